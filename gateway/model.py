@@ -1,0 +1,190 @@
+"""The values that the parts hand to each other: request, answer, body, entry, definition, records of the ledger.
+
+Plain data and what can be said of it without waiting; no decisions, no I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+Key = bytes
+"""32 bytes: SHA-256 over the canonical encoding of what an entry answers."""
+
+Form = Literal["full", "reduced", "csv", "tsv", "xlsx", "definition", "metadata"]
+
+FIRST_GATEWAY_RESULT_ID = 2**52
+"""Reduced answers carry no result id; theirs are made here, above every id Redash will reach, below 2**53 (JSON)."""
+
+
+class Clock(Protocol):
+    """Two clocks: `wall` for what is compared with the world, `monotonic` for every age and deadline."""
+
+    def wall(self) -> float:
+        """Unix seconds."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+
+class SystemClock:
+    """The clocks of the operating system."""
+
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+class Secret:
+    """A key or token that cannot be printed, formatted, pickled, compared or logged by accident."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text; call it only where the bytes leave for Redash."""
+        return self._text
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the text, hex."""
+        return hashlib.sha256(self._text.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not pickled")
+
+
+class Body(msgspec.Struct, frozen=True):
+    """The bytes of an answer: in memory (`data`) or, above the store's limit, in a file (`path`)."""
+
+    size: int
+    data: bytes | None = None
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        """Wrap bytes that are in memory."""
+        return cls(size=len(data), data=data)
+
+    def load(self) -> bytes:
+        """Return all bytes; reads the file, so call it off the event loop where `path` is set."""
+        if self.data is not None:
+            return self.data
+        assert self.path is not None  # noqa: S101 - one of the two is always there
+        return self.path.read_bytes()
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored answer without its bytes.
+
+    `born` and `confirmed` are on the monotonic clock: the age of the rows is `clock.monotonic() - born`, and
+    `confirmed` is when Redash last said that this is its newest result (-inf: never). A store that outlives the
+    process writes them as wall-clock times and turns them back when it reads them.
+    """
+
+    body_id: bytes
+    scope: str
+    query_id: int  # 0 for SQL that belongs to no saved query
+    result_id: int  # Redash's id, or one of ours from 2**52 for a reduced answer
+    form: Form
+    marker: str = ""  # `updated_at` of the definition that was in force before the POST left
+    query_hash: str = ""
+    retrieved_at: str = ""  # as Redash wrote it
+    runtime: float = 0.0  # seconds the warehouse worked on it
+    born: float = -math.inf
+    confirmed: float = -math.inf
+    size: int = 0
+
+    def age(self, now: float) -> float:
+        """Seconds since Redash's worker finished the query, by the monotonic clock `now`; never negative."""
+        return max(0.0, now - self.born)
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a query's `options.parameters`; fields that a gateway has no use for are skipped."""
+
+    name: str
+    type: str = "text"
+    value: object = None
+    enumOptions: str = ""  # noqa: N815 - Redash's own name
+    queryId: int | None = None  # noqa: N815
+    multiValuesOptions: dict[str, object] | None = None  # noqa: N815
+    regex: str = ""
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway knows of a saved query, from `GET /api/queries/<id>`; never its `api_key`."""
+
+    query_id: int
+    name: str
+    text: str
+    marker: str  # `updated_at`: the only change marker Redash has (CONTRACT 5)
+    query_hash: str
+    data_source_id: int | None
+    latest_result_id: int | None
+    parameters: tuple[Parameter, ...]
+    tags: tuple[str, ...]
+    auto_limit: bool
+    checked: float = -math.inf  # monotonic: when Redash said so
+
+
+class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a query in Redash, as the ledger keeps it.
+
+    `status` is Redash's: 1 queued, 2 started, 3 success, 4 failure. Times are wall-clock unix seconds.
+    """
+
+    id: str
+    key: Key
+    scope: str
+    credential: str  # its name in the configuration
+    query_id: int
+    path: str  # of the POST in Redash
+    body: bytes  # of the POST in Redash
+    marker: str
+    started_at: float
+    upstream_job: str = ""
+    status: int = 1
+    error: str = ""
+    result_id: int | None = None
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One caller's job id and what it stands for. `noted_at` is wall-clock unix seconds."""
+
+    id: str
+    execution_id: str
+    client: str
+    scope: str
+    query_id: int
+    noted_at: float
+    cancelled: bool = False
+
+
+class TierStats(msgspec.Struct, frozen=True):
+    """How full one tier of the store is, for metrics and status page."""
+
+    tier: Literal["memory", "disk", "redis"]
+    bytes: int
+    entries: int
+    evictions: int
+    up: bool
+
+
+def digest(*parts: bytes) -> Key:
+    """Hash `parts` so that no two different lists of parts share an encoding (each is length-prefixed)."""
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(len(part).to_bytes(8, "big"))
+        h.update(part)
+    return h.digest()
