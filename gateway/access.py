@@ -1,0 +1,186 @@
+"""Who calls, what it may do, and which credential speaks for it. Pure: decided from configuration and request alone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from gateway import config
+from gateway.errors import BadRequest, Forbidden, Unauthorized
+from gateway.model import Definition, Secret
+from gateway.redash.parameters import is_raw_sql
+from gateway.redash.requests import CancelJob, Execute, ReadJob, ReadResult, query_token
+from gateway.redash.requests import Operation as Operation
+from gateway.redash.routes import Match
+
+ANONYMOUS: Final = "anonymous"
+_REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """A Redash key that the gateway keeps, with the scope of the answers that it fetches."""
+
+    name: str
+    kind: str
+    query_id: int | None
+    key: Secret
+    scope: str
+    """Upstream URL and fingerprint of the key: nothing is shared across scopes."""
+
+    @property
+    def is_query_key(self) -> bool:
+        """Whether it is one query's key, with the narrow rights of CONTRACT 2."""
+        return self.kind == "query"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """A client of the configuration, and what its table says."""
+
+    name: str
+    settings: config.Client
+
+    def may(self, capability: str) -> bool:
+        """Whether the capability is granted."""
+        return capability in self.settings.can
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it may use some queries only."""
+        return self.settings.queries is not None or self.settings.dashboards is not None
+
+
+class Access:
+    """The clients and credentials of one configuration."""
+
+    def __init__(self, settings: config.Config) -> None:
+        self.callers = {name: Caller(name, client) for name, client in settings.clients.items()}
+        self._by_digest = {h: c for c in self.callers.values() for h in c.settings.token_sha256}
+        url = settings.upstream.url
+        self.credentials = {name: _credential(name, c, url) for name, c in settings.credentials.items()}
+        self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
+
+    def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> Caller:
+        """Say which client calls. `now` is unix seconds.
+
+        Raises:
+            Unauthorized: no token, an unknown one or one that has expired: the same text for all three.
+            BadRequest: a Basic header that cannot be decoded.
+        """
+        argument = query_token(query_string)
+        token = read_token(headers.get("Authorization"))
+        caller = self._known(token) if token is not None else None
+        if token is None and argument is not None:
+            caller = self._known(argument)
+            if caller is not None and not caller.settings.query_token:
+                caller = None
+        if token is None and argument is None:
+            caller = self.callers.get(ANONYMOUS)
+        if caller is None or (caller.settings.expires is not None and now >= caller.settings.expires):
+            raise Unauthorized(_REFUSED)
+        return caller
+
+    def _known(self, token: str) -> Caller | None:
+        # Looking up the hash compares nothing secret: timing tells about the hash of what the caller sent himself.
+        return self._by_digest.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
+
+    def credential(self, caller: Caller, match: Match, operation: Operation) -> Credential:
+        """Choose who speaks to Redash: the first of the client's credentials that can do the route for the query.
+
+        The choice depends on route and query only, never on a refusal of Redash.
+
+        Raises:
+            Forbidden: none of them can.
+        """
+        query_id = match.number("query_id")
+        for name in caller.settings.credentials:
+            found = self._query_keys.get(query_id) if name == "query" else self.credentials[name]
+            if found is not None and (not found.is_query_key or query_key_can(found, match, operation)):
+                return found
+        raise Forbidden(f"None of the credentials of client '{caller.name}' can do this in Redash.")
+
+    def scopes(self, caller: Caller) -> frozenset[str]:
+        """Return every scope that the client's answers can come from."""
+        names = caller.settings.credentials
+        chosen = [self.credentials[n] for n in names if n != "query"]
+        return frozenset(c.scope for c in chosen + (list(self._query_keys.values()) if "query" in names else []))
+
+    def of_scope(self, scope: str) -> Credential | None:
+        """Return the credential whose answers have that scope, None if it is configured no more."""
+        return next((c for c in self.credentials.values() if c.scope == scope), None)
+
+
+def _credential(name: str, settings: config.Credential, url: str) -> Credential:
+    text = f"{url}\n{settings.key.fingerprint()}"
+    return Credential(name, settings.kind, settings.query, settings.key, hashlib.sha256(text.encode()).hexdigest()[:32])
+
+
+def read_token(header: str | None) -> str | None:
+    """Take the token out of `Authorization`: `Key T`, `Bearer T`, bare `T`, or `Basic` with it as the password.
+
+    Raises:
+        BadRequest: `Basic` that is no base64 of `name:password`.
+    """
+    if header is None:
+        return None
+    scheme, _, rest = header.strip().partition(" ")
+    if not rest:
+        return scheme
+    if scheme.lower() in ("key", "bearer"):
+        return rest.strip()
+    if scheme.lower() != "basic":
+        return header
+    try:
+        return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        raise BadRequest("The Basic Authorization header is not base64 of name:token.") from None
+
+
+_QUERY_KEY_KINDS: Final = frozenset({"execute", "latest", "result", "job"})
+_QUERY_KEY_METADATA: Final = frozenset(
+    {"/api/queries/{query_id}", "/api/queries/{query_id}/dropdown", "/api/queries/{query_id}/dropdowns/{dropdown_id}"}
+)
+
+
+def query_key_can(credential: Credential, match: Match, operation: Operation) -> bool:
+    """Whether a query's own key can do the route (CONTRACT 2): only below its own query's path, and no edits."""
+    if match.number("query_id") != credential.query_id:
+        return False
+    if match.route.kind in _QUERY_KEY_KINDS or isinstance(operation, ReadJob | CancelJob | ReadResult):
+        return True
+    return match.route.method == "GET" and match.route.template in _QUERY_KEY_METADATA
+
+
+def check_capability(caller: Caller, match: Match, operation: Operation) -> None:
+    """Refuse what the client's table does not grant.
+
+    Raises:
+        Forbidden: naming the capability that is missing.
+    """
+    needed = match.route.capability
+    if type(operation).__name__ == "ReadParameterised":
+        needed = "execute"
+    if not caller.may(needed):
+        raise Forbidden(f"Client '{caller.name}' lacks the capability '{needed}' for this route.")
+    if caller.is_bound and match.route.lists:
+        raise Forbidden(f"Client '{caller.name}' is bound to some queries; lists and search are not for it.")
+
+
+def check_raw_sql(caller: Caller, operation: Operation, definition: Definition) -> None:
+    """Refuse queries that put the caller's text into the SQL unescaped (CONTRACT 2, 20.10).
+
+    Raises:
+        Forbidden: saying which setting would allow it.
+    """
+    if caller.may("adhoc") or caller.settings.text_parameters:
+        return
+    arguments = isinstance(operation, Execute) and operation.refresh and operation.arguments
+    if arguments or is_raw_sql(definition):
+        raise Forbidden(
+            f"Query {definition.query_id} takes text that becomes SQL as it is (a parameter of type 'text', or one "
+            f"without definition). Client '{caller.name}' needs the capability 'adhoc' or 'text_parameters = true'."
+        )

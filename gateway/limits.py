@@ -1,0 +1,160 @@
+"""Token bucket, fair slots, breaker: what keeps callers from Redash, and Redash's troubles from callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from gateway.errors import BreakerOpen, Unavailable
+
+
+class Bucket:
+    """A token bucket: `burst` at once, `rate` per second in the long run. Time is an argument."""
+
+    __slots__ = ("_at", "_tokens", "burst", "rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._tokens = burst
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """Take one token: 0 when it was there, else the seconds until one will be."""
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        if self._tokens >= 1.0:
+            self._tokens -= 1.0
+            return 0.0
+        return (1.0 - self._tokens) / self.rate
+
+    def remaining(self, now: float) -> int:
+        """Whole tokens there are now."""
+        return int(min(self.burst, self._tokens + (now - self._at) * self.rate))
+
+
+class FairSlots:
+    """So many at once; those who wait are served by turns of their owners, so that no owner starves another."""
+
+    def __init__(self, size: int, *, timeout: float, queue: int = 10_000) -> None:
+        self.size = size
+        self.timeout = timeout
+        self._queue = queue
+        self._taken = 0
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def taken(self) -> int:
+        """How many hold a slot."""
+        return self._taken
+
+    @property
+    def queued(self) -> int:
+        """How many wait for one."""
+        return sum(len(line) for line in self._waiting.values())
+
+    def free(self) -> bool:
+        """Whether the next `hold` would not wait."""
+        return self._taken < self.size and not self._waiting
+
+    @asynccontextmanager
+    async def hold(self, owner: str) -> AsyncIterator[None]:
+        """Hold a slot.
+
+        Raises:
+            Unavailable: none was free within the timeout, or the queue is full.
+        """
+        if not self.free():
+            await self._wait(owner)
+        else:
+            self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._wake()
+
+    async def _wait(self, owner: str) -> None:
+        if self.queued >= self._queue:
+            raise Unavailable("The gateway's queue for Redash is full; try again soon.", retry_after=5)
+        turn = asyncio.get_running_loop().create_future()
+        line = self._waiting.setdefault(owner, deque())
+        line.append(turn)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await turn
+        except TimeoutError:
+            self._give_back(turn)
+            raise Unavailable("Redash is busy: no slot became free in time; try again soon.", retry_after=5) from None
+        except asyncio.CancelledError:
+            self._give_back(turn)
+            raise
+        finally:
+            self._leave(owner, turn)
+
+    def _give_back(self, turn: asyncio.Future[None]) -> None:
+        # The slot may have been handed over in the very moment in which the waiter gave up.
+        if turn.done() and not turn.cancelled():
+            self._taken -= 1
+            self._wake()
+
+    def _leave(self, owner: str, turn: asyncio.Future[None]) -> None:
+        line = self._waiting.get(owner)
+        if line is None:
+            return
+        if turn in line:
+            line.remove(turn)
+        if not line:
+            del self._waiting[owner]
+
+    def _wake(self) -> None:
+        while self._waiting and self._taken < self.size:
+            owner, line = next(iter(self._waiting.items()))
+            turn = line.popleft()
+            del self._waiting[owner]
+            if line:
+                self._waiting[owner] = line  # to the back: the next turn is another owner's
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)
+
+
+class Breaker:
+    """Opens after so many failures in a row; after a while lets one call through, whose outcome decides."""
+
+    def __init__(self, failures: int, reset: float, monotonic: Callable[[], float]) -> None:
+        self.failures = failures
+        self.reset = reset
+        self._monotonic = monotonic
+        self._count = 0
+        self._opened_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are refused just now."""
+        return self._count >= self.failures and self._monotonic() - self._opened_at < self.reset
+
+    def check(self) -> None:
+        """Let the call pass or refuse it.
+
+        Raises:
+            BreakerOpen: with the seconds to wait.
+        """
+        if self._count < self.failures:
+            return
+        left = self.reset - (self._monotonic() - self._opened_at)
+        if left > 0:
+            raise BreakerOpen("Redash has just failed several times in a row; try again soon.", retry_after=left)
+        self._opened_at = self._monotonic()  # this call is the probe; the others wait for its outcome
+
+    def succeeded(self) -> None:
+        """Redash answered, whatever it said."""
+        self._count = 0
+
+    def failed(self) -> None:
+        """Redash could not be reached, hung, or a proxy before it said 502-504."""
+        self._count += 1
+        if self._count >= self.failures:
+            self._opened_at = self._monotonic()

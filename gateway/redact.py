@@ -1,0 +1,57 @@
+"""Keys and tokens out of bodies (CONTRACT 15) and out of texts that are logged. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from gateway.errors import UpstreamUnusable
+
+KEY_MEMBERS: Final = frozenset({"api_key", "public_url", "invite_link", "reset_link", "reset_password_link"})
+"""Members of metadata objects that open Redash to whoever reads them."""
+
+LARGEST_METADATA: Final = 32 * 1024 * 1024
+
+
+def without_keys(data: bytes) -> bytes:
+    """Return a metadata body with every key, public link and invitation as `null`. Never call it on results.
+
+    Raises:
+        UpstreamUnusable: not JSON, or larger than 32 MB: what cannot be read cannot be cleaned, so it is not shown.
+    """
+    if len(data) > LARGEST_METADATA:
+        raise UpstreamUnusable("Redash's answer is larger than 32 MB; it cannot be cleaned of keys and is not shown.")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise UpstreamUnusable("Redash's answer is not JSON.") from None
+    _null_keys(value)
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # a lone surrogate: only the escaped form can carry it
+        return json.dumps(value).encode()
+
+
+def _null_keys(value: object) -> None:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack += item
+        elif isinstance(item, dict):
+            for name, member in item.items():
+                if name in KEY_MEMBERS:
+                    item[name] = None
+                else:
+                    stack.append(member)
+
+
+_KEY_LIKE: Final = re.compile(r"(?i)(api(?:_|%5f)key=|authorization: *(?:key|bearer|basic)? *)[^\s&'\",]+|\brg_[\w-]{20,}")
+_LONG_WORD: Final = re.compile(r"\b(?=[A-Za-z0-9]*[0-9])(?=[A-Za-z0-9]*[A-Za-z])[A-Za-z0-9]{40}\b")
+
+
+def text_without_keys(text: str) -> str:
+    """Replace in a text for a log or an error whatever looks like a token or like one of Redash's 40-character keys."""
+    return _LONG_WORD.sub("[key]", _KEY_LIKE.sub(lambda m: (m[1] or "") + "[key]", text))

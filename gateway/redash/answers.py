@@ -1,0 +1,214 @@
+"""What Redash answered: results, jobs, definitions, and the bodies of ours that must look like them."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from gateway.errors import UpstreamUnusable
+from gateway.model import Body, Definition, Parameter
+
+PARSE_LIMIT: Final = 256 * 1024
+"""Bodies up to here are parsed (3 ms a MB); of larger ones the first and last bytes are read."""
+
+_HEAD_BYTES: Final = 1 << 20
+_TAIL_BYTES: Final = 4096
+_LOGIN_MESSAGE: Final = b"Please login and try again"
+
+
+class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A result without its rows. A reduced one (CONTRACT 6) has neither id, hash nor SQL."""
+
+    retrieved_at: str
+    id: int | None = None
+    query_hash: str = ""
+    query: str | None = None
+    runtime: float = 0.0
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it is the form that query keys get from a POST."""
+        return self.id is None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as Redash tells it (CONTRACT 9). `query_result_id` is an array for schema jobs."""
+
+    id: str = ""
+    status: int
+    error: str = ""
+    query_result_id: object = None
+    updated_at: object = 0
+
+
+class _Answer(msgspec.Struct):
+    query_result: ResultHead | None = None
+    job: Job | None = None
+
+
+class _Owner(msgspec.Struct):
+    parameters: tuple[Parameter, ...] | None = None
+    apply_auto_limit: object = False
+
+
+class _Query(msgspec.Struct):
+    id: int
+    name: str
+    query: str
+    updated_at: str
+    query_hash: str
+    data_source_id: int | None = None
+    latest_query_data_id: int | None = None
+    options: _Owner = msgspec.field(default_factory=_Owner)
+    tags: tuple[str, ...] | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer, strict=False)
+_queries = msgspec.json.Decoder(_Query, strict=False)
+
+
+def read_answer(body: Body) -> ResultHead | Job:
+    """Read the answer of a POST that executes, of a result by id, or of a job. Reads a file where the body is one.
+
+    Raises:
+        UpstreamUnusable: it is none of these, or cut short.
+    """
+    if body.size > PARSE_LIMIT:
+        return _read_large(body)
+    try:
+        answer = _answers.decode(body.load())
+    except msgspec.DecodeError:  # also ValidationError
+        return _read_whole(body.load())
+    found = answer.query_result or answer.job
+    if found is None:
+        raise UpstreamUnusable("Redash's answer holds neither a result nor a job.")
+    return found
+
+
+def _read_whole(data: bytes) -> ResultHead | Job:
+    """Read with the standard parser, which takes what msgspec refuses: NaN, BOM, lone surrogates."""
+    try:
+        answer = msgspec.convert(json.loads(data), _Answer, strict=False)
+    except (ValueError, RecursionError):
+        raise UpstreamUnusable("Redash's answer is not the JSON of a result or a job.") from None
+    found = answer.query_result or answer.job
+    if found is None:
+        raise UpstreamUnusable("Redash's answer holds neither a result nor a job.")
+    return found
+
+
+# A result is written in this order: id, query_hash, query, data, data_source_id, runtime, retrieved_at (CONTRACT 8).
+_FULL_HEAD: Final = re.compile(
+    rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d+),\s*"query_hash":\s*"([0-9a-f]*)",\s*"query":\s*(?=")'
+)
+_REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
+_FULL_TAIL: Final = re.compile(
+    rb'"data_source_id":\s*(?:\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
+)
+_REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
+
+
+def _read_large(body: Body) -> ResultHead | Job:
+    head, tail = _ends(body)
+    if (start := _FULL_HEAD.match(head)) and (end := _FULL_TAIL.search(tail)):
+        sql = _string_at(head, start.end())
+        if sql is not None:
+            return ResultHead(
+                id=int(start[1]),
+                query_hash=start[2].decode(),
+                query=sql,
+                runtime=float(end[1]),
+                retrieved_at=end[2].decode(),
+            )
+    if _REDUCED_HEAD.match(head) and (end := _REDUCED_TAIL.search(tail)):
+        return ResultHead(retrieved_at=end[1].decode())
+    return _read_whole(body.load())
+
+
+def _ends(body: Body) -> tuple[bytes, bytes]:
+    if body.data is not None:
+        return body.data[:_HEAD_BYTES], body.data[-_TAIL_BYTES:]
+    assert body.path is not None  # noqa: S101 - a body has one of the two
+    with body.path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        file.seek(max(0, body.size - _TAIL_BYTES))
+        return head, file.read()
+
+
+def _string_at(data: bytes, position: int) -> str | None:
+    """Decode the JSON string that begins at `position`, None if it does not end within `data`."""
+    end = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match(data, position)
+    return str(json.loads(end[0])) if end else None
+
+
+def read_definition(data: bytes, checked: float) -> Definition:
+    """Read the answer of GET `/api/queries/<id>`; the query's key is not taken over.
+
+    Raises:
+        UpstreamUnusable: it is not a query object.
+    """
+    try:
+        query = _queries.decode(data)
+    except msgspec.DecodeError:
+        raise UpstreamUnusable("Redash's answer is not a query object.") from None
+    return Definition(
+        query_id=query.id,
+        name=query.name,
+        text=query.query,
+        marker=query.updated_at,
+        query_hash=query.query_hash,
+        data_source_id=query.data_source_id,
+        latest_result_id=query.latest_query_data_id,
+        parameters=query.options.parameters or (),
+        tags=query.tags or (),
+        auto_limit=bool(query.options.apply_auto_limit),
+        checked=checked,
+    )
+
+
+def is_login_refusal(status: int, data: bytes) -> bool:
+    """Whether Redash says that it does not know the key: 404 with this text (CONTRACT 1)."""
+    return status == 404 and _LOGIN_MESSAGE in data
+
+
+def read_error(data: bytes) -> str:
+    """Return the text of an error body, job-shaped or with `message`; "" where there is none."""
+    try:
+        members = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(members, dict):
+        return ""
+    job = members.get("job")
+    text = job.get("error") if isinstance(job, dict) else members.get("message")
+    return text if isinstance(text, str) else ""
+
+
+def read_time(text: str) -> float:
+    """Turn Redash's `2026-11-23T20:54:00.127Z` (fraction optional, CONTRACT 4) into unix seconds.
+
+    Raises:
+        UpstreamUnusable: it is no such time.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UpstreamUnusable("Redash's retrieved_at is not a time.") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def job_body(job_id: str, status: int, *, error: str = "", result_id: int | None = None) -> bytes:
+    """Write a job as Redash does; begins with the bytes `{"job":`, which clients test for."""
+    job = {
+        "id": job_id,
+        "updated_at": 0,
+        "status": status,
+        "error": error,
+        "result": result_id,
+        "query_result_id": result_id,
+    }
+    return json.dumps({"job": job}, separators=(", ", ": ")).encode()

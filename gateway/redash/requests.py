@@ -1,0 +1,264 @@
+"""What a request means: from route, arguments and body to an operation. Bodies are read as Redash reads them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final, Literal, cast
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from gateway.errors import BadRequest
+from gateway.redash.routes import Match
+
+ResultForm = Literal["json", "csv", "tsv", "xlsx"]
+ANY_AGE: Final = None
+"""A max_age of absent, null or -1: the newest result, however old."""
+
+LONGEST_MAX_AGE: Final = 10**12
+"""Recorded as working; 10**15 is a 500 in Redash (CONTRACT 6)."""
+
+_NOT_FOR_REDASH: Final = frozenset({"api_key", "signature", "expires", "user_id"})
+
+
+class Execute(msgspec.Struct, frozen=True):
+    """POST of a saved query's results, or its `/refresh` (then with the `p_` arguments in `arguments`)."""
+
+    query_id: int
+    max_age: int | None
+    parameters: dict[str, object]
+    auto_limit: bool | None
+    refresh: bool = False
+    arguments: tuple[tuple[str, str], ...] = ()
+
+
+class ExecuteText(msgspec.Struct, frozen=True):
+    """POST of free SQL."""
+
+    data_source_id: object
+    text: object
+    max_age: int | None
+    rest: dict[str, object]
+    """The other members of the body that mean something to Redash: parameters, query_id, apply_auto_limit."""
+    arguments: tuple[tuple[str, str], ...] = ()
+
+
+class ReadLatest(msgspec.Struct, frozen=True):
+    """GET of a query's latest result."""
+
+    query_id: int
+    form: ResultForm
+
+
+class ReadParameterised(msgspec.Struct, frozen=True):
+    """GET of a query's result for the values in `p_…` arguments, run if need be."""
+
+    query_id: int
+    form: ResultForm
+    max_age: int | None
+    arguments: tuple[tuple[str, str], ...]
+
+
+class ReadResult(msgspec.Struct, frozen=True):
+    """GET of a result by its id; `query_id` where the path names one."""
+
+    result_id: int
+    form: ResultForm
+    query_id: int | None
+
+
+class ReadJob(msgspec.Struct, frozen=True):
+    """GET of a job."""
+
+    job_id: str
+
+
+class CancelJob(msgspec.Struct, frozen=True):
+    """DELETE of a job."""
+
+    job_id: str
+
+
+class Relay(msgspec.Struct, frozen=True):
+    """Metadata or a write: forwarded by route, with the arguments and the JSON body that were read."""
+
+    path: str
+    arguments: tuple[tuple[str, str], ...]
+    body: bytes | None
+    query_id: int | None
+
+
+class Ping(msgspec.Struct, frozen=True):
+    """Answered by the gateway itself."""
+
+
+Operation = Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadJob | CancelJob | Relay | Ping
+
+
+def read(match: Match, query_string: str, body: bytes) -> Operation:
+    """Turn a matched request into its operation.
+
+    Raises:
+        BadRequest: arguments or body cannot mean anything to Redash.
+    """
+    arguments = read_arguments(query_string)
+    query_id = match.number("query_id") or 0
+    form = cast(ResultForm, match.parts.get("form", "json"))
+    match match.route.kind:
+        case "ping":
+            return Ping()
+        case "job":
+            return ReadJob(match.parts["job_id"])
+        case "cancel":
+            return CancelJob(match.parts["job_id"])
+        case "result":
+            return ReadResult(match.number("result_id") or 0, form, match.number("query_id"))
+        case "latest":
+            return _read_latest(query_id, form, arguments)
+        case "execute":
+            return _read_execute(query_id, body)
+        case "refresh":
+            given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
+            return Execute(query_id, 0, {}, None, refresh=True, arguments=given)
+        case "execute_text":
+            return _read_execute_text(body, arguments)
+        case _:
+            return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.number("query_id"))
+
+
+def read_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
+    """Decode the query string, without the names that Redash would take for credentials (CONTRACT 1, 20.1).
+
+    Raises:
+        BadRequest: it does not decode to text, or has more than 200 fields.
+    """
+    try:
+        fields = parse_qsl(query_string, keep_blank_values=True, errors="strict", max_num_fields=200)
+    except ValueError:
+        raise BadRequest("The query string is not percent-encoded UTF-8 text of at most 200 fields.") from None
+    return tuple((name, value) for name, value in fields if name not in _NOT_FOR_REDASH)
+
+
+def query_token(query_string: str) -> str | None:
+    """Return the first `api_key` argument, by decoded name as Redash takes it (CONTRACT 1), None without one."""
+    if "api" not in query_string and "%" not in query_string:
+        return None
+    try:
+        fields = parse_qsl(query_string, keep_blank_values=True, errors="strict", max_num_fields=200)
+    except ValueError:
+        return None
+    return next((value for name, value in fields if name == "api_key"), None)
+
+
+def write_arguments(arguments: tuple[tuple[str, str], ...]) -> str:
+    """Encode arguments for the upstream's query string."""
+    return urlencode(arguments)
+
+
+def read_max_age(value: object) -> int | None:
+    """Read `max_age` as Redash does, with Python's `int()` (CONTRACT 6).
+
+    Returns seconds, or `ANY_AGE`; 0 where Redash would execute.
+
+    Raises:
+        BadRequest: where Redash answers 500: text that is no whole number, NaN, lists, beyond 10**12.
+    """
+    if value is None:
+        return ANY_AGE
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        raise _bad_max_age() from None
+    if number > LONGEST_MAX_AGE:
+        raise _bad_max_age()
+    return ANY_AGE if number == -1 else max(0, number)
+
+
+def _bad_max_age() -> BadRequest:
+    return BadRequest(f"max_age must be a whole number of seconds up to {LONGEST_MAX_AGE}; -1 or absent for any age.")
+
+
+def read_json(body: bytes) -> object:
+    """Parse as Redash does (standard `json`, any Unicode encoding, last of repeated keys); an empty body is `{}`.
+
+    Raises:
+        BadRequest: not JSON. Redash would take it for `{}` and execute (CONTRACT 6).
+    """
+    if not body.strip():
+        return {}
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not JSON. Send an object such as {\"max_age\": 3600}, or no body.") from None
+
+
+def _read_object(body: bytes) -> dict[str, object]:
+    value = read_json(body)
+    if value is None or value == []:
+        return {}  # what Redash makes of them
+    if not isinstance(value, dict):
+        raise BadRequest("The body must be a JSON object such as {\"max_age\": 3600}.")
+    return value
+
+
+def _read_execute(query_id: int, body: bytes) -> Execute:
+    members = _read_object(body)
+    parameters = members.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise BadRequest('"parameters" must be an object of names and values.')
+    auto_limit = bool(members["apply_auto_limit"]) if "apply_auto_limit" in members else None
+    return Execute(query_id, read_max_age(members.get("max_age", -1)), parameters, auto_limit)
+
+
+def _read_execute_text(body: bytes, arguments: tuple[tuple[str, str], ...]) -> ExecuteText:
+    if not body.strip():
+        raise BadRequest('The body must be a JSON object with "query" and "data_source_id".')
+    members = _read_object(body)
+    names = ("parameters", "query_id", "apply_auto_limit")
+    rest: dict[str, object] = {name: members[name] for name in names if name in members}
+    if not isinstance(rest.get("parameters", {}), dict):
+        raise BadRequest('"parameters" must be an object of names and values.')
+    given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
+    max_age = read_max_age(members.get("max_age", -1))
+    if not isinstance(members.get("query"), str):
+        raise BadRequest('"query" must be the SQL text.')
+    return ExecuteText(members.get("data_source_id"), members["query"], max_age, rest, given)
+
+
+def _read_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]) -> Operation:
+    given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
+    max_ages = [v for n, v in arguments if n == "max_age"]
+    if not given and not max_ages:
+        return ReadLatest(query_id, form)
+    return ReadParameterised(query_id, form, read_max_age(max_ages[0] if max_ages else None), given)
+
+
+def _relayed_body(method: str, body: bytes) -> bytes | None:
+    if method == "GET" or not body.strip():
+        return None
+    return canonical(read_json(body), sort=False)
+
+
+def canonical(value: object, *, sort: bool = True) -> bytes:
+    """Encode JSON so that equal values have equal bytes: keys sorted, list order kept, 1, "1", 1.0 and true apart.
+
+    Raises:
+        BadRequest: a number that JSON has no way to write (NaN, Infinity).
+    """
+    try:
+        return json.dumps(value, sort_keys=sort, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise BadRequest("NaN, Infinity and deeply nested values cannot be passed on.") from None
+
+
+def execution_body(operation: Execute | ExecuteText, max_age: int | None) -> bytes:
+    """Build the body of the POST that Redash gets, from what was read, with `max_age` as the gateway decided it."""
+    age = -1 if max_age is None else math.floor(max_age)
+    if isinstance(operation, ExecuteText):
+        head = {"query": operation.text, "data_source_id": operation.data_source_id, "max_age": age}
+        return canonical({**head, **operation.rest}, sort=False)
+    members: dict[str, object] = {"max_age": age, "parameters": operation.parameters}
+    if operation.auto_limit is not None:
+        members["apply_auto_limit"] = operation.auto_limit
+    return canonical(members, sort=False)
