@@ -1,0 +1,45 @@
+"""The configuration: a TOML file becomes frozen structs, or a list of all its mistakes. Import from here only."""
+
+from gateway.config.load import admin_listen, load, parse, token_hash
+from gateway.config.schema import (
+    Admin,
+    Cache,
+    Capability,
+    Client,
+    Config,
+    Credential,
+    Log,
+    Metrics,
+    Rule,
+    Server,
+    Tracing,
+    Upstream,
+    Warm,
+)
+from gateway.config.summary import notes, summary
+from gateway.config.texts import Listen
+from gateway.config.units import Rate
+
+__all__ = [
+    "Admin",
+    "Cache",
+    "Capability",
+    "Client",
+    "Config",
+    "Credential",
+    "Listen",
+    "Log",
+    "Metrics",
+    "Rate",
+    "Rule",
+    "Server",
+    "Tracing",
+    "Upstream",
+    "Warm",
+    "admin_listen",
+    "load",
+    "notes",
+    "parse",
+    "summary",
+    "token_hash",
+]

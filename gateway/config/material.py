@@ -1,0 +1,87 @@
+"""What the configuration points at: keys in environment and files, certificates. No content gets into a message."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from gateway.config.report import Report, dotted, shown
+from gateway.config.schema import Config, Credential
+from gateway.model import Secret
+
+_KEY = re.compile(r"[\x21-\x7e]+")
+_LONGEST_KEY = 4096
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+def gather(config: Config, directory: Path, environ: Mapping[str, str], report: Report) -> Config:
+    """Return the configuration with every key read and every path made absolute; note what is missing."""
+    for path, file in (
+        ("server.tls_cert", config.server.tls_cert),
+        ("server.tls_key", config.server.tls_key),
+        ("upstream.ca_file", config.upstream.ca_file),
+    ):
+        if file is not None:
+            _bytes(file, path, report)
+    credentials = {
+        name: replace(credential, key=_key(credential, dotted("credentials", name), environ, report))
+        for name, credential in config.credentials.items()
+    }
+    cache = replace(config.cache, store=_anchored(config.cache.store, directory))
+    return replace(config, credentials=credentials, cache=cache)
+
+
+def _anchored(store: str, directory: Path) -> str:
+    kind, _, place = store.partition(":")
+    return f"sqlite:{directory / place}" if kind == "sqlite" else store
+
+
+def _key(credential: Credential, path: str, environ: Mapping[str, str], report: Report) -> Secret:
+    sources = (f"{path}.key_env", f"{path}.key_file")
+    if (credential.key_env is None) == (credential.key_file is None):
+        report.add(path, "needs exactly one of key_env and key_file", unless=(*sources, f"{path}.key"))
+        return Secret("")
+    if credential.key_env is not None:
+        source, text = sources[0], _variable(credential.key_env, sources[0], environ, report)
+    else:
+        assert credential.key_file is not None  # noqa: S101 - one of the two is there
+        data = _bytes(credential.key_file, sources[1], report)
+        source, text = sources[1], None if data is None else data.decode("latin-1")
+    return _usable(text, source, report)
+
+
+def _usable(text: str | None, source: str, report: Report) -> Secret:
+    """Refuse what cannot travel in a header; Redash makes 40 letters and digits, others are not our business."""
+    if text is None:
+        return Secret("")
+    key = text.rstrip("\r\n")
+    if not key:
+        report.add(source, "the key there is empty")
+    elif len(key) > _LONGEST_KEY:
+        report.add(source, "what is there is too long for a key")
+    elif not _KEY.fullmatch(key):
+        report.add(source, "the key there has white space, control or non-ASCII characters in it")
+    return Secret(key)
+
+
+def _variable(name: str, path: str, environ: Mapping[str, str], report: Report) -> str | None:
+    if name in environ:
+        return environ[name]
+    # anything but a plain name of a variable may be a key that was put into the wrong place
+    named = f" {name}" if _VARIABLE.fullmatch(name) and len(name) <= 64 else ""
+    report.add(path, f"the environment variable{named} is not set")
+    return None
+
+
+def _bytes(file: Path, path: str, report: Report) -> bytes | None:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_LONGEST_KEY + 3)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "cannot be read"
+        report.add(path, f"the file {shown(str(file))} cannot be read: {reason}")
+        return None

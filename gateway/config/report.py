@@ -1,0 +1,81 @@
+"""The list of mistakes, and how names and values of the file may be shown in one. Knows no key's meaning."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LONG_WORD = re.compile(r"[A-Za-z0-9_+=-]{20,}")
+_URL_WITH_MORE = re.compile(r"://.*[@?#]", re.DOTALL)  # passwords and keys stand there
+_HIDDEN = "(not shown: it may be a secret)"
+_LONGEST = 60
+
+
+class Report:
+    """Mistakes found so far, one line each, and the dotted keys that they concern."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: list[str] = []
+        self._bad: set[str] = set()
+
+    def add(self, key: str, text: str, *, unless: Iterable[str] = ()) -> None:
+        """Note that `key` is wrong, except where a key in `unless` is: then it may be only a consequence of that."""
+        if any(self.concerns(other) for other in unless):
+            return
+        self.lines.append(f"{self.file}: {key}: {text}")
+        self._bad.add(key)
+
+    def concerns(self, key: str) -> bool:
+        """Tell whether a mistake was noted at `key`, within it, or at a table that it stands in."""
+        return any(_within(key, bad) or _within(bad, key) for bad in self._bad)
+
+
+def _within(inner: str, outer: str) -> bool:
+    return inner == outer or inner.startswith((f"{outer}.", f"{outer}["))
+
+
+def dotted(path: str, name: str) -> str:
+    """Append one key to a dotted key, quoted where TOML would need it."""
+    part = name if _BARE_KEY.fullmatch(name) else json.dumps(_short(name))
+    if may_be_secret(name):
+        part = _HIDDEN
+    return f"{path}.{part}" if path else part
+
+
+def may_be_secret(text: str) -> bool:
+    """Tell whether a long word of letters and digits is in `text`, as keys, tokens and hashes are."""
+    return any(re.search("[0-9]", word) and re.search("[A-Za-z]", word) for word in _LONG_WORD.findall(text))
+
+
+def shown(value: object) -> str:
+    """Return the value for a message: short, escaped, and not at all where it may be a secret in the wrong place."""
+    if isinstance(value, str):
+        return _HIDDEN if may_be_secret(value) or _URL_WITH_MORE.search(value) else repr(_short(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 2**64:
+        return "a huge number"  # Python refuses to print the largest ones
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "a table"
+    return str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was most likely meant."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a clause for the end of a message: the nearest known name, else all of them."""
+    names = sorted(known)
+    if (guess := nearest(name, names)) is not None:
+        return f"did you mean {shown(guess)}?"
+    return f"known: {', '.join(names)}" if names else "there is none"

@@ -1,0 +1,201 @@
+"""The tables of the configuration file: one struct each; attribute names are the file's keys.
+
+How a key is read stands in its type (`Reads`); what several keys must be to each other stands in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from gateway.config import texts, units
+from gateway.config.texts import Listen
+from gateway.config.units import Rate
+from gateway.model import Secret
+
+Capability = Literal["read", "execute", "adhoc", "write", "admin"]
+
+_NEVER_PRINTED = {"token_sha256", "store"}
+"""Hashes of tokens, and a URL that may hold the password of Redis."""
+
+
+class Reads:
+    """How the file's value becomes the attribute's. `quiet`: the value never appears in a message."""
+
+    def __init__(self, parse: Callable[[object], object], *, quiet: bool = False) -> None:
+        self.parse = parse
+        self.quiet = quiet
+
+
+class NotEmpty:
+    """A list that is written must name something: an empty one could be taken for its opposite."""
+
+
+Seconds = Annotated[float, Reads(units.duration)]
+SomeSeconds = Annotated[float, Reads(units.positive_duration)]
+Bytes = Annotated[int, Reads(units.size)]
+Limit = Annotated[Rate, Reads(units.rate)]
+Count = Annotated[int, Reads(texts.Whole(1))]
+CountOrNone = Annotated[int, Reads(texts.Whole(0))]
+Text = Annotated[str, Reads(texts.text)]
+Address = Annotated[Listen, Reads(texts.listen)]
+TokenHash = Annotated[str, Reads(texts.sha256, quiet=True)]
+Ids = Annotated[frozenset[Count], NotEmpty()]
+
+
+class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One table of the file."""
+
+    def __repr__(self) -> str:
+        names = (name for name in self.__struct_fields__ if name not in _NEVER_PRINTED)
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+
+class Server(Table, frozen=True, kw_only=True):
+    """The API listener."""
+
+    listen: Address = Listen(host="127.0.0.1", port=8080)
+    hosts: Annotated[tuple[Annotated[str, Reads(texts.host)], ...], NotEmpty()] = ("localhost", "127.0.0.1")
+    cors_origins: tuple[Annotated[str, Reads(texts.origin)], ...] = ()
+    max_wait: Seconds = 50.0
+    max_request_body: Bytes = 10**6
+    drain_timeout: Seconds = 30.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+class Admin(Table, frozen=True, kw_only=True):
+    """The admin listener."""
+
+    listen: Address = Listen(host="127.0.0.1", port=8081)
+    token_sha256: TokenHash | None = None
+
+
+class Upstream(Table, frozen=True, kw_only=True):
+    """The Redash server, and how hard it may be used."""
+
+    url: Annotated[str, Reads(texts.base_url)]
+    connect_timeout: SomeSeconds = 5.0
+    read_timeout: SomeSeconds = 60.0
+    max_requests: Count = 16
+    max_executions: Count = 8
+    queue_timeout: Seconds = 30.0
+    ca_file: Path | None = None
+    breaker_failures: Count = 5
+    breaker_reset: SomeSeconds = 10.0
+
+
+class Credential(Table, frozen=True, kw_only=True):
+    """A Redash API key; `key` comes from the environment or a file, never from the configuration's own text."""
+
+    kind: Literal["user", "query"]
+    key: Secret
+    query: Count | None = None
+    key_env: Text | None = None
+    key_file: Path | None = None
+
+
+class Client(Table, frozen=True, kw_only=True):
+    """A caller. `None` in a bound or limit means that none is set here."""
+
+    credentials: Annotated[tuple[Text, ...], NotEmpty()] = ()
+    token_sha256: tuple[TokenHash, ...] = ()
+    can: Annotated[frozenset[Capability], NotEmpty()] = frozenset({"read", "execute"})
+    queries: Ids = frozenset()
+    dashboards: Ids = frozenset()
+    expires: Annotated[float, Reads(units.expiry)] | None = None
+    query_token: bool = True
+    reveal_keys: bool = False
+    rate: Limit | None = None
+    burst: Count | None = None
+    max_executions: Count | None = None
+    floor: Seconds | None = None
+    ceiling: Seconds | None = None
+    stale_while_revalidate: Seconds | None = None
+    stale_if_error: Seconds | None = None
+    text_parameters: bool = False
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it may use only the queries and dashboards that its table names."""
+        return bool(self.queries or self.dashboards)
+
+
+class Rule(Table, frozen=True, kw_only=True):
+    """Freshness for some queries; `None` means that the rule leaves that bound alone."""
+
+    queries: Ids = frozenset()
+    data_sources: Ids = frozenset()
+    tags: Annotated[frozenset[Text], NotEmpty()] = frozenset()
+    floor: Seconds | None = None
+    ceiling: Seconds | None = None
+    stale_while_revalidate: Seconds | None = None
+    stale_if_error: Seconds | None = None
+
+
+class Cache(Table, frozen=True, kw_only=True):
+    """What is kept, where, how much of it and for how long."""
+
+    store: Annotated[str, Reads(texts.store, quiet=True)] = "sqlite:redash-gateway.db"
+    memory: Bytes = 256 * 10**6
+    disk: Bytes = 4 * 10**9
+    max_entry: Bytes = 64 * 10**6
+    any_age_confirm: Seconds = 60.0
+    definition_check: Seconds = 60.0
+    metadata_ttl: Seconds = 5.0
+    rendered_ttl: Seconds = 3600.0
+    failure_ttl: Seconds = 2.0
+    floor: Seconds | None = None
+    ceiling: Seconds | None = None
+    stale_while_revalidate: Seconds = 0.0
+    metadata_stale_while_revalidate: Seconds = 0.0
+    timezone: Annotated[str, Reads(texts.timezone)] = "UTC"
+    stale_if_error: Seconds = 3600.0
+    rules: tuple[Rule, ...] = ()
+
+
+class Warm(Table, frozen=True, kw_only=True):
+    """A query, or every query on a dashboard, that is kept fresh without anybody asking."""
+
+    query: Count | None = None
+    dashboard: Count | None = None
+    parameters: Annotated[dict[str, object], Reads(texts.parameters)] = {}
+    every: SomeSeconds
+    credential: Text
+
+
+class Log(Table, frozen=True, kw_only=True):
+    """The log on standard output."""
+
+    format: Literal["text", "json"] = "text"
+    access: bool = True
+
+
+class Metrics(Table, frozen=True, kw_only=True):
+    """What `/metrics` shows."""
+
+    per_query: CountOrNone = 50
+
+
+class Tracing(Table, frozen=True, kw_only=True):
+    """OpenTelemetry; off without an endpoint."""
+
+    endpoint: Annotated[str, Reads(texts.web_url)] | None = None
+
+
+class Config(Table, frozen=True, kw_only=True):
+    """The whole file."""
+
+    server: Server = Server()
+    admin: Admin = Admin()
+    upstream: Upstream
+    credentials: dict[str, Credential] = {}
+    clients: dict[str, Client] = {}
+    cache: Cache = Cache()
+    warm: tuple[Warm, ...] = ()
+    log: Log = Log()
+    metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()

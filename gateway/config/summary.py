@@ -1,0 +1,64 @@
+"""A configuration in a few lines for its operator. Pure; shows names and limits, never keys, tokens or their hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.config.schema import Capability, Client, Config
+
+_ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
+
+
+def summary(config: Config) -> list[str]:
+    """Return what is in force: upstream, credentials by name and kind, clients with what they may do."""
+    credentials = {name: f"query {c.query}" if c.query else c.kind for name, c in config.credentials.items()}
+    clients = {name: "; ".join(_client(client)) for name, client in config.clients.items()}
+    return [
+        f"upstream: {config.upstream.url}",
+        f"listens: {config.server.listen}, admin {config.admin.listen}",
+        *_aligned("credentials", credentials),
+        *_aligned("clients", clients),
+    ]
+
+
+def _aligned(title: str, rows: dict[str, str]) -> list[str]:
+    width = max(map(len, rows), default=0)
+    return [f"{title}:", *(f"  {name:<{width}}  {text}" for name, text in rows.items())]
+
+
+def _client(client: Client) -> Iterator[str]:
+    yield "can " + ", ".join(capability for capability in _ORDER if capability in client.can)
+    yield "through " + ", ".join(client.credentials)
+    for name, ids in (("queries", client.queries), ("dashboards", client.dashboards)):
+        if ids:
+            yield f"only {name} " + ", ".join(map(str, sorted(ids)))
+    if client.rate:
+        yield f"at most {client.rate}"
+    yield f"{len(client.token_sha256)} token{'' if len(client.token_sha256) == 1 else 's'}"
+
+
+def notes(config: Config, now: float) -> list[str]:
+    """What is allowed but worth knowing; `now` is unix seconds."""
+    return [*_open_doors(config), *_idle(config, now)]
+
+
+def _open_doors(config: Config) -> Iterator[str]:
+    if (client := config.clients.get("anonymous")) and not client.token_sha256:
+        yield "clients.anonymous: callers without a token are served"
+    if not config.admin.listen.is_local and config.admin.token_sha256 is None:
+        yield "admin.token_sha256: none, and admin.listen is open to other machines: purge and reload are refused"
+    if "*" in config.server.hosts:
+        yield 'server.hosts: "*" turns the Host check off, which guards against DNS rebinding'
+    if not config.server.listen.is_local and config.server.tls_cert is None:
+        yield "server.listen: open to other machines without TLS; put something that speaks it in front"
+
+
+def _idle(config: Config, now: float) -> Iterator[str]:
+    for name, client in config.clients.items():
+        if client.expires is not None and client.expires <= now:
+            yield f"clients.{name}.expires: has passed; its tokens are refused"
+    used = {name for client in config.clients.values() for name in client.credentials}
+    used |= {warm.credential for warm in config.warm}
+    for name, credential in config.credentials.items():
+        if name not in used and not (credential.kind == "query" and "query" in used):
+            yield f"credentials.{name}: nobody uses it"

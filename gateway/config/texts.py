@@ -1,0 +1,205 @@
+"""Addresses, URLs, names and other texts of single keys. Pure; a ValueError says what to write instead."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import zoneinfo
+from datetime import date, datetime, time
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from gateway.config.report import did_you_mean
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
+_BASE_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/*", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SQLITE = re.compile(r"sqlite:(?!//[^/])(?!/*:memory:).+")  # sqlite://host/ means nothing, :memory: is another store
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a listener listens: `host` (IPv6 without brackets) and `port`, or the path of a `unix` socket."""
+
+    host: str = ""
+    port: int = 0
+    unix: str = ""
+
+    def __str__(self) -> str:
+        if self.unix:
+            return f"unix:{self.unix}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return bool(self.unix) or self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def text(value: object) -> str:
+    """Read a string that is neither empty nor has control characters in it."""
+    if not isinstance(value, str):
+        raise ValueError("is not a text; write it in quotes")
+    if not value.strip():
+        raise ValueError("is empty; give it a value or leave the key out")
+    if _UNUSABLE.search(value):
+        raise ValueError("has control characters in it")
+    return value
+
+
+class Whole:
+    """Reads whole numbers from `least` to 2**53 (what JSON carries safely)."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def __call__(self, value: object) -> int:
+        """Return the number."""
+        if isinstance(value, bool) or not isinstance(value, int) or not self._least <= value <= 2**53:
+            raise ValueError(f"is not a whole number of at least {self._least}")
+        return value
+
+
+def listen(value: object) -> Listen:
+    """Read "host:port", "[IPv6]:port" or "unix:/path"."""
+    address = text(value)
+    if address.startswith("unix:/"):
+        return Listen(unix=address.removeprefix("unix:"))
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    known = _is_ipv6(host[1:-1]) if bracketed else _HOST_NAME.fullmatch(host)
+    if not (colon and known and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):
+        raise ValueError('is not an address; write "127.0.0.1:8080", "[::1]:8080" or "unix:/run/name.sock"')
+    return Listen(host=host[1:-1] if bracketed else host, port=int(port))
+
+
+def host(value: object) -> str:
+    """Read a name that a Host header may carry, without port, lower-cased; "*" for any."""
+    name = text(value).lower()
+    if name == "*" or _HOST_NAME.fullmatch(name) or (name[0] == "[" and name[-1] == "]" and _is_ipv6(name[1:-1])):
+        return name
+    raise ValueError('is not a host name; write it without scheme, port and path, "[::1]" for IPv6, "*" for any')
+
+
+def origin(value: object) -> str:
+    """Read an origin as browsers send it: "https://host" or "https://host:port"; "*" for any."""
+    given = text(value)
+    if given == "*":
+        return given
+    parts = _web_url(given)
+    if parts.path not in ("", "/"):
+        raise ValueError("is not an origin; write scheme, host and port only")
+    return _rebuilt(parts)
+
+
+def base_url(value: object) -> str:
+    """Read Redash's URL, with the organisation's slug where there is one; a slash at the end is dropped."""
+    parts = _web_url(text(value))
+    if not _BASE_PATH.fullmatch(parts.path):
+        raise ValueError("has a path that Redash cannot have; write the address of its start page")
+    if parts.path.rstrip("/").endswith("/api"):
+        raise ValueError("ends with /api; write the address of Redash's start page, the gateway adds /api itself")
+    return _rebuilt(parts) + parts.path.rstrip("/")
+
+
+def web_url(value: object) -> str:
+    """Read any http(s) URL without user, query and fragment."""
+    parts = _web_url(text(value))
+    return _rebuilt(parts) + parts.path
+
+
+def store(value: object) -> str:
+    """Read where answers are kept. The text may hold a password, so it never appears in a message."""
+    place = text(value)
+    if place == "memory:" or _SQLITE.fullmatch(place):
+        return place
+    parts = _split(place)
+    if parts.scheme in ("redis", "rediss") and parts.hostname and re.fullmatch("(/[0-9]*)?", parts.path):
+        return place
+    raise ValueError(
+        'names no store; write "memory:", "sqlite:PATH", "redis://HOST:PORT/DB" or "rediss://HOST:PORT/DB"'
+    )
+
+
+def sha256(value: object) -> str:
+    """Read the hash of a token; it never appears in a message."""
+    given = text(value)
+    if _SHA256.fullmatch(given):
+        return given
+    if given.startswith("rg_"):
+        raise ValueError("looks like a token itself; the file holds its SHA-256: `redash-gateway token` prints both")
+    raise ValueError("is not a SHA-256 of 64 lower-case hexadecimal digits; `redash-gateway token` makes one")
+
+
+def timezone(value: object) -> str:
+    """Read a name of the IANA time zone database."""
+    name = text(value)
+    try:
+        if name != "UTC":  # needs no database
+            zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        known = zoneinfo.available_timezones() | {"UTC"}
+        guess = did_you_mean(name, known)
+        hint = guess if guess.startswith("did") else 'write for example "UTC" or "Europe/Berlin"'
+        raise ValueError(f"is not a known time zone; {hint}") from None
+    return name
+
+
+def parameters(value: object) -> dict[str, object]:
+    """Read a query's parameters: whatever JSON can carry."""
+    if not isinstance(value, dict):
+        raise ValueError('is not a table; write { name = "value" }')
+    _only_json(value)
+    return value
+
+
+def _only_json(value: object) -> None:
+    if isinstance(value, date | datetime | time):
+        raise ValueError('has a date in it; Redash takes dates as text: "2027-06-30"')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("has a number in it that JSON cannot carry")
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        _only_json(child)
+
+
+def _web_url(given: str) -> SplitResult:
+    parts = _split(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError('is not a URL; write for example "https://redash.example.com"')
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("has a user name or password in it, which are not used; leave them out")
+    if "?" in given or "#" in given:
+        raise ValueError("has a query or fragment, which are not used; leave them out")
+    if not (_HOST_NAME.fullmatch(parts.hostname) or _is_ipv6(parts.hostname)):
+        raise ValueError("has a host name with characters that host names cannot have")
+    return parts
+
+
+def _split(given: str) -> SplitResult:
+    try:
+        parts = urlsplit(given)
+        _ = parts.port  # is read only here, and raises for numbers that are no port
+    except ValueError:  # its own text quotes the URL
+        raise ValueError("is not a URL: host or port cannot be read") from None
+    if re.search(r"\s", given):
+        raise ValueError("has white space in it")
+    return parts
+
+
+def _rebuilt(parts: SplitResult) -> str:
+    name = parts.hostname or ""
+    bracketed = f"[{name}]" if ":" in name else name
+    return f"{parts.scheme}://{bracketed}" + (f":{parts.port}" if parts.port is not None else "")
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).version == 6
+    except ValueError:
+        return False

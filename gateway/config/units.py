@@ -1,0 +1,92 @@
+"""Durations, sizes, rates and days as an operator writes them. Pure; a ValueError says what to write instead."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, date, datetime, time
+
+import msgspec
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST_SECONDS = 100 * 366 * 86400.0
+"""Far beyond any use, well within what the event loop's timers can hold."""
+
+_SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_LARGEST_BYTES = 2**62
+
+_NUMBER_AND_UNIT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
+_RATE = re.compile(r"([0-9]{1,9}) ?/ ?([smhd])", re.ASCII)
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """`count` requests in every `per_seconds`."""
+
+    count: int
+    per_seconds: float
+
+    def __str__(self) -> str:
+        units = {seconds: unit for unit, seconds in _DURATION_UNITS.items()}
+        return f"{self.count}/{units.get(self.per_seconds, f'{self.per_seconds:g}s')}"
+
+
+def duration(value: object) -> float:
+    """Seconds from "500ms", "50s", "10m", "2h", "1d", "1w", or from a plain number of seconds."""
+    seconds = _plain_number(value)
+    if seconds is None:
+        seconds = _with_unit(value, _DURATION_UNITS)
+    if seconds is None or not math.isfinite(seconds):
+        raise ValueError('is not a duration; write for example "500ms", "50s", "10m", "2h" or "1d"')
+    if not 0 <= seconds <= _LONGEST_SECONDS:
+        raise ValueError("is out of range; a duration is between 0 and a hundred years")
+    return seconds
+
+
+def positive_duration(value: object) -> float:
+    """Read a duration that must not be zero."""
+    seconds = duration(value)
+    if seconds < 0.001:
+        raise ValueError("is too short; write at least 1ms")
+    return seconds
+
+
+def size(value: object) -> int:
+    """Bytes from "64MB" (10**6 each), "64MiB" (2**20 each), or from a plain whole number of bytes."""
+    number = _plain_number(value) if isinstance(value, int) else _with_unit(value, _SIZE_UNITS)
+    if number is None:
+        raise ValueError('is not a size; write for example "512KB", "64MB", "4GB" or "256MiB"')
+    if not 1 <= number <= _LARGEST_BYTES:
+        raise ValueError("is out of range; a size is at least one byte")
+    return int(number)
+
+
+def rate(value: object) -> Rate:
+    """Read a rate such as "50/s", "100/m", "1000/h" or "5000/d"."""
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[1]) == 0:
+        raise ValueError('is not a rate; write for example "50/s" or "100/m"')
+    return Rate(int(match[1]), _DURATION_UNITS[match[2]])
+
+
+def expiry(value: object) -> float:
+    """Unix seconds from a TOML date (its end in UTC) or datetime (UTC where it names no offset)."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, date):
+        return datetime.combine(value, time(tzinfo=UTC)).timestamp() + 86400.0
+    raise ValueError("is not a date; write 2027-06-30 or 2027-06-30T12:00:00Z, without quotes")
+
+
+def _plain_number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= _LARGEST_BYTES else math.copysign(_LARGEST_BYTES * 2.0, value)
+
+
+def _with_unit(value: object, units: dict[str, float] | dict[str, int]) -> float | None:
+    match = _NUMBER_AND_UNIT.fullmatch(value) if isinstance(value, str) else None
+    factor = units.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        return None
+    return float(match[1]) * factor
