@@ -1,0 +1,82 @@
+"""Who calls and what may they: keys to callers, and Redash's two access checks (CONTRACT 1, 2). Pure look-ups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .objects import Caller, DataSource, Query, User
+from .world import World
+
+
+class BadId(Exception):
+    """An id PostgreSQL cannot read, or a key with a query id that does not exist; Redash answers 500."""
+
+
+def number(text: str) -> int:
+    """An id as PostgreSQL reads it: signs, blanks and leading zeros are fine, other digits than ASCII's are not."""
+    if not re.fullmatch(r"[ \t\n\r\f\v]*[+-]?[0-9]+[ \t\n\r\f\v]*", text, re.ASCII) or abs(int(text)) >= 2**31:
+        raise BadId(text)
+    return int(text)
+
+
+def find_caller(world: World, key: str, org: int | None, query_id: str | None) -> Caller | None:
+    """The caller behind a key. Query keys count only where the path carries a query id (CONTRACT 1)."""
+    if not key:
+        return None
+    user = next((u for u in world.users.values() if u.api_key == key and u.org == org), None)
+    if user is not None:
+        return None if user.disabled_at is not None else as_caller(world, user)
+    board = world.board_of_token(key)
+    if board is not None:
+        return Caller(board.org, api_key=key)
+    return _by_query_key(world, key, org, query_id) if query_id else None
+
+
+def _by_query_key(world: World, key: str, org: int | None, query_id: str) -> Caller | None:
+    query = world.queries.get(number(query_id))
+    if query is None or query.org != org:
+        raise BadId(query_id)
+    if query.api_key != key:
+        return None
+    source = world.sources.get(query.data_source_id or 0)
+    return Caller(query.org, api_key=key, groups=tuple(source.groups if source else ()))
+
+
+def as_caller(world: World, user: User) -> Caller:
+    permissions = tuple(dict.fromkeys(world.permissions(user)))
+    return Caller(user.org, user, groups=tuple(user.groups), permissions=permissions)
+
+
+def reaches_groups(groups: Mapping[int, bool], caller: Caller, *, view_only: bool) -> bool:
+    """Result and source access: by the groups of a data source."""
+    if caller.may("admin"):
+        return True
+    matching = [groups[id] for id in caller.groups if id in groups]
+    return bool(matching) and (view_only or not all(matching))
+
+
+def reaches_source(source: DataSource | None, caller: Caller, *, view_only: bool) -> bool:
+    return reaches_groups(source.groups if source else {}, caller, view_only=view_only)
+
+
+def reaches_query(world: World, query: Query, caller: Caller, *, view_only: bool) -> bool:
+    """Query access: API users by key, others by the groups of the query's source."""
+    if caller.is_api_user:
+        return view_only and (query.api_key == caller.api_key or _on_board(world, query, caller.api_key))
+    return reaches_source(world.sources.get(query.data_source_id or 0), caller, view_only=view_only)
+
+
+def _on_board(world: World, query: Query, token: str) -> bool:
+    board = world.board_of_token(token)
+    return board is not None and query.id in world.queries_on(board.id)
+
+
+def owns(owner_id: int, caller: Caller) -> bool:
+    """Owner or admin."""
+    return caller.user is not None and (caller.user.id == owner_id or caller.may("admin"))
+
+
+def is_safe(query: Query) -> bool:
+    """No parameter *definition* of type text; undeclared names count as safe (CONTRACT 2)."""
+    return all(definition.get("type") != "text" for definition in query.parameters)

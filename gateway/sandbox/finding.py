@@ -1,0 +1,102 @@
+"""Look-ups that the api modules share: objects by the id in the path, pages of lists. 404 and 500 as Redash has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from .access import number
+from .messages import BROKEN, NOT_FOUND, Call, Reply, abort, answer
+from .objects import Dashboard, Query
+from .results import Result
+
+T = TypeVar("T")
+
+
+def query_of(call: Call, name: str = "query_id") -> Query:
+    query = call.service.world.queries.get(number(call.params[name]))
+    if query is None or query.org != call.org:
+        abort(404, NOT_FOUND)
+    return query
+
+
+def dashboard_of(call: Call) -> Dashboard:
+    board = call.service.world.dashboards.get(number(call.params["dashboard_id"]))
+    if board is None or board.org != call.org:
+        abort(404, NOT_FOUND)
+    return board
+
+
+def result_of(call: Call) -> Result:
+    """Scoped by the organisation of the result's source."""
+    world = call.service.world
+    result = world.results.get(number(call.params["query_result_id"]))
+    source = world.sources.get(result.data_source_id) if result else None
+    if result is None or source is None or source.org != call.org:
+        abort(404, NOT_FOUND)
+    return result
+
+
+def entry_of(call: Call, table: dict[int, T], name: str) -> T:
+    found = table.get(number(call.params[name]))
+    if found is None:
+        abort(404, NOT_FOUND)
+    return found
+
+
+def _whole(text: str, default: int) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return default
+
+
+def paged(call: Call, found: Sequence[T], body: Callable[[T], Any]) -> Reply:
+    """A page of a list; beyond the end is an error, and page 2 of nothing another one (CONTRACT 5)."""
+    page, size = _whole(call.arg("page"), 1), _whole(call.arg("page_size"), 25)
+    if page < 1:
+        abort(400, "Page must be positive integer.")
+    if (page - 1) * size + 1 > len(found) > 0:
+        abort(400, "Page is out of range.")
+    if not 1 <= size <= 250:
+        abort(400, "Page size is out of range (1-250).")
+    if not found and page > 1:
+        abort(404, NOT_FOUND)
+    shown = found[(page - 1) * size : page * size]
+    return answer({"count": len(found), "page": page, "page_size": size, "results": [body(item) for item in shown]})
+
+
+def ordered(call: Call, found: list[T], keys: dict[str, Callable[[T], Any]], default: str) -> list[T]:
+    """Sorted by the `order` argument; what it cannot be sorted by falls back to the default."""
+    wanted = call.arg("order") or default
+    if wanted.lstrip("-") not in keys:
+        wanted = default
+    key = keys[wanted.lstrip("-")]
+    known = sorted((item for item in found if key(item) is not None), key=key, reverse=wanted.startswith("-"))
+    unknown = [item for item in found if key(item) is None]
+    return unknown + known if wanted.startswith("-") else known + unknown
+
+
+def with_tags(call: Call, found: list[T], tags: Callable[[T], list[str]]) -> list[T]:
+    """All of the tags asked for."""
+    wanted = set(call.args("tags"))
+    return [item for item in found if wanted <= set(tags(item))]
+
+
+def checked_version(stored: int, given: Any) -> None:
+    """409 when the number sent differs, or has another JSON type (CONTRACT 5)."""
+    if given is not None and (isinstance(given, str) or given != stored):
+        from .messages import CONFLICT
+
+        abort(409, CONFLICT)
+
+
+def need_name(fields: dict[str, Any], *names: str) -> None:
+    """Missing fields are 500."""
+    if any(fields.get(name) is None for name in names):
+        abort(500, BROKEN)
+
+
+def tag_counts(tags: Sequence[str]) -> Reply:
+    counts = sorted(((tags.count(tag), tag) for tag in set(tags)), key=lambda pair: (-pair[0], pair[1]))
+    return answer({"tags": [{"name": tag, "count": count} for count, tag in counts]})

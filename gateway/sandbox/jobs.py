@@ -1,0 +1,218 @@
+"""Jobs: the queue in front of the workers, joining of identical executions, holds for tests, and cancelling
+(CONTRACT 9). Runs in the event loop; only the SQL itself runs in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+from .counters import Counters
+from .moments import job_stamp
+from .warehouse import NoData, Run, Table, Warehouse
+
+QUEUED, STARTED, FINISHED, FAILED = 1, 2, 3, 4
+_CANCELLED = "Query cancelled by user."
+
+Store = Callable[["Job", Table], Awaitable[int]]
+"""Keeps what a job brought and tells the id of the new result."""
+
+
+@dataclass
+class Job:
+    """`result` is a result id, or a schema for schema jobs."""
+
+    sql: str
+    query_hash: str
+    data_source_id: int
+    query_id: int | None
+    store: Store
+    status: int = QUEUED
+    started_at: int = 0
+    error: str = ""
+    result: Any = None
+    run: Run | None = None
+    broken: bool = False
+    id: str = field(default_factory=lambda: str(uuid4()))
+
+    def body(self) -> dict[str, Any]:
+        result = self.result if self.status == FINISHED else None
+        return {
+            "job": {
+                "id": self.id,
+                "updated_at": job_stamp(self.started_at) if self.status == STARTED else 0,
+                "status": self.status,
+                "error": self.error,
+                "result": result,
+                "query_result_id": result,
+            }
+        }
+
+    def settle(self, status: int, error: str = "", result: Any = None) -> None:
+        """A cancelled job stays cancelled, whatever its run still brings."""
+        if self.error != _CANCELLED:
+            self.status, self.error, self.result = status, error, result
+
+
+class Hold:
+    """Keeps executions (of one query, or all) where they are until it is released. Use as context manager or not."""
+
+    def __init__(self, gate: Gate, query_id: int | None) -> None:
+        self._gate = gate
+        self.query_id = query_id
+
+    def release(self) -> None:
+        self._gate.drop(self)
+
+    async def __aenter__(self) -> Hold:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Gate:
+    """A place that executions pass when no hold is on."""
+
+    def __init__(self) -> None:
+        self._holds: list[Hold] = []
+        self._changed = asyncio.Event()
+
+    def hold(self, query_id: int | None) -> Hold:
+        hold = Hold(self, query_id)
+        self._holds.append(hold)
+        return hold
+
+    def drop(self, hold: Hold | None = None) -> None:
+        """Lets go of one hold, or of all."""
+        self._holds = [] if hold is None else [other for other in self._holds if other is not hold]
+        self.look_again()
+
+    def look_again(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def passed(self, job: Job) -> None:
+        """Returns when no hold concerns the job, or the job is cancelled."""
+        status = job.status
+        while job.status == status and any(hold.query_id in (None, job.query_id) for hold in self._holds):
+            await self._changed.wait()
+
+
+class Jobs:
+    def __init__(
+        self, warehouse: Warehouse, counters: Counters, now: Callable[[], int], *, workers: int, start_latency: float
+    ) -> None:
+        self._warehouse = warehouse
+        self._counters = counters
+        self._now = now
+        self._latency = start_latency
+        self._slots = asyncio.Semaphore(workers)
+        self._threads = ThreadPoolExecutor(workers, "sandbox-worker")
+        self._jobs: dict[str, Job] = {}
+        self._in_flight: dict[tuple[str, int], Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runs: set[Run] = set()
+        self.queue_gate, self.run_gate = Gate(), Gate()
+
+    def start(self, job: Job) -> Job:
+        """Joins an identical execution in flight (same hash, same source, whoever asks), else queues this one."""
+        running = self._in_flight.get((job.query_hash, job.data_source_id))
+        if running is not None:
+            return running
+        self._in_flight[job.query_hash, job.data_source_id] = job
+        self.add(job)
+        task = asyncio.create_task(self._work(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return job
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._counters.changed()
+
+    def add(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        self._counters.job_queued()
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    @property
+    def idle(self) -> bool:
+        return not self._tasks
+
+    def cancel(self, job: Job) -> None:
+        """Shows at once, even on a finished job, and is not joined any more (CONTRACT 9)."""
+        job.settle(FAILED, _CANCELLED)
+        self._unlock(job)
+        self.queue_gate.look_again()
+        self.run_gate.look_again()
+        if job.run is not None:
+            job.run.cancel()
+
+    def lose(self) -> None:
+        """As after a restart of a Redis without persistence: every job id is unknown, runs go on."""
+        self._jobs.clear()
+        self._in_flight.clear()
+
+    async def stop(self) -> None:
+        for run in list(self._runs):
+            run.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _unlock(self, job: Job) -> None:
+        key = job.query_hash, job.data_source_id
+        if self._in_flight.get(key) is job:
+            del self._in_flight[key]
+
+    async def _work(self, job: Job) -> None:
+        try:
+            async with self._slots:
+                await self._take(job)
+        finally:
+            self._unlock(job)
+
+    async def _take(self, job: Job) -> None:
+        if self._latency:
+            await asyncio.sleep(self._latency)
+        await self.queue_gate.passed(job)
+        if job.status != QUEUED:
+            return
+        job.status, job.started_at = STARTED, self._now()
+        self._counters.execution_started(job.query_id)
+        await self.run_gate.passed(job)
+        await self._run(job)
+        self._counters.execution_finished(job.query_id)
+
+    async def _run(self, job: Job) -> None:
+        if job.status != STARTED:
+            return
+        if job.broken:  # the worker fails outside the query: status 4 with an empty error (CONTRACT 9)
+            job.settle(FAILED)
+            return
+        job.run = run = Run(self._warehouse, job.sql)
+        self._runs.add(run)
+        try:
+            table = await asyncio.get_running_loop().run_in_executor(self._threads, run.execute)
+        except (sqlite3.Error, NoData) as error:
+            job.settle(FAILED, str(error))
+            return
+        finally:
+            self._runs.discard(run)
+        # The lock goes before the result is there: a gap in which an identical request starts again (CONTRACT 9).
+        self._unlock(job)
+        if job.status == STARTED:
+            job.settle(FINISHED, result=await job.store(job, table))

@@ -1,0 +1,45 @@
+"""Times as Redash writes them. A moment is whole microseconds of Unix time, so that comparisons are exact."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import formatdate
+
+SECOND = 1_000_000
+
+
+def moment(seconds: float) -> int:
+    return round(seconds * SECOND)
+
+
+def _utc(at: int) -> datetime:
+    return datetime.fromtimestamp(at // SECOND, UTC).replace(microsecond=at % SECOND)
+
+
+def stamp(at: int | None) -> str | None:
+    """Milliseconds, truncated, with Z; no fraction when it is exactly zero (CONTRACT 4)."""
+    if at is None:
+        return None
+    text = _utc(at).isoformat()
+    return (text[:23] if at % SECOND else text[:19]) + "Z"
+
+
+def job_stamp(at: int) -> str:
+    """Jobs have their own form: no Z (CONTRACT 9)."""
+    return _utc(at).isoformat(timespec="milliseconds")[:23]
+
+
+def whole_second(at: int | None) -> str | None:
+    return None if at is None else stamp(at - at % SECOND)
+
+
+def file_date(at: int) -> str:
+    return _utc(at).strftime("%Y_%m_%d")
+
+
+def http_date(at: int) -> str:
+    return formatdate(at / SECOND, usegmt=True)
+
+
+def cookie_date(at: int) -> str:
+    return _utc(at).strftime("%a, %d %b %Y %H:%M:%S GMT")

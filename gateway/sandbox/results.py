@@ -1,0 +1,150 @@
+"""Stored results: their JSON bytes, made once and the same over all routes, and the files derived from them
+(CONTRACT 8). Which result a caller gets is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import threading
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from .moments import SECOND, stamp
+from .warehouse import Columns, Rows, Table
+from .xlsx import workbook
+
+Loader = Callable[[], Table]
+
+
+def dumps(value: Any) -> str:
+    """JSON as Redash writes it: default separators, raw UTF-8."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+class Result:
+    """One stored result. It never changes; the rows of a first result may be fetched only when somebody asks."""
+
+    def __init__(
+        self,
+        id: int,
+        query_hash: str,
+        query: str,
+        data_source_id: int,
+        retrieved_at: int,
+        *,
+        runtime: float,
+        table: Table | None = None,
+        load: Loader | None = None,
+    ) -> None:
+        self.id = id
+        self.query_hash = query_hash
+        self.query = query
+        self.data_source_id = data_source_id
+        self.retrieved_at = retrieved_at
+        self.runtime = runtime
+        self._load = load
+        self._lock = threading.Lock()
+        self._data = "" if table is None else _data(table)
+        self._full = b""
+
+    @property
+    def is_loaded(self) -> bool:
+        return bool(self._full)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """`columns` and `rows` as readers see them."""
+        self.full()
+        parsed: dict[str, Any] = json.loads(self._data)
+        return parsed
+
+    def full(self) -> bytes:
+        """The body with id, SQL text and all. May run the query and take long: for a thread, if not `is_loaded`."""
+        with self._lock:
+            if not self._full:
+                if not self._data:
+                    self._data = _data(self._load() if self._load is not None else Table([], [], 0.0))
+                self._full = self._render()
+            return self._full
+
+    def reduced(self) -> bytes:
+        """What query keys and dashboard tokens get from a POST (CONTRACT 6)."""
+        self.full()
+        return f'{{"query_result": {{"data": {self._data}, {self._retrieved()}}}}}'.encode()
+
+    def _render(self) -> bytes:
+        head = {"id": self.id, "query_hash": self.query_hash, "query": self.query}
+        tail = {"data_source_id": self.data_source_id, "runtime": self.runtime}
+        inner = f'{dumps(head)[1:-1]}, "data": {self._data}, {dumps(tail)[1:-1]}, {self._retrieved()}'
+        return f'{{"query_result": {{{inner}}}}}'.encode()
+
+    def _retrieved(self) -> str:
+        return f'"retrieved_at": "{stamp(self.retrieved_at)}"'
+
+
+def _data(table: Table) -> str:
+    return dumps({"columns": table.columns, "rows": table.rows})
+
+
+def as_separated(result: Result, delimiter: str) -> bytes:
+    """CSV or TSV with dates in the organisation's format DD/MM/YY HH:mm."""
+    columns, rows = _content(result)
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter)
+    writer.writerow([column["name"] for column in columns])
+    for row in rows:
+        writer.writerow([_text(row[column["name"]], column["type"]) for column in columns])
+    return out.getvalue().encode()
+
+
+def as_workbook(result: Result, now: int) -> bytes:
+    columns, rows = _content(result)
+    names = [column["name"] for column in columns]
+    cells = ([_xlsx(row[name]) for name in names] for row in rows)
+    return workbook(names, cells, 1970 + now // (31_557_600 * SECOND))
+
+
+def options(result: Result) -> list[dict[str, str]]:
+    """A result as dropdown: columns `name` and `value`, else the first column for both (CONTRACT 12)."""
+    columns, rows = _content(result)
+    names = [column["name"] for column in columns]
+    first = names[0] if names else ""
+    title, value = (column if column in names else first for column in ("name", "value"))
+    return [{"name": _string(row[title]), "value": _string(row[value])} for row in _first(rows)]
+
+
+def _first(rows: Rows) -> Iterable[dict[str, Any]]:
+    return rows if rows and rows[0] else ()
+
+
+def _content(result: Result) -> tuple[Columns, Rows]:
+    data = result.data
+    return data["columns"], data["rows"]
+
+
+def _string(value: Any) -> str:
+    return str(value)
+
+
+def _xlsx(value: Any) -> Any:
+    return str(value) if isinstance(value, list | dict) else value
+
+
+def _text(value: Any, kind: str | None) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if kind in ("date", "datetime"):
+        return _dated(str(value), "%d/%m/%y" if kind == "date" else "%d/%m/%y %H:%M")
+    return value
+
+
+def _dated(value: str, form: str) -> str:
+    try:
+        return datetime.fromisoformat(value).strftime(form)
+    except ValueError:
+        return value

@@ -1,0 +1,73 @@
+"""The table of routes: which template a path matches and who handles it. What the routes do is in the api modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from .messages import Call, Reply
+
+Handler = Callable[[Call], Awaitable[Reply]]
+
+
+@dataclass
+class Resource:
+    """`login`: unauthenticated callers are turned away before the handler. `rest`: errors as Flask-RESTful writes them,
+    OPTIONS answered without login. `scoped`: lives under the organisation's slug."""
+
+    template: str
+    login: bool = True
+    rest: bool = True
+    scoped: bool = True
+    handlers: dict[str, Handler] = field(default_factory=dict)
+
+    def handler(self, method: str) -> Handler | None:
+        return self.handlers.get("GET" if method == "HEAD" else method)
+
+    @property
+    def allow(self) -> str:
+        extra = {"HEAD"} if "GET" in self.handlers else set()
+        return ", ".join(sorted({*self.handlers, *extra, "OPTIONS"}))
+
+
+class Routes:
+    """Fixed paths first, then patterns in the order they were added."""
+
+    def __init__(self) -> None:
+        self._fixed: dict[str, Resource] = {}
+        self._patterns: list[tuple[re.Pattern[str], Resource]] = []
+
+    def add(
+        self, method: str, template: str, *, login: bool = True, rest: bool = True, scoped: bool = True
+    ) -> Callable[[Handler], Handler]:
+        def register(handler: Handler) -> Handler:
+            resource = self._resource(Resource(template, login, rest, scoped))
+            resource.handlers[method] = handler
+            return handler
+
+        return register
+
+    def _resource(self, new: Resource) -> Resource:
+        if "<" not in new.template:
+            return self._fixed.setdefault(new.template, new)
+        known = next((known for _, known in self._patterns if known.template == new.template), None)
+        if known is None:
+            self._patterns.append((_pattern(new.template), new))
+        return known or new
+
+    def find(self, path: str) -> tuple[Resource, dict[str, str]] | None:
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return fixed, {}
+        matches = ((pattern.fullmatch(path), resource) for pattern, resource in self._patterns)
+        return next(((resource, match.groupdict()) for match, resource in matches if match), None)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"<(\w+)>", template)
+    return re.compile("".join(f"(?P<{part}>[^/]+?)" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
+
+
+routes = Routes()
+"""Filled by the api modules when they are imported."""

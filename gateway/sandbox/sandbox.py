@@ -1,0 +1,248 @@
+"""The sandbox as programs use it: start and stop, keys, edits behind the gateway's back, holds, faults, counters."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from . import api_account, api_dashboards, api_jobs, api_queries, api_results, api_sources, samples, shop
+from .counters import Counters, LoggedRequest
+from .faults import Faults
+from .jobs import Hold, Jobs
+from .objects import Query
+from .parameters import applied
+from .results import Result
+from .service import Service
+from .sqltext import with_auto_limit
+from .warehouse import Run, Table, Warehouse
+from .world import World
+
+WAIT_SECONDS = 10.0
+_MODULES = (api_account, api_dashboards, api_jobs, api_queries, api_results, api_sources)
+"""Importing them fills the table of routes."""
+
+
+class Sandbox:
+    """A Redash of one's own. Everything is in memory; two sandboxes share nothing.
+
+    `now` is the clock in Unix seconds for all that is dated; `start_latency` is how many seconds an execution waits
+    before it starts; `orders` is the size of the shop; `slug` turns several organisations on (CONTRACT 17) with the
+    first one under that slug; `samples=False` leaves out all sample objects, `fill` replaces the sample tables.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        workers: int = 4,
+        now: Callable[[], float] = time.time,
+        start_latency: float = 0.0,
+        *,
+        orders: int = 2_000,
+        slug: str | None = None,
+        samples: bool = True,
+        fill: Callable[[sqlite3.Connection], None] | None = None,
+        csrf: bool = False,
+    ) -> None:
+        self.world = World(seed, now)
+        self.counters = Counters()
+        self.faults = Faults()
+        self.warehouse = Warehouse(lambda: now() + self.faults.clock_skew)
+        self.jobs = Jobs(self.warehouse, self.counters, self.world.now, workers=workers, start_latency=start_latency)
+        self.service = Service(
+            self.world,
+            self.jobs,
+            self.counters,
+            self.faults,
+            self.warehouse.schema,
+            multi_org=slug is not None,
+            csrf=csrf,
+        )
+        if slug is not None:
+            self.world.orgs = {slug: 1}
+        self.url = ""
+        self.named: dict[str, int] = {}
+        self._fill = fill or shop.filler(orders, seed)
+        self._samples = samples
+        self._runner: web.ServerRunner | None = None
+        self._prepared = False
+        if samples:
+            self._make_samples()
+
+    def _make_samples(self) -> None:
+        self.named = samples.populate(self.world)
+        for short, query_id in self.named.items():
+            if samples.has_first_result(short):
+                self.add_first_result(query_id)
+        self.world.edit(self.queries[self.named["archived"]], {"is_archived": True})
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        if not self._prepared:
+            await asyncio.to_thread(self.warehouse.build, self._fill)
+            self._prepared = True
+        server = web.Server(self.service.handle, access_log=None, auto_decompress=False)
+        self._runner = web.ServerRunner(server)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1.0)
+        await site.start()
+        bound = self._runner.addresses[0]
+        self.url = f"http://{host}:{bound[1]}"
+
+    async def stop(self) -> None:
+        """Interrupts what runs, answers what hangs, closes."""
+        self.faults.clear()
+        self.release()
+        await self.jobs.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self.warehouse.close()
+
+    async def __aenter__(self) -> Sandbox:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- keys
+
+    @property
+    def user_keys(self) -> dict[str, str]:
+        """By the last word of the name in lower case: admin, analyst, viewer, outsider."""
+        return {user.name.split()[-1].lower(): user.api_key for user in self.world.users.values()}
+
+    def query_key(self, query_id: int) -> str:
+        return self.queries[query_id].api_key
+
+    def dashboard_token(self, dashboard_id: int) -> str:
+        """The oldest active public token; shares the board if it has none."""
+        board = self.world.dashboards[dashboard_id]
+        if not board.tokens:
+            board.tokens.append(self.world.key())
+        return board.tokens[0]
+
+    # -- changes made directly in Redash
+
+    @property
+    def queries(self) -> dict[int, Query]:
+        return self.world.queries
+
+    def edit_query(self, query_id: int, **changes: Any) -> Query:
+        """As if somebody edited it in Redash: moves updated_at, recomputes hash and newest result (CONTRACT 11)."""
+        self.world.edit(self.queries[query_id], changes)
+        return self.queries[query_id]
+
+    def add_query(
+        self,
+        name: str,
+        query: str,
+        *,
+        parameters: Sequence[Mapping[str, Any]] = (),
+        data_source_id: int | None = samples.SHOP,
+        user_id: int = 1,
+        options: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> int:
+        """A published query without a result; its id. `id` may be given among `more`."""
+        settings = {"parameters": [dict(definition) for definition in parameters], **(options or {})}
+        more.setdefault("is_draft", False)
+        return self.world.query(name, query, data_source_id, user_id, options=settings, **more).id
+
+    def sql_of(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> str:
+        """What would be executed, by default with the default values."""
+        query = self.queries[query_id]
+        defaults = {definition["name"]: definition.get("value") for definition in query.parameters}
+        values = defaults if parameters is None else parameters
+        text = applied(query.query, query.parameters, values, self.world.dropdown(query.org))
+        return with_auto_limit(text, bool(query.options.get("apply_auto_limit")))
+
+    def add_first_result(self, query_id: int, *, runtime: float | None = None) -> Result:
+        """A result as if the query had been run with its defaults by now; the rows are fetched when first read."""
+        query, sql = self.queries[query_id], self.sql_of(query_id)
+        load = Run(self.warehouse, sql, sleeps=False).execute
+        took = query.runtime if runtime is None else runtime
+        result = self.world.new_result(sql, query.data_source_id or 0, load=load, runtime=took)
+        self.world.keep(result)
+        return result
+
+    def add_result(
+        self,
+        query_id: int,
+        columns: Sequence[tuple[str, str | None]],
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        retrieved_at: float | None = None,
+    ) -> Result:
+        """A stored result with these columns (name, type) and rows, without running anything."""
+        heads = [{"name": name, "friendly_name": name, "type": kind} for name, kind in columns]
+        table = Table(heads, [dict(row) for row in rows], 0.01)
+        at = None if retrieved_at is None else round(retrieved_at * 1_000_000)
+        source_id = self.queries[query_id].data_source_id or 0
+        sql = self.sql_of(query_id, parameters)
+        result = self.world.new_result(sql, source_id, table=table, retrieved_at=at)
+        self.world.keep(result)
+        return result
+
+    async def execute_behind(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> Result:
+        """A run by somebody else: a newer result that did not pass the gateway. Not counted."""
+        sql = self.sql_of(query_id, parameters)
+        table = await asyncio.to_thread(Run(self.warehouse, sql).execute)
+        result = self.world.new_result(sql, self.queries[query_id].data_source_id or 0, table=table)
+        self.world.keep(result)
+        return result
+
+    # -- holds
+
+    def hold(self, query_id: int | None = None) -> Hold:
+        """Executions that start from now on stay started (status 2) until the hold is released."""
+        return self.jobs.run_gate.hold(query_id)
+
+    def hold_queue(self, query_id: int | None = None) -> Hold:
+        """Executions stay queued (status 1) until the hold is released."""
+        return self.jobs.queue_gate.hold(query_id)
+
+    def release(self) -> None:
+        """Lets go of all holds."""
+        self.jobs.queue_gate.drop()
+        self.jobs.run_gate.drop()
+
+    # -- counting and waiting
+
+    @property
+    def log(self) -> deque[LoggedRequest]:
+        return self.counters.log
+
+    def reset_counters(self) -> None:
+        self.counters.reset()
+
+    async def wait_executions(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
+        """Until so many executions have started since the last reset. Raises TimeoutError, as all waits do."""
+        await self.counters.wait_until(lambda: self.counters.started >= count, timeout)
+
+    async def wait_finished(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
+        await self.counters.wait_until(lambda: self.counters.finished >= count, timeout)
+
+    async def wait_posts(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
+        """Requests to execute that have arrived, by whatever route."""
+        await self.counters.wait_until(lambda: self.counters.posts.total() >= count, timeout)
+
+    async def wait_requests(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
+        await self.counters.wait_until(lambda: self.counters.requests >= count, timeout)
+
+    async def wait_idle(self, *, timeout: float = WAIT_SECONDS) -> None:
+        """Until no execution is queued or running."""
+        await self.counters.wait_until(lambda: self.jobs.idle, timeout)
+
+    async def wait_until(self, ready: Callable[[], bool], *, timeout: float = WAIT_SECONDS) -> None:
+        """Until this is true; asked at every request and every change of a job."""
+        await self.counters.wait_until(ready, timeout)

@@ -1,0 +1,216 @@
+"""Objects as Redash prints them, key by key in its order (CONTRACT 5, 13, 14). Secrets are in there: CONTRACT 15."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import access
+from .moments import stamp, whole_second
+from .objects import Alert, Caller, Dashboard, DataSource, Query, User, Visualization, Widget
+from .world import World, gravatar, slugged
+
+Body = dict[str, Any]
+
+
+def jsonb(value: Any) -> Any:
+    """PostgreSQL's jsonb orders keys by length, then by bytes."""
+    if isinstance(value, Mapping):
+        return {key: jsonb(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key))}
+    return [jsonb(item) for item in value] if isinstance(value, list) else value
+
+
+def picture(user: User) -> str:
+    return "/static/images/avatar.svg" if user.disabled_at is not None else gravatar(user.email)
+
+
+def user_body(user: User) -> Body:
+    return {
+        "id": user.id,
+        "name": user.name,
+        "email": user.email,
+        "profile_image_url": picture(user),
+        "groups": user.groups,
+        "updated_at": stamp(user.updated_at),
+        "created_at": stamp(user.created_at),
+        "disabled_at": stamp(user.disabled_at),
+        "is_disabled": user.disabled_at is not None,
+        "active_at": whole_second(user.active_at),
+        "is_invitation_pending": user.pending,
+        "is_email_verified": True,
+        "auth_type": "external" if user.pending else "password",
+    }
+
+
+def query_body(world: World, query: Query, *, people: bool = True) -> Body:
+    """With `people` the owner and last editor as objects, else their ids."""
+    owner, editor = world.users[query.user_id], world.users[query.last_modified_by]
+    body: Body = {
+        "id": query.id,
+        "latest_query_data_id": query.latest_query_data_id,
+        "name": query.name,
+        "description": query.description,
+        "query": query.query,
+        "query_hash": query.query_hash,
+        "schedule": query.schedule,
+        "api_key": query.api_key,
+        "is_archived": query.is_archived,
+        "is_draft": query.is_draft,
+        "updated_at": stamp(query.updated_at),
+        "created_at": stamp(query.created_at),
+        "data_source_id": query.data_source_id,
+        "options": jsonb(query.options),
+        "version": query.version,
+        "tags": query.tags,
+        "is_safe": access.is_safe(query),
+    }
+    if people:
+        return {**body, "user": user_body(owner), "last_modified_by": user_body(editor)}
+    return {**body, "user_id": owner.id, "last_modified_by_id": editor.id}
+
+
+def query_object(world: World, query: Query, caller: Caller) -> Body:
+    """A single query with its visualizations; API users get no `is_favorite`."""
+    body = query_body(world, query)
+    body["visualizations"] = [visualization_body(v) for v in reversed(world.visualizations_of(query.id))]
+    if caller.user is not None:
+        body["is_favorite"] = ("query", query.id, caller.user.id) in world.starred
+    return body
+
+
+def query_item(world: World, query: Query, user: User) -> Body:
+    """A query in a list: with times of its newest result, the last editor only by id."""
+    body = query_body(world, query)
+    del body["last_modified_by"]
+    newest = world.results.get(query.latest_query_data_id or 0)
+    body["last_modified_by_id"] = query.last_modified_by
+    body["retrieved_at"] = stamp(newest.retrieved_at) if newest else None
+    body["runtime"] = newest.runtime if newest else None
+    body["is_favorite"] = ("query", query.id, user.id) in world.starred
+    return body
+
+
+def visualization_body(visualization: Visualization) -> Body:
+    return {
+        "id": visualization.id,
+        "type": visualization.type,
+        "name": visualization.name,
+        "description": visualization.description,
+        "options": jsonb(visualization.options),
+        "updated_at": stamp(visualization.updated_at),
+        "created_at": stamp(visualization.created_at),
+    }
+
+
+def dashboard_body(world: World, board: Dashboard, user: User, widgets: list[Body] | None) -> Body:
+    """The slug is made from the *current name* and may differ from the stored one (CONTRACT 13)."""
+    owner = world.users[board.user_id]
+    return {
+        "id": board.id,
+        "slug": slugged(board.name),
+        "name": board.name,
+        "user_id": board.user_id,
+        "user": {"id": owner.id, "name": owner.name, "email": owner.email, "profile_image_url": picture(owner)},
+        "layout": board.layout,
+        "dashboard_filters_enabled": board.dashboard_filters_enabled,
+        "widgets": widgets,
+        "options": jsonb(board.options),
+        "is_archived": board.is_archived,
+        "is_draft": board.is_draft,
+        "tags": board.tags,
+        "updated_at": stamp(board.updated_at),
+        "created_at": stamp(board.created_at),
+        "version": board.version,
+        "is_favorite": ("dashboard", board.id, user.id) in world.starred,
+    }
+
+
+def widgets_for(world: World, board: Dashboard, caller: Caller) -> list[Body]:
+    return [_widget_for(world, widget, caller) for widget in world.widgets_of(board.id)]
+
+
+def _widget_for(world: World, widget: Widget, caller: Caller) -> Body:
+    shown = world.visualizations.get(widget.visualization_id or 0)
+    query = world.queries[shown.query_id] if shown else None
+    if query is None or access.reaches_query(world, query, caller, view_only=True):
+        return widget_body(world, widget)
+    full = widget_body(world, widget)
+    kept = ("id", "width", "dashboard_id", "options", "created_at", "updated_at")
+    return {**{name: full[name] for name in kept}, "restricted": True}
+
+
+def widget_body(world: World, widget: Widget) -> Body:
+    body: Body = {
+        "id": widget.id,
+        "width": widget.width,
+        "options": jsonb(widget.options),
+        "dashboard_id": widget.dashboard_id,
+        "text": widget.text,
+        "updated_at": stamp(widget.updated_at),
+        "created_at": stamp(widget.created_at),
+    }
+    shown = world.visualizations.get(widget.visualization_id or 0)
+    if shown is not None:
+        query = query_body(world, world.queries[shown.query_id])
+        body["visualization"] = {**visualization_body(shown), "query": query}
+    return body
+
+
+def public_dashboard(world: World, board: Dashboard) -> Body:
+    """No secrets, no SQL, no user; widgets of any source (CONTRACT 13)."""
+    return {
+        "name": board.name,
+        "layout": board.layout,
+        "dashboard_filters_enabled": board.dashboard_filters_enabled,
+        "updated_at": stamp(board.updated_at),
+        "created_at": stamp(board.created_at),
+        "options": jsonb(board.options),
+        "widgets": [_public_widget(world, widget) for widget in world.widgets_of(board.id)],
+    }
+
+
+def _public_widget(world: World, widget: Widget) -> Body:
+    body = widget_body(world, widget)
+    del body["dashboard_id"]
+    shown = body.get("visualization")
+    if shown is not None:
+        del shown["id"]
+        shown["query"] = {name: shown["query"][name] for name in ("id", "name", "description", "options")}
+    return body
+
+
+def alert_body(world: World, alert: Alert) -> Body:
+    return {
+        "id": alert.id,
+        "name": alert.name,
+        "options": jsonb(alert.options),
+        "state": alert.state,
+        "last_triggered_at": stamp(alert.last_triggered_at),
+        "updated_at": stamp(alert.updated_at),
+        "created_at": stamp(alert.created_at),
+        "rearm": alert.rearm,
+        "query": query_body(world, world.queries[alert.query_id]),
+        "user": user_body(world.users[alert.user_id]),
+    }
+
+
+def source_body(source: DataSource) -> Body:
+    return {
+        "id": source.id,
+        "name": source.name,
+        "type": source.type,
+        "syntax": "sql",
+        "paused": int(source.paused),
+        "pause_reason": source.pause_reason,
+        "supports_auto_limit": source.type != "results",
+    }
+
+
+def source_object(source: DataSource, caller: Caller) -> Body:
+    """Options for admins only, secrets masked; `view_only` by the caller's groups, admin or not."""
+    body = source_body(source)
+    if caller.may("admin"):
+        masked = {name: "--------" if "password" in name else value for name, value in sorted(source.options.items())}
+        queues = {"queue_name": "queries", "scheduled_queue_name": "scheduled_queries"}
+        body |= {"options": masked, **queues, "groups": {str(id): only for id, only in source.groups.items()}}
+    return {**body, "view_only": all(only for id, only in source.groups.items() if id in caller.groups)}

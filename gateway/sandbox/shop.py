@@ -1,0 +1,87 @@
+"""The sample data: a shop with customers, products, orders and order lines, the same for the same seed and size."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable
+
+COUNTRIES = (
+    ("DE", "Germany", ("Berlin", "Hamburg", "Köln")),
+    ("FR", "France", ("Paris", "Lyon")),
+    ("GB", "United Kingdom", ("London", "Leeds")),
+    ("JP", "日本", ("Tokyo", "Osaka")),
+    ("BR", "Brasil", ("São Paulo", "Rio de Janeiro")),
+    ("US", "United States", ("New York", "NewYork", "Chicago")),
+)
+"""Both 'New York' and 'NewYork' exist, with other customers: Redash's hash cannot tell them apart (CONTRACT 7)."""
+
+STATUSES = ("new", "paid", "shipped", "cancelled")
+_PRODUCTS = (
+    ("Desk lamp", "Office", 39.0),
+    ("Standing desk", "Office", 489.0),
+    ("Espresso machine", "Kitchen", 329.5),
+    ("Teapot", "Kitchen", 24.9),
+    ("Trail shoes", "Sports", 119.0),
+    ("Yoga mat", "Sports", 29.95),
+    ("Headphones", "Audio", 199.0),
+    ("Turntable", "Audio", 279.0),
+)
+_GIVEN = "Ada Ben Cleo Dora Emil Fay Gus Hana Ivo June Kai Lena Milo Nora Otis Pia".split()
+_FAMILY = "Abe Berg Costa Dias Evans Fuchs Green Hall Ito Jung Klein Lopez Meyer Nakata Olsen Park".split()
+
+_TABLES = """
+create table countries (code text primary key, label text);
+create table customers (id integer primary key, name text, email text, country text, city text, signed_up_on date);
+create table products (id integer primary key, name text, category text, price real);
+create table orders (id integer primary key, customer_id integer, status text, ordered_on date, placed_at datetime,
+                     amount real, note text);
+create table order_lines (order_id integer, product_id integer, quantity integer, price real);
+create table salaries (id integer primary key, team text, monthly real);
+insert into salaries values (1, 'Warehouse', 3100.0), (2, 'Support', 3250.0), (3, 'Buying', 3900.0);
+"""
+_ORDERS = """
+with recursive n(id) as (select 1 union all select id + 1 from n where id < :orders),
+     mixed(id, a, b) as (select id, (id * 7919 + :seed) % 1000003, (id * 104729 + :seed) % 999983 from n),
+     shaped as (select id, a, b, (a * 31 + b) % (730 * 1440) as minute from mixed)
+insert into orders
+select id, 1 + a % :customers, case b % 8 when 0 then 'new' when 1 then 'cancelled' when 2 then 'shipped'
+       when 3 then 'shipped' else 'paid' end,
+       date('2024-01-01', (minute / 1440) || ' days'), strftime('%Y-%m-%dT%H:%M:00', '2024-01-01', minute || ' minutes'),
+       round(10 + b % 49000 / 100.0, 2), 'order note ' || printf('%016x%016x', a * 2654435761, b * 40503 + a)
+from shaped
+"""
+_LINES = """
+insert into order_lines
+select o.id, p.id, 1 + (o.id + p.id) % 3, p.price
+from orders o join products p on p.id in (1 + o.id % 8, 1 + (o.id * 5 + 3) % 8 * (o.id % 2))
+"""
+
+
+def filler(orders: int, seed: int) -> Callable[[sqlite3.Connection], None]:
+    """For `Warehouse.build`: a tenth as many customers as orders."""
+    customers = max(orders // 10, 200)
+
+    def fill(connection: sqlite3.Connection) -> None:
+        connection.executescript(_TABLES)
+        connection.executemany("insert into countries values (?, ?)", [country[:2] for country in COUNTRIES])
+        connection.executemany("insert into customers values (?, ?, ?, ?, ?, ?)", _customers(customers, seed))
+        connection.executemany(
+            "insert into products values (?, ?, ?, ?)", [(i, *product) for i, product in enumerate(_PRODUCTS, 1)]
+        )
+        connection.execute(_ORDERS, {"orders": orders, "customers": customers, "seed": seed * 97})
+        connection.execute(_LINES)
+
+    return fill
+
+
+def _customers(count: int, seed: int) -> list[tuple[int, str, str, str, str, str]]:
+    pick = random.Random(seed)
+    found = []
+    for id in range(1, count + 1):
+        given, family = _GIVEN[id % 16], _FAMILY[id // 16 % 16]
+        code, _, cities = COUNTRIES[int(pick.random() * 6)]
+        city = cities[int(pick.random() * len(cities))]
+        day = f"20{20 + id % 4}-{1 + id % 12:02d}-{1 + id % 28:02d}"
+        found.append((id, f"{given} {family} {id}", f"{given}.{family}{id}@example.com".lower(), code, city, day))
+    return found

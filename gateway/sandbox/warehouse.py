@@ -1,0 +1,185 @@
+"""The database that queries run on: SQLite in memory, one connection per run, interruptible. Knows nothing of Redash's
+objects; the sample tables are made by `shop.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .sqltext import statements
+
+_names = itertools.count()
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_DATETIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?")
+
+Rows = list[dict[str, Any]]
+Columns = list[dict[str, Any]]
+
+
+class NoData(Exception):
+    """The statement ran, but a statement that returns no columns is a failure for Redash (CONTRACT 7)."""
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: Columns
+    rows: Rows
+    runtime: float
+
+
+class Run:
+    """One execution of one SQL text. `cancel` may be called from any thread, also before `execute`."""
+
+    def __init__(self, warehouse: Warehouse, sql: str, *, sleeps: bool = True) -> None:
+        self._warehouse = warehouse
+        self._sql = sql
+        self._sleeps = sleeps
+        self._cancelled = threading.Event()
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.interrupt()
+
+    def execute(self) -> Table:
+        """Raises sqlite3.Error with the database's text, or NoData."""
+        started = time.perf_counter()
+        connection = self._open()
+        try:
+            columns, rows = self._fetch(connection)
+        finally:
+            with self._lock:
+                self._connection = None
+            connection.close()
+        return Table(columns, rows, time.perf_counter() - started)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._warehouse.connect()
+        connection.create_function("sleep", 1, self._sleep)
+        connection.create_function("pg_sleep", 1, self._sleep)
+        with self._lock:
+            self._connection = connection
+        if self._cancelled.is_set():
+            connection.interrupt()
+        return connection
+
+    def _sleep(self, seconds: float) -> str:
+        if self._sleeps and self._cancelled.wait(seconds):
+            raise InterruptedError("interrupted")
+        return ""
+
+    def _fetch(self, connection: sqlite3.Connection) -> tuple[Columns, Rows]:
+        cursor = connection.cursor()
+        last = ""
+        for last in statements(self._sql):
+            cursor.execute(last)
+        if cursor.description is None:
+            raise NoData("Query completed but it returned no data.")
+        names = _numbered([column[0] for column in cursor.description])
+        records = cursor.fetchall()
+        types = _types(records, len(names)) if records else _declared(connection, last, len(names))
+        columns = [{"name": name, "friendly_name": name, "type": kind} for name, kind in zip(names, types, strict=True)]
+        return columns, [dict(zip(names, map(_plain, record), strict=True)) for record in records]
+
+
+class Warehouse:
+    """An in-memory database that many threads read at once. What a run writes is rolled back at its end."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        # A name of its own in the shared memory file system: no shared-cache table locks between the workers.
+        self._uri = f"file:/sandbox-{id(self)}-{next(_names)}?vfs=memdb"
+        self._clock = clock
+        self._runs = itertools.count(1)
+        self._anchor = self.connect()
+
+    def connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False, timeout=10)
+        connection.create_function("now", 0, self._now)
+        connection.create_function("run_number", 0, lambda: next(self._runs))
+        return connection
+
+    def build(self, fill: Callable[[sqlite3.Connection], None]) -> None:
+        """Calls `fill` with a connection whose changes are kept."""
+        connection = self.connect()
+        with connection:
+            fill(connection)
+        connection.close()
+
+    def write(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Changes the data, as the business behind it would."""
+        self.build(lambda connection: _discard(connection.execute(sql, values)))
+
+    def schema(self) -> list[dict[str, object]]:
+        """Tables and their columns."""
+        names = self._anchor.execute("select name from sqlite_master where type = 'table' order by name").fetchall()
+        found = self._anchor.execute
+        return [{"name": n, "columns": [row[1] for row in found(f"pragma table_info({n})")]} for (n,) in names]
+
+    def close(self) -> None:
+        self._anchor.close()
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _discard(_: object) -> None:
+    return None
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Repeated column names get a number (CONTRACT 8)."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        found.append(f"{name}{count}" if count else name)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _types(records: Sequence[Sequence[Any]], width: int) -> list[str | None]:
+    found: list[str | None] = [None] * width
+    for index in range(width):
+        value = next((record[index] for record in records if record[index] is not None), None)
+        found[index] = _type(value)
+    return found
+
+
+def _type(value: Any) -> str | None:
+    """As a PostgreSQL source reports them: text has no type."""
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "float"
+    if isinstance(value, str) and len(value) < 28:
+        return "date" if _DATE.fullmatch(value) else "datetime" if _DATETIME.fullmatch(value) else None
+    return None
+
+
+def _declared(connection: sqlite3.Connection, sql: str, width: int) -> list[str | None]:
+    """Without rows there are no values to look at; a temporary view tells what the columns were declared as."""
+    try:
+        connection.execute(f"create temp view types_of as {sql}")
+        declared = [str(row[2]).lower() for row in connection.execute("pragma table_info(types_of)")]
+    except sqlite3.Error:
+        return [None] * width
+    known = {"integer": "integer", "real": "float", "date": "date", "datetime": "datetime"}
+    return [known.get(kind) for kind in declared]

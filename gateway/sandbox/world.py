@@ -1,0 +1,265 @@
+"""Everything one Redash holds and the rules by which it changes: look-ups, edits, hashes, newest results.
+No HTTP here and no waiting; who may do what is in `access.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import string
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from .moments import SECOND, moment
+from .objects import (
+    ADMIN_PERMISSIONS,
+    DEFAULT_PERMISSIONS,
+    Alert,
+    Dashboard,
+    DataSource,
+    Group,
+    Query,
+    Snippet,
+    User,
+    Visualization,
+    Widget,
+)
+from .parameters import Detached, Dropdown, InvalidParameters, applied
+from .results import Loader, Result, options
+from .sqltext import query_hash, with_auto_limit
+from .warehouse import Table
+
+T = TypeVar("T")
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class NoResult(Exception):
+    """A dropdown query that was never run; Redash answers 500."""
+
+
+class World:
+    """Tables of objects by id. Ids are global over organisations and only ever grow."""
+
+    def __init__(self, seed: int, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.clock_skew = 0.0
+        self._random = random.Random(seed)
+        self.orgs: dict[str, int] = {"default": 1}
+        self.groups: dict[int, Group] = {}
+        self.users: dict[int, User] = {}
+        self.sources: dict[int, DataSource] = {}
+        self.queries: dict[int, Query] = {}
+        self.visualizations: dict[int, Visualization] = {}
+        self.dashboards: dict[int, Dashboard] = {}
+        self.widgets: dict[int, Widget] = {}
+        self.alerts: dict[int, Alert] = {}
+        self.snippets: dict[int, Snippet] = {}
+        self.results: dict[int, Result] = {}
+        self._by_hash: dict[tuple[str, int], list[Result]] = {}
+        self.starred: dict[tuple[str, int, int], int] = {}
+        """(kind, object id, user id) → when."""
+        self.disable_public_urls = False
+        self.expired_ttl: int | None = None
+        """REDASH_QUERY_RESULTS_EXPIRED_TTL when that is enabled: what a max_age of -1 then means (CONTRACT 6)."""
+        self.group("admin", ADMIN_PERMISSIONS, "builtin")
+        self.group("default", DEFAULT_PERMISSIONS, "builtin")
+
+    def now(self) -> int:
+        return moment(self.clock() + self.clock_skew)
+
+    def key(self) -> str:
+        return "".join(self._random.choices(_ALPHABET, k=40))
+
+    def next_id(self, table: dict[int, T]) -> int:
+        return max(table, default=0) + 1
+
+    # -- people and sources
+
+    def group(self, name: str, permissions: tuple[str, ...] = DEFAULT_PERMISSIONS, type: str = "regular") -> Group:
+        group = Group(self.next_id(self.groups), name, permissions, type, self.now())
+        self.groups[group.id] = group
+        return group
+
+    def user(self, name: str, email: str, groups: list[int], *, org: int = 1, **more: Any) -> User:
+        now = self.now()
+        more.setdefault("api_key", self.key())
+        user = User(
+            self.next_id(self.users), name, email, groups=groups, created_at=now, updated_at=now, org=org, **more
+        )
+        self.users[user.id] = user
+        return user
+
+    def source(self, name: str, groups: dict[int, bool], *, type: str = "pg", **more: Any) -> DataSource:
+        source = DataSource(self.next_id(self.sources), name, type, groups, **more)
+        self.sources[source.id] = source
+        return source
+
+    def permissions(self, user: User) -> list[str]:
+        """With repetitions, as Redash lists them."""
+        return [permission for id in user.groups for permission in self.groups[id].permissions]
+
+    # -- queries
+
+    def query(self, name: str, query: str, data_source_id: int | None, user_id: int, **more: Any) -> Query:
+        now = self.now()
+        more.setdefault("api_key", self.key())
+        id = more.pop("id", None) or self.next_id(self.queries)
+        made = Query(id, name, query, data_source_id, user_id, created_at=now, updated_at=now, **more)
+        made.last_modified_by = user_id
+        self.queries[made.id] = made
+        self.visualization(made.id, "TABLE", "Table")
+        self.rehash(made)
+        return made
+
+    def edit(self, query: Query, changes: dict[str, Any], by: int | None = None) -> None:
+        """Moves `updated_at` even if nothing changed; `version` never moves (CONTRACT 5, 11)."""
+        for name, value in changes.items():
+            setattr(query, name, value)
+        if query.is_archived:
+            self._drop_dependents(query)
+        query.last_modified_by = by or query.last_modified_by
+        self.touch(query)
+        if changes.keys() & {"query", "options", "data_source_id"}:
+            self.rehash(query)
+
+    def touch(self, thing: Query | Dashboard | User | Widget) -> None:
+        """Later than before even when the clock stands still: a marker that does not move is no marker."""
+        thing.updated_at = max(self.now(), thing.updated_at + SECOND // 1000)
+
+    def _drop_dependents(self, query: Query) -> None:
+        """Archiving removes widgets, alerts and schedule (CONTRACT 5)."""
+        query.schedule = None
+        shown = {v.id for v in self.visualizations.values() if v.query_id == query.id}
+        self.widgets = {id: w for id, w in self.widgets.items() if w.visualization_id not in shown}
+        self.alerts = {id: a for id, a in self.alerts.items() if a.query_id != query.id}
+
+    def rehash(self, query: Query) -> None:
+        """The hash is made with the default values; a default that is invalid leaves the bare template (CONTRACT 8)."""
+        text = query.query
+        defaults = {p["name"]: p.get("value") for p in query.parameters}
+        if defaults:
+            try:
+                text = applied(query.query, query.parameters, defaults, self.dropdown(query.org))
+            except (InvalidParameters, Detached, NoResult, KeyError, TypeError):
+                text = query.query
+        query.query_hash = query_hash(with_auto_limit(text, bool(query.options.get("apply_auto_limit"))))
+        newest = self.newest(query.query_hash, query.data_source_id)
+        if newest is not None:
+            query.latest_query_data_id = newest.id
+
+    def dropdown(self, org: int) -> Dropdown:
+        return lambda query_id: [option["value"] for option in self.dropdown_options(query_id, org)]
+
+    def dropdown_options(self, query_id: Any, org: int) -> list[dict[str, str]]:
+        """Raises KeyError, NoResult or Detached."""
+        query = self.queries[query_id]
+        if query.org != org:
+            raise KeyError(query_id)
+        if query.data_source_id is None:
+            raise Detached(query_id)
+        if query.latest_query_data_id is None:
+            raise NoResult(query_id)
+        return options(self.results[query.latest_query_data_id])
+
+    def visualization(self, query_id: int, type: str, name: str, options: Any = None, **more: Any) -> Visualization:
+        now = self.now()
+        id = more.pop("id", None) or self.next_id(self.visualizations)
+        made = Visualization(id, query_id, type, name, "", {} if options is None else options, now, now)
+        self.visualizations[id] = made
+        return made
+
+    def visualizations_of(self, query_id: int) -> list[Visualization]:
+        return [v for v in self.visualizations.values() if v.query_id == query_id]
+
+    # -- results
+
+    def keep(self, result: Result) -> None:
+        """Every query with this hash and source points at it from now on, unless it is archived (CONTRACT 7, 11)."""
+        self.results[result.id] = result
+        self._by_hash.setdefault((result.query_hash, result.data_source_id), []).append(result)
+        for query in self.queries.values():
+            same = query.query_hash == result.query_hash and query.data_source_id == result.data_source_id
+            if same and not query.is_archived:
+                query.latest_query_data_id = result.id
+
+    def new_result(
+        self,
+        sql: str,
+        source_id: int,
+        *,
+        table: Table | None = None,
+        load: Loader | None = None,
+        runtime: float = 0.0,
+        retrieved_at: int | None = None,
+    ) -> Result:
+        """A result with the next id, not yet kept."""
+        self._last_result_id = max(getattr(self, "_last_result_id", 0), max(self.results, default=0)) + 1
+        at = self.now() if retrieved_at is None else retrieved_at
+        runtime = table.runtime if table is not None else runtime
+        hashed = query_hash(with_auto_limit(sql, False))
+        return Result(self._last_result_id, hashed, sql, source_id, at, runtime=runtime, table=table, load=load)
+
+    def remove_result(self, result_id: int) -> None:
+        """As Redash's clean-up does; what a query points at is not looked at here (CONTRACT 10)."""
+        result = self.results.pop(result_id)
+        self._by_hash[result.query_hash, result.data_source_id].remove(result)
+
+    def newest(self, hashed: str, source_id: int | None, max_age: int = -1) -> Result | None:
+        """By `retrieved_at`, not by id; inclusive (CONTRACT 7, 10)."""
+        if max_age == -1 and self.expired_ttl is not None:
+            max_age = self.expired_ttl
+        found = self._by_hash.get((hashed, source_id or 0), [])
+        newest = max(found, key=lambda result: result.retrieved_at, default=None)
+        if newest is None or max_age == -1 or newest.retrieved_at + max_age * SECOND >= self.now():
+            return newest
+        return None
+
+    # -- boards
+
+    def dashboard(self, name: str, user_id: int, **more: Any) -> Dashboard:
+        now = self.now()
+        id = self.next_id(self.dashboards)
+        board = Dashboard(id, self._free_slug(name), name, user_id, now, now, **more)
+        self.dashboards[id] = board
+        return board
+
+    def _free_slug(self, name: str) -> str:
+        taken = {board.slug for board in self.dashboards.values()}
+        base = slugged(name)
+        return next(slug for slug in _numbered(base) if slug not in taken)
+
+    def widget(self, board_id: int, visualization_id: int | None, text: str = "", options: Any = None) -> Widget:
+        """Moves neither version nor `updated_at` of the board (CONTRACT 13)."""
+        now = self.now()
+        id = self.next_id(self.widgets)
+        made = Widget(id, board_id, visualization_id, text, 1, {} if options is None else options, now, now)
+        self.widgets[id] = made
+        return made
+
+    def widgets_of(self, board_id: int) -> list[Widget]:
+        return [w for w in self.widgets.values() if w.dashboard_id == board_id]
+
+    def queries_on(self, board_id: int) -> set[int]:
+        shown = (self.visualizations.get(w.visualization_id or 0) for w in self.widgets_of(board_id))
+        return {v.query_id for v in shown if v is not None}
+
+    def board_of_token(self, token: str) -> Dashboard | None:
+        return next((board for board in self.dashboards.values() if token in board.tokens), None)
+
+
+def slugged(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _numbered(base: str) -> Iterator[str]:
+    yield base
+    number = 1
+    while True:
+        yield f"{base}_{number}"
+        number += 1
+
+
+def gravatar(email: str) -> str:
+    digest = hashlib.md5(email.lower().encode(), usedforsecurity=False).hexdigest()
+    return f"https://www.gravatar.com/avatar/{digest}?s=40&d=identicon"

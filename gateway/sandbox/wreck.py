@@ -1,0 +1,75 @@
+"""Answers that go wrong: reset connections, truncated bodies, HTML and garbage where JSON was promised."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from .faults import Fault
+
+_REPLACING = frozenset({"html", "garbage", "status"})
+_BREAKING = frozenset({"reset_before_headers", "reset_after_headers", "reset_in_body", "truncate"})
+_HTML = b"<html><head><title>Sign in</title></head><body>This is not the API.</body></html>"
+_GARBAGE = b'{"query_result": {"id": 1, "data": [[['
+
+
+@dataclass(frozen=True)
+class Wreck:
+    """What one request's answer turns into."""
+
+    fault: Fault
+
+    def status(self, intended: int) -> int:
+        """What the log says: 0 where no status line leaves."""
+        kind = self.fault.kind
+        if kind == "reset_before_headers":
+            return 0
+        return self.fault.status if kind == "status" else 200 if kind in _REPLACING else intended
+
+    async def send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        return self._replaced() if self.fault.kind in _REPLACING else self._broken(request, response)
+
+    def _replaced(self) -> web.Response:
+        bodies = {"html": (200, "text/html", _HTML), "garbage": (200, "application/json", _GARBAGE)}
+        status, kind, body = bodies.get(self.fault.kind, (self.fault.status, "text/html", _HTML))
+        made = web.Response(status=status, body=body, content_type=kind)
+        made.force_close()
+        return made
+
+    def _broken(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        transport = request.transport
+        if transport is not None:
+            for part in _parts(self.fault.kind, response):
+                transport.write(part)
+            if self.fault.kind == "truncate":
+                transport.close()
+            else:
+                linger = transport.get_extra_info("socket")
+                if linger is not None:
+                    # Lingering for no time turns the close into a reset.
+                    linger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                transport.abort()
+        return response
+
+
+def _parts(kind: str, response: web.Response) -> list[bytes]:
+    """The pieces that still leave: all of the body for a truncated answer, which promises more than it has."""
+    body = response.body if isinstance(response.body, bytes) else b""
+    promised = len(body) + (1 if kind == "truncate" else 0)
+    lines = [f"HTTP/1.1 {response.status} {response.reason}", f"Content-Length: {promised}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in response.headers.items() if name.lower() != "content-length"]
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+    return {
+        "reset_before_headers": [],
+        "reset_after_headers": [head],
+        "reset_in_body": [head, body[: len(body) // 2]],
+        "truncate": [head, body],
+    }[kind]
+
+
+def wreck_of(faults: list[Fault]) -> Wreck | None:
+    """The first fault that touches the answer itself."""
+    return next((Wreck(fault) for fault in faults if fault.kind in _REPLACING | _BREAKING), None)
