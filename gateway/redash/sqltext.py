@@ -1,0 +1,231 @@
+"""The guard against Redash's white-space-blind cache: was the SQL of an answer made from what was asked for?
+
+Redash finds results, and joins executions, by a hash of the SQL without white space and comments, also within
+literals, so 'New York' and 'NewYork' share rows (CONTRACT 7). Here are comparisons of texts only; what is done about
+a mismatch is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from gateway.model import Parameter
+from gateway.redash import template
+from gateway.redash.template import Rendered
+
+_BLOCK_COMMENT = re.compile(r"/\*.*?\*/")  # one line only, as Redash's own pattern
+_TAIL = re.compile(r"(?:[\s;]|/\*(?s:.*?)\*/|--[^\r\n]*|# [^\r\n]*)*+")
+_LIMIT = re.compile(r"\s+(?:LIMIT [0-9]+|FETCH NEXT [0-9]+ ROWS ONLY)\Z")
+
+# White space may come and go beside these without a change of meaning; elsewhere it matters whether there is some.
+_SEPARATORS = frozenset("(),;")
+_OPERATORS = frozenset("=<>+-*/%|:")
+_QUOTES = frozenset("'\"`_")
+
+_COMMENTS = ("--", "# ", "/*")
+
+
+_Token = tuple[str, str, str]
+"""The white space and block comments before a token, the token, and `_HELD` where the former is part of a value."""
+
+_HELD = "held"
+
+
+class _Dialect:
+    """One way to read quotes. Which one a data source has is not known, so all that fit have to agree."""
+
+    def __init__(self, body: str, *, triple: bool = False) -> None:
+        marks = ("'''", '"""', "'", '"', "`") if triple else ("'", '"', "`")
+        self._closed = re.compile("|".join(_quoted(mark, body, mark) for mark in marks))
+        quoted = "|".join(_quoted(mark, body, rf"(?:{mark}|\\?\Z)") for mark in marks)
+        self._lexer = re.compile(
+            r"(?P<gap>(?:\s|/\*(?![!+])(?s:.*?)\*/)*+)"
+            rf"(?P<token>{quoted}"
+            r"|\$(?P<tag>(?:[^\W\d]\w*)?)\$(?s:.*?)(?:\$(?P=tag)\$|\Z)"  # PostgreSQL's dollar quotes
+            r"|/\*[!+](?s:.*?)(?:\*/|\Z)|/\*(?s:.*)"  # hints and MySQL's executable comments are no comments
+            r"|--[^\r\n]*+|\#\ [^\r\n]*+"  # exact, as # and -- are operators in some dialects
+            r"|\w++|\[[^]['\"`\n]*+\]|\S|\Z)"  # [my column] of SQL Server
+        )
+
+    def tokens(self, text: str) -> list[_Token]:
+        """Read `text`; a quote that never ends makes the rest one token."""
+        found: list[_Token] = self._lexer.findall(text)
+        while found and not found[-1][1]:
+            found.pop()
+        return found
+
+    def reads(self, tokens: Sequence[_Token]) -> bool:
+        """Whether all quotes end, that is, whether the text can be of this dialect at all."""
+        last = tokens[-1][1] if tokens else ""
+        return last[:1] not in ("'", '"', "`") or self._closed.fullmatch(last) is not None
+
+
+def _quoted(mark: str, body: str, end: str) -> str:
+    if len(mark) == 3:
+        return rf"{mark}(?s:\\.|(?!{mark})[^\\])*+{end}"
+    return rf"{mark}(?:{body.format(mark=mark)})*+{end}"
+
+
+_STANDARD = _Dialect(r"[^{mark}]|{mark}{mark}")
+_BACKSLASH = _Dialect(r"[^{mark}\\]|{mark}{mark}|\\(?s:.)")  # MySQL, ClickHouse, Hive …
+_TRIPLE = _Dialect(r"[^{mark}\\]|\\(?s:.)", triple=True)  # BigQuery
+
+
+def matches(
+    definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object], returned_sql: str
+) -> bool:
+    """Tell whether `returned_sql` is what Redash makes of this template with these values.
+
+    White space, block comments, what trails a statement (comments, `;`) and an automatic LIMIT are ignored outside
+    quotes and values; inside them each character counts. In doubt the answer is False: a re-run is only costly.
+    Linear in the length of the texts.
+    """
+    rendered = template.render(definition_text, parameters, values)
+    if rendered is None:
+        return _values_occur(definition_text, values, returned_sql)
+    return _differs_at_end_only(rendered.text, returned_sql) or _aligned(rendered, returned_sql)
+
+
+def same_text(sent: str, returned: str, values: Mapping[str, object] | None = None) -> bool:
+    """Like `matches`, for ad-hoc SQL; Redash renders `{{x}}` there too, without definitions (CONTRACT 6)."""
+    return matches(sent, (), values or {}, returned)
+
+
+def squeezed(text: str) -> str:
+    """The text as Redash hashes it: block comments of one line and all white space removed (CONTRACT 7)."""
+    return "".join(_BLOCK_COMMENT.sub("", text).split())
+
+
+def collision_text(
+    text: str, parameters: Sequence[Parameter] = (), values: Mapping[str, object] | None = None
+) -> bytes:
+    """Equal for all requests on one data source that Redash may take for one another (it may be equal for some more).
+
+    Executions for which it is equal must not run in Redash at the same time: Redash would join them.
+    """
+    rendered = template.render(text, parameters, values or {})
+    if rendered is None:
+        shown = sorted(squeezed(value) for value in _strings(values or {}))
+        return "\0".join([squeezed(text), *shown]).encode("utf-8", "replace")
+    sql = rendered.text
+    if ";" in sql or "--" in sql or "# " in sql:
+        sql = " ".join(text for _, text, _ in _statements(_STANDARD.tokens(sql)))
+    return re.sub(r"(?:LIMIT[0-9]+)?\Z", "", squeezed(sql), count=1).encode("utf-8", "replace")
+
+
+def _differs_at_end_only(expected: str, returned: str) -> bool:
+    """The usual case, and the cheap one: Redash cuts what trails the SQL and may add a LIMIT (CONTRACT 6, 7)."""
+    expected, returned = expected.strip(), returned.strip()
+    limit = _LIMIT.search(returned, max(0, len(returned) - 64))
+    ends = (len(returned), limit.start() if limit else len(returned))
+    return any(expected.startswith(returned[:end]) and _TAIL.fullmatch(expected, end) is not None for end in ends)
+
+
+def _aligned(rendered: Rendered, returned: str) -> bool:
+    dialects = [_STANDARD]
+    if "\\" in rendered.text:
+        dialects.append(_BACKSLASH)
+    if "'''" in rendered.text or '"""' in rendered.text:
+        dialects.append(_TRIPLE)
+    read = [(dialect, dialect.tokens(rendered.text)) for dialect in dialects]
+    fitting = [pair for pair in read if pair[0].reads(pair[1])] or read
+    return all(_agree(_hold(tokens, rendered.spans), dialect.tokens(returned)) for dialect, tokens in fitting)
+
+
+def _hold(tokens: list[_Token], spans: list[tuple[int, int]]) -> list[_Token]:
+    """Mark the gaps that lie in a value or touch white space of one: there each character counts."""
+    if not spans:
+        return tokens
+    starts = list(accumulate((len(gap) + len(text) for gap, text, _ in tokens), initial=0))
+    held = list(tokens)
+    for start, end in spans:
+        for index in range(bisect_right(starts, start) - 1, bisect_left(starts, end)):
+            if index < len(held) and start < starts[index] + len(held[index][0]):
+                held[index] = (held[index][0], held[index][1], _HELD)
+    return held
+
+
+def _agree(expected: list[_Token], returned: list[_Token]) -> bool:
+    expected = _statements(expected)
+    returned = _without_limit(expected, _statements(returned))
+    if [text for _, text, _ in expected] != [text for _, text, _ in returned]:
+        return False
+    before = ";"
+    for ours, theirs in zip(expected, returned, strict=True):
+        if ours[0] != theirs[0] and not _may_differ(before, ours, theirs[0]):
+            return False
+        before = ours[1]
+    return True
+
+
+def _may_differ(before: str, ours: _Token, theirs: str) -> bool:
+    gap, text, held = ours
+    if ";" in (before, text):  # Redash joins statements with ";\n", whatever stood there
+        return True
+    return held is not _HELD and (bool(gap) == bool(theirs) or _is_loose(before[-1], text[0]))
+
+
+def _is_loose(left: str, right: str) -> bool:
+    if left in _SEPARATORS or right in _SEPARATORS:
+        return True
+    if left in _OPERATORS:
+        return right.isalnum() or right in _QUOTES
+    return right in _OPERATORS and (left.isalnum() or left in _QUOTES)
+
+
+def _statements(tokens: list[_Token]) -> list[_Token]:
+    """The tokens without what Redash strips: comments at the ends of statements, empty statements, the last `;`."""
+    kept: list[_Token] = []
+    after = ""
+    for token in tokens:
+        text = token[1]
+        if text == ";":
+            _drop_comments(kept)
+            if not kept or kept[-1][1] == ";":
+                continue
+        elif after == ";" and text.startswith(_COMMENTS):
+            continue
+        kept.append(token)
+        after = text
+    _drop_comments(kept)
+    if kept and kept[-1][1] == ";":
+        kept.pop()
+    return kept
+
+
+def _drop_comments(tokens: list[_Token]) -> None:
+    while tokens and tokens[-1][1].startswith(_COMMENTS):
+        tokens.pop()
+
+
+def _without_limit(expected: list[_Token], returned: list[_Token]) -> list[_Token]:
+    """Take out an automatic limit: LIMIT n, Oracle's FETCH NEXT n ROWS ONLY, SQL Server's TOP n behind SELECT."""
+    length = len(expected)
+    added = [text for _, text, _ in returned[length : length + 6]]
+    if (len(added) == 2 and added[0] == "LIMIT") or (len(added) == 5 and added[:2] == ["FETCH", "NEXT"]):
+        return returned[:length]
+    if len(added) != 2:
+        return returned
+    at = next((i for i in range(length) if expected[i][1] != returned[i][1]), length)
+    if at and returned[at - 1][1].upper() == "SELECT" and returned[at][1] == "TOP":
+        return returned[:at] + returned[at + 2 :]
+    return returned
+
+
+def _values_occur(text: str, values: Mapping[str, object], returned: str) -> bool:
+    """For templates with sections and the like: every text that is in there at all is there to the character."""
+    roots = {name.partition(".")[0] for name in template.names(text)}
+    bare = squeezed(returned)
+    used = {name: value for name, value in values.items() if name in roots or "." in roots or "" in roots}
+    return all(value in returned or squeezed(value) not in bare for value in _strings(used))
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, Mapping):
+        return [text for inner in value.values() for text in _strings(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in _strings(inner)]
+    return [value] if isinstance(value, str) and value else []
