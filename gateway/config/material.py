@@ -73,7 +73,7 @@ def _variable(name: str, path: str, environ: Mapping[str, str], report: Report) 
         return environ[name]
     # anything but a plain name of a variable may be a key that was put into the wrong place
     named = f" {name}" if _VARIABLE.fullmatch(name) and len(name) <= 64 else ""
-    report.add(path, f"the environment variable{named} is not set")
+    report.add(path, f"the environment variable{named or ' that it names'} is not set")
     return None
 
 

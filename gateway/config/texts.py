@@ -33,6 +33,14 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def url(self) -> str:
+        """Where to talk to what listens here: an http URL, or "unix:/path"."""
+        if self.unix:
+            return str(self)
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - spoken to, not listened on
+        return f"http://{Listen(host=everywhere.get(self.host, self.host), port=self.port)}"
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
         try:
