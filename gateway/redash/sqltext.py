@@ -37,16 +37,17 @@ _HELD = "held"
 class _Dialect:
     """One way to read quotes. Which one a data source has is not known, so all that fit have to agree."""
 
-    def __init__(self, body: str, *, triple: bool = False) -> None:
+    def __init__(self, body: str, *, triple: bool = False, marks_comments: bool = False) -> None:
         marks = ("'''", '"""', "'", '"', "`") if triple else ("'", '"', "`")
         self._closed = re.compile("|".join(_quoted(mark, body, mark) for mark in marks))
         quoted = "|".join(_quoted(mark, body, rf"(?:{mark}|\\?\Z)") for mark in marks)
+        comment = r"(?:--|\#|//)" if marks_comments else r"(?:--|\#\ )"
         self._lexer = re.compile(
             r"(?P<gap>(?:\s|/\*(?![!+])(?s:.*?)\*/)*+)"
             rf"(?P<token>{quoted}"
             r"|\$(?P<tag>(?:[^\W\d]\w*)?)\$(?s:.*?)(?:\$(?P=tag)\$|\Z)"  # PostgreSQL's dollar quotes
             r"|/\*[!+](?s:.*?)(?:\*/|\Z)|/\*(?s:.*)"  # hints and MySQL's executable comments are no comments
-            r"|--[^\r\n]*+|\#\ [^\r\n]*+"  # exact, as # and -- are operators in some dialects
+            rf"|{comment}[^\r\n]*+"  # exact, as these are operators in some dialects
             r"|\w++|\[[^]['\"`\n]*+\]|\S|\Z)"  # [my column] of SQL Server
         )
 
@@ -72,6 +73,7 @@ def _quoted(mark: str, body: str, end: str) -> str:
 _STANDARD = _Dialect(r"[^{mark}]|{mark}{mark}")
 _BACKSLASH = _Dialect(r"[^{mark}\\]|{mark}{mark}|\\(?s:.)")  # MySQL, ClickHouse, Hive …
 _TRIPLE = _Dialect(r"[^{mark}\\]|\\(?s:.)", triple=True)  # BigQuery
+_MARKS = _Dialect(r"[^{mark}\\]|{mark}{mark}|\\(?s:.)", marks_comments=True)  # MySQL's #note, Snowflake's //
 
 
 def matches(
@@ -130,6 +132,8 @@ def _aligned(rendered: Rendered, returned: str) -> bool:
         dialects.append(_BACKSLASH)
     if "'''" in rendered.text or '"""' in rendered.text:
         dialects.append(_TRIPLE)
+    if "#" in rendered.text or "//" in rendered.text:
+        dialects.append(_MARKS)
     read = [(dialect, dialect.tokens(rendered.text)) for dialect in dialects]
     fitting = [pair for pair in read if pair[0].reads(pair[1])] or read
     return all(_agree(_hold(tokens, rendered.spans), dialect.tokens(returned)) for dialect, tokens in fitting)

@@ -1,0 +1,99 @@
+"""Could Redash's cache mistake one request of a query for another one? Needed where an answer carries no SQL to check.
+
+Query keys get answers without SQL (CONTRACT 6), so that only the definition can tell whether two sets of values give
+texts that differ, but not once white space and comments are gone (CONTRACT 7).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+
+from gateway.model import Parameter
+from gateway.redash import dates, template
+from gateway.redash.sqltext import squeezed
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?")
+_WORDS = frozenset(string.ascii_letters + string.digits)
+_NUMBERS = _WORDS | frozenset("+-._")  # "nan", "1_000" and 1e5 are numbers too (CONTRACT 6)
+_DATES = _WORDS | frozenset("-/:,.+")
+
+
+def is_ambiguous(definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> bool:
+    """Tell whether Redash may answer this request with rows of other values; then it has to be sent with max_age 0.
+
+    True in doubt. It judges values of this query only, and takes the options of a dropdown query, which it does not
+    know, for distinct.
+    """
+    found = list(template.tags(definition_text))
+    if any(tag.sign for tag in found):
+        return True
+    declared = {parameter.name: parameter for parameter in parameters}
+    used = [declared.get(tag.name.partition(".")[0]) for tag in found]
+    known = [parameter for parameter in used if parameter is not None]
+    if len(known) < len(used):
+        return True
+    if any(_value_is_ambiguous(parameter, values.get(parameter.name)) for parameter in known):
+        return True
+    pairs = zip(found, found[1:], known, known[1:], strict=False)
+    return any(_runs_together(definition_text[a.end : b.start], p, q, values) for a, b, p, q in pairs)
+
+
+def _value_is_ambiguous(parameter: Parameter, value: object) -> bool:
+    if parameter.type == "enum":
+        return _options_are_ambiguous(parameter, value)
+    texts = _texts(value)
+    if parameter.type == "number":
+        return any(text.split() != [text] for text in texts)
+    if parameter.type in dates.ALL:
+        # Other spellings are accepted too: "1 12 2024" and "11 2 2024" are two days with one hash.
+        return not all(_DATE.fullmatch(text) for text in texts)
+    if parameter.type == "query":
+        return parameter.multiValuesOptions is not None and not _list_is_readable(parameter, texts)
+    return True
+
+
+def _options_are_ambiguous(parameter: Parameter, value: object) -> bool:
+    options = set(parameter.enumOptions.split("\n"))
+    if parameter.multiValuesOptions is not None:
+        bare = {squeezed(option) for option in options}
+        return len(bare) < len(options) or not _list_is_readable(parameter, list(options))
+    bare_value = squeezed(str(value))
+    return any(option != str(value) and squeezed(option) == bare_value for option in options)
+
+
+def _list_is_readable(parameter: Parameter, options: Sequence[str]) -> bool:
+    """Whether the items can be told from the joined text without its white space, or there is none to lose."""
+    prefix, separator, suffix = template.wrapping(parameter)
+    between = suffix + separator + prefix
+    if all(squeezed(text) == text for text in (*options, between)):
+        return "*" not in "".join(options) + between
+    barrier = set(squeezed(between))
+    return bool(barrier) and not any(barrier & set(option) for option in options)
+
+
+def _runs_together(between: str, left: Parameter, right: Parameter, values: Mapping[str, object]) -> bool:
+    """Whether `{{n}} {{m}}` can read the same for other values: 1 and 23, 12 and 3.
+
+    A character between them that neither can contain keeps them apart.
+    """
+    return not set(squeezed(between)) - _alphabet(left, values) - _alphabet(right, values)
+
+
+def _alphabet(parameter: Parameter, values: Mapping[str, object]) -> frozenset[str]:
+    if parameter.type == "number":
+        return _NUMBERS
+    if parameter.type in dates.ALL:
+        return _DATES
+    wrapped = "".join(template.wrapping(parameter)) if parameter.multiValuesOptions is not None else ""
+    known = parameter.enumOptions if parameter.type == "enum" else "".join(_texts(values.get(parameter.name)))
+    return _WORDS | frozenset(known + wrapped)
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, Mapping):
+        return [str(inner) for inner in value.values()]
+    if isinstance(value, list):
+        return [str(inner) for inner in value]
+    return [str(value)]

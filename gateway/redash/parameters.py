@@ -1,0 +1,215 @@
+"""Parameter values of the GET form, `?p_<name>=<value>`: types, defaults, dynamic dates; and which are raw SQL.
+
+Redash checks values itself; here is only what it leaves to its front end, and what would otherwise reach it in a form
+that nobody meant.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from gateway.errors import BadRequest
+from gateway.model import Definition, Parameter
+from gateway.redash import dates, template
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_UNDECLARED = "undeclared"
+_SHOWN = 20  # options named in an error
+
+
+def undeclared(definition_text: str, parameters: Sequence[Parameter]) -> frozenset[str]:
+    """Names that the template uses without a definition: whoever fills them writes SQL (CONTRACT 2, 20.10)."""
+    declared = {parameter.name for parameter in parameters}
+    used = template.names(definition_text)
+    return frozenset(name.partition(".")[0] for name in used if name not in declared) - declared
+
+
+def is_raw_sql(definition: Definition) -> bool:
+    """Whether running this query with values of one's own is as good as writing SQL: a `text` parameter or `{{x}}`."""
+    if any(parameter.type == "text" for parameter in definition.parameters):
+        return True
+    return bool(undeclared(definition.text, definition.parameters))
+
+
+def from_query_string(definition: Definition, arguments: list[tuple[str, str]], now: datetime) -> dict[str, object]:
+    """The values that `p_…` arguments mean, others ignored; those not given take the query's defaults.
+
+    `now` is in the configured time zone. Raises BadRequest, with a text for the caller, on unknown names, on values
+    that do not fit their definition and where neither a value nor a default is there.
+    """
+    given = _by_parameter(definition, arguments)
+    values = defaults(definition, now)
+    declared = {parameter.name: parameter for parameter in definition.parameters}
+    for name, parts in given.items():
+        values[name] = _value(declared.get(name) or Parameter(name=name, type=_UNDECLARED), parts, now)
+    missing = sorted({name.partition(".")[0] for name in template.names(definition.text)} - values.keys() - {""})
+    if missing:
+        raise BadRequest(f"Parameter '{missing[0]}' has no default: give p_{missing[0]}=<value>.")
+    return values
+
+
+def defaults(definition: Definition, now: datetime) -> dict[str, object]:
+    """The default values that the query has, dynamic dates resolved; parameters without a default are left out."""
+    found = {parameter.name: _default(parameter, now) for parameter in definition.parameters}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _by_parameter(definition: Definition, arguments: list[tuple[str, str]]) -> dict[str, dict[str, list[str]]]:
+    """By parameter name: `""`, `"start"` or `"end"` with the values given for it."""
+    known = {parameter.name for parameter in definition.parameters}
+    known |= undeclared(definition.text, definition.parameters)
+    given: dict[str, dict[str, list[str]]] = {}
+    for argument, value in arguments:
+        if not argument.startswith("p_"):
+            continue
+        name, part = argument[2:], ""
+        if name not in known and name.endswith((".start", ".end")):
+            name, _, part = name.rpartition(".")
+        if name not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            raise BadRequest(f"Unknown parameter '{argument[2:]}'. This query has: {allowed}.")
+        given.setdefault(name, {}).setdefault(part, []).append(value)
+    return given
+
+
+def _default(parameter: Parameter, now: datetime) -> object:
+    value = parameter.value
+    if parameter.type == "enum":
+        return _enum_default(parameter)
+    if parameter.type == "number" and isinstance(value, str):
+        return _number(value)
+    if isinstance(value, str) and parameter.type in dates.RANGES:
+        return dates.resolve_range(value, parameter.type, now)
+    if isinstance(value, str) and parameter.type in dates.DATES:
+        return dates.resolve_date(value, parameter.type, now) or value
+    return value
+
+
+def _enum_default(parameter: Parameter) -> object:
+    """As Redash's page does it: what is no option (any more) does not count, and one option is always chosen."""
+    options = _options(parameter)
+    if parameter.multiValuesOptions is None:
+        return parameter.value if parameter.value in options else options[0]
+    chosen = parameter.value if isinstance(parameter.value, list) else [parameter.value]
+    return [option for option in chosen if option in options] or None
+
+
+def _value(parameter: Parameter, parts: dict[str, list[str]], now: datetime) -> object:
+    if parameter.type in dates.RANGES or "" not in parts:
+        return _range(parameter, {part: _one(parameter, texts) for part, texts in parts.items()}, now)
+    if len(parts) > 1:
+        raise BadRequest(f"Parameter '{parameter.name}' is no range: give p_{parameter.name} alone.")
+    if parameter.multiValuesOptions is not None and parameter.type in ("enum", "query"):
+        return _several(parameter, parts[""])
+    return _single(parameter, _one(parameter, parts[""]), now)
+
+
+def _one(parameter: Parameter, texts: list[str]) -> str:
+    if len(texts) > 1:
+        raise BadRequest(f"Parameter '{parameter.name}' takes one value, not {len(texts)}.")
+    return texts[0]
+
+
+def _single(parameter: Parameter, text: str, now: datetime) -> object:
+    if parameter.type == "number":
+        number = _number(text)
+        if number is None:
+            raise BadRequest(f"Parameter '{parameter.name}' must be a number, like 10 or -2.5.")
+        return number
+    if parameter.type == "enum":
+        return _option(parameter, text)
+    return _date(parameter, text, now) if parameter.type in dates.DATES else text
+
+
+def _several(parameter: Parameter, texts: list[str]) -> list[str]:
+    items = _json(texts[0]) if len(texts) == 1 else None
+    chosen = [str(item) for item in items] if isinstance(items, list) else texts
+    return [_option(parameter, text) for text in chosen] if parameter.type == "enum" else chosen
+
+
+def _option(parameter: Parameter, text: str) -> str:
+    options = _options(parameter)
+    if text not in options:
+        more = " …" if len(options) > _SHOWN else ""
+        raise BadRequest(f"Parameter '{parameter.name}' must be one of: {', '.join(options[:_SHOWN])}{more}.")
+    return text
+
+
+def _options(parameter: Parameter) -> list[str]:
+    return parameter.enumOptions.split("\n")
+
+
+def _number(text: str) -> int | float | str | None:
+    """The number as JSON has it if it reads back as it was written, else the text itself: Redash takes both.
+
+    So 1, 1.0 and 1.50 stay three different values, and no digit is lost on the way.
+    """
+    text = text.strip()  # a plus sign in a URL is a blank
+    if not _NUMBER.fullmatch(text):
+        return None
+    whole = text.lstrip("-").isdigit()
+    number = int(text) if whole and len(text) < 100 else float(text)
+    return number if str(number) == text else text
+
+
+def _date(parameter: Parameter, text: str, now: datetime) -> str:
+    if not text.strip():
+        raise BadRequest(
+            f"Parameter '{parameter.name}' must be a date, like 2024-12-31, or {_names(dates.date_names())}."
+        )
+    if not text.startswith("d_"):
+        return text
+    resolved = dates.resolve_date(text, parameter.type, now)
+    if resolved is None:
+        raise BadRequest(f"Parameter '{parameter.name}': '{text}' is none of {_names(dates.date_names())}.")
+    return resolved
+
+
+def _range(parameter: Parameter, parts: dict[str, str], now: datetime) -> dict[str, str]:
+    whole = parts.pop("", None)
+    if whole is not None and not parts:
+        return _whole_range(parameter, whole, now)
+    if whole is None and parts.keys() == {"start", "end"}:
+        return {end: _end(parameter, parts[end], now) for end in ("start", "end")}
+    raise _no_range(parameter)
+
+
+def _whole_range(parameter: Parameter, text: str, now: datetime) -> dict[str, str]:
+    """A dynamic range, a JSON object, or `start--end` as in the addresses of Redash's own pages."""
+    resolved = dates.resolve_range(text, parameter.type, now)
+    if resolved is not None:
+        return resolved
+    ends = _json(text)
+    if not isinstance(ends, dict):
+        ends = dict(zip(("start", "end"), text.split("--"), strict=False)) if text.count("--") == 1 else {}
+    if not all(isinstance(ends.get(end), str) for end in ("start", "end")):
+        raise _no_range(parameter)
+    return {end: _end(parameter, ends[end], now) for end in ("start", "end")}
+
+
+def _end(parameter: Parameter, text: str, now: datetime) -> str:
+    return _date(parameter, text, now) if parameter.type in dates.ALL else text
+
+
+def _no_range(parameter: Parameter) -> BadRequest:
+    name = parameter.name
+    if parameter.type not in (*dates.RANGES, _UNDECLARED):
+        return BadRequest(f"Parameter '{name}' is no range: give p_{name} alone.")
+    names = _names(dates.range_names())
+    return BadRequest(f"Parameter '{name}' is a range: give p_{name}.start and p_{name}.end, or p_{name}={names}.")
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + " or " + names[-1]
+
+
+def _json(text: str) -> object:
+    if not text.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
