@@ -10,7 +10,11 @@ from .world import World
 
 
 class BadId(Exception):
-    """An id PostgreSQL cannot read, or a key with a query id that does not exist; Redash answers 500."""
+    """An id PostgreSQL cannot read; Redash answers 500."""
+
+
+class UnknownOwner(Exception):
+    """A key that is no user's, with a query id or a slug that does not exist; Redash breaks while it looks (500)."""
 
 
 def number(text: str) -> int:
@@ -34,9 +38,12 @@ def find_caller(world: World, key: str, org: int | None, query_id: str | None) -
 
 
 def _by_query_key(world: World, key: str, org: int | None, query_id: str) -> Caller | None:
-    query = world.queries.get(number(query_id))
+    try:
+        query = world.queries.get(number(query_id))
+    except BadId as error:
+        raise UnknownOwner(query_id) from error
     if query is None or query.org != org:
-        raise BadId(query_id)
+        raise UnknownOwner(query_id)
     if query.api_key != key:
         return None
     source = world.sources.get(query.data_source_id or 0)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from .access import owns
 from .finding import entry_of, paged
 from .messages import HTML, NOT_FOUND, Call, Reply, abort, answer, compact, page, redirect
-from .moments import SECOND, whole_second
+from .moments import SECOND, cookie_date
 from .objects import User
 from .routing import routes
 from .serialise import picture, user_body
@@ -79,7 +79,10 @@ async def session(call: Call) -> Reply:
         "groups": user.groups,
         "permissions": call.service.world.permissions(user),
     }
-    about = {"newVersionAvailable": False, "version": VERSION, **_client_config(call)}
+    about: dict[str, Any] = {"newVersionAvailable": False, "version": VERSION}
+    if call.caller.may("admin"):
+        about["showBeaconConsentMessage"] = True
+    about |= _client_config(call)
     return answer({"user": who, "messages": [], "org_slug": call.slug, "client_config": about})
 
 
@@ -99,7 +102,8 @@ async def status(call: Call) -> Reply:
     if not call.caller.may("super_admin"):
         return page(403)
     world = call.service.world
-    queues = {name: {"size": 0} for name in ("default", "periodic", "queries")}
+    names = ["default", "periodic", "queries"] + ["schemas"] * call.service.schemas_asked
+    queues = {name: {"size": 0} for name in names}
     size = sum(len(result.data) for result in world.results.values() if result.is_loaded)
     manager = {"last_refresh_at": str(world.now() / SECOND), "outdated_queries_count": "0", "query_ids": "[]"}
     return compact(
@@ -244,7 +248,12 @@ async def edit_user(call: Call) -> Reply:
     fields = call.json_object()
     user.name, user.email = fields.get("name", user.name), fields.get("email", user.email)
     call.service.world.touch(user)
-    return answer(_with_key(call, user))
+    reply = answer(_with_key(call, user))
+    if user is call.caller.user:  # whoever edits himself is logged in anew
+        expires = cookie_date(call.service.world.now() + 31 * _DAY * SECOND)
+        token = secrets.token_urlsafe(40)
+        reply.headers.append(("Set-Cookie", f"remember_token={token}; Expires={expires}; HttpOnly; Path=/"))
+    return reply
 
 
 @routes.add("POST", "/api/users/<user_id>/regenerate_api_key")
@@ -270,22 +279,3 @@ async def enable(call: Call) -> Reply:
     user = _user(call)
     user.disabled_at = None
     return answer(_with_key(call, user))
-
-
-@routes.add("GET", "/api/groups")
-async def groups(call: Call) -> Reply:
-    world = call.service.world
-    seen = call.caller.groups if not call.caller.may("admin") else tuple(world.groups)
-    found = [world.groups[id] for id in sorted(seen) if world.groups[id].org == call.org]
-    return answer(
-        [
-            {
-                "id": group.id,
-                "name": group.name,
-                "permissions": list(group.permissions),
-                "type": group.type,
-                "created_at": whole_second(group.created_at),
-            }
-            for group in found
-        ]
-    )

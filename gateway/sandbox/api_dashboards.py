@@ -6,7 +6,7 @@ from typing import Any
 
 from .access import owns, reaches_query
 from .finding import checked_version, dashboard_of, entry_of, need_name, ordered, paged, tag_counts, with_tags
-from .messages import NOT_EDITABLE, NOT_FOUND, Call, Reply, abort, answer
+from .messages import NOT_EDITABLE, NOT_FOUND, Call, Reply, abort, answer, front_end
 from .moments import stamp
 from .objects import Dashboard
 from .routing import routes
@@ -82,7 +82,19 @@ async def create(call: Call) -> Reply:
     return answer(_brief(call, call.service.world.dashboard(fields["name"], call.user.id, org=call.org_id)))
 
 
-@routes.add("GET", "/api/dashboards/public/<token>")
+@routes.add("GET", "/public/dashboards/<token>", rest=False, embeddable=True)
+async def public_page(call: Call) -> Reply:
+    """The page that shows a public board."""
+    return front_end()
+
+
+@routes.add("GET", "/embed/query/<query_id>/visualization/<visualization_id>", rest=False, embeddable=True)
+async def embedded(call: Call) -> Reply:
+    """The page that shows one visualization inside of other sites."""
+    return front_end()
+
+
+@routes.add("GET", "/api/dashboards/public/<token>", embeddable=True)
 async def public(call: Call) -> Reply:
     """The caller's own token decides which board is shown, whatever the path says."""
     call.require(call.caller.may("view_query"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -26,7 +27,10 @@ from .warehouse import Table
 
 NO_SOURCE = "Please select data source to run this query."
 NO_PERMISSION = "You do not have permission to run queries with this data source."
-UNSAFE_VIEW = "This query contains potentially unsafe parameters and cannot be executed with read-only access to this data source."
+UNSAFE_VIEW = (
+    "This query contains potentially unsafe parameters and cannot be executed with read-only access to this data"
+    " source."
+)
 UNSAFE_SHARED = (
     "This query contains potentially unsafe parameters and cannot be executed on a shared dashboard or an embedded"
     " visualization."
@@ -158,6 +162,7 @@ def _start(call: Call, sql: str, source_id: int, query_id: Any) -> Job:
     """A non-numeric query id makes the job fail with an empty error (CONTRACT 6)."""
     known = query_id if isinstance(query_id, int) else int(query_id) if str(query_id).isdigit() else None
     job = Job(sql, query_hash(sql), source_id, known, partial(store, call.service.world))
+    job.typed = call.service.world.is_typed(source_id)
     job.broken = known is None and query_id not in ("adhoc", None)
     return call.service.jobs.start(job)
 
@@ -271,7 +276,7 @@ def disposition(result: Result, query: Query | None, filetype: str) -> str:
     stem = re.sub(r"[\s/\"]+", "_", query.name) if query is not None else str(result.id)
     stem = re.sub("_+", "_", stem)
     name = f"{stem}_{file_date(result.retrieved_at)}.{filetype}"
-    plain = name.encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     shown = plain if re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", plain, re.ASCII) else f'"{plain}"'
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name)}"
     return f"attachment; filename={shown}{extended}"

@@ -39,6 +39,7 @@ class Job:
     result: Any = None
     run: Run | None = None
     broken: bool = False
+    typed: bool = True
     id: str = field(default_factory=lambda: str(uuid4()))
 
     def body(self) -> dict[str, Any]:
@@ -203,7 +204,7 @@ class Jobs:
         if job.broken:  # the worker fails outside the query: status 4 with an empty error (CONTRACT 9)
             job.settle(FAILED)
             return
-        job.run = run = Run(self._warehouse, job.sql)
+        job.run = run = Run(self._warehouse, job.sql, typed=job.typed)
         self._runs.add(run)
         try:
             table = await asyncio.get_running_loop().run_in_executor(self._threads, run.execute)

@@ -58,6 +58,8 @@ class Reply:
     headers: list[tuple[str, str]] = field(default_factory=list)
     session: str | None = None
     """A session cookie to hand out, after a login."""
+    lasting_session: bool = True
+    """Whether the session cookie says when it expires; not where Redash breaks before it knows the caller."""
 
 
 class Abort(Exception):
@@ -100,7 +102,12 @@ def redirect(location: str) -> Reply:
 
 def front_end() -> Reply:
     """What an unknown path shows to those who are logged in (CONTRACT 3)."""
-    headers = [("Content-Disposition", "inline; filename=index.html"), ("Cache-Control", "no-cache, max-age=0")]
+    headers = [
+        ("Content-Disposition", "inline; filename=index.html"),
+        ("Last-Modified", "Mon, 03 Aug 2026 08:00:00 GMT"),
+        ("Cache-Control", "no-cache, max-age=0"),
+        ("ETag", '"1785744000.0-150-127735686"'),
+    ]
     return Reply(FRONT_END.encode(), 200, HTML, headers)
 
 

@@ -14,12 +14,12 @@ Handler = Callable[[Call], Awaitable[Reply]]
 @dataclass
 class Resource:
     """`login`: unauthenticated callers are turned away before the handler. `rest`: errors as Flask-RESTful writes them,
-    OPTIONS answered without login. `scoped`: lives under the organisation's slug."""
+    OPTIONS answered without login. `embeddable`: other sites may show it in a frame."""
 
     template: str
     login: bool = True
     rest: bool = True
-    scoped: bool = True
+    embeddable: bool = False
     handlers: dict[str, Handler] = field(default_factory=dict)
 
     def handler(self, method: str) -> Handler | None:
@@ -27,8 +27,8 @@ class Resource:
 
     @property
     def allow(self) -> str:
-        extra = {"HEAD"} if "GET" in self.handlers else set()
-        return ", ".join(sorted({*self.handlers, *extra, "OPTIONS"}))
+        """With GET always: below every route lies the front-end page."""
+        return ", ".join(sorted({*self.handlers, "GET", "HEAD", "OPTIONS"}))
 
 
 class Routes:
@@ -39,10 +39,10 @@ class Routes:
         self._patterns: list[tuple[re.Pattern[str], Resource]] = []
 
     def add(
-        self, method: str, template: str, *, login: bool = True, rest: bool = True, scoped: bool = True
+        self, method: str, template: str, *, login: bool = True, rest: bool = True, embeddable: bool = False
     ) -> Callable[[Handler], Handler]:
         def register(handler: Handler) -> Handler:
-            resource = self._resource(Resource(template, login, rest, scoped))
+            resource = self._resource(Resource(template, login, rest, embeddable))
             resource.handlers[method] = handler
             return handler
 

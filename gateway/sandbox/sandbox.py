@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import api_account, api_dashboards, api_jobs, api_queries, api_results, api_sources, samples, shop
+from . import api_account, api_dashboards, api_groups, api_jobs, api_queries, api_results, api_sources, samples, shop
 from .counters import Counters, LoggedRequest
 from .faults import Faults
 from .jobs import Hold, Jobs
@@ -25,7 +25,7 @@ from .warehouse import Run, Table, Warehouse
 from .world import World
 
 WAIT_SECONDS = 10.0
-_MODULES = (api_account, api_dashboards, api_jobs, api_queries, api_results, api_sources)
+_MODULES = (api_account, api_dashboards, api_groups, api_jobs, api_queries, api_results, api_sources)
 """Importing them fills the table of routes."""
 
 
@@ -82,10 +82,14 @@ class Sandbox:
                 self.add_first_result(query_id)
         self.world.edit(self.queries[self.named["archived"]], {"is_archived": True})
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    def prepare(self) -> None:
+        """Builds the tables, once; `start` does it, too."""
         if not self._prepared:
-            await asyncio.to_thread(self.warehouse.build, self._fill)
+            self.warehouse.build(self._fill)
             self._prepared = True
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        await asyncio.to_thread(self.prepare)
         server = web.Server(self.service.handle, access_log=None, auto_decompress=False)
         self._runner = web.ServerRunner(server)
         await self._runner.setup()
@@ -165,10 +169,15 @@ class Sandbox:
         text = applied(query.query, query.parameters, values, self.world.dropdown(query.org))
         return with_auto_limit(text, bool(query.options.get("apply_auto_limit")))
 
-    def add_first_result(self, query_id: int, *, runtime: float | None = None) -> Result:
+    def _run(self, query: Query, sql: str, *, sleeps: bool = True) -> Run:
+        return Run(self.warehouse, sql, sleeps=sleeps, typed=self.world.is_typed(query.data_source_id))
+
+    def add_first_result(
+        self, query_id: int, parameters: Mapping[str, Any] | None = None, *, runtime: float | None = None
+    ) -> Result:
         """A result as if the query had been run with its defaults by now; the rows are fetched when first read."""
-        query, sql = self.queries[query_id], self.sql_of(query_id)
-        load = Run(self.warehouse, sql, sleeps=False).execute
+        query, sql = self.queries[query_id], self.sql_of(query_id, parameters)
+        load = self._run(query, sql, sleeps=False).execute
         took = query.runtime if runtime is None else runtime
         result = self.world.new_result(sql, query.data_source_id or 0, load=load, runtime=took)
         self.world.keep(result)
@@ -195,9 +204,9 @@ class Sandbox:
 
     async def execute_behind(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> Result:
         """A run by somebody else: a newer result that did not pass the gateway. Not counted."""
-        sql = self.sql_of(query_id, parameters)
-        table = await asyncio.to_thread(Run(self.warehouse, sql).execute)
-        result = self.world.new_result(sql, self.queries[query_id].data_source_id or 0, table=table)
+        query, sql = self.queries[query_id], self.sql_of(query_id, parameters)
+        table = await asyncio.to_thread(self._run(query, sql).execute)
+        result = self.world.new_result(sql, query.data_source_id or 0, table=table)
         self.world.keep(result)
         return result
 

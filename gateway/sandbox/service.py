@@ -12,7 +12,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from . import control
-from .access import BadId, as_caller, find_caller
+from .access import UnknownOwner, as_caller, find_caller
 from .counters import Counters, LoggedRequest
 from .faults import Fault, Faults
 from .jobs import Jobs
@@ -50,6 +50,10 @@ _SECURITY = (
     ("X-Content-Security-Policy", _POLICY),
     ("Referrer-Policy", "strict-origin-when-cross-origin"),
 )
+_IN_FRAMES = _POLICY.replace("frame-ancestors 'none'", "frame-ancestors *")
+_EMBEDDABLE = tuple(
+    (name, _IN_FRAMES if value == _POLICY else value) for name, value in _SECURITY if name != "X-Frame-Options"
+)
 _UNSCOPED = ("/ping", "/status.json", "/api/config", "/api/admin/", "/login", "/static/")
 _UNKNOWN = Resource("(unknown)", rest=False)
 _SESSION_SECONDS = 6 * 3600
@@ -76,6 +80,11 @@ class Service:
         self.csrf = csrf
         self.sessions: dict[str, int] = {}
 
+    @property
+    def schemas_asked(self) -> bool:
+        """A queue for schemas shows once somebody asked for one."""
+        return any(source.schema_known for source in self.world.sources.values())
+
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request; an answer that a fault wrecks is written by `wreck.py`."""
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
@@ -87,7 +96,7 @@ class Service:
         self.counters.arrived(request.method, resource.template)
         faults = self.faults.take(request.method, resource.template)
         await self._delay(faults)
-        response = self._dress(call, await self._reply(call, resource, faults))
+        response = self._dress(call, resource, await self._reply(call, resource, faults))
         wreck = wreck_of(faults)
         self._log(request, call, resource, wreck.status(response.status) if wreck else response.status)
         return response if wreck is None else await wreck.send(request, response)
@@ -129,6 +138,8 @@ class Service:
             return await self._route(call, resource)
         except Abort as abort:
             return abort.reply
+        except UnknownOwner:
+            return self._unlasting(message(500, BROKEN))
         except Exception:
             # Redash answers 500 to most bad input (CONTRACT 3): a KeyError or TypeError here is one there, too.
             return message(500, BROKEN) if resource.rest else page(500)
@@ -147,7 +158,7 @@ class Service:
 
     def _by_key(self, call: Call, key: str) -> Caller | None:
         if call.org is None and key and call.path.startswith("/api/"):
-            raise BadId(call.slug)
+            raise UnknownOwner(call.slug)
         return find_caller(self.world, key, call.org, call.params.get("query_id"))
 
     def _session(self, call: Call) -> str | None:
@@ -172,10 +183,14 @@ class Service:
         if handler is None:
             return self._no_handler(call, resource)
         if self.csrf and call.method == "POST" and call.caller_or_none is None:
-            return message(400, "The CSRF token is missing.")
+            return self._unlasting(message(400, "The CSRF token is missing."))
         if resource.login and call.caller_or_none is None:
             return self._please_login(call, resource.rest)
         return await handler(call)
+
+    def _unlasting(self, reply: Reply) -> Reply:
+        reply.lasting_session = False
+        return reply
 
     def _no_handler(self, call: Call, resource: Resource) -> Reply:
         """GET of anything unknown is the front-end page; other methods are not allowed."""
@@ -196,23 +211,30 @@ class Service:
             return message(404, NO_LOGIN) if rest else compact({"message": NO_LOGIN}, 404)
         return redirect("/login?next=" + quote(call.host_url + call.target, safe=":/?"))
 
-    def _dress(self, call: Call, reply: Reply) -> web.Response:
-        now = self.world.now()
+    def _dress(self, call: Call, resource: Resource, reply: Reply) -> web.Response:
         response = web.Response(status=reply.status, body=reply.body)
         headers = response.headers
-        for name, value in (("Server", "gunicorn"), ("Date", http_date(now)), *reply.headers):
+        for name, value in (("Server", "gunicorn"), ("Date", http_date(self.world.now())), *reply.headers):
             headers.add(name, value)
         headers["Content-Type"] = reply.type
-        headers.extend(_SECURITY)
+        framed = resource.embeddable and resource.handler(call.method) is not None
+        headers.extend(_EMBEDDABLE if framed else _SECURITY)
+        for name, value in self._cookies(call, reply):
+            headers.add(name, value)
+        response.force_close()
+        return response
+
+    def _cookies(self, call: Call, reply: Reply) -> list[tuple[str, str]]:
+        """On every answer, whoever asks (CONTRACT 4)."""
         session = (
             reply.session or (call.session if call.session in self.sessions else None) or secrets.token_urlsafe(60)
         )
-        expires = cookie_date(now + _SESSION_SECONDS * SECOND)
-        headers.add("Set-Cookie", f"csrf_token={secrets.token_urlsafe(60)}; Path=/")
-        headers.add("Vary", "Cookie")
-        headers.add("Set-Cookie", f"session={session}; Expires={expires}; HttpOnly; Path=/")
-        response.force_close()
-        return response
+        expires = f"Expires={cookie_date(self.world.now() + _SESSION_SECONDS * SECOND)}; "
+        return [
+            ("Set-Cookie", f"csrf_token={secrets.token_urlsafe(60)}; Path=/"),
+            ("Vary", "Cookie"),
+            ("Set-Cookie", f"session={session}; {expires if reply.lasting_session else ''}HttpOnly; Path=/"),
+        ]
 
     def _log(self, request: web.BaseRequest, call: Call, resource: Resource, status: int) -> None:
         headers = dict(request.headers)

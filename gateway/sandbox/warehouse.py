@@ -22,6 +22,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _DATETIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?")
 
 Rows = list[dict[str, Any]]
+Records = Sequence[Sequence[Any]]
 Columns = list[dict[str, Any]]
 
 
@@ -39,10 +40,11 @@ class Table:
 class Run:
     """One execution of one SQL text. `cancel` may be called from any thread, also before `execute`."""
 
-    def __init__(self, warehouse: Warehouse, sql: str, *, sleeps: bool = True) -> None:
+    def __init__(self, warehouse: Warehouse, sql: str, *, sleeps: bool = True, typed: bool = True) -> None:
         self._warehouse = warehouse
         self._sql = sql
         self._sleeps = sleeps
+        self._typed = typed
         self._cancelled = threading.Event()
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
@@ -89,9 +91,15 @@ class Run:
             raise NoData("Query completed but it returned no data.")
         names = _numbered([column[0] for column in cursor.description])
         records = cursor.fetchall()
-        types = _types(records, len(names)) if records else _declared(connection, last, len(names))
+        types = self._types(connection, last, records, len(names))
         columns = [{"name": name, "friendly_name": name, "type": kind} for name, kind in zip(names, types, strict=True)]
         return columns, [dict(zip(names, map(_plain, record), strict=True)) for record in records]
+
+    def _types(self, connection: sqlite3.Connection, sql: str, records: Records, width: int) -> list[str | None]:
+        """As a PostgreSQL source has them; Redash's SQLite source knows no types."""
+        if not self._typed:
+            return [None] * width
+        return _types(records, width) if records else _declared(connection, sql, width)
 
 
 class Warehouse:
@@ -155,7 +163,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _types(records: Sequence[Sequence[Any]], width: int) -> list[str | None]:
+def _types(records: Records, width: int) -> list[str | None]:
     found: list[str | None] = [None] * width
     for index in range(width):
         value = next((record[index] for record in records if record[index] is not None), None)
@@ -164,7 +172,7 @@ def _types(records: Sequence[Sequence[Any]], width: int) -> list[str | None]:
 
 
 def _type(value: Any) -> str | None:
-    """As a PostgreSQL source reports them: text has no type."""
+    """By the first value; text has no type."""
     if isinstance(value, int):
         return "integer"
     if isinstance(value, float):

@@ -95,6 +95,10 @@ class World:
         self.sources[source.id] = source
         return source
 
+    def is_typed(self, source_id: int | None) -> bool:
+        """Redash's SQLite sources tell no column types."""
+        return self.sources[source_id].type != "sqlite" if source_id in self.sources else True
+
     def permissions(self, user: User) -> list[str]:
         """With repetitions, as Redash lists them."""
         return [permission for id in user.groups for permission in self.groups[id].permissions]

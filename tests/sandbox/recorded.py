@@ -1,0 +1,164 @@
+"""Reads the recorded exchanges in `tests/recorded/`, sends them again byte for byte, and compares answers in kind."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent / "recorded"
+FOLDERS = ("auth", "queries", "results_get", "execute", "jobs", "dashboards", "adhoc", "misc", "multiorg", "time")
+_EXACT = (
+    "Server Connection Content-Type Cache-Control Vary Location X-Frame-Options X-XSS-Protection X-Content-Type-Options"
+    " X-Download-Options Content-Security-Policy X-Content-Security-Policy Referrer-Policy"
+    " Access-Control-Allow-Origin"
+).split()
+
+# The recording keeps bodies as text; two of them were none.
+_BINARY = {
+    "execute/body_gzip": gzip.compress(b'{"max_age": 0}', mtime=0),
+    "execute/body_utf16": '{"max_age": 3600}'.encode("utf-16"),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes | None
+    """None where the recording does not hold it whole."""
+
+    def header(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    name: str
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    content: bytes
+    reply: Reply
+
+    @property
+    def raw(self) -> bytes:
+        kept = [(key, value) for key, value in self.headers if key.lower() != "content-length"]
+        lines = [f"{self.method} {self.target} HTTP/1.1", *(f"{key}: {value}" for key, value in kept)]
+        if self.content or self.method == "POST":
+            lines.append(f"Content-Length: {len(self.content)}")
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + self.content
+
+
+def load(name: str) -> Exchange:
+    recorded = json.loads((ROOT / f"{name}.json").read_text())
+    asked, told = recorded["request"], recorded["response"]
+    target = asked["path"] + (f"?{asked['query']}" if asked.get("query") else "")
+    content = _BINARY.get(name) or (asked.get("body") or "").encode()
+    whole = told.get("body") is not None and not told.get("body_truncated")
+    reply = Reply(told["status"], [(k, v) for k, v in told["headers"]], told["body"].encode() if whole else None)
+    return Exchange(name, asked["method"], target, [(k, v) for k, v in asked["headers"]], content, reply)
+
+
+def names() -> list[str]:
+    """Every recorded exchange, by folder and name."""
+    found = [f"{folder}/{file.stem}" for folder in FOLDERS for file in sorted((ROOT / folder).glob("*.json"))]
+    return [name for name in found if "request" in json.loads((ROOT / f"{name}.json").read_text())]
+
+
+async def send(exchange: Exchange, port: int) -> Reply:
+    """Over a raw socket: client libraries would tidy up targets and headers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(exchange.raw)
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = [(key, value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+    return Reply(int(first.split()[1]), headers, body)
+
+
+def differences(recorded: Reply, ours: Reply) -> list[str]:
+    """What is not the same in kind, in words; empty if all is."""
+    found = []
+    if recorded.status != ours.status:
+        found.append(f"status {recorded.status} recorded, {ours.status} ours: {(ours.body or b'')[:200]!r}")
+    found += _header_differences(recorded, ours)
+    if recorded.body is not None and not found:
+        found += _body_differences(recorded, ours)
+    return found
+
+
+def _header_differences(recorded: Reply, ours: Reply) -> list[str]:
+    def pairs() -> Any:
+        for name in _EXACT:
+            yield name, recorded.header(name), ours.header(name)
+        yield "Allow", *(set(",".join(r.header("Allow")).replace(" ", "").split(",")) for r in (recorded, ours))
+        yield "Set-Cookie", *([_cookie(v) for v in r.header("Set-Cookie")] for r in (recorded, ours))
+        yield "Content-Disposition", *([_undated(v) for v in r.header("Content-Disposition")] for r in (recorded, ours))
+        yield "Date", *([re.sub(r"\d", "0", v)[4:8] for v in r.header("Date")] for r in (recorded, ours))
+        for name in ("Content-Length", "ETag", "Last-Modified"):
+            yield name, *(bool(r.header(name)) for r in (recorded, ours))
+
+    return [f"{name}: {theirs!r} recorded, {mine!r} ours" for name, theirs, mine in pairs() if theirs != mine]
+
+
+def _cookie(value: str) -> str:
+    return re.sub(r"=[^;]*", "=…", value)
+
+
+def _undated(value: str) -> str:
+    return re.sub(r"\d{4}_\d\d_\d\d", "DATE", value)
+
+
+def _body_differences(recorded: Reply, ours: Reply) -> list[str]:
+    kind = (recorded.header("Content-Type") or [""])[0]
+    if kind != "application/json":
+        return []
+    theirs, mine = _parsed(recorded.body), _parsed(ours.body)
+    if recorded.status >= 400 and theirs != mine:
+        return [f"error {theirs!r} recorded, {mine!r} ours"]
+    if b'": ' in (recorded.body or b"") and b'":"' in (ours.body or b""):
+        return ["separators"]
+    return list(_shape_differences(theirs, mine, "$"))
+
+
+def _parsed(body: bytes | None) -> Any:
+    return json.loads(body) if body else None
+
+
+# Values that are null or not with the state of the moment, not with the kind of the answer.
+_MAY_BE_NULL = frozenset("active_at last_triggered_at latest_query_data_id description retrieved_at runtime rearm".split())
+
+_MAY_BE_EMPTY = frozenset({"tags", "parameters"})
+
+
+def _shape_differences(theirs: Any, mine: Any, where: str) -> Any:
+    """Keys in the same order, the same types; lists by the kinds of their elements, rows by their columns."""
+    key = where.rsplit(".", 1)[-1]
+    if type(theirs) is not type(mine):
+        if not (key in _MAY_BE_NULL and None in (theirs, mine)):
+            yield f"{where}: {theirs!r:.80} recorded, {mine!r:.80} ours"
+    elif isinstance(theirs, dict):
+        if list(theirs) != list(mine):
+            yield f"{where}: keys {list(theirs)} recorded, {list(mine)} ours"
+        for name in theirs.keys() & mine.keys():
+            yield from _shape_differences(theirs[name], mine[name], f"{where}.{name}")
+    elif isinstance(theirs, list):
+        yield from _list_differences(theirs, mine, where)
+
+
+def _list_differences(theirs: list[Any], mine: list[Any], where: str) -> Any:
+    if bool(theirs) != bool(mine) and where.rsplit(".", 1)[-1] not in _MAY_BE_EMPTY:
+        yield f"{where}: {len(theirs)} items recorded, {len(mine)} ours"
+    for index, item in enumerate(mine[:50]):
+        best = min((list(_shape_differences(other, item, f"{where}[{index}]")) for other in theirs[:50]), key=len, default=[])
+        yield from best
