@@ -1,4 +1,4 @@
-"""What a store and a ledger must promise. The implementations stand beside this file; freshness is judged in `policy`."""
+"""What a store and a ledger must promise. The implementations stand beside; freshness is judged in `policy`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Store(Protocol):
         """Set `confirmed` (monotonic seconds) of the entry under `key`, if there is one."""
 
     async def forget(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        """Drop every entry (and bytes no entry leads to) of that scope and query; None stands for all. Returns how many."""
+        """Drop every entry (and bytes no entry leads to) of that scope and query (None: of all); returns how many."""
 
     def stats(self) -> list[TierStats]:
         """How full each tier is; cheap, never waits."""

@@ -1,0 +1,238 @@
+"""The one connection to the SQLite file: lock, opening, trouble and recovery. Knows no table of its own.
+
+Every use goes through `run`; what can go wrong there comes out as `UnusableError`, and means "empty" to whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar, cast
+
+import aiosqlite
+
+from gateway.errors import StoreError
+from gateway.store import schema
+from gateway.store.lock import FileLock
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LOCK_POLL_SECONDS = 0.1
+RUN_SECONDS = 5.0
+OPEN_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 30.0
+
+OPERATOR_MUST_ACT = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
+
+
+class UnusableError(Exception):
+    """The file cannot be used now."""
+
+
+class Database:
+    """An aiosqlite connection that is away while the lock is another's, the disk is full, or the file is damaged."""
+
+    def __init__(self, path: Path, *, lock_wait_seconds: float, retry_seconds: float = 1.0) -> None:
+        self.path = path
+        self.usable = asyncio.Event()
+        self.on_opened: list[Callable[[schema.Opened, bool], None]] = []  # what was found; whether it replaces another
+        self._lock = FileLock(path.with_name(path.name + ".lock"))
+        self._lock_wait = lock_wait_seconds
+        self._retry = retry_seconds
+        self._failures = 0
+        self._connection: aiosqlite.Connection | None = None
+        self._raw: sqlite3.Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._failure: StoreError | None = None
+        self._failed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def up(self) -> bool:
+        """Whether the file can be used now."""
+        return self.usable.is_set()
+
+    async def open(self) -> None:
+        """Open the file, or begin to wait for its lock and return at once. Raises StoreError."""
+        try:
+            if not self._lock.acquire():
+                log.info("%s is in use by process %s; waiting for it", self.path, self._lock.holder())
+                self._task = asyncio.create_task(self._wait_for_lock())
+                return
+            await self._begin()
+        except OSError as error:
+            self._lock.release()
+            raise StoreError(f"cannot open the store {self.path}: {error.strerror or error}") from error
+        except StoreError:
+            self._lock.release()
+            raise
+
+    async def failed(self) -> StoreError:
+        """Wait until it is certain that the file cannot be had (locked past the deadline); never, if all is well."""
+        await self._failed.wait()
+        assert self._failure is not None  # noqa: S101 - set before the event
+        return self._failure
+
+    async def close(self) -> None:
+        """Leave the file marked clean, stop the connection's thread, release the lock. Safe to call twice."""
+        self._closed = True
+        await self._end_task()
+        if self.up:
+            with contextlib.suppress(UnusableError):
+                await self.run(lambda db: schema.mark(db, clean=True))
+        self.usable.clear()
+        await self._end_task()  # the last run may have begun a recovery
+        if await self._disconnect():
+            self._lock.release()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, seconds: float = RUN_SECONDS) -> T:
+        """Run `work` on the connection's thread; work is never interleaved with other work. Raises UnusableError."""
+        if not self.up:
+            raise UnusableError
+        try:
+            return await self._on_thread(work, seconds)
+        except (sqlite3.Error, OSError) as error:
+            self.trouble(error)
+            raise UnusableError from error
+
+    def trouble(self, error: Exception) -> None:
+        """Stop using the file and begin to recover."""
+        if not self.up:
+            return
+        self.usable.clear()
+        log.warning("the store %s is not usable, going on without it: %s", self.path, error)
+        if not self._closed:
+            self._task = asyncio.create_task(self._recover(error))
+
+    def succeeded(self) -> None:
+        """Writing works: the next trouble is a new one."""
+        self._failures = 0
+
+    # -- opening
+
+    async def _wait_for_lock(self) -> None:
+        try:
+            async with asyncio.timeout(self._lock_wait):
+                while not self._lock.acquire():  # noqa: ASYNC110 - another process gives no event
+                    await asyncio.sleep(LOCK_POLL_SECONDS)
+            await self._begin()
+        except TimeoutError:
+            self._fail(f"process {self._lock.holder()} keeps it; stop it, or give this gateway its own file")
+        except OSError as error:
+            self._fail(str(error.strerror or error))
+        except StoreError as error:
+            self._fail(error.detail)
+
+    def _fail(self, why: str) -> None:
+        self._failure = StoreError(f"cannot open the store {self.path}: {why}")
+        self._failed.set()
+
+    async def _begin(self) -> None:
+        try:
+            await self._connect()
+        except (sqlite3.Error, OSError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in OPERATOR_MUST_ACT or isinstance(error, PermissionError):
+                raise StoreError(f"cannot open the store {self.path}: {error}") from error
+            log.warning("the store %s is not usable, going on without it: %s", self.path, error)
+            self._task = asyncio.create_task(self._recover(error))
+
+    async def _connect(self) -> None:
+        replaced = False
+        try:
+            opened = await self._connect_once()
+        except schema.UnknownFormatError as error:
+            await self._set_aside("old", f"was written by another version ({error})")
+            opened, replaced = await self._connect_once(), True
+        except sqlite3.Error as error:
+            if not schema.is_damage(error):
+                raise
+            await self._set_aside("damaged", f"is damaged ({error})")
+            opened, replaced = await self._connect_once(), True
+        self._is_open(opened, replaced)
+
+    def _is_open(self, opened: schema.Opened, replaced: bool) -> None:
+        for tell in self.on_opened:
+            tell(opened, replaced)
+        self.usable.set()
+
+    async def _connect_once(self) -> schema.Opened:
+        found: list[schema.Opened] = []
+
+        def connector() -> sqlite3.Connection:
+            self._raw, opened = schema.connect(self.path)
+            found.append(opened)
+            return self._raw
+
+        connection = aiosqlite.Connection(connector, 64)
+        connection._thread.daemon = True  # else a thread whose disk hangs keeps the process from ending
+        async with asyncio.timeout(OPEN_SECONDS):
+            self._connection = await connection
+        return found[0]
+
+    async def _on_thread(self, work: Callable[[sqlite3.Connection], T], seconds: float) -> T:
+        connection, raw = self._connection, self._raw
+        if connection is None or raw is None:
+            raise sqlite3.ProgrammingError("not connected")
+        async with asyncio.timeout(seconds):
+            # aiosqlite's public calls take one statement each; a whole piece of work in one hop is three times
+            # as fast, and no cancelled caller can leave a transaction open half-way.
+            return cast(T, await connection._execute(work, raw))  # type: ignore[no-untyped-call]
+
+    async def _disconnect(self) -> bool:
+        connection, self._connection, self._raw = self._connection, None, None
+        if connection is None:
+            return True
+        try:
+            async with asyncio.timeout(RUN_SECONDS):
+                await connection.close()
+        except (sqlite3.Error, OSError) as error:
+            log.warning("the store %s was not closed properly: %s", self.path, error)
+            return not isinstance(error, TimeoutError)
+        return True
+
+    # -- recovery
+
+    async def _recover(self, error: Exception) -> None:
+        for _ in itertools.count():
+            try:
+                if schema.is_damage(error):
+                    await self._disconnect()
+                    await self._set_aside("damaged", f"is damaged ({error})")
+                else:
+                    await asyncio.sleep(min(LONGEST_RETRY_SECONDS, self._retry * 2**self._failures))
+                    self._failures = min(self._failures + 1, 10)
+                await self._come_up()
+            except (sqlite3.Error, OSError, schema.UnknownFormatError) as again:
+                error = again
+            else:
+                log.warning("the store %s is usable again", self.path)
+                return
+
+    async def _come_up(self) -> None:
+        if self._connection is None:
+            await self._connect()
+        else:
+            await self._on_thread(lambda db: schema.mark(db, clean=False), RUN_SECONDS)
+            self.usable.set()
+
+    async def _set_aside(self, word: str, why: str) -> None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        aside = self.path.with_name(f"{self.path.name}.{word}-{stamp}")
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        log.warning("the store %s %s; it is now %s and a new one is begun", self.path, why, aside.name)
+
+    async def _end_task(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})

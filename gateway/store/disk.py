@@ -1,0 +1,253 @@
+"""What lies on the disk: rows and files together, their total, its bound and their housekeeping."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from gateway.model import Body, Clock, Entry, Key
+from gateway.store import packing, rows, schema
+from gateway.store.database import Database, UnusableError
+from gateway.store.files import BodyFiles
+from gateway.store.pending import Put
+from gateway.store.writer import Writer
+
+ROOM = 0.05
+"""Share of the bound that is freed at once, so that not every write has to make room."""
+
+CANDIDATES = 1000
+SPARING_ROUNDS = 20
+CHECK_SECONDS = 60.0
+ORPHANS_EVERY_SECONDS = 3600.0
+
+Written = list[tuple[Put, rows.PutRow]]
+
+
+class Disk:
+    """Rows and files. `held` are the totals of what is committed."""
+
+    def __init__(self, database: Database, writer: Writer, files: BodyFiles, limit_bytes: int, clock: Clock) -> None:
+        self.held = schema.Opened(0, 0, 0, clean=True)
+        self.evictions = 0
+        self.on_drop: Callable[[bytes | None], None] = lambda body_id: None
+        self.is_recent: Callable[[bytes], bool] = lambda body_id: False
+        self._database = database
+        self._writer = writer
+        self._files = files
+        self._limit = limit_bytes
+        self._clock = clock
+        self._after_open: asyncio.Task[None] | None = None
+        self._orphans_at = clock.monotonic() + ORPHANS_EVERY_SECONDS
+        database.on_opened.append(self._opened)
+
+    async def close(self) -> None:
+        """Stop what checks the file in the background."""
+        if self._after_open is not None:
+            self._after_open.cancel()
+            await asyncio.wait({self._after_open})
+
+    # -- reading
+
+    async def look(self, key: Key) -> Entry | None:
+        """Return the committed entry under `key`; drops it when its body is lost."""
+        try:
+            found = await self._database.run(partial(self._find, key, self._clock.wall()))
+        except UnusableError:
+            return None
+        if found is None:
+            return None
+        entry = packing.entry_of(found, self._clock) if found.data_size == found.size else None
+        if entry is None:
+            self.drop(found.body_id)
+        return entry
+
+    def _find(self, key: Key, now: float, db: sqlite3.Connection) -> rows.Found | None:
+        found = rows.find(db, key, now)
+        if found is not None and found.file is not None:
+            return msgspec.structs.replace(found, data_size=self._files.size(found.file))
+        return found
+
+    async def read(self, body_id: bytes) -> Body | None:
+        """Return a committed body; drops it when it does not match its length and digest."""
+        try:
+            found, body = await self._database.run(partial(self._load, body_id))
+        except UnusableError:
+            return None
+        if found and body is None:
+            self.drop(body_id)
+        return body
+
+    def _load(self, body_id: bytes, db: sqlite3.Connection) -> tuple[bool, Body | None]:
+        found = rows.load(db, body_id)
+        if found is None:
+            return False, None
+        if found.file is not None:  # its digest would cost a reading of the whole; length shows what a crash leaves
+            whole = self._files.size(found.file) == found.size
+            return True, Body(size=found.size, path=self._files.directory / found.file) if whole else None
+        data = found.data if isinstance(found.data, bytes) else b""
+        return True, Body.of(data) if hashlib.sha256(data).digest() == found.digest else None
+
+    # -- writing
+
+    async def write(self, puts: list[Put]) -> None:
+        """Write puts and their bodies in one transaction; returns when it is committed or given up."""
+        written: Written = []
+        try:
+            await asyncio.to_thread(self._prepare, puts, written)
+            size = sum(len(row.data or b"") for _, row in written)
+            work = partial(_put, written, self._clock.wall())
+            await self._writer.submit(work, size=size, then=partial(self._committed, written))
+        except OSError as error:
+            self._database.trouble(error)
+        finally:
+            self._clear_away(puts)
+
+    def _prepare(self, puts: list[Put], written: Written) -> None:
+        for put in puts:
+            if not put.cancelled:
+                row = packing.row_of(put, self._files, self._clock)
+                if row is not None:
+                    written.append((put, row))
+
+    def _committed(self, written: Written, done: tuple[list[bool], rows.Change]) -> None:
+        for (put, _), wrote in zip(written, done[0], strict=True):
+            put.written = wrote
+        self.apply(done[1])
+
+    def _clear_away(self, puts: list[Put]) -> None:
+        for put in puts:
+            if put.file is not None and not put.written:
+                self.discard(put.entry.body_id, put.file)
+
+    def mark(self, confirms: dict[Key, float], used: dict[bytes, float], then: Callable[[object], None]) -> None:
+        """Write down when keys were confirmed (monotonic) and bodies used (wall-clock)."""
+        ahead = self._clock.wall() - self._clock.monotonic()
+        wall = {key: at + ahead for key, at in confirms.items()}
+        self._writer.submit(partial(_mark, wall, used), size=100 * (len(wall) + len(used)), then=then)
+
+    # -- dropping
+
+    def apply(self, change: rows.Change) -> None:
+        """Take over what a committed piece of work did."""
+        self.held.entries += change.entries
+        self.held.bytes += change.size
+        self.evictions += change.evicted
+        for body_id in change.bodies:
+            self.on_drop(body_id)
+        for name in change.files:
+            self._files.discard(self._files.directory / name)
+
+    def discard(self, body_id: bytes, path: Path) -> None:
+        """Give up a file that no row leads to."""
+        self.on_drop(body_id)
+        self._files.discard(path)
+
+    def drop(self, body_id: bytes) -> None:
+        """Drop a body that is lost, with all that leads to it."""
+        self._writer.submit(partial(_drop, [body_id]), then=self.apply)
+
+    def forget_keys(self, keys: list[Key]) -> None:
+        """Drop single entries."""
+        self._writer.submit(partial(_forget_keys, keys), then=self.apply)
+
+    async def make_room(self) -> None:
+        """Drop what was used least recently until the total is within its bound."""
+        if self.held.bytes <= self._limit:
+            return
+        for sparing in range(SPARING_ROUNDS, -1, -1):
+            spared, victims = await self._victims(spare=sparing > 0)
+            if spared:
+                self.mark({}, dict.fromkeys(spared, self._clock.wall()), then=lambda _: None)
+            if victims:
+                await self._writer.submit(partial(_drop, victims, evicted=True), then=self.apply)
+            if self.held.bytes <= self._limit or not (spared or victims):
+                return
+
+    async def _victims(self, *, spare: bool) -> tuple[list[bytes], list[bytes]]:
+        try:
+            candidates = await self._database.run(partial(rows.oldest, count=CANDIDATES))
+        except UnusableError:
+            return [], []
+        excess = self.held.bytes - self._limit * (1 - ROOM)
+        spared: list[bytes] = []
+        victims: list[bytes] = []
+        for body_id, size in candidates:
+            if excess <= 0:
+                break
+            if spare and self.is_recent(body_id):
+                spared.append(body_id)
+            else:
+                victims.append(body_id)
+                excess -= size
+        return spared, victims
+
+    # -- housekeeping
+
+    async def sweep(self) -> None:
+        """Unlink what was dropped; once an hour look for files that nothing leads to."""
+        await self._files.empty_trash()
+        if self._clock.monotonic() >= self._orphans_at:
+            self._orphans_at = self._clock.monotonic() + ORPHANS_EVERY_SECONDS
+            await self.sweep_orphans()
+
+    async def sweep_orphans(self) -> None:
+        """Drop files of earlier processes that no row leads to."""
+        try:
+            known = await self._database.run(rows.files)
+        except UnusableError:
+            return
+        for path in await asyncio.to_thread(self._files.orphans, known):
+            self._files.discard(path)
+
+    def _opened(self, found: schema.Opened, replaced: bool) -> None:
+        self.held = found
+        if replaced:
+            self.on_drop(None)
+        if self._after_open is None or self._after_open.done():
+            self._after_open = asyncio.create_task(self._look_over(clean=found.clean))
+
+    async def _look_over(self, *, clean: bool) -> None:
+        await self._database.usable.wait()
+        await self.sweep_orphans()
+        for table in () if clean else schema.CHECKED_TABLES:
+            try:
+                found = await self._database.run(partial(schema.check, table=table), seconds=CHECK_SECONDS)
+            except UnusableError:
+                return
+            if found != "ok":
+                self._database.trouble(sqlite3.DatabaseError(f"quick_check of {table}: {found}"))
+                return
+
+
+def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[bool], rows.Change]:
+    change = rows.Change()
+    wrote = [not put.cancelled for put, _ in written]  # cancelled: forgotten since it was queued
+    for (_, row), wanted in zip(written, wrote, strict=True):
+        if wanted:
+            rows.put(db, row, now, change)
+    return wrote, change
+
+
+def _drop(body_ids: list[bytes], db: sqlite3.Connection, *, evicted: bool = False) -> rows.Change:
+    change = rows.Change()
+    rows.drop_bodies(db, body_ids, change)
+    change.evicted = -change.entries if evicted else 0
+    return change
+
+
+def _forget_keys(keys: list[Key], db: sqlite3.Connection) -> rows.Change:
+    change = rows.Change()
+    rows.forget_keys(db, keys, change)
+    return change
+
+
+def _mark(confirms: dict[Key, float], used: dict[bytes, float], db: sqlite3.Connection) -> bool:
+    rows.confirm(db, confirms)
+    rows.touch(db, used)
+    return True

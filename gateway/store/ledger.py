@@ -1,0 +1,152 @@
+"""The ledger in memory: bounded, oldest first out. A ledger of its own, and what the SQLite ledger has in front."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from gateway.model import Clock, ExecutionRecord, JobRecord
+
+LIFETIME_SECONDS = 12 * 3600.0
+"""Redash's own lifetime of a job (CONTRACT 9)."""
+
+RECORD_OVERHEAD = 1200
+"""An execution or job without its POST body: struct, strings, places in dictionaries; rounded up."""
+
+STEP = 4
+"""So many of the oldest are looked at with each new one: more go than come, and no call takes long."""
+
+
+class MemoryLedger:
+    """Holds `limit_bytes` of executions and as much of jobs, and `results` seen result ids."""
+
+    def __init__(self, clock: Clock, *, limit_bytes: int = 32 * 2**20, results: int = 200_000) -> None:
+        self._clock = clock
+        self._limit = limit_bytes
+        self._results_limit = results
+        self._executions: dict[str, ExecutionRecord] = {}
+        self._execution_bytes = 0
+        self._jobs: dict[str, JobRecord] = {}
+        self._jobs_of: dict[str, dict[str, None]] = {}
+        self._results: dict[tuple[str, int], frozenset[int]] = {}
+
+    # -- Ledger
+
+    async def note_execution(self, record: ExecutionRecord) -> None:
+        """See the protocol."""
+        self.put_execution(record)
+
+    async def note_job(self, job: JobRecord) -> None:
+        """See the protocol."""
+        self.put_job(job)
+
+    async def job(self, job_id: str) -> JobRecord | None:
+        """See the protocol."""
+        return self.get_job(job_id)
+
+    async def execution(self, execution_id: str) -> ExecutionRecord | None:
+        """See the protocol."""
+        return self.get_execution(execution_id)
+
+    async def unfinished(self) -> list[ExecutionRecord]:
+        """See the protocol."""
+        return open_ones(self.executions(), self.oldest_time())
+
+    async def jobs_of(self, execution_id: str) -> list[JobRecord]:
+        """See the protocol."""
+        return by_age(self.get_jobs_of(execution_id), self.oldest_time())
+
+    async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
+        """See the protocol."""
+        self.put_result(scope, result_id, query_id)
+
+    async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
+        """See the protocol."""
+        return self.get_queries(scope, result_id)
+
+    # -- the same, at once
+
+    def oldest_time(self) -> float:
+        """Wall-clock time before which a record counts as gone."""
+        return self._clock.wall() - LIFETIME_SECONDS
+
+    def put_execution(self, record: ExecutionRecord) -> None:
+        """As `note_execution`, at once."""
+        old = self._executions.get(record.id)
+        self._execution_bytes += _size(record) - (_size(old) if old is not None else 0)
+        self._executions[record.id] = record
+        for execution in list(itertools.islice(self._executions.values(), STEP)):
+            if self._execution_bytes > self._limit or execution.started_at < self.oldest_time():
+                self._drop_execution(execution)
+
+    def put_job(self, job: JobRecord) -> None:
+        """As `note_job`, at once."""
+        old = self._jobs.get(job.id)
+        if old is not None and old.execution_id != job.execution_id:
+            self._drop_job(old)
+        self._jobs[job.id] = job
+        self._jobs_of.setdefault(job.execution_id, {})[job.id] = None
+        for old in list(itertools.islice(self._jobs.values(), STEP)):
+            if len(self._jobs) * RECORD_OVERHEAD > self._limit or old.noted_at < self.oldest_time():
+                self._drop_job(old)
+
+    def put_result(self, scope: str, result_id: int, query_id: int) -> bool:
+        """As `note_result`, at once; returns whether it was news."""
+        known = self._results.get((scope, result_id), frozenset())
+        if query_id in known:
+            return False
+        self._results[scope, result_id] = known | {query_id}
+        if len(self._results) > self._results_limit:
+            del self._results[next(iter(self._results))]
+        return True
+
+    def get_job(self, job_id: str) -> JobRecord | None:
+        """As `job`, at once."""
+        job = self._jobs.get(job_id)
+        return job if job is not None and job.noted_at >= self.oldest_time() else None
+
+    def get_execution(self, execution_id: str) -> ExecutionRecord | None:
+        """As `execution`, at once."""
+        record = self._executions.get(execution_id)
+        return record if record is not None and record.started_at >= self.oldest_time() else None
+
+    def executions(self) -> list[ExecutionRecord]:
+        """All that is held."""
+        return list(self._executions.values())
+
+    def get_jobs_of(self, execution_id: str) -> list[JobRecord]:
+        """The jobs that are held of an execution, in no order."""
+        return [self._jobs[job_id] for job_id in self._jobs_of.get(execution_id, ())]
+
+    def get_queries(self, scope: str, result_id: int) -> frozenset[int]:
+        """As `queries_of_result`, at once."""
+        return self._results.get((scope, result_id), frozenset())
+
+    def forget_results(self) -> None:
+        """Hold no result ids any more."""
+        self._results.clear()
+
+    def _drop_execution(self, record: ExecutionRecord) -> None:
+        del self._executions[record.id]
+        self._execution_bytes -= _size(record)
+
+    def _drop_job(self, job: JobRecord) -> None:
+        del self._jobs[job.id]
+        siblings = self._jobs_of[job.execution_id]
+        del siblings[job.id]
+        if not siblings:
+            del self._jobs_of[job.execution_id]
+
+
+def open_ones(records: Iterable[ExecutionRecord], oldest: float) -> list[ExecutionRecord]:
+    """Those with status 1 or 2 that started after `oldest` (wall-clock), oldest first."""
+    return sorted((r for r in records if r.status < 3 and r.started_at >= oldest), key=lambda r: r.started_at)
+
+
+def by_age(jobs: Iterable[JobRecord], oldest: float) -> list[JobRecord]:
+    """Those noted after `oldest` (wall-clock), oldest first."""
+    return sorted((job for job in jobs if job.noted_at >= oldest), key=lambda job: job.noted_at)
+
+
+def _size(record: ExecutionRecord) -> int:
+    return RECORD_OVERHEAD + len(record.body)

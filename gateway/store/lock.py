@@ -1,0 +1,44 @@
+"""The lock that keeps a second process off a store's file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+
+class FileLock:
+    """flock on a file of its own (never unlinked: two processes would then lock two files of one name)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self) -> bool:
+        """Take it if it is free; raises OSError where the file cannot be made."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return True
+
+    def holder(self) -> str:
+        """Process id of whoever took it last, for messages."""
+        with contextlib.suppress(OSError):
+            return self.path.read_text()[:20] or "unknown"
+        return "unknown"
+
+    def release(self) -> None:
+        """Give it back. Safe to call twice."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

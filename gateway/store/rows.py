@@ -1,0 +1,183 @@
+"""Entries and bodies as rows. Plain functions for the connection's own thread; transactions are the writer's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from gateway.model import Key
+from gateway.store.schema import BODY_ROW_BYTES, ENTRY_ROW_BYTES
+
+
+class Change(msgspec.Struct):
+    """What a piece of work did to the totals, and which files it leaves without a row."""
+
+    entries: int = 0
+    size: int = 0
+    evicted: int = 0
+    bodies: list[bytes] = msgspec.field(default_factory=list)
+    files: list[str] = msgspec.field(default_factory=list)
+
+
+class PutRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry with its body, ready to be written: bytes in `data`, or the name of a complete file in `file`."""
+
+    keys: Sequence[Key]
+    scope: str
+    query_id: int
+    confirmed: float
+    packed: bytes
+    body_id: bytes
+    size: int
+    digest: bytes
+    file: str | None = None
+    data: bytes | None = None
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An entry as it lies in the file; times are wall-clock seconds."""
+
+    packed: bytes
+    confirmed: float
+    body_id: bytes
+    size: int
+    file: str | None
+    data_size: int | None
+
+
+class FoundBody(msgspec.Struct, frozen=True):
+    """A body as it lies in the file."""
+
+    size: int
+    digest: bytes
+    file: str | None
+    data: bytes | None
+
+
+def put(db: sqlite3.Connection, row: PutRow, now: float, change: Change) -> None:
+    """Write an entry under its keys, and its body once. `now` is wall-clock seconds."""
+    _put_body(db, row, now, change)
+    for key in row.keys:
+        _put_entry(db, key, row, now, change)
+
+
+def _put_body(db: sqlite3.Connection, row: PutRow, now: float, change: Change) -> None:
+    old = db.execute("SELECT size, digest, file FROM bodies WHERE body_id = ?", (row.body_id,)).fetchone()
+    if old is not None and old[1] != row.digest:  # other bytes under the same id: nothing may lead to them any more
+        drop_bodies(db, [row.body_id], change)
+        old = None
+    if old is not None and old[2] == row.file:
+        db.execute("UPDATE bodies SET last_used = ? WHERE body_id = ?", (now, row.body_id))
+        return
+    if old is not None and old[2] is not None:
+        change.files.append(old[2])
+    db.execute(
+        "INSERT OR REPLACE INTO bodies (body_id, size, digest, last_used, file, data) VALUES (?, ?, ?, ?, ?, ?)",
+        (row.body_id, row.size, row.digest, now, row.file, row.data),
+    )
+    if old is None:
+        change.size += row.size + BODY_ROW_BYTES
+
+
+def _put_entry(db: sqlite3.Connection, key: Key, row: PutRow, now: float, change: Change) -> None:
+    old = db.execute("SELECT body_id FROM entries WHERE key = ?", (key,)).fetchone()
+    db.execute(
+        "INSERT OR REPLACE INTO entries (key, scope, query_id, body_id, stored_at, confirmed, packed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (key, row.scope, row.query_id, row.body_id, now, row.confirmed, row.packed),
+    )
+    if old is None:
+        change.entries += 1
+        change.size += ENTRY_ROW_BYTES
+    elif old[0] != row.body_id:
+        _drop_unused(db, [old[0]], change)
+
+
+def find(db: sqlite3.Connection, key: Key, now: float) -> Found | None:
+    """Return the entry under a key, unless its time of writing lies ahead of `now` (the wall clock was put back)."""
+    row = db.execute(
+        "SELECT e.packed, e.confirmed, e.body_id, b.size, b.file, length(b.data)"
+        " FROM entries e JOIN bodies b ON b.body_id = e.body_id WHERE e.key = ? AND e.stored_at <= ?",
+        (key, now),
+    ).fetchone()
+    return None if row is None else Found(*row)
+
+
+def load(db: sqlite3.Connection, body_id: bytes) -> FoundBody | None:
+    """Return a body as it is kept, unchecked."""
+    row = db.execute("SELECT size, digest, file, data FROM bodies WHERE body_id = ?", (body_id,)).fetchone()
+    return None if row is None else FoundBody(*row)
+
+
+def confirm(db: sqlite3.Connection, confirmed: Mapping[Key, float]) -> None:
+    """Set when Redash last confirmed entries, wall-clock seconds."""
+    db.executemany("UPDATE entries SET confirmed = ? WHERE key = ?", ((at, key) for key, at in confirmed.items()))
+
+
+def touch(db: sqlite3.Connection, used: Mapping[bytes, float]) -> None:
+    """Set when bodies were last used, wall-clock seconds."""
+    db.executemany("UPDATE bodies SET last_used = ? WHERE body_id = ?", ((at, body) for body, at in used.items()))
+
+
+def oldest(db: sqlite3.Connection, count: int) -> list[tuple[bytes, int]]:
+    """The bodies used least recently, with what they take."""
+    rows = db.execute("SELECT body_id, size FROM bodies ORDER BY last_used LIMIT ?", (count,))
+    return [(body_id, size + BODY_ROW_BYTES) for body_id, size in rows]
+
+
+def forget(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
+    """Drop entries by scope and query (None: all) and the bodies they leave behind; returns their keys."""
+    # SQL is put together from these literals only; values are bound.
+    terms = [("scope = ?", scope), ("query_id = ?", query_id)]
+    where = " AND ".join(["1", *(term for term, value in terms if value is not None)])
+    values = [value for _, value in terms if value is not None]
+    rows = db.execute(f"SELECT key, body_id FROM entries WHERE {where}", values).fetchall()  # noqa: S608
+    db.execute(f"DELETE FROM entries WHERE {where}", values)  # noqa: S608
+    change.entries -= len(rows)
+    change.size -= len(rows) * ENTRY_ROW_BYTES
+    _drop_unused(db, {body_id for _, body_id in rows}, change)
+    return {key for key, _ in rows}
+
+
+def forget_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> None:
+    """Drop single entries and the bodies they leave behind."""
+    for key in keys:
+        old = db.execute("SELECT body_id FROM entries WHERE key = ?", (key,)).fetchone()
+        if old is not None:
+            db.execute("DELETE FROM entries WHERE key = ?", (key,))
+            change.entries -= 1
+            change.size -= ENTRY_ROW_BYTES
+            _drop_unused(db, [old[0]], change)
+
+
+def drop_bodies(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
+    """Drop bodies and every entry that leads to them."""
+    for body_id in body_ids:
+        gone = db.execute("DELETE FROM entries WHERE body_id = ?", (body_id,)).rowcount
+        change.entries -= gone
+        change.size -= gone * ENTRY_ROW_BYTES
+        _drop_body(db, body_id, change)
+
+
+def _drop_unused(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
+    for body_id in body_ids:
+        if db.execute("SELECT 1 FROM entries WHERE body_id = ? LIMIT 1", (body_id,)).fetchone() is None:
+            _drop_body(db, body_id, change)
+
+
+def _drop_body(db: sqlite3.Connection, body_id: bytes, change: Change) -> None:
+    row = db.execute("SELECT size, file FROM bodies WHERE body_id = ?", (body_id,)).fetchone()
+    if row is None:
+        return
+    db.execute("DELETE FROM bodies WHERE body_id = ?", (body_id,))
+    change.size -= row[0] + BODY_ROW_BYTES
+    change.bodies.append(body_id)
+    if row[1] is not None:
+        change.files.append(row[1])
+
+
+def files(db: sqlite3.Connection) -> set[str]:
+    """The names of all files that rows lead to."""
+    return {row[0] for row in db.execute("SELECT file FROM bodies WHERE file IS NOT NULL")}

@@ -1,0 +1,133 @@
+"""The SQLite file: tables, versions, how it is opened and checked. Plain functions for the connection's own thread."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+VERSIONS = {"schema": "1", "key": "1", "entry": "1"}
+"""Raise `key` when the encoding behind a cache key changes, `entry` when fields of Entry or of a ledger record do."""
+
+BODY_ROW_BYTES = 1024
+ENTRY_ROW_BYTES = 512
+"""What rows and index entries take beside the bytes of the body, rounded up."""
+
+TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE entries (
+    key BLOB PRIMARY KEY, scope TEXT NOT NULL, query_id INTEGER NOT NULL, body_id BLOB NOT NULL,
+    stored_at REAL NOT NULL, confirmed REAL NOT NULL, packed BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX entries_scope ON entries (scope, query_id);
+CREATE INDEX entries_query ON entries (query_id);
+CREATE INDEX entries_body ON entries (body_id);
+CREATE TABLE bodies (
+    id INTEGER PRIMARY KEY, body_id BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, digest BLOB NOT NULL,
+    last_used REAL NOT NULL, file TEXT, data BLOB
+);
+CREATE INDEX bodies_used ON bodies (last_used, size);
+CREATE INDEX bodies_file ON bodies (file) WHERE file IS NOT NULL;
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, execution_id TEXT NOT NULL, noted_at REAL NOT NULL, packed BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX jobs_execution ON jobs (execution_id);
+CREATE INDEX jobs_noted ON jobs (noted_at);
+CREATE TABLE executions (
+    id TEXT PRIMARY KEY, started_at REAL NOT NULL, status INTEGER NOT NULL, packed BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX executions_started ON executions (started_at);
+CREATE INDEX executions_open ON executions (status) WHERE status < 3;
+CREATE TABLE result_ids (
+    seq INTEGER PRIMARY KEY, scope BLOB NOT NULL, result_id INTEGER NOT NULL, query_id INTEGER NOT NULL,
+    UNIQUE (scope, result_id, query_id)
+);
+"""
+
+CHECKED_TABLES = ("meta", "entries", "jobs", "executions", "result_ids")
+"""Not `bodies`: walking gigabytes would hold up every look-up, and each body is held to its own digest when read."""
+
+
+class UnknownFormatError(Exception):
+    """The file was written by another version."""
+
+
+class Opened(msgspec.Struct):
+    """What was found in a file: `clean` is whether whoever used it last closed it."""
+
+    entries: int
+    bodies: int
+    bytes: int
+    clean: bool
+
+
+def connect(path: Path) -> tuple[sqlite3.Connection, Opened]:
+    """Open or begin the file. Raises sqlite3.Error, OSError, UnknownFormatError."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # results are nobody else's to read
+    db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False, cached_statements=200)
+    try:
+        _settings(db)
+        return db, _prepare(db)
+    except BaseException:
+        db.close()
+        raise
+
+
+def _settings(db: sqlite3.Connection) -> None:
+    # Exclusive: SQLite before 3.51.3 can damage a WAL file that two connections use, so nobody else gets in.
+    for setting in (
+        "locking_mode = EXCLUSIVE",
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "mmap_size = 0",
+        "journal_size_limit = 67108864",
+        "cache_size = -16384",
+        "temp_store = MEMORY",
+    ):
+        db.execute(f"PRAGMA {setting}").fetchall()
+
+
+def _prepare(db: sqlite3.Connection) -> Opened:
+    if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        db.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT;")
+        found = {"clean": "1"}
+        db.executemany("INSERT INTO meta VALUES (?, ?)", VERSIONS.items())
+    else:
+        found = _meta(db)
+    clean = found.get("clean") == "1"
+    mark(db, clean=False)
+    entries = db.execute("SELECT count(*) FROM entries").fetchone()[0]
+    bodies, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM bodies").fetchone()
+    return Opened(entries, bodies, size + bodies * BODY_ROW_BYTES + entries * ENTRY_ROW_BYTES, clean)
+
+
+def _meta(db: sqlite3.Connection) -> dict[str, str]:
+    try:
+        found = dict(db.execute("SELECT name, value FROM meta").fetchall())
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # that one is "no such table"
+            raise
+        raise UnknownFormatError(str(error)) from error
+    if {name: found.get(name) for name in VERSIONS} != VERSIONS:
+        raise UnknownFormatError(", ".join(f"{name} {found.get(name)}" for name in VERSIONS))
+    return found
+
+
+def mark(db: sqlite3.Connection, *, clean: bool) -> None:
+    """Remember whether the file was closed properly; as a write it also shows whether writing works at all."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('clean', ?)", (str(int(clean)),))
+
+
+def check(db: sqlite3.Connection, table: str) -> str:
+    """Return "ok", or what is wrong with that table."""
+    return str(db.execute(f"PRAGMA quick_check('{table}')").fetchone()[0])
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether the file itself is broken, rather than the disk full or somebody in the way."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return type(error) is sqlite3.DatabaseError

@@ -1,0 +1,161 @@
+"""The ledger in the SQLite store's file. What it notes is committed when it returns, or remembered until it can be."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.model import Clock, ExecutionRecord, JobRecord, digest
+from gateway.store.database import Database, UnusableError
+from gateway.store.ledger import MemoryLedger, by_age, open_ones
+from gateway.store.writer import LASTING, Writer
+
+T = TypeVar("T")
+
+COMMIT_SECONDS = 5.0
+SWEEP_ROWS = 1000
+SWEEPS = 10
+
+EXPIRED_JOBS = "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE noted_at < ? LIMIT ?)"
+EXPIRED_EXECUTIONS = "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE started_at < ? LIMIT ?)"
+SURPLUS_RESULTS = (
+    "DELETE FROM result_ids WHERE seq IN"
+    " (SELECT seq FROM result_ids WHERE seq <= (SELECT max(seq) FROM result_ids) - ? ORDER BY seq LIMIT ?)"
+)
+
+
+class SqliteLedger:
+    """Shares connection and writer with the store. The newest records are also held in memory, and asked first."""
+
+    def __init__(self, database: Database, writer: Writer, clock: Clock, *, results: int = 1_000_000) -> None:
+        self._database = database
+        self._writer = writer
+        self._results = results
+        self._recent = MemoryLedger(clock, limit_bytes=16 * 2**20, results=50_000)
+        database.on_opened.append(self._opened)
+
+    def _opened(self, _found: object, replaced: bool) -> None:
+        if replaced:  # what was noted is gone with the old file
+            self._recent.forget_results()
+
+    # -- Ledger
+
+    async def note_execution(self, record: ExecutionRecord) -> None:
+        """See the protocol."""
+        self._recent.put_execution(record)
+        await self._commit(partial(_put_execution, record), 500 + len(record.body))
+
+    async def note_job(self, job: JobRecord) -> None:
+        """See the protocol."""
+        self._recent.put_job(job)
+        await self._commit(partial(_put_job, job), 500)
+
+    async def job(self, job_id: str) -> JobRecord | None:
+        """See the protocol."""
+        held = self._recent.get_job(job_id)
+        if held is not None:
+            return held
+        jobs = await self._read(partial(_jobs, "id = ?", job_id)) or []
+        return next(iter(by_age(jobs, self._recent.oldest_time())), None)
+
+    async def execution(self, execution_id: str) -> ExecutionRecord | None:
+        """See the protocol."""
+        held = self._recent.get_execution(execution_id)
+        if held is not None:
+            return held
+        found = await self._read(partial(_executions, "id = ?", execution_id)) or []
+        return next((record for record in found if record.started_at >= self._recent.oldest_time()), None)
+
+    async def unfinished(self) -> list[ExecutionRecord]:
+        """See the protocol."""
+        oldest = self._recent.oldest_time()
+        rows = await self._read(partial(_executions, "status < 3 AND started_at >= ?", oldest)) or []
+        found = {record.id: record for record in rows}
+        found.update((record.id, record) for record in self._recent.executions())
+        return open_ones(found.values(), oldest)
+
+    async def jobs_of(self, execution_id: str) -> list[JobRecord]:
+        """See the protocol."""
+        found = {job.id: job for job in await self._read(partial(_jobs, "execution_id = ?", execution_id)) or []}
+        found.update((job.id, job) for job in self._recent.get_jobs_of(execution_id))
+        return by_age(found.values(), self._recent.oldest_time())
+
+    async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
+        """See the protocol; what was noted lately costs nothing."""
+        if self._recent.put_result(scope, result_id, query_id):
+            await self._commit(partial(_put_result, _short(scope), result_id, query_id), 200)
+
+    async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
+        """See the protocol."""
+        found = await self._read(partial(_queries, _short(scope), result_id)) or frozenset[int]()
+        return found | self._recent.get_queries(scope, result_id)
+
+    async def sweep(self) -> None:
+        """Let go of what is older than 12 h and of the oldest result ids, in small steps."""
+        oldest = self._recent.oldest_time()
+        for _ in range(SWEEPS):
+            gone = await self._writer.submit(partial(_sweep, oldest, self._results)) if self._database.up else None
+            if gone is None or gone < SWEEP_ROWS:
+                return
+
+    # -- inside
+
+    async def _commit(self, work: Callable[[sqlite3.Connection], Any], size: int) -> None:
+        done = self._writer.submit(work, size=size, rank=LASTING)
+        if self._database.up:
+            await asyncio.wait({done}, timeout=COMMIT_SECONDS)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        try:
+            return await self._database.run(work)
+        except UnusableError:
+            return None
+
+
+def _short(scope: str) -> bytes:
+    """Stand for a scope in a million rows."""
+    return digest(scope.encode())[:16]
+
+
+def _put_execution(record: ExecutionRecord, db: sqlite3.Connection) -> bool:
+    values = (record.id, record.started_at, record.status, msgspec.msgpack.encode(record))
+    db.execute("INSERT OR REPLACE INTO executions (id, started_at, status, packed) VALUES (?, ?, ?, ?)", values)
+    return True
+
+
+def _put_job(job: JobRecord, db: sqlite3.Connection) -> bool:
+    values = (job.id, job.execution_id, job.noted_at, msgspec.msgpack.encode(job))
+    db.execute("INSERT OR REPLACE INTO jobs (id, execution_id, noted_at, packed) VALUES (?, ?, ?, ?)", values)
+    return True
+
+
+def _put_result(scope: bytes, result_id: int, query_id: int, db: sqlite3.Connection) -> bool:
+    values = (scope, result_id, query_id)
+    db.execute("INSERT OR IGNORE INTO result_ids (scope, result_id, query_id) VALUES (?, ?, ?)", values)
+    return True
+
+
+def _jobs(where: str, value: str, db: sqlite3.Connection) -> list[JobRecord]:
+    rows = db.execute(f"SELECT packed FROM jobs WHERE {where}", (value,))  # noqa: S608 - one of our own literals
+    return [msgspec.msgpack.decode(row[0], type=JobRecord) for row in rows]
+
+
+def _executions(where: str, value: object, db: sqlite3.Connection) -> list[ExecutionRecord]:
+    rows = db.execute(f"SELECT packed FROM executions WHERE {where}", (value,))  # noqa: S608 - as above
+    return [msgspec.msgpack.decode(row[0], type=ExecutionRecord) for row in rows]
+
+
+def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> frozenset[int]:
+    rows = db.execute("SELECT query_id FROM result_ids WHERE scope = ? AND result_id = ?", (scope, result_id))
+    return frozenset(row[0] for row in rows)
+
+
+def _sweep(oldest: float, results: int, db: sqlite3.Connection) -> int:
+    gone = db.execute(EXPIRED_JOBS, (oldest, SWEEP_ROWS)).rowcount
+    gone += db.execute(EXPIRED_EXECUTIONS, (oldest, SWEEP_ROWS)).rowcount
+    return gone + db.execute(SURPLUS_RESULTS, (results, SWEEP_ROWS)).rowcount
