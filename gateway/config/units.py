@@ -81,7 +81,9 @@ def expiry(value: object) -> float:
 def _plain_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if abs(value) <= _LARGEST_BYTES else math.copysign(_LARGEST_BYTES * 2.0, value)
+    if isinstance(value, int) and abs(value) > _LARGEST_BYTES:
+        return math.copysign(_LARGEST_BYTES * 2.0, value)  # out of any range, without overflowing a float
+    return value
 
 
 def _with_unit(value: object, units: dict[str, float] | dict[str, int]) -> float | None:
