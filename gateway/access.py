@@ -51,7 +51,7 @@ class Caller(msgspec.Struct, frozen=True):
     @property
     def is_bound(self) -> bool:
         """Whether it may use some queries only."""
-        return self.settings.queries is not None or self.settings.dashboards is not None
+        return self.settings.is_bound
 
 
 class Access:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from gateway.model import Body
+
 
 class GatewayError(Exception):
     """Root. `detail` is for the caller: says what is wrong and what to do, and never holds a key or token.
@@ -151,6 +153,19 @@ class UpstreamUnusable(GatewayError):
     status = 502
     title = "Bad gateway"
     reason = "upstream_unusable"
+
+
+class UpstreamRefused(GatewayError):
+    """Redash's own refusal or failure, passed on as it is: its status, its JSON."""
+
+    title = "Refused by Redash"
+    reason = "upstream_refused"
+
+    def __init__(self, status: int, body: Body, content_type: str) -> None:
+        super().__init__(f"Redash answered {status}.")
+        self.status_code = status
+        self.body = body
+        self.content_type = content_type
 
 
 class CredentialRejected(GatewayError):

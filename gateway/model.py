@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -82,6 +83,32 @@ class Body(msgspec.Struct, frozen=True):
             return self.data
         assert self.path is not None  # noqa: S101 - one of the two is always there
         return self.path.read_bytes()
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What a caller sent, as it stood on the wire: raw path and query string, headers by case-insensitive name."""
+
+    method: str
+    path: str
+    query_string: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What a caller gets. Fields that every answer has (request id, Vary, Cache-Status …) are added at the edge."""
+
+    status: int = 200
+    body: Body
+    content_type: str = "application/json"
+    disposition: str = ""
+    cache_control: str = "private, no-cache"
+    etag: str = ""
+    retry_after: float | None = None
+    waited: int | None = None
+    """The `Prefer: wait=N` that was honoured."""
+    allow: tuple[str, ...] = ()
+    authenticate: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,23 +74,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cache) -> Bounds:
     """Collect the limits for one client and query: client's table, first rule that matches, cache section."""
     rule = next((r for r in cache.rules if definition is not None and _applies(r, definition)), None)
-    client = caller.settings
-    none = math.nan
+    tables = (caller.settings, rule, cache)
+
+    def first(name: str, otherwise: float) -> float:
+        values = (getattr(table, name) for table in tables if table is not None)
+        return next((value for value in values if value is not None), otherwise)
+
     return Bounds(
-        floor=_first(client.floor, rule.floor if rule else None, 0.0),
-        ceiling=_first(client.ceiling, rule.ceiling if rule else None, math.inf),
-        stale_while_revalidate=_first(
-            None, rule.stale_while_revalidate if rule else None, cache.stale_while_revalidate
-        ),
-        stale_if_error=_first(client.stale_if_error, rule.stale_if_error if rule else none, cache.stale_if_error),
+        floor=first("floor", 0.0),
+        ceiling=first("ceiling", math.inf),
+        stale_while_revalidate=first("stale_while_revalidate", 0.0),
+        stale_if_error=first("stale_if_error", 0.0),
         any_age_confirm=cache.any_age_confirm,
     )
-
-
-def _first(client: float | None, rule: float | None, otherwise: float) -> float:
-    if client is not None:
-        return client
-    return rule if rule is not None and not math.isnan(rule) else otherwise
 
 
 def _applies(rule: config.Rule, definition: Definition) -> bool:

@@ -47,7 +47,8 @@ class _Dialect:
             rf"(?P<token>{quoted}"
             r"|\$(?P<tag>(?:[^\W\d]\w*)?)\$(?s:.*?)(?:\$(?P=tag)\$|\Z)"  # PostgreSQL's dollar quotes
             r"|/\*[!+](?s:.*?)(?:\*/|\Z)|/\*(?s:.*)"  # hints and MySQL's executable comments are no comments
-            rf"|{comment}[^\r\n]*+"  # exact, as these are operators in some dialects
+            # Exact, as these are operators in some dialects; a last `;` is none of it, as Redash puts `;` at ends of lines.
+            rf"|{comment}(?:[^\r\n;]|;(?![;\t ]{{0,9}}(?:[\r\n]|\Z)))*+"
             r"|\w++|\[[^]['\"`\n]*+\]|\S|\Z)"  # [my column] of SQL Server
         )
 
@@ -207,16 +208,13 @@ def _drop_comments(tokens: list[_Token]) -> None:
 
 def _without_limit(expected: list[_Token], returned: list[_Token]) -> list[_Token]:
     """Take out an automatic limit: LIMIT n, Oracle's FETCH NEXT n ROWS ONLY, SQL Server's TOP n behind SELECT."""
-    length = len(expected)
-    added = [text for _, text, _ in returned[length : length + 6]]
-    if (len(added) == 2 and added[0] == "LIMIT") or (len(added) == 5 and added[:2] == ["FETCH", "NEXT"]):
-        return returned[:length]
-    if len(added) != 2:
+    added = len(returned) - len(expected)
+    if added not in (2, 5):
         return returned
-    at = next((i for i in range(length) if expected[i][1] != returned[i][1]), length)
-    if at and returned[at - 1][1].upper() == "SELECT" and returned[at][1] == "TOP":
-        return returned[:at] + returned[at + 2 :]
-    return returned
+    at = next((i for i, token in enumerate(expected) if token[1] != returned[i][1]), len(expected))
+    before, words = returned[at - 1][1].upper() if at else "", [text for _, text, _ in returned[at : at + added]]
+    is_limit = words[0] in ("LIMIT", "FETCH") and at >= len(expected) - 1
+    return returned[:at] + returned[at + added :] if is_limit or (before, words[0]) == ("SELECT", "TOP") else returned
 
 
 def _values_occur(text: str, values: Mapping[str, object], returned: str) -> bool:

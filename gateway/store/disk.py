@@ -26,7 +26,8 @@ SPARING_ROUNDS = 20
 CHECK_SECONDS = 60.0
 ORPHANS_EVERY_SECONDS = 3600.0
 
-Written = list[tuple[Put, rows.PutRow]]
+Written = list[tuple[Put, rows.PutRow | None]]
+"""None: not to be written, but older entries under its keys are to go."""
 
 
 class Disk:
@@ -100,7 +101,7 @@ class Disk:
         written: Written = []
         try:
             await asyncio.to_thread(self._prepare, puts, written)
-            size = sum(len(row.data or b"") for _, row in written)
+            size = sum(len(row.data or b"") for _, row in written if row is not None)
             work = partial(_put, written, self._clock.wall())
             await self._writer.submit(work, size=size, then=partial(self._committed, written))
         except OSError as error:
@@ -110,7 +111,9 @@ class Disk:
 
     def _prepare(self, puts: list[Put], written: Written) -> None:
         for put in puts:
-            if not put.cancelled:
+            if put.expires is not None:
+                written.append((put, None))
+            elif not put.cancelled:
                 row = packing.row_of(put, self._files, self._clock)
                 if row is not None:
                     written.append((put, row))
@@ -122,7 +125,7 @@ class Disk:
 
     def _clear_away(self, puts: list[Put]) -> None:
         for put in puts:
-            if put.file is not None and not put.written:
+            if put.file is not None and put.expires is None and not put.written:
                 self.discard(put.entry.body_id, put.file)
 
     def mark(self, confirms: dict[Key, float], used: dict[bytes, float], then: Callable[[object], None]) -> None:
@@ -151,10 +154,6 @@ class Disk:
     def drop(self, body_id: bytes) -> None:
         """Drop a body that is lost, with all that leads to it."""
         self._writer.submit(partial(_drop, [body_id]), then=self.apply)
-
-    def forget_keys(self, keys: list[Key]) -> None:
-        """Drop single entries."""
-        self._writer.submit(partial(_forget_keys, keys), then=self.apply)
 
     async def make_room(self) -> None:
         """Drop what was used least recently until the total is within its bound."""
@@ -228,8 +227,10 @@ class Disk:
 def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[bool], rows.Change]:
     change = rows.Change()
     wrote = [not put.cancelled for put, _ in written]  # cancelled: forgotten since it was queued
-    for (_, row), wanted in zip(written, wrote, strict=True):
-        if wanted:
+    for (put, row), wanted in zip(written, wrote, strict=True):
+        if row is None:
+            rows.forget_keys(db, list(put.keys), change)
+        elif wanted:
             rows.put(db, row, now, change)
     return wrote, change
 
@@ -238,12 +239,6 @@ def _drop(body_ids: list[bytes], db: sqlite3.Connection, *, evicted: bool = Fals
     change = rows.Change()
     rows.drop_bodies(db, body_ids, change)
     change.evicted = -change.entries if evicted else 0
-    return change
-
-
-def _forget_keys(keys: list[Key], db: sqlite3.Connection) -> rows.Change:
-    change = rows.Change()
-    rows.forget_keys(db, keys, change)
     return change
 
 

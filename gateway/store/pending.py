@@ -55,10 +55,9 @@ class Pending:
         self._by_body[put.entry.body_id] = put
         if put.expires is not None:
             self._brief.append(put)
-        else:
-            self._queue.append(put)
-            self.filled.set()
-            self.drained.clear()
+        self._queue.append(put)  # brief ones too: older entries under their keys must go from the file
+        self.filled.set()
+        self.drained.clear()
         return True
 
     def put_of(self, key: Key, now: float) -> Put | None:
@@ -82,7 +81,8 @@ class Pending:
         """What was taken is written or given up."""
         taken, self._taken = self._taken, []
         for put in taken:
-            self._release(put)
+            if put.expires is None:
+                self._release(put)
         if not self._queue:
             self.drained.set()
 
@@ -94,7 +94,7 @@ class Pending:
             if scope in (None, put.entry.scope) and query_id in (None, put.entry.query_id) and not put.cancelled:
                 put.cancelled = True
                 keys |= {key for key in put.keys if self._by_key.get(key) is put}
-                if put in self._taken:
+                if put in self._taken and put.expires is None:
                     self._hide(put)
                 else:
                     self._release(put)
@@ -103,9 +103,9 @@ class Pending:
         self._brief = [put for put in self._brief if not put.cancelled]
         return keys, untaken
 
-    def expire(self, now: float, *, everything: bool = False) -> list[Put]:
+    def expire(self, now: float) -> list[Put]:
         """Take out what was kept briefly and long enough."""
-        due = [put for put in self._brief if everything or _alive(put, now) is None]
+        due = [put for put in self._brief if _alive(put, now) is None]
         self._brief = [put for put in self._brief if put not in due]
         for put in due:
             self._release(put)
@@ -113,10 +113,10 @@ class Pending:
 
     def clear(self) -> list[Put]:
         """Give up everything; returns it."""
-        left = [*self._taken, *self._queue, *self.expire(0.0, everything=True)]
-        self._queue.clear()
-        self.settle()
-        return left
+        left = {*self._taken, *self._queue, *self._brief}
+        for queue in (self._taken, self._queue, self._brief, self._by_key, self._by_body):
+            queue.clear()
+        return list(left)
 
     def _release(self, put: Put) -> None:
         self._bytes -= put.size

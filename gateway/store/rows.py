@@ -129,6 +129,8 @@ def oldest(db: sqlite3.Connection, count: int) -> list[tuple[bytes, int]]:
 
 def forget(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
     """Drop entries by scope and query (None: all) and the bodies they leave behind; returns their keys."""
+    if scope is None and query_id is None:
+        return _forget_all(db, change)
     # SQL is put together from these literals only; values are bound.
     terms = [("scope = ?", scope), ("query_id = ?", query_id)]
     where = " AND ".join(["1", *(term for term, value in terms if value is not None)])
@@ -139,6 +141,18 @@ def forget(db: sqlite3.Connection, scope: str | None, query_id: int | None, chan
     change.size -= len(rows) * ENTRY_ROW_BYTES
     _drop_unused(db, {body_id for _, body_id in rows}, change)
     return {key for key, _ in rows}
+
+
+def _forget_all(db: sqlite3.Connection, change: Change) -> set[Key]:
+    keys = {row[0] for row in db.execute("SELECT key FROM entries")}
+    bodies = db.execute("SELECT body_id, size, file FROM bodies").fetchall()
+    db.execute("DELETE FROM entries")
+    db.execute("DELETE FROM bodies")
+    change.entries -= len(keys)
+    change.size -= len(keys) * ENTRY_ROW_BYTES + sum(size + BODY_ROW_BYTES for _, size, _ in bodies)
+    change.bodies += [body_id for body_id, _, _ in bodies]
+    change.files += [file for _, _, file in bodies if file is not None]
+    return keys
 
 
 def forget_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> None:

@@ -162,16 +162,13 @@ class SqliteStore:
                 self.database.trouble(error)
                 return
             body = msgspec.structs.replace(body, path=path)
-        brief = body.size > self._max_entry
-        expires = self._clock.monotonic() + BRIEF_SECONDS if brief else None
+        expires = self._clock.monotonic() + BRIEF_SECONDS if body.size > self._max_entry else None
         put = Put(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
         for key in keys:
             self._confirms.pop(key, None)
         if not self._pending.add(put):
             self.dropped += 1
             self._give_up([put])
-        elif brief:
-            self.disk.forget_keys(list(keys))  # else what they led to before would come back after a minute
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol; reaches the file with the next tick."""

@@ -25,6 +25,16 @@ _BINARY = {
 }
 
 
+# PostgreSQL's own words, and what does the same in SQLite.
+_DIALECT = (("pg_sleep(3)::text", "sleep(3)"), ("pg_sleep(8)::text", "sleep(8)"))
+
+
+def translated(text: str) -> str:
+    for theirs, ours in _DIALECT:
+        text = text.replace(theirs, ours)
+    return text
+
+
 @dataclass(frozen=True)
 class Reply:
     status: int
@@ -58,7 +68,7 @@ def load(name: str) -> Exchange:
     recorded = json.loads((ROOT / f"{name}.json").read_text())
     asked, told = recorded["request"], recorded["response"]
     target = asked["path"] + (f"?{asked['query']}" if asked.get("query") else "")
-    content = _BINARY.get(name) or (asked.get("body") or "").encode()
+    content = _BINARY.get(name) or translated(asked.get("body") or "").encode()
     whole = told.get("body") is not None and not told.get("body_truncated")
     reply = Reply(told["status"], [(k, v) for k, v in told["headers"]], told["body"].encode() if whole else None)
     return Exchange(name, asked["method"], target, [(k, v) for k, v in asked["headers"]], content, reply)

@@ -12,14 +12,12 @@ from typing import Any
 from gateway.sandbox import Sandbox
 from gateway.sandbox.objects import ADMIN_PERMISSIONS, Alert
 
-from .recorded import ROOT
+from .recorded import ROOT, translated
 
 TOKEN = "DASHBOARD_TOKEN_fa7ecd"
 _RAN = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19, 20, 21, 22, 23, 27, 30, 31)
 """The queries that had been run with their defaults, in the order of their result ids 1, 2, 3 …"""
 
-# PostgreSQL's own words, and what does the same in SQLite.
-_DIALECT = (("pg_sleep(3)::text", "sleep(3)"), ("pg_sleep(8)::text", "sleep(8)"))
 _TABLES = """
 create table countries (code text, label text);
 insert into countries values ('BR','Brasil'),('DE','Germany'),('FR','France'),('IN','India'),('JP','日本'),
@@ -39,12 +37,6 @@ with recursive n(i) as (select 1 union all select i + 1 from n where i < 12)
 insert into t select i, 'row' || (i - 1), (i - 1) / 2.0 from n;
 create table odd (id integer);
 """
-
-
-def translated(text: str) -> str:
-    for theirs, ours in _DIALECT:
-        text = text.replace(theirs, ours)
-    return text
 
 
 def _fill(connection: sqlite3.Connection) -> None:

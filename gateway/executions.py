@@ -1,0 +1,368 @@
+"""Who waits for which execution: at most one per key, any number of callers, each with job ids of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from cachetools import LRUCache
+
+from gateway import config
+from gateway.access import Caller, Credential
+from gateway.definitions import Definitions
+from gateway.errors import GatewayError, NotFound, UpstreamRefused
+from gateway.execution import CANCELLED_TEXT, Execution, Phase, Runner, failure_text
+from gateway.limits import FairSlots
+from gateway.model import Clock, Definition, ExecutionRecord, JobRecord, Key
+from gateway.outcome import ExecutionEnd, Sender, Teller
+from gateway.policy import Bounds, Plan
+from gateway.redash import sqltext
+from gateway.redash.requests import Execute, ExecuteText, read
+from gateway.redash.routes import match
+from gateway.store import Ledger
+from gateway.upstream import Call, Upstream
+
+log = logging.getLogger("gateway.executions")
+
+ALIVE_SECONDS: Final = 60.0
+"""A job id that polled or waited within this time keeps Redash's job from being cancelled by another's DELETE."""
+
+_RECENT: Final = 10_000
+
+
+class JobView(msgspec.Struct, frozen=True):
+    """What a caller is told of its job."""
+
+    status: int
+    error: str
+    result_id: int | None
+    execution_id: str
+    query_id: int
+
+
+class Executions:
+    """Every execution under way, and the recent ones whose job ids are still asked for."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        upstream: Upstream,
+        definitions: Definitions,
+        ledger: Ledger,
+        clock: Clock,
+        teller: Teller,
+        settings: config.Config,
+    ) -> None:
+        self._runner = runner
+        self._upstream = upstream
+        self._definitions = definitions
+        self._ledger = ledger
+        self._clock = clock
+        self._teller = teller
+        self.settings = settings
+        self.slots = FairSlots(settings.upstream.max_executions, timeout=settings.upstream.queue_timeout)
+        self._by_key: dict[Key, Execution] = {}
+        self._asides: dict[Key, Execution] = {}
+        self._jobs: LRUCache[str, tuple[JobRecord, Execution]] = LRUCache(_RECENT)
+        self._ids: dict[str, dict[str, float]] = {}  # execution id → job ids, with when each was last asked for
+        self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(1_000)
+        self._collisions: dict[Key, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    @property
+    def running(self) -> list[Execution]:
+        """Every execution that has not ended."""
+        return [*self._by_key.values(), *self._asides.values()]
+
+    def find(self, plan: Plan, *, stored: bool) -> Execution | None:
+        """Return the execution or question under way whose answer will satisfy `plan`, None if there is none.
+
+        `stored` says that the store holds a result of any age: who accepts that does not wait for a run.
+        """
+        if plan.max_age is None and stored:
+            return self._asides.get(plan.key)
+        x = self._by_key.get(plan.key)
+        if x is None or x.plan.marker != plan.marker:
+            return None
+        if x.phase is Phase.QUEUED:
+            x.max_age = _stricter(x.max_age, plan.max_age)  # its POST has not left yet
+            return x
+        return x if x.phase is Phase.RUNNING or plan.at_least_as_lenient(x.max_age) else None
+
+    def blocking(self, plan: Plan) -> Execution | None:
+        """Return the question under way that `plan` cannot join but must wait for, as it may start the run."""
+        x = self._by_key.get(plan.key)
+        return x if x is not None and x.phase is Phase.ASKING and x.plan.marker == plan.marker else None
+
+    def failed(self, plan: Plan) -> Execution | None:
+        """Return the failure of this key that is younger than `failure_ttl`; an execution on demand passes it."""
+        x, at = self._failed.get(plan.key, (None, 0.0))
+        if x is None or plan.max_age == 0 or x.plan.marker != plan.marker:
+            return None
+        return x if self._clock.monotonic() - at <= self.settings.cache.failure_ttl else None
+
+    def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
+        """Start one. `aside`: only a question whether a stored result is still the newest, beside a run under way."""
+        x = Execution(plan, sender, self._clock.monotonic())
+        before = None
+        if aside:
+            self._asides[plan.key] = x
+        else:
+            before = self._by_key.get(plan.key)
+            self._by_key[plan.key] = x
+        self._spawn(x, lambda: self._run(x, before, aside=aside))
+        return x
+
+    def _spawn(self, x: Execution, work: Callable[[], Awaitable[None]]) -> None:
+        x.task = asyncio.create_task(self._guarded(x, work))
+        self._tasks.add(x.task)
+        x.task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, x: Execution, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except GatewayError as error:
+            x.fail(failure_text(error), failure=error)
+        except asyncio.CancelledError:
+            x.fail(CANCELLED_TEXT, "cancelled")
+            if self._closing:
+                raise
+        except Exception:
+            log.exception("execution %s: internal error", x.id)
+            error = GatewayError("Internal error of the gateway.")
+            x.fail(error.detail, failure=error)
+        finally:
+            await self._end(x)
+
+    async def _run(self, x: Execution, before: Execution | None, *, aside: bool) -> None:
+        if before is not None:  # a run of an older definition of the same key
+            x.answerable.happen()
+            await before.ended.wait()
+        async with self._collision_lock(x.plan):
+            if aside:
+                await self._runner.run(x, lambda: self._definition_now(x), self._followed)
+                return
+            if not self.slots.free():
+                x.answerable.happen()
+            async with self.slots.hold(x.sender.client):
+                await self._runner.run(x, lambda: self._definition_now(x), self._followed)
+
+    def _collision_lock(self, plan: Plan) -> asyncio.Lock:
+        """Texts that Redash's cache cannot tell apart run one after the other where their answers show no SQL."""
+        if not plan.credential.is_query_key or plan.definition is None or not isinstance(plan.operation, Execute):
+            return asyncio.Lock()
+        definition = plan.definition
+        key = sqltext.collision_text(definition.text, definition.parameters, plan.operation.parameters)
+        if len(self._collisions) > _RECENT:
+            self._collisions = {k: lock for k, lock in self._collisions.items() if lock.locked()}
+        return self._collisions.setdefault(key, asyncio.Lock())
+
+    async def _definition_now(self, x: Execution) -> Definition | None:
+        if x.plan.definition is None:
+            return None
+        self._definitions.drop(x.plan.query_id)
+        return await self._definitions.know(x.plan.credential, x.plan.query_id, x.sender, self.settings.cache)
+
+    async def _followed(self, x: Execution) -> None:
+        """Redash has made a job of it: write it down, so that the next process follows it after a kill."""
+        if self._asides.get(x.plan.key) is x and x.plan.key not in self._by_key:
+            self._by_key[x.plan.key] = x
+        await self._note(x)
+
+    async def _note(self, x: Execution) -> None:
+        x.noted = True
+        await self._ledger.note_execution(x.record(self._clock.wall(), self._clock.monotonic()))
+
+    async def _end(self, x: Execution) -> None:
+        for flights in (self._by_key, self._asides):
+            if flights.get(x.plan.key) is x:
+                del flights[x.plan.key]
+        if x.upstream_job:
+            self._definitions.drop(x.plan.query_id)
+            self._tell(x)
+        if x.status == 4 and x.failure is None and x.result == "failure":
+            self._failed[x.plan.key] = (x, self._clock.monotonic())
+        if x.noted and not self._closing:  # else it stays unfinished, for the next process to follow
+            await self._note(x)
+        x.end()
+        self._ids.pop(x.id, None)
+
+    def _tell(self, x: Execution) -> None:
+        runtime = x.found[0].runtime if x.found is not None else 0.0
+        seconds = self._clock.monotonic() - x.started
+        self._teller.execution(ExecutionEnd(x.id, x.plan.query_id, x.result, seconds, x.callers, runtime))
+
+    # -- job ids ---------------------------------------------------------------------------------------------------
+
+    async def new_job(self, x: Execution, client: str) -> str:
+        """Give a caller a job id of its own for `x`; it is in the ledger when this returns."""
+        if not x.noted:
+            await self._note(x)
+        job = JobRecord(
+            id=str(uuid.uuid4()),
+            execution_id=x.id,
+            client=client,
+            scope=x.plan.credential.scope,
+            query_id=x.plan.query_id,
+            noted_at=self._clock.wall(),
+        )
+        await self._ledger.note_job(job)
+        self._jobs[job.id] = (job, x)
+        if x.phase is not Phase.ENDED:
+            self._ids.setdefault(x.id, {})[job.id] = self._clock.monotonic()
+        return job.id
+
+    async def finished_job(self, plan: Plan, result_id: int, client: str, sender: Sender) -> str:
+        """Give a caller a job that has already succeeded: it asked for a run, and a floor lets an entry answer."""
+        x = Execution(plan, sender, self._clock.monotonic())
+        record = msgspec.structs.replace(
+            x.record(self._clock.wall(), self._clock.monotonic()), status=3, result_id=result_id
+        )
+        await self._ledger.note_execution(record)
+        job = JobRecord(
+            id=str(uuid.uuid4()),
+            execution_id=x.id,
+            client=client,
+            scope=plan.credential.scope,
+            query_id=plan.query_id,
+            noted_at=self._clock.wall(),
+        )
+        await self._ledger.note_job(job)
+        return job.id
+
+    async def look_up(self, job_id: str, caller: Caller) -> tuple[JobView, Execution | None]:
+        """Return what is known of a job, and its execution if it is in this process.
+
+        Raises:
+            NotFound: unknown, expired, or another client's.
+        """
+        job, x = await self._job(job_id, caller)
+        if x is not None and x.phase is not Phase.ENDED and not job.cancelled:
+            self._ids.setdefault(x.id, {})[job_id] = self._clock.monotonic()
+        return await self._view(job, x), x
+
+    async def _job(self, job_id: str, caller: Caller) -> tuple[JobRecord, Execution | None]:
+        known = self._jobs.get(job_id)
+        job = known[0] if known is not None else await self._ledger.job(job_id)
+        if job is None or job.client != caller.name:
+            raise NotFound("This client has no such job; job ids live for 12 hours.")
+        x = known[1] if known is not None else next((x for x in self.running if x.id == job.execution_id), None)
+        return job, x
+
+    async def _view(self, job: JobRecord, x: Execution | None) -> JobView:
+        if job.cancelled:
+            return JobView(4, CANCELLED_TEXT, None, job.execution_id, job.query_id)
+        if x is not None:
+            status = x.status if x.phase is Phase.ENDED or x.status in (1, 2) else 2
+            ended = x.phase is Phase.ENDED
+            return JobView(status, x.error if ended else "", x.result_id if ended else None, x.id, job.query_id)
+        record = await self._ledger.execution(job.execution_id)
+        if record is None:
+            raise NotFound("This client has no such job; job ids live for 12 hours.")
+        return JobView(record.status, record.error, record.result_id, record.id, job.query_id)
+
+    async def cancel(self, job_id: str, caller: Caller, sender: Sender) -> None:
+        """End one job id; Redash's job too, when nobody else has asked for it lately.
+
+        Raises:
+            NotFound: as `look_up`.
+        """
+        job, x = await self._job(job_id, caller)
+        view = await self._view(job, x)
+        if view.status in (3, 4):
+            return  # what has ended stays as it was; the answer is null as in Redash
+        cancelled = msgspec.structs.replace(job, cancelled=True)
+        await self._ledger.note_job(cancelled)
+        if x is None:
+            return
+        self._jobs[job_id] = (cancelled, x)
+        self._ids.get(x.id, {}).pop(job_id, None)
+        if not self._wanted(x):
+            await self._stop(x, sender)
+
+    def _wanted(self, x: Execution) -> bool:
+        horizon = self._clock.monotonic() - ALIVE_SECONDS
+        return len(x.ended) > 0 or any(seen >= horizon for seen in self._ids.get(x.id, {}).values())
+
+    async def _stop(self, x: Execution, sender: Sender) -> None:
+        if x.phase is Phase.QUEUED and x.task is not None:
+            x.cancelled = True
+            x.task.cancel()
+            return
+        shared = [o for o in self.running if o is not x and o.upstream_job and o.upstream_job == x.upstream_job]
+        if not x.upstream_job or shared or x.plan.credential.is_query_key:
+            return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept
+        call = Call(method="DELETE", path=f"/api/jobs/{x.upstream_job}", route="/api/jobs/{job_id}")
+        x.cancelled = True
+        await self._upstream.send(x.plan.credential, call, sender)
+
+    # -- start and stop --------------------------------------------------------------------------------------------
+
+    async def resume(self, credentials: Mapping[str, Credential]) -> int:
+        """Follow again what an earlier process left unfinished. Returns how many executions that are."""
+        by_scope = {c.scope: c for c in credentials.values()}
+        records = await self._ledger.unfinished()
+        for record in records:
+            credential = by_scope.get(record.scope)
+            if credential is None:
+                text = "The credential of this execution is no longer configured; run the query again."
+                await self._ledger.note_execution(msgspec.structs.replace(record, status=4, error=text))
+            elif record.key not in self._by_key:
+                x = self._revive(record, credential)
+                self._by_key[record.key] = x
+                self._spawn(x, lambda: self._run_again(x))
+        return len(records)
+
+    def _revive(self, record: ExecutionRecord, credential: Credential) -> Execution:
+        target = urlsplit(record.path)
+        operation = read(match("POST", target.path), target.query, record.body)
+        assert isinstance(operation, Execute | ExecuteText)  # noqa: S101 - nothing else is ever executed
+        # A result since the first start is what the callers asked for: Redash joins its run or shows what it made.
+        since = max(1, int(self._clock.wall() - record.started_at) + 1)
+        plan = Plan(
+            key=record.key,
+            credential=credential,
+            query_id=record.query_id,
+            marker=record.marker,
+            max_age=since,
+            forced=False,
+            bounds=Bounds(),
+            operation=operation,
+        )
+        x = Execution(plan, Sender("gateway", record.id), self._clock.monotonic(), record.id)
+        x.upstream_job, x.status, x.noted = record.upstream_job, record.status, True
+        x.answerable.happen()
+        return x
+
+    async def _run_again(self, x: Execution) -> None:
+        if x.plan.query_id:
+            know = self._definitions.know(x.plan.credential, x.plan.query_id, x.sender, self.settings.cache)
+            x.plan = msgspec.structs.replace(x.plan, definition=await know)
+        async with self.slots.hold(x.sender.client):
+            x.phase = Phase.RUNNING if x.upstream_job else Phase.ASKING
+            work = self._runner.resume if x.upstream_job else self._runner.run
+            await work(x, lambda: self._definition_now(x), self._followed)
+
+    async def close(self) -> None:
+        """Let go of every execution; Redash goes on, and the next process follows."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _stricter(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
+
+
+def refusal(x: Execution) -> UpstreamRefused | None:
+    """Return Redash's own refusal of the POST, which is passed on as it is (CONTRACT 3)."""
+    return x.failure if isinstance(x.failure, UpstreamRefused) else None

@@ -1,0 +1,32 @@
+"""How results look as files: content types, and the names that Redash gives downloads (CONTRACT 4)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+from urllib.parse import quote
+
+CONTENT_TYPES: Final = {
+    "json": "application/json",
+    "csv": "text/csv; charset=UTF-8",
+    "tsv": "text/tab-separated-values; charset=UTF-8",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+
+_NOT_IN_NAMES: Final = re.compile(r'[<>:"\\/|?*]+')
+_SPACES: Final = re.compile(r"\s+")
+
+
+def content_disposition(name: str, retrieved_at: str, form: str) -> str:
+    """Return the field for a download called after `name` (a query's name, or a result id) and the day of the result.
+
+    RFC 6266 with the extended form of RFC 5987 where the name is not ASCII.
+    """
+    stem = _SPACES.sub("_", _NOT_IN_NAMES.sub(" ", name)).strip("_")
+    file = f"{stem}_{retrieved_at[:10].replace('-', '_')}.{form}"
+    plain = unicodedata.normalize("NFKD", file).encode("ascii", "ignore").decode()
+    plain = f'"{plain}"' if re.search(r"[^\w!#$&+.^`|~-]", plain) else plain
+    if file.isascii():
+        return f"attachment; filename={plain}"
+    return f"attachment; filename={plain}; filename*=UTF-8''{quote(file, safe='')}"

@@ -1,0 +1,240 @@
+"""The only HTTP client: sends what the parts in the middle decided, with exactly one key, and reads the answer.
+
+aiohttp's exceptions end here and become ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from gateway import __version__, config
+from gateway.access import Credential
+from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
+from gateway.limits import Breaker, FairSlots
+from gateway.model import Body, Clock
+from gateway.outcome import Sender, Teller, UpstreamCall
+from gateway.redash.answers import PARSE_LIMIT, is_login_refusal
+
+DEADLINE_SECONDS: Final = 900.0
+"""For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
+
+_CHUNK: Final = 1 << 20
+_AWAY: Final = frozenset({502, 503, 504})
+"""Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
+
+
+class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What Redash answered. Clock readings: `sent` is monotonic, `received` wall; `date` is Redash's own `Date`."""
+
+    status: int
+    content_type: str
+    body: Body
+    sent: float
+    received: float
+    date: float | None
+    location: str = ""
+    disposition: str = ""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for Redash. `path` is below the organisation's URL; `route` is its template, for the metrics."""
+
+    method: str
+    path: str
+    route: str
+    query: str = ""
+    body: bytes | None = None
+
+
+class Upstream:
+    """Redash, as far as it can be reached with the configured credentials."""
+
+    def __init__(self, settings: config.Upstream, clock: Clock, teller: Teller, spool: Callable[[], Path]) -> None:
+        self._base = URL(settings.url)
+        self._settings = settings
+        self._clock = clock
+        self._teller = teller
+        self._spool = spool
+        self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the connection pool."""
+        tls = ssl.create_default_context(cafile=str(self._settings.ca_file)) if self._settings.ca_file else True
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._settings.connect_timeout, sock_read=self._settings.read_timeout
+        )
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=tls),  # the slots are the limit
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=timeout,
+            auto_decompress=True,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        """Ask Redash once; a GET whose connection broke is asked a second time.
+
+        Raises:
+            UpstreamError: unreachable, reset, cut short, 502 or 503, or the breaker is open.
+            UpstreamTimeout: too slow.
+            UpstreamUnusable: an HTML page, or a redirect.
+            CredentialRejected: Redash does not know the key.
+            Unavailable: no free place among `upstream.max_requests` in time.
+        """
+        async with self.slots.hold(sender.client):
+            self.breaker.check()
+            try:
+                answer = await self._send_twice(credential, call, sender)
+            except UpstreamError:
+                self.breaker.failed()
+                raise
+            self.breaker.succeeded()
+            return answer
+
+    async def _send_twice(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        try:
+            return await self._timed(credential, call, sender)
+        except UpstreamTimeout:
+            raise
+        except UpstreamError as error:
+            # A POST may have begun an execution unless the connection was never made.
+            if call.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                raise
+            return await self._timed(credential, call, sender)
+
+    async def _timed(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        started = self._clock.monotonic()
+        status, accepted = 0, True
+        try:
+            answer = await self._exchange(credential, call, sender)
+            status = answer.status
+            return _usable(answer, credential)
+        except CredentialRejected:
+            accepted = False
+            raise
+        finally:
+            seconds = self._clock.monotonic() - started
+            self._teller.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted))
+
+    async def _exchange(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        assert self._session is not None  # noqa: S101 - `open` comes first
+        sent = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                async with self._session.request(
+                    call.method,
+                    self._url(call),
+                    data=call.body,
+                    headers=_headers(credential, sender, call),
+                    allow_redirects=False,
+                ) as response:
+                    return UpstreamAnswer(
+                        status=response.status,
+                        content_type=response.headers.get("Content-Type", ""),
+                        received=self._clock.wall(),
+                        body=await self._read(response),
+                        sent=sent,
+                        date=_date(response.headers.get("Date")),
+                        location=response.headers.get("Location", ""),
+                        disposition=response.headers.get("Content-Disposition", ""),
+                    )
+        except TimeoutError as error:  # aiohttp's own timeouts are such too
+            raise UpstreamTimeout("Redash did not answer in time.") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise UpstreamError("Redash cannot be reached, or broke off its answer.") from error
+
+    def _url(self, call: Call) -> URL:
+        return URL.build(
+            scheme=self._base.scheme,
+            authority=self._base.raw_authority,
+            path=self._base.raw_path.rstrip("/") + call.path,
+            query_string=call.query,
+            encoded=True,
+        )
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Body:
+        """Read the body into memory, or into a spool file once it is larger than what is parsed."""
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_chunked(64 * 1024):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > PARSE_LIMIT:
+                return await self._read_to_file(response, chunks, size)
+        return Body.of(b"".join(chunks))
+
+    async def _read_to_file(self, response: aiohttp.ClientResponse, chunks: list[bytes], size: int) -> Body:
+        path = self._spool()
+        file = await asyncio.to_thread(path.open, "wb")
+        complete = False
+        try:
+            pending = size
+            async for chunk in response.content.iter_chunked(256 * 1024):
+                chunks.append(chunk)
+                size += len(chunk)
+                pending += len(chunk)
+                if pending >= _CHUNK:
+                    await asyncio.to_thread(file.writelines, chunks)
+                    chunks, pending = [], 0
+            await asyncio.to_thread(file.writelines, chunks)
+            complete = True
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                raise
+            raise UpstreamUnusable("The gateway has no room on disk for this answer.") from error
+        finally:
+            file.close()
+            if not complete:
+                path.unlink(missing_ok=True)
+        return Body(size=size, path=path)
+
+
+def _headers(credential: Credential, sender: Sender, call: Call) -> dict[str, str]:
+    headers = {
+        "Authorization": f"Key {credential.key.reveal()}",
+        "Accept": "*/*",
+        "Accept-Encoding": "gzip",
+        "User-Agent": f"redash-gateway/{__version__} ({sender.client})",
+        "Via": "1.1 redash-gateway",
+        "X-Request-ID": sender.request_id,
+    }
+    if call.body is not None:
+        headers["Content-Type"] = "application/json"
+    if sender.traceparent is not None:
+        headers["traceparent"] = sender.traceparent
+    return headers
+
+
+def _date(value: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except ValueError:
+        return None
+
+
+def _usable(answer: UpstreamAnswer, credential: Credential) -> UpstreamAnswer:
+    if answer.status in _AWAY:
+        if answer.status == 504:
+            raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
+        raise UpstreamError(f"A proxy before Redash says that Redash is away ({answer.status}).")
+    if answer.body.data is not None and is_login_refusal(answer.status, answer.body.data):
+        raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
+    if "text/html" in answer.content_type:
+        raise UpstreamUnusable("Redash answered with an HTML page instead of data.")
+    return answer

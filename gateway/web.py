@@ -1,0 +1,317 @@
+"""The API listener: HTTP requests into `Request`, `Answer` and errors into HTTP. aiohttp's server ends here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.errors import (
+    BadRequest,
+    ContentTooLarge,
+    GatewayError,
+    MethodNotAllowed,
+    Misdirected,
+    Unauthorized,
+    UpstreamRefused,
+)
+from gateway.model import Answer, Body, Clock, Request
+from gateway.outcome import Outcome, Teller
+from gateway.pipeline import Gateway
+
+log = logging.getLogger("gateway.web")
+
+HEAD_SECONDS: Final = 15.0
+"""A request's head must be complete so long after its first byte."""
+
+BODY_SECONDS: Final = 30.0
+IDLE_SECONDS: Final = 75.0
+SEND_SECONDS: Final = 600.0
+"""For one answer as a whole, however slowly its caller reads."""
+
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_VARY: Final = "Authorization, Accept-Encoding, Prefer, Origin"
+_EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
+_CHUNK: Final = 256 * 1024
+
+
+class Handler(RequestHandler):
+    """aiohttp's connection handler without what would give a token away or wait for ever.
+
+    Its own answer to a bad head echoes the offending line, token included, into body and log, and it knows no
+    deadline for a head but keep-alive's.
+    """
+
+    __slots__ = ("_head_deadline",)
+
+    def __init__(self, manager: web.Server, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self._head_deadline: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and start or stop the clock for the head."""
+        super().data_received(data)
+        waiting = self._waiter is not None and not self._waiter.done()
+        if waiting and self._head_deadline is None:
+            self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
+        elif not waiting:
+            self._stop_clock()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop the clock with the connection."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def _stop_clock(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _head_is_late(self) -> None:
+        self._head_deadline = None
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the parser refused, or a fault of ours, in words that repeat nothing of the request."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun; only the connection can say that it failed")
+        if isinstance(exc, LineTooLong):
+            status = 414 if "url" in str(exc).lower() or "line" in str(exc).lower() else 431
+        detail = {
+            400: "The request is not HTTP/1.1 as RFC 9112 has it.",
+            414: "The request target is too long.",
+            431: "The request's header fields are too large.",
+        }.get(status, "Internal error of the gateway.")
+        if status == 500:
+            log.error("internal error", exc_info=exc)
+        response = web.Response(status=status, body=problem(status, "Bad request", detail, "-"))
+        response.content_type = "application/problem+json"
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """Makes our `Handler` for each connection."""
+
+    def __call__(self) -> RequestHandler:
+        """Return the handler of one connection."""
+        return Handler(self, loop=self._loop, **self._kwargs)
+
+
+def problem(status: int, title: str, detail: str, request_id: str) -> bytes:
+    """Write an error of the gateway's own: RFC 9457, and `message`, which Redash's clients read."""
+    members = {"type": "about:blank", "title": title, "status": status, "detail": detail, "message": detail}
+    return json.dumps({**members, "request_id": request_id}).encode()
+
+
+class Api:
+    """Answers every request of the API listener."""
+
+    def __init__(self, gateway: Callable[[], Gateway], teller: Teller, clock: Clock) -> None:
+        self._gateway = gateway
+        self._teller = teller
+        self._clock = clock
+
+    def server(self) -> Server:
+        """Return the server that a socket is given to."""
+        return Server(
+            self.handle,
+            handler_cancellation=True,  # type: ignore[arg-type]
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            access_log=None,
+        )
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, and tell its outcome once: when the answer has left, or its caller has."""
+        outcome = Outcome(request_id=_request_id(request), started=self._clock.monotonic(), status=499)
+        try:
+            gateway = self._gateway()
+            answer = await self._answer(request, outcome, gateway)
+            response = _dressed(request, answer, outcome, gateway.settings.server.cors_origins)
+            async with asyncio.timeout(SEND_SECONDS):
+                await _send(request, response, answer.body, outcome)
+            return response
+        finally:
+            outcome.duration = self._clock.monotonic() - outcome.started
+            self._teller.request(outcome)
+
+    async def _answer(self, request: web.BaseRequest, outcome: Outcome, gateway: Gateway) -> Answer:
+        try:
+            self._check_head(request, gateway)
+            if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+                return Answer(status=204, body=Body.of(b""), content_type="")
+            body = await _read_body(request, gateway.settings.server.max_request_body)
+            return await gateway.answer(_read_head(request, body), outcome, _traceparent(request))
+        except UpstreamRefused as refused:
+            outcome.reason = refused.reason
+            return Answer(status=refused.status_code, body=refused.body, content_type=refused.content_type)
+        except GatewayError as error:
+            return self._error(error, outcome)
+
+    def _check_head(self, request: web.BaseRequest, gateway: Gateway) -> None:
+        hosts = gateway.settings.server.hosts
+        host = request.headers.get(hdrs.HOST, "")
+        name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
+        if "*" not in hosts and name.lower() not in hosts:
+            raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
+        if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
+            raise BadRequest("The request has more than one Authorization header.")
+
+    def _error(self, error: GatewayError, outcome: Outcome) -> Answer:
+        outcome.reason = error.reason
+        return Answer(
+            status=error.status,
+            body=Body.of(problem(error.status, error.title, error.detail, outcome.request_id)),
+            content_type="application/problem+json",
+            retry_after=error.retry_after,
+            cache_control="no-store",
+            allow=error.allow if isinstance(error, MethodNotAllowed) else (),
+            authenticate=isinstance(error, Unauthorized),
+        )
+
+
+def _request_id(request: web.BaseRequest) -> str:
+    given = request.headers.get("X-Request-ID", "")
+    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _traceparent(request: web.BaseRequest) -> str | None:
+    given = request.headers.get("traceparent", "")
+    return given if _TRACEPARENT.fullmatch(given) else None
+
+
+def _read_head(request: web.BaseRequest, body: bytes) -> Request:
+    """Take path and query string from the raw target.
+
+    Raises:
+        BadRequest: absolute-form, a fragment, or no path at all.
+    """
+    target = request.raw_path
+    if not target.startswith("/") or "#" in target:
+        raise BadRequest("The request target must be a path and a query string, without host and fragment.")
+    path, _, query_string = target.partition("?")
+    return Request(request.method, path, query_string, request.headers, body)
+
+
+async def _read_body(request: web.BaseRequest, limit: int) -> bytes:
+    """Read the request's body.
+
+    Raises:
+        ContentTooLarge: above `limit` bytes.
+        BadRequest: slower than the deadline, or broken off.
+    """
+    if not request.body_exists:
+        return b""
+    too_large = ContentTooLarge(f"The body is larger than the {limit} bytes of server.max_request_body.")
+    if request.content_length is not None and request.content_length > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise BadRequest(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+    except (ValueError, web.RequestPayloadError):
+        raise BadRequest("The body is not framed as RFC 9112 has it.") from None
+    return bytes(body)
+
+
+def _dressed(
+    request: web.BaseRequest, answer: Answer, outcome: Outcome, origins: tuple[str, ...]
+) -> web.StreamResponse:
+    """Make the response: fields of the answer, and those that every answer has."""
+    if answer.etag and request.method in ("GET", "HEAD") and _matches(request, answer.etag):
+        answer.status, answer.body = 304, Body.of(b"")
+    outcome.status = answer.status
+    headers = {**_headers(answer, outcome), **_cors(request, origins)}
+    if answer.body.data is not None:
+        return web.Response(status=answer.status, body=answer.body.data, headers=headers)
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    response.content_length = answer.body.size
+    return response
+
+
+def _matches(request: web.BaseRequest, etag: str) -> bool:
+    given = request.headers.get(hdrs.IF_NONE_MATCH)
+    return given is not None and (given.strip() == "*" or f'"{etag}"' in given)
+
+
+def _headers(answer: Answer, outcome: Outcome) -> dict[str, str]:
+    optional = {
+        hdrs.CONTENT_TYPE: answer.content_type,
+        hdrs.CONTENT_DISPOSITION: answer.disposition,
+        hdrs.ETAG: f'"{answer.etag}"' if answer.etag else "",
+        hdrs.RETRY_AFTER: "" if answer.retry_after is None else str(max(1, math.ceil(answer.retry_after))),
+        hdrs.ALLOW: ", ".join(answer.allow),
+        hdrs.WWW_AUTHENTICATE: "Key" if answer.authenticate else "",
+        "Preference-Applied": "" if answer.waited is None else f"wait={answer.waited}",
+        "Cache-Status": outcome.cache_status() or "",
+        hdrs.AGE: str(int(outcome.age)) if outcome.age is not None and outcome.cache in ("hit", "stale") else "",
+    }
+    return {
+        **{name: value for name, value in optional.items() if value},
+        hdrs.CACHE_CONTROL: answer.cache_control,
+        hdrs.VARY: _VARY,
+        hdrs.SERVER: "redash-gateway",
+        "X-Request-ID": outcome.request_id,
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> dict[str, str]:
+    """Answer cross-origin requests here: Redash's own CORS cannot do a preflight (CONTRACT 16)."""
+    origin = request.headers.get(hdrs.ORIGIN, "")
+    if not origin or ("*" not in origins and origin not in origins):
+        return {}
+    headers = {
+        hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*" if "*" in origins else origin,
+        hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _EXPOSED,
+    }
+    if request.method == hdrs.METH_OPTIONS:
+        headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, HEAD, POST, DELETE"
+        headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "Authorization, Content-Type, Prefer, traceparent"
+        headers[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
+    return headers
+
+
+async def _send(request: web.BaseRequest, response: web.StreamResponse, body: Body, outcome: Outcome) -> None:
+    if body.path is None:
+        await response.prepare(request)
+        await response.write_eof()
+    else:
+        await _send_file(request, response, body.path)
+    outcome.sent_bytes = 0 if request.method == hdrs.METH_HEAD else body.size
+
+
+async def _send_file(request: web.BaseRequest, response: web.StreamResponse, path: Path) -> None:
+    """Send a file in pieces; `write` waits while the caller reads slowly, so memory stays flat."""
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        await response.prepare(request)
+        while request.method != hdrs.METH_HEAD and (chunk := await asyncio.to_thread(file.read, _CHUNK)):
+            await response.write(chunk)
+        await response.write_eof()
+    finally:
+        file.close()

@@ -1,0 +1,254 @@
+"""The state that some recorded exchanges need beyond the seed: a job in a certain state, an older result, a scratch
+object. Each preparation works through the sandbox's Python API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from gateway.sandbox import Sandbox
+from gateway.sandbox.api_results import store
+from gateway.sandbox.jobs import Job
+from gateway.sandbox.sqltext import query_hash, with_auto_limit
+
+from .recorded import Exchange
+
+Preparation = Callable[[Sandbox, Exchange], Awaitable[None]]
+
+ADMIN, ANALYST = 1, 2
+
+
+def _job_id(exchange: Exchange) -> str:
+    return exchange.target.partition("?")[0].rsplit("/", 1)[-1]
+
+
+def _start(sandbox: Sandbox, sql: str, *, id: str | None = None, query_id: int | None = None) -> Job:
+    sql = with_auto_limit(sql, False)
+    job = Job(sql, query_hash(sql), 1, query_id, partial(store, sandbox.world))
+    if id is not None:
+        job.id = id
+    return sandbox.jobs.start(job)
+
+
+async def _run_text(sql: str, sandbox: Sandbox, exchange: Exchange) -> None:
+    _start(sandbox, sql)
+    await sandbox.wait_idle()
+
+
+async def _queued(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.hold_queue()
+    _start(sandbox, "select 1 as waiting", id=_job_id(exchange))
+
+
+async def _started(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.hold()
+    _start(sandbox, sandbox.sql_of(2), id=_job_id(exchange))
+    await sandbox.wait_executions(1)
+
+
+async def _finished(sandbox: Sandbox, exchange: Exchange) -> None:
+    _start(sandbox, "select 1 as done", id=_job_id(exchange))
+    await sandbox.wait_idle()
+
+
+async def _failed(sandbox: Sandbox, exchange: Exchange) -> None:
+    _start(sandbox, "select * from no_such_table", id=_job_id(exchange))
+    await sandbox.wait_idle()
+
+
+async def _cancelled(sandbox: Sandbox, exchange: Exchange) -> None:
+    await _started(sandbox, exchange)
+    job = sandbox.jobs.get(_job_id(exchange))
+    assert job is not None
+    sandbox.jobs.cancel(job)
+
+
+async def _deleted_after_end(sandbox: Sandbox, exchange: Exchange) -> None:
+    await _finished(sandbox, exchange)
+    job = sandbox.jobs.get(_job_id(exchange))
+    assert job is not None
+    sandbox.jobs.cancel(job)
+
+
+async def _slow_runs(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.hold()
+    _start(sandbox, sandbox.sql_of(2), query_id=2)
+    await sandbox.wait_executions(1)
+
+
+async def _slow_runs_and_is_old(sandbox: Sandbox, exchange: Exchange) -> None:
+    _age(sandbox, 2, 30)
+    await _slow_runs(sandbox, exchange)
+
+
+async def _small_is_queued(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.hold_queue()
+    _start(sandbox, sandbox.sql_of(18), query_id=18)
+
+
+def _age(sandbox: Sandbox, query_id: int, seconds: float) -> None:
+    """Makes the newest result older than it is; before anybody has read it."""
+    newest = sandbox.queries[query_id].latest_query_data_id
+    assert newest is not None
+    sandbox.world.results[newest].retrieved_at -= round(seconds * 1_000_000)
+
+
+async def _aged(seconds: float, sandbox: Sandbox, exchange: Exchange) -> None:
+    _age(sandbox, 18, seconds)
+
+
+async def _expired_ttl(age: float, sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.expired_ttl = 60
+    _age(sandbox, 18, age)
+
+
+async def _result_with_id(query_id: int, sandbox: Sandbox, exchange: Exchange) -> None:
+    """A result of the query under the id that the exchange asks for."""
+    wanted = int(exchange.target.rsplit("/", 1)[-1].split(".")[0].split("?")[0])
+    sandbox.world._last_result_id = wanted - 1
+    sandbox.add_first_result(query_id)
+
+
+async def _scratch_query(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.add_query("Scratch", "select 1 as s", id=32, user_id=ANALYST, api_key="QUERY_KEY_32", is_draft=True)
+
+
+async def _starred(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.starred["query", 1, ANALYST] = sandbox.world.now()
+
+
+async def _new_key(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.edit_query(29, api_key="QUERY_KEY_29_NEW")
+
+
+async def _renamed(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.edit_query(20, name="To be archived (renamed)")
+
+
+async def _auto_limited(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.add_first_result(26)
+
+
+async def _secret_group(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.group("Secret")
+
+
+_WITHOUT_WIDGETS = frozenset(
+    f"dashboards/{what}" for what in ("publish", "edit", "edit_no_version", "get_second_by_its_body_slug_legacy")
+)
+
+
+async def _boards(sandbox: Sandbox, exchange: Exchange, **more: Any) -> None:
+    """The analyst's scratch boards 4 and 5, of one name."""
+    board = sandbox.world.dashboard("Scratch board", ANALYST)
+    sandbox.world.dashboard("Scratch board", ANALYST)
+    board.is_draft = False
+    if exchange.name not in _WITHOUT_WIDGETS:
+        sandbox.world.widget(board.id, None, "hello")
+    if "edit_conflict" in exchange.name:
+        board.version = 2
+    if exchange.name == "dashboards/favorites":
+        sandbox.world.starred["dashboard", board.id, ANALYST] = sandbox.world.now()
+    if "public_scratch" in exchange.name:
+        board.tokens.append(_job_id(exchange))
+
+
+async def _shared_sales(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.dashboard_token(1)
+
+
+async def _visualization(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.visualization(1, "CHART", "V", id=39)
+
+
+async def _schema(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.sources[2].schema_known = True
+
+
+async def _schema_job(sandbox: Sandbox, exchange: Exchange) -> None:
+    job = Job("", "schema", 2, None, partial(store, sandbox.world), id=_job_id(exchange))
+    sandbox.jobs.add(job)
+    job.settle(3, result=sandbox.warehouse.schema())
+
+
+async def _analyst_logged_in(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.service.sessions["SESSION_COOKIE_VALUE"] = ANALYST
+
+
+async def _admin_key(sandbox: Sandbox, exchange: Exchange) -> None:
+    """The recording shows this key in two halves, as it stood around the "Key "."""
+    sandbox.world.users[ADMIN].api_key = "Yt7dFotrI7Ioa5PcU8bodlAkMFSTQUQXkFdleBEv"
+
+
+async def _csrf(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.service.csrf = True
+
+
+async def _usage(sandbox: Sandbox, exchange: Exchange) -> None:
+    """An earlier request, for the log of events."""
+    from .recorded import load, send
+
+    await send(load("auth/user_key_header"), int(sandbox.url.rsplit(":", 1)[1]))
+
+
+def _table() -> dict[str, Preparation]:
+    groups: list[tuple[Preparation, str]] = [
+        (_started, "jobs/dup_1_state jobs/running_state jobs/running_cancel jobs/running_resubmit_cancel"
+         " jobs/cancel_dashboard_token jobs/cancel_viewer jobs/running_cancel_query_key jobs/running_cancel_nested"
+         " jobs/running_cancel_nested_query_key"),
+        (_started, " ".join(f"jobs/job_started_{who}" for who in (
+            "dashboard_token", "nested_other_query_query_key", "no_key", "other_user", "outsider", "query_key_flat",
+            "query_key_nested", "user", "user_nested"))),
+        (_queued, "jobs/job_pending jobs/pending_cancel_outsider multiorg/acme_job_of_default"),
+        (_finished, "jobs/job_finished jobs/job_finished_head dashboards/public_token_job"),
+        (_deleted_after_end, "jobs/job_finished_then_deleted"),
+        (_failed, "jobs/job_failed jobs/job_text_sqlerror execute/date_with_quote_job"),
+        (_cancelled, "jobs/job_running_cancelled jobs/job_running_cancelled_later jobs/cancel_dashboard_token_state"),
+        (_slow_runs, "jobs/dup_2_admin_same jobs/dup_3_other_user jobs/dup_4_query_key jobs/dup_5_viewer"
+         " jobs/dup_6_adhoc_same_text jobs/race_1 jobs/race_2 jobs/race_4 jobs/race_5"),
+        (_slow_runs_and_is_old, "jobs/dup_7_max_age_1_inflight"),
+        (_small_is_queued, "jobs/pending_dup jobs/pending_cached_minus1"),
+        (partial(_result_with_id, 2), "jobs/finished_result_user jobs/finished_result_query_key_nested"
+         " jobs/finished_result_query_key_flat time/slow_result_times"),
+        (partial(_result_with_id, 18), "time/cleanup_before time/retrieved_at_format_0 time/retrieved_at_format_1"),
+        (partial(_result_with_id, 1), "dashboards/public_token_result_byid dashboards/public_token_result_nested"),
+        (partial(_aged, 2), "execute/max_age_1_stale"),
+        (partial(_aged, 30), "time/age_30s_max_1"),
+        (partial(_aged, 599), "time/age_599s_max_600"),
+        (partial(_aged, 601), "time/age_601s_max_600"),
+        (partial(_aged, -3600), "time/age_future_1h_max_minus_60"),
+        (partial(_aged, 315_360_000), "time/age_10y_max_minus1"),
+        (partial(_expired_ttl, 61), "time/expired_ttl_minus1_61s"),
+        (partial(_expired_ttl, 1), "time/expired_ttl_minus1_fresh"),
+        (_scratch_query, "queries/edit_api_key_ignored queries/edit_future_version queries/edit_no_version"
+         " queries/edit_right_version queries/edit_stale_version queries/edit_string_version"),
+        (_starred, "queries/favorites queries/favorites_q queries/list_with_favorite queries/favorite_remove"),
+        (_new_key, "queries/regenerated_new_key queries/regenerated_old_key"),
+        (_renamed, "results_get/archived_query_key"),
+        (_auto_limited, "execute/autolimit_cached"),
+        (_secret_group, "queries/secret_group_ds"),
+        (_boards, " ".join(f"dashboards/{what}" for what in (
+            "delete_by_id", "delete_by_slug", "edit", "edit_conflict", "edit_no_version", "favorite", "favorites",
+            "fork", "get_after_widget", "get_second_by_its_body_slug_legacy", "get_second_by_real_slug_legacy",
+            "public_scratch_a", "public_scratch_b_after_unshare", "publish", "share", "share_again", "unshare",
+            "unshare_again", "unshare_third", "widget_add"))),
+        (_shared_sales, "misc/host_header_dashboard misc/xfh_dashboard misc/xfh_unshare"),
+        (_visualization, "misc/visualization_edit misc/visualization_delete"),
+        (_schema, "misc/schema_again misc/schema_refresh multiorg/status"),
+        (_schema_job, "misc/schema_job"),
+        (_analyst_logged_in, "auth/session_cookie_login_no_key auth/session_cookie_login_and_wrong_key"
+         " auth/session_cookie_login_and_query_key auth/session_cookie_login_and_other_users_key"
+         " auth/session_cookie_login_restricted_and_query_key auth/logout"),
+        (_admin_key, "auth/header_key_in_middle"),
+        (_csrf, "multiorg/csrf_post_no_key multiorg/csrf_post_with_key multiorg/csrf_post_wrong_key"),
+        (_usage, "misc/events_admin"),
+        (partial(_run_text, "select 101 as a"), "adhoc/cached_3600 adhoc/cached_absent adhoc/max_age_null"
+         " adhoc/line_comment adhoc/trailing_semicolon adhoc/case_differs adhoc/two_statements"),
+        (partial(_run_text, "select 'a b' as lit"), "adhoc/whitespace_in_literal_collides_2"),
+    ]  # fmt: skip
+    return {name: preparation for preparation, names in groups for name in names.split()}
+
+
+PREPARATIONS = _table()

@@ -1,0 +1,48 @@
+"""The recorded behaviour of the real Redash, exchange by exchange, against the sandbox."""
+
+from __future__ import annotations
+
+import pytest
+
+from .preparations import PREPARATIONS
+from .recorded import differences, load, names, send
+from .seed import recorded_world
+
+DIFFERENT = {
+    "auth/header_trailing_space": "aiohttp strips blanks at the end of a header before anybody can see them",
+    "auth/lowercase_method": "aiohttp's parser refuses the method in its own words; gunicorn's are an HTML page",
+}
+"""Exchanges that the sandbox answers in another way, with the reason."""
+
+NAMES = names()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DIFFERENT])
+async def test_answers_as_redash_did(name: str) -> None:
+    exchange = load(name)
+    sandbox = recorded_world(slug="default" if name.startswith("multiorg/") else None)
+    async with sandbox:
+        if name in PREPARATIONS:
+            await PREPARATIONS[name](sandbox, exchange)
+        ours = await send(exchange, int(sandbox.url.rsplit(":", 1)[1]))
+    assert differences(exchange.reply, ours) == []
+
+
+@pytest.mark.parametrize("name", sorted(DIFFERENT))
+async def test_a_declared_difference_is_still_one(name: str) -> None:
+    exchange = load(name)
+    async with recorded_world() as sandbox:
+        ours = await send(exchange, int(sandbox.url.rsplit(":", 1)[1]))
+    assert differences(exchange.reply, ours) != []
+
+
+def test_most_exchanges_are_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+    replayed = len(NAMES) - len(DIFFERENT)
+    with capsys.disabled():
+        print(f"\n{replayed} of {len(NAMES)} recorded exchanges replayed, {len(DIFFERENT)} differ")
+    assert replayed >= 650
+    assert set(DIFFERENT) <= set(NAMES)
+
+
+def test_every_preparation_is_for_a_recorded_exchange() -> None:
+    assert set(PREPARATIONS) <= set(NAMES)

@@ -1,0 +1,26 @@
+"""Fixtures of the tests of stores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_helpers import MAKERS, FakeClock, opened
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "gateway.db"
+
+
+@pytest.fixture(params=list(MAKERS))
+async def store(request: pytest.FixtureRequest, path: Path, clock: FakeClock) -> AsyncIterator[Any]:
+    async with opened(MAKERS[request.param](path, clock)) as made:
+        yield made

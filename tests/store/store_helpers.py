@@ -1,0 +1,113 @@
+"""What the tests of stores share: a clock that stands still, entries, and ways to make a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.model import Body, Entry, ExecutionRecord, JobRecord, digest
+from gateway.store.layers import LayeredStore
+from gateway.store.memory import MemoryStore
+from gateway.store.sqlite import SqliteStore
+
+MB = 2**20
+
+
+class FakeClock:
+    def __init__(self, wall: float = 1_800_000_000.0, monotonic: float = 5_000.0) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+
+    def wall(self) -> float:
+        return self._wall
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        self._wall += seconds
+        self._monotonic += seconds
+
+    def set_wall(self, wall: float) -> None:
+        self._wall = wall
+
+
+def key(name: object) -> bytes:
+    return digest(str(name).encode())
+
+
+def entry(body: object = "b", **fields: Any) -> Entry:
+    values = {"scope": "s", "query_id": 1, "result_id": 7, "form": "full", "born": 4_000.0, "confirmed": 4_500.0}
+    return Entry(body_id=key(f"body {body}"), **{**values, **fields})
+
+
+def execution(name: str = "e1", **fields: Any) -> ExecutionRecord:
+    values = {
+        "key": key("k"),
+        "scope": "s",
+        "credential": "reporting",
+        "query_id": 1,
+        "path": "/api/queries/1/results",
+        "body": b"{}",
+        "marker": "m",
+        "started_at": 1_800_000_000.0,
+    }
+    return ExecutionRecord(id=name, **{**values, **fields})
+
+
+def job(name: str = "j1", **fields: Any) -> JobRecord:
+    values = {"execution_id": "e1", "client": "c", "scope": "s", "query_id": 1, "noted_at": 1_800_000_000.0}
+    return JobRecord(id=name, **{**values, **fields})
+
+
+def make_memory(_path: Path, clock: FakeClock, **options: Any) -> MemoryStore:
+    return MemoryStore(
+        options.get("memory_bytes", 16 * MB), clock, max_entry_bytes=options.get("max_entry_bytes", 4 * MB), spool=True
+    )
+
+
+def make_sqlite(path: Path, clock: FakeClock, **options: Any) -> SqliteStore:
+    options.pop("memory_bytes", None)
+    defaults = {"disk_bytes": 16 * MB, "max_entry_bytes": 4 * MB, "lock_wait_seconds": 5.0, "retry_seconds": 0.01}
+    return SqliteStore(path, clock=clock, **{**defaults, **options})
+
+
+def make_layered(path: Path, clock: FakeClock, **options: Any) -> LayeredStore:
+    limit = options.pop("memory_bytes", 16 * MB)
+    memory = MemoryStore(limit, clock, max_entry_bytes=options.get("max_entry_bytes", 4 * MB))
+    return LayeredStore(memory, make_sqlite(path, clock, **options))
+
+
+MAKERS: dict[str, Callable[..., Any]] = {"memory": make_memory, "sqlite": make_sqlite, "layered": make_layered}
+
+
+@asynccontextmanager
+async def opened(store: Any) -> AsyncIterator[Any]:
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """For what only another thread or process decides; everything else is awaited."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def spooled(store: Any, data: bytes) -> Body:
+    path = store.spool_path()
+    path.write_bytes(data)
+    return Body(size=len(data), path=path)
+
+
+async def bytes_of(store: Any, name: object) -> bytes | None:
+    """The bytes that `name` leads to, by the ordinary way."""
+    found = await store.look(key(name))
+    body = None if found is None else await store.read(found)
+    return None if body is None else body.load()
