@@ -92,9 +92,9 @@ def _token(_: argparse.Namespace) -> int:
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:
-    from gateway.sandbox import serve  # noqa: PLC0415
+    from gateway.sandbox import describe, serve  # noqa: PLC0415
 
-    asyncio.run(serve(arguments.host, arguments.port))
+    asyncio.run(serve(arguments.host, arguments.port, started=lambda it: print(describe(it), flush=True)))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import socketserver
 import subprocess
@@ -115,6 +116,16 @@ def test_closed_pipe_is_quiet(config: Path) -> None:
     assert pipe.stderr == "ended\n"
 
 
+def test_sandbox_tells_where_it_is_and_ends_quietly() -> None:
+    command = [sys.executable, "-W", "error", "-m", "gateway", "sandbox", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Redash sandbox at http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == ""
+    assert process.returncode == 130
+
+
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Stand in for the module that builds the gateway: only what is handed to it matters here."""
@@ -156,9 +167,6 @@ def test_check_online_fails_with_redash(
     assert cli.main(["check", "--online", "-c", str(config)]) == status
 
 
-# ---- the admin listener
-
-
 class Admin(BaseHTTPRequestHandler):
     """Answers as told by the server's `answers`, and notes what it was asked."""
 
@@ -172,9 +180,6 @@ class Admin(BaseHTTPRequestHandler):
         self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     do_POST = do_GET  # noqa: N815 - http.server's name
-
-    def address_string(self) -> str:
-        return "test"
 
     def log_message(self, *_: object) -> None:
         pass
