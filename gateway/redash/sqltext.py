@@ -47,7 +47,7 @@ class _Dialect:
             rf"(?P<token>{quoted}"
             r"|\$(?P<tag>(?:[^\W\d]\w*)?)\$(?s:.*?)(?:\$(?P=tag)\$|\Z)"  # PostgreSQL's dollar quotes
             r"|/\*[!+](?s:.*?)(?:\*/|\Z)|/\*(?s:.*)"  # hints and MySQL's executable comments are no comments
-            # Exact, as these are operators in some dialects; a last `;` is none of it, as Redash puts `;` at ends of lines.
+            # Exact, as these are operators in some dialects; without a last `;`, as Redash puts one behind a statement.
             rf"|{comment}(?:[^\r\n;]|;(?![;\t ]{{0,9}}(?:[\r\n]|\Z)))*+"
             r"|\w++|\[[^]['\"`\n]*+\]|\S|\Z)"  # [my column] of SQL Server
         )
@@ -89,7 +89,10 @@ def matches(
     rendered = template.render(definition_text, parameters, values)
     if rendered is None:
         return _values_occur(definition_text, values, returned_sql)
-    return _differs_at_end_only(rendered.text, returned_sql) or _aligned(rendered, returned_sql)
+    if _differs_at_end_only(rendered.text, returned_sql):
+        return True
+    without_limit = returned_sql[: _limit_start(returned_sql)]
+    return any(_aligned(rendered, returned) for returned in {returned_sql, without_limit})
 
 
 def same_text(sent: str, returned: str, values: Mapping[str, object] | None = None) -> bool:
@@ -122,9 +125,13 @@ def collision_text(
 def _differs_at_end_only(expected: str, returned: str) -> bool:
     """The usual case, and the cheap one: Redash cuts what trails the SQL and may add a LIMIT (CONTRACT 6, 7)."""
     expected, returned = expected.strip(), returned.strip()
-    limit = _LIMIT.search(returned, max(0, len(returned) - 64))
-    ends = (len(returned), limit.start() if limit else len(returned))
+    ends = (len(returned), _limit_start(returned))
     return any(expected.startswith(returned[:end]) and _TAIL.fullmatch(expected, end) is not None for end in ends)
+
+
+def _limit_start(sql: str) -> int:
+    limit = _LIMIT.search(sql, max(0, len(sql) - 64))
+    return limit.start() if limit else len(sql)
 
 
 def _aligned(rendered: Rendered, returned: str) -> bool:
@@ -155,7 +162,7 @@ def _hold(tokens: list[_Token], spans: list[tuple[int, int]]) -> list[_Token]:
 
 def _agree(expected: list[_Token], returned: list[_Token]) -> bool:
     expected = _statements(expected)
-    returned = _without_limit(expected, _statements(returned))
+    returned = _without_top(expected, _statements(returned))
     if [text for _, text, _ in expected] != [text for _, text, _ in returned]:
         return False
     before = ";"
@@ -206,15 +213,13 @@ def _drop_comments(tokens: list[_Token]) -> None:
         tokens.pop()
 
 
-def _without_limit(expected: list[_Token], returned: list[_Token]) -> list[_Token]:
-    """Take out an automatic limit: LIMIT n, Oracle's FETCH NEXT n ROWS ONLY, SQL Server's TOP n behind SELECT."""
-    added = len(returned) - len(expected)
-    if added not in (2, 5):
+def _without_top(expected: list[_Token], returned: list[_Token]) -> list[_Token]:
+    """Take out SQL Server's automatic limit: TOP n behind the last SELECT."""
+    if len(returned) != len(expected) + 2:
         return returned
     at = next((i for i, token in enumerate(expected) if token[1] != returned[i][1]), len(expected))
-    before, words = returned[at - 1][1].upper() if at else "", [text for _, text, _ in returned[at : at + added]]
-    is_limit = words[0] in ("LIMIT", "FETCH") and at >= len(expected) - 1
-    return returned[:at] + returned[at + added :] if is_limit or (before, words[0]) == ("SELECT", "TOP") else returned
+    is_top = at > 0 and (returned[at - 1][1].upper(), returned[at][1]) == ("SELECT", "TOP")
+    return returned[:at] + returned[at + 2 :] if is_top else returned
 
 
 def _values_occur(text: str, values: Mapping[str, object], returned: str) -> bool:
