@@ -53,9 +53,9 @@ def _fail(lines: list[str], status: int) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from gateway.app import demo  # noqa: PLC0415 - see the first line
+    from gateway import demo  # noqa: PLC0415 - see the first line
 
-    return demo(arguments.port, arguments.admin_port, arguments.sandbox_port)
+    return demo.main(arguments.port, arguments.admin_port, arguments.sandbox_port)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

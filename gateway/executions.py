@@ -135,8 +135,8 @@ class Executions:
                 raise
         except Exception:
             log.exception("execution %s: internal error", x.id)
-            error = GatewayError("Internal error of the gateway.")
-            x.fail(error.detail, failure=error)
+            fault = GatewayError("Internal error of the gateway.")
+            x.fail(fault.detail, failure=fault)
         finally:
             await self._end(x)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -171,21 +171,21 @@ class Metrics(Collector):
         yield _gauge("build_info", "The version that runs.", ("version",), {(__version__,): 1})
 
 
-def _counter(name: str, text: str, labels: Sequence[str], values: dict[tuple[str, ...], int] | dict[tuple[str, ...], float]) -> Metric:
+def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
     family = CounterMetricFamily(PREFIX + name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)
     return family
 
 
-def _gauge(name: str, text: str, labels: Sequence[str], values: dict[tuple[str, ...], int] | dict[tuple[str, ...], float]) -> Metric:
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
     family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(key, float(value))
     return family
 
 
-def _histogram(name: str, text: str, labels: Sequence[str], values: dict[tuple[str, ...], Histogram]) -> Metric:
+def _histogram(name: str, text: str, labels: Sequence[str], values: Mapping[Any, Histogram]) -> Metric:
     family = HistogramMetricFamily(PREFIX + name, text, labels=labels)
     for key, histogram in values.items():
         family.add_metric(key, histogram.buckets(), histogram.total)

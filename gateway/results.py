@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
+import uuid
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway import config
@@ -88,8 +91,15 @@ class Results:
         )
         await self._ledger.note_result(credential.scope, result_id, query_id)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
-        await self._store.keep([] if self._purged_since(begun, query_id) else keys, entry, answer.body)
-        return entry, answer.body
+        return await self._put(keys, entry, answer.body, begun)
+
+    async def _put(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> Found:
+        """Keep it, unless a purge came since `begun`: then only for those who wait, under a key that nobody knows."""
+        if self._purged_since(begun, entry.query_id):
+            keys = [digest(b"unlisted", uuid.uuid4().bytes)]
+        await self._store.keep(keys, entry, body)
+        kept = await self._store.read(entry) if body.path is not None else body  # a file is renamed when it is kept
+        return entry, kept or body
 
     async def by_id(
         self, credential: Credential, result_id: int, form: ResultForm, query_id: int | None, sender: Sender
@@ -117,7 +127,9 @@ class Results:
         if found is None:
             raise NotFound("This result is no longer stored; run the query again.")
         entry, body = found
-        data = await asyncio.to_thread(render_csv if form == "csv" else render_tsv, body)
+        if form == "json":
+            return found
+        data = await asyncio.to_thread(_rendering, body, render_csv if form == "csv" else render_tsv)
         return entry, Body.of(data)
 
     async def _fetch(
@@ -185,9 +197,7 @@ class Results:
             confirmed=begun,
             size=answer.body.size,
         )
-        keys = [] if self._purged_since(begun, query_id) else [result_key(scope, result_id, form)]
-        await self._store.keep(keys, entry, answer.body)
-        return entry, answer.body
+        return await self._put([result_key(scope, result_id, form)], entry, answer.body, begun)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Forget results, also those of executions that are under way now. Returns how many entries went."""
@@ -221,6 +231,10 @@ def _day_in(disposition: str) -> str:
     """Take the day of the result out of the file name that Redash gave a rendering; it says it nowhere else."""
     found = _DAY.search(disposition)
     return "-".join(found.groups()) if found else ""
+
+
+def _rendering(body: Body, render: Callable[[Mapping[str, object]], bytes]) -> bytes:
+    return render(json.loads(body.load())["query_result"]["data"])
 
 
 def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:

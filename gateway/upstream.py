@@ -59,26 +59,29 @@ class Upstream:
     """Redash, as far as it can be reached with the configured credentials."""
 
     def __init__(self, settings: config.Upstream, clock: Clock, teller: Teller, spool: Callable[[], Path]) -> None:
-        self._base = URL(settings.url)
-        self._settings = settings
         self._clock = clock
         self._teller = teller
         self._spool = spool
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
         self._session: aiohttp.ClientSession | None = None
+        self.configure(settings)
+
+    def configure(self, settings: config.Upstream) -> None:
+        """Take over the settings; requests that are under way end under the old ones."""
+        self._base = URL(settings.url)
+        self._tls = ssl.create_default_context(cafile=str(settings.ca_file)) if settings.ca_file else True
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
+        )
+        self.slots.size, self.slots.timeout = settings.max_requests, settings.queue_timeout
+        self.breaker.failures, self.breaker.reset = settings.breaker_failures, settings.breaker_reset
 
     async def open(self) -> None:
         """Make the connection pool."""
-        tls = ssl.create_default_context(cafile=str(self._settings.ca_file)) if self._settings.ca_file else True
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._settings.connect_timeout, sock_read=self._settings.read_timeout
-        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls),  # the slots are the limit
+            connector=aiohttp.TCPConnector(limit=0),  # the slots are the limit
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=timeout,
-            auto_decompress=True,
             trust_env=False,
         )
 
@@ -143,6 +146,8 @@ class Upstream:
                     data=call.body,
                     headers=_headers(credential, sender, call),
                     allow_redirects=False,
+                    timeout=self._timeout,
+                    ssl=self._tls,
                 ) as response:
                     return UpstreamAnswer(
                         status=response.status,

@@ -134,7 +134,7 @@ class Api:
         """Return the server that a socket is given to."""
         return Server(
             self.handle,
-            handler_cancellation=True,  # type: ignore[arg-type]
+            handler_cancellation=True,
             auto_decompress=False,
             keepalive_timeout=IDLE_SECONDS,
             access_log=None,
@@ -285,7 +285,7 @@ def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> dict[str, str]:
     origin = request.headers.get(hdrs.ORIGIN, "")
     if not origin or ("*" not in origins and origin not in origins):
         return {}
-    headers = {
+    headers: dict[str, str] = {
         hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*" if "*" in origins else origin,
         hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _EXPOSED,
     }

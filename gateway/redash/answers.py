@@ -212,3 +212,34 @@ def job_body(job_id: str, status: int, *, error: str = "", result_id: int | None
         "query_result_id": result_id,
     }
     return json.dumps({"job": job}, separators=(", ", ": ")).encode()
+
+
+class _WidgetQuery(msgspec.Struct):
+    id: int
+
+
+class _Visualization(msgspec.Struct):
+    query: _WidgetQuery | None = None
+
+
+class _Widget(msgspec.Struct):
+    visualization: _Visualization | None = None
+
+
+class _Dashboard(msgspec.Struct):
+    id: int
+    widgets: tuple[_Widget, ...] | None = None
+
+
+def queries_on(data: bytes) -> frozenset[int]:
+    """Return the ids of the queries that a dashboard object shows to its reader; restricted widgets name none.
+
+    Raises:
+        UpstreamUnusable: it is not a dashboard object.
+    """
+    try:
+        dashboard = msgspec.json.decode(data, type=_Dashboard)
+    except msgspec.DecodeError:
+        raise UpstreamUnusable("Redash's answer is not a dashboard object.") from None
+    shown = (widget.visualization for widget in dashboard.widgets or ())
+    return frozenset(v.query.id for v in shown if v is not None and v.query is not None)

@@ -9,18 +9,18 @@ from .objects import Caller, DataSource, Query, User
 from .world import World
 
 
-class BadId(Exception):
+class BadIdError(Exception):
     """An id PostgreSQL cannot read; Redash answers 500."""
 
 
-class UnknownOwner(Exception):
+class UnknownOwnerError(Exception):
     """A key that is no user's, with a query id or a slug that does not exist; Redash breaks while it looks (500)."""
 
 
 def number(text: str) -> int:
     """An id as PostgreSQL reads it: signs, blanks and leading zeros are fine, other digits than ASCII's are not."""
     if not re.fullmatch(r"[ \t\n\r\f\v]*[+-]?[0-9]+[ \t\n\r\f\v]*", text, re.ASCII) or abs(int(text)) >= 2**31:
-        raise BadId(text)
+        raise BadIdError(text)
     return int(text)
 
 
@@ -40,10 +40,10 @@ def find_caller(world: World, key: str, org: int | None, query_id: str | None) -
 def _by_query_key(world: World, key: str, org: int | None, query_id: str) -> Caller | None:
     try:
         query = world.queries.get(number(query_id))
-    except BadId as error:
-        raise UnknownOwner(query_id) from error
+    except BadIdError as error:
+        raise UnknownOwnerError(query_id) from error
     if query is None or query.org != org:
-        raise UnknownOwner(query_id)
+        raise UnknownOwnerError(query_id)
     if query.api_key != key:
         return None
     source = world.sources.get(query.data_source_id or 0)
@@ -51,6 +51,7 @@ def _by_query_key(world: World, key: str, org: int | None, query_id: str) -> Cal
 
 
 def as_caller(world: World, user: User) -> Caller:
+    """The caller that a user is, with the permissions of all his groups."""
     permissions = tuple(dict.fromkeys(world.permissions(user)))
     return Caller(user.org, user, groups=tuple(user.groups), permissions=permissions)
 
@@ -64,6 +65,7 @@ def reaches_groups(groups: Mapping[int, bool], caller: Caller, *, view_only: boo
 
 
 def reaches_source(source: DataSource | None, caller: Caller, *, view_only: bool) -> bool:
+    """As `reaches_groups`; without a source only admins pass."""
     return reaches_groups(source.groups if source else {}, caller, view_only=view_only)
 
 

@@ -88,11 +88,13 @@ async def session(call: Call) -> Reply:
 
 @routes.add("GET", "/api/config", login=False, rest=False)
 async def config(call: Call) -> Reply:
+    """Without login."""
     return answer({"org_slug": "default", "client_config": _client_config(call)})
 
 
 @routes.add("GET", "/ping", login=False, rest=False)
 async def ping(call: Call) -> Reply:
+    """For load balancers."""
     return Reply(b"PONG.", type=HTML)
 
 
@@ -125,11 +127,13 @@ async def status(call: Call) -> Reply:
 
 @routes.add("GET", "/login", login=False, rest=False)
 async def login_page(call: Call) -> Reply:
+    """The form."""
     return Reply(_LOGIN.encode(), type=HTML)
 
 
 @routes.add("POST", "/login", login=False, rest=False)
 async def login(call: Call) -> Reply:
+    """A session for the right password, else the form again."""
     form = dict(parse_qsl(call.body.decode(errors="replace")))
     for user in call.service.world.users.values():
         if user.email == form.get("email") and user.password and user.password == form.get("password"):
@@ -142,17 +146,20 @@ async def login(call: Call) -> Reply:
 
 @routes.add("GET", "/logout", login=False, rest=False)
 async def logout(call: Call) -> Reply:
+    """Ends the session."""
     call.service.sessions.pop(call.session or "", None)
     return redirect("/login")
 
 
 @routes.add("GET", "/static/<name>", login=False, rest=False)
 async def static(call: Call) -> Reply:
+    """There is no front-end here."""
     return page(404)
 
 
 @routes.add("GET", "/api/admin/queries/outdated", login=False, rest=False)
 async def outdated(call: Call) -> Reply:
+    """For super admins; 403 as a page, even without a key."""
     if call.caller_or_none is None or not call.caller.may("super_admin"):
         return page(403)
     return answer({"queries": [], "updated_at": str(call.service.world.now() / SECOND)})
@@ -160,6 +167,7 @@ async def outdated(call: Call) -> Reply:
 
 @routes.add("GET", "/api/admin/queries/rq_status", login=False, rest=False)
 async def rq_status(call: Call) -> Reply:
+    """For super admins; 403 as a page, even without a key."""
     if call.caller_or_none is None or not call.caller.may("super_admin"):
         return page(403)
     return answer({"queues": {}, "workers": []})
@@ -167,6 +175,7 @@ async def rq_status(call: Call) -> Reply:
 
 @routes.add("GET", "/api/organization/status", rest=False)
 async def organization_status(call: Call) -> Reply:
+    """How many of each there are."""
     world = call.service.world
     counted = {
         "users": sum(user.disabled_at is None for user in world.users.values()),
@@ -180,6 +189,7 @@ async def organization_status(call: Call) -> Reply:
 
 @routes.add("GET", "/api/settings/organization")
 async def settings(call: Call) -> Reply:
+    """For admins."""
     call.need("admin")
     saml = ("type", "entity_id", "metadata_url", "nameid_format", "sso_url", "x509_cert", "sp_settings")
     jwt = ("auth_issuer", "auth_public_certs_url", "auth_audience")
@@ -214,6 +224,7 @@ def _user(call: Call) -> User:
 
 @routes.add("GET", "/api/users")
 async def users(call: Call) -> Reply:
+    """All of them with their e-mail addresses, for everybody."""
     call.need("list_users")
     groups = call.service.world.groups
     disabled = call.arg("disabled").lower() == "true"
@@ -237,12 +248,14 @@ async def invite(call: Call) -> Reply:
 
 @routes.add("GET", "/api/users/<user_id>")
 async def read_user(call: Call) -> Reply:
+    """Anybody reads any; the key only as `_with_key` says."""
     call.require(call.caller.may("list_users"))
     return answer(_with_key(call, _user(call)))
 
 
 @routes.add("POST", "/api/users/<user_id>")
 async def edit_user(call: Call) -> Reply:
+    """Oneself, or anybody for admins."""
     user = _user(call)
     call.require(owns(user.id, call.caller))
     fields = call.json_object()
@@ -258,6 +271,7 @@ async def edit_user(call: Call) -> Reply:
 
 @routes.add("POST", "/api/users/<user_id>/regenerate_api_key")
 async def regenerate(call: Call) -> Reply:
+    """The old key is dead at once."""
     user = _user(call)
     call.require(owns(user.id, call.caller))
     user.api_key = call.service.world.key()
@@ -275,6 +289,7 @@ async def disable(call: Call) -> Reply:
 
 @routes.add("DELETE", "/api/users/<user_id>/disable")
 async def enable(call: Call) -> Reply:
+    """Undoes a disabling."""
     call.need("admin")
     user = _user(call)
     user.disabled_at = None

@@ -45,6 +45,7 @@ def _object(call: Call, board: Dashboard) -> dict[str, Any]:
 
 @routes.add("GET", "/api/dashboards")
 async def listed(call: Call) -> Reply:
+    """Those the user may see, without widgets."""
     call.need("list_dashboards")
     words = call.arg("q").lower().split()
     found = [board for board in _visible(call) if all(word in board.name.lower() for word in words)]
@@ -55,6 +56,7 @@ async def listed(call: Call) -> Reply:
 
 @routes.add("GET", "/api/dashboards/my")
 async def mine(call: Call) -> Reply:
+    """His own."""
     call.need("list_dashboards")
     own = [board for board in _visible(call) if board.user_id == call.user.id]
     return paged(call, own, lambda board: _brief(call, board))
@@ -62,6 +64,7 @@ async def mine(call: Call) -> Reply:
 
 @routes.add("GET", "/api/dashboards/favorites")
 async def favorites(call: Call) -> Reply:
+    """Those he starred."""
     starred = call.service.world.starred
     when = {id: at for (kind, id, user), at in starred.items() if kind == "dashboard" and user == call.user.id}
     found = [board for board in _visible(call) if board.id in when]
@@ -70,12 +73,14 @@ async def favorites(call: Call) -> Reply:
 
 @routes.add("GET", "/api/dashboards/tags")
 async def tags(call: Call) -> Reply:
+    """With how many boards carry each."""
     call.need("list_dashboards")
     return tag_counts([tag for board in _visible(call) for tag in board.tags])
 
 
 @routes.add("POST", "/api/dashboards")
 async def create(call: Call) -> Reply:
+    """A draft; 500 without a name."""
     call.need("create_dashboard")
     fields = call.json_object()
     need_name(fields, "name")
@@ -120,11 +125,11 @@ async def read(call: Call) -> Reply:
 
 
 def _by_slug(call: Call) -> Dashboard:
-    slug = call.params["dashboard_id"]
-    for board in call.service.world.dashboards.values():
-        if board.slug == slug and board.org == call.org:
-            return board
-    abort(404, NOT_FOUND)
+    slug, boards = call.params["dashboard_id"], call.service.world.dashboards.values()
+    found = next((board for board in boards if board.slug == slug and board.org == call.org), None)
+    if found is None:
+        abort(404, NOT_FOUND)
+    return found
 
 
 def _public_url(call: Call, token: str) -> str:
@@ -163,6 +168,7 @@ async def archive(call: Call) -> Reply:
 
 @routes.add("POST", "/api/dashboards/<dashboard_id>/fork")
 async def fork(call: Call) -> Reply:
+    """A draft of his own with the same widgets."""
     call.need("edit_dashboard")
     board, world = dashboard_of(call), call.service.world
     made = world.dashboard(f"Copy of (#{board.id}) {board.name}", call.user.id, org=call.org_id)
@@ -193,6 +199,7 @@ async def unshare(call: Call) -> Reply:
 
 @routes.add("POST", "/api/dashboards/<dashboard_id>/favorite")
 async def star(call: Call) -> Reply:
+    """Again is the same."""
     board, world = dashboard_of(call), call.service.world
     world.starred.setdefault(("dashboard", board.id, call.user.id), world.now())
     return answer(None)
@@ -200,6 +207,7 @@ async def star(call: Call) -> Reply:
 
 @routes.add("DELETE", "/api/dashboards/<dashboard_id>/favorite")
 async def unstar(call: Call) -> Reply:
+    """Also when it was not starred."""
     board = dashboard_of(call)
     call.service.world.starred.pop(("dashboard", board.id, call.user.id), None)
     return answer(None)
@@ -210,6 +218,7 @@ async def unstar(call: Call) -> Reply:
 
 @routes.add("POST", "/api/widgets")
 async def add_widget(call: Call) -> Reply:
+    """With a visualization or with text."""
     call.need("edit_dashboard")
     fields, world = call.json_object(), call.service.world
     board = world.dashboards[fields["dashboard_id"]]
@@ -224,6 +233,7 @@ async def add_widget(call: Call) -> Reply:
 
 @routes.add("POST", "/api/widgets/<widget_id>")
 async def edit_widget(call: Call) -> Reply:
+    """Text and options."""
     call.need("edit_dashboard")
     world = call.service.world
     widget = entry_of(call, world.widgets, "widget_id")
@@ -236,6 +246,7 @@ async def edit_widget(call: Call) -> Reply:
 
 @routes.add("DELETE", "/api/widgets/<widget_id>")
 async def remove_widget(call: Call) -> Reply:
+    """Answers null."""
     call.need("edit_dashboard")
     world = call.service.world
     widget = entry_of(call, world.widgets, "widget_id")
@@ -246,6 +257,7 @@ async def remove_widget(call: Call) -> Reply:
 
 @routes.add("POST", "/api/visualizations")
 async def add_visualization(call: Call) -> Reply:
+    """By the query's owner."""
     call.need("edit_query")
     fields, world = call.json_object(), call.service.world
     query = world.queries[fields["query_id"]]
@@ -256,6 +268,7 @@ async def add_visualization(call: Call) -> Reply:
 
 @routes.add("POST", "/api/visualizations/<visualization_id>")
 async def edit_visualization(call: Call) -> Reply:
+    """Name and options."""
     call.need("edit_query")
     world = call.service.world
     shown = entry_of(call, world.visualizations, "visualization_id")
@@ -267,6 +280,7 @@ async def edit_visualization(call: Call) -> Reply:
 
 @routes.add("DELETE", "/api/visualizations/<visualization_id>")
 async def remove_visualization(call: Call) -> Reply:
+    """Answers null."""
     call.need("edit_query")
     world = call.service.world
     shown = entry_of(call, world.visualizations, "visualization_id")

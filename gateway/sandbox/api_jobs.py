@@ -17,11 +17,13 @@ def _job(call: Call) -> Job:
 
 @routes.add("GET", "/api/jobs/<job_id>")
 async def read(call: Call) -> Reply:
+    """Any job, for anybody who is logged in; not for query keys, whose path lacks the query id."""
     return answer(_job(call).body())
 
 
 @routes.add("GET", "/api/queries/<query_id>/jobs/<job_id>")
 async def read_nested(call: Call) -> Reply:
+    """Any job, for the key of any query."""
     return answer(_job(call).body())
 
 

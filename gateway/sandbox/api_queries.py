@@ -11,6 +11,7 @@ from urllib.parse import quote
 from .access import owns, reaches_query, reaches_source
 from .finding import checked_version, need_name, ordered, paged, query_of, tag_counts, with_tags
 from .messages import BROKEN, NOT_EDITABLE, Call, Reply, abort, answer
+from .moments import stamp
 from .objects import Query
 from .routing import routes
 from .serialise import query_body, query_item, query_object
@@ -80,29 +81,31 @@ def _item(call: Call, query: Query) -> dict[str, Any]:
 
 @routes.add("GET", "/api/queries")
 async def listed(call: Call) -> Reply:
+    """All that are not archived."""
     return _listed(call, _visible(call))
 
 
 @routes.add("GET", "/api/queries/my")
 async def mine(call: Call) -> Reply:
+    """His own."""
     return _listed(call, [query for query in _visible(call) if query.user_id == call.user.id])
 
 
 @routes.add("GET", "/api/queries/archive")
 async def archived(call: Call) -> Reply:
+    """The archived ones."""
     return _listed(call, _visible(call, archived=True))
 
 
 @routes.add("GET", "/api/queries/favorites")
 async def favorites(call: Call) -> Reply:
+    """Those he starred, latest first."""
     starred = call.service.world.starred
     reply = [query for query in _visible(call) if ("query", query.id, call.user.id) in starred]
     return _starred(call, reply)
 
 
 def _starred(call: Call, found: list[Query]) -> Reply:
-    from .moments import stamp
-
     found = with_tags(call, _matching(found, call.arg("q")), lambda query: query.tags)
     when = {query.id: call.service.world.starred["query", query.id, call.user.id] for query in found}
     latest_first = sorted(found, key=lambda query: -when[query.id])
@@ -126,6 +129,7 @@ async def recent(call: Call) -> Reply:
 
 @routes.add("GET", "/api/queries/tags")
 async def tags(call: Call) -> Reply:
+    """With how many queries carry each."""
     return tag_counts([tag for query in _visible(call) for tag in query.tags])
 
 
@@ -142,6 +146,7 @@ async def search(call: Call) -> Reply:
 
 @routes.add("GET", "/api/queries/<query_id>")
 async def read(call: Call) -> Reply:
+    """Drafts and archived ones too, for all who reach the source."""
     call.need("view_query")
     query = query_of(call)
     world = call.service.world
@@ -195,6 +200,7 @@ async def edit(call: Call) -> Reply:
 
 @routes.add("DELETE", "/api/queries/<query_id>")
 async def archive(call: Call) -> Reply:
+    """Also when it is archived already; answers null."""
     query = query_of(call)
     call.require(owns(query.user_id, call.caller), NOT_EDITABLE)
     call.service.world.edit(query, {"is_archived": True}, by=call.user.id)
@@ -203,6 +209,7 @@ async def archive(call: Call) -> Reply:
 
 @routes.add("POST", "/api/queries/<query_id>/fork")
 async def fork(call: Call) -> Reply:
+    """A draft of his own; needs full access to the source."""
     call.need("edit_query")
     query = query_of(call)
     world, user = call.service.world, call.user
@@ -233,6 +240,7 @@ async def regenerate(call: Call) -> Reply:
 
 @routes.add("POST", "/api/queries/<query_id>/favorite")
 async def star(call: Call) -> Reply:
+    """Again is the same; breaks for API users."""
     query = query_of(call)
     world = call.service.world
     call.require(reaches_query(world, query, call.caller, view_only=True))
@@ -242,6 +250,7 @@ async def star(call: Call) -> Reply:
 
 @routes.add("DELETE", "/api/queries/<query_id>/favorite")
 async def unstar(call: Call) -> Reply:
+    """Also when it was not starred."""
     query = query_of(call)
     call.require(reaches_query(call.service.world, query, call.caller, view_only=True))
     call.service.world.starred.pop(("query", query.id, call.user.id), None)

@@ -1,181 +1,23 @@
-"""Executing queries and reading results: POST …/results, ad hoc, refresh, results in every form, dropdowns
-(CONTRACT 6, 7, 8, 12).
-"""
+"""Reading stored results in every form, and results as dropdowns (CONTRACT 8, 12). Executing is in `api_execute.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from .access import is_safe, reaches_query, reaches_source
+from .access import reaches_query, reaches_source
 from .finding import query_of, result_of
-from .jobs import Job
-from .messages import BROKEN, FORBIDDEN, NO_RESULT, Call, Reply, abort, answer, failed_job, message
+from .messages import BROKEN, FORBIDDEN, NO_RESULT, Call, Reply, abort, answer, message
 from .moments import file_date
 from .objects import Query
-from .parameters import Detached, InvalidParameters, applied, missing
+from .parameters import DetachedError
 from .results import Result, as_separated, as_workbook
 from .routing import routes
-from .sqltext import query_hash, with_auto_limit
-from .warehouse import Table
 
-NO_SOURCE = "Please select data source to run this query."
-NO_PERMISSION = "You do not have permission to run queries with this data source."
-UNSAFE_VIEW = (
-    "This query contains potentially unsafe parameters and cannot be executed with read-only access to this data"
-    " source."
-)
-UNSAFE_SHARED = (
-    "This query contains potentially unsafe parameters and cannot be executed on a shared dashboard or an embedded"
-    " visualization."
-)
-_LONGEST = 9_200_000_000_000
-"""Seconds; beyond them PostgreSQL's dates end, and Redash answers 500."""
-
-
-def _loose_object(body: bytes) -> dict[str, Any]:
-    """What cannot be read counts as {}, so do null, [] and the like; other things that are no object are 500."""
-    try:
-        value = json.loads(body) or {}
-    except ValueError:
-        return {}
-    if not isinstance(value, dict):
-        abort(500, BROKEN)
-    return value
-
-
-def _max_age(fields: Mapping[str, Any]) -> int:
-    """As int() has it: strings, booleans and fractions; NaN, lists and the like break."""
-    value = fields.get("max_age", -1)
-    seconds = -1 if value is None else int(value)
-    if abs(seconds) > _LONGEST:
-        abort(500, BROKEN)
-    return seconds
-
-
-@routes.add("POST", "/api/queries/<query_id>/results")
-async def execute(call: Call) -> Reply:
-    """JSON, max_age, query, access, source, paused, parameters, cache, job: in this order."""
-    fields = _loose_object(call.body)
-    values, max_age = fields.get("parameters", {}), _max_age(fields)
-    query = query_of(call)
-    call.service.counters.posted(query.id)
-    if not reaches_query(call.service.world, query, call.caller, view_only=is_safe(query)):
-        return _refused(query, call)
-    limit = fields["apply_auto_limit"] if "apply_auto_limit" in fields else query.options.get("apply_auto_limit")
-    return await _run(call, query.query, query.parameters, values, query.data_source_id, max_age, bool(limit), query.id)
-
-
-def _refused(query: Query, call: Call) -> Reply:
-    if is_safe(query):
-        return failed_job(403, NO_PERMISSION)
-    return failed_job(403, UNSAFE_SHARED if call.caller.is_api_user else UNSAFE_VIEW)
-
-
-@routes.add("POST", "/api/query_results")
-async def execute_ad_hoc(call: Call) -> Reply:
-    call.need("execute_query")
-    fields = call.json_object()
-    text, max_age = fields["query"], _max_age(fields)
-    values = fields["parameters"] if "parameters" in fields else _url_parameters(call)
-    call.service.counters.posted(None)
-    source_id = fields.get("data_source_id")
-    if source_id is None:
-        return failed_job(401, NO_SOURCE)
-    if not reaches_source(_source(call, source_id), call.caller, view_only=False):
-        return failed_job(403, NO_PERMISSION)
-    query_id = fields.get("query_id", "adhoc")
-    return await _run(call, text, [], values, source_id, max_age, bool(fields.get("apply_auto_limit")), query_id)
-
-
-@routes.add("POST", "/api/queries/<query_id>/refresh")
-async def refresh(call: Call) -> Reply:
-    call.require(not call.caller.is_api_user, "Please use a user API key.")
-    query = query_of(call)
-    call.service.counters.posted(query.id)
-    call.require(reaches_query(call.service.world, query, call.caller, view_only=False))
-    limit = bool(query.options.get("apply_auto_limit"))
-    values = _url_parameters(call)
-    return await _run(call, query.query, query.parameters, values, query.data_source_id, 0, limit, query.id)
-
-
-def _url_parameters(call: Call) -> dict[str, Any]:
-    return {name[2:]: value for name, value in reversed(call.query) if name.startswith("p_")}
-
-
-def _source(call: Call, source_id: Any) -> Any:
-    source = call.service.world.sources.get(source_id)
-    if source is None or source.org != call.org:
-        abort(500, BROKEN)
-    return source
-
-
-async def _run(
-    call: Call,
-    template: str,
-    schema: Sequence[Mapping[str, Any]],
-    values: Mapping[str, Any],
-    source_id: int | None,
-    max_age: int,
-    limit: bool,
-    query_id: Any,
-) -> Reply:
-    world = call.service.world
-    if source_id is None:
-        return failed_job(401, NO_SOURCE)
-    source = world.sources[source_id]
-    if source.paused:
-        reason = f" ({source.pause_reason})" if source.pause_reason else ""
-        return failed_job(400, f"{source.name} is paused{reason}. Please try later.")
-    try:
-        text = applied(template, schema, values, world.dropdown(call.org_id))
-    except (InvalidParameters, Detached) as error:
-        return message(400, str(error))
-    lacking = missing(template, values)
-    if lacking:
-        return failed_job(400, f"Missing parameter value for: {', '.join(lacking)}")
-    sql = with_auto_limit(text, limit)
-    cached = world.newest(query_hash(sql), source_id, max_age) if max_age else None
-    if cached is not None:
-        return await _inline(call, cached)
-    return answer(_start(call, sql, source_id, query_id).body())
-
-
-async def _inline(call: Call, result: Result) -> Reply:
-    """API users get only data and retrieved_at from a POST (CONTRACT 6)."""
-    await _loaded(result)
-    return Reply(result.reduced() if call.caller.is_api_user else result.full())
-
-
-async def _loaded(result: Result) -> None:
-    if not result.is_loaded:
-        await asyncio.to_thread(result.full)
-
-
-def _start(call: Call, sql: str, source_id: int, query_id: Any) -> Job:
-    """A non-numeric query id makes the job fail with an empty error (CONTRACT 6)."""
-    known = query_id if isinstance(query_id, int) else int(query_id) if str(query_id).isdigit() else None
-    job = Job(sql, query_hash(sql), source_id, known, partial(store, call.service.world))
-    job.typed = call.service.world.is_typed(source_id)
-    job.broken = known is None and query_id not in ("adhoc", None)
-    return call.service.jobs.start(job)
-
-
-async def store(world: Any, job: Job, table: Table) -> int:
-    """retrieved_at is the end of the run, before storing (CONTRACT 10)."""
-    result: Result = world.new_result(job.sql, job.data_source_id, table=table)
-    await asyncio.to_thread(result.full)
-    world.keep(result)
-    return result.id
-
-
-# -- reading
 
 
 async def _latest(call: Call, filetype: str) -> Reply:
@@ -189,11 +31,13 @@ async def _latest(call: Call, filetype: str) -> Reply:
 
 @routes.add("GET", "/api/queries/<query_id>/results")
 async def latest(call: Call) -> Reply:
+    """As JSON."""
     return await _latest(call, "json")
 
 
 @routes.add("GET", "/api/queries/<query_id>/results.<filetype>")
 async def latest_as(call: Call) -> Reply:
+    """As json, csv, tsv or xlsx."""
     return await _latest(call, call.params["filetype"])
 
 
@@ -208,11 +52,13 @@ async def nested(call: Call) -> Reply:
 
 @routes.add("GET", "/api/query_results/<query_result_id>.<filetype>")
 async def by_id_as(call: Call) -> Reply:
+    """As json, csv, tsv or xlsx; immutable."""
     return await _download(call, result_of(call), None, call.params["filetype"], by_id=True)
 
 
 @routes.add("GET", "/api/query_results/<query_result_id>")
 async def by_id(call: Call) -> Reply:
+    """As JSON; immutable."""
     return await _download(call, result_of(call), None, "json", by_id=True)
 
 
@@ -287,6 +133,7 @@ def disposition(result: Result, query: Query | None, filetype: str) -> str:
 
 @routes.add("GET", "/api/queries/<query_id>/dropdown")
 async def dropdown(call: Call) -> Reply:
+    """The newest result of this query as options."""
     query = query_of(call)
     call.require(reaches_source(_source_of(call, query), call.caller, view_only=True))
     return _options(call, query.id)
@@ -311,5 +158,5 @@ def _source_of(call: Call, query: Query) -> Any:
 def _options(call: Call, query_id: int) -> Reply:
     try:
         return answer(call.service.world.dropdown_options(query_id, call.org_id))
-    except Detached as error:
+    except DetachedError as error:
         return message(400, str(error))

@@ -37,6 +37,7 @@ async def listed(call: Call) -> Reply:
 
 @routes.add("GET", "/api/data_sources/<data_source_id>")
 async def read(call: Call) -> Reply:
+    """With options for admins."""
     call.require(call.caller.may("list_data_sources"))
     source = _source(call)
     call.require(reaches_source(source, call.caller, view_only=True))
@@ -66,6 +67,7 @@ async def _never(job: Job, table: Table) -> int:
 
 @routes.add("POST", "/api/data_sources/<data_source_id>/pause")
 async def pause(call: Call) -> Reply:
+    """From now on POSTs are refused, cached results too."""
     call.need("admin")
     source = _source(call)
     source.paused, source.pause_reason = True, call.json_object().get("reason") if call.body else None
@@ -74,6 +76,7 @@ async def pause(call: Call) -> Reply:
 
 @routes.add("DELETE", "/api/data_sources/<data_source_id>/pause")
 async def resume(call: Call) -> Reply:
+    """Ends a pause."""
     call.need("admin")
     source = _source(call)
     source.paused, source.pause_reason = False, None
@@ -90,6 +93,7 @@ def _reaches(call: Call, alert: Alert) -> bool:
 
 @routes.add("GET", "/api/alerts")
 async def alerts(call: Call) -> Reply:
+    """Those on sources that the user reaches."""
     call.need("list_alerts")
     world = call.service.world
     groups = set(call.user.groups)
@@ -100,6 +104,7 @@ async def alerts(call: Call) -> Reply:
 
 @routes.add("GET", "/api/alerts/<alert_id>")
 async def alert(call: Call) -> Reply:
+    """With its query, key and all."""
     found = entry_of(call, call.service.world.alerts, "alert_id")
     call.require(_reaches(call, found))
     return answer(alert_body(call.service.world, found))
@@ -107,6 +112,7 @@ async def alert(call: Call) -> Reply:
 
 @routes.add("POST", "/api/alerts/<alert_id>")
 async def edit_alert(call: Call) -> Reply:
+    """Name and options."""
     found = entry_of(call, call.service.world.alerts, "alert_id")
     call.require(owns(found.user_id, call.caller))
     fields = call.json_object()
@@ -116,6 +122,7 @@ async def edit_alert(call: Call) -> Reply:
 
 @routes.add("GET", "/api/alerts/<alert_id>/subscriptions")
 async def subscriptions(call: Call) -> Reply:
+    """Nobody subscribes here."""
     call.require(_reaches(call, entry_of(call, call.service.world.alerts, "alert_id")))
     return answer([])
 
@@ -125,6 +132,7 @@ async def subscriptions(call: Call) -> Reply:
 
 @routes.add("GET", "/api/query_snippets")
 async def snippets(call: Call) -> Reply:
+    """For everybody."""
     world = call.service.world
     return answer(
         [

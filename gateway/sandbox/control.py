@@ -40,6 +40,7 @@ def _change(service: Service, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def keys(service: Service) -> dict[str, Any]:
+    """All keys and tokens by name."""
     world = service.world
     return {
         "users": {user.name: user.api_key for user in world.users.values()},

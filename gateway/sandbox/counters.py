@@ -33,6 +33,7 @@ class Counters:
         self.reset()
 
     def reset(self) -> None:
+        """Everything to zero, the log too."""
         self.requests = 0
         self.by_route: Counter[str] = Counter()
         self.posts: Counter[int] = Counter()
@@ -44,28 +45,34 @@ class Counters:
         self.log.clear()
 
     def request(self, entry: LoggedRequest) -> None:
+        """Logs an answered request."""
         self.log.append(entry)
         self.changed()
 
     def arrived(self, method: str, route: str) -> None:
+        """Counts a request, before it is answered."""
         self.requests += 1
         self.by_route[f"{method} {route}"] += 1
         self.changed()
 
     def posted(self, query_id: int | None) -> None:
+        """Counts a request to execute."""
         self.posts[query_id or 0] += 1
         self.changed()
 
     def job_queued(self) -> None:
+        """Counts a job."""
         self.jobs += 1
         self.changed()
 
     def execution_started(self, query_id: int | None) -> None:
+        """Counts a run of SQL."""
         self.started += 1
         self.started_by_query[query_id or 0] += 1
         self.changed()
 
     def execution_finished(self, query_id: int | None) -> None:
+        """Counts the end of a run, however it ended."""
         self.finished += 1
         self.finished_by_query[query_id or 0] += 1
         self.changed()
@@ -87,6 +94,7 @@ class Counters:
             await waiter
 
     def as_json(self) -> dict[str, Any]:
+        """For the control route."""
         return {
             "requests": self.requests,
             "by_route": dict(self.by_route),

@@ -29,10 +29,12 @@ class Fault:
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def concerns(self, method: str, route: str) -> bool:
+        """Whether a request to this route meets it."""
         fits = self.route in (None, route) and self.method in (None, method)
         return fits and self.count != 0 and not self.released.is_set()
 
     def use(self) -> None:
+        """Counts it as met once."""
         self.hits += 1
         if self.count is not None:
             self.count -= 1
@@ -44,6 +46,7 @@ class Fault:
     release = clear
 
     def as_json(self) -> dict[str, Any]:
+        """For the control route."""
         shown = ("kind", "route", "method", "count", "seconds", "status", "hits")
         return {name: getattr(self, name) for name in shown}
 
@@ -90,4 +93,5 @@ class Faults:
         return met
 
     def as_json(self) -> dict[str, Any]:
+        """For the control route."""
         return {"clock_skew": self.clock_skew, "faults": [fault.as_json() for fault in self._active]}

@@ -1,4 +1,4 @@
-"""Look-ups that the api modules share: objects by the id in the path, pages of lists. 404 and 500 as Redash has them."""
+"""Look-ups that the api modules share: objects by the id in the path, pages of lists; 404 and 500 as in Redash."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from .access import number
-from .messages import BROKEN, NOT_FOUND, Call, Reply, abort, answer
+from .messages import BROKEN, CONFLICT, NOT_FOUND, Call, Reply, abort, answer
 from .objects import Dashboard, Query
 from .results import Result
 
@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 
 def query_of(call: Call, name: str = "query_id") -> Query:
+    """The query named in the path, of this organisation."""
     query = call.service.world.queries.get(number(call.params[name]))
     if query is None or query.org != call.org:
         abort(404, NOT_FOUND)
@@ -21,6 +22,7 @@ def query_of(call: Call, name: str = "query_id") -> Query:
 
 
 def dashboard_of(call: Call) -> Dashboard:
+    """The board named in the path, of this organisation."""
     board = call.service.world.dashboards.get(number(call.params["dashboard_id"]))
     if board is None or board.org != call.org:
         abort(404, NOT_FOUND)
@@ -38,6 +40,7 @@ def result_of(call: Call) -> Result:
 
 
 def entry_of(call: Call, table: dict[int, T], name: str) -> T:
+    """Any object by the id in the path."""
     found = table.get(number(call.params[name]))
     if found is None:
         abort(404, NOT_FOUND)
@@ -86,8 +89,6 @@ def with_tags(call: Call, found: list[T], tags: Callable[[T], list[str]]) -> lis
 def checked_version(stored: int, given: Any) -> None:
     """409 when the number sent differs, or has another JSON type (CONTRACT 5)."""
     if given is not None and (isinstance(given, str) or given != stored):
-        from .messages import CONFLICT
-
         abort(409, CONFLICT)
 
 
@@ -98,5 +99,6 @@ def need_name(fields: dict[str, Any], *names: str) -> None:
 
 
 def tag_counts(tags: Sequence[str]) -> Reply:
+    """Most used first."""
     counts = sorted(((tags.count(tag), tag) for tag in set(tags)), key=lambda pair: (-pair[0], pair[1]))
     return answer({"tags": [{"name": tag, "count": count} for count, tag in counts]})

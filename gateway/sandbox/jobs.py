@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from .counters import Counters
 from .moments import job_stamp
-from .warehouse import NoData, Run, Table, Warehouse
+from .warehouse import NoDataError, Run, Table, Warehouse
 
 QUEUED, STARTED, FINISHED, FAILED = 1, 2, 3, 4
 _CANCELLED = "Query cancelled by user."
@@ -43,6 +43,7 @@ class Job:
     id: str = field(default_factory=lambda: str(uuid4()))
 
     def body(self) -> dict[str, Any]:
+        """As Redash prints it."""
         result = self.result if self.status == FINISHED else None
         return {
             "job": {
@@ -69,6 +70,7 @@ class Hold:
         self.query_id = query_id
 
     def release(self) -> None:
+        """Lets go of what waits here; again does nothing."""
         self._gate.drop(self)
 
     async def __aenter__(self) -> Hold:
@@ -88,6 +90,7 @@ class Gate:
         self._changed = asyncio.Event()
 
     def hold(self, query_id: int | None) -> Hold:
+        """A new hold, for one query or all."""
         hold = Hold(self, query_id)
         self._holds.append(hold)
         return hold
@@ -98,6 +101,7 @@ class Gate:
         self.look_again()
 
     def look_again(self) -> None:
+        """Wakes what waits here."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -109,6 +113,8 @@ class Gate:
 
 
 class Jobs:
+    """All jobs, their queue and their workers."""
+
     def __init__(
         self, warehouse: Warehouse, counters: Counters, now: Callable[[], int], *, workers: int, start_latency: float
     ) -> None:
@@ -141,14 +147,17 @@ class Jobs:
         self._counters.changed()
 
     def add(self, job: Job) -> None:
+        """Makes a job known by its id."""
         self._jobs[job.id] = job
         self._counters.job_queued()
 
     def get(self, job_id: str) -> Job | None:
+        """The job with this id, if it is known."""
         return self._jobs.get(job_id)
 
     @property
     def idle(self) -> bool:
+        """Whether nothing is queued or running."""
         return not self._tasks
 
     def cancel(self, job: Job) -> None:
@@ -166,6 +175,7 @@ class Jobs:
         self._in_flight.clear()
 
     async def stop(self) -> None:
+        """Interrupts what runs and waits for the threads."""
         for run in list(self._runs):
             run.cancel()
         tasks = list(self._tasks)
@@ -208,7 +218,7 @@ class Jobs:
         self._runs.add(run)
         try:
             table = await asyncio.get_running_loop().run_in_executor(self._threads, run.execute)
-        except (sqlite3.Error, NoData) as error:
+        except (sqlite3.Error, NoDataError) as error:
             job.settle(FAILED, str(error))
             return
         finally:

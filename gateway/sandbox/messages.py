@@ -52,6 +52,8 @@ FRONT_END = (
 
 @dataclass
 class Reply:
+    """An answer before it gets its common headers."""
+
     body: bytes = b""
     status: int = 200
     type: str = JSON
@@ -62,7 +64,7 @@ class Reply:
     """Whether the session cookie says when it expires; not where Redash breaks before it knows the caller."""
 
 
-class Abort(Exception):
+class AbortError(Exception):
     """Ends a request with this reply."""
 
     def __init__(self, reply: Reply) -> None:
@@ -71,10 +73,12 @@ class Abort(Exception):
 
 
 def answer(value: Any, status: int = 200) -> Reply:
+    """JSON of a REST route."""
     return Reply(dumps(value).encode(), status)
 
 
 def message(status: int, text: str) -> Reply:
+    """An error of a REST route."""
     return answer({"message": text}, status)
 
 
@@ -84,6 +88,7 @@ def compact(value: Any, status: int = 200) -> Reply:
 
 
 def page(status: int, title: str | None = None, text: str | None = None) -> Reply:
+    """An error page, as on the routes that are not REST resources."""
     title = title or _TITLES[status]
     shown = (text or _PAGES[status]).replace("'", "&#39;")
     head = f"{status} {title}" if text is None else title
@@ -92,6 +97,7 @@ def page(status: int, title: str | None = None, text: str | None = None) -> Repl
 
 
 def redirect(location: str) -> Reply:
+    """302 with the page that says so."""
     body = (
         "<!doctype html>\n<html lang=en>\n<title>Redirecting...</title>\n<h1>Redirecting...</h1>\n"
         "<p>You should be redirected automatically to the target URL: "
@@ -117,7 +123,8 @@ def failed_job(status: int, error: str) -> Reply:
 
 
 def abort(status: int, text: str) -> NoReturn:
-    raise Abort(message(status, text))
+    """Ends the request with an error."""
+    raise AbortError(message(status, text))
 
 
 @dataclass
@@ -139,6 +146,7 @@ class Call:
 
     @property
     def caller(self) -> Caller:
+        """Who asks; 404 for nobody."""
         if self.caller_or_none is None:
             abort(404, NO_LOGIN)
         return self.caller_or_none
@@ -153,6 +161,7 @@ class Call:
 
     @property
     def org_id(self) -> int:
+        """The organisation, 0 for an unknown one."""
         return self.org or 0
 
     @property
@@ -166,9 +175,11 @@ class Call:
         return next((value for key, value in self.query if key == name), default)
 
     def has_arg(self, name: str) -> bool:
+        """Whether the argument is there, even empty."""
         return any(key == name for key, _ in self.query)
 
     def args(self, name: str) -> list[str]:
+        """All values of a repeated argument."""
         return [value for key, value in self.query if key == name]
 
     def json(self) -> Any:
@@ -186,10 +197,12 @@ class Call:
         return value
 
     def need(self, permission: str) -> None:
+        """403 without this permission."""
         if not self.caller.may(permission):
             abort(403, FORBIDDEN)
 
     def require(self, granted: bool, text: str = FORBIDDEN) -> None:
+        """403 unless granted."""
         if not granted:
             abort(403, text)
 

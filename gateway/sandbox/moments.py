@@ -9,6 +9,7 @@ SECOND = 1_000_000
 
 
 def moment(seconds: float) -> int:
+    """Of a time in seconds."""
     return round(seconds * SECOND)
 
 
@@ -30,16 +31,20 @@ def job_stamp(at: int) -> str:
 
 
 def whole_second(at: int | None) -> str | None:
+    """As `stamp`, cut to the second."""
     return None if at is None else stamp(at - at % SECOND)
 
 
 def file_date(at: int) -> str:
+    """As in file names."""
     return _utc(at).strftime("%Y_%m_%d")
 
 
 def http_date(at: int) -> str:
+    """As in the Date header."""
     return formatdate(at / SECOND, usegmt=True)
 
 
 def cookie_date(at: int) -> str:
+    """As in Set-Cookie."""
     return _utc(at).strftime("%a, %d %b %Y %H:%M:%S GMT")

@@ -29,6 +29,8 @@ ADMIN_PERMISSIONS = ("admin", "super_admin")
 
 @dataclass
 class Group:
+    """Carries permissions to users, and users to sources."""
+
     id: int
     name: str
     permissions: tuple[str, ...]
@@ -39,6 +41,8 @@ class Group:
 
 @dataclass
 class User:
+    """A person with a key."""
+
     id: int
     name: str
     email: str
@@ -70,6 +74,8 @@ class DataSource:
 
 @dataclass
 class Visualization:
+    """A way to show a query; boards show visualizations."""
+
     id: int
     query_id: int
     type: str
@@ -82,6 +88,8 @@ class Visualization:
 
 @dataclass
 class Query:
+    """A saved query."""
+
     id: int
     name: str
     query: str
@@ -106,12 +114,15 @@ class Query:
 
     @property
     def parameters(self) -> list[dict[str, Json]]:
+        """The parameter definitions."""
         found = self.options.get("parameters") if isinstance(self.options, dict) else None
         return found if isinstance(found, list) else []
 
 
 @dataclass
 class Widget:
+    """A visualization or a text on a board."""
+
     id: int
     dashboard_id: int
     visualization_id: int | None
@@ -145,6 +156,8 @@ class Dashboard:
 
 @dataclass
 class Alert:
+    """A condition on a result of a query."""
+
     id: int
     name: str
     query_id: int
@@ -159,6 +172,8 @@ class Alert:
 
 @dataclass
 class Snippet:
+    """A piece of SQL for the editor."""
+
     id: int
     trigger: str
     description: str
@@ -180,7 +195,9 @@ class Caller:
 
     @property
     def is_api_user(self) -> bool:
+        """A query key or a dashboard token."""
         return self.user is None
 
     def may(self, permission: str) -> bool:
+        """Whether the caller has a permission."""
         return permission in self.permissions

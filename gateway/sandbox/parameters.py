@@ -15,21 +15,22 @@ from .sqltext import names_in, render
 Dropdown = Callable[[Any], Sequence[str]]
 """From the id of a dropdown query to the values it allows now."""
 
-_WORDS = frozenset(
+_WORD_LIST = (
     "jan january feb february mar march apr april may jun june jul july aug august sep sept september oct october nov"
     " november dec december mon monday tue tuesday wed wednesday thu thursday fri friday sat saturday sun sunday"
-    " am pm a p t z utc gmt at on and of st nd rd th m h s".split()
+    " am pm a p t z utc gmt at on and of st nd rd th m h s"
 )
+_WORDS = frozenset(_WORD_LIST.split())
 
 
-class InvalidParameters(Exception):
+class InvalidParametersError(Exception):
     """400: values that do not fit their definitions."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"The following parameter values are incompatible with their definitions: {', '.join(names)}")
 
 
-class Detached(Exception):
+class DetachedError(Exception):
     """400: the dropdown query of a parameter has no data source."""
 
     def __init__(self, query_id: Any) -> None:
@@ -42,7 +43,7 @@ def applied(template: str, schema: Sequence[Mapping[str, Any]], values: Mapping[
     """The SQL text for these values. No defaults are filled in."""
     invalid = [name for name, value in values.items() if not _valid(schema, name, value, dropdown)]
     if invalid:
-        raise InvalidParameters(invalid)
+        raise InvalidParametersError(invalid)
     return render(template, _joined(values, schema))
 
 

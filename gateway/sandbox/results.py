@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -52,6 +52,7 @@ class Result:
 
     @property
     def is_loaded(self) -> bool:
+        """Whether the bytes are there, so that nothing takes long."""
         return bool(self._full)
 
     @property
@@ -101,6 +102,7 @@ def as_separated(result: Result, delimiter: str) -> bytes:
 
 
 def as_workbook(result: Result, now: int) -> bytes:
+    """As XLSX."""
     columns, rows = _content(result)
     names = [column["name"] for column in columns]
     cells = ([_xlsx(row[name]) for name in names] for row in rows)
@@ -113,20 +115,12 @@ def options(result: Result) -> list[dict[str, str]]:
     names = [column["name"] for column in columns]
     first = names[0] if names else ""
     title, value = (column if column in names else first for column in ("name", "value"))
-    return [{"name": _string(row[title]), "value": _string(row[value])} for row in _first(rows)]
-
-
-def _first(rows: Rows) -> Iterable[dict[str, Any]]:
-    return rows if rows and rows[0] else ()
+    return [{"name": str(row[title]), "value": str(row[value])} for row in rows]
 
 
 def _content(result: Result) -> tuple[Columns, Rows]:
     data = result.data
     return data["columns"], data["rows"]
-
-
-def _string(value: Any) -> str:
-    return str(value)
 
 
 def _xlsx(value: Any) -> Any:

@@ -23,6 +23,7 @@ class Resource:
     handlers: dict[str, Handler] = field(default_factory=dict)
 
     def handler(self, method: str) -> Handler | None:
+        """Who answers this method; HEAD is a GET."""
         return self.handlers.get("GET" if method == "HEAD" else method)
 
     @property
@@ -41,6 +42,8 @@ class Routes:
     def add(
         self, method: str, template: str, *, login: bool = True, rest: bool = True, embeddable: bool = False
     ) -> Callable[[Handler], Handler]:
+        """A decorator: the function answers this method on this template."""
+
         def register(handler: Handler) -> Handler:
             resource = self._resource(Resource(template, login, rest, embeddable))
             resource.handlers[method] = handler
@@ -57,6 +60,7 @@ class Routes:
         return known or new
 
     def find(self, path: str) -> tuple[Resource, dict[str, str]] | None:
+        """The resource for a decoded path, with the path's variables."""
         fixed = self._fixed.get(path)
         if fixed is not None:
             return fixed, {}

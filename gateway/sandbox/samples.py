@@ -27,8 +27,8 @@ _PERIOD = {"start": "2024-01-01", "end": "2024-12-31"}
 QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
     ("by_country", "Orders by country", f"select c.country, count(*) as orders, round(sum(o.amount), 2) as revenue\n"
      f"{_JOIN}\ngroup by 1 order by 1", []),
-    ("revenue_by_month", "Revenue by month", "select substr(ordered_on, 1, 7) as month, round(sum(amount), 2) as revenue"
-     "\nfrom orders where ordered_on between '{{ period.start }}' and '{{ period.end }}' group by 1 order by 1",
+    ("revenue_by_month", "Revenue by month", "select substr(ordered_on, 1, 7) as month,"
+     " round(sum(amount), 2) as revenue\nfrom orders where ordered_on between '{{ period.start }}' and '{{ period.end }}' group by 1 order by 1",
      [parameter("period", "date-range", _PERIOD)]),
     ("customers_in_city", "Customers in a city", "select city, count(*) as customers, min(name) as first_customer\n"
      "from customers where city = '{{ city }}' group by 1", [parameter("city", "text", "New York")]),
@@ -38,7 +38,8 @@ QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
     ("in_country", "Orders in a country", "select c.city, count(*) as orders\n" + _JOIN
      + " where c.country = '{{ country }}' group by 1 order by 1",
      [parameter("country", "enum", "DE", enumOptions="DE\nFR\nGB\nJP\nBR\nUS")]),
-    ("countries", "Country list (dropdown source)", "select code as value, label as name from countries order by code", []),
+    ("countries", "Country list (dropdown source)", "select code as value, label as name from countries"
+     " order by code", []),
     ("dropdown", "Customers of a country (query dropdown)", "select country, count(*) as customers from customers"
      " where country = '{{ country }}' group by 1", [parameter("country", "query", "DE", queryId=0)]),
     ("multi", "Orders by statuses", "select status, count(*) as orders from orders where status in ({{ statuses }})"
@@ -66,8 +67,8 @@ QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
      " from orders", [parameter("seconds", "number", 1)]),
     ("failing", "A report that fails", "select * from no_such_table", []),
     ("no_data", "A statement without a result", "create temp table if not exists scratch (id integer)", []),
-    ("large", "All order notes (5 MB)", "with recursive part(n) as (select 1 union all select n + 1 from part where n < 50)"
-     "\nselect o.id + n * 1000000 as id, o.customer_id, o.amount, o.status, o.ordered_on, o.placed_at, o.note\n"
+    ("large", "All order notes (5 MB)", "with recursive part(n) as (select 1 union all select n + 1 from part"
+     " where n < 50)\nselect o.id + n * 1000000 as id, o.customer_id, o.amount, o.status, o.ordered_on, o.placed_at, o.note\n"
      "from part, (select * from orders order by id limit 1000) o limit 28000", []),
     ("kb100", "Latest orders (100 KB)", "select id, customer_id, amount, status, ordered_on, note from orders"
      " order by id limit 620", []),
@@ -112,6 +113,7 @@ def populate(world: World) -> dict[str, int]:
 
 
 def has_first_result(short: str) -> bool:
+    """Whether this query has been run at the start."""
     return short not in _NEVER_RUN
 
 

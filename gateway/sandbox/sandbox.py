@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import api_account, api_dashboards, api_groups, api_jobs, api_queries, api_results, api_sources, samples, shop
+from . import api_account, api_dashboards, api_execute, api_groups, api_jobs, api_queries, api_results, api_sources, samples, shop
 from .counters import Counters, LoggedRequest
 from .faults import Faults
 from .jobs import Hold, Jobs
@@ -25,7 +25,7 @@ from .warehouse import Run, Table, Warehouse
 from .world import World
 
 WAIT_SECONDS = 10.0
-_MODULES = (api_account, api_dashboards, api_groups, api_jobs, api_queries, api_results, api_sources)
+_MODULES = (api_account, api_dashboards, api_execute, api_groups, api_jobs, api_queries, api_results, api_sources)
 """Importing them fills the table of routes."""
 
 
@@ -50,10 +50,14 @@ class Sandbox:
         fill: Callable[[sqlite3.Connection], None] | None = None,
         csrf: bool = False,
     ) -> None:
-        self.world = World(seed, now)
         self.counters = Counters()
         self.faults = Faults()
-        self.warehouse = Warehouse(lambda: now() + self.faults.clock_skew)
+
+        def clock() -> float:
+            return now() + self.faults.clock_skew
+
+        self.world = World(seed, clock)
+        self.warehouse = Warehouse(clock)
         self.jobs = Jobs(self.warehouse, self.counters, self.world.now, workers=workers, start_latency=start_latency)
         self.service = Service(
             self.world,
@@ -89,6 +93,7 @@ class Sandbox:
             self._prepared = True
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listens; port 0 takes a free one. `url` tells where."""
         await asyncio.to_thread(self.prepare)
         server = web.Server(self.service.handle, access_log=None, auto_decompress=False)
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
@@ -125,6 +130,7 @@ class Sandbox:
         return {user.name.split()[-1].lower(): user.api_key for user in self.world.users.values()}
 
     def query_key(self, query_id: int) -> str:
+        """The key of one query."""
         return self.queries[query_id].api_key
 
     def dashboard_token(self, dashboard_id: int) -> str:
@@ -138,6 +144,7 @@ class Sandbox:
 
     @property
     def queries(self) -> dict[int, Query]:
+        """All queries by id. Change them with `edit_query`."""
         return self.world.queries
 
     def edit_query(self, query_id: int, **changes: Any) -> Query:
@@ -229,9 +236,11 @@ class Sandbox:
 
     @property
     def log(self) -> deque[LoggedRequest]:
+        """The last requests, oldest first."""
         return self.counters.log
 
     def reset_counters(self) -> None:
+        """Counters to zero, log empty."""
         self.counters.reset()
 
     async def wait_executions(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
@@ -239,6 +248,7 @@ class Sandbox:
         await self.counters.wait_until(lambda: self.counters.started >= count, timeout)
 
     async def wait_finished(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
+        """Until so many executions have ended since the last reset."""
         await self.counters.wait_until(lambda: self.counters.finished >= count, timeout)
 
     async def wait_posts(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
@@ -246,6 +256,7 @@ class Sandbox:
         await self.counters.wait_until(lambda: self.counters.posts.total() >= count, timeout)
 
     async def wait_requests(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
+        """Until so many requests have arrived."""
         await self.counters.wait_until(lambda: self.counters.requests >= count, timeout)
 
     async def wait_idle(self, *, timeout: float = WAIT_SECONDS) -> None:

@@ -21,10 +21,12 @@ def jsonb(value: Any) -> Any:
 
 
 def picture(user: User) -> str:
+    """The address of the picture."""
     return "/static/images/avatar.svg" if user.disabled_at is not None else gravatar(user.email)
 
 
 def user_body(user: User) -> Body:
+    """A user without the key."""
     return {
         "id": user.id,
         "name": user.name,
@@ -91,6 +93,7 @@ def query_item(world: World, query: Query, user: User) -> Body:
 
 
 def visualization_body(visualization: Visualization) -> Body:
+    """A visualization without its query."""
     return {
         "id": visualization.id,
         "type": visualization.type,
@@ -126,6 +129,7 @@ def dashboard_body(world: World, board: Dashboard, user: User, widgets: list[Bod
 
 
 def widgets_for(world: World, board: Dashboard, caller: Caller) -> list[Body]:
+    """The widgets of a board as this caller sees them."""
     return [_widget_for(world, widget, caller) for widget in world.widgets_of(board.id)]
 
 
@@ -140,6 +144,7 @@ def _widget_for(world: World, widget: Widget, caller: Caller) -> Body:
 
 
 def widget_body(world: World, widget: Widget) -> Body:
+    """A widget with all that it shows."""
     body: Body = {
         "id": widget.id,
         "width": widget.width,
@@ -180,6 +185,7 @@ def _public_widget(world: World, widget: Widget) -> Body:
 
 
 def alert_body(world: World, alert: Alert) -> Body:
+    """An alert with its query, key and all."""
     return {
         "id": alert.id,
         "name": alert.name,
@@ -195,6 +201,7 @@ def alert_body(world: World, alert: Alert) -> Body:
 
 
 def source_body(source: DataSource) -> Body:
+    """What everybody sees of a source."""
     return {
         "id": source.id,
         "name": source.name,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from . import control
-from .access import UnknownOwner, as_caller, find_caller
+from .access import UnknownOwnerError, as_caller, find_caller
 from .counters import Counters, LoggedRequest
 from .faults import Fault, Faults
 from .jobs import Jobs
@@ -21,7 +21,7 @@ from .messages import (
     FORBIDDEN,
     NO_LOGIN,
     NOT_ALLOWED,
-    Abort,
+    AbortError,
     Call,
     Reply,
     compact,
@@ -60,6 +60,8 @@ _SESSION_SECONDS = 6 * 3600
 
 
 class Service:
+    """One Redash behind one socket."""
+
     def __init__(
         self,
         world: World,
@@ -129,16 +131,15 @@ class Service:
                 self.jobs.lose()
 
     async def _reply(self, call: Call, resource: Resource, faults: list[Fault]) -> Reply:
-        self.world.clock_skew = self.faults.clock_skew
         rejected = any(fault.kind == "reject_keys" for fault in faults)
         try:
             call.session = self._session(call)
             call.caller_or_none = None if rejected else self._caller(call)
             self._note_activity(call.caller_or_none)
             return await self._route(call, resource)
-        except Abort as abort:
+        except AbortError as abort:
             return abort.reply
-        except UnknownOwner:
+        except UnknownOwnerError:
             return self._unlasting(message(500, BROKEN))
         except Exception:
             # Redash answers 500 to most bad input (CONTRACT 3): a KeyError or TypeError here is one there, too.
@@ -158,7 +159,7 @@ class Service:
 
     def _by_key(self, call: Call, key: str) -> Caller | None:
         if call.org is None and key and call.path.startswith("/api/"):
-            raise UnknownOwner(call.slug)
+            raise UnknownOwnerError(call.slug)
         return find_caller(self.world, key, call.org, call.params.get("query_id"))
 
     def _session(self, call: Call) -> str | None:

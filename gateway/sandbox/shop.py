@@ -27,8 +27,9 @@ _PRODUCTS = (
     ("Headphones", "Audio", 199.0),
     ("Turntable", "Audio", 279.0),
 )
-_GIVEN = "Ada Ben Cleo Dora Emil Fay Gus Hana Ivo June Kai Lena Milo Nora Otis Pia".split()
-_FAMILY = "Abe Berg Costa Dias Evans Fuchs Green Hall Ito Jung Klein Lopez Meyer Nakata Olsen Park".split()
+_GIVEN_NAMES = "Ada Ben Cleo Dora Emil Fay Gus Hana Ivo June Kai Lena Milo Nora Otis Pia"
+_FAMILY_NAMES = "Abe Berg Costa Dias Evans Fuchs Green Hall Ito Jung Klein Lopez Meyer Nakata Olsen Park"
+_GIVEN, _FAMILY = _GIVEN_NAMES.split(), _FAMILY_NAMES.split()
 
 _TABLES = """
 create table countries (code text primary key, label text);
@@ -47,7 +48,8 @@ with recursive n(id) as (select 1 union all select id + 1 from n where id < :ord
 insert into orders
 select id, 1 + a % :customers, case b % 8 when 0 then 'new' when 1 then 'cancelled' when 2 then 'shipped'
        when 3 then 'shipped' else 'paid' end,
-       date('2024-01-01', (minute / 1440) || ' days'), strftime('%Y-%m-%dT%H:%M:00', '2024-01-01', minute || ' minutes'),
+       date('2024-01-01', (minute / 1440) || ' days'),
+       strftime('%Y-%m-%dT%H:%M:00', '2024-01-01', minute || ' minutes'),
        round(10 + b % 49000 / 100.0, 2), 'order note ' || printf('%016x%016x', a * 2654435761, b * 40503 + a)
 from shaped
 """

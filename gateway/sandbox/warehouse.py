@@ -26,12 +26,14 @@ Records = Sequence[Sequence[Any]]
 Columns = list[dict[str, Any]]
 
 
-class NoData(Exception):
+class NoDataError(Exception):
     """The statement ran, but a statement that returns no columns is a failure for Redash (CONTRACT 7)."""
 
 
 @dataclass(frozen=True)
 class Table:
+    """What a run brought; `runtime` in seconds."""
+
     columns: Columns
     rows: Rows
     runtime: float
@@ -50,13 +52,14 @@ class Run:
         self._lock = threading.Lock()
 
     def cancel(self) -> None:
+        """Interrupts it, or keeps it from starting."""
         self._cancelled.set()
         with self._lock:
             if self._connection is not None:
                 self._connection.interrupt()
 
     def execute(self) -> Table:
-        """Raises sqlite3.Error with the database's text, or NoData."""
+        """Raises sqlite3.Error with the database's text, or NoDataError."""
         started = time.perf_counter()
         connection = self._open()
         try:
@@ -88,7 +91,7 @@ class Run:
         for last in statements(self._sql):
             cursor.execute(last)
         if cursor.description is None:
-            raise NoData("Query completed but it returned no data.")
+            raise NoDataError("Query completed but it returned no data.")
         names = _numbered([column[0] for column in cursor.description])
         records = cursor.fetchall()
         types = self._types(connection, last, records, len(names))
@@ -113,6 +116,7 @@ class Warehouse:
         self._anchor = self.connect()
 
     def connect(self) -> sqlite3.Connection:
+        """A connection with the functions of the shop."""
         connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False, timeout=10)
         connection.create_function("now", 0, self._now)
         connection.create_function("run_number", 0, lambda: next(self._runs))
@@ -136,6 +140,7 @@ class Warehouse:
         return [{"name": n, "columns": [row[1] for row in found(f"pragma table_info({n})")]} for (n,) in names]
 
     def close(self) -> None:
+        """Forgets the data."""
         self._anchor.close()
 
     def _now(self) -> str:

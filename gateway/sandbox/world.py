@@ -25,7 +25,7 @@ from .objects import (
     Visualization,
     Widget,
 )
-from .parameters import Detached, Dropdown, InvalidParameters, applied
+from .parameters import DetachedError, Dropdown, InvalidParametersError, applied
 from .results import Loader, Result, options
 from .sqltext import query_hash, with_auto_limit
 from .warehouse import Table
@@ -34,7 +34,7 @@ T = TypeVar("T")
 _ALPHABET = string.ascii_letters + string.digits
 
 
-class NoResult(Exception):
+class NoResultError(Exception):
     """A dropdown query that was never run; Redash answers 500."""
 
 
@@ -43,7 +43,6 @@ class World:
 
     def __init__(self, seed: int, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.clock_skew = 0.0
         self._random = random.Random(seed)
         self.orgs: dict[str, int] = {"default": 1}
         self.groups: dict[int, Group] = {}
@@ -66,22 +65,27 @@ class World:
         self.group("default", DEFAULT_PERMISSIONS, "builtin")
 
     def now(self) -> int:
-        return moment(self.clock() + self.clock_skew)
+        """By the sandbox's clock."""
+        return moment(self.clock())
 
     def key(self) -> str:
+        """A new key, the same for the same seed."""
         return "".join(self._random.choices(_ALPHABET, k=40))
 
     def next_id(self, table: dict[int, T]) -> int:
+        """One above the greatest."""
         return max(table, default=0) + 1
 
     # -- people and sources
 
     def group(self, name: str, permissions: tuple[str, ...] = DEFAULT_PERMISSIONS, type: str = "regular") -> Group:
+        """A new group."""
         group = Group(self.next_id(self.groups), name, permissions, type, self.now())
         self.groups[group.id] = group
         return group
 
     def user(self, name: str, email: str, groups: list[int], *, org: int = 1, **more: Any) -> User:
+        """A new user with a key."""
         now = self.now()
         more.setdefault("api_key", self.key())
         user = User(
@@ -91,6 +95,7 @@ class World:
         return user
 
     def source(self, name: str, groups: dict[int, bool], *, type: str = "pg", **more: Any) -> DataSource:
+        """A new data source; `groups` maps a group to "view only"."""
         source = DataSource(self.next_id(self.sources), name, type, groups, **more)
         self.sources[source.id] = source
         return source
@@ -106,6 +111,7 @@ class World:
     # -- queries
 
     def query(self, name: str, query: str, data_source_id: int | None, user_id: int, **more: Any) -> Query:
+        """A new query with its table visualization."""
         now = self.now()
         more.setdefault("api_key", self.key())
         id = more.pop("id", None) or self.next_id(self.queries)
@@ -145,7 +151,7 @@ class World:
         if defaults:
             try:
                 text = applied(query.query, query.parameters, defaults, self.dropdown(query.org))
-            except (InvalidParameters, Detached, NoResult, KeyError, TypeError):
+            except (InvalidParametersError, DetachedError, NoResultError, KeyError, TypeError):
                 text = query.query
         query.query_hash = query_hash(with_auto_limit(text, bool(query.options.get("apply_auto_limit"))))
         newest = self.newest(query.query_hash, query.data_source_id)
@@ -153,20 +159,22 @@ class World:
             query.latest_query_data_id = newest.id
 
     def dropdown(self, org: int) -> Dropdown:
+        """The values of dropdown queries of one organisation."""
         return lambda query_id: [option["value"] for option in self.dropdown_options(query_id, org)]
 
     def dropdown_options(self, query_id: Any, org: int) -> list[dict[str, str]]:
-        """Raises KeyError, NoResult or Detached."""
+        """Raises KeyError, NoResultError or DetachedError."""
         query = self.queries[query_id]
         if query.org != org:
             raise KeyError(query_id)
         if query.data_source_id is None:
-            raise Detached(query_id)
+            raise DetachedError(query_id)
         if query.latest_query_data_id is None:
-            raise NoResult(query_id)
+            raise NoResultError(query_id)
         return options(self.results[query.latest_query_data_id])
 
     def visualization(self, query_id: int, type: str, name: str, options: Any = None, **more: Any) -> Visualization:
+        """A new visualization."""
         now = self.now()
         id = more.pop("id", None) or self.next_id(self.visualizations)
         made = Visualization(id, query_id, type, name, "", {} if options is None else options, now, now)
@@ -174,6 +182,7 @@ class World:
         return made
 
     def visualizations_of(self, query_id: int) -> list[Visualization]:
+        """All of one query, oldest first."""
         return [v for v in self.visualizations.values() if v.query_id == query_id]
 
     # -- results
@@ -222,6 +231,7 @@ class World:
     # -- boards
 
     def dashboard(self, name: str, user_id: int, **more: Any) -> Dashboard:
+        """A new board under a free slug."""
         now = self.now()
         id = self.next_id(self.dashboards)
         board = Dashboard(id, self._free_slug(name), name, user_id, now, now, **more)
@@ -242,17 +252,21 @@ class World:
         return made
 
     def widgets_of(self, board_id: int) -> list[Widget]:
+        """All of one board, oldest first."""
         return [w for w in self.widgets.values() if w.dashboard_id == board_id]
 
     def queries_on(self, board_id: int) -> set[int]:
+        """The ids of the queries that a board shows."""
         shown = (self.visualizations.get(w.visualization_id or 0) for w in self.widgets_of(board_id))
         return {v.query_id for v in shown if v is not None}
 
     def board_of_token(self, token: str) -> Dashboard | None:
+        """The board that a public token opens."""
         return next((board for board in self.dashboards.values() if token in board.tokens), None)
 
 
 def slugged(name: str) -> str:
+    """A name as part of an address."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -265,5 +279,6 @@ def _numbered(base: str) -> Iterator[str]:
 
 
 def gravatar(email: str) -> str:
+    """The address of the picture for an e-mail address."""
     digest = hashlib.md5(email.lower().encode(), usedforsecurity=False).hexdigest()
     return f"https://www.gravatar.com/avatar/{digest}?s=40&d=identicon"

@@ -30,6 +30,7 @@ class Wreck:
         return self.fault.status if kind == "status" else 200 if kind in _REPLACING else intended
 
     async def send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        """Writes what is left of the answer, or gives back another one."""
         return self._replaced() if self.fault.kind in _REPLACING else self._broken(request, response)
 
     def _replaced(self) -> web.Response:

@@ -98,7 +98,7 @@ class Database:
         if not self.up:
             raise UnusableError
         try:
-            return await self._on_thread(work, seconds)
+            return await self.on_thread(work, seconds)
         except (sqlite3.Error, OSError) as error:
             self.trouble(error)
             raise UnusableError from error
@@ -177,7 +177,8 @@ class Database:
             self._connection = await connection
         return found[0]
 
-    async def _on_thread(self, work: Callable[[sqlite3.Connection], T], seconds: float) -> T:
+    async def on_thread(self, work: Callable[[sqlite3.Connection], T], seconds: float) -> T:
+        """As `run`, also while the file counts as unusable; for recovery. Raises sqlite3.Error and OSError."""
         connection, raw = self._connection, self._raw
         if connection is None or raw is None:
             raise sqlite3.ProgrammingError("not connected")
@@ -220,7 +221,7 @@ class Database:
         if self._connection is None:
             await self._connect()
         else:
-            await self._on_thread(lambda db: schema.mark(db, clean=False), RUN_SECONDS)
+            await self.on_thread(lambda db: schema.mark(db, clean=False), RUN_SECONDS)
             self.usable.set()
 
     async def _set_aside(self, word: str, why: str) -> None:

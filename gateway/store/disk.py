@@ -53,6 +53,11 @@ class Disk:
             self._after_open.cancel()
             await asyncio.wait({self._after_open})
 
+    async def looked_over(self) -> None:
+        """Wait until what is done after opening is done."""
+        if self._after_open is not None:
+            await asyncio.wait({self._after_open})
+
     # -- reading
 
     async def look(self, key: Key) -> Entry | None:

@@ -209,9 +209,9 @@ class SqliteStore:
             puts = self._pending.take(BATCH_PUTS, BATCH_BYTES)
             try:
                 await self.disk.write(puts)
+                await self.disk.make_room()
             finally:
                 self._pending.settle()
-            await self.disk.make_room()
 
     async def _keep_house(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from gateway.sandbox import Sandbox
-from gateway.sandbox.api_results import store
+from gateway.sandbox.api_execute import store
 from gateway.sandbox.jobs import Job
 from gateway.sandbox.sqltext import query_hash, with_auto_limit
 

@@ -146,7 +146,9 @@ def _parsed(body: bytes | None) -> Any:
 
 
 # Values that are null or not with the state of the moment, not with the kind of the answer.
-_MAY_BE_NULL = frozenset("active_at last_triggered_at latest_query_data_id description retrieved_at runtime rearm".split())
+_MAY_BE_NULL = frozenset(
+    "active_at last_triggered_at latest_query_data_id description retrieved_at runtime rearm".split()
+)
 
 _MAY_BE_EMPTY = frozenset({"tags", "parameters"})
 
@@ -170,5 +172,7 @@ def _list_differences(theirs: list[Any], mine: list[Any], where: str) -> Any:
     if bool(theirs) != bool(mine) and where.rsplit(".", 1)[-1] not in _MAY_BE_EMPTY:
         yield f"{where}: {len(theirs)} items recorded, {len(mine)} ours"
     for index, item in enumerate(mine[:50]):
-        best = min((list(_shape_differences(other, item, f"{where}[{index}]")) for other in theirs[:50]), key=len, default=[])
+        best = min(
+            (list(_shape_differences(other, item, f"{where}[{index}]")) for other in theirs[:50]), key=len, default=[]
+        )
         yield from best

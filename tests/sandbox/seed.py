@@ -121,7 +121,11 @@ def _people(sandbox: Sandbox) -> None:
 def _boards(sandbox: Sandbox) -> None:
     world = sandbox.world
     world.visualization(1, "CHART", "Chart", {"globalSeriesType": "column"}, id=32)
-    for name, shown in (("Sales Overview", (32, 3, None, 22)), ("Public Board", (1, 10, 4, 22, 6)), ("Draft Board", ())):
+    for name, shown in (
+        ("Sales Overview", (32, 3, None, 22)),
+        ("Public Board", (1, 10, 4, 22, 6)),
+        ("Draft Board", ()),
+    ):
         draft = name == "Draft Board"
         board = world.dashboard(name, 1, is_draft=draft, tags=[] if draft else ["board"], version=1 if draft else 2)
         for row, visualization_id in enumerate(shown):

@@ -1,0 +1,129 @@
+"""The demo: a sandbox Redash, a gateway before it, and a few commands to paste. Nothing is configured or kept."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from gateway import config, log
+from gateway.app import Program, run
+from gateway.errors import StoreError
+from gateway.sandbox import Sandbox
+
+ORDERS: Final = 200_000
+
+CONFIGURATION: Final = """
+[server]
+listen = "127.0.0.1:{port}"
+
+[admin]
+listen = "127.0.0.1:{admin_port}"
+
+[upstream]
+url = "{redash}"
+
+[credentials.analyst]
+kind = "user"
+key_env = "DEMO_KEY"
+
+[credentials.one-query]
+kind = "query"
+query = {query_key_id}
+key_env = "DEMO_QUERY_KEY"
+
+[clients.demo]
+token_sha256 = ["{token_sha256}"]
+credentials = ["analyst"]
+text_parameters = true
+
+[clients.one-query]
+token_sha256 = ["{query_token_sha256}"]
+credentials = ["query"]
+
+[cache]
+store = "sqlite:demo.db"
+
+[log]
+access = false
+"""
+
+TEXT: Final = """
+Redash Gateway demo: a sandbox Redash with {orders:,} orders at {redash}, and the gateway before it.
+
+  gateway  {api}      token  {token}
+  admin    {admin}      /metrics  /readyz  /api/status
+
+Paste in another terminal:
+
+  # 1. A miss: the gateway runs query {query} in Redash (Prefer: wait holds the answer until the rows are there)
+  curl -si -H 'Authorization: Key {token}' -H 'Prefer: wait=20' -d '{{"max_age": 60}}' {api}/api/queries/{query}/results | head -c 900
+
+  # 2. The same again: a hit, see Age and Cache-Status
+  curl -si -H 'Authorization: Key {token}' -d '{{"max_age": 60}}' {api}/api/queries/{query}/results | head -c 900
+
+  # 3. Fifty callers demand a fresh run of the {slow} s query at once: Redash runs it once
+  seq 50 | xargs -P50 -I{{}} curl -s -o /dev/null -H 'Authorization: Key {token}' -H 'Prefer: wait=30' -d '{{"max_age": 0}}' {api}/api/queries/{slow_query}/results
+  curl -s {redash}/sandbox/counters
+
+  # 4. Hits, misses, executions, and what was saved
+  curl -s {admin}/metrics | grep -E '^redash_gateway_(requests|executions|saved_execution_seconds)_total'
+
+Ctrl-C stops everything; nothing is kept.
+"""
+
+
+def main(port: int, admin_port: int, sandbox_port: int) -> int:
+    """Run until interrupted. Returns the exit status."""
+    log.set_up("text")
+    try:
+        asyncio.run(_run(port, admin_port, sandbox_port))
+    except (StoreError, OSError) as error:
+        print(f"redash-gateway demo: {error}", file=sys.stderr)  # noqa: T201 - talks to a terminal
+        return 1
+    return 0
+
+
+async def _run(port: int, admin_port: int, sandbox_port: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="redash-gateway-demo-") as directory:
+        sandbox = Sandbox(orders=ORDERS)
+        await sandbox.start(port=sandbox_port)
+        try:
+            token, query_token = (f"rg_{secrets.token_urlsafe(32)}" for _ in range(2))
+            settings = _settings(sandbox, Path(directory), port, admin_port, token, query_token)
+            program = Program(settings)
+            await run(program, started=lambda: print(_text(program, sandbox, token), flush=True))  # noqa: T201
+        finally:
+            await sandbox.stop()
+
+
+def _settings(
+    sandbox: Sandbox, directory: Path, port: int, admin_port: int, token: str, query_token: str
+) -> config.Config:
+    query_key_id = sandbox.named["in_country"]
+    text = CONFIGURATION.format(
+        port=port,
+        admin_port=admin_port,
+        redash=sandbox.url,
+        query_key_id=query_key_id,
+        token_sha256=config.token_hash(token),
+        query_token_sha256=config.token_hash(query_token),
+    )
+    keys = {"DEMO_KEY": sandbox.user_keys["analyst"], "DEMO_QUERY_KEY": sandbox.query_key(query_key_id)}
+    return config.parse(text, directory, keys, "demo")
+
+
+def _text(program: Program, sandbox: Sandbox, token: str) -> str:
+    return TEXT.format(
+        orders=ORDERS,
+        redash=sandbox.url,
+        api=program.api_address.url,
+        admin=program.admin_address.url,
+        token=token,
+        query=sandbox.named["by_country"],
+        slow_query=sandbox.named["slow"],
+        slow=3,
+    )

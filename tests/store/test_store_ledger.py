@@ -1,0 +1,134 @@
+"""What every ledger promises."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_helpers import FakeClock, execution, job, make_sqlite, opened
+
+from gateway.store.ledger import MemoryLedger
+from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite_ledger import SqliteLedger
+
+HOUR = 3600.0
+
+
+def bare(store: SqliteStore, clock: FakeClock, **options: int) -> SqliteLedger:
+    """As after a restart: nothing in memory."""
+    return SqliteLedger(store.database, store.writer, clock, **options)
+
+
+class Bare:
+    """A SQLite ledger that has forgotten what it holds in memory before every call."""
+
+    def __init__(self, store: SqliteStore, clock: FakeClock) -> None:
+        self._make = lambda: bare(store, clock)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._make(), name)
+
+
+@pytest.fixture(params=["memory", "sqlite", "bare"])
+async def ledger(request: pytest.FixtureRequest, path: Path, clock: FakeClock) -> AsyncIterator[Any]:
+    if request.param == "memory":
+        yield MemoryLedger(clock)
+        return
+    async with opened(make_sqlite(path, clock)) as store:
+        yield Bare(store, clock) if request.param == "bare" else bare(store, clock)
+
+
+async def test_unknown(ledger: Any) -> None:
+    assert await ledger.job("x") is None
+    assert await ledger.execution("x") is None
+    assert await ledger.jobs_of("x") == []
+    assert await ledger.unfinished() == []
+    assert await ledger.queries_of_result("s", 1) == frozenset()
+
+
+async def test_notes_are_returned_as_they_were(ledger: Any) -> None:
+    record = execution(body=b"\0\xff", error="é", result_id=2**52 + 1, upstream_job="u", status=3)
+    await ledger.note_execution(record)
+    await ledger.note_job(job(cancelled=True))
+    assert await ledger.execution("e1") == record
+    assert await ledger.job("j1") == job(cancelled=True)
+
+
+async def test_notes_are_replaced_by_id(ledger: Any) -> None:
+    await ledger.note_execution(execution(status=1))
+    await ledger.note_execution(execution(status=3))
+    await ledger.note_job(job())
+    await ledger.note_job(job(cancelled=True, execution_id="e2"))
+    assert (await ledger.execution("e1")).status == 3
+    assert await ledger.jobs_of("e1") == []
+    assert [found.cancelled for found in await ledger.jobs_of("e2")] == [True]
+
+
+async def test_unfinished_are_oldest_first(ledger: Any) -> None:
+    for number, status in enumerate((1, 2, 3, 4, 2)):
+        await ledger.note_execution(execution(f"e{number}", status=status, started_at=1_800_000_000.0 - number))
+    assert [record.id for record in await ledger.unfinished()] == ["e4", "e1", "e0"]
+
+
+async def test_jobs_of_an_execution_are_oldest_first(ledger: Any) -> None:
+    for number in range(3):
+        await ledger.note_job(job(f"j{number}", noted_at=1_800_000_000.0 - number))
+    await ledger.note_job(job("other", execution_id="e2"))
+    assert [found.id for found in await ledger.jobs_of("e1")] == ["j2", "j1", "j0"]
+
+
+async def test_twelve_hours(ledger: Any, clock: FakeClock) -> None:
+    await ledger.note_execution(execution())
+    await ledger.note_job(job())
+    clock.advance(12 * HOUR)
+    assert await ledger.job("j1") is not None
+    clock.advance(1)
+    assert await ledger.job("j1") is None
+    assert await ledger.execution("e1") is None
+    assert await ledger.unfinished() == []
+    assert await ledger.jobs_of("e1") == []
+
+
+async def test_results_are_known_by_scope_and_query(ledger: Any) -> None:
+    for scope, result, query in (("s", 7, 1), ("s", 7, 2), ("s", 7, 2), ("t", 7, 3), ("s", 2**52, 0)):
+        await ledger.note_result(scope, result, query)
+    assert await ledger.queries_of_result("s", 7) == {1, 2}
+    assert await ledger.queries_of_result("t", 7) == {3}
+    assert await ledger.queries_of_result("s", 2**52) == {0}
+
+
+async def test_sweep_removes_expired_rows(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        ledger = bare(store, clock)
+        await ledger.note_execution(execution())
+        await ledger.note_job(job())
+        clock.advance(13 * HOUR)
+        await ledger.note_job(job("new", noted_at=clock.wall()))
+        await ledger.sweep()
+        count = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM executions)"
+        assert await store.database.run(lambda db: db.execute(count).fetchone()) == (1, 0)
+
+
+async def test_result_ids_are_bounded_and_the_oldest_go(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        ledger = bare(store, clock, results=10)
+        for number in range(15):
+            await ledger.note_result("s", number, 1)
+        await ledger.sweep()
+        seen = [number for number in range(15) if await bare(store, clock).queries_of_result("s", number)]
+        assert seen == list(range(5, 15))
+
+
+async def test_memory_ledger_is_bounded(clock: FakeClock) -> None:
+    ledger = MemoryLedger(clock, limit_bytes=100_000, results=10)
+    for number in range(200):
+        await ledger.note_execution(execution(f"e{number}", body=bytes(2_000)))
+        await ledger.note_job(job(f"j{number}", execution_id=f"e{number}"))
+        await ledger.note_result("s", number, 1)
+    assert len(await ledger.unfinished()) == 31
+    assert await ledger.job("j199") is not None
+    assert await ledger.job("j0") is None
+    assert await ledger.jobs_of("e0") == []
+    assert [number for number in range(200) if await ledger.queries_of_result("s", number)] == list(range(190, 200))

@@ -1,0 +1,301 @@
+"""The SQLite store over restarts, kills and damage, and the files beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered, make_sqlite, opened, spooled, until
+
+from gateway.errors import StoreError
+from gateway.model import Body, Entry, ExecutionRecord, JobRecord, SystemClock
+from gateway.store import schema
+from gateway.store.factory import open_store
+from gateway.store.layers import LayeredStore
+from gateway.store.memory import MemoryStore
+from gateway.store.sqlite_ledger import SqliteLedger
+
+
+async def fill(store: Any) -> None:
+    await store.keep([key("blob")], entry("blob"), Body.of(b"rows"))
+    await store.keep([key("large")], entry("large"), Body.of(b"l" * MB))
+    await store.keep([key("file")], entry("file"), spooled(store, b"f" * MB))
+    await store.flush()
+
+
+NAMES = ("blob", "large", "file")
+
+
+def row_files(path: Path) -> list[Path]:
+    return sorted(path.with_name(path.name + ".bodies").iterdir())
+
+
+async def test_restart_keeps_everything(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+        await store.confirm(key("blob"), 4_900.0)
+        before = store.stats()
+    async with opened(make_sqlite(path, clock)) as store:
+        assert [len(await bytes_of(store, name)) for name in NAMES] == [4, MB, MB]
+        assert (await store.look(key("blob"))).confirmed == 4_900.0
+        assert store.stats() == before
+
+
+async def test_close_writes_what_is_pending(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await store.keep([key(1)], entry(), Body.of(b"rows"))
+    async with opened(make_sqlite(path, clock)) as store:
+        assert await bytes_of(store, 1) == b"rows"
+
+
+async def test_ages_go_on_over_a_restart_with_another_monotonic_clock(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await store.keep([key(1)], entry(born=clock.monotonic() - 10), Body.of(b"rows"))
+    later = FakeClock(wall=clock.wall() + 100, monotonic=3.0)
+    async with opened(make_sqlite(path, later)) as store:
+        found = await store.look(key(1))
+        assert found.age(later.monotonic()) == pytest.approx(110)
+
+
+async def test_entries_from_the_future_are_absent(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await store.keep([key(1)], entry(), Body.of(b"rows"))
+        await store.flush()
+        clock.set_wall(clock.wall() - 5)
+        assert await store.look(key(1)) is None
+        clock.set_wall(clock.wall() + 5)
+        assert await store.look(key(1)) is not None
+
+
+async def copied(path: Path, to: Path) -> Path:
+    """The files as a kill -9 leaves them."""
+    to.mkdir()
+    for name in os.listdir(path.parent):
+        if name.startswith(path.name) and not name.endswith(".lock"):
+            source = path.parent / name
+            await asyncio.to_thread(shutil.copytree if source.is_dir() else shutil.copy, source, to / name)
+    return to / path.name
+
+
+async def test_kill_keeps_what_was_written_and_checks_the_file(path: Path, clock: FakeClock, tmp_path: Path) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+        ledger = SqliteLedger(store.database, store.writer, clock)
+        await ledger.note_job(job())
+        killed = await copied(path, tmp_path / "killed")
+    store = make_sqlite(killed, clock)
+    async with opened(store):
+        assert not store.disk.held.clean
+        await store.disk.looked_over()
+        assert store.ready
+        assert [len(await bytes_of(store, name)) for name in NAMES] == [4, MB, MB]
+        assert await SqliteLedger(store.database, store.writer, clock).job("j1") == job()
+    async with opened(make_sqlite(killed, clock)) as store:
+        assert store.disk.held.clean
+
+
+@pytest.mark.parametrize("damage", [b"this is no database" * 1000, b"SQLite format 3\0" + b"\xff" * 50_000])
+async def test_damaged_file_is_renamed_aside(
+    path: Path, clock: FakeClock, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread(path.write_bytes, damage)
+    async with opened(make_sqlite(path, clock)) as store:
+        assert store.ready
+        await store.keep([key(1)], entry(), Body.of(b"rows"))
+        await store.flush()
+        assert await bytes_of(store, 1) == b"rows"
+    assert len(list(path.parent.glob("gateway.db.damaged-*"))) == 1
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
+
+
+async def test_damage_found_later_begins_a_new_file(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        for number in range(300):
+            await store.keep([key(number)], entry(number), Body.of(bytes(2_000)))
+    with path.open("r+b") as file:
+        for page in range(8, path.stat().st_size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 2_000)
+    async with opened(make_sqlite(path, clock)) as store:
+        found = [await store.look(key(number)) for number in range(300)]
+        assert None in found
+        await store.locked()
+        await store.keep([key("new")], entry("new"), Body.of(b"new"))
+        await store.flush()
+        assert await bytes_of(store, "new") == b"new"
+        assert store.stats()[0].entries == 1
+    assert list(path.parent.glob("gateway.db.damaged-*"))
+
+
+async def test_check_after_an_unclean_stop_finds_damage(path: Path, clock: FakeClock) -> None:
+    store = make_sqlite(path, clock)
+    async with opened(store):
+        await fill(store)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE meta SET value = '0' WHERE name = 'clean'")
+    db.execute("PRAGMA writable_schema = 1")
+    db.execute("UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'jobs_noted')"
+               " WHERE name = 'jobs_execution'")  # fmt: skip
+    db.commit()
+    db.close()
+    store = make_sqlite(path, clock)
+    async with opened(store):
+        await store.disk.looked_over()
+        await until(lambda: list(path.parent.glob("gateway.db.damaged-*")))
+        await store.locked()
+        assert store.stats()[0].entries == 0
+
+
+@pytest.mark.parametrize("version", list(schema.VERSIONS))
+async def test_other_versions_are_renamed_aside(path: Path, clock: FakeClock, version: str) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE meta SET value = 'other' WHERE name = ?", (version,))
+    db.commit()
+    db.close()
+    async with opened(make_sqlite(path, clock)) as store:
+        assert await store.look(key("blob")) is None
+        assert store.stats()[0].entries == 0
+    assert len(list(path.parent.glob("gateway.db.old-*"))) == 1
+
+
+def test_entry_version_is_raised_when_fields_change() -> None:
+    """When this fails, raise schema.VERSIONS["entry"] and write the new fields here."""
+    names = {kind.__name__: [f.name for f in msgspec.structs.fields(kind)] for kind in (Entry, JobRecord)}
+    assert schema.VERSIONS["entry"] == "1"
+    assert names == {
+        "Entry": ["body_id", "scope", "query_id", "result_id", "form", "marker", "query_hash", "retrieved_at", "runtime", "born", "confirmed", "size"],
+        "JobRecord": ["id", "execution_id", "client", "scope", "query_id", "noted_at", "cancelled"],
+    }
+    assert [f.name for f in msgspec.structs.fields(ExecutionRecord)] == (
+        ["id", "key", "scope", "credential", "query_id", "path", "body", "marker", "started_at", "upstream_job", "status", "error", "result_id"]
+    )
+
+
+@pytest.mark.parametrize("damage", ["shorter", "gone"])
+async def test_lost_file_is_no_entry(path: Path, clock: FakeClock, damage: str) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+        for file in row_files(path):
+            if damage == "gone":
+                file.unlink()
+            else:
+                os.truncate(file, 1000)
+        assert [await bytes_of(store, name) for name in NAMES] == [b"rows", None, None]
+        await store.flush()
+        assert store.stats()[0].entries == 1
+
+
+async def test_blob_that_does_not_match_its_digest_is_dropped(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+        await store.database.run(lambda db: db.execute("UPDATE bodies SET data = x'00112233' WHERE file IS NULL"))
+        assert await bytes_of(store, "blob") is None
+        await store.flush()
+        assert await store.look(key("blob")) is None
+
+
+async def test_spool_file_of_another_length_than_said_is_not_kept(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        body = msgspec.structs.replace(spooled(store, bytes(1000)), size=2000)
+        await store.keep([key(1)], entry(), body)
+        await store.flush()
+        assert await store.look(key(1)) is None
+
+
+async def test_orphans_are_swept(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+        kept = row_files(path)
+    orphans = [kept[0].with_name("aa.1234-0"), kept[0].with_name("1234-0.tmp"), kept[0].with_name("young.tmp")]
+    for orphan in orphans:
+        orphan.write_bytes(b"left over")
+    for old in (*kept, *orphans[:2]):
+        os.utime(old, (time.time() - 3600,) * 2)
+    async with opened(make_sqlite(path, clock)) as store:
+        await store.disk.looked_over()
+        clock.advance(11)
+        await store.sweep()
+        assert row_files(path) == sorted([*kept, orphans[2]])
+
+
+async def test_forget_cancels_queued_writes(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        for number in range(200):
+            await store.keep([key(number)], entry(number, query_id=number % 2), Body.of(bytes(50_000)))
+        assert await store.forget(query_id=0) == 100
+    async with opened(make_sqlite(path, clock)) as store:
+        left = [number for number in range(200) if await store.look(key(number))]
+        assert left == list(range(1, 200, 2))
+
+
+async def test_writes_over_the_queue_bound_are_dropped_and_counted(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock, queue_bytes=100_000)) as store:
+        for number in range(5):
+            await store.keep([key(number)], entry(number), Body.of(bytes(40_000)))
+        assert store.dropped == 3
+
+
+async def test_value_that_sqlite_cannot_hold_harms_nothing_else(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        ledger = SqliteLedger(store.database, store.writer, clock)
+        await asyncio.gather(ledger.note_job(job("bad", client="\ud800")), ledger.note_job(job("good")))
+        assert store.ready
+        assert await SqliteLedger(store.database, store.writer, clock).job("good") == job("good")
+
+
+async def test_recently_used_in_memory_is_spared_below(path: Path, clock: FakeClock) -> None:
+    async with opened(make_layered(path, clock, disk_bytes=MB, memory_bytes=16 * MB)) as layered:
+        await layered.keep([key("hot")], entry("hot"), Body.of(bytes(90_000)))
+        for number in range(30):
+            clock.advance(1)
+            await layered.keep([key(number)], entry(number), spooled(layered, bytes(90_000)))
+            await layered._below.flush()
+        assert layered.stats()[1].bytes <= MB
+
+
+async def test_missing_directory_is_the_operators_business(tmp_path: Path, clock: FakeClock) -> None:
+    store = make_sqlite(tmp_path / "nowhere" / "gateway.db", clock)
+    with pytest.raises(StoreError, match="nowhere"):
+        await store.open()
+    await store.close()
+
+
+async def test_a_directory_in_the_way_is_the_operators_business(tmp_path: Path, clock: FakeClock) -> None:
+    (tmp_path / "gateway.db").mkdir()
+    store = make_sqlite(tmp_path / "gateway.db", clock)
+    with pytest.raises(StoreError, match=r"gateway\.db"):
+        await store.open()
+    await store.close()
+
+
+async def test_files_are_for_our_eyes_only(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+        assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
+
+
+@pytest.mark.parametrize(("spec", "kind"), [("memory:", MemoryStore), ("sqlite:{}", LayeredStore)])
+async def test_factory(spec: str, kind: type, path: Path) -> None:
+    sizes = {"memory_bytes": MB, "disk_bytes": MB, "max_entry_bytes": MB}
+    store, ledger = open_store(spec.format(path), **sizes, clock=SystemClock(), lock_wait_seconds=1)
+    assert isinstance(store, kind)
+    async with opened(store):
+        await ledger.note_job(job(noted_at=time.time()))
+        assert await ledger.job("j1") is not None
+        assert store.ready
+
+
+@pytest.mark.parametrize("spec", ["redis://localhost", "rediss://localhost", "sqlite:", "memory:x", "file"])
+def test_factory_refuses_other_kinds(spec: str, clock: FakeClock) -> None:
+    with pytest.raises(StoreError):
+        open_store(spec, memory_bytes=1, disk_bytes=1, max_entry_bytes=1, clock=clock, lock_wait_seconds=1)

@@ -1,0 +1,204 @@
+"""Locked by another process, disk full, I/O that fails: the store is empty meanwhile and comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from store_helpers import (
+    MB,
+    FakeClock,
+    bytes_of,
+    entry,
+    execution,
+    job,
+    key,
+    make_layered,
+    make_sqlite,
+    opened,
+    spooled,
+)
+
+from gateway.model import Body
+from gateway.store.sqlite_ledger import SqliteLedger
+
+HOLDER = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX)
+os.pwrite(fd, str(os.getpid()).encode(), 0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+OTHER_GATEWAY = """
+import asyncio, sys
+from pathlib import Path
+from gateway.model import Body, Entry, SystemClock
+from gateway.store.sqlite import SqliteStore
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]), disk_bytes=2**20, max_entry_bytes=2**20, clock=SystemClock())
+    await store.open()
+    entry = Entry(body_id=b"b" * 32, scope="s", query_id=1, result_id=1, form="full", born=0.0)
+    await store.keep([b"k" * 32], entry, Body.of(b"theirs"))
+    await store.flush()
+    print("held", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def other_process(code: str, argument: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", code, str(argument)]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+async def test_second_process_serves_from_memory_until_the_first_lets_go(path: Path, clock: FakeClock) -> None:
+    with other_process(OTHER_GATEWAY, path) as other:
+        async with opened(make_layered(path, clock)) as store:
+            assert not store.ready
+            ledger = SqliteLedger(store._below.database, store._below.writer, clock)
+            await ledger.note_execution(execution())
+            await ledger.note_job(job())
+            await store.keep([key(1)], entry(1), Body.of(b"ours"))
+            await store.keep([key(2)], entry(2), spooled(store, b"o" * MB))
+            assert await bytes_of(store, 1) == b"ours"
+            assert await ledger.job("j1") == job()
+            assert [tier.up for tier in store.stats()] == [True, False]
+            assert other.stdin is not None
+            other.stdin.close()
+            await store._below.locked()
+            assert await store._below.read(entry_of_theirs()) is not None
+            assert await bytes_of(store, 1) == b"ours"
+    async with opened(make_layered(path, clock)) as store:
+        assert await bytes_of(store, 1) == b"ours"
+        assert await bytes_of(store, 2) == b"o" * MB
+        ledger = SqliteLedger(store._below.database, store._below.writer, clock)
+        assert await ledger.unfinished() == [execution()]
+        assert await ledger.jobs_of("e1") == [job()]
+
+
+def entry_of_theirs() -> object:
+    return entry(1, scope="s").__class__(
+        body_id=b"b" * 32, scope="s", query_id=1, result_id=1, form="full", size=len(b"theirs")
+    )
+
+
+async def test_forget_while_waiting_drops_what_the_first_process_wrote(path: Path, clock: FakeClock) -> None:
+    with other_process(OTHER_GATEWAY, path) as other:
+        async with opened(make_sqlite(path, clock)) as store:
+            await store.forget(scope="s", query_id=1)
+            await store.forget(scope="s", query_id=1)
+            assert other.stdin is not None
+            other.stdin.close()
+            await store.locked()
+            assert await store.look(b"k" * 32) is None
+            await store.flush()
+            assert store.stats()[0].entries == 0
+
+
+async def test_lock_that_is_never_given_back_fails(path: Path, clock: FakeClock) -> None:
+    with other_process(HOLDER, path.with_name("gateway.db.lock")) as other:
+        async with opened(make_layered(path, clock, lock_wait_seconds=0.2)) as store:
+            async with asyncio.timeout(5):
+                error = await store.failed()
+            assert str(other.pid) in error.detail
+            await store.keep([key(1)], entry(), Body.of(b"rows"))
+            assert await bytes_of(store, 1) == b"rows"
+
+
+async def test_lock_of_a_killed_process_is_free(path: Path, clock: FakeClock) -> None:
+    with other_process(OTHER_GATEWAY, path) as other:
+        other.send_signal(signal.SIGKILL)
+        other.wait(10)
+        async with opened(make_sqlite(path, clock)) as store:
+            assert store.ready
+            assert not store.disk.held.clean
+            assert store.stats()[0].entries == 1
+
+
+async def test_full_disk_means_empty_and_is_said_once(
+    path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(make_sqlite(path, clock, retry_seconds=0.02)) as store:
+        ledger = SqliteLedger(store.database, store.writer, clock)
+        pages = await store.database.run(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
+        await store.database.run(lambda db: db.execute(f"PRAGMA max_page_count = {pages + 2}").fetchone())
+        gone = asyncio.Event()
+        trouble = store.database.trouble
+        store.database.trouble = lambda error: (trouble(error), gone.set())  # type: ignore[method-assign]
+        await store.keep([key(1)], entry(1), Body.of(bytes(200_000)))
+        await gone.wait()
+        assert [tier.up for tier in store.stats()] == [False]
+        assert await store.look(key("x")) is None
+        await ledger.note_job(job())
+        assert await ledger.job("j1") == job()
+        await store.database.on_thread(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone())
+        await store.locked()
+        await store.keep([key(2)], entry(2), Body.of(bytes(200_000)))
+        await store.flush()
+        assert [tier.up for tier in store.stats()] == [True]
+        assert await bytes_of(store, 2) == bytes(200_000)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2, warnings
+    async with opened(make_sqlite(path, clock)) as store:
+        assert await SqliteLedger(store.database, store.writer, clock).job("j1") == job()
+
+
+async def test_disk_too_full_for_a_large_body(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("gateway.store.files.os.fsync", full)
+        await store.keep([key(1)], entry(1), Body.of(bytes(MB)))
+        await store._pending.drained.wait()
+        assert await store.look(key(1)) is None
+        monkeypatch.undo()
+        await store.locked()
+        assert not list(store.files.directory.glob("*.tmp"))
+
+
+async def test_forget_while_the_file_is_unusable_is_made_good(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await store.keep([key(1)], entry(1), Body.of(b"rows"))
+        await store.flush()
+        store.database.trouble(sqlite3.OperationalError("disk I/O error"))
+        assert await store.forget(query_id=1) == 0
+        await store.locked()
+        assert await store.look(key(1)) is None
+        await store.flush()
+        assert store.stats()[0].entries == 0
+
+
+async def test_cancelled_callers_leave_nothing_half_done(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        ledger = SqliteLedger(store.database, store.writer, clock)
+        callers = [asyncio.create_task(ledger.note_job(job(f"j{number}"))) for number in range(50)]
+        await asyncio.sleep(0)
+        for caller in callers[::2]:
+            caller.cancel()
+        await asyncio.wait(callers)
+        await store.flush()
+        fresh = SqliteLedger(store.database, store.writer, clock)
+        assert len(await fresh.jobs_of("e1")) == 50
