@@ -25,8 +25,6 @@ _SEPARATORS = frozenset("(),;")
 _OPERATORS = frozenset("=<>+-*/%|:")
 _QUOTES = frozenset("'\"`_")
 
-_COMMENTS = ("--", "# ", "/*")
-
 
 _Token = tuple[str, str, str]
 """The white space and block comments before a token, the token, and `_HELD` where the former is part of a value."""
@@ -198,7 +196,7 @@ def _statements(tokens: list[_Token]) -> list[_Token]:
             _drop_comments(kept)
             if not kept or kept[-1][1] == ";":
                 continue
-        elif after == ";" and text.startswith(_COMMENTS):
+        elif after == ";" and _is_comment(text):
             continue
         kept.append(token)
         after = text
@@ -209,8 +207,12 @@ def _statements(tokens: list[_Token]) -> list[_Token]:
 
 
 def _drop_comments(tokens: list[_Token]) -> None:
-    while tokens and tokens[-1][1].startswith(_COMMENTS):
+    while tokens and _is_comment(tokens[-1][1]):
         tokens.pop()
+
+
+def _is_comment(text: str) -> bool:
+    return text.startswith(("--", "# ")) or (text.startswith("/*") and text.endswith("*/") and len(text) > 3)
 
 
 def _without_top(expected: list[_Token], returned: list[_Token]) -> list[_Token]:
@@ -226,7 +228,7 @@ def _values_occur(text: str, values: Mapping[str, object], returned: str) -> boo
     """For templates with sections and the like: every text that is in there at all is there to the character."""
     roots = {name.partition(".")[0] for name in template.names(text)}
     bare = squeezed(returned)
-    used = {name: value for name, value in values.items() if name in roots or "." in roots or "" in roots}
+    used = {name: value for name, value in values.items() if name in roots or "" in roots}
     return all(value in returned or squeezed(value) not in bare for value in _strings(used))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from gateway.model import Parameter
 from gateway.redash.ambiguity import is_ambiguous
 

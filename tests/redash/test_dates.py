@@ -6,6 +6,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+
 from gateway.redash.dates import date_names, range_names, resolve_date, resolve_range
 
 BERLIN = ZoneInfo("Europe/Berlin")
