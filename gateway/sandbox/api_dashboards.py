@@ -12,7 +12,7 @@ from .objects import Dashboard
 from .routing import routes
 from .serialise import dashboard_body, public_dashboard, visualization_body, widget_body, widgets_for
 
-_FIELDS = frozenset("name layout dashboard_filters_enabled tags is_draft is_archived options".split())
+_FIELDS = frozenset(["name", "layout", "dashboard_filters_enabled", "tags", "is_draft", "is_archived", "options"])
 
 
 def _visible(call: Call) -> list[Dashboard]:

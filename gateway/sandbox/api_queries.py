@@ -26,7 +26,9 @@ _FORGED = (
     "user",
     "updated_at",
 )
-_FIELDS = frozenset("name query data_source_id description options schedule tags is_archived is_draft".split())
+_FIELDS = frozenset(
+    ["name", "query", "data_source_id", "description", "options", "schedule", "tags", "is_archived", "is_draft"]
+)
 _NO_GROUP = (
     "You are trying to associate a dropdown query that does not have a matching group. "
     "Please verify the dropdown query id you are trying to associate with this query."

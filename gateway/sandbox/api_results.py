@@ -19,7 +19,6 @@ from .results import Result, as_separated, as_workbook
 from .routing import routes
 
 
-
 async def _latest(call: Call, filetype: str) -> Reply:
     """What `latest_query_data_id` points at; max_age and parameters are not looked at."""
     query = query_of(call)

@@ -9,8 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = frozenset(
-    "latency hang reset_before_headers reset_after_headers reset_in_body truncate html garbage status lose_jobs"
-    " reject_keys".split()
+    [
+        "latency",
+        "hang",
+        "reset_before_headers",
+        "reset_after_headers",
+        "reset_in_body",
+        "truncate",
+        "html",
+        "garbage",
+        "status",
+        "lose_jobs",
+        "reject_keys",
+    ]
 )
 
 

@@ -73,6 +73,14 @@ class Hold:
         """Lets go of what waits here; again does nothing."""
         self._gate.drop(self)
 
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
     async def __aenter__(self) -> Hold:
         return self
 
@@ -159,6 +167,10 @@ class Jobs:
     def idle(self) -> bool:
         """Whether nothing is queued or running."""
         return not self._tasks
+
+    def is_running(self, query_hash: str, data_source_id: int) -> bool:
+        """Whether an execution is in flight that others would join."""
+        return (query_hash, data_source_id) in self._in_flight
 
     def cancel(self, job: Job) -> None:
         """Shows at once, even on a finished job, and is not joined any more (CONTRACT 9)."""

@@ -28,7 +28,8 @@ QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
     ("by_country", "Orders by country", f"select c.country, count(*) as orders, round(sum(o.amount), 2) as revenue\n"
      f"{_JOIN}\ngroup by 1 order by 1", []),
     ("revenue_by_month", "Revenue by month", "select substr(ordered_on, 1, 7) as month,"
-     " round(sum(amount), 2) as revenue\nfrom orders where ordered_on between '{{ period.start }}' and '{{ period.end }}' group by 1 order by 1",
+     " round(sum(amount), 2) as revenue\nfrom orders where ordered_on between '{{ period.start }}' and"
+     " '{{ period.end }}' group by 1 order by 1",
      [parameter("period", "date-range", _PERIOD)]),
     ("customers_in_city", "Customers in a city", "select city, count(*) as customers, min(name) as first_customer\n"
      "from customers where city = '{{ city }}' group by 1", [parameter("city", "text", "New York")]),
@@ -68,8 +69,8 @@ QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
     ("failing", "A report that fails", "select * from no_such_table", []),
     ("no_data", "A statement without a result", "create temp table if not exists scratch (id integer)", []),
     ("large", "All order notes (5 MB)", "with recursive part(n) as (select 1 union all select n + 1 from part"
-     " where n < 50)\nselect o.id + n * 1000000 as id, o.customer_id, o.amount, o.status, o.ordered_on, o.placed_at, o.note\n"
-     "from part, (select * from orders order by id limit 1000) o limit 28000", []),
+     " where n < 150)\nselect o.id + n * 1000000 as id, o.customer_id, o.amount, o.status, o.ordered_on,"
+     " o.placed_at, o.note\nfrom part, (select * from orders order by id limit 1000) o limit 28000", []),
     ("kb100", "Latest orders (100 KB)", "select id, customer_id, amount, status, ordered_on, note from orders"
      " order by id limit 620", []),
     ("kb1", "First customers (1 KB)", "select id, name, country, city from customers order by id limit 9", []),

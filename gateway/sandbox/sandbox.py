@@ -12,7 +12,18 @@ from typing import Any
 
 from aiohttp import web
 
-from . import api_account, api_dashboards, api_execute, api_groups, api_jobs, api_queries, api_results, api_sources, samples, shop
+from . import (
+    api_account,
+    api_dashboards,
+    api_execute,
+    api_groups,
+    api_jobs,
+    api_queries,
+    api_results,
+    api_sources,
+    samples,
+    shop,
+)
 from .counters import Counters, LoggedRequest
 from .faults import Faults
 from .jobs import Hold, Jobs
@@ -95,6 +106,9 @@ class Sandbox:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listens; port 0 takes a free one. `url` tells where."""
         await asyncio.to_thread(self.prepare)
+        await self._listen(host, port)
+
+    async def _listen(self, host: str, port: int) -> None:
         server = web.Server(self.service.handle, access_log=None, auto_decompress=False)
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -108,10 +122,19 @@ class Sandbox:
         self.faults.clear()
         self.release()
         await self.jobs.stop()
+        await self.disconnect()
+        self.warehouse.close()
+
+    async def disconnect(self) -> None:
+        """Closes the port, as a Redash that is down: connections are refused. All it holds stays."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        self.warehouse.close()
+
+    async def reconnect(self) -> None:
+        """Listens again on the same port."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        await self._listen(host, int(port))
 
     async def __aenter__(self) -> Sandbox:
         await self.start()
@@ -216,6 +239,10 @@ class Sandbox:
         result = self.world.new_result(sql, query.data_source_id or 0, table=table)
         self.world.keep(result)
         return result
+
+    def lose_jobs(self) -> None:
+        """As a restart of Redash's Redis: every job id is unknown (500), nothing is joined any more; runs go on."""
+        self.jobs.lose()
 
     # -- holds
 

@@ -223,7 +223,7 @@ class World:
         if max_age == -1 and self.expired_ttl is not None:
             max_age = self.expired_ttl
         found = self._by_hash.get((hashed, source_id or 0), [])
-        newest = max(found, key=lambda result: result.retrieved_at, default=None)
+        newest = max(found, key=lambda result: (result.retrieved_at, result.id), default=None)
         if newest is None or max_age == -1 or newest.retrieved_at + max_age * SECOND >= self.now():
             return newest
         return None

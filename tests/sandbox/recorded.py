@@ -12,11 +12,22 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent / "recorded"
 FOLDERS = ("auth", "queries", "results_get", "execute", "jobs", "dashboards", "adhoc", "misc", "multiorg", "time")
-_EXACT = (
-    "Server Connection Content-Type Cache-Control Vary Location X-Frame-Options X-XSS-Protection X-Content-Type-Options"
-    " X-Download-Options Content-Security-Policy X-Content-Security-Policy Referrer-Policy"
-    " Access-Control-Allow-Origin"
-).split()
+_EXACT = [
+    "Server",
+    "Connection",
+    "Content-Type",
+    "Cache-Control",
+    "Vary",
+    "Location",
+    "X-Frame-Options",
+    "X-XSS-Protection",
+    "X-Content-Type-Options",
+    "X-Download-Options",
+    "Content-Security-Policy",
+    "X-Content-Security-Policy",
+    "Referrer-Policy",
+    "Access-Control-Allow-Origin",
+]
 
 # The recording keeps bodies as text; two of them were none.
 _BINARY = {
@@ -147,7 +158,7 @@ def _parsed(body: bytes | None) -> Any:
 
 # Values that are null or not with the state of the moment, not with the kind of the answer.
 _MAY_BE_NULL = frozenset(
-    "active_at last_triggered_at latest_query_data_id description retrieved_at runtime rearm".split()
+    ["active_at", "last_triggered_at", "latest_query_data_id", "description", "retrieved_at", "runtime", "rearm"]
 )
 
 _MAY_BE_EMPTY = frozenset({"tags", "parameters"})
