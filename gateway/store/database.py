@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import logging
 import sqlite3
@@ -30,7 +31,8 @@ RUN_SECONDS = 5.0
 OPEN_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 30.0
 
-OPERATOR_MUST_ACT = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
+ERRNOS = (errno.EACCES, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+SQLITE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
 
 class UnusableError(Exception):
@@ -139,7 +141,7 @@ class Database:
         try:
             await self._connect()
         except (sqlite3.Error, OSError) as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in OPERATOR_MUST_ACT or isinstance(error, PermissionError):
+            if _operator_must_act(error):
                 raise StoreError(f"cannot open the store {self.path}: {error}") from error
             log.warning("the store %s is not usable, going on without it: %s", self.path, error)
             self._task = asyncio.create_task(self._recover(error))
@@ -177,7 +179,7 @@ class Database:
             self._connection = await connection
         return found[0]
 
-    async def on_thread(self, work: Callable[[sqlite3.Connection], T], seconds: float) -> T:
+    async def on_thread(self, work: Callable[[sqlite3.Connection], T], seconds: float = RUN_SECONDS) -> T:
         """As `run`, also while the file counts as unusable; for recovery. Raises sqlite3.Error and OSError."""
         connection, raw = self._connection, self._raw
         if connection is None or raw is None:
@@ -237,3 +239,10 @@ class Database:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+
+
+def _operator_must_act(error: Exception) -> bool:
+    """Tell what no waiting will cure (wrong path, no permission) from a full or failing disk."""
+    if isinstance(error, OSError):
+        return error.errno in ERRNOS
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in SQLITE_CODES

@@ -231,12 +231,14 @@ class Disk:
 
 def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[bool], rows.Change]:
     change = rows.Change()
-    wrote = [not put.cancelled for put, _ in written]  # cancelled: forgotten since it was queued
-    for (put, row), wanted in zip(written, wrote, strict=True):
+    wrote: list[bool] = []
+    for put, row in written:
+        keys = list(put.keys)  # the loop may take keys away, or cancel, at any moment
+        wrote.append(bool(keys) and not put.cancelled)
         if row is None:
-            rows.forget_keys(db, list(put.keys), change)
-        elif wanted:
-            rows.put(db, row, now, change)
+            rows.forget_keys(db, keys, change)
+        elif wrote[-1]:
+            rows.put(db, keys, row, now, change)
     return wrote, change
 
 

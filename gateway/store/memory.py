@@ -6,6 +6,7 @@ Nothing here waits; the coroutines exist for the protocol, the hit path calls `p
 from __future__ import annotations
 
 import asyncio
+import filecmp
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -161,7 +162,7 @@ class MemoryStore:
 
     async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> None:
         """See the protocol."""
-        self.put(keys, entry, body)
+        self.put(keys, entry, await self._same_file(entry.body_id, body))
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol."""
@@ -228,6 +229,22 @@ class MemoryStore:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             await self.sweep()
+
+    async def _same_file(self, body_id: bytes, body: Body) -> Body:
+        """Return what is held already if the new file has the same bytes, so that older keys keep their body."""
+        held = self._recent.get(body_id)
+        old = held.body if held is not None and held.body.size == body.size else None
+        if body.path is None or old is None or old.path is None or self._files is None:
+            return body
+        try:
+            same = await asyncio.to_thread(filecmp.cmp, old.path, body.path, shallow=False)
+        except OSError:
+            return body
+        held = self._recent.get(body_id)
+        if not same or held is None or held.body is not old:
+            return body
+        self._files.discard(body.path)
+        return old
 
     def _fits(self, body: Body, keys: int) -> bool:
         overhead = BODY_OVERHEAD + ENTRY_OVERHEAD * keys

@@ -33,7 +33,6 @@ def row_of(put: Put, files: BodyFiles, clock: Clock) -> rows.PutRow | None:
 def _row(put: Put, digest: bytes, data: bytes | None, clock: Clock) -> rows.PutRow:
     entry = _shifted(put.entry, clock.wall() - clock.monotonic())
     return rows.PutRow(
-        keys=tuple(put.keys),
         scope=entry.scope,
         query_id=entry.query_id,
         confirmed=entry.confirmed,

@@ -51,6 +51,8 @@ class Pending:
         if self._bytes + put.size > self._limit:
             return False
         self._bytes += put.size
+        for key in put.keys & self._by_key.keys():
+            self._by_key[key].keys.discard(key)  # else the older one would show again when this one is forgotten
         self._by_key.update(dict.fromkeys(put.keys, put))
         self._by_body[put.entry.body_id] = put
         if put.expires is not None:
@@ -63,6 +65,10 @@ class Pending:
     def put_of(self, key: Key, now: float) -> Put | None:
         """What was kept last under a key. `now` is monotonic."""
         return _alive(self._by_key.get(key), now)
+
+    def hides(self, key: Key) -> bool:
+        """Whether what the file holds under a key has been replaced here."""
+        return key in self._by_key
 
     def put_with(self, body_id: bytes, now: float) -> Put | None:
         """What was kept last with that body. `now` is monotonic."""

@@ -24,7 +24,6 @@ class Change(msgspec.Struct):
 class PutRow(msgspec.Struct, frozen=True, kw_only=True):
     """An entry with its body, ready to be written: bytes in `data`, or the name of a complete file in `file`."""
 
-    keys: Sequence[Key]
     scope: str
     query_id: int
     confirmed: float
@@ -56,10 +55,10 @@ class FoundBody(msgspec.Struct, frozen=True):
     data: bytes | None
 
 
-def put(db: sqlite3.Connection, row: PutRow, now: float, change: Change) -> None:
+def put(db: sqlite3.Connection, keys: Sequence[Key], row: PutRow, now: float, change: Change) -> None:
     """Write an entry under its keys, and its body once. `now` is wall-clock seconds."""
     _put_body(db, row, now, change)
-    for key in row.keys:
+    for key in keys:
         _put_entry(db, key, row, now, change)
 
 

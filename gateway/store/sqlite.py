@@ -186,11 +186,11 @@ class SqliteStore:
 
         def committed(done: tuple[set[Key], rows.Change]) -> None:
             nonlocal counted
-            counted = len(done[0] | keys)
+            counted = len(keys | {key for key in done[0] if not self._pending.hides(key)})
             self._barred.remove(bar)
             self.disk.apply(done[1])
 
-        done = self.writer.submit(partial(_forget, bar), rank=FIRST, then=committed)
+        done = self.writer.submit(partial(_forget, bar, keys), rank=FIRST, then=committed)
         if self.ready:
             await done
         return counted
@@ -254,6 +254,7 @@ def _matches(bar: Bar, entry: Entry) -> bool:
     return bar[0] in (None, entry.scope) and bar[1] in (None, entry.query_id)
 
 
-def _forget(bar: Bar, db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
+def _forget(bar: Bar, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
     change = rows.Change()
+    rows.forget_keys(db, list(keys), change)  # what they led to before the put that is cancelled
     return rows.forget(db, *bar, change), change

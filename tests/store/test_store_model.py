@@ -16,6 +16,7 @@ from store_helpers import MAKERS, FakeClock, entry, key, spooled
 from gateway.model import Body
 
 names = st.integers(0, 5)
+several = st.lists(names, min_size=1, max_size=3, unique=True)
 scopes = st.sampled_from(["s", "t"])
 queries = st.integers(1, 2)
 
@@ -37,8 +38,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = MAKERS[self.kind](Path(self.directory.name) / "gateway.db", self.clock)
         self.runner.run(self.store.open())
 
-    @rule(name=st.lists(names, min_size=1, max_size=3, unique=True), scope=scopes, query=queries, size=st.integers(0, 4),
-          as_file=st.booleans())  # fmt: skip
+    @rule(name=several, scope=scopes, query=queries, size=st.integers(0, 4), as_file=st.booleans())
     def keep(self, name: list[int], scope: str, query: int, size: int, as_file: bool) -> None:
         data = bytes([size]) * (size * 1_000)
         kept = entry(f"{as_file} {size}", scope=scope, query_id=query, confirmed=4_000.0)
@@ -99,8 +99,8 @@ class StoreMachine(RuleBasedStateMachine):
 def test_store_is_as_good_as_a_dictionary(kind: str) -> None:
     machine = type("Machine", (StoreMachine,), {"kind": kind})
     profile = settings(
-        max_examples=25,
-        stateful_step_count=25,
+        max_examples=20,
+        stateful_step_count=20,
         deadline=None,
         database=None,
         derandomize=True,
