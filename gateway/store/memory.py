@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import filecmp
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-from cachetools import LRUCache
 
 from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
 from gateway.store.files import BodyFiles
+from gateway.store.recent import BODY_OVERHEAD, ENTRY_OVERHEAD, Held, Recent, cost_of
 
 BRIEF_SECONDS = 60.0
 """How long a body over the entry limit is kept: long enough for those who waited for it."""
@@ -25,41 +25,6 @@ TICK_SECONDS = 5.0
 
 LARGEST_SHARE = 8
 """Bytes of more than a share of 1/8 of the limit would push out too much else."""
-
-BODY_OVERHEAD = 700
-ENTRY_OVERHEAD = 900
-"""Measured with tracemalloc for entries of usual length: entry, key, places in three dictionaries."""
-
-
-class _Held:
-    """A body and every entry that leads to it."""
-
-    __slots__ = ("body", "body_id", "cost", "entries", "expires")
-
-    def __init__(self, body_id: bytes, body: Body, cost: int) -> None:
-        self.body_id = body_id
-        self.body = body
-        self.cost = cost  # of the body; what entries add is counted when it is put into the cache
-        self.expires: float | None = None
-        self.entries: dict[Key, Entry] = {}
-
-
-def _cost(held: _Held) -> int:
-    return held.cost + BODY_OVERHEAD + ENTRY_OVERHEAD * len(held.entries)
-
-
-class _Recent(LRUCache[bytes, _Held]):
-    """cachetools' LRU, which tells whom it has pushed out."""
-
-    def __init__(self, limit_bytes: int, pushed_out: Callable[[_Held], None]) -> None:
-        super().__init__(limit_bytes, getsizeof=_cost)
-        self._pushed_out = pushed_out
-
-    def popitem(self) -> tuple[bytes, _Held]:
-        """Remove the least recently used."""
-        body_id, held = super().popitem()
-        self._pushed_out(held)
-        return body_id, held
 
 
 class MemoryStore:
@@ -78,10 +43,10 @@ class MemoryStore:
         self._max_entry = limit_bytes if max_entry_bytes is None else max_entry_bytes
         self._spool = spool
         self._files: BodyFiles | None = None
-        self._recent = _Recent(limit_bytes, self._evicted)
-        self._by_key: dict[Key, _Held] = {}
+        self._recent = Recent(limit_bytes, self._evicted)
+        self._by_key: dict[Key, Held] = {}
         self._groups: dict[tuple[str, int], set[Key]] = {}
-        self._brief: set[_Held] = set()
+        self._brief: set[Held] = set()
         self._evictions = 0
         self._house: asyncio.Task[None] | None = None
 
@@ -261,14 +226,14 @@ class MemoryStore:
         if body.path is not None and self._files is not None:
             self._files.discard(body.path)
 
-    def _holding(self, body_id: bytes, body: Body, keys: int) -> _Held:
+    def _holding(self, body_id: bytes, body: Body, keys: int) -> Held:
         """Return what already holds these bytes and has room for so many more keys, else a new holder."""
         old = self._recent.get(body_id)
         if old is not None:
-            if old.body == body and _cost(old) + keys * ENTRY_OVERHEAD <= self._limit:
+            if old.body == body and cost_of(old) + keys * ENTRY_OVERHEAD <= self._limit:
                 return old
             self._remove(old)
-        held = _Held(body_id, body, self._file_cost(body) if body.path else body.size)
+        held = Held(body_id, body, self._file_cost(body) if body.path else body.size)
         if body.size > self._max_entry:
             held.expires = self._clock.monotonic() + BRIEF_SECONDS
             self._brief.add(held)
@@ -279,14 +244,14 @@ class MemoryStore:
             return iter([(scope, query_id)] if (scope, query_id) in self._groups else [])
         return iter([g for g in self._groups if scope in (None, g[0]) and query_id in (None, g[1])])
 
-    def _unmap(self, key: Key, keep: _Held | None = None) -> None:
+    def _unmap(self, key: Key, keep: Held | None = None) -> None:
         held = self._by_key.get(key)
         if held is not None:
             self._forget_key(key, held)
             if not held.entries and held is not keep:
                 self._remove(held)
 
-    def _forget_key(self, key: Key, held: _Held) -> None:
+    def _forget_key(self, key: Key, held: Held) -> None:
         entry = held.entries.pop(key)
         del self._by_key[key]
         group = (entry.scope, entry.query_id)
@@ -294,15 +259,15 @@ class MemoryStore:
         if not self._groups[group]:
             del self._groups[group]
 
-    def _remove(self, held: _Held) -> None:
+    def _remove(self, held: Held) -> None:
         self._recent.pop(held.body_id, None)
         self._gone(held)
 
-    def _evicted(self, held: _Held) -> None:
+    def _evicted(self, held: Held) -> None:
         self._evictions += 1
         self._gone(held)
 
-    def _gone(self, held: _Held) -> None:
+    def _gone(self, held: Held) -> None:
         self._brief.discard(held)
         for key in list(held.entries):
             self._forget_key(key, held)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import TurnableClock, World
+
+from gateway.sandbox import Sandbox
+
+
+@pytest.fixture
+def clock() -> TurnableClock:
+    return TurnableClock()
+
+
+@pytest.fixture
+async def sandbox(clock: TurnableClock) -> AsyncIterator[Sandbox]:
+    async with Sandbox(now=clock.wall) as made:
+        yield made
+
+
+@pytest.fixture
+async def bare(tmp_path: Path, sandbox: Sandbox, clock: TurnableClock) -> AsyncIterator[World]:
+    """A world whose gateway the test starts itself, with a configuration of its own."""
+    world = World(tmp_path, sandbox, clock)
+    yield world
+    if hasattr(world, "session"):
+        await world.stop()
+
+
+@pytest.fixture
+async def world(bare: World) -> World:
+    """A gateway before a sandbox, with the plain configuration."""
+    await bare.start()
+    return bare
+
+
+@pytest.fixture
+def needs() -> Callable[[str], str]:
+    """Give the path of a program, or skip the test; with GATEWAY_TEST_REQUIRE_ALL=1 a missing one is a failure."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program)
+        if path is None and os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
+            pytest.fail(f"{program} is not installed")
+        if path is None:
+            pytest.skip(f"{program} is not installed")
+        return path
+
+    return find

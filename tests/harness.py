@@ -1,0 +1,230 @@
+"""A gateway before a sandbox on real ports of the loopback, with a clock that tests can turn, and callers."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from gateway import config
+from gateway.app import Program
+from gateway.sandbox import Sandbox
+
+TOKENS = {name: f"rg_{name}_{'0123456789abcdef' * 2}" for name in ("dashboard", "second", "sql", "narrow", "writer")}
+"""Tokens by client. `dashboard` and `second` read and run with the analyst's key, `sql` may send any SQL, `narrow` has
+only the key of one query, `writer` may edit."""
+
+
+class TurnableClock:
+    """The clocks of the system, moved by `turn`: both at once, as when time passes."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def wall(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def turn(self, seconds: float) -> None:
+        """Let so many seconds pass at once."""
+        self.ahead += seconds
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a caller got."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.json["query_result"]["data"]["rows"]
+        return rows
+
+    @property
+    def job(self) -> dict[str, Any]:
+        job: dict[str, Any] = self.json["job"]
+        return job
+
+    @property
+    def cache(self) -> str:
+        return self.headers.get("Cache-Status", "")
+
+
+class World:
+    """One sandbox, one gateway, any number of callers."""
+
+    def __init__(self, directory: Path, sandbox: Sandbox, clock: TurnableClock) -> None:
+        self.directory = directory
+        self.sandbox = sandbox
+        self.clock = clock
+        self.named = sandbox.named
+        self.program: Program
+        self.session: aiohttp.ClientSession
+        self.text = ""
+
+    @property
+    def url(self) -> str:
+        return self.program.api_address.url
+
+    @property
+    def admin(self) -> str:
+        return self.program.admin_address.url
+
+    async def start(self, extra: str = "", store: str = "sqlite:gateway.db", **tables: str) -> None:
+        """Start the gateway; `extra` is TOML at the end, `tables` adds lines to a table, e.g. `cache='memory = "1MB"'`."""
+        self.text = configuration(self.sandbox, store, tables) + extra
+        await self.resume()
+
+    async def resume(self) -> None:
+        """Start a gateway with the configuration and directory of the last one."""
+        self.program = Program(self.settings(), clock=self.clock)
+        await self.program.start()
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+    def settings(self) -> config.Config:
+        keys = {f"KEY_{name.upper()}": key for name, key in self.sandbox.user_keys.items()}
+        for query_id in self.sandbox.queries:
+            keys[f"QUERY_KEY_{query_id}"] = self.sandbox.query_key(query_id)
+        return config.parse(self.text, self.directory, keys)
+
+    async def stop(self) -> None:
+        await self.session.close()
+        await self.program.stop()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.resume()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        client: str | None = "dashboard",
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send one request as a client; `body` is JSON unless it is bytes."""
+        sent = dict(headers or {})
+        if client is not None:
+            sent["Authorization"] = f"Key {TOKENS[client]}"
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        async with self.session.request(
+            method, self.url + path, data=data, headers=sent, allow_redirects=False
+        ) as response:
+            return Reply(response.status, response.headers.copy(), await response.read())
+
+    async def get(self, path: str, *, client: str | None = "dashboard", **headers: str) -> Reply:
+        return await self.call("GET", path, client=client, headers=_fields(headers))
+
+    async def post(self, name: str | int, *, client: str = "dashboard", wait: int | None = None, **body: object) -> Reply:
+        """POST a query's results, by its short name or id; `wait` sends `Prefer: wait`."""
+        query_id = self.named[name] if isinstance(name, str) else name
+        headers = {} if wait is None else {"Prefer": f"wait={wait}"}
+        return await self.call("POST", f"/api/queries/{query_id}/results", body, client=client, headers=headers)
+
+    async def finish(self, job_id: str, *, client: str = "dashboard") -> dict[str, Any]:
+        """Follow a job to its end (the gateway holds each answer, so nothing sleeps here)."""
+        for _ in range(20):
+            reply = await self.get(f"/api/jobs/{job_id}", client=client, prefer="wait=10")
+            if reply.job["status"] in (3, 4):
+                return reply.job
+        raise AssertionError("the job does not end")
+
+    async def rows(self, name: str | int, *, client: str = "dashboard", **body: object) -> list[dict[str, Any]]:
+        """Run or read a query as a polling client does: POST, job, result."""
+        query_id = self.named[name] if isinstance(name, str) else name
+        reply = await self.post(query_id, client=client, **body)
+        if "query_result" in reply.json:
+            return reply.rows
+        job = await self.finish(reply.job["id"], client=client)
+        assert job["status"] == 3, job
+        read = await self.get(f"/api/queries/{query_id}/results/{job['query_result_id']}.json", client=client)
+        return read.rows
+
+    async def metrics(self) -> dict[str, float]:
+        """Scrape: every sample by its full name with labels, in the text format."""
+        async with self.session.get(f"{self.admin}/metrics") as response:
+            text = await response.text()
+        samples = re.findall(r"^([a-z_]+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)
+        return {name: float(value) for name, value in samples}
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum of one metric over every series that has these labels."""
+        total = 0.0
+        for sample, value in (await self.metrics()).items():
+            if sample.partition("{")[0] == name and all(f'{k}="{v}"' in sample for k, v in labels.items()):
+                total += value
+        return total
+
+
+def _fields(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def configuration(sandbox: Sandbox, store: str, tables: Mapping[str, str]) -> str:
+    """The configuration of the tests; `tables` adds lines by table name (`.` written as `__`)."""
+    narrow = sandbox.named["in_country"]
+    text = f"""
+[server]
+listen = "127.0.0.1:0"
+drain_timeout = "2s"
+{tables.get("server", "")}
+[admin]
+listen = "127.0.0.1:0"
+[upstream]
+url = "{sandbox.url}"
+{tables.get("upstream", "")}
+[credentials.analyst]
+kind = "user"
+key_env = "KEY_ANALYST"
+[credentials.admin]
+kind = "user"
+key_env = "KEY_ADMIN"
+[credentials.narrow]
+kind = "query"
+query = {narrow}
+key_env = "QUERY_KEY_{narrow}"
+[cache]
+store = "{store}"
+{tables.get("cache", "")}
+[log]
+access = false
+[clients.dashboard]
+token_sha256 = ["{config.token_hash(TOKENS["dashboard"])}"]
+credentials = ["analyst"]
+{tables.get("dashboard", "")}
+[clients.second]
+token_sha256 = ["{config.token_hash(TOKENS["second"])}"]
+credentials = ["analyst"]
+{tables.get("second", "")}
+[clients.sql]
+token_sha256 = ["{config.token_hash(TOKENS["sql"])}"]
+credentials = ["analyst"]
+can = ["read", "execute", "adhoc"]
+[clients.narrow]
+token_sha256 = ["{config.token_hash(TOKENS["narrow"])}"]
+credentials = ["query"]
+{tables.get("narrow", "")}
+[clients.writer]
+token_sha256 = ["{config.token_hash(TOKENS["writer"])}"]
+credentials = ["admin"]
+can = ["read", "execute", "write"]
+text_parameters = true
+{tables.get("writer", "")}
+"""
+    return text
