@@ -14,8 +14,7 @@ from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
 from gateway.model import Definition, Secret
 from gateway.redash.parameters import is_raw_sql
-from gateway.redash.requests import CancelJob, Execute, ReadJob, ReadResult, query_token
-from gateway.redash.requests import Operation as Operation
+from gateway.redash.requests import CancelJob, Execute, Operation, ReadJob, ReadParameterised, ReadResult, query_token
 from gateway.redash.routes import Match
 
 ANONYMOUS: Final = "anonymous"
@@ -162,7 +161,7 @@ def check_capability(caller: Caller, match: Match, operation: Operation) -> None
         Forbidden: naming the capability that is missing.
     """
     needed = match.route.capability
-    if type(operation).__name__ == "ReadParameterised":
+    if isinstance(operation, ReadParameterised):
         needed = "execute"
     if not caller.may(needed):
         raise Forbidden(f"Client '{caller.name}' lacks the capability '{needed}' for this route.")

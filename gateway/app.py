@@ -18,6 +18,7 @@ from aiohttp import http_parser, web
 from gateway import __version__, config, log
 from gateway.access import ANONYMOUS, Access
 from gateway.admin import Admin
+from gateway.calls import Call
 from gateway.definitions import Definitions
 from gateway.errors import BadRequest, ConfigurationError, GatewayError, StoreError
 from gateway.execution import Runner
@@ -31,7 +32,7 @@ from gateway.redash.answers import queries_on
 from gateway.results import Results
 from gateway.store.factory import open_store
 from gateway.telling import Telling
-from gateway.upstream import Call, Upstream
+from gateway.upstream import Upstream
 from gateway.web import Api
 
 events = logging.getLogger("gateway.events")
@@ -73,9 +74,7 @@ class Program:
         self.definitions = Definitions(self.upstream, self.store, self.ledger, clock)
         self.results = Results(self.upstream, self.store, self.ledger, clock)
         runner = Runner(self.upstream, self.results, clock)
-        self.executions = Executions(
-            runner, self.upstream, self.definitions, self.ledger, clock, self.teller, settings
-        )
+        self.executions = Executions(runner, self.upstream, self.definitions, self.ledger, clock, self.teller, settings)
         self.gateway = Gateway(
             settings,
             access=self.access,

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway import config
 from gateway.access import Credential
+from gateway.calls import Call, Redash
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused
 from gateway.flight import Flights
 from gateway.model import Body, Clock, Definition, Entry, digest
@@ -17,7 +18,6 @@ from gateway.outcome import Sender
 from gateway.policy import definition_key
 from gateway.redash.answers import read_definition
 from gateway.store import Ledger, Store
-from gateway.upstream import Call, Upstream
 
 log = logging.getLogger("gateway.definitions")
 
@@ -29,7 +29,7 @@ _Place = tuple[int, str]
 class Definitions:
     """What is known of queries, by query and scope."""
 
-    def __init__(self, upstream: Upstream, store: Store, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, upstream: Redash, store: Store, ledger: Ledger, clock: Clock) -> None:
         self._upstream = upstream
         self._store = store
         self._ledger = ledger
@@ -108,9 +108,7 @@ class Definitions:
         self._known.setdefault(definition.query_id, {})[scope] = definition
         return definition
 
-    async def _quietly(
-        self, credential: Credential, query_id: int, sender: Sender, known: Definition
-    ) -> Definition:
+    async def _quietly(self, credential: Credential, query_id: int, sender: Sender, known: Definition) -> Definition:
         """Refresh in the background: transport trouble leaves what is known in force."""
         try:
             return await self._ask(credential, query_id, sender)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Final
 
+from gateway.calls import Call, Redash, UpstreamAnswer
 from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.flight import Signal
 from gateway.model import Body, Clock, Definition, ExecutionRecord
@@ -20,7 +21,6 @@ from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.answers import PARSE_LIMIT, Job, ResultHead, read_answer, read_error
 from gateway.redash.requests import Execute, ExecuteText
 from gateway.results import Found, Results
-from gateway.upstream import Call, Upstream, UpstreamAnswer
 
 log = logging.getLogger("gateway.execution")
 
@@ -29,6 +29,7 @@ Followed = Callable[["Execution"], Awaitable[None]]
 
 CANCELLED_TEXT: Final = "Query cancelled by user."
 LOST_TEXT: Final = "Redash no longer knows this job (it was restarted, or the job expired); run the query again."
+NO_TEXT: Final = "The query failed in Redash without a text."
 RE_RUNS: Final = 3
 """How often a query is run again when Redash answers with the rows of another SQL text (CONTRACT 7)."""
 
@@ -69,6 +70,7 @@ class Execution:
         self.callers = 1
         self.cancelled = False
         self.noted = False  # in the ledger
+        self.seen: dict[str, float] = {}  # the job ids that stand for it, and when each was last asked for
         self.answerable = Signal()  # queued here, or Redash has answered the POST
         self.posted = Signal()  # Redash has answered the POST
         self.ended = Signal()
@@ -112,7 +114,7 @@ class Execution:
 class Runner:
     """Does the run: POST, job, result, check, keep."""
 
-    def __init__(self, upstream: Upstream, results: Results, clock: Clock) -> None:
+    def __init__(self, upstream: Redash, results: Results, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
         self._clock = clock
@@ -187,7 +189,9 @@ class Runner:
             if job.status == 3:
                 return await self._fetch(x, job)
             if job.status in (4, _UNKNOWN) and (job.error or asked_again):
-                text = LOST_TEXT if job.status == _UNKNOWN else job.error or "The query failed in Redash without a text."
+                text = (
+                    LOST_TEXT if job.status == _UNKNOWN else job.error or "The query failed in Redash without a text."
+                )
                 x.fail(text, _kind(text))
                 return None, None
             asked_again = job.status in (4, _UNKNOWN)
@@ -241,9 +245,7 @@ class Runner:
         edited = definition is not None and definition.marker != x.plan.marker
         return edited and shows_what_was_asked(x.plan, definition, head)
 
-    async def _keep(
-        self, x: Execution, head: ResultHead, answer: UpstreamAnswer, begun: float, marker: str
-    ) -> None:
+    async def _keep(self, x: Execution, head: ResultHead, answer: UpstreamAnswer, begun: float, marker: str) -> None:
         x.found = await self._results.keep(
             x.plan.credential,
             x.plan.query_id,

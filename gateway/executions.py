@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from cachetools import LRUCache
 
 from gateway import config
 from gateway.access import Caller, Credential
+from gateway.calls import Call, Redash
 from gateway.definitions import Definitions
 from gateway.errors import GatewayError, NotFound, UpstreamRefused
 from gateway.execution import CANCELLED_TEXT, Execution, Phase, Runner, failure_text
@@ -25,24 +27,10 @@ from gateway.redash import sqltext
 from gateway.redash.requests import Execute, ExecuteText, read
 from gateway.redash.routes import match
 from gateway.store import Ledger
-from gateway.upstream import Call, Upstream
 
 log = logging.getLogger("gateway.executions")
 
-ALIVE_SECONDS: Final = 60.0
-"""A job id that polled or waited within this time keeps Redash's job from being cancelled by another's DELETE."""
-
 _RECENT: Final = 10_000
-
-
-class JobView(msgspec.Struct, frozen=True):
-    """What a caller is told of its job."""
-
-    status: int
-    error: str
-    result_id: int | None
-    execution_id: str
-    query_id: int
 
 
 class Executions:
@@ -51,7 +39,7 @@ class Executions:
     def __init__(
         self,
         runner: Runner,
-        upstream: Upstream,
+        upstream: Redash,
         definitions: Definitions,
         ledger: Ledger,
         clock: Clock,
@@ -68,8 +56,7 @@ class Executions:
         self.slots = FairSlots(settings.upstream.max_executions, timeout=settings.upstream.queue_timeout)
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
-        self._jobs: LRUCache[str, tuple[JobRecord, Execution]] = LRUCache(_RECENT)
-        self._ids: dict[str, dict[str, float]] = {}  # execution id → job ids, with when each was last asked for
+        self._by_id: dict[str, Execution] = {}
         self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(1_000)
         self._collisions: dict[Key, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,7 +65,11 @@ class Executions:
     @property
     def running(self) -> list[Execution]:
         """Every execution that has not ended."""
-        return [*self._by_key.values(), *self._asides.values()]
+        return list(self._by_id.values())
+
+    def by_id(self, execution_id: str) -> Execution | None:
+        """Return the execution of that id, None once it has ended or if it never was in this process."""
+        return self._by_id.get(execution_id)
 
     def find(self, plan: Plan, *, stored: bool) -> Execution | None:
         """Return the execution or question under way whose answer will satisfy `plan`, None if there is none.
@@ -116,10 +107,11 @@ class Executions:
         else:
             before = self._by_key.get(plan.key)
             self._by_key[plan.key] = x
-        self._spawn(x, lambda: self._run(x, before, aside=aside))
+        self._spawn(x, partial(self._run, x, before, aside=aside))
         return x
 
     def _spawn(self, x: Execution, work: Callable[[], Awaitable[None]]) -> None:
+        self._by_id[x.id] = x
         x.task = asyncio.create_task(self._guarded(x, work))
         self._tasks.add(x.task)
         x.task.add_done_callback(self._tasks.discard)
@@ -173,9 +165,10 @@ class Executions:
         """Redash has made a job of it: write it down, so that the next process follows it after a kill."""
         if self._asides.get(x.plan.key) is x and x.plan.key not in self._by_key:
             self._by_key[x.plan.key] = x
-        await self._note(x)
+        await self.note(x)
 
-    async def _note(self, x: Execution) -> None:
+    async def note(self, x: Execution) -> None:
+        """Write down in the ledger how far it is."""
         x.noted = True
         await self._ledger.note_execution(x.record(self._clock.wall(), self._clock.monotonic()))
 
@@ -189,118 +182,14 @@ class Executions:
         if x.status == 4 and x.failure is None and x.result == "failure":
             self._failed[x.plan.key] = (x, self._clock.monotonic())
         if x.noted and not self._closing:  # else it stays unfinished, for the next process to follow
-            await self._note(x)
+            await self.note(x)
+        self._by_id.pop(x.id, None)
         x.end()
-        self._ids.pop(x.id, None)
 
     def _tell(self, x: Execution) -> None:
         runtime = x.found[0].runtime if x.found is not None else 0.0
         seconds = self._clock.monotonic() - x.started
         self._teller.execution(ExecutionEnd(x.id, x.plan.query_id, x.result, seconds, x.callers, runtime))
-
-    # -- job ids ---------------------------------------------------------------------------------------------------
-
-    async def new_job(self, x: Execution, client: str) -> str:
-        """Give a caller a job id of its own for `x`; it is in the ledger when this returns."""
-        if not x.noted:
-            await self._note(x)
-        job = JobRecord(
-            id=str(uuid.uuid4()),
-            execution_id=x.id,
-            client=client,
-            scope=x.plan.credential.scope,
-            query_id=x.plan.query_id,
-            noted_at=self._clock.wall(),
-        )
-        await self._ledger.note_job(job)
-        self._jobs[job.id] = (job, x)
-        if x.phase is not Phase.ENDED:
-            self._ids.setdefault(x.id, {})[job.id] = self._clock.monotonic()
-        return job.id
-
-    async def finished_job(self, plan: Plan, result_id: int, client: str, sender: Sender) -> str:
-        """Give a caller a job that has already succeeded: it asked for a run, and a floor lets an entry answer."""
-        x = Execution(plan, sender, self._clock.monotonic())
-        record = msgspec.structs.replace(
-            x.record(self._clock.wall(), self._clock.monotonic()), status=3, result_id=result_id
-        )
-        await self._ledger.note_execution(record)
-        job = JobRecord(
-            id=str(uuid.uuid4()),
-            execution_id=x.id,
-            client=client,
-            scope=plan.credential.scope,
-            query_id=plan.query_id,
-            noted_at=self._clock.wall(),
-        )
-        await self._ledger.note_job(job)
-        return job.id
-
-    async def look_up(self, job_id: str, caller: Caller) -> tuple[JobView, Execution | None]:
-        """Return what is known of a job, and its execution if it is in this process.
-
-        Raises:
-            NotFound: unknown, expired, or another client's.
-        """
-        job, x = await self._job(job_id, caller)
-        if x is not None and x.phase is not Phase.ENDED and not job.cancelled:
-            self._ids.setdefault(x.id, {})[job_id] = self._clock.monotonic()
-        return await self._view(job, x), x
-
-    async def _job(self, job_id: str, caller: Caller) -> tuple[JobRecord, Execution | None]:
-        known = self._jobs.get(job_id)
-        job = known[0] if known is not None else await self._ledger.job(job_id)
-        if job is None or job.client != caller.name:
-            raise NotFound("This client has no such job; job ids live for 12 hours.")
-        x = known[1] if known is not None else next((x for x in self.running if x.id == job.execution_id), None)
-        return job, x
-
-    async def _view(self, job: JobRecord, x: Execution | None) -> JobView:
-        if job.cancelled:
-            return JobView(4, CANCELLED_TEXT, None, job.execution_id, job.query_id)
-        if x is not None:
-            status = x.status if x.phase is Phase.ENDED or x.status in (1, 2) else 2
-            ended = x.phase is Phase.ENDED
-            return JobView(status, x.error if ended else "", x.result_id if ended else None, x.id, job.query_id)
-        record = await self._ledger.execution(job.execution_id)
-        if record is None:
-            raise NotFound("This client has no such job; job ids live for 12 hours.")
-        return JobView(record.status, record.error, record.result_id, record.id, job.query_id)
-
-    async def cancel(self, job_id: str, caller: Caller, sender: Sender) -> None:
-        """End one job id; Redash's job too, when nobody else has asked for it lately.
-
-        Raises:
-            NotFound: as `look_up`.
-        """
-        job, x = await self._job(job_id, caller)
-        view = await self._view(job, x)
-        if view.status in (3, 4):
-            return  # what has ended stays as it was; the answer is null as in Redash
-        cancelled = msgspec.structs.replace(job, cancelled=True)
-        await self._ledger.note_job(cancelled)
-        if x is None:
-            return
-        self._jobs[job_id] = (cancelled, x)
-        self._ids.get(x.id, {}).pop(job_id, None)
-        if not self._wanted(x):
-            await self._stop(x, sender)
-
-    def _wanted(self, x: Execution) -> bool:
-        horizon = self._clock.monotonic() - ALIVE_SECONDS
-        return len(x.ended) > 0 or any(seen >= horizon for seen in self._ids.get(x.id, {}).values())
-
-    async def _stop(self, x: Execution, sender: Sender) -> None:
-        if x.phase is Phase.QUEUED and x.task is not None:
-            x.cancelled = True
-            x.task.cancel()
-            return
-        shared = [o for o in self.running if o is not x and o.upstream_job and o.upstream_job == x.upstream_job]
-        if not x.upstream_job or shared or x.plan.credential.is_query_key:
-            return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept
-        call = Call(method="DELETE", path=f"/api/jobs/{x.upstream_job}", route="/api/jobs/{job_id}")
-        x.cancelled = True
-        await self._upstream.send(x.plan.credential, call, sender)
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -316,7 +205,7 @@ class Executions:
             elif record.key not in self._by_key:
                 x = self._revive(record, credential)
                 self._by_key[record.key] = x
-                self._spawn(x, lambda: self._run_again(x))
+                self._spawn(x, partial(self._run_again, x))
         return len(records)
 
     def _revive(self, record: ExecutionRecord, credential: Credential) -> Execution:

@@ -97,7 +97,7 @@ class Flights(Generic[T]):
         except asyncio.CancelledError as error:
             flight.error = error
             raise
-        except Exception as error:  # noqa: BLE001 - handed to every caller that shares the flight
+        except Exception as error:
             flight.error = error
         finally:
             self._calls.pop(key, None)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from gateway.access import Caller, Credential
+from gateway.calls import Call, Redash, UpstreamAnswer
 from gateway.definitions import Definitions
 from gateway.errors import UpstreamRefused
 from gateway.model import Answer, Body
@@ -13,7 +14,6 @@ from gateway.outcome import Outcome, Sender
 from gateway.redact import without_keys
 from gateway.redash.requests import Relay, write_arguments
 from gateway.redash.routes import Match
-from gateway.upstream import Call, Upstream, UpstreamAnswer
 
 _OFF_LOOP_BYTES: Final = 64 * 1024
 
@@ -21,7 +21,7 @@ _OFF_LOOP_BYTES: Final = 64 * 1024
 class Metadata:
     """Everything of Redash's API that is no result and no job."""
 
-    def __init__(self, upstream: Upstream, definitions: Definitions) -> None:
+    def __init__(self, upstream: Redash, definitions: Definitions) -> None:
         self._upstream = upstream
         self._definitions = definitions
 

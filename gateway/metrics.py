@@ -22,7 +22,24 @@ from gateway.model import TierStats
 from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall
 
 PREFIX: Final = "redash_gateway_"
-REQUEST_SECONDS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+REQUEST_SECONDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    10,
+    60,
+)
 UPSTREAM_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 EXECUTION_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 AGE_SECONDS: Final = (1, 5, 15, 30, 60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400)
@@ -147,7 +164,9 @@ class Metrics(Collector):
     def _collect_upstream(self) -> Iterator[Metric]:
         labels = ("route", "status")
         yield _counter("upstream_requests", "Requests to Redash.", labels, self.upstream_requests)
-        yield _histogram("upstream_request_duration_seconds", "Redash's time to answer.", labels, self.upstream_durations)
+        yield _histogram(
+            "upstream_request_duration_seconds", "Redash's time to answer.", labels, self.upstream_durations
+        )
         yield _counter("executions", "Executions that ended.", ("outcome",), self.executions)
         yield _histogram("execution_duration_seconds", "Time an execution took.", (), self.execution_durations)
         yield _gauge("credential_up", "Whether Redash accepts the key.", ("credential",), self.credential_up)

@@ -147,7 +147,9 @@ class Gateway:
         except UpstreamRefused as refused:
             if refused.status_code != 403:
                 raise
-            text = b'{"job": {"status": 4, "error": "You do not have permission to run queries with this data source."}}'
+            text = (
+                b'{"job": {"status": 4, "error": "You do not have permission to run queries with this data source."}}'
+            )
             raise UpstreamRefused(403, Body.of(text), "application/json") from None  # its shape here (CONTRACT 3)
 
     async def _carry_out(self, asked: Asked, plan: Plan) -> Answer:
@@ -275,9 +277,7 @@ class Gateway:
         self, asked: Asked, credential: Credential, definition: Definition, form: ResultForm
     ) -> Answer:
         asked.outcome.went("uri-miss")
-        found, joined = await self.results.latest(
-            credential, definition.query_id, definition.marker, asked.sender
-        )
+        found, joined = await self.results.latest(credential, definition.query_id, definition.marker, asked.sender)
         asked.outcome.went("uri-miss", joined=joined, stored=True)
         asked.outcome.age = found[0].age(self.clock.monotonic())
         if form != "json":

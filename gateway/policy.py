@@ -1,4 +1,4 @@
-"""decide(request, client) → Plan, and: does the plan accept this entry now? Pure; the only place that judges freshness."""
+"""decide(request, client) → Plan, and: does the plan accept this entry now? Pure; only here is freshness judged."""
 
 from __future__ import annotations
 

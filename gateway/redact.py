@@ -48,7 +48,9 @@ def _null_keys(value: object) -> None:
                     stack.append(member)
 
 
-_KEY_LIKE: Final = re.compile(r"(?i)(api(?:_|%5f)key=|authorization: *(?:key|bearer|basic)? *)[^\s&'\",]+|\brg_[\w-]{20,}")
+_KEY_LIKE: Final = re.compile(
+    r"(?i)(api(?:_|%5f)key=|authorization: *(?:key|bearer|basic)? *)[^\s&'\",]+|\brg_[\w-]{20,}"
+)
 _LONG_WORD: Final = re.compile(r"\b(?=[A-Za-z0-9]*[0-9])(?=[A-Za-z0-9]*[A-Za-z])[A-Za-z0-9]{40}\b")
 
 

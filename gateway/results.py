@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway import config
 from gateway.access import Credential
+from gateway.calls import Call, Redash, UpstreamAnswer
 from gateway.errors import NotFound, UpstreamRefused, UpstreamUnusable
 from gateway.flight import Flights
 from gateway.model import (
@@ -29,7 +30,6 @@ from gateway.redash.answers import PARSE_LIMIT, ResultHead, read_answer, read_ti
 from gateway.redash.renderings import render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.store import Ledger, Store
-from gateway.upstream import Call, Upstream, UpstreamAnswer
 
 NESTED_ROUTE: Final = "/api/queries/{query_id}/results/{result_id}.{form}"
 FLAT_ROUTE: Final = "/api/query_results/{result_id}.{form}"
@@ -41,7 +41,7 @@ Found = tuple[Entry, Body]
 class Results:
     """What the store holds of results, and how it gets there."""
 
-    def __init__(self, upstream: Upstream, store: Store, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, upstream: Redash, store: Store, ledger: Ledger, clock: Clock) -> None:
         self._upstream = upstream
         self._store = store
         self._ledger = ledger

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-import msgspec
 from yarl import URL
 
 from gateway import __version__, config
 from gateway.access import Credential
+from gateway.calls import Call, UpstreamAnswer
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.limits import Breaker, FairSlots
 from gateway.model import Body, Clock
@@ -30,29 +30,6 @@ DEADLINE_SECONDS: Final = 900.0
 _CHUNK: Final = 1 << 20
 _AWAY: Final = frozenset({502, 503, 504})
 """Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
-
-
-class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What Redash answered. Clock readings: `sent` is monotonic, `received` wall; `date` is Redash's own `Date`."""
-
-    status: int
-    content_type: str
-    body: Body
-    sent: float
-    received: float
-    date: float | None
-    location: str = ""
-    disposition: str = ""
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for Redash. `path` is below the organisation's URL; `route` is its template, for the metrics."""
-
-    method: str
-    path: str
-    route: str
-    query: str = ""
-    body: bytes | None = None
 
 
 class Upstream:
@@ -91,15 +68,7 @@ class Upstream:
             await self._session.close()
 
     async def send(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
-        """Ask Redash once; a GET whose connection broke is asked a second time.
-
-        Raises:
-            UpstreamError: unreachable, reset, cut short, 502 or 503, or the breaker is open.
-            UpstreamTimeout: too slow.
-            UpstreamUnusable: an HTML page, or a redirect.
-            CredentialRejected: Redash does not know the key.
-            Unavailable: no free place among `upstream.max_requests` in time.
-        """
+        """See `Redash`."""
         async with self.slots.hold(sender.client):
             self.breaker.check()
             try:

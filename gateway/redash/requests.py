@@ -190,7 +190,7 @@ def read_json(body: bytes) -> object:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise BadRequest("The body is not JSON. Send an object such as {\"max_age\": 3600}, or no body.") from None
+        raise BadRequest('The body is not JSON. Send an object such as {"max_age": 3600}, or no body.') from None
 
 
 def _read_object(body: bytes) -> dict[str, object]:
@@ -198,7 +198,7 @@ def _read_object(body: bytes) -> dict[str, object]:
     if value is None or value == []:
         return {}  # what Redash makes of them
     if not isinstance(value, dict):
-        raise BadRequest("The body must be a JSON object such as {\"max_age\": 3600}.")
+        raise BadRequest('The body must be a JSON object such as {"max_age": 3600}.')
     return value
 
 

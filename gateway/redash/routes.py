@@ -63,8 +63,7 @@ def _rows(text: str, **flags: bool) -> list[Route]:
     return rows
 
 
-ROUTES: Final[tuple[Route, ...]] = tuple(
-    [
+ROUTES: Final[tuple[Route, ...]] = (
         *_rows("""
 read    ping         GET     /ping
 execute execute      POST    /api/queries/{query_id}/results
@@ -186,7 +185,6 @@ admin   live         GET     /api/dashboards/{dashboard}/acl/{word}
 admin   live         GET     /api/events
 admin   write        POST    /api/events
 """),
-    ]
 )
 
 _ID = r"[1-9][0-9]{0,17}"

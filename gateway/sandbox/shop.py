@@ -41,17 +41,24 @@ create table order_lines (order_id integer, product_id integer, quantity integer
 create table salaries (id integer primary key, team text, monthly real);
 insert into salaries values (1, 'Warehouse', 3100.0), (2, 'Support', 3250.0), (3, 'Buying', 3900.0);
 """
+# Each day and each minute is written once and looked up: date functions for every order would take half a second.
+_CALENDAR = """
+create temp table days as with recursive n(id) as (select 0 union all select id + 1 from n where id < 729)
+    select id, date('2024-01-01', id || ' days') as day from n;
+create temp table statuses (status text);
+insert into statuses values ('new'), ('cancelled'), ('shipped'), ('shipped'), ('paid'), ('paid'), ('paid'), ('paid');
+create temp table times as with recursive n(id) as (select 0 union all select id + 1 from n where id < 1439)
+    select id, printf('T%02d:%02d:00', id / 60, id % 60) as time from n;
+"""
 _ORDERS = """
-with recursive n(id) as (select 1 union all select id + 1 from n where id < :orders),
-     mixed(id, a, b) as (select id, (id * 7919 + :seed) % 1000003, (id * 104729 + :seed) % 999983 from n),
-     shaped as (select id, a, b, (a * 31 + b) % (730 * 1440) as minute from mixed)
+with recursive n(id) as (select 1 union all select id + 1 from n where id < :orders)
 insert into orders
-select id, 1 + a % :customers, case b % 8 when 0 then 'new' when 1 then 'cancelled' when 2 then 'shipped'
-       when 3 then 'shipped' else 'paid' end,
-       date('2024-01-01', (minute / 1440) || ' days'),
-       strftime('%Y-%m-%dT%H:%M:00', '2024-01-01', minute || ' minutes'),
-       round(10 + b % 49000 / 100.0, 2), 'order note ' || printf('%016x%016x', a * 2654435761, b * 40503 + a)
-from shaped
+select n.id, 1 + (n.id * 7919 + :seed) % :customers, s.status, d.day, d.day || t.time,
+       10 + (n.id * 7907 + :seed) % 49000 / 100.0,
+       'order note ' || hex(n.id * 2654435761 % 999983) || hex(n.id * 40503 % 999979)
+from n cross join days d on d.rowid = 1 + (n.id * 31 + :seed) * 7919 % 730
+       cross join times t on t.rowid = 1 + (n.id * 104729 + :seed) % 1440
+       cross join statuses s on s.rowid = 1 + n.id * 5 % 8
 """
 _LINES = """
 insert into order_lines
@@ -71,6 +78,7 @@ def filler(orders: int, seed: int) -> Callable[[sqlite3.Connection], None]:
         connection.executemany(
             "insert into products values (?, ?, ?, ?)", [(i, *product) for i, product in enumerate(_PRODUCTS, 1)]
         )
+        connection.executescript(_CALENDAR)
         connection.execute(_ORDERS, {"orders": orders, "customers": customers, "seed": seed * 97})
         connection.execute(_LINES)
 

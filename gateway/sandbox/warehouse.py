@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -113,7 +114,7 @@ class Warehouse:
         self._uri = f"file:/sandbox-{id(self)}-{next(_names)}?vfs=memdb"
         self._clock = clock
         self._runs = itertools.count(1)
-        self._anchor = self.connect()
+        self._anchor: sqlite3.Connection | None = None
 
     def connect(self) -> sqlite3.Connection:
         """A connection with the functions of the shop."""
@@ -124,10 +125,11 @@ class Warehouse:
 
     def build(self, fill: Callable[[sqlite3.Connection], None]) -> None:
         """Calls `fill` with a connection whose changes are kept."""
+        if self._anchor is None:  # the data lives as long as one connection does
+            self._anchor = self.connect()
         connection = self.connect()
-        with connection:
+        with closing(connection), connection:
             fill(connection)
-        connection.close()
 
     def write(self, sql: str, values: Sequence[Any] = ()) -> None:
         """Changes the data, as the business behind it would."""
@@ -135,13 +137,15 @@ class Warehouse:
 
     def schema(self) -> list[dict[str, object]]:
         """Tables and their columns."""
-        names = self._anchor.execute("select name from sqlite_master where type = 'table' order by name").fetchall()
-        found = self._anchor.execute
-        return [{"name": n, "columns": [row[1] for row in found(f"pragma table_info({n})")]} for (n,) in names]
+        with closing(self.connect()) as connection:
+            ask = connection.execute
+            names = ask("select name from sqlite_master where type = 'table' order by name").fetchall()
+            return [{"name": n, "columns": [row[1] for row in ask(f"pragma table_info({n})")]} for (n,) in names]
 
     def close(self) -> None:
         """Forgets the data."""
-        self._anchor.close()
+        if self._anchor is not None:
+            self._anchor.close()
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

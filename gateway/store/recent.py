@@ -35,7 +35,7 @@ class Recent(LRUCache[bytes, Held]):
     """cachetools' LRU, which tells whom it has pushed out."""
 
     def __init__(self, limit_bytes: int, pushed_out: Callable[[Held], None]) -> None:
-        super().__init__(limit_bytes, getsizeof=_cost)
+        super().__init__(limit_bytes, getsizeof=cost_of)
         self._pushed_out = pushed_out
 
     def popitem(self) -> tuple[bytes, Held]:

@@ -1,0 +1,31 @@
+"""One admitted request with its meaning: what every part of the way is handed."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from gateway.access import Caller
+from gateway.model import Request
+from gateway.outcome import Outcome, Sender
+from gateway.redash.routes import Match
+
+_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Who asks, for what, on which route; and the outcome that is filled in along the way."""
+
+    request: Request
+    caller: Caller
+    match: Match
+    sender: Sender
+    outcome: Outcome
+
+    @property
+    def wait(self) -> int | None:
+        """Return the seconds of `Prefer: wait=N` (RFC 7240), None without one."""
+        found = _WAIT.search(self.request.headers.get("Prefer", ""))
+        return int(found[1]) if found else None

@@ -1,0 +1,49 @@
+"""What is said to Redash and what it answers, as values. Who says it is an interface: only the edge knows HTTP."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from gateway.access import Credential
+from gateway.model import Body
+from gateway.outcome import Sender
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for Redash. `path` is below the organisation's URL; `route` is its template, for the metrics."""
+
+    method: str
+    path: str
+    route: str
+    query: str = ""
+    body: bytes | None = None
+
+
+class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What Redash answered. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds."""
+
+    status: int
+    content_type: str
+    body: Body
+    sent: float
+    received: float
+    date: float | None
+    location: str = ""
+    disposition: str = ""
+
+
+class Redash(Protocol):
+    """Redash, as far as the configured credentials reach."""
+
+    async def send(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        """Ask Redash once; a GET whose connection broke is asked a second time.
+
+        Raises:
+            UpstreamError: unreachable, reset, cut short, 502 or 503, or the breaker is open.
+            UpstreamTimeout: too slow.
+            UpstreamUnusable: an HTML page.
+            CredentialRejected: Redash does not know the key.
+            Unavailable: no free place among `upstream.max_requests` in time.
+        """
