@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,8 @@ from gateway.store.database import Database, UnusableError
 from gateway.store.files import BodyFiles
 from gateway.store.pending import Put
 from gateway.store.writer import Writer
+
+log = logging.getLogger(__name__)
 
 ROOM = 0.05
 """Share of the bound that is freed at once, so that not every write has to make room."""
@@ -119,9 +122,18 @@ class Disk:
             if put.expires is not None:
                 written.append((put, None))
             elif not put.cancelled:
-                row = packing.row_of(put, self._files, self._clock)
+                row = self._row(put)
                 if row is not None:
                     written.append((put, row))
+
+    def _row(self, put: Put) -> rows.PutRow | None:
+        try:
+            return packing.row_of(put, self._files, self._clock)
+        except FileNotFoundError:  # somebody took the file away; the disk is not at fault
+            return None
+        except ValueError as error:  # a lone surrogate from a JSON escape cannot be encoded
+            log.warning("the store cannot hold an entry: %s", type(error).__name__)
+            return None
 
     def _committed(self, written: Written, done: tuple[list[bool], rows.Change]) -> None:
         for (put, _), wrote in zip(written, done[0], strict=True):

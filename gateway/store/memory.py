@@ -16,6 +16,7 @@ import msgspec
 from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
 from gateway.store.files import BodyFiles
+from gateway.store.forever import forever
 from gateway.store.recent import BODY_OVERHEAD, ENTRY_OVERHEAD, Held, Recent, cost_of
 
 BRIEF_SECONDS = 60.0
@@ -90,7 +91,7 @@ class MemoryStore:
             except OSError as error:
                 raise StoreError(f"no temporary directory for large results: {error}") from error
             self._files = BodyFiles(Path(directory), self._clock)
-            self._house = asyncio.create_task(self._keep_house())
+            self._house = asyncio.create_task(forever(self._keep_house))
 
     async def close(self) -> None:
         """Forget everything and remove the files."""
@@ -191,9 +192,8 @@ class MemoryStore:
     # -- inside
 
     async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            await self.sweep()
+        await asyncio.sleep(TICK_SECONDS)
+        await self.sweep()
 
     async def _same_file(self, body_id: bytes, body: Body) -> Body:
         """Return what is held already if the new file has the same bytes, so that older keys keep their body."""

@@ -21,6 +21,7 @@ from gateway.store import rows
 from gateway.store.database import Database
 from gateway.store.disk import Disk
 from gateway.store.files import BodyFiles
+from gateway.store.forever import forever
 from gateway.store.memory import BRIEF_SECONDS
 from gateway.store.pending import Pending, Put
 from gateway.store.writer import FIRST, Writer
@@ -98,7 +99,7 @@ class SqliteStore:
             raise StoreError(f"cannot make {self.files.directory}: {error.strerror or error}") from error
         await self.database.open()
         self.writer.start()
-        self._tasks = [asyncio.create_task(self._feed()), asyncio.create_task(self._keep_house())]
+        self._tasks = [asyncio.create_task(forever(step)) for step in (self._feed, self._keep_house)]
 
     async def close(self) -> None:
         """Write what is pending (for at most 5 s) and release every handle. Safe to call twice."""
@@ -159,7 +160,8 @@ class SqliteStore:
             try:
                 path = await asyncio.to_thread(self.files.adopt, body.path, entry.body_id)
             except OSError as error:
-                self.database.trouble(error)
+                if not isinstance(error, FileNotFoundError):  # then the fault is not the disk's
+                    self.database.trouble(error)
                 return
             body = msgspec.structs.replace(body, path=path)
         expires = self._clock.monotonic() + BRIEF_SECONDS if body.size > self._max_entry else None
@@ -203,21 +205,19 @@ class SqliteStore:
     # -- behind
 
     async def _feed(self) -> None:
-        while True:
-            await self._pending.filled.wait()
-            await self.database.usable.wait()
-            puts = self._pending.take(BATCH_PUTS, BATCH_BYTES)
-            try:
-                await self.disk.write(puts)
-                await self.disk.make_room()
-            finally:
-                self._pending.settle()
+        await self._pending.filled.wait()
+        await self.database.usable.wait()
+        puts = self._pending.take(BATCH_PUTS, BATCH_BYTES)
+        try:
+            await self.disk.write(puts)
+            await self.disk.make_room()
+        finally:
+            self._pending.settle()
 
     async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(self._tick_seconds)
-            for sweep in self.sweepers:
-                await sweep()
+        await asyncio.sleep(self._tick_seconds)
+        for sweep in self.sweepers:
+            await sweep()
 
     async def sweep(self) -> None:
         """Drop what was kept briefly, unlink what was dropped, write down what was confirmed and used."""

@@ -113,7 +113,7 @@ class SqliteLedger:
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         try:
             return await self._database.run(work)
-        except UnusableError:
+        except (UnusableError, msgspec.MsgspecError):
             return None
 
 

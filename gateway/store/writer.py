@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from gateway.store.database import Database, UnusableError
+from gateway.store.forever import forever
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Writer:
 
     def start(self) -> None:
         """Begin to commit."""
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(forever(self._step))
 
     def submit(
         self, work: Work, *, size: int = 256, rank: Rank = OTHER, then: Then | None = None
@@ -91,16 +92,15 @@ class Writer:
             while queue:
                 self._leave(queue.popleft(), None)
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            await self._database.usable.wait()
-            batch = self._take()
-            if batch:
-                await self._commit(batch)
-            else:
-                self._wake.clear()
-                self._idle.set()
+    async def _step(self) -> None:
+        await self._wake.wait()
+        await self._database.usable.wait()
+        batch = self._take()
+        if batch:
+            await self._commit(batch)
+        else:
+            self._wake.clear()
+            self._idle.set()
 
     def _take(self) -> list[_Op]:
         batch: list[_Op] = []
@@ -120,9 +120,9 @@ class Writer:
             return
         self._database.succeeded()
         for op, result in zip(batch, results, strict=True):
+            self._leave(op, result)
             if op.then is not None and result is not None:
                 op.then(result)
-            self._leave(op, result)
 
     def _give_back(self, batch: list[_Op]) -> None:
         for op in reversed(batch):

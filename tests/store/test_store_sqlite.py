@@ -250,8 +250,23 @@ async def test_value_that_sqlite_cannot_hold_harms_nothing_else(path: Path, cloc
     async with opened(make_sqlite(path, clock)) as store:
         ledger = SqliteLedger(store.database, store.writer, clock)
         await asyncio.gather(ledger.note_job(job("bad", client="\ud800")), ledger.note_job(job("good")))
+        await store.keep([key("bad")], entry("bad", retrieved_at="\ud800"), Body.of(b"rows"))
+        await store.keep([key("good")], entry("good"), Body.of(b"rows"))
+        await store.flush()
+        assert store.stats()[0].entries == 1
         assert store.ready
         assert await SqliteLedger(store.database, store.writer, clock).job("good") == job("good")
+
+
+async def test_spool_file_that_is_gone_is_not_the_disks_fault(path: Path, clock: FakeClock) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        await store.keep([key(1)], entry(1), Body(size=5, path=store.spool_path()))
+        await store.keep([key(2)], entry(2), spooled(store, b"there"))
+        await asyncio.to_thread(lambda: [file.unlink() for file in row_files(path)])
+        await store.flush()
+        assert store.ready
+        assert await store.look(key(1)) is None
+        assert await store.look(key(2)) is None
 
 
 async def test_recently_used_in_memory_is_spared_below(path: Path, clock: FakeClock) -> None:
@@ -262,6 +277,7 @@ async def test_recently_used_in_memory_is_spared_below(path: Path, clock: FakeCl
             await layered.keep([key(number)], entry(number), spooled(layered, bytes(90_000)))
             await layered._below.flush()
         assert layered.stats()[1].bytes <= MB
+        assert layered.peek(key("hot")) is not None
 
 
 async def test_missing_directory_is_the_operators_business(tmp_path: Path, clock: FakeClock) -> None:

@@ -27,7 +27,7 @@ from store_helpers import (
     spooled,
 )
 
-from gateway.model import Body
+from gateway.model import Body, SystemClock
 from gateway.store.sqlite_ledger import SqliteLedger
 
 HOLDER = """
@@ -74,7 +74,7 @@ def other_process(code: str, argument: Path) -> Iterator[subprocess.Popen[str]]:
 
 async def test_second_process_serves_from_memory_until_the_first_lets_go(path: Path, clock: FakeClock) -> None:
     with other_process(OTHER_GATEWAY, path) as other:
-        async with opened(make_layered(path, clock)) as store:
+        async with opened(make_layered(path, SystemClock())) as store:
             assert not store.ready
             ledger = SqliteLedger(store._below.database, store._below.writer, clock)
             await ledger.note_execution(execution())
@@ -87,9 +87,9 @@ async def test_second_process_serves_from_memory_until_the_first_lets_go(path: P
             assert other.stdin is not None
             other.stdin.close()
             await store._below.locked()
-            assert await store._below.read(entry_of_theirs()) is not None
+            assert await store.look(b"k" * 32) is not None
             assert await bytes_of(store, 1) == b"ours"
-    async with opened(make_layered(path, clock)) as store:
+    async with opened(make_layered(path, SystemClock())) as store:
         assert await bytes_of(store, 1) == b"ours"
         assert await bytes_of(store, 2) == b"o" * MB
         ledger = SqliteLedger(store._below.database, store._below.writer, clock)
@@ -97,15 +97,9 @@ async def test_second_process_serves_from_memory_until_the_first_lets_go(path: P
         assert await ledger.jobs_of("e1") == [job()]
 
 
-def entry_of_theirs() -> object:
-    return entry(1, scope="s").__class__(
-        body_id=b"b" * 32, scope="s", query_id=1, result_id=1, form="full", size=len(b"theirs")
-    )
-
-
 async def test_forget_while_waiting_drops_what_the_first_process_wrote(path: Path, clock: FakeClock) -> None:
     with other_process(OTHER_GATEWAY, path) as other:
-        async with opened(make_sqlite(path, clock)) as store:
+        async with opened(make_sqlite(path, SystemClock())) as store:
             await store.forget(scope="s", query_id=1)
             await store.forget(scope="s", query_id=1)
             assert other.stdin is not None
@@ -189,6 +183,15 @@ async def test_forget_while_the_file_is_unusable_is_made_good(path: Path, clock:
         assert await store.look(key(1)) is None
         await store.flush()
         assert store.stats()[0].entries == 0
+
+
+async def test_process_ends_although_the_store_was_not_closed(path: Path) -> None:
+    code = OTHER_GATEWAY.replace('print("held", flush=True)', "raise SystemExit(3)")
+    command = [sys.executable, "-c", code, str(path)]
+    root = Path(__file__).parents[2]
+    process = await asyncio.create_subprocess_exec(*command, cwd=root)
+    async with asyncio.timeout(10):
+        assert await process.wait() == 3
 
 
 async def test_cancelled_callers_leave_nothing_half_done(path: Path, clock: FakeClock) -> None:
