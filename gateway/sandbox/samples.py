@@ -72,7 +72,7 @@ QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
      " where n < 150)\nselect o.id + n * 1000000 as id, o.customer_id, o.amount, o.status, o.ordered_on,"
      " o.placed_at, o.note\nfrom part, (select * from orders order by id limit 1000) o limit 28000", []),
     ("kb100", "Latest orders (100 KB)", "select id, customer_id, amount, status, ordered_on, note from orders"
-     " order by id limit 620", []),
+     " order by id limit 680", []),
     ("kb1", "First customers (1 KB)", "select id, name, country, city from customers order by id limit 9", []),
     ("empty", "No rows", "select id, amount from orders where 1 = 0", []),
     ("never_run", "Never executed", "select 7 as never_run_value", []),

@@ -64,7 +64,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(now=clock, orders=500) as running:
+    async with Sandbox(now=clock, orders=800) as running:
         yield running
 
 
