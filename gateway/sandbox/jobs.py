@@ -14,10 +14,12 @@ from typing import Any
 from uuid import uuid4
 
 from .counters import Counters
-from .moments import job_stamp
+from .moments import SECOND, job_stamp
 from .warehouse import NoDataError, Run, Table, Warehouse
 
 QUEUED, STARTED, FINISHED, FAILED = 1, 2, 3, 4
+_LIFETIMES = {FINISHED: 12 * 3600 * SECOND, FAILED: 7 * 86400 * SECOND}
+"""How long Redash remembers a job that ended (CONTRACT 9)."""
 _CANCELLED = "Query cancelled by user."
 
 Store = Callable[["Job", Table], Awaitable[int]]
@@ -35,6 +37,7 @@ class Job:
     store: Store
     status: int = QUEUED
     started_at: int = 0
+    ended_at: int = 0
     error: str = ""
     result: Any = None
     run: Run | None = None
@@ -160,8 +163,12 @@ class Jobs:
         self._counters.job_queued()
 
     def get(self, job_id: str) -> Job | None:
-        """The job with this id, if it is known."""
-        return self._jobs.get(job_id)
+        """The job with this id, if it is known and not forgotten."""
+        job = self._jobs.get(job_id)
+        if job is not None and job.ended_at and self._now() > job.ended_at + _LIFETIMES[job.status]:
+            del self._jobs[job_id]
+            return None
+        return job
 
     @property
     def idle(self) -> bool:
@@ -207,6 +214,8 @@ class Jobs:
                 await self._take(job)
         finally:
             self._unlock(job)
+            if job.status in _LIFETIMES:
+                job.ended_at = self._now()
 
     async def _take(self, job: Job) -> None:
         if self._latency:

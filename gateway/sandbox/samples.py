@@ -33,7 +33,7 @@ QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
      [parameter("period", "date-range", _PERIOD)]),
     ("customers_in_city", "Customers in a city", "select city, count(*) as customers, min(name) as first_customer\n"
      "from customers where city = '{{ city }}' group by 1", [parameter("city", "text", "New York")]),
-    ("city_enum", "Customers in one of two cities", "select city, count(*) as customers, min(name) as first_customer\n"
+    ("city_enum", "Customers in one of two cities", "select city, count(*) as customers, max(name) as last_customer\n"
      "from customers where city = '{{ city }}' group by 1",
      [parameter("city", "enum", "New York", enumOptions="New York\nNewYork")]),
     ("in_country", "Orders in a country", "select c.city, count(*) as orders\n" + _JOIN

@@ -112,7 +112,7 @@ class Sandbox:
         server = web.Server(self.service.handle, access_log=None, auto_decompress=False)
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        site = web.TCPSite(self._runner, host, port, backlog=4096)
         await site.start()
         bound = self._runner.addresses[0]
         self.url = f"http://{host}:{bound[1]}"
@@ -243,6 +243,10 @@ class Sandbox:
     def lose_jobs(self) -> None:
         """As a restart of Redash's Redis: every job id is unknown (500), nothing is joined any more; runs go on."""
         self.jobs.lose()
+
+    def clean_up(self) -> list[int]:
+        """Redash's removal of old results; the ids of those that are gone."""
+        return self.world.clean_up()
 
     # -- holds
 

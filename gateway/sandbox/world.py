@@ -218,6 +218,15 @@ class World:
         result = self.results.pop(result_id)
         self._by_hash[result.query_hash, result.data_source_id].remove(result)
 
+    def clean_up(self) -> list[int]:
+        """Removes up to 100 results older than seven days that no query points at; their ids (CONTRACT 10)."""
+        kept = {query.latest_query_data_id for query in self.queries.values()}
+        limit = self.now() - 7 * 86400 * SECOND
+        old = [id for id, result in self.results.items() if result.retrieved_at < limit and id not in kept][:100]
+        for id in old:
+            self.remove_result(id)
+        return old
+
     def newest(self, hashed: str, source_id: int | None, max_age: int = -1) -> Result | None:
         """By `retrieved_at`, not by id; inclusive (CONTRACT 7, 10)."""
         if max_age == -1 and self.expired_ttl is not None:

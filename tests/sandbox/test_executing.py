@@ -208,6 +208,33 @@ async def test_a_paused_source_refuses_cached_results_too(client: Client, sandbo
     assert (await client.get(f"/api/queries/{sandbox.named['kb1']}/results")).status == 200
 
 
+async def test_jobs_are_forgotten_after_twelve_hours(client: Client, sandbox: Sandbox, clock: Clock) -> None:
+    posted = await client.execute(sandbox.named["kb1"], max_age=0)
+    await sandbox.wait_idle()
+    path = f"/api/jobs/{posted.json['job']['id']}"
+    clock.seconds += 12 * 3600
+    assert (await client.get(path)).json["job"]["status"] == 3
+    clock.seconds += 1
+    assert (await client.get(path)).status == 500
+
+
+async def test_old_results_vanish_unless_a_query_points_at_them(client: Client, sandbox: Sandbox, clock: Clock) -> None:
+    query_id = sandbox.named["above"]
+    other = await client.result_of(await client.execute(query_id, max_age=0, parameters={"min_amount": 300}))
+    clock.seconds += 8 * 86400
+    assert sandbox.clean_up() == [other["id"]]
+    assert (await client.get(f"/api/query_results/{other['id']}")).status == 404
+    assert (await client.get(f"/api/queries/{query_id}/results")).status == 200
+
+
+async def test_hundreds_of_callers_of_one_query_are_one_execution(client: Client, sandbox: Sandbox) -> None:
+    query_id = sandbox.named["slow"]
+    with sandbox.hold():
+        posted = await asyncio.gather(*(client.execute(query_id, max_age=0) for _ in range(300)))
+    assert len({answer.json["job"]["id"] for answer in posted}) == 1
+    assert (sandbox.counters.posts[query_id], sandbox.counters.jobs) == (300, 1)
+
+
 async def test_spreadsheets_are_zip_files(client: Client, sandbox: Sandbox) -> None:
     answer = await client.get(f"/api/queries/{sandbox.named['kb1']}/results.xlsx")
     assert answer.body.startswith(b"PK")
