@@ -1,0 +1,325 @@
+"""Who may import whom, and how large things may grow: the shape of the code as its README tells it.
+
+Read from the source, not from what is installed. A new file must be given its place here first.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+SOURCE: Final = ROOT / "gateway"
+
+PURE: Final = frozenset({"", "model", "errors", "outcome", "access", "policy", "redact", "redash", "config"})
+"""No await, no socket, no clock of its own: time is an argument. `""` is the package itself, with the version."""
+
+WAITS: Final = frozenset(
+    {
+        "asked",
+        "calls",
+        "definitions",
+        "execution",
+        "executions",
+        "flight",
+        "jobs",
+        "limits",
+        "metadata",
+        "pipeline",
+        "reading",
+        "results",
+        "store",
+        "warm",
+    }
+)
+"""Waits, but knows no HTTP library."""
+
+EDGES: Final = frozenset({"admin", "log", "metrics", "telling", "upstream", "web"})
+"""Where the world begins: HTTP, log, Prometheus."""
+
+TOP: Final = frozenset({"__main__", "app", "cli", "demo"})
+SANDBOX: Final = "sandbox"
+
+MAY_IMPORT: Final = {
+    "pure": ("pure",),
+    "waits": ("pure", "waits"),
+    "edge": ("pure", "waits", "edge"),
+    "top": ("pure", "waits", "edge", "top", "sandbox"),
+    "sandbox": ("sandbox",),
+}
+
+IMPORTED_BY: Final = {
+    "app": {"cli", "demo"},
+    "demo": {"cli"},
+    "cli": {"__main__"},
+    "__main__": set[str](),
+    "sandbox": {"cli", "demo", "sandbox"},
+}
+"""Who may import these, whatever else is allowed."""
+
+LIBRARIES: Final = frozenset({"aiohttp", "yarl", "requests", "urllib3", "httpx"})
+HTTP: Final = LIBRARIES | {"http", "multidict"}
+NETWORK: Final = frozenset({"socket", "ssl", "select", "selectors", "socketserver"})
+WAITING: Final = frozenset({"asyncio", "concurrent", "threading", "multiprocessing", "subprocess", "signal"})
+STORES: Final = frozenset({"aiosqlite", "sqlite3", "redis"})
+SHOWING: Final = frozenset({"logging", "prometheus_client", "opentelemetry"})
+
+FOREIGN: Final = {
+    "pure": HTTP | NETWORK | WAITING | STORES | SHOWING | {"cachetools", "tempfile", "shutil", "random"},
+    "waits": HTTP | NETWORK | {"prometheus_client", "opentelemetry"},
+}
+"""Top-level packages that a file of this kind may not import."""
+
+READS_FILES: Final = frozenset({"config.load", "config.material", "model"})
+"""The configuration and the key files that it names; `Body.load`, which its callers run in a thread."""
+
+FILE_CALLS: Final = frozenset({"open", "read_text", "read_bytes", "write_text", "write_bytes", "stat", "exists"})
+CLOCK_CALLS: Final = frozenset({"now", "utcnow", "today"})
+LONGEST_FUNCTION: Final = 50
+LONGEST_FILE: Final = 300
+
+
+class File:
+    """One source file: its dotted name below `gateway`, its syntax tree, and what it imports."""
+
+    def __init__(self, path: Path) -> None:
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        self.is_package = parts[-1] == "__init__"
+        self.name = ".".join(parts[:-1] if self.is_package else parts)
+        self.text = path.read_text(encoding="utf-8")
+        self.tree = ast.parse(self.text)
+
+    @property
+    def part(self) -> str:
+        """The file or folder directly below `gateway`."""
+        return self.name.partition(".")[0]
+
+    @property
+    def kind(self) -> str:
+        kinds = {"pure": PURE, "waits": WAITS, "edge": EDGES, "top": TOP, "sandbox": {SANDBOX}}
+        return next((kind for kind, parts in kinds.items() if self.part in parts), "unknown")
+
+    def foreign(self) -> set[str]:
+        """Top-level names of everything imported that is not ours."""
+        return {name.partition(".")[0] for name in self._imported(self.tree)} - {"gateway"}
+
+    def own(self, *, at_run_time: bool = False) -> set[str]:
+        """Names below `gateway` of our own files that it imports; `at_run_time` leaves out those for types only."""
+        tree = _without_type_checking(self.tree) if at_run_time else self.tree
+        names = {name.removeprefix("gateway").removeprefix(".") for name in self._imported(tree) if _is_own(name)}
+        return {_file_of(name) for name in names} - {self.name}
+
+    def _imported(self, tree: ast.Module) -> Iterator[str]:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                base = self._base(node)
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+    def _base(self, node: ast.ImportFrom) -> str:
+        if node.level == 0:
+            return node.module or ""
+        package = ["gateway", *filter(None, self.name.split("."))]
+        up = node.level - 1 if self.is_package else node.level
+        return ".".join([*package[: len(package) - up], *filter(None, [node.module])])
+
+
+def _is_own(name: str) -> bool:
+    return name == "gateway" or name.startswith("gateway.")
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    def only_types(node: ast.stmt) -> bool:
+        return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+    return ast.Module([node for node in tree.body if not only_types(node)], [])
+
+
+@cache
+def files() -> dict[str, File]:
+    return {file.name: file for file in map(File, sorted(SOURCE.rglob("*.py")))}
+
+
+def of_kind(*kinds: str) -> list[File]:
+    return [file for file in files().values() if file.kind in kinds]
+
+
+@cache
+def _paths() -> frozenset[str]:
+    names = (path.relative_to(SOURCE).with_suffix("").parts for path in SOURCE.rglob("*.py"))
+    return frozenset(".".join(parts[:-1] if parts[-1] == "__init__" else parts) for parts in names)
+
+
+def _file_of(name: str) -> str:
+    """`config.Client` → `config`, `model` → `model`, `__version__` → "" (the package itself)."""
+    while name and name not in _paths():
+        name = name.rpartition(".")[0]
+    return name
+
+
+def test_every_file_has_its_place() -> None:
+    unknown = [file.name for file in files().values() if file.kind == "unknown"]
+    assert not unknown, f"say in {Path(__file__).name} whether these are pure, wait, or are edges: {unknown}"
+
+
+def test_no_place_is_kept_for_files_that_are_gone() -> None:
+    assert {"", *PURE, *WAITS, *EDGES, *TOP, SANDBOX} <= {file.part for file in files().values()}
+
+
+@pytest.mark.parametrize("kind", MAY_IMPORT)
+def test_imports_go_one_way(kind: str) -> None:
+    wrong = [
+        f"{file.name} ({kind}) imports {name} ({files()[name].kind})"
+        for file in of_kind(kind)
+        for name in sorted(file.own())
+        if files()[name].kind not in MAY_IMPORT[kind]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", IMPORTED_BY)
+def test_the_top_is_imported_by_few(part: str) -> None:
+    importers = {file.part for file in files().values() if any(files()[name].part == part for name in file.own())}
+    assert importers <= IMPORTED_BY[part]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_libraries_stay_where_they_belong(kind: str) -> None:
+    wrong = [f"{file.name}: {', '.join(found)}" for file in of_kind(kind) if (found := file.foreign() & FOREIGN[kind])]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_the_store_knows_databases() -> None:
+    assert {file.part for file in of_kind("pure", "waits", "edge", "top") if file.foreign() & STORES} <= {"store"}
+
+
+def test_only_upstream_is_an_http_client() -> None:
+    clients = {
+        file.part
+        for file in of_kind("pure", "waits", "edge", "top")
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.Attribute | ast.Name)
+        and (getattr(node, "attr", None) or getattr(node, "id", "")) == "ClientSession"
+    }
+    assert clients == {"upstream"}
+
+
+def test_pure_files_wait_for_nothing() -> None:
+    waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    wrong = [
+        f"{file.name}:{node.lineno}"
+        for file in of_kind("pure")
+        for node in ast.walk(file.tree)
+        if isinstance(node, waiting) and not _in_protocol(file, node)
+    ]
+    assert not wrong, wrong
+
+
+def _in_protocol(file: File, node: ast.AST) -> bool:
+    """Whether it is declared by an interface: that says what others wait for, and waits itself for nothing."""
+    protocols = (
+        kind
+        for kind in ast.walk(file.tree)
+        if isinstance(kind, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == "Protocol" for b in kind.bases)
+    )
+    return any(node in ast.walk(protocol) for protocol in protocols)
+
+
+def test_pure_files_read_no_clock() -> None:
+    """`datetime.time` is a value and welcome; the module `time` is a clock, and only `model.SystemClock` has one."""
+    wrong = [
+        f"{file.name}:{node.lineno}"
+        for file in of_kind("pure")
+        for node in _clock_readings(file)
+        if file.name != "model"
+    ]
+    assert not wrong, wrong
+    clocks = [node for node in files()["model"].tree.body if getattr(node, "name", "") == "SystemClock"]
+    inside = {id(node) for clock in clocks for node in ast.walk(clock)}
+    outside = [
+        node.lineno
+        for node in ast.walk(files()["model"].tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "time"
+        and id(node) not in inside
+    ]
+    assert not outside, f"model.py reads a clock outside SystemClock in lines {outside}"
+
+
+def _clock_readings(file: File) -> Iterator[ast.stmt | ast.expr]:
+    for node in ast.walk(file.tree):
+        is_clock = (isinstance(node, ast.Import) and any(alias.name == "time" for alias in node.names)) or (
+            isinstance(node, ast.ImportFrom) and node.module == "time" and node.level == 0
+        )
+        if is_clock or (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CLOCK_CALLS
+        ):
+            assert isinstance(node, ast.stmt | ast.expr)
+            yield node
+
+
+def test_pure_files_touch_no_files() -> None:
+    wrong = [
+        f"{file.name}:{node.lineno} {name}"
+        for file in of_kind("pure")
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.Call)
+        and (name := getattr(node.func, "attr", None) or getattr(node.func, "id", "")) in FILE_CALLS
+        and file.name not in READS_FILES
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("module", ["gateway.pipeline", "gateway.store.factory", "gateway.config"])
+def test_the_inside_runs_without_the_http_library(module: str) -> None:
+    """What the source forbids by name, held by what is really loaded, whoever imports it on the way."""
+    code = f"import sys, {module}; print(*({set(LIBRARIES)!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [], f"{module} loads an HTTP library"
+
+
+@pytest.mark.parametrize("kinds", [("pure", "waits", "edge", "top"), ("sandbox",)], ids=["gateway", "sandbox"])
+def test_there_are_no_import_cycles(kinds: tuple[str, ...]) -> None:
+    graph = {file.name: file.own(at_run_time=True) for file in of_kind(*kinds)}
+    assert (cycle := _cycle(graph)) is None, " → ".join(cycle or [])
+
+
+def _cycle(graph: dict[str, set[str]]) -> list[str] | None:
+    done: set[str] = set()
+
+    def walk(name: str, way: list[str]) -> list[str] | None:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return None
+        found = next((c for other in sorted(graph.get(name, ())) if (c := walk(other, [*way, name]))), None)
+        done.add(name)
+        return found
+
+    return next((cycle for name in sorted(graph) if (cycle := walk(name, []))), None)
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{file.name}.{node.name}: {lines} lines"
+        for file in files().values()
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or node.lineno) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_files_are_short() -> None:
+    long = [f"{f.name}: {lines} lines" for f in files().values() if (lines := len(f.text.splitlines())) > LONGEST_FILE]
+    assert not long, "\n".join(long)
