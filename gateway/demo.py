@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from gateway import config, log
-from gateway.app import Program, run
+from gateway.app import run
 from gateway.errors import StoreError
+from gateway.program import Program
 from gateway.sandbox import Sandbox
 
 ORDERS: Final = 200_000

@@ -1,4 +1,4 @@
-"""Every error of ours: one root, each carries the status it is answered with. Foreign errors become these at the edge."""
+"""Every error of ours: one root, each carries the status it is answered with. Foreign ones become these at the edge."""
 
 from __future__ import annotations
 

@@ -13,13 +13,12 @@ from typing import Final
 from gateway.calls import Call, Redash, UpstreamAnswer
 from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.flight import Signal
+from gateway.guard import may_be_mixed_up, shows_what_was_asked
 from gateway.model import Body, Clock, Definition, ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy import Plan, upstream_post
-from gateway.redash import sqltext
-from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.answers import PARSE_LIMIT, Job, ResultHead, read_answer, read_error
-from gateway.redash.requests import Execute, ExecuteText
+from gateway.redash.requests import ExecuteText
 from gateway.results import Found, Results
 
 log = logging.getLogger("gateway.execution")
@@ -128,14 +127,14 @@ class Runner:
         Raises:
             GatewayError: Redash refused, is away, or answered unusably.
         """
-        forced = x.plan.credential.is_query_key and _mixable(x.plan)
+        forced = may_be_mixed_up(x.plan)
         for attempt in range(1 + RE_RUNS):
             max_age = 0 if attempt or forced else _upstream_max_age(x)
             begun = self._clock.monotonic()
             answer, head = await self._ask(x, max_age, followed)
             if head is None or answer is None:
                 return  # failed or cancelled
-            if shows_what_was_asked(x.plan, x.plan.definition, head):
+            if await shows_what_was_asked(x.plan, x.plan.definition, head):
                 await self._keep(x, head, answer, begun, x.plan.marker)
                 return
             if definition_now is not None and await self._explained_by_edit(x, head, definition_now):
@@ -152,7 +151,7 @@ class Runner:
         """Go on with a run that an earlier process began: follow its job, then as in `run`."""
         begun = x.started
         answer, head = await self._follow(x, Job(id=x.upstream_job, status=x.status))
-        if head is not None and answer is not None and shows_what_was_asked(x.plan, x.plan.definition, head):
+        if head is not None and answer is not None and await shows_what_was_asked(x.plan, x.plan.definition, head):
             await self._keep(x, head, answer, begun, x.plan.marker)
         elif head is not None:
             await self.run(x, definition_now, followed)
@@ -243,7 +242,7 @@ class Runner:
     async def _explained_by_edit(self, x: Execution, head: ResultHead, definition_now: DefinitionNow) -> bool:
         definition = await definition_now()
         edited = definition is not None and definition.marker != x.plan.marker
-        return edited and shows_what_was_asked(x.plan, definition, head)
+        return edited and await shows_what_was_asked(x.plan, definition, head)
 
     async def _keep(self, x: Execution, head: ResultHead, answer: UpstreamAnswer, begun: float, marker: str) -> None:
         x.found = await self._results.keep(
@@ -257,35 +256,6 @@ class Runner:
             confirmed=answer.sent if marker or x.plan.definition is None else -math.inf,
         )
         x.status = 3
-
-
-def shows_what_was_asked(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
-    """Whether the SQL that the answer carries is the one that was asked for: Redash's cache is blind to white space
-    (CONTRACT 7). Reduced answers carry no SQL; for those `_mixable` decides beforehand.
-    """
-    if head.query is None:
-        return True
-    operation = plan.operation
-    if isinstance(operation, ExecuteText):
-        return sqltext.same_text(str(operation.text), head.query, _text_values(operation))
-    if definition is None:
-        return True
-    return sqltext.matches(definition.text, definition.parameters, _values(operation), head.query)
-
-
-def _text_values(operation: ExecuteText) -> dict[str, object]:
-    given = operation.rest.get("parameters")
-    return given if isinstance(given, dict) else {name[2:]: value for name, value in operation.arguments}
-
-
-def _values(operation: Execute) -> dict[str, object]:
-    return {name[2:]: value for name, value in operation.arguments} if operation.refresh else operation.parameters
-
-
-def _mixable(plan: Plan) -> bool:
-    if plan.definition is None or not isinstance(plan.operation, Execute):
-        return True
-    return is_ambiguous(plan.definition.text, plan.definition.parameters, _values(plan.operation))
 
 
 def _upstream_max_age(x: Execution) -> int | None:

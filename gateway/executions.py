@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
@@ -14,23 +13,22 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway import config
-from gateway.access import Caller, Credential
-from gateway.calls import Call, Redash
+from gateway.access import Credential
 from gateway.definitions import Definitions
-from gateway.errors import GatewayError, NotFound, UpstreamRefused
+from gateway.errors import GatewayError, UpstreamRefused
 from gateway.execution import CANCELLED_TEXT, Execution, Phase, Runner, failure_text
+from gateway.guard import collision_key
 from gateway.limits import FairSlots
-from gateway.model import Clock, Definition, ExecutionRecord, JobRecord, Key
+from gateway.model import Clock, Definition, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Sender, Teller
 from gateway.policy import Bounds, Plan
-from gateway.redash import sqltext
 from gateway.redash.requests import Execute, ExecuteText, read
 from gateway.redash.routes import match
 from gateway.store import Ledger
 
 log = logging.getLogger("gateway.executions")
 
-_RECENT: Final = 10_000
+_MOST_LOCKS: Final = 10_000
 
 
 class Executions:
@@ -39,26 +37,27 @@ class Executions:
     def __init__(
         self,
         runner: Runner,
-        upstream: Redash,
         definitions: Definitions,
         ledger: Ledger,
         clock: Clock,
         teller: Teller,
         settings: config.Config,
+        changed: Callable[[int], None],
     ) -> None:
+        """`changed` is told the id of each query that a run has brought a new result for."""
         self._runner = runner
-        self._upstream = upstream
         self._definitions = definitions
         self._ledger = ledger
         self._clock = clock
         self._teller = teller
         self.settings = settings
+        self._changed = changed
         self.slots = FairSlots(settings.upstream.max_executions, timeout=settings.upstream.queue_timeout)
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
         self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(1_000)
-        self._collisions: dict[Key, asyncio.Lock] = {}
+        self._collisions: dict[bytes, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -86,9 +85,9 @@ class Executions:
             return x
         return x if x.phase is Phase.RUNNING or plan.at_least_as_lenient(x.max_age) else None
 
-    def blocking(self, plan: Plan) -> Execution | None:
+    def blocking(self, plan: Plan, *, stored: bool) -> Execution | None:
         """Return the question under way that `plan` cannot join but must wait for, as it may start the run."""
-        x = self._by_key.get(plan.key)
+        x = None if plan.max_age is None and stored else self._by_key.get(plan.key)
         return x if x is not None and x.phase is Phase.ASKING and x.plan.marker == plan.marker else None
 
     def failed(self, plan: Plan) -> Execution | None:
@@ -147,11 +146,10 @@ class Executions:
 
     def _collision_lock(self, plan: Plan) -> asyncio.Lock:
         """Texts that Redash's cache cannot tell apart run one after the other where their answers show no SQL."""
-        if not plan.credential.is_query_key or plan.definition is None or not isinstance(plan.operation, Execute):
+        key = collision_key(plan)
+        if key is None:
             return asyncio.Lock()
-        definition = plan.definition
-        key = sqltext.collision_text(definition.text, definition.parameters, plan.operation.parameters)
-        if len(self._collisions) > _RECENT:
+        if len(self._collisions) > _MOST_LOCKS:
             self._collisions = {k: lock for k, lock in self._collisions.items() if lock.locked()}
         return self._collisions.setdefault(key, asyncio.Lock())
 
@@ -177,7 +175,7 @@ class Executions:
             if flights.get(x.plan.key) is x:
                 del flights[x.plan.key]
         if x.upstream_job:
-            self._definitions.drop(x.plan.query_id)
+            self._changed(x.plan.query_id)
             self._tell(x)
         if x.status == 4 and x.failure is None and x.result == "failure":
             self._failed[x.plan.key] = (x, self._clock.monotonic())

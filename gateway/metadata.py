@@ -1,57 +1,164 @@
-"""Metadata and writes: relayed by the route table, cleaned of keys."""
+"""Metadata and writes: relayed by the route table, cleaned of keys, kept for seconds, dropped by edits and runs."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Final
 
-from gateway.access import Caller, Credential
+import msgspec
+from cachetools import LRUCache
+
+from gateway import config
+from gateway.access import Credential
+from gateway.asked import Asked
 from gateway.calls import Call, Redash, UpstreamAnswer
 from gateway.definitions import Definitions
-from gateway.errors import UpstreamRefused
-from gateway.model import Answer, Body
-from gateway.outcome import Outcome, Sender
+from gateway.errors import UpstreamError, UpstreamRefused
+from gateway.flight import Flights
+from gateway.model import Answer, Body, Clock, Key
+from gateway.policy import metadata_key
 from gateway.redact import without_keys
 from gateway.redash.requests import Relay, write_arguments
-from gateway.redash.routes import Match
 
+KEPT_BYTES: Final = 32 * 10**6
 _OFF_LOOP_BYTES: Final = 64 * 1024
+_OVERHEAD_BYTES: Final = 1_000
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """One answer that is kept. `asked_at` is when its question left, monotonic."""
+
+    body: Body
+    content_type: str
+    etag: str
+    asked_at: float
+    query_id: int | None
+    """The one query that it is about; None for lists, dashboards and all else that may show several."""
 
 
 class Metadata:
     """Everything of Redash's API that is no result and no job."""
 
-    def __init__(self, upstream: Redash, definitions: Definitions) -> None:
+    def __init__(self, settings: config.Config, upstream: Redash, definitions: Definitions, clock: Clock) -> None:
+        self.settings = settings
         self._upstream = upstream
         self._definitions = definitions
+        self._clock = clock
+        self._kept: LRUCache[Key, Kept] = LRUCache(KEPT_BYTES, getsizeof=lambda kept: kept.body.size + _OVERHEAD_BYTES)
+        self._flights: Flights[Kept] = Flights()
+        self._generation = 0
 
-    async def relay(
-        self, caller: Caller, credential: Credential, match: Match, operation: Relay, sender: Sender, outcome: Outcome
-    ) -> Answer:
-        """Pass the request on and the answer back.
+    async def answer(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
+        """Answer a metadata GET or a write.
 
         Raises:
             UpstreamRefused: any status but 2xx, as Redash gave it.
         """
+        if asked.match.route.kind == "write":
+            return await self._write(asked, credential, operation)
+        if asked.match.route.kind == "live":
+            asked.outcome.went("bypass")
+            kept = await self._ask(asked, credential, operation)
+            return _shown(kept)
+        return await self._read(asked, credential, operation)
+
+    async def _read(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
+        reveal = asked.caller.settings.reveal_keys
+        key = metadata_key(credential.scope, operation.path, operation.arguments, reveal_keys=reveal)
+        kept = self._kept.get(key)
+        slack = self._slack(kept)
+        if kept is not None and slack >= 0:
+            asked.outcome.hit(slack, self._age(kept), 0.0)
+            return _shown(kept)
+        flight = (key, self._generation)
+        if kept is not None and -slack <= self.settings.cache.metadata_stale_while_revalidate:
+            self._flights.start(flight, lambda: self._refresh(asked, credential, operation, key))
+            asked.outcome.stale(slack, self._age(kept), 0.0, "stale-while-revalidate")
+            return _shown(kept)
+        asked.outcome.went("uri-miss" if kept is None else "stale")
+        try:
+            fresh, joined = await self._flights.share(flight, lambda: self._refresh(asked, credential, operation, key))
+        except UpstreamError as error:
+            return self._stale_if_error(asked, kept, slack, error)
+        asked.outcome.went("uri-miss" if kept is None else "stale", joined=joined, stored=True)
+        return _shown(fresh)
+
+    def _stale_if_error(self, asked: Asked, kept: Kept | None, slack: float, error: UpstreamError) -> Answer:
+        """Show what is kept because Redash is away, or raise the error."""
+        client = asked.caller.settings.stale_if_error
+        window = client if client is not None else self.settings.cache.stale_if_error
+        if kept is None or -slack > window:
+            raise error
+        asked.outcome.stale(slack, self._age(kept), 0.0, "stale-if-error")
+        return _shown(kept)
+
+    def _age(self, kept: Kept) -> float:
+        return self._clock.monotonic() - kept.asked_at
+
+    def _slack(self, kept: Kept | None) -> float:
+        return self.settings.cache.metadata_ttl - self._age(kept) if kept is not None else 0.0
+
+    async def _refresh(self, asked: Asked, credential: Credential, operation: Relay, key: Key) -> Kept:
+        generation = self._generation
+        try:
+            kept = await self._ask(asked, credential, operation)
+        except UpstreamRefused:
+            self._kept.pop(key, None)
+            raise
+        if generation == self._generation and kept.body.size < KEPT_BYTES // 8:
+            self._kept[key] = kept
+        return kept
+
+    async def _ask(self, asked: Asked, credential: Credential, operation: Relay) -> Kept:
+        route = asked.match.route
         call = Call(
-            method=match.route.method,
+            method=route.method,
             path=operation.path,
-            route=match.route.template,
+            route=route.template,
             query=write_arguments(operation.arguments),
             body=operation.body,
         )
-        outcome.went("method" if match.route.kind == "write" else "bypass")
-        answer = await self._upstream.send(credential, call, sender)
-        if match.route.kind == "write" and operation.query_id is not None:
-            self._definitions.drop(operation.query_id)
-        body = await self._cleaned(caller, match, answer)
+        answer = await self._upstream.send(credential, call, asked.sender)
+        body = await self._cleaned(asked, answer)
         if not 200 <= answer.status < 300:
             raise UpstreamRefused(answer.status, body, answer.content_type)
-        return Answer(status=answer.status, body=body, content_type=answer.content_type)
+        etag = hashlib.sha256(body.data or b"").hexdigest()[:16] if body.data is not None else ""
+        alone = operation.query_id if route.template == "/api/queries/{query_id}" else None
+        return Kept(body, answer.content_type, etag, answer.sent, alone)
 
-    async def _cleaned(self, caller: Caller, match: Match, answer: UpstreamAnswer) -> Body:
-        if caller.settings.reveal_keys or not match.route.keys:
+    async def _write(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
+        asked.outcome.went("method")
+        try:
+            kept = await self._ask(asked, credential, operation)
+        finally:  # also when the answer is lost: the write may have been done
+            self.drop_all()
+            if operation.query_id is not None:
+                self._definitions.drop(operation.query_id)
+        return Answer(body=kept.body, content_type=kept.content_type)
+
+    async def _cleaned(self, asked: Asked, answer: UpstreamAnswer) -> Body:
+        if asked.caller.settings.reveal_keys or not asked.match.route.keys:
             return answer.body
         if answer.body.size > _OFF_LOOP_BYTES:
             return Body.of(await asyncio.to_thread(lambda: without_keys(answer.body.load())))
         return Body.of(without_keys(answer.body.load()))
+
+    def drop_all(self) -> None:
+        """Forget everything: a write has been made, which may show in any object and list."""
+        self._generation += 1
+        self._kept.clear()
+
+    def drop_query(self, query_id: int) -> None:
+        """Forget what a run changes: the query's object, and whatever shows several (lists carry `retrieved_at`)."""
+        self._generation += 1
+        for key in [key for key, kept in self._kept.items() if kept.query_id in (query_id, None)]:
+            del self._kept[key]
+
+    async def land(self) -> None:
+        """End the questions that are under way."""
+        await self._flights.land()
+
+
+def _shown(kept: Kept) -> Answer:
+    return Answer(body=kept.body, content_type=kept.content_type, etag=kept.etag)

@@ -158,17 +158,17 @@ class Results:
             path, route = f"/api/query_results/{result_id}.{form}", FLAT_ROUTE
         return await self._get(credential, Call(method="GET", path=path, route=route), sender)
 
-    async def latest(self, credential: Credential, query_id: int, marker: str, sender: Sender) -> tuple[Found, bool]:
+    async def latest(self, credential: Credential, query_id: int, sender: Sender) -> tuple[Found, bool]:
         """Ask Redash for a query's latest result as JSON; returns it and whether another caller's question brought it.
 
         Raises:
             UpstreamRefused: there is none (404), or it is not for this credential.
         """
         return await self._flights.share(
-            ("latest", credential.scope, query_id), lambda: self._fetch_latest(credential, query_id, marker, sender)
+            ("latest", credential.scope, query_id), lambda: self._fetch_latest(credential, query_id, sender)
         )
 
-    async def _fetch_latest(self, credential: Credential, query_id: int, marker: str, sender: Sender) -> Found:
+    async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender) -> Found:
         call = Call(method="GET", path=f"/api/queries/{query_id}/results.json", route=LATEST_ROUTE)
         begun = self._clock.monotonic()
         answer = await self._get(credential, call, sender)

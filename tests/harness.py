@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from gateway import config
-from gateway.app import Program
+from gateway.program import Program
 from gateway.sandbox import Sandbox
 
 TOKENS = {name: f"rg_{name}_{'0123456789abcdef' * 2}" for name in ("dashboard", "second", "sql", "narrow", "writer")}
@@ -131,7 +131,9 @@ class World:
     async def get(self, path: str, *, client: str | None = "dashboard", **headers: str) -> Reply:
         return await self.call("GET", path, client=client, headers=_fields(headers))
 
-    async def post(self, name: str | int, *, client: str = "dashboard", wait: int | None = None, **body: object) -> Reply:
+    async def post(
+        self, name: str | int, *, client: str = "dashboard", wait: int | None = None, **body: object
+    ) -> Reply:
         """POST a query's results, by its short name or id; `wait` sends `Prefer: wait`."""
         query_id = self.named[name] if isinstance(name, str) else name
         headers = {} if wait is None else {"Prefer": f"wait={wait}"}

@@ -64,7 +64,7 @@ def _rows(text: str, **flags: bool) -> list[Route]:
 
 
 ROUTES: Final[tuple[Route, ...]] = (
-        *_rows("""
+    *_rows("""
 read    ping         GET     /ping
 execute execute      POST    /api/queries/{query_id}/results
 read    latest       GET     /api/queries/{query_id}/results
@@ -84,8 +84,8 @@ read    metadata     GET     /api/session
 read    metadata     GET     /api/data_sources/types
 read    live         GET     /api/organization/status
 """),
-        *_rows(
-            """
+    *_rows(
+        """
 read    metadata     GET     /api/dashboards/public/{token}
 read    metadata     GET     /api/queries/tags
 read    metadata     GET     /api/dashboards/tags
@@ -95,10 +95,10 @@ read    live         GET     /api/data_sources/{id}/schema
 read    metadata     GET     /api/query_snippets
 read    metadata     GET     /api/query_snippets/{id}
 """,
-            lists=True,
-        ),
-        *_rows(
-            """
+        lists=True,
+    ),
+    *_rows(
+        """
 read    metadata     GET     /api/queries
 read    metadata     GET     /api/queries/my
 read    metadata     GET     /api/queries/recent
@@ -112,11 +112,11 @@ read    metadata     GET     /api/alerts
 read    metadata     GET     /api/alerts/{id}
 read    metadata     GET     /api/alerts/{id}/subscriptions
 """,
-            keys=True,
-            lists=True,
-        ),
-        *_rows(
-            """
+        keys=True,
+        lists=True,
+    ),
+    *_rows(
+        """
 read    metadata     GET     /api/queries/{query_id}
 read    metadata     GET     /api/dashboards/{dashboard}
 write   write        POST    /api/queries
@@ -147,9 +147,9 @@ admin   write        POST,DELETE /api/users/{id}/disable
 admin   live         GET     /api/admin/queries/outdated
 admin   live         GET     /api/admin/queries/rq_status
 """,
-            keys=True,
-        ),
-        *_rows("""
+        keys=True,
+    ),
+    *_rows("""
 write   write        POST    /api/queries/format
 write   write        POST    /api/visualizations
 write   write        POST,DELETE /api/visualizations/{id}

@@ -171,7 +171,8 @@ async def create(call: Call) -> Reply:
     more = {name: value for name, value in fields.items() if name in ("description", "schedule") or value is not None}
     more["is_draft"] = True
     query = world.query(user_id=user.id, org=user.org, **more)
-    return answer(query_object(world, query, call.caller))
+    # As sent: only what was read back from the database has jsonb's order of keys.
+    return answer({**query_object(world, query, call.caller), "options": query.options})
 
 
 def _check_dropdowns(call: Call, fields: dict[str, Any]) -> None:

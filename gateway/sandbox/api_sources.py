@@ -65,6 +65,25 @@ async def _never(job: Job, table: Table) -> int:
     return 0
 
 
+@routes.add("POST", "/api/data_sources")
+async def create(call: Call) -> Reply:
+    """Full access for the default group."""
+    call.need("admin")
+    fields, world = call.json_object(), call.service.world
+    made = world.source(fields["name"], {2: False}, type=fields["type"], options=fields["options"], org=call.org_id)
+    body = source_object(made, call.caller)
+    del body["view_only"]
+    return answer({**body, "options": {name: body["options"][name] for name in fields["options"]}})
+
+
+@routes.add("POST", "/api/data_sources/<data_source_id>/test")
+async def try_out(call: Call) -> Reply:
+    """Always reachable."""
+    call.need("admin")
+    _source(call)
+    return answer({"message": "success", "ok": True})
+
+
 @routes.add("POST", "/api/data_sources/<data_source_id>/pause")
 async def pause(call: Call) -> Reply:
     """From now on POSTs are refused, cached results too."""
@@ -100,6 +119,27 @@ async def alerts(call: Call) -> Reply:
     sources = {source.id for source in world.sources.values() if groups & set(source.groups)}
     found = [alert for alert in world.alerts.values() if world.queries[alert.query_id].data_source_id in sources]
     return answer([alert_body(world, alert) for alert in found])
+
+
+@routes.add("POST", "/api/alerts")
+async def create_alert(call: Call) -> Reply:
+    """On a query that the user reaches."""
+    call.need("list_alerts")
+    fields, world = call.json_object(), call.service.world
+    query, now = world.queries[fields["query_id"]], world.now()
+    call.require(reaches_query(world, query, call.caller, view_only=True))
+    id = world.next_id(world.alerts)
+    world.alerts[id] = Alert(id, fields["name"], query.id, call.user.id, fields["options"], now, now)
+    return answer({**alert_body(world, world.alerts[id]), "options": fields["options"]})
+
+
+@routes.add("DELETE", "/api/alerts/<alert_id>")
+async def remove_alert(call: Call) -> Reply:
+    """By its owner; answers null."""
+    found = entry_of(call, call.service.world.alerts, "alert_id")
+    call.require(owns(found.user_id, call.caller))
+    del call.service.world.alerts[found.id]
+    return answer(None)
 
 
 @routes.add("GET", "/api/alerts/<alert_id>")

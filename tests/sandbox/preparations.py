@@ -193,6 +193,22 @@ async def _usage(sandbox: Sandbox, exchange: Exchange) -> None:
     await send(load("auth/user_key_header"), int(sandbox.url.rsplit(":", 1)[1]))
 
 
+async def _no_widgets(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.widgets.clear()
+
+
+async def _no_chart(sandbox: Sandbox, exchange: Exchange) -> None:
+    del sandbox.world.visualizations[32]
+
+
+async def _all_enabled(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.users[4].disabled_at = None
+
+
+async def _large5(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.add_query("Large result 5 MB", "select id from orders order by id limit 25000", id=41)
+
+
 def _table() -> dict[str, Preparation]:
     groups: list[tuple[Preparation, str]] = [
         (_started, "jobs/dup_1_state jobs/running_state jobs/running_cancel jobs/running_resubmit_cancel"
@@ -242,6 +258,10 @@ def _table() -> dict[str, Preparation]:
          " auth/session_cookie_login_and_query_key auth/session_cookie_login_and_other_users_key"
          " auth/session_cookie_login_restricted_and_query_key auth/logout"),
         (_admin_key, "auth/header_key_in_middle"),
+        (_no_widgets, "seed/dashboard_publish_public seed/dashboard_publish_sales"),
+        (_no_chart, "seed/query_publish_fast"),
+        (_all_enabled, "seed/group_add_member_disabled"),
+        (_large5, "seed/query_publish_large5"),
         (_csrf, "multiorg/csrf_post_no_key multiorg/csrf_post_with_key multiorg/csrf_post_wrong_key"),
         (_usage, "misc/events_admin"),
         (partial(_run_text, "select 101 as a"), "adhoc/cached_3600 adhoc/cached_absent adhoc/max_age_null"

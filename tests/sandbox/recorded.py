@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent / "recorded"
-FOLDERS = ("auth", "queries", "results_get", "execute", "jobs", "dashboards", "adhoc", "misc", "multiorg", "time")
+FOLDERS = (
+    "seed",
+    "auth",
+    "queries",
+    "results_get",
+    "execute",
+    "jobs",
+    "dashboards",
+    "adhoc",
+    "misc",
+    "multiorg",
+    "time",
+    "toolbelt",
+)
 _EXACT = [
     "Server",
     "Connection",
@@ -87,7 +100,8 @@ def load(name: str) -> Exchange:
 
 def names() -> list[str]:
     """Every recorded exchange, by folder and name."""
-    found = [f"{folder}/{file.stem}" for folder in FOLDERS for file in sorted((ROOT / folder).glob("*.json"))]
+    files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.json"))]
+    found = [str(file.relative_to(ROOT).with_suffix("")) for file in files]
     return [name for name in found if "request" in json.loads((ROOT / f"{name}.json").read_text())]
 
 

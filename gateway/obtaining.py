@@ -1,0 +1,111 @@
+"""Look, join, execute: from a plan to a stored result, or to the execution that will bring one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+
+import msgspec
+
+from gateway.errors import UpstreamError
+from gateway.execution import Execution
+from gateway.executions import Executions
+from gateway.model import Clock
+from gateway.outcome import Outcome, Sender
+from gateway.policy import Plan
+from gateway.results import Found, Results
+
+
+class Obtained(msgspec.Struct, frozen=True):
+    """What the way has found: a stored result, or an execution that can be answered from."""
+
+    found: Found | None = None
+    execution: Execution | None = None
+    fallback: Found | None = None
+    """A stored result that may stand in if Redash turns out to be away (`stale_if_error`)."""
+
+
+class Obtaining:
+    """Answers from the store where the plan accepts that, and else from at most one execution per key."""
+
+    def __init__(self, results: Results, executions: Executions, clock: Clock) -> None:
+        self._results = results
+        self._executions = executions
+        self._clock = clock
+
+    async def obtain(self, plan: Plan, sender: Sender, outcome: Outcome) -> Obtained:
+        """Look; else join, else execute; wait until there is something to answer from."""
+        while True:
+            found = await self._results.find(plan.key)
+            slack = plan.accepts(found[0], self._clock.monotonic()) if found is not None else None
+            if found is not None and slack is not None and slack >= 0:
+                outcome.hit(slack, found[0].age(self._clock.monotonic()), found[0].runtime)
+                return Obtained(found=found)
+            stored = found if slack is not None else None
+            if stored is not None and slack is not None and -slack <= plan.bounds.stale_while_revalidate:
+                self._revalidate(plan, sender)
+                return self._stale(stored, slack, outcome, "stale-while-revalidate")
+            x = self._executions.failed(plan) or self._executions.find(plan, stored=stored is not None)
+            if x is None and (other := self._executions.blocking(plan, stored=stored is not None)) is not None:
+                await other.posted.wait()
+                continue
+            return await self._execute(plan, x, sender, outcome, stored, slack)
+
+    async def _execute(
+        self,
+        plan: Plan,
+        x: Execution | None,
+        sender: Sender,
+        outcome: Outcome,
+        stored: Found | None,
+        slack: float | None,
+    ) -> Obtained:
+        outcome.went(_forward(plan, stored), joined=x is not None)
+        if x is None:
+            x = self._executions.begin(plan, sender, aside=plan.max_age is None and stored is not None)
+        else:
+            x.callers += 1
+        outcome.execution_id = x.id
+        await x.answerable.wait()
+        fallback = stored if slack is not None and -slack <= plan.bounds.stale_if_error else None
+        obtained = Obtained(execution=x, fallback=fallback)
+        return self.fallen_back(obtained, plan, outcome) or obtained
+
+    def _revalidate(self, plan: Plan, sender: Sender) -> None:
+        """Ask Redash behind the answer, unless somebody does already."""
+        aside = plan.max_age is None
+        if self._executions.find(plan, stored=True) is None and self._executions.blocking(plan, stored=aside) is None:
+            self._executions.begin(plan, sender, aside=aside)
+
+    def fallen_back(self, obtained: Obtained, plan: Plan, outcome: Outcome) -> Obtained | None:
+        """Return the stored result that may be shown because Redash is away, None if there is none or it is not."""
+        x, fallback = obtained.execution, obtained.fallback
+        if fallback is None or x is None or not isinstance(x.failure, UpstreamError):
+            return None
+        slack = plan.accepts(fallback[0], self._clock.monotonic())
+        return self._stale(fallback, -math.inf if slack is None else slack, outcome, "stale-if-error")
+
+    def _stale(self, found: Found, slack: float, outcome: Outcome, detail: str) -> Obtained:
+        outcome.stale(slack, found[0].age(self._clock.monotonic()), found[0].runtime, detail)
+        return Obtained(found=found)
+
+    async def wait(self, obtained: Obtained, seconds: float, plan: Plan, outcome: Outcome) -> Obtained:
+        """Wait so long for an execution to end; if Redash went away meanwhile, fall back on what is stored."""
+        if obtained.execution is None:
+            return obtained
+        await wait_for_end(obtained.execution, seconds)
+        return self.fallen_back(obtained, plan, outcome) or obtained
+
+
+async def wait_for_end(x: Execution, seconds: float) -> None:
+    """Wait until it has ended, or for so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await x.ended.wait()
+
+
+def _forward(plan: Plan, stored: Found | None) -> str:
+    if plan.max_age == 0:
+        return "request"
+    return "stale" if stored is not None else "uri-miss"

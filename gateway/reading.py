@@ -1,0 +1,153 @@
+"""Answering GETs of results: a query's latest, one by its id, and the file forms of what is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Final
+
+from gateway import config
+from gateway.access import Access, Credential
+from gateway.asked import Asked
+from gateway.definitions import Definitions
+from gateway.errors import Forbidden, NotAcceptable, NotFound
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Answer, Clock, Definition, Entry
+from gateway.policy import result_key
+from gateway.redash.files import CONTENT_TYPES, content_disposition
+from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
+from gateway.results import Found, Results, rendering_expired
+from gateway.store import Ledger
+
+_FOR_A_YEAR: Final = "private, max-age=31557600"
+"""Redash's own Cache-Control for results by id (CONTRACT 4)."""
+
+
+class Reading:
+    """Reads what has been run before; never runs anything."""
+
+    def __init__(
+        self, settings: config.Config, definitions: Definitions, results: Results, ledger: Ledger, clock: Clock
+    ) -> None:
+        self.settings = settings
+        self._definitions = definitions
+        self._results = results
+        self._ledger = ledger
+        self._clock = clock
+
+    async def latest(self, asked: Asked, credential: Credential, operation: ReadLatest) -> Answer:
+        """Answer with the result that the query's `latest_query_data_id` names.
+
+        Raises:
+            UpstreamRefused: there is none, or it is not for this credential.
+        """
+        definition = await self._know(asked, credential, operation.query_id)
+        result_id = definition.latest_result_id
+        found = await self._stored(credential, result_id, operation.form) if result_id is not None else None
+        if found is not None and _shows_latest(credential, definition, found[0]):
+            return self._hit(asked, found, operation.form, definition.name)
+        if operation.form == "json" or result_id is None:
+            return await self._ask_latest(asked, credential, definition, operation.form)
+        return await self._fetch(asked, credential, result_id, operation.form, definition)
+
+    async def _ask_latest(
+        self, asked: Asked, credential: Credential, definition: Definition, form: ResultForm
+    ) -> Answer:
+        asked.outcome.went("uri-miss")
+        found, joined = await self._results.latest(credential, definition.query_id, asked.sender)
+        asked.outcome.went("uri-miss", joined=joined, stored=True)
+        if form != "json":
+            return await self._fetch(asked, credential, found[0].result_id, form, definition)
+        asked.outcome.age = found[0].age(self._clock.monotonic())
+        return _file(asked, found, form, definition.name)
+
+    async def by_id(self, asked: Asked, access: Access, operation: ReadResult) -> Answer:
+        """Answer with one result.
+
+        Raises:
+            NotFound: an id that this client may not know of.
+            UpstreamRefused: Redash does not give it.
+        """
+        credential, query_id = await self._owner(asked, access, operation)
+        definition = await self._know(asked, credential, query_id) if query_id is not None else None
+        found = await self._stored(credential, operation.result_id, operation.form)
+        if found is not None and (definition is not None or self._seen_lately(found[0])):
+            name = definition.name if definition is not None and operation.query_id is not None else None
+            return self._hit(asked, found, operation.form, name)
+        nested = definition if operation.query_id is not None else None
+        return await self._fetch(asked, credential, operation.result_id, operation.form, nested)
+
+    def _seen_lately(self, entry: Entry) -> bool:
+        """Whether Redash has shown a result that belongs to no query not longer ago than a definition may be old."""
+        return self._clock.monotonic() - entry.confirmed <= self.settings.cache.definition_check
+
+    async def _owner(self, asked: Asked, access: Access, operation: ReadResult) -> tuple[Credential, int | None]:
+        """Find out which credential's scope the id belongs to, and for which query it was seen there."""
+        credential = None
+        with contextlib.suppress(Forbidden):
+            credential = access.credential(asked.caller, asked.match, operation)
+        scopes = access.scopes(asked.caller)
+        for scope in sorted(scopes, key=lambda scope: credential is None or scope != credential.scope):
+            seen = await self._ledger.queries_of_result(scope, operation.result_id)
+            owner = access.of_scope(scope)
+            if owner is not None and seen and (operation.query_id is None or operation.query_id in seen):
+                return owner, (operation.query_id or min(seen)) or None
+        if credential is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or asked.caller.is_bound:
+            raise NotFound("This client knows of no such result.")
+        return credential, operation.query_id
+
+    async def rendered(
+        self, asked: Asked, credential: Credential, found: Found, form: ResultForm, definition: Definition
+    ) -> Answer:
+        """Answer with the given result in the form that was asked for, stored or made now."""
+        if form == "json":
+            return _file(asked, found, form, definition.name)
+        result_id = found[0].result_id
+        ready = await self._stored(credential, result_id, form)
+        if ready is None:
+            nested = definition.query_id if credential.is_query_key else None
+            ready = (await self._results.by_id(credential, result_id, form, nested, asked.sender))[0]
+        return _file(asked, ready, form, definition.name)
+
+    async def _know(self, asked: Asked, credential: Credential, query_id: int) -> Definition:
+        return await self._definitions.know(credential, query_id, asked.sender, self.settings.cache)
+
+    async def _stored(self, credential: Credential, result_id: int, form: ResultForm) -> Found | None:
+        found = await self._results.find(result_key(credential.scope, result_id, form))
+        if found is None or form == "json":
+            return found
+        return None if rendering_expired(found[0], self._clock.monotonic(), self.settings.cache) else found
+
+    async def _fetch(
+        self, asked: Asked, credential: Credential, result_id: int, form: ResultForm, nested: Definition | None
+    ) -> Answer:
+        """Fetch it from Redash; below its query's path where the request had one (a query key has no other way)."""
+        if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
+            raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
+        asked.outcome.went("uri-miss")
+        query_id = nested.query_id if nested is not None else None
+        found, joined, stored = await self._results.by_id(credential, result_id, form, query_id, asked.sender)
+        asked.outcome.went("uri-miss", joined=joined, stored=stored)
+        return _file(asked, found, form, nested.name if nested is not None else None)
+
+    def _hit(self, asked: Asked, found: Found, form: ResultForm, name: str | None) -> Answer:
+        entry = found[0]
+        age = entry.age(self._clock.monotonic()) if form == "json" else self._clock.monotonic() - entry.born
+        asked.outcome.hit(math.inf, age, entry.runtime)
+        asked.outcome.ttl = None if form == "json" else self.settings.cache.rendered_ttl - age
+        return _file(asked, found, form, name)
+
+
+def _shows_latest(credential: Credential, definition: Definition, entry: Entry) -> bool:
+    """Whether Redash would show it: to a query key only while the hashes match (CONTRACT 8)."""
+    return not credential.is_query_key or entry.form != "full" or entry.query_hash == definition.query_hash
+
+
+def _file(asked: Asked, found: Found, form: ResultForm, name: str | None) -> Answer:
+    entry, body = found
+    return Answer(
+        body=body,
+        content_type=CONTENT_TYPES[form],
+        disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, form),
+        cache_control=_FOR_A_YEAR if asked.match.route.kind == "result" else "private, no-cache",
+        etag=f"{entry.body_id.hex()[:16]}-{form}",
+    )

@@ -1,0 +1,149 @@
+"""Keeping queries fresh without anybody asking, and never in the way of those who do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from datetime import UTC, datetime
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from gateway import config
+from gateway.access import Caller, Credential
+from gateway.calls import Call, Redash
+from gateway.errors import GatewayError, QueryFailed, Unavailable, UpstreamRefused
+from gateway.executions import Executions
+from gateway.limits import Breaker
+from gateway.model import Clock
+from gateway.obtaining import wait_for_end
+from gateway.outcome import Outcome, Sender
+from gateway.pipeline import Gateway
+from gateway.policy import Plan, decide
+from gateway.redash.answers import queries_on
+from gateway.redash.parameters import defaults
+from gateway.redash.requests import Execute
+
+log = logging.getLogger("gateway.warm")
+
+NAME: Final = "gateway-warm"
+_BUSY_SECONDS: Final = 5.0
+"""How long to stand back when Redash is away or its executions are at their limit."""
+
+_LONGEST_RUN: Final = 3600.0
+
+
+class WarmState(msgspec.Struct):
+    """How one `[[warm]]` entry is doing, for status page and metrics."""
+
+    name: str
+    every: float
+    runs: int = 0
+    failures: int = 0
+    skips: int = 0
+    last_error: str = ""
+
+
+class Warmer:
+    """Runs the `[[warm]]` entries of the configuration."""
+
+    def __init__(
+        self, gateway: Gateway, executions: Executions, upstream: Redash, clock: Clock, *, breaker: Breaker
+    ) -> None:
+        self._gateway = gateway
+        self._executions = executions
+        self._upstream = upstream
+        self._clock = clock
+        self._breaker = breaker
+        self._tasks: list[asyncio.Task[None]] = []
+        self.states: list[WarmState] = []
+
+    def start(self, entries: tuple[config.Warm, ...]) -> None:
+        """Begin with these entries; those of an earlier configuration end."""
+        for task in self._tasks:
+            task.cancel()
+        self.states = [WarmState(_name(entry), entry.every) for entry in entries]
+        self._tasks = [
+            asyncio.create_task(self._keep_warm(entry, state))
+            for entry, state in zip(entries, self.states, strict=True)
+        ]
+
+    async def stop(self) -> None:
+        """End every entry."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _keep_warm(self, entry: config.Warm, state: WarmState) -> None:
+        # Spread over time, so that a start with many entries is no burst.
+        await asyncio.sleep(random.uniform(0, min(entry.every, 60.0) / 4))  # noqa: S311 - not for secrets
+        while True:
+            pause = await self._once(entry, state)
+            await asyncio.sleep(pause * random.uniform(0.95, 1.0))  # noqa: S311
+
+    async def _once(self, entry: config.Warm, state: WarmState) -> float:
+        """Make one round; returns the seconds until the next."""
+        if self._breaker.is_open or not self._executions.slots.free():
+            state.skips += 1
+            return _BUSY_SECONDS
+        try:
+            pause = min([await self._refresh(plan) for plan in await self._plans(entry)], default=entry.every)
+            state.runs += 1
+            if state.last_error:
+                log.warning("%s: works again", state.name)
+            state.last_error = ""
+        except GatewayError as error:
+            state.failures += 1
+            if state.last_error != error.detail:
+                log.error("%s: %s", state.name, error.detail)
+            state.last_error = error.detail
+            pause = entry.every
+        return max(1.0, pause)
+
+    async def _plans(self, entry: config.Warm) -> list[Plan]:
+        credential = self._gateway.access.credentials[entry.credential]
+        queries = [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard)
+        return [await self._plan(entry, credential, query_id) for query_id in queries]
+
+    async def _queries_on(self, credential: Credential, dashboard: int | None) -> list[int]:
+        call = Call(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")
+        answer = await self._upstream.send(credential, call, _sender())
+        if answer.status != 200:
+            raise UpstreamRefused(answer.status, answer.body, answer.content_type)
+        return sorted(queries_on(answer.body.load()))
+
+    async def _plan(self, entry: config.Warm, credential: Credential, query_id: int) -> Plan:
+        settings = self._gateway.settings
+        definition = await self._gateway.know(credential, query_id, _sender())
+        now = datetime.fromtimestamp(self._clock.wall(), UTC).astimezone(ZoneInfo(settings.cache.timezone))
+        values = {**defaults(definition, now), **entry.parameters}
+        caller = Caller(NAME, config.Client(credentials=(credential.name,)))
+        plan = decide(Execute(query_id, int(entry.every), values, None), caller, credential, definition, settings.cache)
+        return msgspec.structs.replace(plan, max_age=entry.every)
+
+    async def _refresh(self, plan: Plan) -> float:
+        """Make sure that the result is younger than the entry's `every`; returns the seconds for which it will be."""
+        obtained = await self._gateway.obtaining.obtain(plan, _sender(), Outcome(request_id=NAME))
+        x = obtained.execution
+        if x is not None:
+            await wait_for_end(x, _LONGEST_RUN)
+            if not x.ended.happened:
+                raise Unavailable("still running after an hour")
+            if x.failure is not None:
+                raise x.failure
+            if x.found is None:
+                raise QueryFailed(x.error)
+        found = obtained.found or (x.found if x is not None else None)
+        assert found is not None  # noqa: S101 - it is one or the other
+        return plan.accepts(found[0], self._clock.monotonic()) or 0.0
+
+
+def _sender() -> Sender:
+    return Sender(NAME, NAME)
+
+
+def _name(entry: config.Warm) -> str:
+    return f"warm query {entry.query}" if entry.query is not None else f"warm dashboard {entry.dashboard}"
