@@ -205,8 +205,25 @@ async def _all_enabled(sandbox: Sandbox, exchange: Exchange) -> None:
     sandbox.world.users[4].disabled_at = None
 
 
+async def _query_of_the_toolbelt(sandbox: Sandbox, exchange: Exchange) -> None:
+    sandbox.world.query("tb", "select 1", 1, ANALYST, id=38)
+
+
 async def _large5(sandbox: Sandbox, exchange: Exchange) -> None:
     sandbox.add_query("Large result 5 MB", "select id from orders order by id limit 25000", id=41)
+
+
+_TOOLBELT_JOBS = {
+    "plain": "15db4538-b546-4f3a-9581-397b269e9ca0",
+    "param": "f62e6713-5377-4713-90e3-7e625bd43040",
+    "failing": "c4570f55-3d9b-430e-8e90-9168bd20f107",
+}
+
+
+def _polls(which: str, *numbers: int) -> str:
+    """Names of the exchanges in which redash-toolbelt asks how its job is."""
+    job = _TOOLBELT_JOBS[which]
+    return " ".join(f"toolbelt/refresh_query_{which}/{number:02d}_GET_api_jobs_{job}" for number in numbers)
 
 
 def _table() -> dict[str, Preparation]:
@@ -262,6 +279,13 @@ def _table() -> dict[str, Preparation]:
         (_no_chart, "seed/query_publish_fast"),
         (_all_enabled, "seed/group_add_member_disabled"),
         (_large5, "seed/query_publish_large5"),
+        (_query_of_the_toolbelt, "toolbelt/client_methods/14_POST_api_queries_38"),
+        (partial(_result_with_id, 3), "toolbelt/refresh_query_param/04_GET_api_queries_3_results_95.json"),
+        (partial(_result_with_id, 2), "toolbelt/refresh_query_plain/06_GET_api_queries_2_results_94.json"),
+        (_queued, _polls("plain", 2)),
+        (_started, f"{_polls('plain', 3, 4)} {_polls('param', 2)} {_polls('failing', 2)}"),
+        (_finished, f"{_polls('plain', 5)} {_polls('param', 3)}"),
+        (_failed, _polls("failing", 3)),
         (_csrf, "multiorg/csrf_post_no_key multiorg/csrf_post_with_key multiorg/csrf_post_wrong_key"),
         (_usage, "misc/events_admin"),
         (partial(_run_text, "select 101 as a"), "adhoc/cached_3600 adhoc/cached_absent adhoc/max_age_null"
