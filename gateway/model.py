@@ -84,6 +84,16 @@ class Body(msgspec.Struct, frozen=True):
         assert self.path is not None  # noqa: S101 - one of the two is always there
         return self.path.read_bytes()
 
+    def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
+        """Return the first and the last bytes, so many at most; reads a file as `load` does."""
+        if self.data is not None:
+            return self.data[:first], self.data[-last:]
+        assert self.path is not None  # noqa: S101 - one of the two is always there
+        with self.path.open("rb") as file:
+            head = file.read(first)
+            file.seek(max(0, self.size - last))
+            return head, file.read()
+
 
 class Request(msgspec.Struct, frozen=True):
     """What a caller sent, as it stood on the wire: raw path and query string, headers by case-insensitive name."""

@@ -113,7 +113,7 @@ _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}
 
 
 def _read_large(body: Body) -> ResultHead | Job:
-    head, tail = _ends(body)
+    head, tail = body.ends(_HEAD_BYTES, _TAIL_BYTES)
     if (start := _FULL_HEAD.match(head)) and (end := _FULL_TAIL.search(tail)):
         sql = _string_at(head, start.end())
         if sql is not None:
@@ -127,16 +127,6 @@ def _read_large(body: Body) -> ResultHead | Job:
     if _REDUCED_HEAD.match(head) and (end := _REDUCED_TAIL.search(tail)):
         return ResultHead(retrieved_at=end[1].decode())
     return _read_whole(body.load())
-
-
-def _ends(body: Body) -> tuple[bytes, bytes]:
-    if body.data is not None:
-        return body.data[:_HEAD_BYTES], body.data[-_TAIL_BYTES:]
-    assert body.path is not None  # noqa: S101 - a body has one of the two
-    with body.path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        file.seek(max(0, body.size - _TAIL_BYTES))
-        return head, file.read()
 
 
 def _string_at(data: bytes, position: int) -> str | None:

@@ -134,8 +134,11 @@ def app(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module  # type: ignore[no-any-return]
 
 
-def test_demo_and_serve_hand_over_their_arguments(app: Any) -> None:
-    app.demo = lambda *ports: sum(ports)
+def test_demo_and_serve_hand_over_their_arguments(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo: Any = types.ModuleType("gateway.demo")
+    demo.main = lambda *ports: sum(ports)
+    monkeypatch.setitem(sys.modules, "gateway.demo", demo)
+    monkeypatch.setattr("gateway.demo", demo, raising=False)
     app.serve = lambda path: 0 if path == Path("x.toml") else 1
     assert cli.main(["demo", "--port", "1", "--admin-port", "2", "--sandbox-port", "4"]) == 7
     assert cli.main(["serve", "-c", "x.toml"]) == 0
