@@ -29,9 +29,11 @@ WAITS: Final = frozenset(
         "execution",
         "executions",
         "flight",
+        "guard",
         "jobs",
         "limits",
         "metadata",
+        "obtaining",
         "pipeline",
         "reading",
         "results",
@@ -41,7 +43,7 @@ WAITS: Final = frozenset(
 )
 """Waits, but knows no HTTP library."""
 
-EDGES: Final = frozenset({"admin", "log", "metrics", "telling", "upstream", "web"})
+EDGES: Final = frozenset({"admin", "connection", "log", "metrics", "telling", "upstream", "web"})
 """Where the world begins: HTTP, log, Prometheus."""
 
 TOP: Final = frozenset({"__main__", "app", "cli", "demo"})
