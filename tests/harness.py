@@ -313,7 +313,7 @@ class Process:
 
         def looked() -> bool:
             nonlocal found
-            found = re.search(pattern, self.text)
+            found = re.search(pattern, self.text, re.MULTILINE)
             return found is not None or self._open == 0
 
         with contextlib.suppress(TimeoutError):
@@ -324,8 +324,8 @@ class Process:
 
     async def serving(self) -> tuple[str, str]:
         """Wait until it listens; the addresses of API and admin listener."""
-        found = await self.says(r"serves (http://\S+?), admin on (http://\S+)")
-        return found[1], found[2]
+        found = await self.says(r"serves ([\w.:]+), admin on ([\w.:]+)$")
+        return f"http://{found[1]}", f"http://{found[2]}"
 
     async def ended(self, *, timeout: float = 30.0) -> int:
         """Wait for its end; the exit status."""
