@@ -61,6 +61,7 @@ class Access:
         self._by_digest = {h: c for c in self.callers.values() for h in c.settings.token_sha256}
         url = settings.upstream.url
         self.credentials = {name: _credential(name, c, url) for name, c in settings.credentials.items()}
+        self.cache = settings.cache
         self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
 
     def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> Caller:
@@ -101,6 +102,17 @@ class Access:
             if found is not None and (not found.is_query_key or query_key_can(found, match, operation)):
                 return found
         raise Forbidden(f"None of the credentials of client '{caller.name}' can do this in Redash.")
+
+    def user_credential(self, caller: Caller) -> Credential:
+        """Return the first of the client's credentials that is a user's: only those can read dashboards.
+
+        Raises:
+            Forbidden: it has none.
+        """
+        for name in caller.settings.credentials:
+            if name != "query" and not self.credentials[name].is_query_key:
+                return self.credentials[name]
+        raise Forbidden(f"Client '{caller.name}' has no user credential, and only such a one can read a dashboard.")
 
     def scopes(self, caller: Caller) -> frozenset[str]:
         """Return every scope that the client's answers can come from."""

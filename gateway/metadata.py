@@ -12,6 +12,7 @@ from cachetools import LRUCache
 from gateway import config
 from gateway.access import Credential
 from gateway.asked import Asked
+from gateway.bindings import DASHBOARD_ROUTE, Bindings
 from gateway.calls import Call, Redash, UpstreamAnswer
 from gateway.definitions import Definitions
 from gateway.errors import UpstreamError, UpstreamRefused
@@ -19,8 +20,10 @@ from gateway.flight import Flights
 from gateway.model import Answer, Body, Clock, Key
 from gateway.policy import metadata_key
 from gateway.redact import without_keys
-from gateway.redash.requests import Relay, write_arguments
+from gateway.redash.answers import read_id
+from gateway.redash.requests import Relay, read_arguments, write_arguments
 
+SEARCH_ROUTE: Final = "/api/queries/search"
 KEPT_BYTES: Final = 32 * 10**6
 _OFF_LOOP_BYTES: Final = 64 * 1024
 _OVERHEAD_BYTES: Final = 1_000
@@ -35,15 +38,24 @@ class Kept(msgspec.Struct, frozen=True):
     asked_at: float
     query_id: int | None
     """The one query that it is about; None for lists, dashboards and all else that may show several."""
+    location: str = ""
 
 
 class Metadata:
     """Everything of Redash's API that is no result and no job."""
 
-    def __init__(self, settings: config.Config, upstream: Redash, definitions: Definitions, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: config.Config,
+        upstream: Redash,
+        definitions: Definitions,
+        bindings: Bindings,
+        clock: Clock,
+    ) -> None:
         self.settings = settings
         self._upstream = upstream
         self._definitions = definitions
+        self._bindings = bindings
         self._clock = clock
         self._kept: LRUCache[Key, Kept] = LRUCache(KEPT_BYTES, getsizeof=lambda kept: kept.body.size + _OVERHEAD_BYTES)
         self._flights: Flights[Kept] = Flights()
@@ -61,7 +73,10 @@ class Metadata:
             asked.outcome.went("bypass")
             kept = await self._ask(asked, credential, operation)
             return _shown(kept)
-        return await self._read(asked, credential, operation)
+        answer = await self._read(asked, credential, operation)
+        if asked.match.route.template == DASHBOARD_ROUTE and asked.caller.is_bound:
+            self._bindings.check_dashboard(asked.caller, read_id(answer.body.load()))
+        return answer
 
     async def _read(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
         reveal = asked.caller.settings.reveal_keys
@@ -121,6 +136,8 @@ class Metadata:
         )
         answer = await self._upstream.send(credential, call, asked.sender)
         body = await self._cleaned(asked, answer)
+        if route.template == SEARCH_ROUTE and answer.status == 301:
+            return Kept(body, answer.content_type, "", answer.sent, None, _search_location(answer.location))
         if not 200 <= answer.status < 300:
             raise UpstreamRefused(answer.status, body, answer.content_type)
         etag = hashlib.sha256(body.data or b"").hexdigest()[:16] if body.data is not None else ""
@@ -161,4 +178,11 @@ class Metadata:
 
 
 def _shown(kept: Kept) -> Answer:
-    return Answer(body=kept.body, content_type=kept.content_type, etag=kept.etag)
+    status = 301 if kept.location else 200
+    return Answer(status=status, body=kept.body, content_type=kept.content_type, etag=kept.etag, location=kept.location)
+
+
+def _search_location(location: str) -> str:
+    """Make the one redirect of Redash's API our own: the old search sends to the list (CONTRACT 5), by its arguments."""
+    arguments = read_arguments(location.partition("?")[2])
+    return f"/api/queries?{write_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

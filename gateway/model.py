@@ -117,6 +117,7 @@ class Answer(msgspec.Struct, kw_only=True):
     retry_after: float | None = None
     waited: int | None = None
     """The `Prefer: wait=N` that was honoured."""
+    location: str = ""
     allow: tuple[str, ...] = ()
     authenticate: bool = False
 

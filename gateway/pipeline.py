@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from gateway import config
 from gateway.access import Access, Credential, check_capability, check_raw_sql
 from gateway.asked import Asked
+from gateway.bindings import Bindings
 from gateway.definitions import Definitions
 from gateway.errors import NotAcceptable, NotFound, QueryFailed, Unavailable, UpstreamRefused
 from gateway.execution import Execution, Phase
@@ -49,6 +50,7 @@ class Gateway:
         settings: config.Config,
         *,
         access: Access,
+        bindings: Bindings,
         definitions: Definitions,
         results: Results,
         obtaining: Obtaining,
@@ -60,6 +62,7 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.access = access
+        self.bindings = bindings
         self.definitions = definitions
         self.results = results
         self.obtaining = obtaining
@@ -85,10 +88,10 @@ class Gateway:
         operation = read(found, request.query_string, request.body)
         check_capability(caller, found, operation)
         outcome.query_id = found.number("query_id")
-        sender = Sender(caller.name, outcome.request_id, traceparent)
-        return await self._dispatch(Asked(request, caller, found, sender, outcome), operation)
+        asked = Asked(request, caller, found, Sender(caller.name, outcome.request_id, traceparent), outcome)
+        return await self._dispatch(asked, operation, await self.bindings.check(self.access, asked, operation))
 
-    async def _dispatch(self, asked: Asked, operation: Operation) -> Answer:
+    async def _dispatch(self, asked: Asked, operation: Operation, allowed: frozenset[int] | None) -> Answer:
         match operation:
             case Execute() | ExecuteText():
                 return await self._post(asked, operation)
@@ -97,7 +100,7 @@ class Gateway:
             case ReadLatest():
                 return await self.reading.latest(asked, self._credential(asked, operation), operation)
             case ReadResult():
-                return await self.reading.by_id(asked, self.access, operation)
+                return await self.reading.by_id(asked, self.access, operation, allowed)
             case ReadJob():
                 return await self._read_job(asked, operation)
             case CancelJob():

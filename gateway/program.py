@@ -18,6 +18,7 @@ from aiohttp import http_parser, web
 from gateway import __version__, config
 from gateway.access import ANONYMOUS, Access
 from gateway.admin import Admin
+from gateway.bindings import Bindings
 from gateway.calls import Call
 from gateway.definitions import Definitions
 from gateway.errors import BadRequest, ConfigurationError, StoreError
@@ -77,7 +78,8 @@ class Program:
         self.upstream = Upstream(settings.upstream, clock, self.teller, self.store.spool_path)
         self.definitions = Definitions(self.upstream, self.store, self.ledger, clock)
         self.results = Results(self.upstream, self.store, self.ledger, clock)
-        self.metadata = Metadata(settings, self.upstream, self.definitions, clock)
+        self.bindings = Bindings(self.upstream, self.definitions, clock)
+        self.metadata = Metadata(settings, self.upstream, self.definitions, self.bindings, clock)
         runner = Runner(self.upstream, self.results, clock)
         self.executions = Executions(
             runner, self.definitions, self.ledger, clock, self.teller, settings, changed=self._query_changed
@@ -87,6 +89,7 @@ class Program:
         self.gateway = Gateway(
             settings,
             access=self.access,
+            bindings=self.bindings,
             definitions=self.definitions,
             results=self.results,
             obtaining=obtaining,
@@ -147,6 +150,7 @@ class Program:
         await self.warmer.stop()
         await self.executions.close()
         await self.metadata.land()
+        await self.bindings.land()
         await self.definitions.land()
         await self.results.land()
         await self.upstream.close()

@@ -60,14 +60,16 @@ class Reading:
         asked.outcome.age = found[0].age(self._clock.monotonic())
         return _file(asked, found, form, definition.name)
 
-    async def by_id(self, asked: Asked, access: Access, operation: ReadResult) -> Answer:
-        """Answer with one result.
+    async def by_id(
+        self, asked: Asked, access: Access, operation: ReadResult, allowed: frozenset[int] | None
+    ) -> Answer:
+        """Answer with one result; `allowed` are the queries that a bound client may use, None for all.
 
         Raises:
             NotFound: an id that this client may not know of.
             UpstreamRefused: Redash does not give it.
         """
-        credential, query_id = await self._owner(asked, access, operation)
+        credential, query_id = await self._owner(asked, access, operation, allowed)
         definition = await self._know(asked, credential, query_id) if query_id is not None else None
         found = await self._stored(credential, operation.result_id, operation.form)
         if found is not None and (definition is not None or self._seen_lately(found[0])):
@@ -80,7 +82,9 @@ class Reading:
         """Whether Redash has shown a result that belongs to no query not longer ago than a definition may be old."""
         return self._clock.monotonic() - entry.confirmed <= self.settings.cache.definition_check
 
-    async def _owner(self, asked: Asked, access: Access, operation: ReadResult) -> tuple[Credential, int | None]:
+    async def _owner(
+        self, asked: Asked, access: Access, operation: ReadResult, allowed: frozenset[int] | None
+    ) -> tuple[Credential, int | None]:
         """Find out which credential's scope the id belongs to, and for which query it was seen there."""
         credential = None
         with contextlib.suppress(Forbidden):
@@ -88,10 +92,11 @@ class Reading:
         scopes = access.scopes(asked.caller)
         for scope in sorted(scopes, key=lambda scope: credential is None or scope != credential.scope):
             seen = await self._ledger.queries_of_result(scope, operation.result_id)
+            seen = seen if allowed is None else seen & allowed
             owner = access.of_scope(scope)
             if owner is not None and seen and (operation.query_id is None or operation.query_id in seen):
                 return owner, (operation.query_id or min(seen)) or None
-        if credential is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or asked.caller.is_bound:
+        if credential is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or allowed is not None:
             raise NotFound("This client knows of no such result.")
         return credential, operation.query_id
 

@@ -6,6 +6,7 @@ aiohttp's exceptions end here and become ours.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,9 @@ DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
 
 _CHUNK: Final = 1 << 20
+_REDIRECT: Final = re.compile(r"(?:/[\w-]+)?/api/queries")
+"""Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
+
 _AWAY: Final = frozenset({502, 503, 504})
 """Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
 
@@ -209,6 +213,8 @@ def _usable(answer: UpstreamAnswer, credential: Credential) -> UpstreamAnswer:
         raise UpstreamError(f"A proxy before Redash says that Redash is away ({answer.status}).")
     if answer.body.data is not None and is_login_refusal(answer.status, answer.body.data):
         raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
+    if 300 <= answer.status < 400 and not _REDIRECT.fullmatch(answer.location.partition("?")[0]):
+        raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
     if "text/html" in answer.content_type:
         raise UpstreamUnusable("Redash answered with an HTML page instead of data.")
     return answer

@@ -180,6 +180,7 @@ def _headers(answer: Answer, outcome: Outcome) -> dict[str, str]:
         hdrs.CONTENT_DISPOSITION: answer.disposition,
         hdrs.ETAG: f'"{answer.etag}"' if answer.etag else "",
         hdrs.RETRY_AFTER: "" if answer.retry_after is None else str(max(1, math.ceil(answer.retry_after))),
+        hdrs.LOCATION: answer.location,
         hdrs.ALLOW: ", ".join(answer.allow),
         hdrs.WWW_AUTHENTICATE: "Key" if answer.authenticate else "",
         "Preference-Applied": "" if answer.waited is None else f"wait={answer.waited}",

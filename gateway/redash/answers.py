@@ -204,12 +204,12 @@ def job_body(job_id: str, status: int, *, error: str = "", result_id: int | None
     return json.dumps({"job": job}, separators=(", ", ": ")).encode()
 
 
-class _WidgetQuery(msgspec.Struct):
+class _Identified(msgspec.Struct):
     id: int
 
 
 class _Visualization(msgspec.Struct):
-    query: _WidgetQuery | None = None
+    query: _Identified | None = None
 
 
 class _Widget(msgspec.Struct):
@@ -233,3 +233,11 @@ def queries_on(data: bytes) -> frozenset[int]:
         raise UpstreamUnusable("Redash's answer is not a dashboard object.") from None
     shown = (widget.visualization for widget in dashboard.widgets or ())
     return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
+
+
+def read_id(data: bytes) -> int | None:
+    """Return the id of an object, None where it has none."""
+    try:
+        return msgspec.json.decode(data, type=_Identified).id
+    except msgspec.DecodeError:
+        return None
