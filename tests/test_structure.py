@@ -24,6 +24,7 @@ PURE: Final = frozenset({"", "model", "errors", "outcome", "access", "policy", "
 WAITS: Final = frozenset(
     {
         "asked",
+        "bindings",
         "calls",
         "definitions",
         "execution",
@@ -35,6 +36,7 @@ WAITS: Final = frozenset(
         "metadata",
         "obtaining",
         "pipeline",
+        "quotas",
         "reading",
         "results",
         "store",
@@ -46,7 +48,7 @@ WAITS: Final = frozenset(
 EDGES: Final = frozenset({"admin", "connection", "log", "metrics", "telling", "upstream", "web"})
 """Where the world begins: HTTP, log, Prometheus."""
 
-TOP: Final = frozenset({"__main__", "app", "cli", "demo"})
+TOP: Final = frozenset({"__main__", "app", "cli", "demo", "program"})
 SANDBOX: Final = "sandbox"
 
 MAY_IMPORT: Final = {
@@ -59,6 +61,7 @@ MAY_IMPORT: Final = {
 
 IMPORTED_BY: Final = {
     "app": {"cli", "demo"},
+    "program": {"app", "demo"},
     "demo": {"cli"},
     "cli": {"__main__"},
     "__main__": set[str](),

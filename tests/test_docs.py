@@ -1,0 +1,259 @@
+"""What README, CHANGELOG and the example file name exists, and what exists is named in README."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import msgspec
+import pytest
+from harness import World
+from msgspec.structs import fields
+
+from gateway import __version__, cli, config, errors
+from gateway.errors import GatewayError, NotFound
+from gateway.redash.routes import ROUTES, Capability, match
+
+ROOT: Final = Path(__file__).parent.parent
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLE: Final = (ROOT / "config.example.toml").read_text(encoding="utf-8")
+CHANGELOG: Final = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+CI: Final = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+PATH: Final = re.compile(r"(?<![\w.])/(?:api|ping|metrics|livez|readyz|purge|reload)\b[^\s`'\"|,;)]*")
+ADMIN: Final = {"/metrics", "/livez", "/readyz", "/api/status", "/purge", "/reload"}
+
+
+def code(language: str) -> list[str]:
+    """The fenced blocks of README in one language, without their indent."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", README, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"(?m)^{indent}", "", text) for indent, text in found]
+
+
+def spans() -> list[str]:
+    """What README has between single backticks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^ *```.*?^ *```", "", README))
+
+
+# -- configuration -----------------------------------------------------------------------------------------------------
+
+
+def tables() -> dict[str, type[msgspec.Struct]]:
+    """Every table of the file by its name, lists of tables included."""
+    return dict(_tables("", config.Config))
+
+
+def _tables(above: str, struct: type[msgspec.Struct]) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    for field in fields(struct):
+        for kind in (field.type, *get_args(field.type)):
+            if isinstance(kind, type) and issubclass(kind, config.schema.Table):
+                yield above + field.name, kind
+                yield from _tables(f"{above}{field.name}.", kind)
+
+
+def keys(struct: type[msgspec.Struct]) -> set[str]:
+    return {field.name for field in fields(struct)}
+
+
+ALL_KEYS: Final = {key for struct in tables().values() for key in keys(struct)}
+
+
+@pytest.mark.parametrize("name", tables())
+def test_readme_names_every_table(name: str) -> None:
+    assert re.search(rf"\[{re.escape(name)}(\.NAME)?\]", README)
+
+
+def test_tables_that_are_named_exist() -> None:
+    named = {name for text in (README, EXAMPLE) for name in re.findall(r"(?m)(?:^|`)#?\[{1,2}([a-z_.A-Z-]+)\]", text)}
+    assert {
+        ".".join(p for p in name.split(".") if p in ALL_KEYS | keys(config.Config)) for name in named
+    } <= tables().keys()
+
+
+@pytest.mark.parametrize("text", [README, EXAMPLE, CHANGELOG], ids=["README", "example", "CHANGELOG"])
+def test_keys_that_are_named_with_their_table_exist(text: str) -> None:
+    names = "|".join(map(re.escape, sorted(tables(), key=len, reverse=True)))
+    for table, key in re.findall(rf"(?<![\w./\[-])({names})\.([a-z_0-9]+)\b(?!\()", text):
+        if key not in ("toml", "db", "py", "rules"):
+            assert key in keys(tables()[table]), f"{table}.{key}"
+
+
+def test_keys_that_are_named_alone_exist() -> None:
+    named = {found[1] for span in spans() if (found := re.fullmatch(r"([a-z_0-9]+) = .+", span))}
+    assert named <= ALL_KEYS
+
+
+def test_the_minimal_configuration_is_complete(tmp_path: Path) -> None:
+    blocks = code("toml")
+    assert blocks
+    for block in blocks:
+        variables = dict.fromkeys(re.findall(r'key_env = "(\w+)"', block), "k" * 40)
+        assert tomllib.loads(block)
+        assert config.parse(block, tmp_path, variables).clients
+
+
+# -- metrics -----------------------------------------------------------------------------------------------------------
+
+
+async def test_readme_names_every_metric_and_no_other(world: World) -> None:
+    async with world.session.get(f"{world.admin}/metrics") as response:
+        text = await response.text()
+    exported = set(re.findall(r"(?m)^# TYPE (redash_gateway_\w+) ", text))
+    assert set(re.findall(r"\bredash_gateway_\w+", README)) == exported
+
+
+async def test_metrics_have_the_labels_that_readme_names(world: World) -> None:
+    await world.rows("by_country", max_age=0)
+    rows = re.findall(r"(?m)^\| (`redash_gateway_[^|]+) \| ([^|]*) \|", README)
+    assert rows
+    labels = {name: _labels(told) for names, told in rows for name in re.findall(r"redash_gateway_\w+", names)}
+    for sample in await world.metrics():
+        name, _, found = sample.partition("{")
+        name = re.sub(r"_(bucket|sum|count)$", "", name)
+        if name in labels:
+            assert set(re.findall(r'(\w+)="', found)) - {"le"} == labels[name], sample
+
+
+def _labels(told: str) -> set[str]:
+    return {name for part in re.sub(r"\(.*?\)", "", told).split(",") if (name := part.strip())}
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def commands(capsys: pytest.CaptureFixture[str]) -> set[str]:
+    return set(re.findall(r"(?m)^    (\w+) ", help_of(capsys)))
+
+
+def test_readme_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(re.findall(r"\bredash-gateway ([a-z]+)\b", README)) == commands(capsys)
+
+
+def test_other_texts_name_only_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in (EXAMPLE, CHANGELOG):
+        assert set(re.findall(r"`redash-gateway ([a-z]+)\b", text)) <= commands(capsys)
+
+
+def test_readme_names_every_option_of_the_commands_that_talk_to_a_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("check", "status", "purge", "reload"):
+        options = set(re.findall(r"--[a-z]+", help_of(capsys, command))) - {"--help", "--config"}
+        assert options <= set(re.findall(r"--[a-z]+", README)), command
+
+
+def test_options_that_readme_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {option for name in commands(capsys) for option in re.findall(r"--[a-z]+", help_of(capsys, name))}
+    assert {span for text in spans() for span in re.findall(r"(?<!\w)--[a-z]+", text)} <= known
+
+
+# -- routes ------------------------------------------------------------------------------------------------------------
+
+
+def exists(path: str) -> bool:
+    """Whether it is a template of the route table, a path that the table matches, or one of the admin listener's."""
+    path = path.partition("?")[0].rstrip(".")
+    if path in ADMIN or path in {route.template for route in ROUTES}:
+        return True
+    for method in {route.method for route in ROUTES}:
+        try:
+            match(method, path)
+        except GatewayError as error:
+            if isinstance(error, NotFound):
+                return False
+            continue
+        return True
+    return False
+
+
+@pytest.mark.parametrize("path", sorted(set(PATH.findall(README))))
+def test_paths_that_readme_names_exist(path: str) -> None:
+    assert exists(path)
+
+
+async def test_admin_paths_that_readme_names_answer(world: World) -> None:
+    rows = re.findall(r"(?m)^\| `(GET|POST) (/\S+)` \|", README)
+    assert {path for _, path in rows} == ADMIN
+    for method, path in rows:
+        async with world.session.request(method, world.admin + path, json={"all": True}) as response:
+            assert response.status != 404, path
+            assert response.status != 405, path
+
+
+@pytest.mark.parametrize("capability", get_args(Capability))
+def test_readme_names_every_capability(capability: str) -> None:
+    assert f"| `{capability}` |" in README
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_errors_has_statuses_that_exist() -> None:
+    section = README.partition("## Errors")[2].partition("\n## ")[0]
+    told = {int(status) for cell in re.findall(r"(?m)^\| ([\d, ]+) \|", section) for status in cell.split(",")}
+    known = {kind.status for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)}
+    assert told <= known
+    assert {400, 401, 403, 404, 502, 503, 504} <= told
+
+
+# -- everything else ---------------------------------------------------------------------------------------------------
+
+
+def test_readme_tells_the_way_in_the_words_of_the_pipeline() -> None:
+    text = (ROOT / "gateway" / "pipeline.py").read_text(encoding="utf-8")
+    told = re.findall(r"(?m)^\| \*\*(\w+)\*\* \|", README)
+    assert told == ["admit", "read", "know", "decide", "look", "join", "execute", "keep", "answer", "tell"]
+    assert ", ".join(told[:-1]) in text.partition('"""')[2].partition('"""')[0]
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_files_that_readme_links_to_exist(link: str) -> None:
+    assert (ROOT / link).is_file()
+
+
+def test_sources_that_readme_names_exist() -> None:
+    for span in spans():
+        if re.fullmatch(r"(gateway|tests|bench|deploy)/\S+", span):
+            assert (ROOT / span).exists(), span
+
+
+def test_the_variable_of_the_admin_token_is_the_one_that_the_commands_read() -> None:
+    named = set(re.findall(r"\bREDASH_GATEWAY_\w+", README))
+    assert named
+    source = (ROOT / "gateway" / "cli.py").read_text(encoding="utf-8")
+    assert all(f'"{name}"' in source for name in named)
+
+
+def test_ci_runs_the_test_command_of_readme() -> None:
+    (command,) = (block.strip() for block in code("sh") if "pytest" in block)
+    run = command.rpartition("&& ")[2].rpartition("/")[2]
+    extras = re.findall(r"'\.\[(.+?)\]'", command)[0].split(",")
+    assert re.search(rf"(?m)^GATEWAY_TEST_REQUIRE_ALL=1 .*\b{re.escape(run)}$", CI)
+    assert set(extras) <= set(re.findall(r"'\.\[(.+?)\]'", CI)[0].split(","))
+
+
+def test_ci_knows_the_package_of_every_program_that_tests_need() -> None:
+    asked = {
+        name for path in ROOT.glob("tests/**/*.py") for name in re.findall(r'needs\("([^"]+)"\)', path.read_text())
+    }
+    assert asked <= set(re.findall(r"(?m)^ +\[([\w-]+)\]=", CI))
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    assert re.search(rf"(?m)^## \[{re.escape(__version__)}\]", CHANGELOG)
+    headings: set[Any] = set(re.findall(r"(?m)^### (.+)$", CHANGELOG))
+    assert headings <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_image_runs_a_command_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    found = re.search(r'(?m)^CMD \["(\w+)"', (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert found
+    assert found[1] in commands(capsys)
