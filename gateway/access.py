@@ -64,29 +64,29 @@ class Access:
         self.cache = settings.cache
         self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
 
-    def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> Caller:
-        """Say which client calls. `now` is unix seconds.
+    def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> tuple[Caller, str]:
+        """Say which client calls, and by which token (SHA-256, hex; "" for anonymous). `now` is unix seconds.
 
         Raises:
             Unauthorized: no token, an unknown one or one that has expired: the same text for all three.
             BadRequest: a Basic header that cannot be decoded.
         """
-        argument = query_token(query_string)
         token = read_token(headers.get("Authorization"))
-        caller = self._known(token) if token is not None else None
-        if token is None and argument is not None:
-            caller = self._known(argument)
-            if caller is not None and not caller.settings.query_token:
-                caller = None
-        if token is None and argument is None:
-            caller = self.callers.get(ANONYMOUS)
-        if caller is None or (caller.settings.expires is not None and now >= caller.settings.expires):
-            raise Unauthorized(_REFUSED)
-        return caller
-
-    def _known(self, token: str) -> Caller | None:
+        argument = query_token(query_string) if token is None else None
+        given = token if token is not None else argument
+        hashed = hashlib.sha256(given.encode("utf-8", "surrogateescape")).hexdigest() if given is not None else ""
         # Looking up the hash compares nothing secret: timing tells about the hash of what the caller sent himself.
-        return self._by_digest.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest())
+        caller = self._by_digest.get(hashed) if hashed else self.callers.get(ANONYMOUS)
+        if caller is None or (argument is not None and not caller.settings.query_token):
+            raise Unauthorized(_REFUSED)
+        if caller.settings.expires is not None and now >= caller.settings.expires:
+            raise Unauthorized(_REFUSED)
+        return caller, hashed
+
+    def still_admits(self, client: str, token_sha256: str) -> bool:
+        """Whether a request that was admitted before would be admitted now, after a change of the configuration."""
+        caller = self._by_digest.get(token_sha256) if token_sha256 else self.callers.get(ANONYMOUS)
+        return caller is not None and caller.name == client
 
     def credential(self, caller: Caller, match: Match, operation: Operation) -> Credential:
         """Choose who speaks to Redash: the first of the client's credentials that can do the route for the query.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,6 +16,13 @@ log = logging.getLogger("gateway.web")
 
 HEAD_SECONDS: Final = 15.0
 """A request's head must be complete so long after its first byte."""
+
+IDLE_SECONDS: Final = 75.0
+MAX_TARGET_BYTES: Final = 8190
+MAX_FIELD_BYTES: Final = 8191
+"""Not the same number as for targets: the parser's error tells the two apart by it only."""
+
+_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Handler(RequestHandler):
@@ -64,23 +72,42 @@ class Handler(RequestHandler):
         """Answer what the parser refused, or a fault of ours, in words that repeat nothing of the request."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; only the connection can say that it failed")
-        if isinstance(exc, LineTooLong):
-            status = 414 if "url" in str(exc).lower() or "line" in str(exc).lower() else 431
-        detail = {
-            400: "The request is not HTTP/1.1 as RFC 9112 has it.",
-            414: "The request target is too long.",
-            431: "The request's header fields are too large.",
-        }.get(status, "Internal error of the gateway.")
+        status, title, detail = _refusal(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)
-        response = web.Response(status=status, body=problem(status, "Bad request", detail, "-"))
+        elif isinstance(self._manager, Server):
+            self._manager.refused(status)
+        response = web.Response(status=status, body=problem(status, title, detail, "-"))
         response.content_type = "application/problem+json"
         response.force_close()
         return response
 
 
+def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
+    """Say what the parser did not like, by the kind of its error only: its text holds the offending line."""
+    if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
+        return 414, "URI too long", f"The request target is longer than {MAX_TARGET_BYTES} bytes."
+    if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
+        return 431, "Request header fields too large", "The request has too many header fields, or too long ones."
+    if status == 400:
+        return 400, "Bad request", "The request is not HTTP/1.1 as RFC 9112 has it."
+    return status, "Internal error", "Internal error of the gateway."
+
+
 class Server(web.Server):
-    """Makes our `Handler` for each connection."""
+    """Makes our `Handler` for each connection; `refused` is told the status of what the parser did not let through."""
+
+    def __init__(self, handler: _Handle, refused: Callable[[int], None]) -> None:
+        super().__init__(
+            handler,
+            handler_cancellation=True,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            access_log=None,
+            max_line_size=MAX_TARGET_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+        )
+        self.refused = refused
 
     def __call__(self) -> RequestHandler:
         """Return the handler of one connection."""

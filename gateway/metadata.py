@@ -183,6 +183,6 @@ def _shown(kept: Kept) -> Answer:
 
 
 def _search_location(location: str) -> str:
-    """Make the one redirect of Redash's API our own: the old search sends to the list (CONTRACT 5), by its arguments."""
+    """Make the one redirect of Redash's API our own: the old search sends to the list (CONTRACT 5)."""
     arguments = read_arguments(location.partition("?")[2])
     return f"/api/queries?{write_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

@@ -8,7 +8,7 @@ import math
 
 import msgspec
 
-from gateway.errors import UpstreamError
+from gateway.errors import TooManyRequests, UpstreamError
 from gateway.execution import Execution
 from gateway.executions import Executions
 from gateway.model import Clock
@@ -61,6 +61,8 @@ class Obtaining:
         stored: Found | None,
         slack: float | None,
     ) -> Obtained:
+        if x is None:
+            self._check_limit(plan, sender)
         outcome.went(_forward(plan, stored), joined=x is not None)
         if x is None:
             x = self._executions.begin(plan, sender, aside=plan.max_age is None and stored is not None)
@@ -71,6 +73,14 @@ class Obtaining:
         fallback = stored if slack is not None and -slack <= plan.bounds.stale_if_error else None
         obtained = Obtained(execution=x, fallback=fallback)
         return self.fallen_back(obtained, plan, outcome) or obtained
+
+    def _check_limit(self, plan: Plan, sender: Sender) -> None:
+        running = sum(x.sender.client == sender.client for x in self._executions.running)
+        if running >= plan.bounds.max_executions:
+            raise TooManyRequests(
+                f"Client '{sender.client}' has {running} executions running, as many as it may; wait for one to end.",
+                retry_after=1,
+            )
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:
         """Ask Redash behind the answer, unless somebody does already."""

@@ -20,6 +20,15 @@ class Sender(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
+class Quota(msgspec.Struct, frozen=True):
+    """What is left of a client's rate: `limit` requests in `window` seconds, `remaining` now, full again in `reset`."""
+
+    limit: int
+    window: int
+    remaining: int
+    reset: int
+
+
 class Outcome(msgspec.Struct):
     """One request, filled in along the way; told once, when its answer has left or its caller has."""
 
@@ -27,6 +36,7 @@ class Outcome(msgspec.Struct):
     method: str = ""
     route: str = "none"  # the template; never a raw path
     client: str = "-"
+    token_sha256: str = ""  # which of the client's tokens; compared when the configuration changes, never told
     query_id: int | None = None
     cache: CacheResult = "none"
     forward: str = ""  # RFC 9211 `fwd`: why Redash was asked
@@ -38,6 +48,7 @@ class Outcome(msgspec.Struct):
     execution_id: str = ""
     status: int = 0
     reason: str = ""  # of a refusal or error
+    quota: Quota | None = None
     sent_bytes: int = 0
     started: float = 0.0  # monotonic
     duration: float = 0.0

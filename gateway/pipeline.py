@@ -20,6 +20,7 @@ from gateway.model import Answer, Body, Clock, Definition, Request
 from gateway.obtaining import Obtaining, wait_for_end
 from gateway.outcome import Outcome, Sender
 from gateway.policy import Plan, decide
+from gateway.quotas import Quotas
 from gateway.reading import Reading
 from gateway.redash.parameters import from_query_string
 from gateway.redash.requests import (
@@ -50,6 +51,7 @@ class Gateway:
         settings: config.Config,
         *,
         access: Access,
+        quotas: Quotas,
         bindings: Bindings,
         definitions: Definitions,
         results: Results,
@@ -62,6 +64,7 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self.access = access
+        self.quotas = quotas
         self.bindings = bindings
         self.definitions = definitions
         self.results = results
@@ -83,8 +86,9 @@ class Gateway:
         outcome.route = found.route.template
         if found.route.kind == "ping":
             return Answer(body=Body.of(b"PONG."), content_type="text/html; charset=utf-8")
-        caller = self.access.admit(request.headers, request.query_string, self.clock.wall())
+        caller, outcome.token_sha256 = self.access.admit(request.headers, request.query_string, self.clock.wall())
         outcome.client = caller.name
+        self.quotas.take(caller, outcome)
         operation = read(found, request.query_string, request.body)
         check_capability(caller, found, operation)
         outcome.query_id = found.number("query_id")

@@ -23,6 +23,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     any_age_confirm: float = 60.0
+    max_executions: float = math.inf
+    """Of the client, at once."""
 
     def effective(self, max_age: int | None) -> float | None:
         """Return the max_age that counts: None stands for any age."""
@@ -86,6 +88,7 @@ def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cach
         stale_while_revalidate=first("stale_while_revalidate", 0.0),
         stale_if_error=first("stale_if_error", 0.0),
         any_age_confirm=cache.any_age_confirm,
+        max_executions=caller.settings.max_executions or math.inf,
     )
 
 

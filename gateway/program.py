@@ -31,6 +31,7 @@ from gateway.model import Clock, SystemClock
 from gateway.obtaining import Obtaining
 from gateway.outcome import Sender
 from gateway.pipeline import Gateway
+from gateway.quotas import Quotas
 from gateway.reading import Reading
 from gateway.redash.answers import queries_on
 from gateway.results import Results
@@ -78,6 +79,7 @@ class Program:
         self.upstream = Upstream(settings.upstream, clock, self.teller, self.store.spool_path)
         self.definitions = Definitions(self.upstream, self.store, self.ledger, clock)
         self.results = Results(self.upstream, self.store, self.ledger, clock)
+        self.quotas = Quotas(settings.clients, clock)
         self.bindings = Bindings(self.upstream, self.definitions, clock)
         self.metadata = Metadata(settings, self.upstream, self.definitions, self.bindings, clock)
         runner = Runner(self.upstream, self.results, clock)
@@ -89,6 +91,7 @@ class Program:
         self.gateway = Gateway(
             settings,
             access=self.access,
+            quotas=self.quotas,
             bindings=self.bindings,
             definitions=self.definitions,
             results=self.results,
@@ -99,6 +102,7 @@ class Program:
             clock=clock,
             slug=_slug(settings),
         )
+        self.api = Api(lambda: self.gateway, self.teller, clock)
         self.warmer = Warmer(self.gateway, self.executions, self.upstream, clock, breaker=self.upstream.breaker)
 
     def _query_changed(self, query_id: int) -> None:
@@ -122,10 +126,9 @@ class Program:
             events.info("following %d executions that an earlier process began", resumed)
         if ANONYMOUS in self.access.callers:
             events.warning("[clients.anonymous] is configured: EVERYBODY who reaches the listener is served")
-        api = Api(lambda: self.gateway, self.teller, self._clock)
         server = self.settings.server
         self._tls = _tls(server)
-        runner = web.ServerRunner(api.server(), shutdown_timeout=server.drain_timeout)
+        runner = web.ServerRunner(self.api.server(), shutdown_timeout=server.drain_timeout)
         self.api_address = await self._listen(runner, server.listen, self._tls)
         admin = Admin(self, registry(self.metrics), lambda: self.settings.admin.token_sha256)
         admin_runner = web.AppRunner(admin.application(), access_log=None, shutdown_timeout=2.0)
@@ -257,6 +260,8 @@ class Program:
         self.reading.settings = self.metadata.settings = settings
         self.access = self.gateway.access = Access(settings)
         self.gateway.slug = _slug(settings)
+        self.quotas.configure(settings.clients)
+        self.api.cut_off(self.access)
         self.upstream.configure(settings.upstream)
         self.executions.slots.size = settings.upstream.max_executions
         self.teller.access_log = settings.log.access

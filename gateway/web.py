@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import re
 import uuid
@@ -12,6 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from gateway.access import Access
 from gateway.connection import Server, problem
 from gateway.errors import (
     BadRequest,
@@ -23,11 +25,12 @@ from gateway.errors import (
     UpstreamRefused,
 )
 from gateway.model import Answer, Body, Clock, Request
-from gateway.outcome import Outcome, Teller
+from gateway.outcome import Outcome, Quota, Teller
 from gateway.pipeline import Gateway
 
+log = logging.getLogger("gateway.web")
+
 BODY_SECONDS: Final = 30.0
-IDLE_SECONDS: Final = 75.0
 SEND_SECONDS: Final = 600.0
 """For one answer as a whole, however slowly its caller reads."""
 
@@ -45,20 +48,23 @@ class Api:
         self._gateway = gateway
         self._teller = teller
         self._clock = clock
+        self._open: dict[asyncio.Task[object], Outcome] = {}
 
     def server(self) -> Server:
         """Return the server that a socket is given to."""
-        return Server(
-            self.handle,
-            handler_cancellation=True,
-            auto_decompress=False,
-            keepalive_timeout=IDLE_SECONDS,
-            access_log=None,
-        )
+        return Server(self.handle, self._refused)
+
+    def _refused(self, status: int) -> None:
+        """Tell of a request that was no HTTP, or more of it than is read."""
+        reason = {414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
+        self._teller.request(Outcome(request_id="-", status=status, reason=reason))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and tell its outcome once: when the answer has left, or its caller has."""
         outcome = Outcome(request_id=_request_id(request), started=self._clock.monotonic(), status=499)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a handler runs in a task
+        self._open[task] = outcome
         try:
             gateway = self._gateway()
             answer = await self._answer(request, outcome, gateway)
@@ -67,8 +73,15 @@ class Api:
                 await _send(request, response, answer.body, outcome)
             return response
         finally:
+            del self._open[task]
             outcome.duration = self._clock.monotonic() - outcome.started
             self._teller.request(outcome)
+
+    def cut_off(self, access: Access) -> None:
+        """End every request under way whose token the new configuration does not admit."""
+        for task, outcome in list(self._open.items()):
+            if outcome.client != "-" and not access.still_admits(outcome.client, outcome.token_sha256):
+                task.cancel()
 
     async def _answer(self, request: web.BaseRequest, outcome: Outcome, gateway: Gateway) -> Answer:
         try:
@@ -82,6 +95,9 @@ class Api:
             return Answer(status=refused.status_code, body=refused.body, content_type=refused.content_type)
         except GatewayError as error:
             return self._error(error, outcome)
+        except Exception:
+            log.exception("internal error, request %s", outcome.request_id)
+            return self._error(GatewayError("Internal error of the gateway; its log says more."), outcome)
 
     def _check_head(self, request: web.BaseRequest, gateway: Gateway) -> None:
         hosts = gateway.settings.server.hosts
@@ -140,6 +156,9 @@ async def _read_body(request: web.BaseRequest, limit: int) -> bytes:
     too_large = ContentTooLarge(f"The body is larger than the {limit} bytes of server.max_request_body.")
     if request.content_length is not None and request.content_length > limit:
         raise too_large
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # it is no part of the answer
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -189,11 +208,22 @@ def _headers(answer: Answer, outcome: Outcome) -> dict[str, str]:
     }
     return {
         **{name: value for name, value in optional.items() if value},
+        **_quota(outcome.quota),
         hdrs.CACHE_CONTROL: answer.cache_control,
         hdrs.VARY: _VARY,
         hdrs.SERVER: "redash-gateway",
         "X-Request-ID": outcome.request_id,
         "X-Content-Type-Options": "nosniff",
+    }
+
+
+def _quota(quota: Quota | None) -> dict[str, str]:
+    """Return the fields of the IETF's draft "RateLimit header fields for HTTP", if the client has a rate."""
+    if quota is None:
+        return {}
+    return {
+        "RateLimit-Policy": f'"client";q={quota.limit};w={quota.window}',
+        "RateLimit": f'"client";r={quota.remaining};t={quota.reset}',
     }
 
 
