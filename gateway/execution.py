@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.calls import Call, Redash, UpstreamAnswer
 from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused, UpstreamUnusable
-from gateway.flight import Signal
+from gateway.flight import Signal, wait_for
 from gateway.guard import may_be_mixed_up, shows_what_was_asked
 from gateway.model import Body, Clock, Definition, ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
@@ -73,6 +73,9 @@ class Execution:
         self.answerable = Signal()  # queued here, or Redash has answered the POST
         self.posted = Signal()  # Redash has answered the POST
         self.ended = Signal()
+        self.stopping = Signal()  # cancelled in Redash: whoever follows the job need not wait for its next poll
+        self.held: dict[str, Signal] = {}  # by job id: who waits for that job
+        self.updated_at: object = 0  # as Redash tells it while the job is started (CONTRACT 9)
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -87,8 +90,13 @@ class Execution:
     def end(self) -> None:
         """Let go of everybody who waits."""
         self.phase = Phase.ENDED
-        for signal in (self.answerable, self.posted, self.ended):
+        for signal in (self.answerable, self.posted, self.ended, *self.held.values()):
             signal.happen()
+
+    @property
+    def waiters(self) -> int:
+        """How many callers wait for an answer just now."""
+        return sum(len(signal) for signal in (self.answerable, self.posted, self.ended, *self.held.values()))
 
     def record(self, wall: float, now: float) -> ExecutionRecord:
         """Return what the ledger keeps of it."""
@@ -195,7 +203,8 @@ class Runner:
                 return None, None
             asked_again = job.status in (4, _UNKNOWN)
             x.status = job.status if job.status in (1, 2) else x.status
-            await asyncio.sleep(1.0 if asked_again else _pause(self._clock.monotonic() - began))
+            x.updated_at = job.updated_at
+            await wait_for(x.stopping, 1.0 if asked_again else _pause(self._clock.monotonic() - began))
             if x.cancelled:
                 x.fail(CANCELLED_TEXT, "cancelled")
                 return None, None

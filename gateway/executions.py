@@ -78,7 +78,7 @@ class Executions:
         if plan.max_age is None and stored:
             return self._asides.get(plan.key)
         x = self._by_key.get(plan.key)
-        if x is None or x.plan.marker != plan.marker:
+        if x is None or x.cancelled or x.plan.marker != plan.marker:
             return None
         if x.phase is Phase.QUEUED:
             x.max_age = _stricter(x.max_age, plan.max_age)  # its POST has not left yet
@@ -132,7 +132,7 @@ class Executions:
             await self._end(x)
 
     async def _run(self, x: Execution, before: Execution | None, *, aside: bool) -> None:
-        if before is not None:  # a run of an older definition of the same key
+        if before is not None:  # a run of an older definition of the same key, or one that is being cancelled
             x.answerable.happen()
             await before.ended.wait()
         async with self._collision_lock(x.plan):
@@ -202,6 +202,8 @@ class Executions:
                 await self._ledger.note_execution(msgspec.structs.replace(record, status=4, error=text))
             elif record.key not in self._by_key:
                 x = self._revive(record, credential)
+                jobs = await self._ledger.jobs_of(record.id)
+                x.seen = {job.id: self._clock.monotonic() for job in jobs if not job.cancelled}
                 self._by_key[record.key] = x
                 self._spawn(x, partial(self._run_again, x))
         return len(records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -43,6 +44,13 @@ class Signal:
 
     def __len__(self) -> int:
         return len(self._waiters)
+
+
+async def wait_for(signal: Signal, seconds: float) -> None:
+    """Return when it has happened, or after so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await signal.wait()
 
 
 class _Call(Generic[T]):

@@ -10,17 +10,22 @@ from cachetools import LRUCache
 
 from gateway.access import Caller
 from gateway.calls import Call, Redash
-from gateway.errors import NotFound
+from gateway.errors import GatewayError, NotFound
 from gateway.execution import CANCELLED_TEXT, Execution, Phase
 from gateway.executions import Executions
+from gateway.flight import Signal, wait_for
 from gateway.model import Clock, JobRecord
 from gateway.outcome import Sender
 from gateway.policy import Plan
 from gateway.redash.answers import job_body
+from gateway.redash.requests import CancelJob, ReadJob
 from gateway.store import Ledger
 
 ALIVE_SECONDS: Final = 60.0
 """A job id that polled or waited within this time keeps Redash's job from being cancelled by another's DELETE."""
+
+LIFE_SECONDS: Final = 12 * 3600.0
+"""As long as Redash keeps a job that succeeded (CONTRACT 9)."""
 
 _RECENT: Final = 10_000
 _UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
@@ -33,6 +38,7 @@ class JobView(msgspec.Struct, frozen=True):
     status: int
     error: str
     result_id: int | None
+    updated_at: object
     execution_id: str
     query_id: int
 
@@ -43,7 +49,7 @@ class JobView(msgspec.Struct, frozen=True):
 
     def body(self) -> bytes:
         """Return the job as Redash writes it."""
-        return job_body(self.id, self.status, error=self.error, result_id=self.result_id)
+        return job_body(self.id, self.status, error=self.error, result_id=self.result_id, updated_at=self.updated_at)
 
 
 class Jobs:
@@ -71,7 +77,7 @@ class Jobs:
         record = x.record(self._clock.wall(), self._clock.monotonic())
         await self._ledger.note_execution(msgspec.structs.replace(record, status=3, result_id=result_id))
         job = await self._new_record(x, client)
-        return JobView(job.id, 3, "", result_id, x.id, plan.query_id)
+        return JobView(job.id, 3, "", result_id, 0, x.id, plan.query_id)
 
     async def _new_record(self, x: Execution, client: str) -> JobRecord:
         job = JobRecord(
@@ -85,20 +91,28 @@ class Jobs:
         await self._ledger.note_job(job)
         return job
 
-    async def look_up(self, job_id: str, caller: Caller) -> tuple[JobView, Execution | None]:
-        """Return what is known of a job, and its execution if it is in this process.
+    async def look_up(self, operation: ReadJob, caller: Caller, patience: float = 0.0) -> JobView:
+        """Return what is known of a job; if it has not ended, wait up to `patience` seconds for that.
 
         Raises:
-            NotFound: unknown, expired, or another client's.
+            NotFound: unknown, expired, another client's, or below the path of a query that it is not of.
         """
-        job, x = await self._find(job_id, caller)
-        if x is not None and not job.cancelled:
-            x.seen[job_id] = self._clock.monotonic()
-        return await self._told(job, x), x
+        job, x = await self._find(operation, caller)
+        view = await self._told(job, x)
+        if x is None or not view.pending:
+            return view
+        x.seen[job.id] = self._clock.monotonic()
+        if patience <= 0:
+            return view
+        # Not on the end of the execution: a DELETE ends this id alone.
+        await wait_for(x.held.setdefault(job.id, Signal()), patience)
+        return await self._told(*await self._find(operation, caller))
 
-    async def _find(self, job_id: str, caller: Caller) -> tuple[JobRecord, Execution | None]:
-        job, x = self._recent.get(job_id) or (await self._ledger.job(job_id), None)
-        if job is None or job.client != caller.name:
+    async def _find(self, operation: ReadJob | CancelJob, caller: Caller) -> tuple[JobRecord, Execution | None]:
+        job, x = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
+        if job is None or job.client != caller.name or self._clock.wall() - job.noted_at > LIFE_SECONDS:
+            raise NotFound(_UNKNOWN_TEXT)
+        if operation.query_id is not None and operation.query_id != job.query_id:
             raise NotFound(_UNKNOWN_TEXT)
         return job, x or self._executions.by_id(job.execution_id)
 
@@ -108,23 +122,25 @@ class Jobs:
         record = await self._ledger.execution(job.execution_id)
         if record is None:
             raise NotFound(_UNKNOWN_TEXT)
-        return JobView(job.id, record.status, record.error, record.result_id, record.id, job.query_id)
+        return JobView(job.id, record.status, record.error, record.result_id, 0, record.id, job.query_id)
 
-    async def cancel(self, job_id: str, caller: Caller, sender: Sender) -> None:
+    async def cancel(self, operation: CancelJob, caller: Caller, sender: Sender) -> None:
         """End one job id; Redash's job too, when nobody else has asked for it lately. What has ended stays as it was.
 
         Raises:
             NotFound: as `look_up`.
         """
-        job, x = await self._find(job_id, caller)
+        job, x = await self._find(operation, caller)
         if not (await self._told(job, x)).pending:
             return
         cancelled = msgspec.structs.replace(job, cancelled=True)
         await self._ledger.note_job(cancelled)
         if x is None:
             return
-        self._recent[job_id] = (cancelled, x)
-        x.seen.pop(job_id, None)
+        self._recent[job.id] = (cancelled, x)
+        x.seen.pop(job.id, None)
+        if (signal := x.held.pop(job.id, None)) is not None:
+            signal.happen()
         if not self._wanted(x):
             await self._stop(x, sender)
 
@@ -140,14 +156,20 @@ class Jobs:
         shared = any(o is not x and o.upstream_job == x.upstream_job for o in self._executions.running)
         if not x.upstream_job or shared or x.plan.credential.is_query_key:
             return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept
-        x.cancelled = True
         call = Call(method="DELETE", path=f"/api/jobs/{x.upstream_job}", route="/api/jobs/{job_id}")
-        await self._upstream.send(x.plan.credential, call, sender)
+        x.cancelled = True  # nobody joins it from now on
+        try:
+            await self._upstream.send(x.plan.credential, call, sender)
+        except GatewayError:
+            x.cancelled = False
+            raise
+        x.stopping.happen()
 
 
 def _view(job: JobRecord, x: Execution | None) -> JobView:
     if job.cancelled or x is None:
-        return JobView(job.id, 4, CANCELLED_TEXT, None, job.execution_id, job.query_id)
+        return JobView(job.id, 4, CANCELLED_TEXT, None, 0, job.execution_id, job.query_id)
     if x.phase is Phase.ENDED:
-        return JobView(job.id, x.status, x.error, x.result_id, x.id, job.query_id)
-    return JobView(job.id, x.status if x.status in (1, 2) else 2, "", None, x.id, job.query_id)
+        return JobView(job.id, x.status, x.error, x.result_id, 0, x.id, job.query_id)
+    status = x.status if x.status in (1, 2) else 2
+    return JobView(job.id, status, "", None, x.updated_at if status == 2 else 0, x.id, job.query_id)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import math
 
 import msgspec
@@ -11,6 +9,7 @@ import msgspec
 from gateway.errors import TooManyRequests, UpstreamError
 from gateway.execution import Execution
 from gateway.executions import Executions
+from gateway.flight import wait_for
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
 from gateway.policy import Plan
@@ -104,15 +103,8 @@ class Obtaining:
         """Wait so long for an execution to end; if Redash went away meanwhile, fall back on what is stored."""
         if obtained.execution is None:
             return obtained
-        await wait_for_end(obtained.execution, seconds)
+        await wait_for(obtained.execution.ended, seconds)
         return self.fallen_back(obtained, plan, outcome) or obtained
-
-
-async def wait_for_end(x: Execution, seconds: float) -> None:
-    """Wait until it has ended, or for so many seconds."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await x.ended.wait()
 
 
 def _forward(plan: Plan, stored: Found | None) -> str:

@@ -17,7 +17,7 @@ from gateway.execution import Execution, Phase
 from gateway.jobs import Jobs, JobView
 from gateway.metadata import Metadata
 from gateway.model import Answer, Body, Clock, Definition, Request
-from gateway.obtaining import Obtaining, wait_for_end
+from gateway.obtaining import Obtaining
 from gateway.outcome import Outcome, Sender
 from gateway.policy import Plan, decide
 from gateway.quotas import Quotas
@@ -108,7 +108,7 @@ class Gateway:
             case ReadJob():
                 return await self._read_job(asked, operation)
             case CancelJob():
-                await self.jobs.cancel(operation.job_id, asked.caller, asked.sender)
+                await self.jobs.cancel(operation, asked.caller, asked.sender)
                 return Answer(body=Body.of(b"null"))
             case Relay():
                 return await self.metadata.answer(asked, self._credential(asked, operation), operation)
@@ -226,9 +226,7 @@ class Gateway:
     # -- answer: jobs ----------------------------------------------------------------------------------------------
 
     async def _read_job(self, asked: Asked, operation: ReadJob) -> Answer:
-        view, x = await self.jobs.look_up(operation.job_id, asked.caller)
-        if x is not None and view.pending and asked.wait is not None:
-            await wait_for_end(x, self._patience(asked.wait))
-            view, _ = await self.jobs.look_up(operation.job_id, asked.caller)
+        patience = self._patience(asked.wait) if asked.wait is not None else 0.0
+        view = await self.jobs.look_up(operation, asked.caller, patience)
         asked.outcome.execution_id, asked.outcome.query_id = view.execution_id, view.query_id or None
         return self._job_answer(asked, view)

@@ -275,7 +275,7 @@ class Program:
         running = self.executions.running
         return Levels(
             executions_in_flight=len(running),
-            execution_waiters=sum(len(x.ended) + len(x.answerable) for x in running),
+            execution_waiters=sum(x.waiters for x in running),
             upstream_queue=self.executions.slots.queued + self.upstream.slots.queued,
             breaker_open=self.upstream.breaker.is_open,
             tiers=self.store.stats(),

@@ -102,9 +102,15 @@ class Results:
         return entry, kept or body
 
     async def by_id(
-        self, credential: Credential, result_id: int, form: ResultForm, query_id: int | None, sender: Sender
+        self,
+        credential: Credential,
+        result_id: int,
+        form: ResultForm,
+        query_id: int | None,
+        sender: Sender,
+        marker: str = "",
     ) -> tuple[Found, bool, bool]:
-        """Fetch a result by its id from Redash, once for all who ask.
+        """Fetch a result by its id from Redash, once for all who ask; `marker` is of the query's definition, if known.
 
         Returns entry and bytes, whether this caller joined another's fetch, and whether it was fetched at all (a
         rendering of what is stored is not).
@@ -117,7 +123,7 @@ class Results:
             return await self._rendered(credential, result_id, form), False, False
         key = result_key(credential.scope, result_id, form)
         found, joined = await self._flights.share(
-            (key, query_id), lambda: self._fetch(credential, result_id, form, query_id, sender)
+            (key, query_id), lambda: self._fetch(credential, result_id, form, query_id, sender, marker)
         )
         return found, joined, True
 
@@ -133,12 +139,18 @@ class Results:
         return entry, Body.of(data)
 
     async def _fetch(
-        self, credential: Credential, result_id: int, form: ResultForm, query_id: int | None, sender: Sender
+        self,
+        credential: Credential,
+        result_id: int,
+        form: ResultForm,
+        query_id: int | None,
+        sender: Sender,
+        marker: str,
     ) -> Found:
         begun = self._clock.monotonic()
         answer = await self.download(credential, result_id, form, query_id, sender)
         if form != "json":
-            return await self._keep_rendering(credential, result_id, form, query_id or 0, answer, begun)
+            return await self._keep_rendering(credential, result_id, form, query_id or 0, answer, begun, marker)
         head = await read_result(answer.body)
         if head.id != result_id:
             raise UpstreamUnusable("Redash answered with another result than the one asked for.")
@@ -182,16 +194,24 @@ class Results:
         return answer
 
     async def _keep_rendering(
-        self, credential: Credential, result_id: int, form: Form, query_id: int, answer: UpstreamAnswer, begun: float
+        self,
+        credential: Credential,
+        result_id: int,
+        form: Form,
+        query_id: int,
+        answer: UpstreamAnswer,
+        begun: float,
+        marker: str,
     ) -> Found:
         """Keep a CSV, TSV or XLSX for `rendered_ttl`: its bytes depend on settings of Redash (CONTRACT 8)."""
         scope = credential.scope
         entry = Entry(
-            body_id=digest(b"body", scope.encode(), str(result_id).encode(), form.encode()),
+            body_id=digest(b"body", uuid.uuid4().bytes),
             scope=scope,
             query_id=query_id,
             result_id=result_id,
             form=form,
+            marker=marker,
             retrieved_at=_day_in(answer.disposition),
             born=begun,
             confirmed=begun,
@@ -224,7 +244,7 @@ async def read_result(body: Body) -> ResultHead:
     return head
 
 
-_DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.")
+_DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.(?:csv|tsv|xlsx)\"?\s*(?:;|$)")
 
 
 def _day_in(disposition: str) -> str:

@@ -16,9 +16,9 @@ from gateway.access import Caller, Credential
 from gateway.calls import Call, Redash
 from gateway.errors import GatewayError, QueryFailed, Unavailable, UpstreamRefused
 from gateway.executions import Executions
+from gateway.flight import wait_for
 from gateway.limits import Breaker
 from gateway.model import Clock
-from gateway.obtaining import wait_for_end
 from gateway.outcome import Outcome, Sender
 from gateway.pipeline import Gateway
 from gateway.policy import Plan, decide
@@ -129,7 +129,7 @@ class Warmer:
         obtained = await self._gateway.obtaining.obtain(plan, _sender(), Outcome(request_id=NAME))
         x = obtained.execution
         if x is not None:
-            await wait_for_end(x, _LONGEST_RUN)
+            await wait_for(x.ended, _LONGEST_RUN)
             if not x.ended.happened:
                 raise Unavailable("still running after an hour")
             if x.failure is not None:

@@ -244,16 +244,16 @@ def token_table(sandbox: Sandbox) -> dict[str, str]:
 
 
 async def exchange(url: str, sent: bytes, *, timeout: float = 10.0) -> bytes:
-    """Send bytes as they are and return all that comes back until the other side closes (or says nothing more)."""
+    """Send bytes as they are and return all that comes back until the other side closes, or the time is up."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     received = b""
     try:
         writer.write(sent)
-        writer.write_eof()
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(timeout):
-                received = await reader.read(-1)
+                while data := await reader.read(65536):
+                    received += data
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):

@@ -191,11 +191,13 @@ def read_time(text: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def job_body(job_id: str, status: int, *, error: str = "", result_id: int | None = None) -> bytes:
+def job_body(
+    job_id: str, status: int, *, error: str = "", result_id: int | None = None, updated_at: object = 0
+) -> bytes:
     """Write a job as Redash does; begins with the bytes `{"job":`, which clients test for."""
     job = {
         "id": job_id,
-        "updated_at": 0,
+        "updated_at": updated_at,
         "status": status,
         "error": error,
         "result": result_id,

@@ -23,10 +23,11 @@ def content_disposition(name: str, retrieved_at: str, form: str) -> str:
 
     RFC 6266 with the extended form of RFC 5987 where the name is not ASCII.
     """
-    stem = _SPACES.sub("_", _NOT_IN_NAMES.sub(" ", name)).strip("_")
+    shown = "".join(character for character in name if unicodedata.category(character)[0] != "C")
+    stem = _SPACES.sub("_", _NOT_IN_NAMES.sub(" ", shown)).strip("_")
     file = f"{stem}_{retrieved_at[:10].replace('-', '_')}.{form}"
     plain = unicodedata.normalize("NFKD", file).encode("ascii", "ignore").decode()
-    plain = f'"{plain}"' if re.search(r"[^\w!#$&+.^`|~-]", plain) else plain
+    plain = f'"{plain}"' if re.search(r"[^\w!#$%&'*+.^`|~-]", plain, re.ASCII) else plain
     if file.isascii():
         return f"attachment; filename={plain}"
     return f"attachment; filename={plain}; filename*=UTF-8''{quote(file, safe='')}"

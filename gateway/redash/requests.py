@@ -69,15 +69,17 @@ class ReadResult(msgspec.Struct, frozen=True):
 
 
 class ReadJob(msgspec.Struct, frozen=True):
-    """GET of a job."""
+    """GET of a job; `query_id` where the path names one."""
 
     job_id: str
+    query_id: int | None
 
 
 class CancelJob(msgspec.Struct, frozen=True):
-    """DELETE of a job."""
+    """DELETE of a job; `query_id` where the path names one."""
 
     job_id: str
+    query_id: int | None
 
 
 class Relay(msgspec.Struct, frozen=True):
@@ -109,9 +111,9 @@ def read(match: Match, query_string: str, body: bytes) -> Operation:
         case "ping":
             return Ping()
         case "job":
-            return ReadJob(match.parts["job_id"])
+            return ReadJob(match.parts["job_id"], match.number("query_id"))
         case "cancel":
-            return CancelJob(match.parts["job_id"])
+            return CancelJob(match.parts["job_id"], match.number("query_id"))
         case "result":
             return ReadResult(match.number("result_id") or 0, form, match.number("query_id"))
         case "latest":

@@ -116,14 +116,18 @@ _FORMS: dict[str, tuple[str, Callable[[Result, int], bytes]]] = {
 }
 
 
+def _stem(name: str) -> str:
+    shown = "".join(character for character in name if unicodedata.category(character)[0] != "C")
+    return re.sub(r"\s+", "_", re.sub(r'[<>:"\\/|?*]+', " ", shown)).strip("_")
+
+
 def disposition(result: Result, query: Query | None, filetype: str) -> str:
     """Named after the query where its id is in the path; RFC 5987 for what is not ASCII (CONTRACT 4)."""
-    stem = re.sub(r"[\s/\"]+", "_", query.name) if query is not None else str(result.id)
-    stem = re.sub("_+", "_", stem)
+    stem = _stem(query.name) if query is not None else str(result.id)
     name = f"{stem}_{file_date(result.retrieved_at)}.{filetype}"
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     shown = plain if re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", plain, re.ASCII) else f'"{plain}"'
-    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name)}"
+    extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
     return f"attachment; filename={shown}{extended}"
 
 

@@ -1,0 +1,794 @@
+"""A state machine that drives a real gateway before a sandbox, and the plain model of DESIGN 6 beside it.
+
+After each request the model judges: was the answer allowed to be that old, of that definition, for those eyes; was
+Redash asked exactly where it had to be; do Cache-Status and Age tell the truth? Two sets of rules watch: what has to
+happen (`Model.judge`), and what the rows themselves say (each row tells its run, its definition and its parameter).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import re
+import tempfile
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import aiohttp
+import pytest
+from freshness_model import (
+    ANY_AGE_CONFIRM,
+    DEFINITION_CHECK,
+    Asked,
+    Bounds,
+    Definition,
+    Do,
+    Fresh,
+    Held,
+    Model,
+    Redash,
+    Verdict,
+    key_of,
+)
+from harness import Reply, TurnableClock, World
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from gateway import config
+from gateway.sandbox import Sandbox
+from gateway.sandbox.moments import stamp
+from gateway.sandbox.samples import SHOP, parameter
+
+MACHINES, STEPS = 60, 50
+"""3,000 steps at most (hypothesis draws the length of each run up to STEPS)."""
+
+SLOP = 0.5
+"""Seconds by which the clock of the model may be off: real time passes within a step."""
+
+FIELDS = {"floor": "floor", "ceiling": "ceiling", "while_revalidate": "stale_while_revalidate", "if_error": "stale_if_error"}
+CACHE = {"if_error": 600.0}
+CLIENTS: dict[str, tuple[str, dict[str, float]]] = {
+    "plain": ("analyst", {}),
+    "bounded": ("analyst", {"floor": 45.0, "ceiling": 600.0}),
+    "patient": ("analyst", {"while_revalidate": 90.0, "if_error": 1800.0}),
+    "strict": ("analyst", {"if_error": 0.0, "floor": 0.0}),
+    "other": ("admin", {}),
+    "narrow": ("query", {}),
+}
+"""Client → credential and what its table says. `other` has eyes of its own: another scope."""
+
+QUERIES = ("plain", "by_country", "calm", "elsewhere", "revalidated")
+RULES: dict[str, dict[str, float]] = {
+    "revalidated": {"while_revalidate": 120.0},  # [[cache.rules]] by query id
+    "calm": {"floor": 30.0},  # by tag
+    "elsewhere": {"ceiling": 300.0, "if_error": 60.0},  # by data source
+}
+MAX_AGES: tuple[Any, ...] = (0, 1, 30, 60, 600, None, -1, True, "60", "absent")
+TURNS = (1, 5, 20, 29, 31, 44, 46, 59, 62, 88, 92, 119, 123, 305, 598, 603, 1795, 3600, 7300, 40_000)
+AWAY = ("reset_before_headers", "reset_after_headers", "reset_in_body", "truncate", "status", "disconnected")
+UNUSABLE = ("html", "garbage")
+
+
+@dataclass
+class Heard:
+    """One answer of Redash, as the gateway got it."""
+
+    key: str
+    method: str
+    route: str
+    query: int
+    result: int | None
+    status: int
+    sent: Any
+    body: Any
+    at: float
+
+
+class Watch:
+    """Writes down what Redash answers to whom."""
+
+    def __init__(self, sandbox: Sandbox, clock: TurnableClock) -> None:
+        self.heard: list[Heard] = []
+        self._clock = clock
+        service = sandbox.service
+        dress, log = service._dress, service._log
+        replies: dict[int, bytes] = {}
+
+        def dressed(call: Any, resource: Any, reply: Any) -> Any:
+            replies[id(call)] = reply.body
+            return dress(call, resource, reply)
+
+        def logged(request: Any, call: Any, resource: Any, status: int) -> None:
+            self._note(call, resource.template, status, replies.pop(id(call)))
+            log(request, call, resource, status)
+
+        service._dress, service._log = dressed, logged  # type: ignore[method-assign]
+
+    def _note(self, call: Any, route: str, status: int, body: bytes) -> None:
+        key = call.headers.get("Authorization", "").removeprefix("Key ")
+        query, result = int(call.params.get("query_id", 0)), call.params.get("query_result_id")
+        sent, got = (json.loads(b) if b[:1] == b"{" else None for b in (call.body, body))
+        self.heard.append(
+            Heard(key, call.method, route, query, int(result or 0) or None, status, sent, got, self._clock.wall())
+        )
+
+
+class FreshnessMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.TemporaryDirectory()
+        # How often a job is polled is not what is tested here; it would be nine tenths of the time.
+        self.quick = mock.patch("gateway.execution._pause", lambda elapsed: 0.003)
+        self.quick.start()
+        self.clock = TurnableClock()
+        self.model = Model()
+        self.redash = Redash.UP
+        self.edits: dict[int, list[tuple[float, int]]] = {}  # query → (when, version), oldest first
+        self.here: dict[int, int] = defaultdict(int)  # the version that was made through the gateway last
+        self.names: dict[int, list[tuple[float, str, bool]]] = {}
+        self.given: dict[str, set[int]] = defaultdict(set)  # scope → runs that Redash gave to its key
+        self.deciding: dict[tuple[str, Any], Definition] = {}
+        self.jobs: dict[str, tuple[str, int, Any, Definition]] = {}
+        self.unsaved: set[tuple[str, int]] = set()
+        self.results: dict[str, list[tuple[int, int, int]]] = defaultdict(list)  # scope → (query, result id, run)
+        self.outage_began = 0.0
+        self.seen = 0
+
+    @initialize(skew=st.sampled_from([0.0, 0.0, -3600.0, 7200.0]))
+    def begin(self, skew: float) -> None:
+        self.skew = skew
+        self.runner.run(self._begin())
+
+    async def _begin(self) -> None:
+        self.sandbox = Sandbox(now=self.clock.wall, orders=1, samples=True)
+        self.sandbox.faults.clock_skew = self.skew
+        world = self.sandbox.world
+        self.analysts = next(g.id for g in world.groups.values() if g.name == "Analysts")
+        self.extra = world.source("Extra", {self.analysts: False}).id
+        self.ids = {name: self._add(name) for name in QUERIES}
+        self.watch = Watch(self.sandbox, self.clock)
+        await self.sandbox.start()
+        self.keys = {self.sandbox.user_keys["analyst"]: "analyst", self.sandbox.user_keys["admin"]: "admin"}
+        self.keys[self.sandbox.query_key(self.ids["by_country"])] = "query"
+        self.world = World(Path(self.directory.name), self.sandbox, self.clock)
+        self.world.text = self._configuration()
+        await self.world.resume()
+
+    def _add(self, name: str) -> int:
+        # Every row tells which run made it, from which definition and for which value.
+        country = parameter("country", "enum", "DE", enumOptions="DE\nFR")
+        parameters = [country] if name in ("by_country", "elsewhere") else []
+        source = self.extra if name == "elsewhere" else SHOP
+        query = self.sandbox.add_query(name, self._text(name, 0), parameters=parameters, data_source_id=source)
+        self.sandbox.queries[query].tags = ["calm"] if name == "calm" else []
+        self.edits[query], self.names[query] = [(-1e18, 0)], [(-1e18, name, False)]
+        return query
+
+    def _text(self, name: str, version: int) -> str:
+        value = "{{ country }}" if name in ("by_country", "elsewhere") else "none"
+        return f"select '{name}' as name, {version} as version, '{value}' as country, run_number() as run"
+
+    def _configuration(self) -> str:
+        def table(values: dict[str, float]) -> str:
+            return "\n".join(f'{FIELDS[name]} = "{value:.0f}s"' for name, value in values.items())
+
+        narrow = self.ids["by_country"]
+        clients = "".join(
+            f'[clients.{name}]\ntoken_sha256 = ["{config.token_hash(_token(name))}"]\ncredentials = ["{credential}"]\n'
+            f"{table(values)}\n"
+            for name, (credential, values) in CLIENTS.items()
+        )
+        which = {
+            "revalidated": f"queries = [{self.ids['revalidated']}]",
+            "calm": 'tags = ["calm"]',
+            "elsewhere": f"data_sources = [{self.extra}]",
+        }
+        rules = "".join(f"[[cache.rules]]\n{which[name]}\n{table(values)}\n" for name, values in RULES.items())
+        return f"""
+[server]
+listen = "127.0.0.1:0"
+drain_timeout = "1s"
+[admin]
+listen = "127.0.0.1:0"
+[upstream]
+url = "{self.sandbox.url}"
+breaker_reset = "10s"
+[log]
+access = false
+[credentials.analyst]
+kind = "user"
+key_env = "KEY_ANALYST"
+[credentials.admin]
+kind = "user"
+key_env = "KEY_ADMIN"
+[credentials.by_country]
+kind = "query"
+query = {narrow}
+key_env = "QUERY_KEY_{narrow}"
+{clients}
+[clients.writer]
+token_sha256 = ["{config.token_hash(_token("writer"))}"]
+credentials = ["admin"]
+can = ["read", "execute", "write"]
+[cache]
+store = "sqlite:gateway.db"
+definition_check = "{DEFINITION_CHECK:.0f}s"
+any_age_confirm = "{ANY_AGE_CONFIRM:.0f}s"
+metadata_ttl = "5s"
+{table(CACHE)}
+{rules}
+"""
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.runner.run(self._end())
+        self.quick.stop()
+        self.runner.close()
+        self.directory.cleanup()
+
+    async def _end(self) -> None:
+        if hasattr(self.world, "session"):
+            await self.world.stop()
+        await self.sandbox.stop()
+
+    # -- what callers do -------------------------------------------------------------------------------------------
+
+    @rule(
+        client=st.sampled_from([*CLIENTS]),
+        name=st.sampled_from(QUERIES),
+        country=st.sampled_from(["DE", "DE", "FR"]),
+        limit=st.sampled_from([None, None, None, True, False]),
+        max_age=st.sampled_from(MAX_AGES),
+        way=st.sampled_from(["wait", "wait", "get", "job"]),
+    )
+    def ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:
+        self.runner.run(self._ask(client, name, country, limit, max_age, way))
+
+    @rule(client=st.sampled_from([*CLIENTS]), name=st.sampled_from(QUERIES))
+    def read_latest(self, client: str, name: str) -> None:
+        self.runner.run(self._read_latest(client, name))
+
+    @rule(client=st.sampled_from([*CLIENTS]), which=st.integers(0, 9))
+    def read_by_id(self, client: str, which: int) -> None:
+        scope = CLIENTS[client][0]
+        if scope != "query" and self.results[scope]:
+            query, result, run = self.results[scope][-1 - which % len(self.results[scope])]
+            self.runner.run(self._read_by_id(client, query, result, run))
+
+    @rule(client=st.sampled_from(["plain", "other"]), name=st.sampled_from(QUERIES))
+    def read_object(self, client: str, name: str) -> None:
+        self.runner.run(self._read_object(client, name))
+
+    # -- what happens in Redash ------------------------------------------------------------------------------------
+
+    @rule(name=st.sampled_from(QUERIES), what=st.sampled_from(["sql", "sql", "name", "default", "archive"]))
+    def edit_in_redash(self, name: str, what: str) -> None:
+        query = self.sandbox.queries[self.ids[name]]
+        if what == "sql":
+            version = self.edits[query.id][-1][1] + 1
+            self.sandbox.edit_query(query.id, query=self._text(name, version))
+            self.edits[query.id].append((self.clock.wall(), version))
+        elif what == "name":
+            self._renamed(query.id, False)
+            self.sandbox.edit_query(query.id, name=self.names[query.id][-1][1])
+        elif what == "archive":
+            self.sandbox.edit_query(query.id, is_archived=not query.is_archived)
+        else:
+            options = copy.deepcopy(query.options)
+            for definition in options["parameters"]:
+                definition["value"] = "FR" if definition["value"] == "DE" else "DE"
+            self.sandbox.edit_query(query.id, options=options)
+
+    @precondition(lambda self: self.redash is Redash.UP)
+    @rule(name=st.sampled_from(QUERIES), what=st.sampled_from(["sql", "sql", "name"]))
+    def edit_through_the_gateway(self, name: str, what: str) -> None:
+        query = self.ids[name]
+        if what == "sql":
+            version = self.edits[query][-1][1] + 1
+            body = {"query": self._text(name, version)}
+            self.edits[query].append((self.clock.wall(), version))
+        else:
+            self._renamed(query, True)
+            body = {"name": self.names[query][-1][1]}
+        reply = self.runner.run(self._call("writer", "POST", f"/api/queries/{query}", body))
+        assert reply.status == 200, reply
+        self.here[query] = self.edits[query][-1][1]
+        self.model.edited_here(query)
+        self._listen()
+
+    def _renamed(self, query: int, here: bool) -> None:
+        self.names[query].append((self.clock.wall(), f"name {len(self.names[query])}", here))
+
+    @rule(name=st.sampled_from(QUERIES), country=st.sampled_from(["DE", "FR"]))
+    def run_behind_the_gateway(self, name: str, country: str) -> None:
+        values = {"country": country} if self._has_country(name) else {}
+        self.runner.run(self.sandbox.execute_behind(self.ids[name], values))
+
+    @rule(seconds=st.sampled_from(TURNS))
+    def let_time_pass(self, seconds: int) -> None:
+        self.clock.turn(seconds)
+
+    @rule(name=st.sampled_from(QUERIES), how=st.sampled_from([403, 404]))
+    def take_access_away(self, name: str, how: int) -> None:
+        query = self.sandbox.queries[self.ids[name]]
+        if how == 404:
+            query.org = 2
+        else:
+            self.sandbox.world.sources[query.data_source_id or 0].groups.pop(self.analysts, None)
+
+    @rule()
+    def give_access_back(self) -> None:
+        for query in self.ids.values():
+            self.sandbox.queries[query].org = 1
+        for source in (SHOP, self.extra):
+            self.sandbox.world.sources[source].groups[self.analysts] = False
+
+    @precondition(lambda self: self.redash is Redash.UP)
+    @rule(how=st.sampled_from([*AWAY, *UNUSABLE]), status=st.sampled_from([502, 503, 504]))
+    def redash_goes_away(self, how: str, status: int) -> None:
+        self.redash = Redash.UNUSABLE if how in UNUSABLE else Redash.AWAY
+        self.outage_began = self.clock.wall()
+        if how == "disconnected":
+            self.runner.run(self.sandbox.disconnect())
+        else:
+            self.sandbox.faults.add(how, status=status)
+
+    @precondition(lambda self: self.redash is not Redash.UP)
+    @rule()
+    def redash_comes_back(self) -> None:
+        self.redash = Redash.UP
+        self.sandbox.faults.clear()
+        self.sandbox.faults.clock_skew = self.skew
+        if self.sandbox._runner is None:
+            self.runner.run(self.sandbox.reconnect())
+        self.clock.turn(11)  # the breaker's time
+
+    # -- what operators do -----------------------------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        self.runner.run(self.world.restart())
+        for place in self.unsaved:
+            self.model.known.pop(place, None)
+        self.unsaved.clear()
+
+    @rule(name=st.sampled_from([*QUERIES, None]))
+    def purge(self, name: str | None) -> None:
+        self.runner.run(self._purge(None if name is None else self.ids[name]))
+
+    async def _purge(self, query: int | None) -> None:
+        what = {"all": True} if query is None else {"query": query}
+        async with self.world.session.post(f"{self.world.admin}/purge", json=what) as response:
+            assert response.status == 200
+        self.model.purged(query)
+        self.unsaved |= {place for place in self.model.known if query in (None, place[1])}
+        if query is not None:
+            self.model.run_ended(query)  # not said in DESIGN, but a purge may well drop the definition too
+
+    # -- the truth about Redash ------------------------------------------------------------------------------------
+
+    def _has_country(self, name: str) -> bool:
+        return name in ("by_country", "elsewhere")
+
+    def _may(self, scope: str, query: int) -> bool:
+        found = self.sandbox.queries[query]
+        source = self.sandbox.world.sources[found.data_source_id or 0]
+        return found.org == 1 and (scope != "analyst" or self.analysts in source.groups)
+
+    def _truth(self, scope: str, query: int) -> Definition | None:
+        if not self._may(scope, query):
+            return None
+        q = self.sandbox.queries[query]
+        return Definition(
+            str(stamp(q.updated_at)), q.query, q.latest_query_data_id, self.clock.wall(), archived=q.is_archived
+        )
+
+    def _result_of_run(self, run: int) -> Any:
+        return next(
+            r for r in self.sandbox.world.results.values() if r.is_loaded and r.data["rows"][0].get("run") == run
+        )
+
+    def _born(self, run: int) -> float:
+        return self._result_of_run(run).retrieved_at / 1e6 - self.skew
+
+    # -- listening -------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> list[Heard]:
+        """Tell the model what Redash has answered since the last time. An answer that was wrecked tells nothing."""
+        new = self.watch.heard[self.seen :]
+        self.seen = len(self.watch.heard)
+        for heard in new if self.redash is Redash.UP else ():
+            scope = self.keys.get(heard.key, "")
+            if heard.method == "GET" and heard.route == "/api/queries/<query_id>":
+                self._heard_definition(scope, heard)
+            elif heard.status == 200 and "results" in heard.route:
+                self._heard_result(scope, heard)
+        return new
+
+    def _heard_definition(self, scope: str, heard: Heard) -> None:
+        if heard.status in (403, 404):
+            self.model.barred(scope, heard.query)
+        elif heard.status == 200:
+            body = heard.body
+            self.unsaved.discard((scope, heard.query))
+            told = Definition(
+                body["updated_at"], body["query"], body["latest_query_data_id"], heard.at, archived=body["is_archived"]
+            )
+            self.model.told_definition(scope, heard.query, told)
+            if told.newest is not None:  # ids seen in any answer are known
+                self._remember(scope, heard.query, told.newest)
+
+    def _remember(self, scope: str, query: int, result: int) -> None:
+        run = self.sandbox.world.results[result].data["rows"][0]["run"]
+        if (query, result, run) not in self.results[scope]:
+            self.results[scope].append((query, result, run))
+
+    def _heard_result(self, scope: str, heard: Heard) -> None:
+        if "job" in heard.body:
+            key = self._key_of_post(heard)
+            self.jobs[heard.body["job"]["id"]] = (scope, heard.query, key, self.deciding[scope, key])
+            return
+        body = heard.body["query_result"]
+        run = body["data"]["rows"][0]["run"]
+        self.given[scope].add(run)
+        if heard.method == "POST":
+            key = self._key_of_post(heard)
+            began = [job for job, (s, _, k, _) in self.jobs.items() if (s, k) == (scope, key)]
+            decided = self.deciding[scope, key]
+            self._keep(scope, heard.query, key, decided, body, heard.at)
+            if began:  # a query key's second POST: the run has ended
+                del self.jobs[began[0]]
+                self.model.run_ended(heard.query)
+            return
+        ended = [job for job in self.jobs if getattr(self.sandbox.jobs.get(job), "result", None) == body["id"]]
+        for job in ended:
+            scope, query, key, decided = self.jobs.pop(job)
+            self._keep(scope, query, key, decided, body, heard.at)
+            self.model.run_ended(query)
+        if not ended:
+            query = heard.query or next(q for q, r, _ in self.results[scope] if r == body["id"])
+            self.model.results[scope, body["id"]] = (query, run)
+            self._remember(scope, query, body["id"])
+
+    def _keep(self, scope: str, query: int, key: Any, decided: Definition, body: Any, at: float) -> None:
+        run, version = body["data"]["rows"][0]["run"], body["data"]["rows"][0]["version"]
+        # Rows of SQL that the definition in force before the POST does not explain must not be adopted by it.
+        explained = scope == "query" or f" {version} as version" in decided.text
+        marker = decided.marker if explained else ""
+        confirmed = at if explained else float("-inf")
+        held = Held(run, self._born(run), marker, confirmed, body.get("id"))
+        self.model.told_result(scope, query, key, held)
+        if held.result_id is not None:
+            self._remember(scope, query, held.result_id)
+
+    @staticmethod
+    def _key_of_post(heard: Heard) -> Any:
+        sent = heard.sent
+        return key_of(heard.query, sent.get("parameters", {}), sent.get("apply_auto_limit"))
+
+    # -- asking and judging ----------------------------------------------------------------------------------------
+
+    async def _call(self, client: str, method: str, path: str, body: object = None, **headers: str) -> Reply:
+        sent = {"Authorization": f"Key {_token(client)}", **headers}
+        data = None if body is None else json.dumps(body).encode()
+        async with self.world.session.request(method, self.world.url + path, data=data, headers=sent) as response:
+            return Reply(response.status, response.headers.copy(), await response.read())
+
+    async def _settled(self) -> None:
+        """Wait until the gateway does nothing behind its answers any more."""
+        program = self.world.program
+        busy = (program.executions.running, program.definitions._flights, program.results._flights)
+        while any(len(part) for part in busy):
+            await asyncio.sleep(0.002)
+            busy = (program.executions.running, program.definitions._flights, program.results._flights)
+
+    async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:
+        if client == "narrow":
+            name = "by_country"
+        if way == "get":
+            limit = None
+            max_age = -1 if max_age in (None, "absent") else int(max_age)
+        scope, table = CLIENTS[client]
+        query = self.ids[name]
+        values = {"country": country} if self._has_country(name) else {}
+        asked = Asked(
+            scope,
+            query,
+            key_of(query, values, limit),
+            _as_redash_reads(max_age),
+            Bounds.first(table, RULES.get(name, {}), CACHE),
+        )
+        began = self.clock.wall()
+        if not self.jobs_pending(asked):
+            self.deciding[scope, asked.key] = self._decided(asked)
+        before = SimpleNamespace(
+            verdicts=self._verdicts(asked),
+            started=self.sandbox.counters.started,
+            allowed=self._redash_has(query, values, limit, asked),
+        )
+        reply = await self._send(client, query, values, limit, max_age, way)
+        await self._settled()
+        ended = self.clock.wall()
+        heard = self._listen()
+        shown = f"{client} {name} {values} limit={limit} max_age={max_age!r} by {way}: {reply}"
+        for verdict in before.verdicts:
+            with suppress(AssertionError):
+                self._judge(asked, verdict, reply, heard, before, way, shown)
+                break
+        else:
+            self._judge(asked, before.verdicts[0], reply, heard, before, way, shown)
+        rows = await self._rows_of(client, query, reply)
+        if rows is not None:
+            self._check_rows(asked, name, country, rows[0], began, ended, shown)
+
+    def jobs_pending(self, asked: Asked) -> bool:
+        return any((scope, key) == (asked.scope, asked.key) for scope, _, key, _ in self.jobs.values())
+
+    def _decided(self, asked: Asked) -> Definition:
+        known = self.model.known.get((asked.scope, asked.query))
+        fresh = self.model.check(asked.scope, asked.query, self.clock.wall())
+        truth = self._truth(asked.scope, asked.query)
+        if (fresh is Fresh.ASK_FIRST and self.redash is Redash.UP) or known is None:
+            return truth or Definition("none", "", None, 0.0)
+        return known
+
+    def _verdicts(self, asked: Asked) -> list[Verdict]:
+        """What may have to happen: one thing, or two where the clock is at a boundary."""
+        found: list[Verdict] = []
+        for ahead in (0.05, -SLOP, SLOP + (1.5 if self.skew else 0.0)):
+            # Whether the client's own stale_if_error or the general one counts for a definition is left open.
+            for if_error in sorted({asked.bounds.if_error, CACHE["if_error"]}):
+                verdict = self.model.judge(
+                    asked, self.clock.wall() + ahead, self.redash, self._truth(asked.scope, asked.query), if_error
+                )
+                if all((v.do, v.check) != (verdict.do, verdict.check) for v in found):
+                    found.append(verdict)
+        return found
+
+    def _redash_has(self, query: int, values: Any, limit: bool | None, asked: Asked) -> set[bool]:
+        """Whether Redash has a result that is young enough: then it may not run the query."""
+        q = self.sandbox.queries[query]
+        from gateway.sandbox.sqltext import query_hash, with_auto_limit
+
+        sql = with_auto_limit(self.sandbox.sql_of(query, values), bool(limit))
+        ages = {asked.upstream_max_age, max(0, asked.upstream_max_age - 1) if asked.upstream_max_age >= 0 else -1}
+        found = (self.sandbox.world.newest(query_hash(sql), q.data_source_id, age) for age in ages)
+        return {result is not None and asked.upstream_max_age != 0 for result in found}
+
+    async def _send(self, client: str, query: int, values: Any, limit: bool | None, max_age: Any, way: str) -> Reply:
+        if way == "get":
+            fields = "".join(f"p_{name}={value}&" for name, value in values.items())
+            return await self._call(client, "GET", f"/api/queries/{query}/results.json?{fields}max_age={max_age}")
+        body: dict[str, Any] = {"parameters": values}
+        if limit is not None:
+            body["apply_auto_limit"] = limit
+        if max_age != "absent":
+            body["max_age"] = max_age
+        headers = {"Prefer": "wait=20"} if way == "wait" else {}
+        return await self._call(client, "POST", f"/api/queries/{query}/results", body, **headers)
+
+    async def _rows_of(self, client: str, query: int, reply: Reply) -> list[dict[str, Any]] | None:
+        """The rows of an answer; of a job's, fetched as polling clients do."""
+        if reply.status != 200:
+            return None
+        if "query_result" in reply.json:
+            return reply.rows
+        job = reply.job
+        for _ in range(20):
+            if job["status"] in (3, 4):
+                break
+            job = (await self._call(client, "GET", f"/api/jobs/{job['id']}", Prefer="wait=10")).job
+        assert job["status"] == 3, job
+        path = f"/api/queries/{query}/results/{job['query_result_id']}.json"
+        read = await self._call(client, "GET", path)
+        await self._settled()
+        self._listen()
+        # Who polls gets what the run brought, unless Redash has gone away or shut the door in the meantime.
+        if self.redash is Redash.UP and self._may(CLIENTS[client][0], query):
+            assert read.status == 200, (path, read)
+            assert "hit" in read.cache, read
+        return read.rows if read.status == 200 else None
+
+    def _judge(
+        self, asked: Asked, verdict: Verdict, reply: Reply, heard: list[Heard], before: Any, way: str, shown: str
+    ) -> None:
+        told = f"{verdict} for {shown}; Redash is {self.redash.value} and heard {_brief(heard)}"
+        self._judge_upstream(asked, verdict, heard, before, told)
+        match verdict.do:
+            case Do.FAIL:
+                assert reply.status in (502, 503, 504), told
+            case Do.REFUSED:
+                assert reply.status in (403, 404), told
+            case Do.ASK:
+                assert reply.status == 200, told
+                assert "fwd=" in reply.cache, told
+                assert "hit" not in reply.cache, told
+            case Do.HIT | Do.REVALIDATE | Do.ON_ERROR:
+                self._judge_stored(asked, verdict, reply, way, told)
+
+    def _judge_upstream(self, asked: Asked, verdict: Verdict, heard: list[Heard], before: Any, told: str) -> None:
+        posts = [h for h in heard if h.method == "POST"]
+        definitions = [h for h in heard if h.route == "/api/queries/<query_id>"]
+        started = self.sandbox.counters.started - before.started
+        if verdict.do is Do.HIT or (verdict.do in (Do.FAIL, Do.REFUSED) and verdict.check == "first"):
+            assert not posts or verdict.do is not Do.HIT, told
+        if verdict.do is Do.HIT:
+            assert started == 0, told
+        # A query key may not read by id: it has to POST again for what it has run (CONTRACT 8).
+        most = 2 if asked.scope == "query" else 1
+        assert len(posts) <= most, told
+        assert started <= 1, told
+        if verdict.do in (Do.ASK, Do.REVALIDATE) and self.redash is Redash.UP and self._may(asked.scope, asked.query):
+            assert posts, told
+            assert posts[0].sent["max_age"] == asked.upstream_max_age, told
+            assert (started == 0) in before.allowed, (told, before.allowed)
+        if not verdict.check:
+            # Not asked for needlessly; a run whose text nobody expected asks why.
+            odd = any(h.marker == "" for h in self.model.held.values())
+            assert not definitions or odd, told
+        elif self.redash is Redash.UP:
+            assert definitions, told
+
+    def _judge_stored(self, asked: Asked, verdict: Verdict, reply: Reply, way: str, told: str) -> None:
+        held = verdict.held
+        assert held is not None
+        assert reply.status == 200, told
+        assert "; hit" in reply.cache, told
+        detail = "" if verdict.do is Do.HIT else verdict.do.value
+        assert (re.search(r"detail=(\S+)", reply.cache) or ["", ""])[1] == detail, told
+        age = self.clock.wall() - held.born
+        assert -1.0 <= age - int(reply.headers["Age"]) <= 2.0 or (
+            self.skew and -3.0 <= age - int(reply.headers["Age"]) <= 2.0
+        ), (age, told)
+        ttl = re.search(r"ttl=(-?\d+)", reply.cache)
+        assert verdict.ttl is not None
+        assert ttl is not None, told
+        assert abs(int(ttl[1]) - verdict.ttl) <= (3.0 if self.skew else 1.5), (verdict.ttl, told)
+        if "query_result" in reply.json:
+            assert reply.rows[0]["run"] == held.run, told
+        if asked.max_age == 0 and way == "job":  # forced, but a floor allows the entry: such clients index ["job"]
+            assert reply.job["status"] == 3, told
+
+    def _check_rows(
+        self, asked: Asked, name: str, country: str, row: Any, began: float, ended: float, shown: str
+    ) -> None:
+        """What the rows say of themselves, whatever the model thinks."""
+        assert row["name"] == name, shown
+        assert row["country"] == (country if self._has_country(name) else "none"), shown
+        assert row["run"] in self.given[asked.scope], f"never given to {asked.scope}: {row} {shown}"
+        away = self.redash is not Redash.UP
+        windows = max(asked.bounds.while_revalidate, asked.bounds.if_error if away else 0.0)
+        slop = SLOP + (2.5 if self.skew else 0.0)
+        born = self._born(row["run"])
+        if asked.effective == 0:
+            assert born >= began - 0.01, f"not run for this caller: {row} {shown}"
+        elif asked.effective is not None:
+            assert began - born <= asked.effective + windows + slop, f"{began - born:.1f} s old: {row} {shown}"
+        bound = 2 * DEFINITION_CHECK + slop + (max(asked.bounds.if_error, CACHE["if_error"]) if away else 0.0)
+        edits = self.edits[asked.query]
+        later = [when for when, version in edits if version > row["version"]]
+        assert not later or later[0] >= began - bound, f"edited {began - later[0]:.0f} s ago: {row} {shown}"
+        assert row["version"] >= self.here[asked.query], f"edited through the gateway: {row} {shown}"
+        if asked.effective is None:
+            result = self._result_of_run(row["run"])
+            newer = [
+                r.retrieved_at / 1e6 - self.skew
+                for r in self.sandbox.world.results.values()
+                if (r.query_hash, r.data_source_id) == (result.query_hash, result.data_source_id) and r.id > result.id
+            ]
+            limit = began - ANY_AGE_CONFIRM - windows - slop
+            assert not newer or min(newer) >= limit, f"not the newest: {row} {shown}"
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def _read(self, client: str, query: int, path: str, stored: int | None) -> tuple[Reply, list[Heard]] | None:
+        """GET a result; `stored` is the run that the model has for it. Judged but for what it must be if fetched."""
+        scope, table = CLIENTS[client]
+        if_errors = {Bounds.first(table, CACHE).if_error, CACHE["if_error"]}
+        truth = self._truth(scope, query)
+        now = self.clock.wall()
+        known = [
+            self.model.definition(scope, query, now + ahead, self.redash, truth, window)
+            for ahead in (0.0, -SLOP, SLOP)
+            for window in if_errors
+        ]
+        checks = {self.model.check(scope, query, now + ahead) for ahead in (-SLOP, SLOP)}
+        reply = await self._call(client, "GET", path)
+        await self._settled()
+        heard = self._listen()
+        told = f"{client} GET {path}: {reply}; known {known}, stored {stored}, heard {_brief(heard)}"
+        assert not any(h.method == "POST" for h in heard), f"reading runs nothing: {told}"
+        if len(set(map(type, known))) > 1 or len(checks) > 1:
+            return None
+        if isinstance(known[0], Do):
+            assert reply.status in ((502, 503, 504) if known[0] is Do.FAIL else (403, 404)), told
+            return None
+        if stored is not None:
+            assert reply.status == 200, told
+            assert "; hit" in reply.cache, told
+            assert reply.rows[0]["run"] == stored, told
+        elif self.redash is not Redash.UP:
+            assert reply.status in (502, 503, 504), told
+        return (reply, heard) if reply.status == 200 else None
+
+    async def _read_latest(self, client: str, name: str) -> None:
+        """The result that `latest_query_data_id` names in the definition in force."""
+        if client == "narrow":
+            name = "by_country"
+        scope, _ = CLIENTS[client]
+        query = self.ids[name]
+        truth = self._truth(scope, query)
+        known = self.model.definition(scope, query, self.clock.wall(), self.redash, truth, 600.0)
+        named = known.newest if isinstance(known, Definition) else None
+        stored = self.model.results.get((scope, named or 0), (0, None))[1]
+        if scope == "query":  # shown only while the hashes match (CONTRACT 8): rows are checked, no more
+            reply = await self._call(client, "GET", f"/api/queries/{query}/results.json")
+            await self._settled()
+            self._listen()
+            if reply.status == 200:
+                assert reply.rows[0]["run"] in self.given[scope] | self.given["analyst"] | self.given["admin"]
+            return
+        read = await self._read(client, query, f"/api/queries/{query}/results.json", stored)
+        if read is not None:
+            assert read[0].rows[0]["run"] in self.given[scope]
+            # Fetched now: Redash's own newest. Stored: the one that was named.
+            assert read[0].json["query_result"]["id"] >= (named or 0), read
+
+    async def _read_by_id(self, client: str, query: int, result: int, run: int) -> None:
+        scope, _ = CLIENTS[client]
+        stored = self.model.results.get((scope, result), (0, None))[1]
+        read = await self._read(client, query, f"/api/queries/{query}/results/{result}.json", stored)
+        if read is not None:
+            assert read[0].rows[0]["run"] == run, "a result never changes"
+            assert run in self.given[scope]
+
+    async def _read_object(self, client: str, name: str) -> None:
+        """The query object: kept for `metadata_ttl`, edits through the gateway at once."""
+        query, scope = self.ids[name], CLIENTS[client][0]
+        began = self.clock.wall()
+        reply = await self._call(client, "GET", f"/api/queries/{query}")
+        self._listen()
+        if reply.status != 200:
+            assert reply.status in (403, 404) or self.redash is not Redash.UP, reply
+            return
+        assert self.redash is not Redash.UP or self._may(scope, query) or "hit" in reply.cache, reply
+        window = 5.0 + SLOP + (600.0 if self.redash is Redash.AWAY else 0.0)
+        names = self.names[query]
+        index = next(i for i, (_, n, _) in enumerate(names) if n == reply.json["name"])
+        later = names[index + 1 :]
+        assert not later or later[0][0] >= began - window, (reply, names)
+        assert not any(here for _, _, here in later), f"edited through the gateway: {reply} {names}"
+
+
+def _token(client: str) -> str:
+    return f"rg_{client}_{'0123456789abcdef' * 2}"
+
+
+def _as_redash_reads(max_age: Any) -> int | None:
+    return None if max_age in (None, "absent", -1) else max(0, int(max_age))
+
+
+def _brief(heard: list[Heard]) -> list[str]:
+    return [f"{h.method} {h.route} {h.query or h.result} {h.sent or ''} → {h.status}" for h in heard]
+
+
+def test_gateway_and_model_agree_on_every_answer() -> None:
+    run_state_machine_as_test(
+        FreshnessMachine,
+        settings=settings(
+            max_examples=MACHINES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=[*HealthCheck],
+        ),
+    )
