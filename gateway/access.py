@@ -166,19 +166,30 @@ def query_key_can(credential: Credential, match: Match, operation: Operation) ->
     return match.route.method == "GET" and match.route.template in _QUERY_KEY_METADATA
 
 
-def check_capability(caller: Caller, match: Match, operation: Operation) -> None:
+def check_capability(caller: Caller, match: Match) -> None:
     """Refuse what the client's table does not grant.
 
     Raises:
         Forbidden: naming the capability that is missing.
     """
-    needed = match.route.capability
-    if isinstance(operation, ReadParameterised):
-        needed = "execute"
-    if not caller.may(needed):
-        raise Forbidden(f"Client '{caller.name}' lacks the capability '{needed}' for this route.")
+    if not caller.may(match.route.capability):
+        raise _lacks(caller, match.route.capability)
     if caller.is_bound and match.route.lists:
         raise Forbidden(f"Client '{caller.name}' is bound to some queries; lists and search are not for it.")
+
+
+def check_operation(caller: Caller, operation: Operation) -> None:
+    """Refuse what only the arguments tell: a GET that may run a query.
+
+    Raises:
+        Forbidden: the client may not execute.
+    """
+    if isinstance(operation, ReadParameterised) and not caller.may("execute"):
+        raise _lacks(caller, "execute")
+
+
+def _lacks(caller: Caller, capability: str) -> Forbidden:
+    return Forbidden(f"Client '{caller.name}' lacks the capability '{capability}' for this request.")
 
 
 def check_raw_sql(caller: Caller, operation: Operation, definition: Definition) -> None:

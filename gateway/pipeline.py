@@ -8,7 +8,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from gateway import config
-from gateway.access import Access, Credential, check_capability, check_raw_sql
+from gateway.access import Access, Credential, check_capability, check_operation, check_raw_sql
 from gateway.asked import Asked
 from gateway.bindings import Bindings
 from gateway.definitions import Definitions
@@ -89,8 +89,9 @@ class Gateway:
         caller, outcome.token_sha256 = self.access.admit(request.headers, request.query_string, self.clock.wall())
         outcome.client = caller.name
         self.quotas.take(caller, outcome)
+        check_capability(caller, found)
         operation = read(found, request.query_string, request.body)
-        check_capability(caller, found, operation)
+        check_operation(caller, operation)
         outcome.query_id = found.number("query_id")
         asked = Asked(request, caller, found, Sender(caller.name, outcome.request_id, traceparent), outcome)
         return await self._dispatch(asked, operation, await self.bindings.check(self.access, asked, operation))

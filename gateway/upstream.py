@@ -80,6 +80,9 @@ class Upstream:
             except UpstreamError:
                 self.breaker.failed()
                 raise
+            except (UpstreamUnusable, CredentialRejected):
+                self.breaker.succeeded()  # it is there, whatever it says
+                raise
             self.breaker.succeeded()
             return answer
 

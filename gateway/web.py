@@ -27,6 +27,7 @@ from gateway.errors import (
 from gateway.model import Answer, Body, Clock, Request
 from gateway.outcome import Outcome, Quota, Teller
 from gateway.pipeline import Gateway
+from gateway.redact import text_without_keys
 
 log = logging.getLogger("gateway.web")
 
@@ -105,6 +106,8 @@ class Api:
         name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
         if "*" not in hosts and name.lower() not in hosts:
             raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
+        if request.version < (1, 0):
+            raise BadRequest("The request is not HTTP/1.1 as RFC 9112 has it.")
         if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
             raise BadRequest("The request has more than one Authorization header.")
 
@@ -123,7 +126,9 @@ class Api:
 
 def _request_id(request: web.BaseRequest) -> str:
     given = request.headers.get("X-Request-ID", "")
-    return given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    # What looks like a key or token is none: it would be echoed, logged and sent on.
+    sane = _SANE_ID.fullmatch(given) and text_without_keys(given) == given
+    return given if sane else uuid.uuid4().hex
 
 
 def _traceparent(request: web.BaseRequest) -> str | None:

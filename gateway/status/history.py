@@ -1,0 +1,147 @@
+"""The last hour in steps of ten seconds. Pure and bounded: every moment is an argument, on the monotonic clock."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final, get_args
+
+import msgspec
+
+from gateway.outcome import CacheResult
+
+STEP_SECONDS: Final = 10
+STEPS: Final = 360
+STEPS_PER_POINT: Final = 3
+POINTS: Final = STEPS // STEPS_PER_POINT
+"""How many points a chart has: one for every half minute."""
+
+CACHE: Final[tuple[str, ...]] = get_args(CacheResult)
+BOUNDS: Final = tuple(0.0001 * 10 ** (n / 4) for n in range(25))
+"""Upper bounds of the latency buckets in seconds: four a decade, from 0.1 ms to 100 s."""
+
+
+class Counts:
+    """What happened in one stretch of time."""
+
+    __slots__ = ("cache", "executions", "latency", "number", "saved", "upstream", "upstream_errors")
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number  # of the step, counted from the clock's zero
+        self.cache = dict.fromkeys(CACHE, 0)
+        self.latency = [0] * (len(BOUNDS) + 1)
+        self.saved = 0.0  # seconds of warehouse time
+        self.upstream = 0
+        self.upstream_errors = 0
+        self.executions = 0
+
+    @property
+    def requests(self) -> int:
+        """How many requests were answered."""
+        return sum(self.cache.values())
+
+    def hit_rate(self) -> float | None:
+        """Return the share of `hits` in `lookups`, None where nothing was looked up."""
+        return rate(hits(self.cache), lookups(self.cache))
+
+    def quantile(self, q: float) -> float | None:
+        """Return the seconds within which a share `q` of the requests was answered, None without requests."""
+        return quantile(self.latency, q)
+
+
+def hits(cache: dict[str, int]) -> int:
+    """Count the requests that the store answered, within its freshness or beyond."""
+    return cache["hit"] + cache["stale"]
+
+
+def lookups(cache: dict[str, int]) -> int:
+    """Count the requests that the store could have answered: all but writes, job polls, refusals and what is never kept."""
+    return cache["hit"] + cache["stale"] + cache["miss"] + cache["collapsed"]
+
+
+def rate(part: float, whole: float) -> float | None:
+    """Return `part / whole`, None where there is no whole."""
+    return part / whole if whole else None
+
+
+def quantile(counts: Sequence[int], q: float) -> float | None:
+    """Estimate a quantile from buckets; within one it goes by the ratio of its bounds, as latencies do."""
+    wanted, passed = q * sum(counts), 0
+    for place, count in enumerate(counts):
+        if count and passed + count >= wanted:
+            upper = BOUNDS[min(place, len(BOUNDS) - 1)]
+            lower = BOUNDS[place - 1] if 0 < place < len(BOUNDS) else upper if place else upper / 10
+            return float(lower * (upper / lower) ** ((wanted - passed) / count))
+        passed += count
+    return None
+
+
+def total(steps: Iterable[Counts], number: int = 0) -> Counts:
+    """Add up."""
+    made = Counts(number)
+    for step in steps:
+        for name, count in step.cache.items():
+            made.cache[name] += count
+        made.latency = list(map(int.__add__, made.latency, step.latency))
+        made.saved += step.saved
+        made.upstream += step.upstream
+        made.upstream_errors += step.upstream_errors
+        made.executions += step.executions
+    return made
+
+
+class Series(msgspec.Struct, frozen=True):
+    """The last hour for charts: oldest first, the last point is still being filled. None: no request then."""
+
+    seconds_per_point: int
+    requests: list[int]
+    upstream_requests: list[int]
+    hit_rate: list[float | None]
+    p50_seconds: list[float | None]
+    p99_seconds: list[float | None]
+
+
+class History:
+    """The steps of the last hour in which anything happened."""
+
+    def __init__(self) -> None:
+        self._steps: deque[Counts] = deque(maxlen=STEPS)
+
+    def step(self, now: float) -> Counts:
+        """Return the step to count in at `now`; a moment before the newest step counts there."""
+        number = int(now // STEP_SECONDS)
+        if not self._steps or self._steps[-1].number < number:
+            self._steps.append(Counts(number))
+        return self._steps[-1]
+
+    def hour(self, now: float) -> Counts:
+        """Add up the last hour."""
+        last = int(now // STEP_SECONDS)
+        return total(step for step in self._steps if step.number > last - STEPS)
+
+    def series(self, now: float) -> Series:
+        """Return the last hour point by point. Points begin at whole half minutes, so that they do not flicker."""
+        last = int(now // STEP_SECONDS) // STEPS_PER_POINT
+        by_point: dict[int, list[Counts]] = {}
+        for step in self._steps:
+            by_point.setdefault(step.number // STEPS_PER_POINT, []).append(step)
+        points = [total(by_point.get(n, ()), n) for n in range(last - POINTS + 1, last + 1)]
+        return Series(
+            seconds_per_point=STEP_SECONDS * STEPS_PER_POINT,
+            requests=[p.requests for p in points],
+            upstream_requests=[p.upstream for p in points],
+            hit_rate=[_short(p.hit_rate()) for p in points],
+            p50_seconds=[_short(p.quantile(0.5)) for p in points],
+            p99_seconds=[_short(p.quantile(0.99)) for p in points],
+        )
+
+
+def bucket(seconds: float) -> int:
+    """Return the place of a latency among the buckets."""
+    return bisect_left(BOUNDS, seconds)
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits are more than a chart shows."""
+    return None if value is None else float(f"{value:.4g}")

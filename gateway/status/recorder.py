@@ -1,0 +1,140 @@
+"""Counts for the status page what `outcome.py` records. On the way of every request: plain numbers, no waiting."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Final
+
+from gateway.outcome import ExecutionEnd, Outcome, Teller, UpstreamCall
+from gateway.status.history import BOUNDS, CACHE, STEP_SECONDS, History
+from gateway.status.tables import ClientRow, QueryRow, Table, UpstreamRow
+
+AD_HOC: Final = 0
+"""Stands for a query id where SQL belongs to no saved query."""
+
+_AD_HOC_ROUTE: Final = "/api/query_results"
+_SAVING: Final = ("hit", "stale")
+_UNREACHED: Final = frozenset({0, 502, 503, 504})
+"""No answer, or one of a proxy before Redash."""
+
+
+class StatusRecorder:
+    """The `Teller` of the status page: totals since the start, the last hour, and rows for queries and clients."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        """`now` is the monotonic clock."""
+        self._now = now
+        self.started = now()
+        self.history = History()
+        self._step = self.history.step(self.started)
+        self._until = self.started  # when the step ends
+        self.requests = dict.fromkeys(CACHE, 0)
+        self.refused = 0
+        self.saved_executions = 0
+        self.saved_seconds = 0.0
+        self.executions: dict[str, int] = {"success": 0, "failure": 0, "cancelled": 0, "lost": 0}
+        self.clients: Table[str, ClientRow] = Table(ClientRow)
+        self.queries: Table[int, QueryRow] = Table(QueryRow)
+        self.upstream_routes: Table[str, UpstreamRow] = Table(UpstreamRow)
+        self.accepted: dict[str, bool] = {}  # by credential, once Redash has said
+        self.reached: float | None = None  # when Redash last answered
+        self.unreached: float | None = None  # when it last did not
+
+    def request(self, outcome: Outcome) -> None:
+        """Count one request."""
+        now = self._now()
+        if now >= self._until:
+            self._turn(now)
+        step, cache = self._step, outcome.cache
+        self.requests[cache] += 1
+        step.cache[cache] += 1
+        step.latency[bisect_left(BOUNDS, outcome.duration)] += 1
+        client = self.clients[outcome.client]
+        client.seen = now
+        client.cache[cache] += 1
+        if outcome.reason:
+            self.refused += 1
+            client.refused += 1
+        saved = outcome.saved_runtime if cache in _SAVING else 0.0
+        if saved:
+            self._save(1, saved)
+        if cache != "none":
+            query_id = outcome.query_id
+            if query_id is None and outcome.route == _AD_HOC_ROUTE:
+                query_id = AD_HOC
+            if query_id is not None:
+                query = self.queries[query_id]
+                query.seen = now
+                query.cache[cache] += 1
+                if saved:
+                    query.saved += saved
+                    query.served_runtime = saved
+
+    def _save(self, executions: int, seconds: float) -> None:
+        self.saved_executions += executions
+        self.saved_seconds += seconds
+        self._step.saved += seconds
+
+    def _turn(self, now: float) -> None:
+        self._step = self.history.step(now)
+        self._until = (now // STEP_SECONDS + 1) * STEP_SECONDS
+
+    def upstream(self, call: UpstreamCall) -> None:
+        """Count one request to Redash."""
+        now = self._now()
+        self._turn(now)
+        row = self.upstream_routes[call.route]
+        failed = call.status == 0 or call.status >= 500
+        row.requests += 1
+        row.errors += failed
+        row.seconds += call.seconds
+        row.seen = now
+        self._step.upstream += 1
+        self._step.upstream_errors += failed
+        if call.status in _UNREACHED:
+            self.unreached = now
+        else:
+            self.reached = now
+        if call.status:
+            self.accepted[call.credential] = call.accepted
+
+    def execution(self, end: ExecutionEnd) -> None:
+        """Count one execution."""
+        now = self._now()
+        self._turn(now)
+        row = self.queries[end.query_id]
+        row.seen = now
+        self.executions[end.result] += 1
+        self._step.executions += 1
+        if end.result == "success":
+            row.runs += 1
+            row.runtime += end.runtime
+            saved = (end.callers - 1) * end.runtime
+            row.saved += saved
+            self._save(end.callers - 1, saved)
+        else:
+            row.failures += end.result == "failure"
+
+
+class Both:
+    """Tells two tellers."""
+
+    def __init__(self, first: Teller, second: Teller) -> None:
+        self._first = first
+        self._second = second
+
+    def request(self, outcome: Outcome) -> None:
+        """See `Teller`."""
+        self._first.request(outcome)
+        self._second.request(outcome)
+
+    def upstream(self, call: UpstreamCall) -> None:
+        """See `Teller`."""
+        self._first.upstream(call)
+        self._second.upstream(call)
+
+    def execution(self, end: ExecutionEnd) -> None:
+        """See `Teller`."""
+        self._first.execution(end)
+        self._second.execution(end)

@@ -1,0 +1,233 @@
+"""A gateway before an upstream that the test makes up, on real ports; it writes down all that reaches it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from harness import Reply, TurnableClock
+
+from gateway import config
+from gateway.program import Program
+
+
+def token(client: str) -> str:
+    return f"rg_{client}_{'0123456789abcdef' * 2}"
+
+
+def key(credential: str) -> str:
+    """A key as Redash makes them: 40 letters and digits."""
+    return (credential.replace("-", "") + "0Key" * 10)[:40]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it reached the upstream."""
+
+    method: str
+    target: str
+    fields: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        return self.target.partition("?")[2]
+
+    def all(self, name: str) -> list[str]:
+        return [value for field_name, value in self.fields if field_name.lower() == name.lower()]
+
+    @property
+    def key(self) -> str:
+        """The key that it carries; exactly one."""
+        (value,) = self.all("Authorization")
+        assert value.startswith("Key ")
+        return value[4:]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body) if self.body else None
+
+
+Answerer = Callable[[Seen], "Told | Awaitable[Told]"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the upstream answers."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    fields: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+
+    @classmethod
+    def json(cls, value: object, status: int = 200) -> Told:
+        return cls(status, json.dumps(value).encode())
+
+
+class Upstream:
+    """A server that answers whatever `answer` says, and keeps a log."""
+
+    def __init__(self, answer: Answerer) -> None:
+        self.answer = answer
+        self.log: list[Seen] = []
+
+    async def __aenter__(self) -> Upstream:
+        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        fields = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in request.raw_headers)
+        seen = Seen(request.method, request.raw_path, fields, await request.read())
+        self.log.append(seen)
+        told = self.answer(seen)
+        if not isinstance(told, Told):
+            told = await told
+        return web.Response(status=told.status, body=told.body, headers=dict(told.fields))
+
+    def drain(self) -> list[Seen]:
+        """The log so far; it begins anew."""
+        seen, self.log = self.log, []
+        return seen
+
+
+def client(name: str, *lines: str, credentials: str = '"user"') -> str:
+    """One table of a client; its token is `token(name)`."""
+    hashed = config.token_hash(token(name))
+    return "\n".join(
+        [f"[clients.{name}]", f'token_sha256 = ["{hashed}"]', f"credentials = [{credentials}]", *lines, ""]
+    )
+
+
+def credential(directory: Path, name: str, query: int | None = None) -> str:
+    """One table of a credential, with its key in a file."""
+    file = directory / f"{name}.key"
+    if not file.exists():
+        file.write_text(key(name))
+        file.chmod(0o600)
+    kind = f'kind = "query"\nquery = {query}' if query else 'kind = "user"'
+    return f'[credentials.{name}]\n{kind}\nkey_file = "{file}"\n'
+
+
+class Front:
+    """One gateway of a configuration that lies in a file, as `serve` has it, and callers of it."""
+
+    def __init__(self, directory: Path, url: str, clock: TurnableClock | None = None) -> None:
+        self.directory = directory
+        self.url_upstream = url
+        self.file = directory / "gateway.toml"
+        self.clock = clock or TurnableClock()
+
+    def write(self, *tables: str, server: str = "", cache: str = "", upstream: str = "", listen: str = "") -> None:
+        listen = listen or "127.0.0.1:0"
+        text = f"""
+[server]
+listen = "{listen}"
+drain_timeout = "0s"
+{server}
+[admin]
+listen = "127.0.0.1:0"
+[upstream]
+url = "{self.url_upstream}"
+{upstream}
+[cache]
+store = "memory:"
+{cache}
+[log]
+access = false
+"""
+        self.file.write_text(text + "\n".join(tables))
+
+    async def start(self) -> Front:
+        self.program = Program(config.load(self.file, {}), source=self.file, clock=self.clock)
+        await self.program.start()
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        )
+        return self
+
+    async def __aenter__(self) -> Front:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+        await self.program.stop()
+
+    @property
+    def url(self) -> str:
+        return self.program.api_address.url
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        client: str | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        sent = dict(headers or {})
+        if client is not None:
+            sent["Authorization"] = f"Key {token(client)}"
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        async with self.session.request(
+            method, self.url + path, data=data, headers=sent, allow_redirects=False
+        ) as response:
+            return Reply(response.status, response.headers.copy(), await response.read())
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every string anywhere in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for member in value.values():
+            yield from strings(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+def query_object(query_id: int, **more: object) -> dict[str, object]:
+    """A query as Redash shows it, with what the gateway reads of it and a key."""
+    return {
+        "id": query_id,
+        "latest_query_data_id": None,
+        "name": f"Query {query_id}",
+        "query": f"select {query_id}",
+        "query_hash": f"{query_id:032x}",
+        "api_key": key(f"querykey{query_id}"),
+        "updated_at": "2026-11-23T20:55:26.762Z",
+        "data_source_id": 1,
+        "options": {"parameters": []},
+        "tags": [],
+        **more,
+    }
+
+
+def result_object(result_id: int, query_id: int, rows: object = (), retrieved_at: str = "2026-11-23T20:55:26.762Z") -> dict[str, object]:
+    return {
+        "query_result": {
+            "id": result_id,
+            "query_hash": f"{query_id:032x}",
+            "query": f"select {query_id}",
+            "data": {"columns": [], "rows": list(rows) if isinstance(rows, list | tuple) else rows},
+            "data_source_id": 1,
+            "runtime": 0.1,
+            "retrieved_at": retrieved_at,
+        }
+    }
