@@ -8,7 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -108,6 +109,12 @@ class Server(web.Server):
             max_field_size=MAX_FIELD_BYTES,
         )
         self.refused = refused
+
+    def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
+        """Make the request; HTTP/0.9, which the parser lets through, gets a target that is refused."""
+        if message.version < HttpVersion10:
+            message = message._replace(version=HttpVersion10, should_close=True, path="*")
+        return super()._make_request(message, *parts)
 
     def __call__(self) -> RequestHandler:
         """Return the handler of one connection."""

@@ -101,13 +101,13 @@ class Api:
             return self._error(GatewayError("Internal error of the gateway; its log says more."), outcome)
 
     def _check_head(self, request: web.BaseRequest, gateway: Gateway) -> None:
+        if not request.raw_path.startswith("/") or "#" in request.raw_path:
+            raise BadRequest("The request target must be a path and a query string, without host and fragment.")
         hosts = gateway.settings.server.hosts
         host = request.headers.get(hdrs.HOST, "")
         name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
         if "*" not in hosts and name.lower() not in hosts:
             raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
-        if request.version < (1, 0):
-            raise BadRequest("The request is not HTTP/1.1 as RFC 9112 has it.")
         if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
             raise BadRequest("The request has more than one Authorization header.")
 
@@ -137,15 +137,8 @@ def _traceparent(request: web.BaseRequest) -> str | None:
 
 
 def _read_head(request: web.BaseRequest, body: bytes) -> Request:
-    """Take path and query string from the raw target.
-
-    Raises:
-        BadRequest: absolute-form, a fragment, or no path at all.
-    """
-    target = request.raw_path
-    if not target.startswith("/") or "#" in target:
-        raise BadRequest("The request target must be a path and a query string, without host and fragment.")
-    path, _, query_string = target.partition("?")
+    """Take path and query string from the raw target."""
+    path, _, query_string = request.raw_path.partition("?")
     return Request(request.method, path, query_string, request.headers, body)
 
 
