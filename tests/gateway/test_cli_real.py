@@ -27,7 +27,9 @@ class Served:
     def __init__(self, process: Process, url: str, admin: str, session: aiohttp.ClientSession, path: Path) -> None:
         self.process, self.url, self.admin, self.session, self.path = process, url, admin, session, path
 
-    async def call(self, method: str, path: str, body: object = None, *, token: str = TOKENS["dashboard"], **fields: str) -> Reply:
+    async def call(
+        self, method: str, path: str, body: object = None, *, token: str = TOKENS["dashboard"], **fields: str
+    ) -> Reply:
         headers = {"Authorization": f"Key {token}", **{n.replace("_", "-"): v for n, v in fields.items()}}
         data = None if body is None else json.dumps(body)
         async with self.session.request(method, self.url + path, data=data, headers=headers) as response:
@@ -120,7 +122,7 @@ async def test_draining_ends_with_drain_timeout(serve: Serve, sandbox: Sandbox) 
         held = asyncio.create_task(gateway.call("POST", path, body, Prefer="wait=40"))
         await sandbox.wait_executions(1)
         gateway.process.child.send_signal(signal.SIGTERM)
-        assert await gateway.process.ended(timeout=8) == 0
+        assert await gateway.process.ended(timeout=3.5) == 0
         with contextlib.suppress(aiohttp.ClientError):
             assert (await held).status in (200, 503)
         assert "Traceback" not in gateway.process.text
@@ -145,7 +147,9 @@ async def test_an_address_in_use_ends_with_one_and_a_reason(written: Path, sandb
     assert "Traceback" not in text
 
 
-async def test_a_second_process_on_the_same_file_ends_with_a_reason(serve: Serve, written: Path, sandbox: Sandbox) -> None:
+async def test_a_second_process_on_the_same_file_ends_with_a_reason(
+    serve: Serve, written: Path, sandbox: Sandbox
+) -> None:
     # SQLite's file has one owner; the second serves from memory while it waits, up to drain_timeout.
     async with serve():
         status, text = await command("serve", "-c", str(written), cwd=written.parent, **token_table(sandbox))
@@ -247,7 +251,9 @@ async def test_status_tells_how_it_is(serve: Serve, sandbox: Sandbox) -> None:
         assert json.loads(text)["requests"]["hit"] == 1
 
 
-@pytest.mark.parametrize("what", [("--query", "{query}"), ("--dashboard", "{board}"), ("--scope", "analyst"), ("--all",)])
+@pytest.mark.parametrize(
+    "what", [("--query", "{query}"), ("--dashboard", "{board}"), ("--scope", "analyst"), ("--all",)]
+)
 async def test_purge_makes_it_forget(serve: Serve, sandbox: Sandbox, what: tuple[str, ...]) -> None:
     names = {"query": sandbox.named["by_country"], "board": 1}
     path = f"/api/queries/{sandbox.named['by_country']}/results"
@@ -385,5 +391,3 @@ async def test_demo_on_a_taken_port_says_so(tmp_path: Path) -> None:
     assert status == 1
     assert "in use" in text
     assert "Traceback" not in text
-
-

@@ -68,7 +68,9 @@ async def test_aliases_of_paths_are_refused(world: World, target: str) -> None:
     assert world.sandbox.counters.requests == 0
 
 
-@pytest.mark.parametrize("path", ["/api/queries/01", "/api/queries/+1", "/api/queries/0", "/api/Queries/1", "/api/queries/1/"])
+@pytest.mark.parametrize(
+    "path", ["/api/queries/01", "/api/queries/+1", "/api/queries/0", "/api/Queries/1", "/api/queries/1/"]
+)
 async def test_other_spellings_of_ids_and_words_are_no_route(world: World, path: str) -> None:
     problem(await world.get(path), 404)
     assert world.sandbox.counters.requests == 0
@@ -171,7 +173,9 @@ async def test_query_key_clients_are_told_that_none_of_their_keys_can(world: Wor
 # -- 404, 405, 413, 414, 421, 431
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/config", "/login", "/status.json", "/api/queries/1/nothing", "/sandbox/keys"])
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/config", "/login", "/status.json", "/api/queries/1/nothing", "/sandbox/keys"]
+)
 async def test_what_the_route_table_does_not_name_never_reaches_redash(world: World, path: str) -> None:
     # Redash answers unknown API paths with 200 and a page of HTML (CONTRACT 3).
     problem(await world.get(path), 404)
@@ -226,7 +230,9 @@ async def test_too_many_fields_are_431(world: World) -> None:
     assert status == 431
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.nip.io", "[::1]", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.nip.io", "[::1]", ""]
+)
 async def test_other_host_names_are_misdirected(world: World, host: str) -> None:
     # A service on the loopback that puts keys in is a target for DNS rebinding.
     status, fields, body = await raw(world, get("/api/queries", host=host))
@@ -297,9 +303,12 @@ async def test_redashs_own_refusals_pass_as_they_are(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "status"), [("html", 502), ("garbage", 502), ("reset_before_headers", 502), ("reset_in_body", 502), ("truncate", 502)]
+    ("kind", "status"),
+    [("html", 502), ("garbage", 502), ("reset_before_headers", 502), ("reset_in_body", 502), ("truncate", 502)],
 )
-@pytest.mark.parametrize("path", ["/api/queries/1", "/api/queries", "/api/queries/1/results.json", "/api/query_results/1.csv"])
+@pytest.mark.parametrize(
+    "path", ["/api/queries/1", "/api/queries", "/api/queries/1/results.json", "/api/query_results/1.csv"]
+)
 async def test_unusable_answers_are_502(world: World, kind: str, status: int, path: str) -> None:
     if kind == "garbage" and path.endswith(".csv"):
         pytest.skip("any bytes are a CSV")

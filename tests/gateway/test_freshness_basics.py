@@ -365,9 +365,7 @@ async def test_between_one_and_two_checks_the_definition_is_asked_behind_the_ans
     assert world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions
     world.clock.turn(30)
     assert (await asked(world, 3600, "never_run")).rows == [{"never_run_value": 7}]
-    await world.sandbox.wait_until(
-        lambda: world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions + 1
-    )
+    await world.sandbox.wait_until(lambda: world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions + 1)
     await idle(world)
     assert (await asked(world, 3600, "never_run")).rows == [{"never_run_value": 8}]
 
@@ -430,9 +428,7 @@ async def test_a_refusal_behind_the_answer_bars_from_then_on(world: World) -> No
     world.clock.turn(90)
     questions = world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"]
     assert (await world.post("now", max_age=3600)).status == 200
-    await world.sandbox.wait_until(
-        lambda: world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions + 1
-    )
+    await world.sandbox.wait_until(lambda: world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions + 1)
     async with world.session.get(f"{world.admin}/livez"):
         pass  # the answer of that question has been read when this one has come and gone
     assert (await world.post("now", max_age=3600)).status == 403

@@ -376,9 +376,7 @@ async def test_a_failure_without_text_that_was_none_is_forgotten(world: World) -
     theirs = next(iter(world.sandbox.jobs._jobs.values()))
     polls = world.sandbox.counters.by_route["GET /api/jobs/<job_id>"]
     theirs.status = 4
-    await world.sandbox.wait_until(
-        lambda: world.sandbox.counters.by_route["GET /api/jobs/<job_id>"] >= polls + 1
-    )
+    await world.sandbox.wait_until(lambda: world.sandbox.counters.by_route["GET /api/jobs/<job_id>"] >= polls + 1)
     theirs.status = 2
     hold.release()
     assert (await world.finish(job_id))["status"] == 3

@@ -15,7 +15,16 @@ from harness import TOKENS, Reply, World, exchange
 
 from gateway.log import Formatter
 
-FAULTS = ("reset_before_headers", "reset_after_headers", "reset_in_body", "truncate", "html", "garbage", "status", "reject_keys")
+FAULTS = (
+    "reset_before_headers",
+    "reset_after_headers",
+    "reset_in_body",
+    "truncate",
+    "html",
+    "garbage",
+    "status",
+    "reject_keys",
+)
 
 
 class Told(logging.Handler):
@@ -77,7 +86,9 @@ class Load:
         self.world = world
         self.said: list[bytes] = []
 
-    async def call(self, method: str, path: str, body: object = None, *, client: str | None = "dashboard", **headers: str) -> Reply:
+    async def call(
+        self, method: str, path: str, body: object = None, *, client: str | None = "dashboard", **headers: str
+    ) -> Reply:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         reply = await self.world.call(method, path, body, client=client, headers=fields)
         self.said.append(as_bytes(reply))
@@ -89,9 +100,25 @@ class Load:
     async def successes(self) -> None:
         world, named = self.world, self.world.named
         for client in ("dashboard", "second", "sql", "writer"):
-            for path in ("queries", "queries/1", "dashboards", "dashboards/1", "dashboards/2", "alerts", "alerts/1", "session"):
+            for path in (
+                "queries",
+                "queries/1",
+                "dashboards",
+                "dashboards/1",
+                "dashboards/2",
+                "alerts",
+                "alerts/1",
+                "session",
+            ):
                 await self.call("GET", f"/api/{path}", client=client)
-            for path in ("queries/my", "queries/recent", "queries/favorites", "queries/archive", "data_sources", "queries/tags"):
+            for path in (
+                "queries/my",
+                "queries/recent",
+                "queries/favorites",
+                "queries/archive",
+                "data_sources",
+                "queries/tags",
+            ):
                 await self.call("GET", f"/api/{path}", client=client)
         for name, parameters in (("by_country", {}), ("in_country", {"country": "FR"}), ("failing", {}), ("large", {})):
             for client in ("dashboard", "narrow") if name == "in_country" else ("dashboard",):
@@ -99,7 +126,9 @@ class Load:
                 reply = await self.call("POST", f"/api/queries/{named[name]}/results", body, client=client)
                 job = await world.finish(reply.job["id"], client=client)
                 await self.call("GET", f"/api/jobs/{reply.job['id']}", client=client)
-                await self.call("POST", f"/api/queries/{named[name]}/results", {"parameters": parameters}, client=client)
+                await self.call(
+                    "POST", f"/api/queries/{named[name]}/results", {"parameters": parameters}, client=client
+                )
                 for form in ("json", "csv", "xlsx"):
                     path = f"/api/queries/{named[name]}/results/{job['query_result_id']}.{form}"
                     await self.call("GET", path, client=client)
@@ -107,7 +136,12 @@ class Load:
         await self.call("POST", "/api/query_results", body, client="sql", prefer="wait=10")
 
     async def writes(self) -> None:
-        made = await self.call("POST", "/api/queries", {"name": "n", "query": "select 1", "data_source_id": 1, "options": {}}, client="writer")
+        made = await self.call(
+            "POST",
+            "/api/queries",
+            {"name": "n", "query": "select 1", "data_source_id": 1, "options": {}},
+            client="writer",
+        )
         number = made.json["id"]
         await self.call("POST", f"/api/queries/{number}", {"name": "m"}, client="writer")
         await self.call("POST", f"/api/queries/{number}/fork", client="writer")
@@ -118,11 +152,25 @@ class Load:
 
     async def refusals(self) -> None:
         token = TOKENS["dashboard"]
-        for path in ("/api/queries/99999", "/api/users", "/api/nothing", "/api/queries?page=999", "/api/queries/01", f"/{token}"):
+        for path in (
+            "/api/queries/99999",
+            "/api/users",
+            "/api/nothing",
+            "/api/queries?page=999",
+            "/api/queries/01",
+            f"/{token}",
+        ):
             await self.call("GET", path)
         for body in (b"{", b"[1]", b'{"max_age": "abc"}', b'{"parameters": []}', token.encode()):
             await self.call("POST", "/api/queries/1/results", body)
-        for wrong in (f"Key {token}x", f"Key  {token}", f"Basic {token}", f"Token {token}", "", f"Key {token}, Key {token}"):
+        for wrong in (
+            f"Key {token}x",
+            f"Key  {token}",
+            f"Basic {token}",
+            f"Token {token}",
+            "",
+            f"Key {token}, Key {token}",
+        ):
             await self.call("GET", "/api/queries", client=None, Authorization=wrong)
 
     async def tokens_in_odd_places(self) -> None:
@@ -130,13 +178,35 @@ class Load:
         basic = base64.b64encode(f"user:{token}".encode()).decode()
         for authorization in (f"Bearer {token}", token, f"Basic {basic}", f"Key {token}"):
             await self.call("GET", "/api/session", client=None, Authorization=authorization)
-        for query in (f"api_key={token}", f"api%5Fkey={token}", f"api_key={token}&api_key={token}&page=1", f"page=1&api_key={token}"):
+        for query in (
+            f"api_key={token}",
+            f"api%5Fkey={token}",
+            f"api_key={token}&api_key={token}&page=1",
+            f"page=1&api_key={token}",
+        ):
             await self.call("GET", f"/api/queries?{query}", client=None)
             await self.call("POST", f"/api/queries/1/results?{query}", {"max_age": 0}, client=None, prefer="wait=10")
         for query in (f"signature={token}", f"user_id={token}", f"expires={token}", f"api_key={token}"):
             await self.call("GET", f"/api/queries?{query}")
-        fields = ("Cookie", "X-Redash-Key", "X-Api-Key", "X-Forwarded-Remote-User", "X-Forwarded-For", "Forwarded", "Referer")
-        fields += ("User-Agent", "Proxy-Authorization", "Via", "Origin", "X-Request-ID", "traceparent", "tracestate", "Accept")
+        fields = (
+            "Cookie",
+            "X-Redash-Key",
+            "X-Api-Key",
+            "X-Forwarded-Remote-User",
+            "X-Forwarded-For",
+            "Forwarded",
+            "Referer",
+        )
+        fields += (
+            "User-Agent",
+            "Proxy-Authorization",
+            "Via",
+            "Origin",
+            "X-Request-ID",
+            "traceparent",
+            "tracestate",
+            "Accept",
+        )
         above = f"/api/queries/{self.world.named['above']}"
         for number, name in enumerate(fields):  # nothing of it is stored or joined: each goes to Redash
             value = f"session={token}" if name == "Cookie" else token
@@ -158,8 +228,13 @@ class Load:
             b"GET /api/queries?api_key=" + token + b" HTTP/9.9\r\nHost: localhost\r\n" + key + b"\r\n",
             b"GET http://" + token + b"@localhost/api/queries HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"GET /api/queries?api_key=" + token + b" HTTP/1.1\r\nHost: evil.example\r\n\r\n",
-            b"POST /api/queries/1/results?api_key=" + token + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
-            b"POST /api/queries/1/results HTTP/1.1\r\nHost: localhost\r\n" + key + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + token,
+            b"POST /api/queries/1/results?api_key="
+            + token
+            + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+            b"POST /api/queries/1/results HTTP/1.1\r\nHost: localhost\r\n"
+            + key
+            + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
+            + token,
             token + b"\r\n\r\n",
         ):
             await self.raw(sent)
@@ -168,7 +243,12 @@ class Load:
         for number, kind in enumerate(FAULTS):
             self.world.clock.turn(400)
             self.world.sandbox.faults.add(kind, status=500 + number % 5)
-            for path in ("/api/queries", f"/api/queries/{number + 1}", "/api/queries/1/results", "/api/query_results/1.csv"):
+            for path in (
+                "/api/queries",
+                f"/api/queries/{number + 1}",
+                "/api/queries/1/results",
+                "/api/query_results/1.csv",
+            ):
                 await self.call("GET", path)
             for max_age in (0, 3600):
                 await self.call("POST", "/api/queries/1/results", {"max_age": max_age})
@@ -178,7 +258,14 @@ class Load:
         await self.world.sandbox.reconnect()
 
     async def all(self) -> None:
-        for part in (self.successes, self.writes, self.refusals, self.tokens_in_odd_places, self.malformed, self.upstream_faults):
+        for part in (
+            self.successes,
+            self.writes,
+            self.refusals,
+            self.tokens_in_odd_places,
+            self.malformed,
+            self.upstream_faults,
+        ):
             await part()
 
 
@@ -227,13 +314,22 @@ async def test_no_token_reaches_redash(loaded: Load) -> None:
     log = list(world.sandbox.log)
     assert len(log) > 150
     sent = [
-        b"\r\n".join([f"{r.method} {r.path_qs}".encode(), *(f"{n}: {v}".encode() for n, v in r.headers.items()), r.body])
+        b"\r\n".join(
+            [f"{r.method} {r.path_qs}".encode(), *(f"{n}: {v}".encode() for n, v in r.headers.items()), r.body]
+        )
         for r in log
     ]
     assert found_in(set(TOKENS.values()), *sent) == []
     keys = {f"Key {key}" for key in upstream_keys(world)}
     assert {r.headers["Authorization"] for r in log} <= keys
-    forbidden = {"cookie", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-remote-user", "x-redash-key"}
+    forbidden = {
+        "cookie",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-remote-user",
+        "x-redash-key",
+    }
     assert not [name for r in log for name in r.headers if name.lower() in forbidden]
     assert not [r.path_qs for r in log if "api_key" in r.path_qs or "signature" in r.path_qs or "user_id" in r.path_qs]
 
@@ -263,7 +359,15 @@ async def test_keys_and_tokens_in_exceptions_are_taken_out_of_the_log(world: Wor
     try:
         raise ValueError(f"no such header: Authorization: Key {key} for https://x/api/queries?api_key={token}&a=1")
     except ValueError as error:
-        record = logging.LogRecord("gateway.x", logging.ERROR, "x", 1, "failed: %s", (f"{token} {key}",), (ValueError, error, error.__traceback__))
+        record = logging.LogRecord(
+            "gateway.x",
+            logging.ERROR,
+            "x",
+            1,
+            "failed: %s",
+            (f"{token} {key}",),
+            (ValueError, error, error.__traceback__),
+        )
     line = Formatter(form).format(record)
     assert "ValueError" in line
     assert found_in({key, token}, line.encode()) == []
@@ -271,7 +375,9 @@ async def test_keys_and_tokens_in_exceptions_are_taken_out_of_the_log(world: Wor
         assert json.loads(line)["level"] == "error"
 
 
-async def test_a_fault_inside_tells_the_caller_nothing_of_it(world: World, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_inside_tells_the_caller_nothing_of_it(
+    world: World, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = world.sandbox.user_keys["analyst"]
 
     async def broken(*_: object, **__: object) -> None:

@@ -47,7 +47,9 @@ def is_by_id(path: str) -> bool:
 
 def downloads(world: World) -> int:
     """How often Redash was asked for a result."""
-    return sum(n for route, n in world.sandbox.counters.by_route.items() if route.startswith("GET") and "result" in route)
+    return sum(
+        n for route, n in world.sandbox.counters.by_route.items() if route.startswith("GET") and "result" in route
+    )
 
 
 # -- as Redash gives them
@@ -161,7 +163,9 @@ async def test_results_with_awkward_values_pass_through_byte_for_byte(world: Wor
     for path in routes(query_id, result.id):
         if form_of(path) != "xlsx":
             assert (await world.get(path)).body == (await direct(world, path)).body, path
-    assert (await world.post(query_id, max_age=-1)).body == (await direct(world, f"/api/query_results/{result.id}")).body
+    assert (await world.post(query_id, max_age=-1)).body == (
+        await direct(world, f"/api/query_results/{result.id}")
+    ).body
 
 
 # -- revalidation
@@ -298,7 +302,10 @@ async def test_renderings_are_kept_for_rendered_ttl(world: World, form: str) -> 
 
 @pytest.mark.parametrize("result_id", [999_999, FIRST_OWN_ID, FIRST_OWN_ID + 12345, 2**53 - 1])
 async def test_unknown_result_ids_are_404(world: World, result_id: int) -> None:
-    for path in (f"/api/query_results/{result_id}", f"/api/queries/{world.named['by_country']}/results/{result_id}.csv"):
+    for path in (
+        f"/api/query_results/{result_id}",
+        f"/api/queries/{world.named['by_country']}/results/{result_id}.csv",
+    ):
         reply = await world.get(path)
         assert reply.status == 404
         assert reply.json["message"]
@@ -306,7 +313,12 @@ async def test_unknown_result_ids_are_404(world: World, result_id: int) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/query_results/0", "/api/query_results/01", "/api/query_results/-1", "/api/query_results/99999999999999999999"]
+    [
+        "/api/query_results/0",
+        "/api/query_results/01",
+        "/api/query_results/-1",
+        "/api/query_results/99999999999999999999",
+    ]
     + ["/api/query_results/1.pdf", "/api/query_results/1.JSON", "/api/queries/1/results/1", "/api/queries/1/results."],
 )
 async def test_ids_and_file_types_that_cannot_be_never_reach_redash(world: World, path: str) -> None:
@@ -393,7 +405,10 @@ async def test_query_keys_other_results_are_no_workbook(world: World) -> None:
 
 async def test_the_gateways_result_ids_belong_to_their_scope(world: World) -> None:
     result_id, _ = await reduced_id(world)
-    for path in (f"/api/query_results/{result_id}", f"/api/queries/{world.named['in_country']}/results/{result_id}.csv"):
+    for path in (
+        f"/api/query_results/{result_id}",
+        f"/api/queries/{world.named['in_country']}/results/{result_id}.csv",
+    ):
         assert (await world.get(path, client="dashboard")).status == 404
 
 

@@ -125,9 +125,7 @@ async def test_refresh_query_becomes_a_hit_within_a_floor(bare: World) -> None:
     assert bare.sandbox.counters.started == started
 
 
-async def test_refresh_dashboard_by_id_gives_the_same_lines(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_refresh_dashboard_by_id_gives_the_same_lines(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     # By slug the example is broken against current Redash (CONTRACT 21), so the numeric id stands in its place.
     number = str(board(world, "Sales overview"))
     await asyncio.to_thread(refresh_dashboard, world.sandbox.url, world.sandbox.user_keys["analyst"], number)
