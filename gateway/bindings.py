@@ -58,7 +58,9 @@ class Bindings:
             return allowed
         if isinstance(operation, ExecuteText):
             raise Forbidden(f"Client '{asked.caller.name}' is bound to some queries and may send no SQL of its own.")
-        if asked.match.route.template == _DROPDOWNS:
+        if asked.match.route.template == DASHBOARD_ROUTE:
+            self._check_path(asked)
+        elif asked.match.route.template == _DROPDOWNS:
             await self._check_dropdown(access, asked, allowed)
         elif not isinstance(operation, ReadResult) or operation.query_id is not None:
             self._check_query(asked.caller, asked.match.number("query_id"), allowed, operation)
@@ -80,6 +82,14 @@ class Bindings:
         definition = await self._definitions.know(credential, query_id, asked.sender, access.cache)
         if dropdown not in _declared(definition):
             raise Forbidden(f"Query {dropdown} is no dropdown of query {query_id}.")
+
+    def _check_path(self, asked: Asked) -> None:
+        """Refuse a dashboard before Redash is asked where its path tells the id; a slug is judged by the answer."""
+        named, boards = asked.match.parts["dashboard"], asked.caller.settings.dashboards
+        if not boards or (
+            named.isdecimal() and int(named) not in boards and "legacy" not in asked.request.query_string
+        ):
+            self.check_dashboard(asked.caller, None)
 
     def check_dashboard(self, caller: Caller, dashboard_id: int | None) -> None:
         """Refuse a dashboard that is not among the client's, by the id that Redash answered.

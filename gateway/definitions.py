@@ -69,6 +69,12 @@ class Definitions:
         self._generation[query_id] = self._generation.get(query_id, 0) + 1
         self._doubtful.update((query_id, scope) for scope in self._known.get(query_id, {}))
 
+    async def forget(self, query_id: int) -> None:
+        """Forget a query and its results in every scope: it has been edited, and old rows may not stand in for new."""
+        self.drop(query_id)
+        self._doubtful -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
+        await self._store.forget(query_id=query_id)
+
     def peek(self, query_id: int, scope: str) -> Definition | None:
         """Return what is known now, however old; for names and tags in places that must not wait."""
         return self._known.get(query_id, {}).get(scope)
@@ -99,6 +105,8 @@ class Definitions:
             definition = msgspec.json.decode(body.data, type=Definition)
         except msgspec.DecodeError:
             return None
+        # An earlier process may have had reason to doubt it: it stands in while Redash is away, and no longer.
+        self._doubtful.add(place)
         return self._remember(scope, msgspec.structs.replace(definition, checked=entry.confirmed))
 
     def _remember(self, scope: str, definition: Definition) -> Definition:

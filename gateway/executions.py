@@ -238,6 +238,12 @@ class Executions:
             work = self._runner.resume if x.upstream_job else self._runner.run
             await work(x, lambda: self._definition_now(x), self._followed)
 
+    def release_waiters(self) -> None:
+        """Answer those who wait for an end with what is known now: job ids outlive this process."""
+        for x in self.running:
+            for signal in (x.ended, *x.held.values()):
+                signal.release()
+
     async def close(self) -> None:
         """Let go of every execution; Redash goes on, and the next process follows."""
         self._closing = True

@@ -26,10 +26,7 @@ class Signal:
     def happen(self) -> None:
         """Wake everybody; safe to call again."""
         self.happened = True
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        self.release()
 
     async def wait(self) -> None:
         """Return when it has happened."""
@@ -41,6 +38,13 @@ class Signal:
             await waiter
         finally:
             self._waiters.discard(waiter)
+
+    def release(self) -> None:
+        """Send those home who wait now, though it has not happened: `wait` returns to them."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     def __len__(self) -> int:
         return len(self._waiters)

@@ -23,6 +23,7 @@ from gateway.redact import without_keys
 from gateway.redash.answers import read_id
 from gateway.redash.requests import Relay, read_arguments, write_arguments
 
+EDIT_ROUTE: Final = "/api/queries/{query_id}"
 SEARCH_ROUTE: Final = "/api/queries/search"
 KEPT_BYTES: Final = 32 * 10**6
 _OFF_LOOP_BYTES: Final = 64 * 1024
@@ -141,7 +142,7 @@ class Metadata:
         if not 200 <= answer.status < 300:
             raise UpstreamRefused(answer.status, body, answer.content_type)
         etag = hashlib.sha256(body.data or b"").hexdigest()[:16] if body.data is not None else ""
-        alone = operation.query_id if route.template == "/api/queries/{query_id}" else None
+        alone = operation.query_id if route.template == EDIT_ROUTE else None
         return Kept(body, answer.content_type, etag, answer.sent, alone)
 
     async def _write(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
@@ -150,7 +151,9 @@ class Metadata:
             kept = await self._ask(asked, credential, operation)
         finally:  # also when the answer is lost: the write may have been done
             self.drop_all()
-            if operation.query_id is not None:
+            if operation.query_id is not None and asked.match.route.template == EDIT_ROUTE:
+                await self._definitions.forget(operation.query_id)
+            elif operation.query_id is not None:
                 self._definitions.drop(operation.query_id)
         return Answer(body=kept.body, content_type=kept.content_type)
 

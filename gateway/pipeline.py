@@ -74,6 +74,8 @@ class Gateway:
         self.metadata = metadata
         self.clock = clock
         self.slug = slug
+        self.draining = False
+        """Stopping: nobody is held any more."""
 
     async def answer(self, request: Request, outcome: Outcome, traceparent: str | None) -> Answer:
         """Answer one request; `outcome` is filled in along the way.
@@ -177,8 +179,8 @@ class Gateway:
         pending = view.pending and asked.wait is not None
         return Answer(body=Body.of(view.body()), waited=self._waited(asked), retry_after=1.0 if pending else None)
 
-    def _patience(self, wait: int) -> float:
-        return min(wait, self.settings.server.max_wait)
+    def _patience(self, wait: float) -> float:
+        return 0.0 if self.draining else min(wait, self.settings.server.max_wait)
 
     def _waited(self, asked: Asked) -> int | None:
         return None if asked.wait is None else min(asked.wait, math.floor(self.settings.server.max_wait))
@@ -202,7 +204,8 @@ class Gateway:
         if asked.request.method == "HEAD":
             return await self._result_without_running(asked, plan)
         obtained = await self.obtaining.obtain(plan, asked.sender, asked.outcome)
-        obtained = await self.obtaining.wait(obtained, self.settings.server.max_wait, plan, asked.outcome)
+        patience = self._patience(self.settings.server.max_wait)
+        obtained = await self.obtaining.wait(obtained, patience, plan, asked.outcome)
         if obtained.found is not None:
             return obtained.found
         x = obtained.execution

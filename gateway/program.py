@@ -128,7 +128,7 @@ class Program:
             events.warning("[clients.anonymous] is configured: EVERYBODY who reaches the listener is served")
         server = self.settings.server
         self._tls = _tls(server)
-        runner = web.ServerRunner(self.api.server(), shutdown_timeout=server.drain_timeout)
+        runner = web.ServerRunner(self.api.server(), shutdown_timeout=1.0)  # `drain` has waited before
         self.api_address = await self._listen(runner, server.listen, self._tls)
         admin = Admin(self, registry(self.metrics), lambda: self.settings.admin.token_sha256)
         admin_runner = web.AppRunner(admin.application(), access_log=None, shutdown_timeout=2.0)
@@ -149,6 +149,11 @@ class Program:
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed."""
         self._serving = False
+        for site in [site for runner in self._runners for site in runner.sites]:
+            await site.stop()
+        self.gateway.draining = True
+        self.executions.release_waiters()
+        await self.api.drain(self.settings.server.drain_timeout)
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         await self.warmer.stop()
         await self.executions.close()

@@ -109,7 +109,7 @@ class Reading:
         result_id = found[0].result_id
         ready = await self._stored(credential, result_id, form)
         if ready is None:
-            nested = definition.query_id if credential.is_query_key else None
+            nested = definition if credential.is_query_key else None
             ready = (await self._results.by_id(credential, result_id, form, nested, asked.sender))[0]
         return _file(asked, ready, form, definition.name)
 
@@ -129,9 +129,7 @@ class Reading:
         if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
             raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
         asked.outcome.went("uri-miss")
-        query_id = nested.query_id if nested is not None else None
-        marker = nested.marker if nested is not None else ""
-        found, joined, stored = await self._results.by_id(credential, result_id, form, query_id, asked.sender, marker)
+        found, joined, stored = await self._results.by_id(credential, result_id, form, nested, asked.sender)
         asked.outcome.went("uri-miss", joined=joined, stored=stored)
         return _file(asked, found, form, nested.name if nested is not None else None)
 

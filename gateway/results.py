@@ -19,6 +19,7 @@ from gateway.model import (
     FIRST_GATEWAY_RESULT_ID,
     Body,
     Clock,
+    Definition,
     Entry,
     Form,
     Key,
@@ -106,11 +107,10 @@ class Results:
         credential: Credential,
         result_id: int,
         form: ResultForm,
-        query_id: int | None,
+        nested: Definition | None,
         sender: Sender,
-        marker: str = "",
     ) -> tuple[Found, bool, bool]:
-        """Fetch a result by its id from Redash, once for all who ask; `marker` is of the query's definition, if known.
+        """Fetch a result by its id from Redash, once for all who ask; below the path of query `nested` if there is one.
 
         Returns entry and bytes, whether this caller joined another's fetch, and whether it was fetched at all (a
         rendering of what is stored is not).
@@ -123,7 +123,8 @@ class Results:
             return await self._rendered(credential, result_id, form), False, False
         key = result_key(credential.scope, result_id, form)
         found, joined = await self._flights.share(
-            (key, query_id), lambda: self._fetch(credential, result_id, form, query_id, sender, marker)
+            (key, nested.query_id if nested else None),
+            lambda: self._fetch(credential, result_id, form, nested, sender),
         )
         return found, joined, True
 
@@ -139,22 +140,19 @@ class Results:
         return entry, Body.of(data)
 
     async def _fetch(
-        self,
-        credential: Credential,
-        result_id: int,
-        form: ResultForm,
-        query_id: int | None,
-        sender: Sender,
-        marker: str,
+        self, credential: Credential, result_id: int, form: ResultForm, nested: Definition | None, sender: Sender
     ) -> Found:
         begun = self._clock.monotonic()
-        answer = await self.download(credential, result_id, form, query_id, sender)
+        answer = await self.download(credential, result_id, form, nested.query_id if nested else None, sender)
         if form != "json":
-            return await self._keep_rendering(credential, result_id, form, query_id or 0, answer, begun, marker)
+            return await self._keep_rendering(credential, result_id, form, nested, answer, begun)
         head = await read_result(answer.body)
         if head.id != result_id:
             raise UpstreamUnusable("Redash answered with another result than the one asked for.")
-        return await self.keep(credential, query_id or 0, head, answer, begun=begun, confirmed=begun)
+        # To a user Redash shows any result below any query's path (CONTRACT 20.9); only its hash says whose it is.
+        own = nested is not None and (credential.is_query_key or head.query_hash == nested.query_hash)
+        query_id = nested.query_id if nested is not None and own else 0
+        return await self.keep(credential, query_id, head, answer, begun=begun, confirmed=begun)
 
     async def download(
         self, credential: Credential, result_id: int, form: ResultForm, query_id: int | None, sender: Sender
@@ -198,20 +196,19 @@ class Results:
         credential: Credential,
         result_id: int,
         form: Form,
-        query_id: int,
+        nested: Definition | None,
         answer: UpstreamAnswer,
         begun: float,
-        marker: str,
     ) -> Found:
         """Keep a CSV, TSV or XLSX for `rendered_ttl`: its bytes depend on settings of Redash (CONTRACT 8)."""
         scope = credential.scope
         entry = Entry(
             body_id=digest(b"body", uuid.uuid4().bytes),
             scope=scope,
-            query_id=query_id,
+            query_id=nested.query_id if nested is not None else 0,
             result_id=result_id,
             form=form,
-            marker=marker,
+            marker=nested.marker if nested is not None else "",
             retrieved_at=_day_in(answer.disposition),
             born=begun,
             confirmed=begun,

@@ -78,6 +78,13 @@ class Api:
             outcome.duration = self._clock.monotonic() - outcome.started
             self._teller.request(outcome)
 
+    async def drain(self, seconds: float) -> None:
+        """Let the requests under way finish within so many seconds; end the rest."""
+        if self._open:
+            await asyncio.wait(list(self._open), timeout=seconds)
+        for task in list(self._open):
+            task.cancel()
+
     def cut_off(self, access: Access) -> None:
         """End every request under way whose token the new configuration does not admit."""
         for task, outcome in list(self._open.items()):
