@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,7 +90,7 @@ class World:
         return self.program.admin_address.url
 
     async def start(self, extra: str = "", store: str = "sqlite:gateway.db", **tables: str) -> None:
-        """Start the gateway; `extra` is TOML at the end, `tables` adds lines to a table, e.g. `cache='memory = "1MB"'`."""
+        """Start the gateway; `extra` is TOML at the end, `tables` adds lines to a table: `cache='memory = "1MB"'`."""
         self.text = configuration(self.sandbox, store, tables) + extra
         await self.resume()
 
@@ -186,7 +186,7 @@ def _fields(headers: Mapping[str, str]) -> dict[str, str]:
 def configuration(sandbox: Sandbox, store: str, tables: Mapping[str, str]) -> str:
     """The configuration of the tests; `tables` adds lines by table name (`.` written as `__`)."""
     narrow = sandbox.named["in_country"]
-    text = f"""
+    return f"""
 [server]
 listen = "127.0.0.1:0"
 drain_timeout = "2s"
@@ -234,13 +234,21 @@ can = ["read", "execute", "write"]
 text_parameters = true
 {tables.get("writer", "")}
 """
-    return text
 
 
 def token_table(sandbox: Sandbox) -> dict[str, str]:
     """The environment in which the configuration of the tests finds its keys."""
     keys = {f"KEY_{name.upper()}": key for name, key in sandbox.user_keys.items()}
     return keys | {f"QUERY_KEY_{query_id}": sandbox.query_key(query_id) for query_id in sandbox.queries}
+
+
+async def until(ready: Callable[[], bool], *, timeout: float = 10.0) -> None:
+    """Wait for something that tells nobody when it happens. Raises TimeoutError."""
+    async with asyncio.timeout(timeout):
+        while True:
+            if ready():
+                return
+            await asyncio.sleep(0.01)
 
 
 async def exchange(url: str, sent: bytes, *, timeout: float = 10.0) -> bytes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from harness import TOKENS, Process, Reply, World, configuration, token_table
+from harness import TOKENS, Process, Reply, World, configuration, token_table, until
 
 from gateway.sandbox import Sandbox
 
@@ -126,14 +125,14 @@ async def test_jobs_have_the_fields_and_types_of_redash(world: World) -> None:
     key = {"Authorization": f"Key {world.sandbox.user_keys['analyst']}"}
     shown: dict[str, list[dict[str, Any]]] = {"gateway": [], "redash": []}
     queue, run = world.sandbox.hold_queue(), world.sandbox.hold()
-    for who in shown:
+    for who, jobs in shown.items():
         base = world.url if who == "gateway" else world.sandbox.url
         headers = {"Authorization": f"Key {TOKENS['dashboard']}"} if who == "gateway" else key
         seconds = {"gateway": 0, "redash": 0.0}[who]  # other SQL, so that Redash does not join the two
         body = json.dumps({"max_age": 0, "parameters": {"seconds": seconds}})
         url = f"{base}/api/queries/{world.named['slow_seconds']}/results"
         async with world.session.post(url, data=body, headers=headers) as response:
-            shown[who].append((await response.json())["job"])
+            jobs.append((await response.json())["job"])
     for gate, status in ((queue, 2), (run, 3)):
         gate.release()
         for who, jobs in shown.items():
@@ -228,9 +227,7 @@ async def test_a_caller_that_is_held_keeps_the_run_alive(world: World) -> None:
 
 async def joined(world: World, callers: int) -> None:
     """Wait until so many callers have joined the run (a POST that is held tells nothing until its end)."""
-    async with asyncio.timeout(5):
-        while sum(x.callers for x in world.program.executions.running) < callers:
-            await asyncio.sleep(0.01)
+    await until(lambda: sum(x.callers for x in world.program.executions.running) >= callers)
 
 
 async def test_who_waits_for_its_own_job_is_told_when_it_cancels_it(world: World) -> None:
@@ -292,9 +289,7 @@ async def test_a_cancellation_is_not_remembered_as_a_failure(world: World) -> No
 
 
 async def ended(world: World) -> None:
-    async with asyncio.timeout(10):
-        while world.program.executions.running:
-            await asyncio.sleep(0.01)
+    await until(lambda: not world.program.executions.running)
 
 
 async def test_a_job_cancelled_in_the_queue_here_never_reaches_redash(bare: World) -> None:
@@ -548,11 +543,11 @@ async def test_a_run_whose_job_redash_lost_during_a_restart_fails_with_a_reason(
 
 
 @pytest.fixture
-def written(tmp_path: Path, sandbox: Sandbox) -> Iterator[Path]:
+def written(tmp_path: Path, sandbox: Sandbox) -> Path:
     """A configuration file for the real command."""
     path = tmp_path / "config.toml"
     path.write_text(configuration(sandbox, "sqlite:gateway.db", {}))
-    yield path
+    return path
 
 
 async def asked(session: aiohttp.ClientSession, method: str, url: str, body: object = None) -> Reply:

@@ -100,7 +100,7 @@ async def test_only_results_by_id_may_be_kept_for_a_year(world: World, asked_bef
 )
 @pytest.mark.parametrize("form", ["json", "csv"])
 async def test_downloads_are_called_as_in_redash(world: World, name: str, form: str) -> None:
-    # CONTRACT 4: after the query where its id is in the path, RFC 5987 for names that are not ASCII; else the result id.
+    # CONTRACT 4: after the query where its id is in the path (RFC 5987 where it is not ASCII), else the result id.
     world.sandbox.edit_query(world.named["by_country"], name=name)
     for path in routes(world.named["by_country"], latest_id(world, "by_country")):
         if form_of(path) == form:
@@ -318,8 +318,11 @@ async def test_unknown_result_ids_are_404(world: World, result_id: int) -> None:
         "/api/query_results/01",
         "/api/query_results/-1",
         "/api/query_results/99999999999999999999",
-    ]
-    + ["/api/query_results/1.pdf", "/api/query_results/1.JSON", "/api/queries/1/results/1", "/api/queries/1/results."],
+        "/api/query_results/1.pdf",
+        "/api/query_results/1.JSON",
+        "/api/queries/1/results/1",
+        "/api/queries/1/results.",
+    ],
 )
 async def test_ids_and_file_types_that_cannot_be_never_reach_redash(world: World, path: str) -> None:
     # Redash answers 500 or its front-end page with 200 (CONTRACT 3, 8).
@@ -328,7 +331,7 @@ async def test_ids_and_file_types_that_cannot_be_never_reach_redash(world: World
 
 
 async def test_a_restricted_result_stays_with_redashs_refusal(world: World) -> None:
-    # Access to a result is decided by its data source (CONTRACT 2); the gateway passes the refusal on and keeps nothing.
+    # Access to a result is decided by its data source (CONTRACT 2); the refusal is passed on and nothing is kept.
     result_id = latest_id(world, "restricted")
     for path in routes(world.named["restricted"], result_id):
         reply = await world.get(path)

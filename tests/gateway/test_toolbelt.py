@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,12 @@ async def test_query_export_writes_the_same_files(world: World, tmp_path: Path) 
 
 
 async def export(directory: Path, url: str, key: str) -> dict[str, str]:
-    directory.mkdir()
+    os.mkdir(directory)
     command = (sys.executable, "-m", "redash_toolbelt.examples.query_export", url, "--api-key", key)
     child = await asyncio.create_subprocess_exec(*command, cwd=directory)
     assert await child.wait() == 0
+    return texts_in(directory)
+
+
+def texts_in(directory: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in directory.iterdir()}

@@ -1,4 +1,4 @@
-"""Redash in trouble: what is sent again and what is not, runs that outlive hiccups, nothing half kept, nothing left over."""
+"""Redash in trouble: what is sent again, runs that outlive hiccups, nothing half kept, nothing left over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import World
+from harness import World, until
 
 POST_ROUTE = "/api/queries/<query_id>/results"
 JOB_ROUTE = "/api/jobs/<job_id>"
@@ -28,13 +28,13 @@ async def run(world: World, name: str = "by_country", **body: Any) -> dict[str, 
 
 async def at_rest(world: World) -> None:
     """Nothing runs, waits or holds a slot here any more."""
-    async with asyncio.timeout(5):
-        while (
-            world.program.executions.running
-            or world.program.upstream.slots.taken
-            or world.program.executions.slots.taken
-        ):
-            await asyncio.sleep(0.01)
+    program = world.program
+    await until(lambda: not (program.executions.running or program.upstream.slots.taken))
+    await until(lambda: not program.executions.slots.taken)
+
+
+def large_files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and path.stat().st_size > 1_000_000]
 
 
 # -- what is sent again
@@ -176,8 +176,7 @@ async def test_a_large_result_that_breaks_off_is_not_kept(world: World, tmp_path
     world.sandbox.faults.add(kind, route="/api/queries/<query_id>/results.<filetype>")
     assert (await world.get(f"/api/queries/{query_id}/results.json")).status == 502
     await at_rest(world)
-    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 1_000_000]
-    assert left == []
+    assert large_files(tmp_path) == []
     world.sandbox.faults.clear()
     whole = await world.get(f"/api/queries/{query_id}/results.json")
     digest = hashlib.sha256(world.sandbox.world.results[whole.json["query_result"]["id"]].full()).digest()
