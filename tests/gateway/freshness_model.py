@@ -124,7 +124,9 @@ class Model:
     """What a gateway knows that was told exactly this."""
 
     known: dict[tuple[str, int], Definition] = field(default_factory=dict)
-    doubted: set[tuple[str, int]] = field(default_factory=set)  # a run has ended: ask first, fall back if Redash is away
+    doubted: set[tuple[str, int]] = field(
+        default_factory=set
+    )  # a run has ended: ask first, fall back if Redash is away
     dropped: set[tuple[str, int]] = field(default_factory=set)  # edited through the gateway: what was known is wrong
     held: dict[tuple[str, Hashable], Held] = field(default_factory=dict)
     results: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)  # (scope, id) → (query, run)

@@ -1,0 +1,152 @@
+"""Crowds: a thousand callers of a few runs, a third of whom hang up; and what it costs when twenty thousand leave."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from harness import Reply, World
+
+from gateway.execution import _pause
+from gateway.flight import Flights, Signal
+
+CALLERS = 1_000
+KEYS = 4
+Wait = Callable[[], Awaitable[object]]
+
+
+async def test_a_thousand_callers_a_third_of_whom_hang_up(bare: World) -> None:
+    """One execution per distinct key, whoever comes and goes; who stays is answered; nothing is left behind."""
+    await bare.start(upstream="max_executions = 8")
+    query = bare.named["slow_seconds"]
+    quiet = asyncio.all_tasks()
+    chance = random.Random(20260207)
+    hold = bare.sandbox.hold(query)
+    callers = [asyncio.create_task(_call(bare, chance)) for _ in range(CALLERS)]
+    leavers = chance.sample(callers, CALLERS // 3)
+    await bare.sandbox.wait_executions(KEYS)
+    await _hang_up(leavers, chance)
+    hold.release()
+    replies = await asyncio.gather(*(caller for caller in callers if caller not in leavers))
+    # Parameter values are keys of their own (0 and "0" are not told apart by Redash, so each value is a number here).
+    assert bare.sandbox.counters.started == KEYS
+    assert bare.sandbox.counters.posts[query] == KEYS
+    assert len(replies) == CALLERS - len(leavers)
+    for wanted, reply in replies:
+        assert reply.status == 200
+        assert (
+            reply.rows == [{"slept": "", "orders": 2000}] and f"sleep({wanted})" in reply.json["query_result"]["query"]
+        )
+    assert all(task.cancelled() for task in leavers)
+    await bare.session.close()  # the gateway's tasks for open connections end with them
+    await _only(quiet)
+    bare.session = aiohttp.ClientSession()
+
+
+async def _call(world: World, chance: random.Random) -> tuple[float, Reply]:
+    """One caller: some wait in one request, some poll, some use the GET form; any max_age joins a run under way."""
+    wanted = chance.randrange(KEYS) / 1000
+    max_age = chance.choice([0, 0, 1, 60, 3600, None, -1])
+    way = chance.choice(["wait", "poll", "get"])
+    await asyncio.sleep(chance.random() / 2)
+    query = world.named["slow_seconds"]
+    if way == "get":
+        age = -1 if max_age is None else max_age
+        return wanted, await world.get(f"/api/queries/{query}/results.json?p_seconds={wanted}&max_age={age}")
+    body: dict[str, Any] = {"max_age": max_age, "parameters": {"seconds": wanted}}
+    reply = await world.post(query, wait=50 if way == "wait" else None, **body)
+    if "job" in reply.json:
+        job = await world.finish(reply.job["id"])
+        assert job["status"] == 3, job
+        reply = await world.get(f"/api/queries/{query}/results/{job['query_result_id']}.json")
+    return wanted, reply
+
+
+async def _hang_up(leavers: list[asyncio.Task[Any]], chance: random.Random) -> None:
+    for leaver in leavers:
+        leaver.cancel()
+        if chance.random() < 0.05:
+            await asyncio.sleep(0.01)
+    await asyncio.gather(*leavers, return_exceptions=True)
+
+
+async def _only(quiet: set[asyncio.Task[Any]]) -> None:
+    """Wait until no task is left but those that were there before."""
+    async with asyncio.timeout(10):
+        while left := {task for task in asyncio.all_tasks() - quiet if not task.done()}:
+            await asyncio.wait(left, timeout=0.1)
+
+
+async def test_however_many_poll_redash_is_asked_by_one(world: World) -> None:
+    """The gateway polls once for everybody; callers' polls are answered from what it knows."""
+    query = world.named["slow_seconds"]
+    async with world.sandbox.hold(query):
+        posted = [world.post(query, max_age=0, parameters={"seconds": 0}) for _ in range(50)]
+        ids = [reply.job["id"] for reply in await asyncio.gather(*posted)]
+        began = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() - began < 3.0:
+            await asyncio.gather(*(world.get(f"/api/jobs/{job}") for job in ids))
+            await asyncio.sleep(0.25)
+    assert {job["status"] for job in await asyncio.gather(*(world.finish(job) for job in ids))} == {3}
+    # A definition, a POST, a result, and the polls of about 3 s; some room for a machine that stalls.
+    assert world.sandbox.counters.requests <= 3 + _polls_of(5.0)
+
+
+def test_a_run_of_ten_seconds_costs_fewer_than_thirty_requests() -> None:
+    # Definition, POST, polls, result, and the definition once more because the run has ended.
+    assert _polls_of(10.0) + 4 < 30
+    # Nobody waits longer than a fifth of the run, or 2 s, for a result that is there.
+    assert all(_pause(elapsed) <= max(0.1, min(2.0, elapsed / 5)) for elapsed in (0.0, 0.3, 1.0, 5.0, 10.0, 600.0))
+
+
+def _polls_of(seconds: float) -> int:
+    """How often a run of so many seconds is polled, if the polls themselves take no time."""
+    elapsed, polls = 0.0, 0
+    while elapsed < seconds:
+        elapsed += _pause(elapsed)
+        polls += 1
+    return polls
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+def _of_signal() -> Wait:
+    return Signal().wait
+
+
+def _of_flight() -> Wait:
+    flights: Flights[None] = Flights()
+    return lambda: flights.share("key", _never)
+
+
+@pytest.mark.parametrize("make", [_of_signal, _of_flight])
+async def test_leaving_costs_no_more_each_when_many_leave(make: Callable[[], Wait]) -> None:
+    """The cost of a waiter may not grow with their number (with asyncio.shield it does, tenfold from 2,000 to 20,000)."""
+    await _cost_of_leaving(make(), 2_000)  # warm up
+    few = min([await _cost_of_leaving(make(), 2_000) for _ in range(3)]) / 2_000
+    many = min([await _cost_of_leaving(make(), 20_000) for _ in range(2)]) / 20_000
+    assert many <= 4 * few, f"{many * 1e6:.1f} µs for each of 20,000, {few * 1e6:.1f} µs for each of 2,000"
+
+
+async def _cost_of_leaving(wait: Wait, number: int) -> float:
+    before = asyncio.all_tasks()
+    waiters = [asyncio.create_task(wait()) for _ in range(number)]  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    began = time.process_time()
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.gather(*waiters, return_exceptions=True)
+    cost = time.process_time() - began
+    assert all(waiter.cancelled() for waiter in waiters)
+    for flight in asyncio.all_tasks() - before:  # the call itself goes on when all have left
+        flight.cancel()
+        await asyncio.gather(flight, return_exceptions=True)
+    return cost
