@@ -236,9 +236,7 @@ async def test_who_waits_for_its_own_job_is_told_when_it_cancels_it(world: World
         job_id = await begun(world)
         await running(world, job_id)
         held = asyncio.create_task(world.get(f"/api/jobs/{job_id}", prefer="wait=5"))
-        async with asyncio.timeout(5):
-            while not any(x.waiters for x in world.program.executions.running):
-                await asyncio.sleep(0.01)
+        await until(lambda: any(x.waiters for x in world.program.executions.running))
         await world.call("DELETE", f"/api/jobs/{job_id}")
         await world.sandbox.wait_until(lambda: cancels(world) == 1, timeout=2)
         job = (await held).job
