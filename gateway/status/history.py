@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, get_args
@@ -56,7 +55,7 @@ def hits(cache: dict[str, int]) -> int:
 
 
 def lookups(cache: dict[str, int]) -> int:
-    """Count the requests that the store could have answered: all but writes, job polls, refusals and what is never kept."""
+    """Count the requests that the store could have answered: no writes, job polls, refusals, and what is never kept."""
     return cache["hit"] + cache["stale"] + cache["miss"] + cache["collapsed"]
 
 
@@ -135,11 +134,6 @@ class History:
             p50_seconds=[_short(p.quantile(0.5)) for p in points],
             p99_seconds=[_short(p.quantile(0.99)) for p in points],
         )
-
-
-def bucket(seconds: float) -> int:
-    """Return the place of a latency among the buckets."""
-    return bisect_left(BOUNDS, seconds)
 
 
 def _short(value: float | None) -> float | None:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from gateway.outcome import ExecutionEnd, Outcome, Teller, UpstreamCall
+from gateway.outcome import ExecutionEnd, Outcome, Teller, Trace, UpstreamCall
 from gateway.status.history import BOUNDS, CACHE, STEP_SECONDS, History
 from gateway.status.tables import ClientRow, QueryRow, Table, UpstreamRow
 
@@ -14,9 +14,6 @@ AD_HOC: Final = 0
 """Stands for a query id where SQL belongs to no saved query."""
 
 _AD_HOC_ROUTE: Final = "/api/query_results"
-_SAVING: Final = ("hit", "stale")
-_UNREACHED: Final = frozenset({0, 502, 503, 504})
-"""No answer, or one of a proxy before Redash."""
 
 
 class StatusRecorder:
@@ -56,9 +53,8 @@ class StatusRecorder:
         if outcome.reason:
             self.refused += 1
             client.refused += 1
-        saved = outcome.saved_runtime if cache in _SAVING else 0.0
-        if saved:
-            self._save(1, saved)
+        if outcome.saves_run:
+            self._save(1, outcome.saved_runtime)
         if cache != "none":
             query_id = outcome.query_id
             if query_id is None and outcome.route == _AD_HOC_ROUTE:
@@ -67,9 +63,9 @@ class StatusRecorder:
                 query = self.queries[query_id]
                 query.seen = now
                 query.cache[cache] += 1
-                if saved:
-                    query.saved += saved
-                    query.served_runtime = saved
+                if outcome.saves_run:
+                    query.saved += outcome.saved_runtime
+                    query.served_runtime = outcome.saved_runtime
 
     def _save(self, executions: int, seconds: float) -> None:
         self.saved_executions += executions
@@ -92,15 +88,17 @@ class StatusRecorder:
         row.seen = now
         self._step.upstream += 1
         self._step.upstream_errors += failed
-        if call.status in _UNREACHED:
+        if call.away:
             self.unreached = now
         else:
             self.reached = now
-        if call.status:
+        if not call.away:
             self.accepted[call.credential] = call.accepted
 
     def execution(self, end: ExecutionEnd) -> None:
-        """Count one execution."""
+        """Count one execution; what Redash answered at once from its own cache was none."""
+        if not end.ran:
+            return
         now = self._now()
         self._turn(now)
         row = self.queries[end.query_id]
@@ -118,11 +116,19 @@ class StatusRecorder:
 
 
 class Both:
-    """Tells two tellers."""
+    """Tells a teller, and the status page too."""
 
-    def __init__(self, first: Teller, second: Teller) -> None:
+    def __init__(self, first: Teller, second: StatusRecorder) -> None:
         self._first = first
         self._second = second
+
+    def begin(self, parent: Trace | None) -> Trace | None:
+        """See `Teller`."""
+        return self._first.begin(parent)
+
+    def breaker(self, is_open: bool) -> None:
+        """See `Teller`."""
+        self._first.breaker(is_open)
 
     def request(self, outcome: Outcome) -> None:
         """See `Teller`."""
