@@ -45,7 +45,7 @@ WAITS: Final = frozenset(
 )
 """Waits, but knows no HTTP library."""
 
-EDGES: Final = frozenset({"admin", "connection", "log", "metrics", "telling", "upstream", "web"})
+EDGES: Final = frozenset({"admin", "connection", "log", "metrics", "status", "telling", "upstream", "web"})
 """Where the world begins: HTTP, log, Prometheus."""
 
 TOP: Final = frozenset({"__main__", "app", "cli", "demo", "program"})
