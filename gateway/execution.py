@@ -148,7 +148,7 @@ class Runner:
             if definition_now is not None and await self._explained_by_edit(x, head, definition_now):
                 await self._keep(x, head, answer, begun, "")
                 return
-            log.warning("execution %s: Redash answered with rows of other SQL; running it again", x.id)
+            log.warning("rows of other SQL came back; running it again", extra={"fields": {"execution": x.id}})
             await _discard(answer.body)
         raise UpstreamUnusable(
             "Redash answered with the rows of another SQL text that differs in white space only (its cache ignores "

@@ -99,6 +99,7 @@ class Executions:
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
         """Start one. `aside`: only a question whether a stored result is still the newest, beside a run under way."""
+        sender = msgspec.structs.replace(sender, trace=self._teller.begin(sender.trace))
         x = Execution(plan, sender, self._clock.monotonic())
         before = None
         if aside:
@@ -125,7 +126,7 @@ class Executions:
             if self._closing:
                 raise
         except Exception:
-            log.exception("execution %s: internal error", x.id)
+            log.exception("internal error in an execution", extra={"fields": {"execution": x.id}})
             fault = GatewayError("Internal error of the gateway.")
             x.fail(fault.detail, failure=fault)
         finally:
@@ -176,7 +177,7 @@ class Executions:
                 del flights[x.plan.key]
         if x.upstream_job:
             self._changed(x.plan.query_id)
-            self._tell(x)
+        self._tell(x)
         if x.status == 4 and x.failure is None and x.result == "failure":
             self._failed[x.plan.key] = (x, self._clock.monotonic())
         if x.noted and not self._closing:  # else it stays unfinished, for the next process to follow
@@ -187,7 +188,9 @@ class Executions:
     def _tell(self, x: Execution) -> None:
         runtime = x.found[0].runtime if x.found is not None else 0.0
         seconds = self._clock.monotonic() - x.started
-        self._teller.execution(ExecutionEnd(x.id, x.plan.query_id, x.result, seconds, x.callers, runtime))
+        ran, trace = bool(x.upstream_job), x.sender.trace
+        end = ExecutionEnd(x.id, x.plan.query_id, x.result, seconds, x.callers, runtime, ran, x.started, trace)
+        self._teller.execution(end)
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -224,7 +227,8 @@ class Executions:
             bounds=Bounds(),
             operation=operation,
         )
-        x = Execution(plan, Sender("gateway", record.id), self._clock.monotonic(), record.id)
+        sender = Sender("gateway", record.id, self._teller.begin(None))
+        x = Execution(plan, sender, self._clock.monotonic(), record.id)
         x.upstream_job, x.status, x.noted = record.upstream_job, record.status, True
         x.answerable.happen()
         return x

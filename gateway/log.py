@@ -1,4 +1,7 @@
-"""The logs: one line a request, one line an event, as text or JSON, with every key and token taken out."""
+"""The logs: one line a request, one line an event, as text or JSON, with every key and token taken out.
+
+Nobody waits for whoever reads them: lines go through a bounded queue to a thread (`lines.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,69 +9,218 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
+from typing import Final
 
+from gateway.lines import Writer
 from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall
 from gateway.redact import text_without_keys
 
 access = logging.getLogger("gateway.access")
 events = logging.getLogger("gateway.events")
 
+SETTLE_SECONDS: Final = 10.0
+"""What changes to and fro is told once in so long."""
+
+MOST_ALIKE: Final = 50
+"""Warnings and errors of one kind within `SETTLE_SECONDS`; the rest is counted."""
+
+_MOST_KINDS: Final = 10_000
+_PLAIN_LENGTH: Final = 36
+
+
+def clean(text: str) -> str:
+    """Return `text` without what looks like a key or token.
+
+    Most words of a line (our own ids, names) are told apart by a look: a key of Redash's has 40 characters, a token of
+    ours has an underscore.
+    """
+    return text if _is_plain(text) else text_without_keys(text)
+
+
+def _is_plain(text: str) -> bool:
+    return len(text) <= _PLAIN_LENGTH and text.isascii() and text.replace("-", "").isalnum()
+
+
+def _value(value: object) -> object:
+    return value if value is None or isinstance(value, bool | int | float) else clean(str(value))
+
+
+def _plain(value: object) -> str:
+    """Write a value for the text form: quoted, if it could be taken for more than one word."""
+    text = str(_value(value))
+    return json.dumps(text) if not text or any(c in text for c in ' "=\\') or not text.isprintable() else text
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+class _Stamp:
+    """The time of a line; the second is written once only."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def of(self, moment: float) -> str:
+        second = int(moment)
+        if second != self._second:
+            self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return f"{self._text}{int((moment - second) * 1000):03d}Z"
+
+
+_stamp: Final = _Stamp()
+
 
 class Formatter(logging.Formatter):
-    """Writes a record in the configured form; keys are taken out of the finished line, exceptions included."""
+    """Writes a record in the configured form, each part cleaned of keys before it is quoted, exceptions included."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        fields = getattr(record, "fields", {})
-        text = record.getMessage()
-        trace = self.formatException(record.exc_info) if record.exc_info else ""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        """Return the line; an exception's trace follows in text on lines of its own, indented."""
+        fields: Mapping[str, object] = getattr(record, "fields", {})
+        text = clean(record.getMessage())
+        trace = clean(self.formatException(record.exc_info)) if record.exc_info else ""
+        moment, level, name = _stamp.of(record.created), record.levelname.lower(), record.name
         if self._form == "json":
-            line = {"time": moment, "level": record.levelname.lower(), "logger": record.name, "message": text, **fields}
-            return text_without_keys(json.dumps({**line, **({"exception": trace} if trace else {})}))
-        pairs = " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
-        head = f"{moment} {record.levelname.lower()} {record.name.removeprefix('gateway.')}: {text}"
-        return text_without_keys(" ".join(filter(None, (head, pairs))) + (f"\n{trace}" if trace else ""))
+            line: dict[str, object] = {"time": moment, "level": level, "logger": name, "message": text}
+            line |= {field: _value(value) for field, value in fields.items()}
+            return json.dumps(line | ({"exception": trace} if trace else {}))
+        pairs = "".join(f" {field}={_plain(value)}" for field, value in fields.items())
+        below = "".join(f"\n  {_one_line(part)}" for part in trace.splitlines())
+        return f"{moment} {level} {name.removeprefix('gateway.')}: {_one_line(text)}{pairs}{below}"
 
 
-def _plain(value: object) -> str:
-    text = str(value)
-    return json.dumps(text) if not text or any(c in text for c in ' "=\n') or not text.isprintable() else text
+class _Damper(logging.Filter):
+    """Lets so many warnings of one kind pass; when they have become rare again, the next one says how many were not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}  # since when, how many
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        kind = (record.name, str(record.msg))
+        since, number = self._seen.get(kind, (record.created, 0))
+        if record.created - since > SETTLE_SECONDS:
+            if number > MOST_ALIKE:
+                record.fields = {**getattr(record, "fields", {}), "not_logged": number - MOST_ALIKE}
+            since, number = record.created, 0
+        if len(self._seen) > _MOST_KINDS:
+            self._seen.clear()
+        self._seen[kind] = (since, number + 1)
+        return number < MOST_ALIKE
+
+
+class Handler(logging.Handler):
+    """Formats on the spot, so that a record's values are those of its moment, and leaves the writing to the thread."""
+
+    def __init__(self, form: str, writer: Writer) -> None:
+        super().__init__()
+        self.writer = writer
+        self.access_lines = AccessLines(form)
+        self.setFormatter(Formatter(form))
+        self.addFilter(_Damper())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See the base class."""
+        try:
+            self.writer.put(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until everything is written, or the reader has proved too slow. `logging` calls it at exit."""
+        self.writer.flush()
+
+
+_handler: Handler | None = None
 
 
 def set_up(form: str, level: int = logging.INFO) -> None:
     """Send every log of the process to standard error, in one form; nothing else is configured anywhere."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter(form))
+    global _handler  # noqa: PLW0603 - the log of a process is one, as `logging` has it
+    if _handler is not None:
+        _handler.flush()
+    _handler = Handler(form, Writer(sys.stderr, lambda number: _lost(form, number)))
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [_handler]
     root.setLevel(level)
 
 
+def lines_dropped() -> int:
+    """Return how many lines were lost because whoever reads the log was too slow."""
+    return _handler.writer.dropped if _handler is not None else 0
+
+
+def _lost(form: str, number: int) -> str:
+    text = "lines of this log were dropped: whoever reads it is too slow"
+    record = logging.LogRecord(events.name, logging.ERROR, "", 0, text, (), None)
+    record.fields = {"dropped": number}
+    return Formatter(form).format(record)
+
+
 def tell_request(outcome: Outcome) -> None:
-    """Write the access line of one request."""
-    fields: dict[str, object] = {
-        "request_id": outcome.request_id,
-        "client": outcome.client,
-        "method": outcome.method,
-        "route": outcome.route,
-        "status": outcome.status,
-        "cache": outcome.cache,
-        "ms": round(outcome.duration * 1000, 3),
-        "bytes": outcome.sent_bytes,
-    }
-    optional = {
-        "query": outcome.query_id,
-        "age": None if outcome.age is None else round(outcome.age, 1),
-        "execution": outcome.execution_id or None,
-        "reason": outcome.reason or None,
-    }
-    fields.update((name, value) for name, value in optional.items() if value is not None)
-    access.info("request", extra={"fields": fields})
+    """Write the access line of one request; past `logging`, whose records cost more than a hit."""
+    if _handler is not None:
+        _handler.writer.put(_handler.access_lines.of(outcome, time.time()))
+
+
+class AccessLines:
+    """Writes access lines, quickly: what repeats from line to line is made once."""
+
+    def __init__(self, form: str) -> None:
+        self._json = form == "json"
+        self._heads: dict[tuple[object, ...], str] = {}
+        self._start = '{"time": "' if self._json else ""
+        middle = '", "level": "info", "logger": "gateway.access", "message": "request"'
+        self._middle = middle if self._json else " info access: request"
+        self._end = "}" if self._json else ""
+        names = ("request_id", "ms", "bytes", "age", "query", "upstream_ms", "execution", "trace")
+        self._mark = {name: f', "{name}": ' if self._json else f" {name}=" for name in names}
+
+    def of(self, o: Outcome, moment: float) -> str:
+        """Return the line of a request that ended at `moment` (unix seconds)."""
+        mark = self._mark
+        line = (
+            f"{self._start}{_stamp.of(moment)}{self._middle}{mark['request_id']}{self._word(o.request_id)}"
+            f"{self._head(o)}{mark['ms']}{o.duration * 1000:.3f}{mark['bytes']}{o.sent_bytes}"
+        )
+        if o.query_id is not None:
+            line += f"{mark['query']}{o.query_id}"
+        if o.age is not None:
+            line += f"{mark['age']}{o.age:.1f}"
+        if o.upstream_seconds:
+            line += f"{mark['upstream_ms']}{o.upstream_seconds * 1000:.3f}"
+        if o.execution_id:
+            line += f"{mark['execution']}{self._word(o.execution_id)}"
+        if o.trace is not None:
+            line += f"{mark['trace']}{self._word(o.trace.trace_id)}"
+        return line + self._end
+
+    def _word(self, text: str) -> str:
+        if _is_plain(text):
+            return f'"{text}"' if self._json else text
+        return json.dumps(clean(text)) if self._json else _plain(text)
+
+    def _head(self, o: Outcome) -> str:
+        key = (o.client, o.method, o.route, o.status, o.cache, o.reason)
+        known = self._heads.get(key)
+        if known is None:
+            if len(self._heads) >= _MOST_KINDS:
+                self._heads.clear()
+            names = ("client", "method", "route", "status", "cache", "reason")
+            known = "".join(self._pair(name, value) for name, value in zip(names, key, strict=True) if value != "")
+            self._heads[key] = known
+        return known
+
+    def _pair(self, name: str, value: object) -> str:
+        return f', "{name}": {json.dumps(_value(value))}' if self._json else f" {name}={_plain(value)}"
 
 
 def tell_execution(end: ExecutionEnd) -> None:
@@ -83,17 +235,47 @@ def tell_execution(end: ExecutionEnd) -> None:
     events.info("execution ended", extra={"fields": fields})
 
 
-class CredentialWatch:
-    """One line for each change of what Redash thinks of a key."""
+class Watch:
+    """One line for each change of something between good and bad; one that flutters is told of now and then."""
+
+    def __init__(self, bad: str, good: str, *, level: int = logging.WARNING) -> None:
+        self._texts = {True: bad, False: good}
+        self._level = level
+        self._told = False
+        self._told_at = -SETTLE_SECONDS
+
+    def tell(self, *, bad: bool, detail: str = "") -> None:
+        """Note how it is now; `detail` is added where it has become bad."""
+        if bad is self._told or time.monotonic() - self._told_at < SETTLE_SECONDS:
+            return
+        self._told, self._told_at = bad, time.monotonic()
+        text = self._texts[bad] + (f": {detail}" if bad and detail else "")
+        events.log(self._level if bad else logging.WARNING, "%s", text)
+
+
+class UpstreamWatch:
+    """What is told of Redash: whether it answers, whether it is left alone, what it thinks of the keys."""
 
     def __init__(self) -> None:
-        self._rejected: set[str] = set()
+        self._away = Watch("Redash does not answer", "Redash answers again")
+        self.breaker = Watch(
+            "Redash has failed several times in a row and is left alone for a while (the breaker is open)",
+            "Redash is asked again (the breaker is closed)",
+            level=logging.ERROR,
+        )
+        self._keys: dict[str, Watch] = {}
 
     def tell(self, call: UpstreamCall) -> None:
         """Look at one call to Redash."""
-        if not call.accepted and call.credential not in self._rejected:
-            self._rejected.add(call.credential)
-            events.error("Redash rejects the key of credential '%s'", call.credential)
-        elif call.accepted and call.status and call.credential in self._rejected:
-            self._rejected.discard(call.credential)
-            events.warning("Redash accepts the key of credential '%s' again", call.credential)
+        if call.away:
+            self._away.tell(bad=True, detail=f"{call.method} {call.route}: {call.failure}")
+        elif call.status:
+            self._away.tell(bad=False)
+            self._key(call.credential).tell(bad=not call.accepted)
+
+    def _key(self, credential: str) -> Watch:
+        watch = self._keys.get(credential)
+        if watch is None:
+            bad, good = (f"Redash {verb} the key of credential '{credential}'" for verb in ("rejects", "accepts"))
+            watch = self._keys[credential] = Watch(bad, f"{good} again", level=logging.ERROR)
+        return watch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -36,10 +37,14 @@ class Obtaining:
     async def obtain(self, plan: Plan, sender: Sender, outcome: Outcome) -> Obtained:
         """Look; else join, else execute; wait until there is something to answer from."""
         while True:
+            began = self._clock.monotonic()
             found = await self._results.find(plan.key)
-            slack = plan.accepts(found[0], self._clock.monotonic()) if found is not None else None
+            now = self._clock.monotonic()
+            outcome.step("store", began, now)
+            slack = plan.accepts(found[0], now) if found is not None else None
             if found is not None and slack is not None and slack >= 0:
-                outcome.hit(slack, found[0].age(self._clock.monotonic()), found[0].runtime)
+                outcome.hit(slack, found[0].age(now), found[0].runtime)
+                outcome.saves_run = True
                 return Obtained(found=found)
             stored = found if slack is not None else None
             if stored is not None and slack is not None and -slack <= plan.bounds.stale_while_revalidate:
@@ -47,7 +52,7 @@ class Obtaining:
                 return self._stale(stored, slack, outcome, "stale-while-revalidate")
             x = self._executions.failed(plan) or self._executions.find(plan, stored=stored is not None)
             if x is None and (other := self._executions.blocking(plan, stored=stored is not None)) is not None:
-                await other.posted.wait()
+                await self._wait(other, other.posted.wait(), outcome)
                 continue
             return await self._execute(plan, x, sender, outcome, stored, slack)
 
@@ -68,7 +73,7 @@ class Obtaining:
         else:
             x.callers += 1
         outcome.execution_id = x.id
-        await x.answerable.wait()
+        await self._wait(x, x.answerable.wait(), outcome)
         fallback = stored if slack is not None and -slack <= plan.bounds.stale_if_error else None
         obtained = Obtained(execution=x, fallback=fallback)
         return self.fallen_back(obtained, plan, outcome) or obtained
@@ -97,13 +102,21 @@ class Obtaining:
 
     def _stale(self, found: Found, slack: float, outcome: Outcome, detail: str) -> Obtained:
         outcome.stale(slack, found[0].age(self._clock.monotonic()), found[0].runtime, detail)
+        outcome.saves_run = True
         return Obtained(found=found)
+
+    async def _wait(self, x: Execution, waiting: Awaitable[None], outcome: Outcome) -> None:
+        began = self._clock.monotonic()
+        try:
+            await waiting
+        finally:
+            outcome.step("wait", began, self._clock.monotonic(), x.sender.trace)
 
     async def wait(self, obtained: Obtained, seconds: float, plan: Plan, outcome: Outcome) -> Obtained:
         """Wait so long for an execution to end; if Redash went away meanwhile, fall back on what is stored."""
         if obtained.execution is None:
             return obtained
-        await wait_for(obtained.execution.ended, seconds)
+        await self._wait(obtained.execution, wait_for(obtained.execution.ended, seconds), outcome)
         return self.fallen_back(obtained, plan, outcome) or obtained
 
 

@@ -12,12 +12,38 @@ CacheResult = Literal["hit", "stale", "miss", "collapsed", "bypass", "none"]
 ExecutionResult = Literal["success", "failure", "cancelled", "lost"]
 
 
+class Trace(msgspec.Struct, frozen=True):
+    """A place in a trace (W3C Trace Context): one span, and what is passed on of it. Ids are lower-case hex."""
+
+    trace_id: str
+    span_id: str
+    flags: str = "01"
+    state: str = ""  # `tracestate`
+    parent: str = ""  # the span above, if it is known
+    recorded: bool = False  # whether `span_id` is a span of ours, which will be exported
+
+    @property
+    def header(self) -> str:
+        """Return the `traceparent` for whoever is asked from here."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A part of a request that is worth a span of its own; times are monotonic seconds."""
+
+    name: str
+    started: float
+    ended: float
+    link: Trace | None = None  # what it waited for, in whichever trace that is
+
+
 class Sender(msgspec.Struct, frozen=True):
     """On whose behalf Redash is asked: for User-Agent, fair queueing and tracing."""
 
     client: str
     request_id: str
-    traceparent: str | None = None
+    trace: Trace | None = None
+    outcome: Outcome | None = None  # of the request that caused it, where one did
 
 
 class Quota(msgspec.Struct, frozen=True):
@@ -52,6 +78,10 @@ class Outcome(msgspec.Struct):
     sent_bytes: int = 0
     started: float = 0.0  # monotonic
     duration: float = 0.0
+    upstream_seconds: float = 0.0  # what Redash spent on what this request itself asked it, so far
+    saves_run: bool = False  # a hit of what would have been a run
+    trace: Trace | None = None
+    steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
 
     def hit(self, ttl: float, age: float, runtime: float) -> None:
         """Note an answer from the store, within its freshness."""
@@ -66,6 +96,11 @@ class Outcome(msgspec.Struct):
         """Note that Redash was asked, and why; `joined` when another caller's question served this one too."""
         self.forward, self.stored = forward, stored
         self.cache = "collapsed" if joined else "bypass" if forward in ("bypass", "method") else "miss"
+
+    def step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
+        """Note a part of the way, if somebody will look at it."""
+        if self.trace is not None and self.trace.recorded:
+            self.steps.append(Step(name, started, ended, link))
 
     def cache_status(self) -> str | None:
         """Return the Cache-Status field (RFC 9211), None where the cache took no part."""
@@ -91,6 +126,15 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     seconds: float
     credential: str
     accepted: bool  # False: Redash does not know the key
+    method: str = ""
+    failure: str = ""  # why it counts as one of Redash's being away: no answer, or only a proxy's
+    started: float = 0.0  # monotonic
+    trace: Trace | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether nobody answered but perhaps a proxy (Redash's own failures are 500, CONTRACT 3)."""
+        return self.failure != ""
 
 
 class ExecutionEnd(msgspec.Struct, frozen=True):
@@ -102,10 +146,16 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
     seconds: float
     callers: int  # how many asked for it, the first included
     runtime: float  # of the warehouse, as Redash measured it
+    ran: bool = True  # False: Redash answered at once from its own cache, or refused
+    started: float = 0.0  # monotonic
+    trace: Trace | None = None
 
 
 class Teller(Protocol):
     """Whoever counts and writes down what became of things; must not raise and must not wait."""
+
+    def begin(self, parent: Trace | None) -> Trace | None:
+        """Return the place in a trace of what begins now: a span of its own below `parent`, or `parent` itself."""
 
     def request(self, outcome: Outcome) -> None:
         """A request has been answered, or its caller has left."""
@@ -115,3 +165,6 @@ class Teller(Protocol):
 
     def execution(self, end: ExecutionEnd) -> None:
         """An execution has ended."""
+
+    def breaker(self, is_open: bool) -> None:
+        """How the breaker stands after a call."""

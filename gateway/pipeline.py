@@ -77,7 +77,7 @@ class Gateway:
         self.draining = False
         """Stopping: nobody is held any more."""
 
-    async def answer(self, request: Request, outcome: Outcome, traceparent: str | None) -> Answer:
+    async def answer(self, request: Request, outcome: Outcome) -> Answer:
         """Answer one request; `outcome` is filled in along the way.
 
         Raises:
@@ -95,7 +95,8 @@ class Gateway:
         operation = read(found, request.query_string, request.body)
         check_operation(caller, operation)
         outcome.query_id = found.number("query_id")
-        asked = Asked(request, caller, found, Sender(caller.name, outcome.request_id, traceparent), outcome)
+        sender = Sender(caller.name, outcome.request_id, outcome.trace, outcome)
+        asked = Asked(request, caller, found, sender, outcome)
         return await self._dispatch(asked, operation, await self.bindings.check(self.access, asked, operation))
 
     async def _dispatch(self, asked: Asked, operation: Operation, allowed: frozenset[int] | None) -> Answer:

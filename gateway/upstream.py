@@ -22,12 +22,13 @@ from gateway.calls import Call, UpstreamAnswer
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.limits import Breaker, FairSlots
 from gateway.model import Body, Clock
-from gateway.outcome import Sender, Teller, UpstreamCall
+from gateway.outcome import Sender, Teller, Trace, UpstreamCall
 from gateway.redash.answers import PARSE_LIMIT, is_login_refusal
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
 
+_BROKEN_OFF: Final = "Redash cannot be reached, or broke off its answer."
 _CHUNK: Final = 1 << 20
 _REDIRECT: Final = re.compile(r"(?:/[\w-]+)?/api/queries")
 """Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
@@ -63,6 +64,7 @@ class Upstream:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # the slots are the limit
             cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_once,),
             trust_env=False,
         )
 
@@ -83,7 +85,10 @@ class Upstream:
             except (UpstreamUnusable, CredentialRejected):
                 self.breaker.succeeded()  # it is there, whatever it says
                 raise
-            self.breaker.succeeded()
+            else:
+                self.breaker.succeeded()
+            finally:
+                self._teller.breaker(self.breaker.is_open)
             return answer
 
     async def _send_twice(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
@@ -99,19 +104,28 @@ class Upstream:
 
     async def _timed(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
         started = self._clock.monotonic()
-        status, accepted = 0, True
+        trace = self._teller.begin(sender.trace)
+        status, accepted, failure = 0, True, ""
         try:
-            answer = await self._exchange(credential, call, sender)
+            answer = await self._exchange(credential, call, sender, trace)
             status = answer.status
             return _usable(answer, credential)
         except CredentialRejected:
             accepted = False
             raise
+        except UpstreamError as error:
+            failure = error.reason
+            raise
         finally:
             seconds = self._clock.monotonic() - started
-            self._teller.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted))
+            if sender.outcome is not None:
+                sender.outcome.upstream_seconds += seconds
+            about = (call.method, failure, started, trace)
+            self._teller.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted, *about))
 
-    async def _exchange(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+    async def _exchange(
+        self, credential: Credential, call: Call, sender: Sender, trace: Trace | None
+    ) -> UpstreamAnswer:
         assert self._session is not None  # noqa: S101 - `open` comes first
         sent = self._clock.monotonic()
         try:
@@ -120,7 +134,7 @@ class Upstream:
                     call.method,
                     self._url(call),
                     data=call.body,
-                    headers=_headers(credential, sender, call),
+                    headers=_headers(credential, sender, call, trace),
                     allow_redirects=False,
                     timeout=self._timeout,
                     ssl=self._tls,
@@ -138,7 +152,7 @@ class Upstream:
         except TimeoutError as error:  # aiohttp's own timeouts are such too
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise UpstreamError("Redash cannot be reached, or broke off its answer.") from error
+            raise UpstreamError(_BROKEN_OFF) from error
 
     def _url(self, call: Call) -> URL:
         return URL.build(
@@ -186,7 +200,17 @@ class Upstream:
         return Body(size=size, path=path)
 
 
-def _headers(credential: Credential, sender: Sender, call: Call) -> dict[str, str]:
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a request again by itself, uncounted, as it does with all but POST and PATCH."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise UpstreamError(_BROKEN_OFF) from error
+
+
+def _headers(credential: Credential, sender: Sender, call: Call, trace: Trace | None) -> dict[str, str]:
     headers = {
         "Authorization": f"Key {credential.key.reveal()}",
         "Accept": "*/*",
@@ -197,8 +221,10 @@ def _headers(credential: Credential, sender: Sender, call: Call) -> dict[str, st
     }
     if call.body is not None:
         headers["Content-Type"] = "application/json"
-    if sender.traceparent is not None:
-        headers["traceparent"] = sender.traceparent
+    if trace is not None:
+        headers["traceparent"] = trace.header
+        if trace.state:
+            headers["tracestate"] = trace.state
     return headers
 
 

@@ -70,6 +70,11 @@ class Warmer:
             for entry, state in zip(entries, self.states, strict=True)
         ]
 
+    def counts(self) -> dict[str, int]:
+        """Rounds of all entries by what became of them, since the configuration was loaded."""
+        names = {"success": "runs", "failure": "failures", "skipped": "skips"}
+        return {result: sum(getattr(state, name) for state in self.states) for result, name in names.items()}
+
     async def stop(self) -> None:
         """End every entry."""
         for task in self._tasks:

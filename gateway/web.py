@@ -28,6 +28,7 @@ from gateway.model import Answer, Body, Clock, Request
 from gateway.outcome import Outcome, Quota, Teller
 from gateway.pipeline import Gateway
 from gateway.redact import text_without_keys
+from gateway.tracing import incoming
 
 log = logging.getLogger("gateway.web")
 
@@ -36,7 +37,6 @@ SEND_SECONDS: Final = 600.0
 """For one answer as a whole, however slowly its caller reads."""
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _VARY: Final = "Authorization, Accept-Encoding, Prefer, Origin"
 _EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
 _CHUNK: Final = 256 * 1024
@@ -63,6 +63,7 @@ class Api:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and tell its outcome once: when the answer has left, or its caller has."""
         outcome = Outcome(request_id=_request_id(request), started=self._clock.monotonic(), status=499)
+        outcome.trace = self._teller.begin(incoming(request.headers))
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a handler runs in a task
         self._open[task] = outcome
@@ -97,7 +98,7 @@ class Api:
             if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
                 return Answer(status=204, body=Body.of(b""), content_type="")
             body = await _read_body(request, gateway.settings.server.max_request_body)
-            return await gateway.answer(_read_head(request, body), outcome, _traceparent(request))
+            return await gateway.answer(_read_head(request, body), outcome)
         except UpstreamRefused as refused:
             outcome.reason = refused.reason
             return Answer(status=refused.status_code, body=refused.body, content_type=refused.content_type)
@@ -136,11 +137,6 @@ def _request_id(request: web.BaseRequest) -> str:
     # What looks like a key or token is none: it would be echoed, logged and sent on.
     sane = _SANE_ID.fullmatch(given) and text_without_keys(given) == given
     return given if sane else uuid.uuid4().hex
-
-
-def _traceparent(request: web.BaseRequest) -> str | None:
-    given = request.headers.get("traceparent", "")
-    return given if _TRACEPARENT.fullmatch(given) else None
 
 
 def _read_head(request: web.BaseRequest, body: bytes) -> Request:

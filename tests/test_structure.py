@@ -45,7 +45,9 @@ WAITS: Final = frozenset(
 )
 """Waits, but knows no HTTP library."""
 
-EDGES: Final = frozenset({"admin", "connection", "log", "metrics", "status", "telling", "upstream", "web"})
+EDGES: Final = frozenset(
+    {"admin", "connection", "exposition", "lines", "log", "metrics", "status", "telling", "tracing", "upstream", "web"}
+)
 """Where the world begins: HTTP, log, Prometheus."""
 
 TOP: Final = frozenset({"__main__", "app", "cli", "demo", "program"})

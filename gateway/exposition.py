@@ -1,0 +1,81 @@
+"""Plain numbers, and how Prometheus wants to see them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+PREFIX: Final = "redash_gateway_"
+_OTHER: Final = "other"
+
+
+class Histogram:
+    """Observations by upper bound; bounds are seconds."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
+    def add(self, other: Histogram) -> None:
+        """Take in the observations of another with the same bounds."""
+        self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return cumulative counts by upper bound, as the exposition wants them."""
+        names = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
+        return [(name, float(count)) for name, count in zip(names, accumulate(self.counts), strict=True)]
+
+
+class Labels(dict[int, str]):
+    """The label of each query id: the id itself for the first `most`, "other" for all that come after."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __missing__(self, query_id: int) -> str:
+        if len(self) >= self.most:
+            return _OTHER  # not kept: ids are the caller's to choose
+        self[query_id] = str(query_id)
+        return self[query_id]
+
+
+def counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    """Make a counter; `values` by label values."""
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def gauge(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    """Make a gauge; `values` by label values."""
+    family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, float(value))
+    return family
+
+
+def histogram(name: str, text: str, labels: Sequence[str], values: Mapping[Any, Histogram]) -> Metric:
+    """Make a histogram; `values` by label values."""
+    family = HistogramMetricFamily(PREFIX + name, text, labels=labels)
+    for key, observed in values.items():
+        family.add_metric(key, observed.buckets(), observed.total)
+    return family
