@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -110,21 +111,56 @@ async def test_who_is_held_gets_its_job_when_draining_begins(serve: Serve, sandb
         assert await gateway.process.ended(timeout=5) == 0
 
 
+async def refuses_connections(url: str) -> None:
+    """Wait until it listens no more; connections that are open already are another matter."""
+    parts = urlsplit(url)
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            except ConnectionError:
+                return
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
 async def test_open_requests_are_answered_while_it_drains(serve: Serve, sandbox: Sandbox) -> None:
     async with serve() as gateway:
         fault = sandbox.faults.add("hang", route="/api/queries")
         slow = asyncio.create_task(gateway.call("GET", "/api/queries"))
-        await sandbox.wait_requests(1)
+        await sandbox.wait_until(lambda: sandbox.counters.by_route["GET /api/queries"] == 1)
         gateway.process.child.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
-            while True:  # until it listens no more
-                try:
-                    await gateway.call("GET", "/ping")
-                except aiohttp.ClientConnectionError:
-                    break
+        await refuses_connections(gateway.url)
         fault.clear()
         assert (await slow).json["results"]
         assert await gateway.process.ended(timeout=5) == 0
+
+
+async def test_idle_connections_are_not_served_on_while_it_drains(serve: Serve, sandbox: Sandbox) -> None:
+    # A client that keeps a connection open must move to the successor: either the connection is closed when draining
+    # begins, or the next answer on it says `Connection: close` (RFC 9112 9.6). Else its requests go on until they are
+    # cut off in the middle.
+    async with serve() as gateway:
+        reader, writer = await asyncio.open_connection(urlsplit(gateway.url).hostname, urlsplit(gateway.url).port)
+        ping = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        writer.write(ping)
+        assert (await reader.readuntil(b"PONG.")).startswith(b"HTTP/1.1 200")
+        fault = sandbox.faults.add("hang", route="/api/queries")
+        slow = asyncio.create_task(gateway.call("GET", "/api/queries"))
+        await sandbox.wait_until(lambda: sandbox.counters.by_route["GET /api/queries"] == 1)
+        gateway.process.child.send_signal(signal.SIGTERM)
+        await refuses_connections(gateway.url)
+        answer = b""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            writer.write(ping)
+            answer = await reader.readuntil(b"\r\n\r\n")
+        fault.clear()
+        await slow
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        assert answer == b"" or b"connection: close" in answer.lower()
 
 
 async def test_draining_ends_with_drain_timeout(serve: Serve, sandbox: Sandbox) -> None:
@@ -132,7 +168,7 @@ async def test_draining_ends_with_drain_timeout(serve: Serve, sandbox: Sandbox) 
     async with serve() as gateway:
         sandbox.faults.add("hang", route="/api/queries")
         held = asyncio.create_task(gateway.call("GET", "/api/queries"))
-        await sandbox.wait_requests(1)
+        await sandbox.wait_until(lambda: sandbox.counters.by_route["GET /api/queries"] == 1)
         gateway.process.child.send_signal(signal.SIGTERM)
         assert await gateway.process.ended(timeout=3.5) == 0
         with contextlib.suppress(aiohttp.ClientError):
