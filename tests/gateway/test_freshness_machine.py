@@ -83,6 +83,20 @@ UNUSABLE = ("html", "garbage")
 
 
 @dataclass
+class Run:
+    """A run that the sandbox keeps from ending, and who waits for it."""
+
+    client: str
+    asked: Asked
+    hold: Any
+    jobs: list[tuple[str, str]]  # client, job id
+    began: float
+    started: int
+    edited: bool = False
+    purged: bool = False
+
+
+@dataclass
 class Heard:
     """One answer of Redash, as the gateway got it."""
 
@@ -146,8 +160,8 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.unsaved: set[tuple[str, int]] = set()  # definitions that only the gateway's memory knows
         self.loaded: set[tuple[str, int]] = set()  # those in its memory
         self.results: dict[str, list[tuple[int, int, int]]] = defaultdict(list)  # scope → (query, result id, run)
-        self.outage_began = 0.0
         self.seen = 0
+        self.run: Run | None = None
 
     @initialize(
         skew=st.sampled_from([0.0, 0.0, -3600.0, 7200.0]),
@@ -248,6 +262,7 @@ metadata_ttl = "5s"
         self.directory.cleanup()
 
     async def _end(self) -> None:
+        self.sandbox.release()
         if hasattr(self.world, "session"):
             await self.world.stop()
         await self.sandbox.stop()
@@ -286,6 +301,94 @@ metadata_ttl = "5s"
     def read_object(self, client: str, what: int) -> None:
         self.runner.run(self._read_object(client, self._name(what)))
 
+    # -- a run that takes its time ---------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.redash is Redash.UP and self.run is None)
+    @rule(who=SOME, what=SOME)
+    def begin_a_long_run(self, who: int, what: int) -> None:
+        client = self._client(who)
+        name = "by_country" if client == "narrow" else self._name(what)
+        if client not in ("narrow", "bounded") and name != "calm" and self._may(CLIENTS[client][0], self.ids[name]):
+            self.runner.run(self._begin_a_long_run(client, name))
+
+    async def _begin_a_long_run(self, client: str, name: str) -> None:
+        asked = self._asked(client, name, "DE", None, 0)
+        began, started = self.clock.wall(), self.sandbox.counters.started_by_query[asked.query]
+        self.deciding[asked.scope, asked.key] = self._decided(asked)
+        hold = self.sandbox.hold(asked.query)
+        self.loaded.add((asked.scope, asked.query))
+        reply = await self._send(client, asked.query, self._values(name, "DE"), None, 0, "job")
+        assert reply.status == 200, _short(reply)
+        self.run = Run(client, asked, hold, [(client, reply.job["id"])], began, started)
+        await self._settled()
+        self._listen()
+
+    @precondition(lambda self: self.run is not None)
+    @rule(who=SOME, max_age=st.sampled_from([0, 60, 600, None]))
+    def ask_during_the_run(self, who: int, max_age: int | None) -> None:
+        self.runner.run(self._ask_during_the_run(self._client(who), max_age))
+
+    async def _ask_during_the_run(self, client: str, max_age: int | None) -> None:
+        """Once a job runs, everybody with a numeric bound joins it; any age does not wait while a result is stored."""
+        run = self.run
+        assert run is not None
+        query = run.asked.query
+        name = next(n for n, q in self.ids.items() if q == query)
+        asked = self._asked(client, name, "DE", None, max_age)
+        if (asked.scope, asked.key) != (run.asked.scope, run.asked.key) or run.edited:
+            return
+        verdicts = self._verdicts(asked)
+        reply = await self._send(client, query, self._values(name, "DE"), None, max_age, "job")
+        heard = self._listen()
+        told = f"{verdicts} for {client} {name} max_age={max_age} while it runs: {_short(reply)}; heard {_brief(heard)}"
+        assert reply.status == 200, told
+        if len(verdicts) > 1:
+            return
+        stored = (asked.scope, asked.key) in self.model.held and verdicts[0].ttl is not None
+        if verdicts[0].do in (Do.HIT, Do.REVALIDATE):
+            assert "; hit" in reply.cache, told
+        elif asked.effective is not None or not stored:
+            assert not any(h.method == "POST" for h in heard), told
+            assert "collapsed" in reply.cache, told
+        if "job" in reply.json:
+            run.jobs.append((client, reply.job["id"]))
+
+    @precondition(lambda self: self.run is not None)
+    @rule()
+    def let_the_run_end(self) -> None:
+        self.runner.run(self._let_the_run_end())
+
+    async def _let_the_run_end(self) -> None:
+        run = self.run
+        assert run is not None
+        run.hold.release()
+        ended = []
+        for client, job_id in run.jobs:
+            job: dict[str, Any] = {"status": 1}
+            while job["status"] not in (3, 4):
+                reply = await self._call(client, "GET", f"/api/jobs/{job_id}", Prefer="wait=10")
+                assert reply.status == 200, (job_id, _short(reply))
+                job = reply.job
+            assert job["status"] == 3, job
+            ended.append((client, job))
+        self.run = None
+        await self._settled()
+        self._listen(run)
+        # One run for all of them; only an edit that a restart could not tell from a mix-up may cost another.
+        runs = self.sandbox.counters.started_by_query[run.asked.query] - run.started
+        assert runs <= (2 if run.edited else 1), run
+        for client, job in ended:
+            read = await self._call(
+                client, "GET", f"/api/queries/{run.asked.query}/results/{job['query_result_id']}.json"
+            )
+            await self._settled()
+            self._listen()
+            assert read.status == 200, (run, _short(read))
+            got = read.rows[0]["run"]
+            assert got in self.given[run.asked.scope], (run, _short(read))
+            if (client, job["id"]) == run.jobs[0]:
+                assert self._born(got) >= run.began - 0.01, (run, _short(read))
+
     def _client(self, who: int) -> str:
         return self.clients_here[who % len(self.clients_here)]
 
@@ -298,6 +401,7 @@ metadata_ttl = "5s"
     def edit_in_redash(self, which: int, what: str) -> None:
         name = self._name(which)
         query = self.sandbox.queries[self.ids[name]]
+        self._note_edit(query.id)
         if what == "sql":
             version = self.edits[query.id][-1][1] + 1
             self.sandbox.edit_query(query.id, query=self._text(name, version))
@@ -320,6 +424,7 @@ metadata_ttl = "5s"
         query = self.ids[name]
         if self.sandbox.queries[query].org != 1:
             return  # gone
+        self._note_edit(query)
         if what == "sql":
             version = self.edits[query][-1][1] + 1
             body = {"query": self._text(name, version)}
@@ -333,6 +438,10 @@ metadata_ttl = "5s"
         self.model.edited_here(query)
         self._listen()
 
+    def _note_edit(self, query: int) -> None:
+        if self.run is not None and self.run.asked.query == query:
+            self.run.edited = True
+
     def _renamed(self, query: int, here: bool) -> None:
         self.names[query].append((self.clock.wall(), f"name {len(self.names[query])}", here))
 
@@ -344,8 +453,10 @@ metadata_ttl = "5s"
 
     @rule(seconds=st.sampled_from(TURNS))
     def let_time_pass(self, seconds: int) -> None:
-        self.clock.turn(seconds)
+        if self.run is None or seconds < 1000:  # job ids live for 12 h
+            self.clock.turn(seconds)
 
+    @precondition(lambda self: self.run is None)
     @rule(which=SOME, how=st.sampled_from([403, 404]))
     def take_access_away(self, which: int, how: int) -> None:
         query = self.sandbox.queries[self.ids[self._name(which)]]
@@ -361,11 +472,10 @@ metadata_ttl = "5s"
         for source in (SHOP, self.extra):
             self.sandbox.world.sources[source].groups[self.analysts] = False
 
-    @precondition(lambda self: self.redash is Redash.UP)
+    @precondition(lambda self: self.redash is Redash.UP and self.run is None)
     @rule(how=st.sampled_from([*AWAY, *UNUSABLE]), status=st.sampled_from([502, 503, 504]))
     def redash_goes_away(self, how: str, status: int) -> None:
         self.redash = Redash.UNUSABLE if how in UNUSABLE else Redash.AWAY
-        self.outage_began = self.clock.wall()
         if how == "disconnected":
             self.runner.run(self.sandbox.disconnect())
         else:
@@ -400,6 +510,8 @@ metadata_ttl = "5s"
         async with self.world.session.post(f"{self.world.admin}/purge", json=what) as response:
             assert response.status == 200
         self.model.purged(query)
+        if self.run is not None and query in (None, self.run.asked.query):
+            self.run.purged = True  # "A purge also keeps results of executions begun before it from being stored"
         # Purging drops stored definitions too; DESIGN says nothing of it, and what is in memory may stay.
         for place in [place for place in self.model.known if query in (None, place[1])]:
             if place in self.loaded:
@@ -437,11 +549,12 @@ metadata_ttl = "5s"
 
     # -- listening -------------------------------------------------------------------------------------------------
 
-    def _listen(self) -> list[Heard]:
+    def _listen(self, run: Run | None = None) -> list[Heard]:
         """Tell the model what Redash has answered since the last time. An answer that was wrecked tells nothing."""
         new = self.watch.heard[self.seen :]
         self.seen = len(self.watch.heard)
         self.ended: set[int] = set()
+        self.unstored = (run.asked.scope, run.asked.key) if run is not None and run.purged else None
         for heard in new if self.redash is Redash.UP else ():
             scope = self.keys.get(heard.key, "")
             if heard.method == "GET" and heard.route == "/api/queries/<query_id>":
@@ -505,6 +618,8 @@ metadata_ttl = "5s"
         marker = decided.marker if explained else ""
         confirmed = at if explained else float("-inf")
         held = Held(run, self._born(run), marker, confirmed, body.get("id"))
+        if (scope, key) == self.unstored:
+            return
         self.model.told_result(scope, query, key, held)
         if held.result_id is not None:
             self._remember(scope, query, held.result_id)
@@ -525,10 +640,10 @@ metadata_ttl = "5s"
     async def _settled(self) -> None:
         """Wait until the gateway does nothing behind its answers any more."""
         program = self.world.program
-        busy = (program.executions.running, program.definitions._flights, program.results._flights)
-        while any(len(part) for part in busy):
+        flights = (program.definitions._flights, program.results._flights)
+        held = 0 if self.run is None else 1
+        while len(program.executions.running) > held or any(len(part) for part in flights):
             await asyncio.sleep(0.002)
-            busy = (program.executions.running, program.definitions._flights, program.results._flights)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:
         if client == "narrow":
@@ -536,16 +651,10 @@ metadata_ttl = "5s"
         if way == "get":
             limit = None
             max_age = -1 if max_age in (None, "absent") else int(max_age)
-        scope, table = CLIENTS[client]
-        query = self.ids[name]
-        values = {"country": country} if self._has_country(name) else {}
-        asked = Asked(
-            scope,
-            query,
-            key_of(query, values, limit),
-            _as_redash_reads(max_age),
-            Bounds.first(table, RULES.get(name, {}), CACHE),
-        )
+        asked = self._asked(client, name, country, limit, max_age)
+        scope, query, values = asked.scope, asked.query, self._values(name, country)
+        if self.run is not None and self.run.asked.query == query:
+            return  # see ask_during_the_run
         began = self.clock.wall()
         if not self.jobs_pending(asked):
             self.deciding[scope, asked.key] = self._decided(asked)
@@ -569,6 +678,15 @@ metadata_ttl = "5s"
         rows = await self._rows_of(client, query, reply)
         if rows is not None:
             self._check_rows(asked, name, country, rows[0], began, ended, shown)
+
+    def _values(self, name: str, country: str) -> dict[str, str]:
+        return {"country": country} if self._has_country(name) else {}
+
+    def _asked(self, client: str, name: str, country: str, limit: bool | None, max_age: Any) -> Asked:
+        scope, table = CLIENTS[client]
+        query = self.ids[name]
+        bounds = Bounds.first(table, RULES.get(name, {}), CACHE)
+        return Asked(scope, query, key_of(query, self._values(name, country), limit), _as_redash_reads(max_age), bounds)
 
     def jobs_pending(self, asked: Asked) -> bool:
         return any((scope, key) == (asked.scope, asked.key) for scope, _, key, _ in self.jobs.values())
@@ -752,6 +870,8 @@ metadata_ttl = "5s"
         assert not any(h.method == "POST" for h in heard), f"reading runs nothing: {told}"
         if len(set(map(type, known))) > 1 or len(checks) > 1:
             return None
+        if known[0] is Do.FAIL and (scope, query) in self.model.dropped:
+            return None  # nothing is known of the query's text, but a result by id is what it was
         if isinstance(known[0], Do):
             assert reply.status in ((502, 503, 504) if known[0] is Do.FAIL else (403, 404)), told
             return None

@@ -1,0 +1,210 @@
+"""The guard against Redash's white-space-blind cache, as callers meet it: everybody gets the rows of exactly his own text.
+
+Redash finds results and joins runs by the SQL without any white space, also within quotes (CONTRACT 7); the sandbox does
+so too. Every query here shows its own values in its rows, and the values of one run differ in white space alone, so that
+an answer that was made for somebody else shows at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from harness import TurnableClock, World
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.sandbox import Sandbox
+from gateway.sandbox.samples import parameter
+
+RUNS = 30
+
+VALUES = ("New York", "NewYork", "New  York", "N ewYork", "New\tYork", " NewYork", "NewYork ")
+"""All the same to Redash's hash."""
+
+MAX_AGES = (0, 1, 60, 3600, None)
+PATTERN = {"regex": "[A-Za-z \t]*"}
+QUOTED = {"prefix": "'", "suffix": "'", "separator": ","}
+
+TEMPLATES: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "text": ("select '{{x}}' as x, run_number() as run", [parameter("x", "text", "none")]),
+    "pattern": ("select '{{ x }}' as x, run_number() as run", [parameter("x", "text-pattern", "none", **PATTERN)]),
+    "enum": (
+        "select '{{x}}' as x, run_number() as run",
+        [parameter("x", "enum", VALUES[0], enumOptions="\n".join(VALUES))],
+    ),
+    "multi": (
+        "select {{x}} as x, run_number() as run",
+        [parameter("x", "enum", [VALUES[0]], enumOptions="\n".join(VALUES), multiValuesOptions=QUOTED)],
+    ),
+    "undeclared": ("select '{{x}}' as x, run_number() as run", []),
+    "section": ("select '{{#x}}{{x}}{{/x}}' as x, run_number() as run", []),
+    "commented": ("select '{{x}}' as x, run_number() as run -- as asked", [parameter("x", "text", "none")]),
+}
+"""By the kind of parameter. A section cannot be rendered plainly: there the values have to occur in the text."""
+
+BY_QUERY_KEY = ("pattern", "enum", "multi", "undeclared")
+"""What Redash lets a query key run; its answers carry no SQL to check."""
+
+
+@dataclass(frozen=True)
+class Want:
+    kind: str
+    value: str
+    max_age: int | None
+    key: bool  # by the query's own key
+    wait: bool
+
+    def __repr__(self) -> str:
+        return f"{self.kind}{'*' if self.key else ''}:{self.value!r}≤{self.max_age}"
+
+
+WANTS = st.builds(
+    Want,
+    kind=st.sampled_from([*TEMPLATES, "adhoc"]),
+    value=st.sampled_from(VALUES),
+    max_age=st.sampled_from(MAX_AGES),
+    key=st.booleans(),
+    wait=st.booleans(),
+)
+
+
+class Guarded:
+    """A gateway before a sandbox in which every text collides with every other of its kind."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = TurnableClock()
+        self.sandbox = Sandbox(now=self.clock.wall, orders=1)
+        self.ids = {
+            kind: self.sandbox.add_query(kind, text, parameters=parameters)
+            for kind, (text, parameters) in TEMPLATES.items()
+        }
+        self.world = World(directory, self.sandbox, self.clock)
+
+    async def __aenter__(self) -> Guarded:
+        await self.sandbox.start()
+        keys = "".join(
+            f'[credentials.own-{kind}]\nkind = "query"\nquery = {self.ids[kind]}\nkey_env = "QUERY_KEY_{self.ids[kind]}"\n'
+            for kind in BY_QUERY_KEY
+        )
+        await self.world.start(keys, store="memory:", sql="", narrow="text_parameters = true", dashboard="")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.world.stop()
+        await self.sandbox.stop()
+
+    async def rows(self, want: Want) -> list[dict[str, Any]]:
+        """As a polling client gets them, or in one request."""
+        client = "narrow" if want.key and want.kind in BY_QUERY_KEY else "sql"
+        if want.kind == "adhoc":
+            path, body = (
+                "/api/query_results",
+                {"query": f"select '{want.value}' as x, run_number() as run", "data_source_id": 1},
+            )
+        else:
+            value = [want.value] if want.kind == "multi" else want.value
+            path, body = f"/api/queries/{self.ids[want.kind]}/results", {"parameters": {"x": value}}
+        headers = {"Prefer": "wait=30"} if want.wait else {}
+        reply = await self.world.call("POST", path, {**body, "max_age": want.max_age}, client=client, headers=headers)
+        assert reply.status == 200, (want, reply)
+        if "query_result" in reply.json:
+            return reply.rows
+        job = await self.world.finish(reply.job["id"], client=client)
+        assert job["status"] == 3, (want, job)
+        nested = "query_results" if want.kind == "adhoc" else f"queries/{self.ids[want.kind]}/results"
+        read = await self.world.get(f"/api/{nested}/{job['query_result_id']}.json", client=client)
+        assert read.status == 200, (want, read)
+        return read.rows
+
+
+def test_everybody_gets_the_rows_of_his_own_text() -> None:
+    @settings(
+        max_examples=RUNS,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=[*HealthCheck],
+    )
+    @given(
+        rounds=st.lists(st.lists(WANTS, min_size=1, max_size=6), min_size=1, max_size=4),
+        pause=st.sampled_from([0, 2, 61, 4000]),
+    )
+    def callers(rounds: list[list[Want]], pause: int) -> None:
+        runner.run(_answered(guarded, rounds, pause))
+
+    # One gateway for all examples: what earlier ones left in Redash's cache is what later ones may stumble over.
+    with (
+        asyncio.Runner() as runner,
+        tempfile.TemporaryDirectory() as directory,
+        mock.patch("gateway.execution._pause", lambda elapsed: 0.005),
+    ):
+        guarded = Guarded(Path(directory))
+        runner.run(guarded.__aenter__())
+        try:
+            callers()
+        finally:
+            runner.run(guarded.__aexit__())
+
+
+async def _answered(guarded: Guarded, rounds: list[list[Want]], pause: int) -> None:
+    """Each round at once, one after the other; all of a value's callers see that value and nothing else."""
+    for wants in rounds:
+        began = guarded.sandbox.counters.started
+        answers = await asyncio.gather(*(guarded.rows(want) for want in wants))
+        for want, rows in zip(wants, answers, strict=True):
+            assert [row["x"] for row in rows] == [want.value], f"{want} got {rows} among {wants}"
+        # Runs are for answers: three more may be needed for each request that met another's rows, never without end.
+        assert guarded.sandbox.counters.started - began <= 4 * len(wants)
+        guarded.clock.turn(pause)
+
+
+async def test_what_changes_no_rows_leads_to_no_second_run(bare: World) -> None:
+    """Unused parameters, comments, white space outside quotes, `;` and an added LIMIT are no other SQL."""
+    add = bare.sandbox.add_query
+    enum = parameter("unused", "enum", "a b", enumOptions="a b\nab")
+    harmless = {
+        "unused": add("unused", "select 1 as x", parameters=[enum]),
+        "comment": add("comment", "/* who */ select 1 as x -- why\n"),
+        "semicolon": add("semicolon", "select 1 as x ; \n"),
+        "limit": add("limit", "select 1 as x", options={"apply_auto_limit": True}),
+        "limit and comment": add("limit and comment", "select 1 as x -- all", options={"apply_auto_limit": True}),
+        "lines": add("lines", "select\n\t1   as x\nfrom ( select 2 )  "),
+        "statements": add("statements", "select 0; select 1 as x;"),
+    }
+    await bare.start()
+    for name, query in harmless.items():
+        body: dict[str, Any] = {"parameters": {"unused": "ab"}} if name == "unused" else {}
+        bare.sandbox.reset_counters()
+        rows = await bare.rows(query, client="sql", max_age=0, **body)
+        assert rows == [{"x": 1}], name
+        assert (bare.sandbox.counters.started, bare.sandbox.counters.posts[query]) == (1, 1), name
+        reply = await bare.post(query, client="sql", max_age=3600, **body)
+        assert "hit" in reply.cache, (name, reply)
+        assert bare.sandbox.counters.started == 1, name
+
+
+async def test_another_spelling_of_the_same_sql_is_no_second_run(bare: World) -> None:
+    """Redash shows the spelling that ran first: outside quotes white space and comments mean nothing."""
+    first = bare.sandbox.add_query("first", "select 'a b' as x, 7 as y")
+    second = bare.sandbox.add_query("second", "/* mine */ select 'a b'   as x,\n7 as y")
+    await bare.start()
+    await bare.rows(first, client="sql", max_age=3600)
+    reply = await bare.post(second, client="sql", max_age=3600, wait=20)
+    assert reply.rows == [{"x": "a b", "y": 7}]
+    assert bare.sandbox.counters.started == 1
+
+
+async def test_an_unused_parameter_of_a_query_key_costs_one_run_for_each_value(bare: World) -> None:
+    """Answers to query keys carry no SQL. What no template uses cannot mix up anything, so nothing is forced."""
+    unused = parameter("unused", "enum", "a b", enumOptions="a b\nab")
+    query = bare.sandbox.add_query("unused", "select 1 as x", parameters=[unused])
+    keys = f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n'
+    await bare.start(keys)
+    for value in ("a b", "ab"):
+        assert await bare.rows(query, client="narrow", max_age=3600, parameters={"unused": value}) == [{"x": 1}]
+    assert bare.sandbox.counters.started == 1  # the second asks Redash, which has it
