@@ -1,4 +1,4 @@
-"""The admin listener: metrics, health, status, purge and reload. For operators, not for callers."""
+"""The admin listener: metrics, health, status page, purge and reload. For operators, not for callers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gateway.errors import BadRequest, GatewayError, Unauthorized
+from gateway.status.site import Site
+from gateway.status.values import Report
 
 
 class Operator(Protocol):
@@ -21,7 +23,7 @@ class Operator(Protocol):
     def ready(self) -> tuple[bool, Mapping[str, object]]:
         """Whether requests are served, and what is known of the parts."""
 
-    def status(self) -> Mapping[str, object]:
+    def status(self) -> Report:
         """Return the state of everything, for people and scripts."""
 
     async def purge(self, what: Mapping[str, object]) -> int:
@@ -47,11 +49,11 @@ class Admin:
                 web.get("/metrics", self._metrics),
                 web.get("/livez", self._live),
                 web.get("/readyz", self._ready),
-                web.get("/api/status", self._status),
                 web.post("/purge", self._purge),
                 web.post("/reload", self._reload),
             ]
         )
+        Site(self._operator.status).add_to(app)
         return app
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -64,9 +66,6 @@ class Admin:
     async def _ready(self, _: web.Request) -> web.Response:
         ready, parts = self._operator.ready()
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
-
-    async def _status(self, _: web.Request) -> web.Response:
-        return web.json_response(self._operator.status())
 
     async def _purge(self, request: web.Request) -> web.Response:
         self._authorize(request)

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import http_parser, web
 
-from gateway import __version__, config
+from gateway import __version__, config, log
 from gateway.access import ANONYMOUS, Access
 from gateway.admin import Admin
 from gateway.bindings import Bindings
@@ -35,8 +34,12 @@ from gateway.quotas import Quotas
 from gateway.reading import Reading
 from gateway.redash.answers import queries_on
 from gateway.results import Results
+from gateway.status.recorder import Both, StatusRecorder
+from gateway.status.report import report
+from gateway.status.values import Report
 from gateway.store.factory import open_store
 from gateway.telling import Telling
+from gateway.tracing import Tracing
 from gateway.upstream import Upstream
 from gateway.warm import Warmer
 from gateway.web import Api
@@ -75,8 +78,11 @@ class Program:
             lock_wait_seconds=settings.server.drain_timeout,
         )
         self.metrics = Metrics(self._levels, self.access.credentials, settings.metrics.per_query)
-        self.teller = Telling(self.metrics, access_log=settings.log.access)
-        self.upstream = Upstream(settings.upstream, clock, self.teller, self.store.spool_path)
+        self.tracing = Tracing(settings.tracing.endpoint, clock) if settings.tracing.endpoint else None
+        self.teller = Telling(self.metrics, access_log=settings.log.access, tracing=self.tracing)
+        self.recorder = StatusRecorder(clock.monotonic)
+        told = Both(self.teller, self.recorder)
+        self.upstream = Upstream(settings.upstream, clock, told, self.store.spool_path)
         self.definitions = Definitions(self.upstream, self.store, self.ledger, clock)
         self.results = Results(self.upstream, self.store, self.ledger, clock)
         self.quotas = Quotas(settings.clients, clock)
@@ -84,7 +90,7 @@ class Program:
         self.metadata = Metadata(settings, self.upstream, self.definitions, self.bindings, clock)
         runner = Runner(self.upstream, self.results, clock)
         self.executions = Executions(
-            runner, self.definitions, self.ledger, clock, self.teller, settings, changed=self._query_changed
+            runner, self.definitions, self.ledger, clock, told, settings, changed=self._query_changed
         )
         obtaining = Obtaining(self.results, self.executions, clock)
         self.reading = Reading(settings, self.definitions, self.results, self.ledger, clock)
@@ -102,7 +108,7 @@ class Program:
             clock=clock,
             slug=_slug(settings),
         )
-        self.api = Api(lambda: self.gateway, self.teller, clock)
+        self.api = Api(lambda: self.gateway, told, clock)
         self.warmer = Warmer(self.gateway, self.executions, self.upstream, clock, breaker=self.upstream.breaker)
 
     def _query_changed(self, query_id: int) -> None:
@@ -163,6 +169,8 @@ class Program:
         await self.results.land()
         await self.upstream.close()
         await self.store.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     # -- Operator --------------------------------------------------------------------------------------------------
 
@@ -175,31 +183,10 @@ class Program:
         }
         return self._serving, parts
 
-    def status(self) -> Mapping[str, object]:
+    def status(self) -> Report:
         """Return the state of everything, for people and scripts."""
-        ready, parts = self.ready()
-        running = [
-            {
-                "id": x.id,
-                "query": x.plan.query_id,
-                "status": x.status,
-                "seconds": round(self._clock.monotonic() - x.started, 1),
-                "callers": x.callers,
-            }
-            for x in self.executions.running
-        ]
-        counted: dict[str, int] = {}
-        for (_, _, cache, _), number in self.metrics.requests.items():
-            counted[cache] = counted.get(cache, 0) + number
-        return {
-            "version": __version__,
-            "ready": ready,
-            **parts,
-            "requests": counted,
-            "executions": running,
-            "warm": [msgspec.structs.asdict(state) for state in self.warmer.states],
-            "cache": [{"tier": t.tier, "bytes": t.bytes, "entries": t.entries} for t in self.store.stats()],
-        }
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        return report(self, self._levels(), ready=self._serving, now=now, wall=wall)
 
     async def purge(self, what: Mapping[str, object]) -> int:
         """Forget results of a query, of a scope, or all."""
@@ -256,6 +243,7 @@ class Program:
             "cache.store": old.cache.store != settings.cache.store,
             "cache.memory, cache.disk or cache.max_entry": (old.cache.memory, old.cache.disk, old.cache.max_entry)
             != (settings.cache.memory, settings.cache.disk, settings.cache.max_entry),
+            "tracing.endpoint": old.tracing.endpoint != settings.tracing.endpoint,
             "server.tls_cert": (self._tls is None) != (tls is None),
         }
         return [f"{name} has changed; this takes a restart" for name, changed in kept.items() if changed]
@@ -270,6 +258,7 @@ class Program:
         self.upstream.configure(settings.upstream)
         self.executions.slots.size = settings.upstream.max_executions
         self.teller.access_log = settings.log.access
+        self.metrics.configure(self.access.credentials, settings.metrics.per_query)
         self.warmer.start(settings.warm)
         if self._tls is not None and settings.server.tls_cert and settings.server.tls_key:
             self._tls.load_cert_chain(settings.server.tls_cert, settings.server.tls_key)
@@ -286,6 +275,8 @@ class Program:
             tiers=self.store.stats(),
             reload_successful=self._reload_successful,
             reloaded_at=self._reloaded_at,
+            warm=self.warmer.counts(),
+            log_lines_dropped=log.lines_dropped(),
         )
 
 

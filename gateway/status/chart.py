@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.status.history import POINTS
+from gateway.status.history import STEPS
 
 Scale = Literal["share", "log", "count"]
 Values = Sequence[float | None]
@@ -19,11 +19,15 @@ DECADES: Final = 6
 """The latency axis goes from 10^-4 s = 0.1 ms over six decades to 100 s."""
 
 
+_BARS: Final = {"left": ".12", "right": ".52"}
+"""Where in its column a bar begins: bars of two series stand side by side."""
+
+
 class Line(msgspec.Struct, frozen=True):
     """One series of a chart: its name in the report's history, how it is drawn, and its line of the legend."""
 
     series: str
-    shape: Literal["line", "area", "bars"]
+    shape: Literal["line", "area", "left", "right"]
     label: str
     value: str  # where its number for the hour stands in the report
     form: str
@@ -60,10 +64,12 @@ def height(value: float, scale: Scale, top: float) -> float:
 
 
 def path(values: Values, shape: str, scale: Scale, top: float) -> str:
-    """Draw a series into a box of `POINTS` by 100; moments without a value are gaps."""
+    """Draw a series into a box of `STEPS` by 100; moments without a value are gaps."""
     heights = [None if value is None else f"{100 - height(value, scale, top):.1f}" for value in values]
-    if shape == "bars":
-        return "".join(f"M{x}.1,100V{y}h.8V100z" for x, y in enumerate(heights) if y not in (None, "100.0"))
+    if shape in _BARS:
+        return "".join(
+            f"M{x}{_BARS[shape]},100V{y}h.36V100z" for x, y in enumerate(heights) if y not in (None, "100.0")
+        )
     start, end = (",100V", "V100z") if shape == "area" else (",", "")
     drawn, last = "", None
     for x, y in enumerate(heights):
@@ -78,7 +84,7 @@ def path(values: Values, shape: str, scale: Scale, top: float) -> str:
 def svg(chart: Chart, history: dict[str, Values]) -> str:
     """Return the drawing; the words around it are the page's."""
     top = float(ceiling([v for line in chart.lines for v in history[line.series]])) if chart.scale == "count" else 1.0
-    rules = "".join(f'<path class="rule" d="M0,{100 * n / chart.rules:.1f}H{POINTS}"/>' for n in range(chart.rules + 1))
+    rules = "".join(f'<path class="rule" d="M0,{100 * n / chart.rules:.1f}H{STEPS}"/>' for n in range(chart.rules + 1))
     paths = "".join(
         f'<path class="{line.shape} {escape(line.series)}" data-series="{escape(line.series)}" '
         f'data-shape="{line.shape}" d="{path(history[line.series], line.shape, chart.scale, top)}"/>'
@@ -86,7 +92,7 @@ def svg(chart: Chart, history: dict[str, Values]) -> str:
     )
     ids = f"{chart.name}-title {chart.name}-about"
     return (
-        f'<svg viewBox="0 0 {POINTS} 100" preserveAspectRatio="none" role="img" aria-labelledby="{ids}">'
+        f'<svg viewBox="0 0 {STEPS} 100" preserveAspectRatio="none" role="img" aria-labelledby="{ids}">'
         f'<title id="{chart.name}-title">{escape(chart.title)}</title>'
         f'<desc id="{chart.name}-about">{escape(chart.about)}</desc>{rules}{paths}</svg>'
     )

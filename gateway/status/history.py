@@ -1,4 +1,4 @@
-"""The last hour in steps of ten seconds. Pure and bounded: every moment is an argument, on the monotonic clock."""
+"""The last hour in steps of a minute. Pure and bounded: every moment is an argument, on the monotonic clock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import msgspec
 
 from gateway.outcome import CacheResult
 
-STEP_SECONDS: Final = 10
-STEPS: Final = 360
-STEPS_PER_POINT: Final = 3
-POINTS: Final = STEPS // STEPS_PER_POINT
-"""How many points a chart has: one for every half minute."""
+STEP_SECONDS: Final = 60
+STEPS: Final = 60
+SMOOTHING: Final = 3
+"""Rates and latencies in charts are those of so many steps up to each: a minute with few requests says little."""
 
 CACHE: Final[tuple[str, ...]] = get_args(CacheResult)
 BOUNDS: Final = tuple(0.0001 * 10 ** (n / 4) for n in range(25))
@@ -76,9 +75,9 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
     return None
 
 
-def total(steps: Iterable[Counts], number: int = 0) -> Counts:
+def total(steps: Iterable[Counts]) -> Counts:
     """Add up."""
-    made = Counts(number)
+    made = Counts()
     for step in steps:
         for name, count in step.cache.items():
             made.cache[name] += count
@@ -116,24 +115,30 @@ class History:
 
     def hour(self, now: float) -> Counts:
         """Add up the last hour."""
-        last = int(now // STEP_SECONDS)
-        return total(step for step in self._steps if step.number > last - STEPS)
+        first = int(now // STEP_SECONDS) - STEPS + 1
+        return total(step for step in self._steps if step.number >= first)
 
     def series(self, now: float) -> Series:
-        """Return the last hour point by point. Points begin at whole half minutes, so that they do not flicker."""
-        last = int(now // STEP_SECONDS) // STEPS_PER_POINT
-        by_point: dict[int, list[Counts]] = {}
-        for step in self._steps:
-            by_point.setdefault(step.number // STEPS_PER_POINT, []).append(step)
-        points = [total(by_point.get(n, ()), n) for n in range(last - POINTS + 1, last + 1)]
+        """Return the last hour step by step."""
+        last = int(now // STEP_SECONDS)
+        known = {step.number: step for step in self._steps}
+        steps = [known.get(number, _NOTHING) for number in range(last - STEPS + 1, last + 1)]
+        smooth = [total(filter(_asked, steps[max(0, n - SMOOTHING) : n])) for n in range(1, STEPS + 1)]
         return Series(
-            seconds_per_point=STEP_SECONDS * STEPS_PER_POINT,
-            requests=[p.requests for p in points],
-            upstream_requests=[p.upstream for p in points],
-            hit_rate=[_short(p.hit_rate()) for p in points],
-            p50_seconds=[_short(p.quantile(0.5)) for p in points],
-            p99_seconds=[_short(p.quantile(0.99)) for p in points],
+            seconds_per_point=STEP_SECONDS,
+            requests=[step.requests for step in steps],
+            upstream_requests=[step.upstream for step in steps],
+            hit_rate=[_short(counts.hit_rate()) for counts in smooth],
+            p50_seconds=[_short(counts.quantile(0.5)) for counts in smooth],
+            p99_seconds=[_short(counts.quantile(0.99)) for counts in smooth],
         )
+
+
+_NOTHING: Final = Counts()
+
+
+def _asked(counts: Counts) -> bool:
+    return counts.requests > 0
 
 
 def _short(value: float | None) -> float | None:

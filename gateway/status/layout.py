@@ -45,8 +45,8 @@ NUMBERS: Final = (
     Number("From the cache", "hour.hit_rate", "percent", "of cacheable requests"),
     Number("Warehouse time saved", "hour.saved_seconds", "duration", "not run again"),
     Number("Requests", "hour.requests", "count", "of every kind"),
-    Number("Half are answered within", "hour.p50_seconds", "duration", "p50"),
-    Number("99 % are answered within", "hour.p99_seconds", "duration", "p99"),
+    Number("Half answered within", "hour.p50_seconds", "duration", "p50"),
+    Number("99 % answered within", "hour.p99_seconds", "duration", "p99"),
     Number("Asked of Redash", "hour.upstream_requests", "count", "requests, polls included"),
 )
 
@@ -54,7 +54,7 @@ CHARTS: Final = (
     Chart(
         "hit-rate",
         "Hit rate",
-        "Share of cacheable requests that came from the cache, over the last hour.",
+        "Share of cacheable requests that came from the cache, over the last hour, averaged over three minutes.",
         "share",
         ("100 %", "50 %", "0"),
         4,
@@ -63,8 +63,8 @@ CHARTS: Final = (
     Chart(
         "latency",
         "Time to answer",
-        "Time within which half (p50) and 99 % (p99) of the requests were answered, over the last hour; "
-        "each line is ten times the one below it.",
+        "Time within which half (p50) and 99 % (p99) of the requests were answered, over the last hour, "
+        "each point from three minutes; each line is ten times the one below it.",
         "log",
         ("100 s", "1 s", "10 ms", "0.1 ms"),
         6,
@@ -75,14 +75,14 @@ CHARTS: Final = (
     ),
     Chart(
         "requests",
-        "Requests per half minute",
+        "Requests per minute",
         "How many requests were answered, and how many the gateway sent to Redash, over the last hour.",
         "count",
         ("", "0"),
         4,
         (
-            Line("requests", "bars", "answered", "hour.requests", "count"),
-            Line("upstream_requests", "bars", "sent to Redash", "hour.upstream_requests", "count"),
+            Line("requests", "left", "answered", "hour.requests", "count"),
+            Line("upstream_requests", "right", "sent to Redash", "hour.upstream_requests", "count"),
         ),
     ),
 )
@@ -92,7 +92,7 @@ _QUERY: Final = (
     Column("Requests", "requests"),
     Column("From cache", "hit_rate", "percent"),
     Column("Runs", "runs"),
-    Column("Failed", "failures"),
+    Column("Failed", "failures", "alarm"),
     Column("Mean run", "mean_seconds", "duration"),
     Column("Saved", "saved_seconds", "duration"),
 )
@@ -104,11 +104,11 @@ SHEETS: Final = (
         "running",
         (
             Column("Query", "query", "query"),
+            Column("Begun by", "client", "text"),
             Column("State", "state", "text"),
             Column("For", "seconds", "duration"),
             Column("Callers", "callers"),
             Column("Waiting", "waiting"),
-            Column("Begun by", "client", "text"),
         ),
         "Nothing runs in Redash at this moment.",
         "running_count",
@@ -124,7 +124,7 @@ SHEETS: Final = (
             Column("Client", "client", "text"),
             Column("Requests", "requests"),
             Column("From cache", "hit_rate", "percent"),
-            Column("Refused", "refused"),
+            Column("Refused", "refused", "alarm"),
             Column("Last seen", "seen_seconds", "ago"),
         ),
         "Nobody has asked anything yet.",
@@ -149,7 +149,7 @@ SHEETS: Final = (
         (
             Column("Route", "route", "text"),
             Column("Requests", "requests"),
-            Column("Errors", "errors"),
+            Column("Errors", "errors", "alarm"),
             Column("Mean", "mean_seconds", "duration"),
         ),
         "Redash has not been asked yet.",
@@ -162,7 +162,7 @@ SHEETS: Final = (
             Column("For", "name", "text"),
             Column("Taken", "taken"),
             Column("Of", "size"),
-            Column("Waiting", "queued"),
+            Column("Waiting", "queued", "alarm"),
         ),
         "",
     ),
@@ -172,7 +172,7 @@ SHEETS: Final = (
         "cache",
         (
             Column("Tier", "tier", "text"),
-            Column("State", "state", "text"),
+            Column("State", "state", "state"),
             Column("Bytes", "bytes", "size"),
             Column("Entries", "entries"),
             Column("Evicted", "evictions"),
@@ -185,10 +185,10 @@ SHEETS: Final = (
         "warm",
         (
             Column("Entry", "name", "text"),
-            Column("State", "state", "text"),
+            Column("State", "state", "state"),
             Column("Every", "every_seconds", "duration"),
             Column("Rounds", "runs"),
-            Column("Failed", "failures"),
+            Column("Failed", "failures", "alarm"),
             Column("Put off", "skips"),
         ),
         "The configuration has no [[warm]] entry.",

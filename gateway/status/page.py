@@ -22,6 +22,8 @@ ICON = (
 )
 """Three bars on green, small enough to stand in the page."""
 
+ALARMING = ("down", "failing")
+
 Values = Mapping[str, Any]
 
 
@@ -143,19 +145,25 @@ def _sheet(sheet: Sheet, values: Values) -> str:
     )
     return f"""<section class="sheet{" wide" if sheet.wide else ""}" aria-labelledby="{sheet.rows}-title">
 <h2 id="{sheet.rows}-title">{escape(sheet.title)} {number}</h2>
+<p class="about">{escape(sheet.about)}</p>
 <p class="empty"{" hidden" if rows else ""}>{escape(sheet.empty)}</p>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="{sheet.rows}-title"{"" if rows else " hidden"}>
-<table data-rows="{sheet.rows}"><caption>{escape(sheet.about)}</caption>
+<table data-rows="{sheet.rows}"><caption class="unseen">{escape(sheet.title)}. {escape(sheet.about)}</caption>
 <thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
 </section>
 """
 
 
 def _row(columns: tuple[Column, ...], row: Values) -> str:
-    first, *others = (escape(shown(row[column.field], column.form)) for column in columns)
-    kinds = (' class="words"' if column.form == "text" else "" for column in columns[1:])
-    cells = "".join(f"<td{kind}>{text}</td>" for kind, text in zip(kinds, others, strict=True))
-    return f'<tr><th scope="row">{first}</th>{cells}</tr>'
+    first, *others = columns
+    head = f'<th scope="row">{escape(shown(row[first.field], first.form))}</th>'
+    return f"<tr>{head}{''.join(_cell(row[column.field], column.form) for column in others)}</tr>"
+
+
+def _cell(value: object, form: str) -> str:
+    words = " words" if form in ("text", "state") else ""
+    alarm = " alarm" if (form == "alarm" and value) or (form == "state" and value in ALARMING) else ""
+    return f'<td class="{(words + alarm).strip()}">{escape(shown(value, form))}</td>'
 
 
 def _totals(values: Values) -> str:

@@ -52,8 +52,8 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """4.2 → "4.2 s ago"; below a second "now"."""
-    return "now" if seconds < 1 else f"{duration(math.floor(seconds))} ago"
+    """4.2 → "4.2 s ago"; below a second "just now"."""
+    return "just now" if seconds < 1 else f"{duration(math.floor(seconds))} ago"
 
 
 def size(octets: float) -> str:
@@ -73,7 +73,9 @@ def query(query_id: float) -> str:
 
 FORMATS: Final[Mapping[str, Callable[[Any], str]]] = {
     "text": str,
+    "state": str,
     "count": count,
+    "alarm": count,
     "percent": percent,
     "duration": duration,
     "ago": ago,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -30,7 +31,7 @@ def redash(reached: float | None, unreached: float | None, now: float, *, breake
         return Health("Redash", "warn", "Did not answer when last asked", "Redash did not answer when last asked")
     if reached is None:
         return Health("Redash", "idle", "Not asked yet")
-    return Health("Redash", "good", f"Answers; last asked {ago(now - reached)}")
+    return Health("Redash", "good", f"Answers; asked {ago(now - reached)}")
 
 
 def breaker(*, is_open: bool) -> Health:
@@ -86,7 +87,7 @@ def verdict(parts: list[Health], hour: Counts, uptime: float, *, ready: bool) ->
 
 
 def _use(hour: Counts, uptime: float) -> str:
-    span = "in the last hour" if uptime >= 3600 else f"since the start {ago(max(uptime, 1))}"
+    span = f"in the last {'hour' if uptime >= 3600 else _roughly(uptime)}"
     looked = lookups(hour.cache)
     if not hour.requests:
         return f"Nobody has asked anything {span}."
@@ -98,3 +99,8 @@ def _use(hour: Counts, uptime: float) -> str:
         f"{percent(hits(hour.cache) / looked)} of {count(looked)} cacheable request{plural} {span} came from the cache"
     )
     return f"{came}; that saved {duration(hour.saved)} of warehouse time." if hour.saved else f"{came}."
+
+
+def _roughly(seconds: float) -> str:
+    """Whole minutes, or whole seconds of the first one."""
+    return duration(math.floor(seconds / 60) * 60 if seconds >= 60 else max(1, math.floor(seconds)))

@@ -2,6 +2,8 @@
 "use strict";
 (() => {
   const NONE = "–";
+  const ALARMING = new Set(["down", "failing"]);
+  const BARS = { left: ".12", right: ".52" };
   const whole = (x) => Math.floor(x + 0.5);
   const two = (x) => (x < 9.95 ? String(whole(x * 10) / 10) : String(whole(x)));
   const count = (x) => Math.trunc(x).toLocaleString("en-US");
@@ -35,10 +37,12 @@
 
   const FORMS = {
     text: String,
+    state: String,
     count,
+    alarm: count,
     percent,
     duration,
-    ago: (x) => (x < 1 ? "now" : `${duration(Math.floor(x))} ago`),
+    ago: (x) => (x < 1 ? "just now" : `${duration(Math.floor(x))} ago`),
     size,
     query: (id) => (id ? String(id) : "ad hoc"),
   };
@@ -74,10 +78,9 @@
 
   function row(columns) {
     const made = document.createElement("tr");
-    columns.forEach(({ form }, place) => {
+    columns.forEach((_, place) => {
       const cell = made.appendChild(document.createElement(place ? "td" : "th"));
       if (!place) cell.scope = "row";
-      else if (form === "text") cell.className = "words";
     });
     return made;
   }
@@ -89,7 +92,13 @@
     while (body.rows.length < rows.length) body.append(row(columns));
     rows.forEach((values, place) => {
       const cells = body.rows[place].cells;
-      columns.forEach(({ field, form }, column) => say(cells[column], shown(values[field], form)));
+      columns.forEach(({ field, form }, column) => {
+        const value = values[field];
+        say(cells[column], shown(value, form));
+        if (!column) return;
+        cells[column].classList.toggle("words", form === "text" || form === "state");
+        cells[column].classList.toggle("alarm", form === "alarm" ? value > 0 : form === "state" && ALARMING.has(value));
+      });
     });
     const section = element.closest("section");
     section.querySelector(".empty").hidden = rows.length > 0;
@@ -112,8 +121,8 @@
 
   function path(values, shape, scale, top) {
     const heights = values.map((value) => (value === null ? null : (100 - HEIGHTS[scale](value, top)).toFixed(1)));
-    if (shape === "bars")
-      return heights.map((y, x) => (y === "100.0" ? "" : `M${x}.1,100V${y}h.8V100z`)).join("");
+    if (shape in BARS)
+      return heights.map((y, x) => (y === "100.0" ? "" : `M${x}${BARS[shape]},100V${y}h.36V100z`)).join("");
     const [start, end] = shape === "area" ? [",100V", "V100z"] : [",", ""];
     let drawn = "";
     let last = null;
