@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -26,20 +27,15 @@ MOST_ALIKE: Final = 50
 """Warnings and errors of one kind within `SETTLE_SECONDS`; the rest is counted."""
 
 _MOST_KINDS: Final = 10_000
-_PLAIN_LENGTH: Final = 36
+
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9-]{1,36}").fullmatch
+"""Words that hold no key or token: a key of Redash's has 40 characters, a token of ours has an underscore."""
 
 
 def clean(text: str) -> str:
-    """Return `text` without what looks like a key or token.
-
-    Most words of a line (our own ids, names) are told apart by a look: a key of Redash's has 40 characters, a token of
-    ours has an underscore.
-    """
-    return text if _is_plain(text) else text_without_keys(text)
-
-
-def _is_plain(text: str) -> bool:
-    return len(text) <= _PLAIN_LENGTH and text.isascii() and text.replace("-", "").isalnum()
+    """Return `text` without what looks like a key or token; most words of a line are told apart by a look."""
+    return text if _PLAIN(text) else text_without_keys(text)
 
 
 def _value(value: object) -> object:
@@ -57,17 +53,18 @@ def _one_line(text: str) -> str:
 
 
 class _Stamp:
-    """The time of a line; the second is written once only."""
+    """The time of a line; what is the same for a second, or in every second, is written once only."""
 
     def __init__(self) -> None:
         self._second = -1
         self._text = ""
+        self._milliseconds = [f"{number:03d}Z" for number in range(1000)]
 
     def of(self, moment: float) -> str:
         second = int(moment)
         if second != self._second:
             self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._text}{int((moment - second) * 1000):03d}Z"
+        return self._text + self._milliseconds[int((moment - second) * 1000)]
 
 
 _stamp: Final = _Stamp()
@@ -177,50 +174,52 @@ class AccessLines:
     def __init__(self, form: str) -> None:
         self._json = form == "json"
         self._heads: dict[tuple[object, ...], str] = {}
-        self._start = '{"time": "' if self._json else ""
         middle = '", "level": "info", "logger": "gateway.access", "message": "request"'
-        self._middle = middle if self._json else " info access: request"
-        self._end = "}" if self._json else ""
-        names = ("request_id", "ms", "bytes", "age", "query", "upstream_ms", "execution", "trace")
-        self._mark = {name: f', "{name}": ' if self._json else f" {name}=" for name in names}
+        self._start, self._end = ('{"time": "', "}") if self._json else ("", "")
+        self._middle = (middle if self._json else " info access: request") + self._mark("request_id")
+        names = ("bytes", "query", "age", "upstream_ms", "execution", "trace")
+        self._bytes, self._query, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
 
     def of(self, o: Outcome, moment: float) -> str:
         """Return the line of a request that ended at `moment` (unix seconds)."""
-        mark = self._mark
+        head = self._heads.get((o.client, o.method, o.route, o.status, o.cache, o.reason)) or self._head(o)
+        milliseconds = "%.3f" % (o.duration * 1000)
         line = (
-            f"{self._start}{_stamp.of(moment)}{self._middle}{mark['request_id']}{self._word(o.request_id)}"
-            f"{self._head(o)}{mark['ms']}{o.duration * 1000:.3f}{mark['bytes']}{o.sent_bytes}"
+            f"{self._start}{_stamp.of(moment)}{self._middle}{self._word(o.request_id)}"
+            f"{head}{milliseconds}{self._bytes}{o.sent_bytes}"
         )
         if o.query_id is not None:
-            line += f"{mark['query']}{o.query_id}"
+            line += f"{self._query}{o.query_id}"
         if o.age is not None:
-            line += f"{mark['age']}{o.age:.1f}"
+            line += f"{self._age}{o.age:.1f}"
         if o.upstream_seconds:
-            line += f"{mark['upstream_ms']}{o.upstream_seconds * 1000:.3f}"
+            line += f"{self._upstream}{o.upstream_seconds * 1000:.3f}"
         if o.execution_id:
-            line += f"{mark['execution']}{self._word(o.execution_id)}"
+            line += f"{self._execution}{self._word(o.execution_id)}"
         if o.trace is not None:
-            line += f"{mark['trace']}{self._word(o.trace.trace_id)}"
+            line += f"{self._trace}{self._word(o.trace.trace_id)}"
         return line + self._end
 
     def _word(self, text: str) -> str:
-        if _is_plain(text):
+        if _PLAIN(text):
             return f'"{text}"' if self._json else text
         return json.dumps(clean(text)) if self._json else _plain(text)
 
     def _head(self, o: Outcome) -> str:
+        if len(self._heads) >= _MOST_KINDS:
+            self._heads.clear()
         key = (o.client, o.method, o.route, o.status, o.cache, o.reason)
-        known = self._heads.get(key)
-        if known is None:
-            if len(self._heads) >= _MOST_KINDS:
-                self._heads.clear()
-            names = ("client", "method", "route", "status", "cache", "reason")
-            known = "".join(self._pair(name, value) for name, value in zip(names, key, strict=True) if value != "")
-            self._heads[key] = known
-        return known
+        names = ("client", "method", "route", "status", "cache", "reason")
+        pairs = [(name, value) for name, value in zip(names, key, strict=True) if value != ""]
+        head = "".join(f"{self._mark(name)}{self._quoted(value)}" for name, value in pairs) + self._mark("ms")
+        self._heads[key] = head
+        return head
 
-    def _pair(self, name: str, value: object) -> str:
-        return f', "{name}": {json.dumps(_value(value))}' if self._json else f" {name}={_plain(value)}"
+    def _mark(self, name: str) -> str:
+        return f', "{name}": ' if self._json else f" {name}="
+
+    def _quoted(self, value: object) -> str:
+        return json.dumps(_value(value)) if self._json else _plain(value)
 
 
 def tell_execution(end: ExecutionEnd) -> None:
