@@ -58,10 +58,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count an observation, `count` times."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.total += value * count
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return cumulative counts by upper bound, as the exposition wants them."""
@@ -104,20 +104,20 @@ class Metrics(Collector):
         self.rejected: dict[tuple[str, ...], int] = defaultdict(int)
         self.credential_up: dict[tuple[str, ...], int] = {(name,): 1 for name in credentials}
 
-    def request(self, outcome: Outcome) -> None:
-        """Count one request."""
+    def request(self, outcome: Outcome, count: int = 1) -> None:
+        """Count one request, or several that were answered alike."""
         status = f"{outcome.status // 100}xx"
-        self.requests[outcome.route, outcome.client, outcome.cache, status] += 1
-        self.durations[outcome.route, outcome.cache].observe(outcome.duration)
+        self.requests[outcome.route, outcome.client, outcome.cache, status] += count
+        self.durations[outcome.route, outcome.cache].observe(outcome.duration, count)
         if outcome.query_id is not None and outcome.cache != "none":
-            self.query_requests[self._query(outcome.query_id), outcome.cache] += 1
+            self.query_requests[self._query(outcome.query_id), outcome.cache] += count
         if outcome.age is not None:
-            self.ages[()].observe(outcome.age)
+            self.ages[()].observe(outcome.age, count)
         if outcome.cache in ("hit", "stale") and outcome.saved_runtime:
-            self.saved["hit",] += 1
-            self.saved_seconds["hit",] += outcome.saved_runtime
+            self.saved["hit",] += count
+            self.saved_seconds["hit",] += outcome.saved_runtime * count
         if outcome.reason:
-            self.rejected[outcome.reason,] += 1
+            self.rejected[outcome.reason,] += count
 
     def _query(self, query_id: int) -> str:
         """Return the label of a query: its id for the first `per_query`, "other" for all that come after."""

@@ -107,8 +107,8 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
 class Teller(Protocol):
     """Whoever counts and writes down what became of things; must not raise and must not wait."""
 
-    def request(self, outcome: Outcome) -> None:
-        """A request has been answered, or its caller has left."""
+    def request(self, outcome: Outcome, count: int = 1) -> None:
+        """A request has been answered, or its caller has left; `count` of them, where the hit lane answered alike."""
 
     def upstream(self, call: UpstreamCall) -> None:
         """Redash has been asked."""

@@ -15,9 +15,9 @@ class Telling:
         self._watch = log.CredentialWatch()
         self.access_log = access_log
 
-    def request(self, outcome: Outcome) -> None:
-        """Count and log one request."""
-        self._metrics.request(outcome)
+    def request(self, outcome: Outcome, count: int = 1) -> None:
+        """Count and log one request, or several that were answered alike."""
+        self._metrics.request(outcome, count)
         if self.access_log:
             log.tell_request(outcome)
 
