@@ -22,7 +22,7 @@ GATEWAY = "gateway"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
+    parser.add_argument("--seconds", type=int, default=3, help="of each turn")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--sizes", nargs="*", choices=list(SIZES), default=list(SIZES))
@@ -33,6 +33,7 @@ def main() -> int:
         return 1
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory.chmod(0o755)  # nginx and Varnish drop their rights
         servers, upstream, key = start(stack, directory)
         figures = hits(wrk, servers, named(upstream, key), options)
     if options.json:
@@ -49,7 +50,9 @@ def named(upstream: str, key: str) -> dict[str, int]:
     return {short: next(q["id"] for q in queries if q["name"] == name) for short, name in names.items()}
 
 
-def hits(wrk: str, servers: dict[str, Server], ids: dict[str, int], options: argparse.Namespace) -> list[dict[str, object]]:
+def hits(
+    wrk: str, servers: dict[str, Server], ids: dict[str, int], options: argparse.Namespace
+) -> list[dict[str, object]]:
     figures: list[dict[str, object]] = []
     for size in options.sizes:
         short, number = SIZES[size]
@@ -83,13 +86,13 @@ def _once(server: Server, path: str, method: str) -> None:
         answer.read()
 
 
-def _turn(wrk: str, server: Server, path: str, method: str, seconds: float) -> dict[str, float]:
+def _turn(wrk: str, server: Server, path: str, method: str, seconds: int) -> dict[str, float]:
     script = Path(tempfile.gettempdir()) / "bench.lua"
     headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in server.headers.items())
     body = "wrk.body = '{\"max_age\": 86400}'\n" if method == "POST" else ""
     script.write_text(f'wrk.method = "{method}"\n{headers}{body}')
     before = server.cpu_seconds()
-    command = [wrk, "-t1", "-c16", f"-d{seconds:g}s", "--latency", "-s", str(script), server.url + path]
+    command = [wrk, "-t1", "-c16", f"-d{seconds}s", "--latency", "-s", str(script), server.url + path]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     cpu = server.cpu_seconds() - before
     if re.search(r"Non-2xx|Socket errors", out):
@@ -98,8 +101,8 @@ def _turn(wrk: str, server: Server, path: str, method: str, seconds: float) -> d
     return {
         "cpu_us": cpu / requests * 1e6,
         "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]),  # type: ignore[index]
-        "p50_ms": _milliseconds(re.search(r"50%\s+(\S+)", out)[1]),  # type: ignore[index]
-        "p99_ms": _milliseconds(re.search(r"99%\s+(\S+)", out)[1]),  # type: ignore[index]
+        "p50_ms": _milliseconds(re.search(r"^ +50% +(\S+)$", out, re.MULTILINE)[1]),  # type: ignore[index]
+        "p99_ms": _milliseconds(re.search(r"^ +99% +(\S+)$", out, re.MULTILINE)[1]),  # type: ignore[index]
     }
 
 

@@ -62,7 +62,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def _process(command: list[str], directory: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    command: list[str], directory: Path, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     log = (directory / f"{Path(command[0]).name}-{len(list(directory.iterdir()))}.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(env or {})}, cwd=directory)
     try:
@@ -99,11 +101,13 @@ def redash(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
         _wait(f"{url}/ping")
         with urllib.request.urlopen(f"{url}/sandbox/keys") as answer:
             keys = json.load(answer)
-        yield url, keys.get("users", keys.get("user_keys", keys))
+        yield url, {name.split()[-1].lower(): key for name, key in keys["users"].items()}
 
 
 @contextmanager
-def gateway(directory: Path, upstream: str, key: str, *, access_log: bool = False, lane: bool = True) -> Iterator[Server]:
+def gateway(
+    directory: Path, upstream: str, key: str, *, access_log: bool = False, lane: bool = True
+) -> Iterator[Server]:
     """The gateway itself, as an operator starts it."""
     import hashlib
 
@@ -151,7 +155,7 @@ def nginx(directory: Path, upstream: str, key: str) -> Iterator[Server | None]:
     home.mkdir()
     (home / "nginx.conf").write_text(
         f"""
-        daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;
+        {"user root;" if os.geteuid() == 0 else ""} daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;
         events {{ worker_connections 4096; }}
         http {{
           access_log off; sendfile on; tcp_nopush on; keepalive_requests 10000000; client_body_buffer_size 64k;

@@ -49,7 +49,7 @@ class Handler(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Answer what the lane knows; feed the parser with all else, and mind the clock for the head."""
-        if self._lane is not None and self._passes(self._lane, data):
+        if self._lane is not None and data and self._passes(self._lane, data):  # aiohttp calls itself with b""
             return
         super().data_received(data)
         waiting = self._waiter is not None and not self._waiter.done()
