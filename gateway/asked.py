@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
 import msgspec
 
 from gateway.access import Caller
-from gateway.model import Request
+from gateway.model import Entry, Key, Request, Ticket
 from gateway.outcome import Outcome, Sender
 from gateway.redash.routes import Match
 
@@ -29,3 +30,14 @@ class Asked(msgspec.Struct, frozen=True):
         """Return the seconds of `Prefer: wait=N` (RFC 7240), None without one."""
         found = _WAIT.search(self.request.headers.get("Prefer", ""))
         return int(found[1]) if found else None
+
+    def ticket(self, key: Key, entry: Entry, good_until: float, wall: float, now: float) -> Ticket | None:
+        """Return what the hit lane needs to give this answer again, None where each request must be judged.
+
+        A client with a rate is counted by the ordinary way, one bound to dashboards is judged by what they show now.
+        """
+        settings = self.caller.settings
+        if self.outcome.cache != "hit" or settings.rate is not None or settings.dashboards:
+            return None
+        expires = math.inf if settings.expires is None else now + settings.expires - wall
+        return Ticket(key, entry, entry.query_id, min(good_until, expires))

@@ -68,8 +68,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from gateway import config  # noqa: PLC0415
 
     loaded = config.load(arguments.config, os.environ)
-    print(f"{arguments.config}: ok")
-    print(*config.summary(loaded), sep="\n")
+    print(f"{arguments.config}: ok", *config.summary(loaded), sep="\n")
     for note in config.notes(loaded, time.time()):
         print(f"note: {note}")
     if not arguments.online:
@@ -100,7 +99,8 @@ def _sandbox(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     answer = _ask(arguments, "GET", "/api/status")
-    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(_lines(answer)))
+    plain = {name: value for name, value in answer.items() if name != "history"}  # the charts' points are many
+    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(_lines(plain)))
     return 0
 
 

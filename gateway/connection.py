@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from aiohttp import HttpVersion10, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
+
+from gateway.hitlane import HitLane
 
 log = logging.getLogger("gateway.web")
 
@@ -33,20 +36,68 @@ class Handler(RequestHandler):
     deadline for a head but keep-alive's.
     """
 
-    __slots__ = ("_head_deadline",)
+    __slots__ = ("_body_due", "_head_deadline", "_held", "_lane", "segments")
 
-    def __init__(self, manager: web.Server, **settings: Any) -> None:
+    def __init__(self, manager: web.Server, lane: HitLane | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._lane = lane
+        self._held = b""  # a head that the lane knows; its body comes in the next segment
+        self._body_due = 0  # bytes of the body of a request that aiohttp has not been given yet
+        self.segments: tuple[bytes, ...] = ()
+        """The request under way, as it came: for the lane to know it again."""
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and start or stop the clock for the head."""
+        """Answer what the lane knows; feed the parser with all else, and mind the clock for the head."""
+        if self._lane is not None and data and self._passes(self._lane, data):  # aiohttp calls itself with b""
+            return
         super().data_received(data)
         waiting = self._waiter is not None and not self._waiter.done()
         if waiting and self._head_deadline is None:
             self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
         elif not waiting:
             self._stop_clock()
+
+    # The lane may write only when aiohttp is idle: between two requests, with nothing of the next one in its parser.
+    # aiohttp's own fields do not tell (it clears the current request before the response is finished), so every byte
+    # that it is given is followed to the boundaries of messages. Where that is in doubt, the lane is off for good.
+
+    def _passes(self, lane: HitLane, data: bytes) -> bool:
+        """Let the lane answer, or note what aiohttp will be given. Returns whether the data is dealt with."""
+        if self._body_due == 0:
+            if self._waiter is None or self._waiter.done() or self._buffer_paused or self._close:
+                self._lane = None  # a second request while the first is under way
+                self.segments = ()
+                return False
+            transport = self.transport
+            if transport is not None and not self._paused and lane.answer(self._held + data, transport):
+                self._held = b""
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                self._stop_clock()
+                return True
+            if not self._held and lane.expects_body(data):
+                self._held = data
+                self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
+                return True
+        held, self._held = self._held, b""
+        if held:
+            self._stop_clock()
+            self._follow(held)
+            super().data_received(held)
+        self._follow(data)
+        return False
+
+    def _follow(self, data: bytes) -> None:
+        """Follow the boundaries of messages in what aiohttp is given."""
+        if self._body_due:
+            self._body_due -= len(data)
+            self.segments = (*self.segments, data) if len(self.segments) == 1 else ()
+        else:
+            self.segments = (data,)
+            self._body_due = _bytes_due(data)
+        if self._body_due < 0:
+            self._lane = None
+            self.segments = ()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the clock with the connection."""
@@ -84,6 +135,22 @@ class Handler(RequestHandler):
         return response
 
 
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"\r\n(?:transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
+
+
+def _bytes_due(data: bytes) -> int:
+    """Return how many bytes of body are to come after `data`, which begins a request; -1 where that is in doubt."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return -1
+    head = data[: end + 2]
+    if _CHUNKED.search(head) or data.startswith(b"CONNECT"):
+        return -1
+    found = _LENGTH.search(head)
+    return (int(found[1]) if found else 0) - (len(data) - end - 4)
+
+
 def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
     """Say what the parser did not like, by the kind of its error only: its text holds the offending line."""
     if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
@@ -95,10 +162,27 @@ def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
     return status, "Internal error", "Internal error of the gateway."
 
 
+_NEEDED: Final = (
+    "_waiter",
+    "_buffer_paused",
+    "_paused",
+    "_close",
+    "_keepalive_timeout",
+    "_next_keepalive_close_time",
+    "_keepalive_handle",
+)
+
+
+def lane_is_possible() -> bool:
+    """Whether aiohttp's handler still is what the lane was made for; if not, every request takes the ordinary way."""
+    fields = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
+    return fields.issuperset(_NEEDED) and hasattr(RequestHandler, "data_received")
+
+
 class Server(web.Server):
     """Makes our `Handler` for each connection; `refused` is told the status of what the parser did not let through."""
 
-    def __init__(self, handler: _Handle, refused: Callable[[int], None]) -> None:
+    def __init__(self, handler: _Handle, refused: Callable[[int], None], lane: HitLane | None) -> None:
         super().__init__(
             handler,
             handler_cancellation=True,
@@ -109,6 +193,7 @@ class Server(web.Server):
             max_field_size=MAX_FIELD_BYTES,
         )
         self.refused = refused
+        self._lane = lane
 
     def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
         """Make the request; HTTP/0.9, which the parser lets through, gets a target that is refused."""
@@ -118,7 +203,7 @@ class Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         """Return the handler of one connection."""
-        return Handler(self, loop=self._loop, **self._kwargs)
+        return Handler(self, self._lane, loop=self._loop, **self._kwargs)
 
 
 def problem(status: int, title: str, detail: str, request_id: str) -> bytes:

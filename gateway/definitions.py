@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -38,6 +39,8 @@ class Definitions:
         self._generation: dict[int, int] = {}
         self._doubtful: set[_Place] = set()
         self._flights: Flights[Definition] = Flights()
+        self.on_doubt: Callable[[int], None] = lambda query_id: None
+        """Told the id of each query whose definition is in doubt or has changed."""
 
     async def know(self, credential: Credential, query_id: int, sender: Sender, cache: config.Cache) -> Definition:
         """Return the definition, at most `definition_check` old; up to twice that, it is refreshed behind the answer.
@@ -67,6 +70,7 @@ class Definitions:
     def drop(self, query_id: int) -> None:
         """Doubt what is known of a query, in every scope: the next caller asks Redash (a run or an edit has ended)."""
         self._generation[query_id] = self._generation.get(query_id, 0) + 1
+        self.on_doubt(query_id)
         self._doubtful.update((query_id, scope) for scope in self._known.get(query_id, {}))
 
     async def forget(self, query_id: int) -> None:
@@ -74,6 +78,12 @@ class Definitions:
         self.drop(query_id)
         self._doubtful -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
         await self._store.forget(query_id=query_id)
+
+    def unquestioned_until(self, definition: Definition, scope: str, cache: config.Cache) -> float:
+        """Return until when (monotonic) nobody has to ask Redash for this definition again."""
+        if (definition.query_id, scope) in self._doubtful:
+            return -math.inf
+        return definition.checked + cache.definition_check
 
     def peek(self, query_id: int, scope: str) -> Definition | None:
         """Return what is known now, however old; for names and tags in places that must not wait."""
@@ -137,6 +147,9 @@ class Definitions:
                 await self._bar(place)
             raise UpstreamRefused(answer.status, answer.body, answer.content_type)
         definition = read_definition(answer.body.load(), answer.sent)
+        before = self._known.get(query_id, {}).get(credential.scope)
+        if before is not None and before.marker != definition.marker:
+            self.on_doubt(query_id)
         self._remember(credential.scope, definition)
         if generation == self._generation.get(query_id, 0):
             self._doubtful.discard(place)
@@ -146,6 +159,7 @@ class Definitions:
     async def _bar(self, place: _Place) -> None:
         """Redash refuses this query to this credential: forget all that is known, so that nothing of it is shown."""
         query_id, scope = place
+        self.on_doubt(query_id)
         self._known.get(query_id, {}).pop(scope, None)
         self._doubtful.discard(place)
         await self._store.forget(scope=scope, query_id=query_id)

@@ -194,7 +194,7 @@ class Runner:
         asked_again = False
         while True:
             if job.status == 3:
-                return await self._fetch(x, job)
+                return await self._fetch_patiently(x, job)
             if job.status in (4, _UNKNOWN) and (job.error or asked_again):
                 text = (
                     LOST_TEXT if job.status == _UNKNOWN else job.error or "The query failed in Redash without a text."
@@ -231,6 +231,17 @@ class Runner:
         if not isinstance(job, Job):
             raise UpstreamUnusable("Redash's answer is not the JSON of a job.")
         return job
+
+    async def _fetch_patiently(self, x: Execution, job: Job) -> tuple[UpstreamAnswer | None, ResultHead | None]:
+        """Fetch the result; rows that lie ready in Redash are not lost because it cannot be reached for a moment."""
+        began = self._clock.monotonic()
+        while True:
+            try:
+                return await self._fetch(x, job)
+            except (UpstreamError, UpstreamUnusable):
+                if self._clock.monotonic() - began > _PATIENCE:
+                    raise
+            await wait_for(x.stopping, 1.0)
 
     async def _fetch(self, x: Execution, job: Job) -> tuple[UpstreamAnswer | None, ResultHead | None]:
         """Fetch the result of a finished job. A query key must POST again: it may not read by id (CONTRACT 8)."""

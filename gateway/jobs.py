@@ -91,13 +91,17 @@ class Jobs:
         await self._ledger.note_job(job)
         return job
 
-    async def look_up(self, operation: ReadJob, caller: Caller, patience: float = 0.0) -> JobView:
+    async def look_up(
+        self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, patience: float = 0.0
+    ) -> JobView:
         """Return what is known of a job; if it has not ended, wait up to `patience` seconds for that.
+
+        `allowed` are the queries that a bound client may use, None for all.
 
         Raises:
             NotFound: unknown, expired, another client's, or below the path of a query that it is not of.
         """
-        job, x = await self._find(operation, caller)
+        job, x = await self._find(operation, caller, allowed)
         view = await self._told(job, x)
         if x is None or not view.pending:
             return view
@@ -106,13 +110,17 @@ class Jobs:
             return view
         # Not on the end of the execution: a DELETE ends this id alone.
         await wait_for(x.held.setdefault(job.id, Signal()), patience)
-        return await self._told(*await self._find(operation, caller))
+        return await self._told(*await self._find(operation, caller, allowed))
 
-    async def _find(self, operation: ReadJob | CancelJob, caller: Caller) -> tuple[JobRecord, Execution | None]:
+    async def _find(
+        self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
+    ) -> tuple[JobRecord, Execution | None]:
         job, x = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
         if job is None or job.client != caller.name or self._clock.wall() - job.noted_at > LIFE_SECONDS:
             raise NotFound(_UNKNOWN_TEXT)
         if operation.query_id is not None and operation.query_id != job.query_id:
+            raise NotFound(_UNKNOWN_TEXT)
+        if allowed is not None and job.query_id not in allowed:
             raise NotFound(_UNKNOWN_TEXT)
         return job, x or self._executions.by_id(job.execution_id)
 
@@ -124,13 +132,15 @@ class Jobs:
             raise NotFound(_UNKNOWN_TEXT)
         return JobView(job.id, record.status, record.error, record.result_id, 0, record.id, job.query_id)
 
-    async def cancel(self, operation: CancelJob, caller: Caller, sender: Sender) -> None:
+    async def cancel(
+        self, operation: CancelJob, caller: Caller, allowed: frozenset[int] | None, sender: Sender
+    ) -> None:
         """End one job id; Redash's job too, when nobody else has asked for it lately. What has ended stays as it was.
 
         Raises:
             NotFound: as `look_up`.
         """
-        job, x = await self._find(operation, caller)
+        job, x = await self._find(operation, caller, allowed)
         if not (await self._told(job, x)).pending:
             return
         cancelled = msgspec.structs.replace(job, cancelled=True)

@@ -117,22 +117,22 @@ class Metrics(Collector):
         self.credential_up = {(name,): self.credential_up.get((name,), 1) for name in credentials}
         self._labels.most = per_query
 
-    def request(self, outcome: Outcome) -> None:
-        """Count one request."""
+    def request(self, outcome: Outcome, count: int = 1) -> None:
+        """Count one request, or several that were answered alike."""
         key = (outcome.route, outcome.client, outcome.cache, outcome.status)
         series = self._answered.get(key)
         if series is None:
             series = self._answered[key] = Histogram(REQUEST_SECONDS)
-        series.observe(outcome.duration)
+        series.observe(outcome.duration, count)
         if outcome.query_id is not None and outcome.cache != "none":
-            self.query_requests[self._labels[outcome.query_id], outcome.cache] += 1
+            self.query_requests[self._labels[outcome.query_id], outcome.cache] += count
         if outcome.age is not None:
-            self._ages.observe(outcome.age)
+            self._ages.observe(outcome.age, count)
         if outcome.saves_run:
-            self.saved["hit",] += 1
-            self.saved_seconds["hit",] += outcome.saved_runtime
+            self.saved["hit",] += count
+            self.saved_seconds["hit",] += outcome.saved_runtime * count
         if outcome.reason:
-            self.rejected[outcome.reason,] = self.rejected.get((outcome.reason,), 0) + 1
+            self.rejected[outcome.reason,] = self.rejected.get((outcome.reason,), 0) + count
 
     def upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""

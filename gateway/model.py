@@ -118,6 +118,8 @@ class Answer(msgspec.Struct, kw_only=True):
     waited: int | None = None
     """The `Prefer: wait=N` that was honoured."""
     location: str = ""
+    ticket: Ticket | None = None
+    """Where it is a hit that may be given again without being judged anew."""
     allow: tuple[str, ...] = ()
     authenticate: bool = False
 
@@ -148,6 +150,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, now - self.born)
 
 
+class Ticket(msgspec.Struct, frozen=True):
+    """What the answer of a hit depends on, from the part that judged it: it may be given again until `good_until`
+    (monotonic: the earliest of freshness, confirmation, definition check and the end of the client's token) as long
+    as `entry` is what the store has under `key`.
+    """
+
+    key: Key
+    entry: Entry
+    query_id: int
+    good_until: float
+
+
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a query's `options.parameters`; fields that a gateway has no use for are skipped."""
 
@@ -173,6 +187,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...]
     tags: tuple[str, ...]
     auto_limit: bool
+    is_archived: bool = False
     checked: float = -math.inf  # monotonic: when Redash said so
 
 

@@ -157,8 +157,8 @@ class Teller(Protocol):
     def begin(self, parent: Trace | None) -> Trace | None:
         """Return the place in a trace of what begins now: a span of its own below `parent`, or `parent` itself."""
 
-    def request(self, outcome: Outcome) -> None:
-        """A request has been answered, or its caller has left."""
+    def request(self, outcome: Outcome, count: int = 1) -> None:
+        """A request has been answered, or its caller has left; `count` of them, where the hit lane answered alike."""
 
     def upstream(self, call: UpstreamCall) -> None:
         """Redash has been asked."""

@@ -16,7 +16,7 @@ from gateway.errors import NotAcceptable, NotFound, QueryFailed, Unavailable, Up
 from gateway.execution import Execution, Phase
 from gateway.jobs import Jobs, JobView
 from gateway.metadata import Metadata
-from gateway.model import Answer, Body, Clock, Definition, Request
+from gateway.model import Answer, Body, Clock, Definition, Entry, Request, Ticket
 from gateway.obtaining import Obtaining
 from gateway.outcome import Outcome, Sender
 from gateway.policy import Plan, decide
@@ -110,9 +110,9 @@ class Gateway:
             case ReadResult():
                 return await self.reading.by_id(asked, self.access, operation, allowed)
             case ReadJob():
-                return await self._read_job(asked, operation)
+                return await self._read_job(asked, operation, allowed)
             case CancelJob():
-                await self.jobs.cancel(operation, asked.caller, asked.sender)
+                await self.jobs.cancel(operation, asked.caller, allowed, asked.sender)
                 return Answer(body=Body.of(b"null"))
             case Relay():
                 return await self.metadata.answer(asked, self._credential(asked, operation), operation)
@@ -163,7 +163,15 @@ class Gateway:
             result_id = found[0].result_id
             job = await self.jobs.finished(plan, result_id, asked.caller.name, asked.sender)
             return Answer(body=Body.of(job.body()))
-        return Answer(body=found[1], waited=self._waited(asked))
+        return Answer(body=found[1], waited=self._waited(asked), ticket=self._ticket(asked, plan, found[0]))
+
+    def _ticket(self, asked: Asked, plan: Plan, entry: Entry) -> Ticket | None:
+        now = self.clock.monotonic()
+        until = now + (plan.accepts(entry, now) or 0.0)
+        if plan.definition is not None:
+            scope = plan.credential.scope
+            until = min(until, self.definitions.unquestioned_until(plan.definition, scope, self.settings.cache))
+        return asked.ticket(plan.key, entry, until, self.clock.wall(), now)
 
     async def _execution_answer(self, asked: Asked, plan: Plan, x: Execution) -> Answer:
         """Answer from an execution: its result, Redash's refusal, or a job of the caller's own."""
@@ -230,8 +238,8 @@ class Gateway:
 
     # -- answer: jobs ----------------------------------------------------------------------------------------------
 
-    async def _read_job(self, asked: Asked, operation: ReadJob) -> Answer:
+    async def _read_job(self, asked: Asked, operation: ReadJob, allowed: frozenset[int] | None) -> Answer:
         patience = self._patience(asked.wait) if asked.wait is not None else 0.0
-        view = await self.jobs.look_up(operation, asked.caller, patience)
+        view = await self.jobs.look_up(operation, asked.caller, allowed, patience)
         asked.outcome.execution_id, asked.outcome.query_id = view.execution_id, view.query_id or None
         return self._job_answer(asked, view)

@@ -57,10 +57,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         if entry.marker != self.marker:
             return None
         if self.max_age is None:
-            return self.bounds.any_age_confirm - (now - entry.confirmed) if entry.confirmed > -math.inf else -math.inf
+            confirmed = max(entry.confirmed, self._checked_as_latest(entry))
+            return self.bounds.any_age_confirm - (now - confirmed) if confirmed > -math.inf else -math.inf
         if self.max_age <= 0:
             return None
         return self.max_age - entry.age(now)
+
+    def _checked_as_latest(self, entry: Entry) -> float:
+        """Return when a definition check named the entry as the query's latest (archived queries' stays behind)."""
+        definition = self.definition
+        if definition is None or definition.is_archived or definition.latest_result_id != entry.result_id:
+            return -math.inf
+        return definition.checked
 
     def upstream_max_age(self) -> int | None:
         """Return the max_age for Redash: floors and ceilings count there too."""

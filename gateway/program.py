@@ -23,6 +23,7 @@ from gateway.definitions import Definitions
 from gateway.errors import BadRequest, ConfigurationError, StoreError
 from gateway.execution import Runner
 from gateway.executions import Executions
+from gateway.hitlane import HitLane
 from gateway.jobs import Jobs
 from gateway.metadata import Metadata
 from gateway.metrics import Levels, Metrics, registry
@@ -108,7 +109,10 @@ class Program:
             clock=clock,
             slug=_slug(settings),
         )
-        self.api = Api(lambda: self.gateway, told, clock)
+        self.lane = HitLane(self.store, told, clock)
+        self.lane.each = settings.log.access or settings.tracing.endpoint is not None
+        self.definitions.on_doubt = self.lane.forget_query
+        self.api = Api(lambda: self.gateway, told, clock, self.lane)
         self.warmer = Warmer(self.gateway, self.executions, self.upstream, clock, breaker=self.upstream.breaker)
 
     def _query_changed(self, query_id: int) -> None:
@@ -254,6 +258,8 @@ class Program:
         self.access = self.gateway.access = Access(settings)
         self.gateway.slug = _slug(settings)
         self.quotas.configure(settings.clients)
+        self.lane.clear()
+        self.lane.each = settings.log.access or settings.tracing.endpoint is not None
         self.api.cut_off(self.access)
         self.upstream.configure(settings.upstream)
         self.executions.slots.size = settings.upstream.max_executions
@@ -266,6 +272,7 @@ class Program:
         events.info("configuration loaded again")
 
     def _levels(self) -> Levels:
+        self.lane.flush()
         running = self.executions.running
         return Levels(
             executions_in_flight=len(running),

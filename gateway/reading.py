@@ -44,7 +44,7 @@ class Reading:
         result_id = definition.latest_result_id
         found = await self._stored(credential, result_id, operation.form) if result_id is not None else None
         if found is not None and _shows_latest(credential, definition, found[0]):
-            return self._hit(asked, found, operation.form, definition.name)
+            return self._hit(asked, found, operation.form, definition.name, credential, definition)
         if operation.form == "json" or result_id is None:
             return await self._ask_latest(asked, credential, definition, operation.form)
         return await self._fetch(asked, credential, result_id, operation.form, definition)
@@ -74,7 +74,7 @@ class Reading:
         found = await self._stored(credential, operation.result_id, operation.form)
         if found is not None and (definition is not None or self._seen_lately(found[0])):
             name = definition.name if definition is not None and operation.query_id is not None else None
-            return self._hit(asked, found, operation.form, name)
+            return self._hit(asked, found, operation.form, name, credential, definition)
         nested = definition if operation.query_id is not None else None
         return await self._fetch(asked, credential, operation.result_id, operation.form, nested)
 
@@ -133,12 +133,30 @@ class Reading:
         asked.outcome.went("uri-miss", joined=joined, stored=stored)
         return _file(asked, found, form, nested.name if nested is not None else None)
 
-    def _hit(self, asked: Asked, found: Found, form: ResultForm, name: str | None) -> Answer:
+    def _hit(
+        self,
+        asked: Asked,
+        found: Found,
+        form: ResultForm,
+        name: str | None,
+        credential: Credential,
+        definition: Definition | None,
+    ) -> Answer:
         entry = found[0]
         age = entry.age(self._clock.monotonic()) if form == "json" else self._clock.monotonic() - entry.born
         asked.outcome.hit(math.inf, age, entry.runtime)
         asked.outcome.ttl = None if form == "json" else self.settings.cache.rendered_ttl - age
-        return _file(asked, found, form, name)
+        answer = _file(asked, found, form, name)
+        now = self._clock.monotonic()
+        until = math.inf if asked.outcome.ttl is None else now + asked.outcome.ttl
+        if definition is None:
+            until = min(until, entry.confirmed + self.settings.cache.definition_check)
+        else:
+            cache = self.settings.cache
+            until = min(until, self._definitions.unquestioned_until(definition, credential.scope, cache))
+        key = result_key(credential.scope, entry.result_id, form)
+        answer.ticket = asked.ticket(key, entry, until, self._clock.wall(), now)
+        return answer
 
 
 def _shows_latest(credential: Credential, definition: Definition, entry: Entry) -> bool:

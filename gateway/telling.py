@@ -21,9 +21,9 @@ class Telling:
         """Return a span of its own for what begins; without an exporter, what the caller sent is passed on."""
         return parent if self._tracing is None else self._tracing.begin(parent)
 
-    def request(self, outcome: Outcome) -> None:
-        """Count and log one request."""
-        self._metrics.request(outcome)
+    def request(self, outcome: Outcome, count: int = 1) -> None:
+        """Count and log one request, or several that were answered alike."""
+        self._metrics.request(outcome, count)
         if self.access_log:
             log.tell_request(outcome)
         if self._tracing is not None:

@@ -6,15 +6,14 @@ import asyncio
 import logging
 import math
 import re
-import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from aiohttp import hdrs, web
 
 from gateway.access import Access
-from gateway.connection import Server, problem
+from gateway.connection import Handler, Server, lane_is_possible, problem
 from gateway.errors import (
     BadRequest,
     ContentTooLarge,
@@ -24,6 +23,7 @@ from gateway.errors import (
     Unauthorized,
     UpstreamRefused,
 )
+from gateway.hitlane import HitLane, next_request_id
 from gateway.model import Answer, Body, Clock, Request
 from gateway.outcome import Outcome, Quota, Teller
 from gateway.pipeline import Gateway
@@ -45,15 +45,18 @@ _CHUNK: Final = 256 * 1024
 class Api:
     """Answers every request of the API listener."""
 
-    def __init__(self, gateway: Callable[[], Gateway], teller: Teller, clock: Clock) -> None:
+    def __init__(self, gateway: Callable[[], Gateway], teller: Teller, clock: Clock, lane: HitLane | None) -> None:
         self._gateway = gateway
         self._teller = teller
         self._clock = clock
+        self._lane = lane if lane_is_possible() else None
         self._open: dict[asyncio.Task[object], Outcome] = {}
 
     def server(self) -> Server:
         """Return the server that a socket is given to."""
-        return Server(self.handle, self._refused)
+        if self._lane is None:
+            log.warning("the hit lane is off; every request takes the ordinary way")
+        return Server(self.handle, self._refused, self._lane)
 
     def _refused(self, status: int) -> None:
         """Tell of a request that was no HTTP, or more of it than is read."""
@@ -73,6 +76,8 @@ class Api:
             response = _dressed(request, answer, outcome, gateway.settings.server.cors_origins)
             async with asyncio.timeout(SEND_SECONDS):
                 await _send(request, response, answer.body, outcome)
+            if answer.ticket is not None and self._lane is not None:
+                _register(self._lane, request, response, answer, outcome)
             return response
         finally:
             del self._open[task]
@@ -132,11 +137,24 @@ class Api:
         )
 
 
+def _register(
+    lane: HitLane, request: web.BaseRequest, response: web.StreamResponse, answer: Answer, outcome: Outcome
+) -> None:
+    """Offer the answer to the hit lane, with the bytes that asked for it."""
+    handler = request.protocol
+    if answer.ticket is None or answer.body.data is None or not isinstance(handler, Handler) or not handler.segments:
+        return
+    start = f"{request.method} {request.raw_path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
+    if handler.segments[0].startswith(start):
+        body = b"" if request.method == hdrs.METH_HEAD else answer.body.data
+        lane.register(handler.segments, answer.ticket, list(response.headers.items()), body, outcome)
+
+
 def _request_id(request: web.BaseRequest) -> str:
     given = request.headers.get("X-Request-ID", "")
     # What looks like a key or token is none: it would be echoed, logged and sent on.
     sane = _SANE_ID.fullmatch(given) and text_without_keys(given) == given
-    return given if sane else uuid.uuid4().hex
+    return given if sane else next_request_id()
 
 
 def _read_head(request: web.BaseRequest, body: bytes) -> Request:
@@ -249,17 +267,29 @@ async def _send(request: web.BaseRequest, response: web.StreamResponse, body: Bo
         await response.prepare(request)
         await response.write_eof()
     else:
-        await _send_file(request, response, body.path)
+        await _send_file(request, response, body.path, body.size)
     outcome.sent_bytes = 0 if request.method == hdrs.METH_HEAD else body.size
 
 
-async def _send_file(request: web.BaseRequest, response: web.StreamResponse, path: Path) -> None:
-    """Send a file in pieces; `write` waits while the caller reads slowly, so memory stays flat."""
+async def _send_file(request: web.BaseRequest, response: web.StreamResponse, path: Path, size: int) -> None:
+    """Send a file by the kernel where the loop can; else in pieces, each of which waits for a slow reader."""
     file = await asyncio.to_thread(path.open, "rb")
     try:
         await response.prepare(request)
-        while request.method != hdrs.METH_HEAD and (chunk := await asyncio.to_thread(file.read, _CHUNK)):
-            await response.write(chunk)
+        if request.method != hdrs.METH_HEAD:
+            await _send_contents(request, response, file, size)
         await response.write_eof()
     finally:
         file.close()
+
+
+async def _send_contents(request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, size: int) -> None:
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the caller has left")
+    try:
+        request.writer.send_headers()
+        await asyncio.get_running_loop().sendfile(transport, file, 0, size)
+    except NotImplementedError:  # uvloop
+        while chunk := await asyncio.to_thread(file.read, _CHUNK):
+            await response.write(chunk)

@@ -65,6 +65,7 @@ class _Query(msgspec.Struct):
     latest_query_data_id: int | None = None
     options: _Owner = msgspec.field(default_factory=_Owner)
     tags: tuple[str, ...] | None = None
+    is_archived: bool = False
 
 
 _answers = msgspec.json.Decoder(_Answer, strict=False)
@@ -156,6 +157,7 @@ def read_definition(data: bytes, checked: float) -> Definition:
         parameters=query.options.parameters or (),
         tags=query.tags or (),
         auto_limit=bool(query.options.apply_auto_limit),
+        is_archived=query.is_archived,
         checked=checked,
     )
 

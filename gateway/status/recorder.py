@@ -38,23 +38,23 @@ class StatusRecorder:
         self.reached: float | None = None  # when Redash last answered
         self.unreached: float | None = None  # when it last did not
 
-    def request(self, outcome: Outcome) -> None:
-        """Count one request."""
+    def request(self, outcome: Outcome, count: int = 1) -> None:
+        """Count one request, or several that were answered alike."""
         now = self._now()
         if now >= self._until:
             self._turn(now)
         step, cache = self._step, outcome.cache
-        self.requests[cache] += 1
-        step.cache[cache] += 1
-        step.latency[bisect_left(BOUNDS, outcome.duration)] += 1
+        self.requests[cache] += count
+        step.cache[cache] += count
+        step.latency[bisect_left(BOUNDS, outcome.duration)] += count
         client = self.clients[outcome.client]
         client.seen = now
-        client.cache[cache] += 1
+        client.cache[cache] += count
         if outcome.reason:
-            self.refused += 1
-            client.refused += 1
+            self.refused += count
+            client.refused += count
         if outcome.saves_run:
-            self._save(1, outcome.saved_runtime)
+            self._save(count, outcome.saved_runtime * count)
         if cache != "none":
             query_id = outcome.query_id
             if query_id is None and outcome.route == _AD_HOC_ROUTE:
@@ -62,9 +62,9 @@ class StatusRecorder:
             if query_id is not None:
                 query = self.queries[query_id]
                 query.seen = now
-                query.cache[cache] += 1
+                query.cache[cache] += count
                 if outcome.saves_run:
-                    query.saved += outcome.saved_runtime
+                    query.saved += outcome.saved_runtime * count
                     query.served_runtime = outcome.saved_runtime
 
     def _save(self, executions: int, seconds: float) -> None:
@@ -130,10 +130,10 @@ class Both:
         """See `Teller`."""
         self._first.breaker(is_open)
 
-    def request(self, outcome: Outcome) -> None:
+    def request(self, outcome: Outcome, count: int = 1) -> None:
         """See `Teller`."""
-        self._first.request(outcome)
-        self._second.request(outcome)
+        self._first.request(outcome, count)
+        self._second.request(outcome, count)
 
     def upstream(self, call: UpstreamCall) -> None:
         """See `Teller`."""
