@@ -1,0 +1,177 @@
+"""`/metrics`: the names and labels that are promised, there from the start, bounded, and as promtool wants them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+
+import pytest
+from harness import World, exchange
+
+from gateway import __version__
+from gateway.errors import GatewayError
+from gateway.exposition import Labels
+from gateway.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons
+from gateway.outcome import Outcome, UpstreamCall
+
+PROMISED = {
+    "requests_total": {"route", "client", "cache", "status"},
+    "request_duration_seconds_count": {"route", "cache"},
+    "query_requests_total": {"query", "cache"},
+    "upstream_requests_total": {"route", "status"},
+    "upstream_request_duration_seconds_count": {"route", "status"},
+    "executions_total": {"outcome"},
+    "executions_in_flight": set(),
+    "execution_waiters": set(),
+    "execution_duration_seconds_count": set(),
+    "saved_executions_total": {"cache"},
+    "saved_execution_seconds_total": {"cache"},
+    "served_age_seconds_count": set(),
+    "cache_bytes": {"tier"},
+    "cache_entries": {"tier"},
+    "cache_evictions_total": {"tier"},
+    "rejected_total": {"reason"},
+    "store_up": set(),
+    "breaker_open": set(),
+    "upstream_queue": set(),
+    "credential_up": {"credential"},
+    "config_last_reload_successful": set(),
+    "config_last_reload_timestamp_seconds": set(),
+    "build_info": {"version"},
+    "warm_runs_total": {"result"},
+    "log_lines_dropped_total": set(),
+}
+
+
+def labels_of(samples: dict[str, float]) -> dict[str, set[str]]:
+    """The label names of every series of the gateway's own, by metric."""
+    found: dict[str, set[str]] = {}
+    for sample in samples:
+        name, _, labels = sample.partition("{")
+        if name.startswith("redash_gateway_") and not name.endswith(("_bucket", "_sum")):
+            found.setdefault(name.removeprefix("redash_gateway_"), set()).update(re.findall(r'(\w+)="', labels))
+    return found
+
+
+async def test_every_promised_metric_is_there_with_its_labels_and_no_other(world: World) -> None:
+    await world.rows("by_country", max_age=60)
+    await world.rows("by_country", max_age=60)
+    assert labels_of(await world.metrics()) == PROMISED
+
+
+async def test_what_is_known_beforehand_is_zero_from_the_start(world: World) -> None:
+    samples = {name.removeprefix("redash_gateway_"): value for name, value in (await world.metrics()).items()}
+    expected = [f'executions_total{{outcome="{o}"}}' for o in ("success", "failure", "cancelled", "lost")]
+    expected += [
+        f'saved_{what}_total{{cache="{c}"}}'
+        for what in ("executions", "execution_seconds")
+        for c in ("hit", "collapsed")
+    ]
+    expected += [f'rejected_total{{reason="{reason}"}}' for reason in reasons()]
+    expected += [
+        f'request_duration_seconds_count{{cache="{cache}",route="{route}"}}'
+        for route in RESULT_ROUTES
+        for cache in CACHE
+        if cache != "bypass"
+    ]
+    expected += [f'cache_evictions_total{{tier="{tier}"}}' for tier in ("memory", "disk")]
+    assert {name: samples.get(name) for name in expected} == dict.fromkeys(expected, 0.0)
+    assert samples['credential_up{credential="analyst"}'] == 1.0
+    assert samples[f'build_info{{version="{__version__}"}}'] == 1.0
+
+
+def test_reasons_are_those_of_all_errors() -> None:
+    assert {"internal", "bad_request", "breaker_open", "upstream_timeout", "headers_too_large"} <= reasons()
+    assert GatewayError.reason in reasons()
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+async def test_both_formats_are_served(world: World, accept: str) -> None:
+    async with world.session.get(f"{world.admin}/metrics", headers={"Accept": accept}) as response:
+        text = await response.text()
+        assert response.headers["Content-Type"].startswith(accept.partition(";")[0])
+    assert text.endswith("# EOF\n") is accept.startswith("application")
+    assert "redash_gateway_build_info{" in text
+
+
+async def test_promtool_has_nothing_to_say_against_them(world: World, needs: Callable[[str], str]) -> None:
+    promtool = needs("promtool")
+    await world.rows("by_country", max_age=60)
+    async with world.session.get(f"{world.admin}/metrics") as response:
+        text = "".join(line for line in (await response.text()).splitlines(True) if "redash_gateway_" in line)
+    done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+async def test_what_is_no_http_is_counted_as_a_request(world: World) -> None:
+    for sent in (b"nonsense\r\n\r\n", b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        await exchange(world.url, sent)
+    assert await world.metric("redash_gateway_requests_total", route="none", cache="none", status="4xx") == 2
+    assert await world.metric("redash_gateway_rejected_total", reason="bad_request") == 1
+    assert await world.metric("redash_gateway_rejected_total", reason="uri_too_long") == 1
+
+
+async def test_no_path_of_a_callers_becomes_a_label(world: World) -> None:
+    for path in ("/api/secret-path", "/api/queries/0", "/api/jobs/nonsense", "/%2e"):
+        await world.get(path)
+    routes = {
+        re.search('route="([^"]*)"', s)[1] for s in await world.metrics() if s.startswith("redash_gateway_requests")
+    }  # type: ignore[index]
+    assert routes == {"none"}
+
+
+async def test_a_hit_saves_a_run_but_reading_by_id_does_not(world: World) -> None:
+    await world.rows("by_country", max_age=60)  # runs, polls, reads
+    assert await world.metric("redash_gateway_saved_executions_total") == 0
+    result = (await world.post("by_country", max_age=60)).json["query_result"]
+    assert await world.metric("redash_gateway_saved_executions_total", cache="hit") == 1
+    saved = await world.metric("redash_gateway_saved_execution_seconds_total", cache="hit")
+    assert saved == pytest.approx(result["runtime"])
+    await world.get(f"/api/query_results/{result['id']}")
+    assert await world.metric("redash_gateway_saved_executions_total") == 1
+
+
+async def test_callers_who_share_a_run_save_all_but_one(world: World) -> None:
+    hold = world.sandbox.hold()
+    jobs = [(await world.post("by_country", max_age=0)).job["id"] for _ in range(5)]
+    hold.release()
+    for job in jobs:
+        await world.finish(job)
+    assert await world.metric("redash_gateway_executions_total", outcome="success") == 1
+    assert await world.metric("redash_gateway_saved_executions_total", cache="collapsed") == 4
+
+
+async def test_a_new_credential_is_shown_after_a_reload(bare: World) -> None:
+    await bare.start()
+    metrics = bare.program.metrics
+    metrics.configure(["analyst", "fresh"], 3)
+    assert metrics.credential_up == {("analyst",): 1, ("fresh",): 1}
+
+
+def no_levels() -> Levels:
+    raise AssertionError("nobody scrapes")
+
+
+def test_query_labels_are_bounded() -> None:
+    metrics = Metrics(no_levels, [], per_query=2)
+    for query_id in (7, 8, 9, 10, 7):
+        outcome = Outcome(request_id="r", query_id=query_id, cache="hit", status=200)
+        metrics.request(outcome)
+    assert dict(metrics.query_requests) == {("7", "hit"): 2, ("8", "hit"): 1, ("other", "hit"): 2}
+
+
+def test_ids_beyond_the_bound_are_not_remembered() -> None:
+    labels = Labels(1)
+    assert [labels[query_id] for query_id in range(1000)] == ["0"] + ["other"] * 999
+    assert len(labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "failure", "up"), [(0, "upstream_error", 0), (502, "upstream_error", 0), (200, "", 1)]
+)
+def test_a_rejected_key_stays_rejected_until_redash_itself_takes_it(status: int, failure: str, up: int) -> None:
+    metrics = Metrics(no_levels, ["a"], 0)
+    metrics.upstream(UpstreamCall("r", 404, 0.1, "a", False))
+    metrics.upstream(UpstreamCall("r", status, 0.1, "a", True, failure=failure))
+    assert metrics.credential_up == {("a",): up}
