@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from harness import TOKENS, Reply, World, exchange, until
 
+from gateway import log
 from gateway.log import Formatter
 
 FAULTS = (
@@ -40,9 +42,12 @@ class Told(logging.Handler):
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     handler, root = Told(), logging.getLogger()
     level = root.level
+    forms = [log.AccessLines("text"), log.AccessLines("json")]
+    # Access lines go past `logging`, straight to the process's own writer.
+    monkeypatch.setattr(log, "tell_request", lambda o: handler.lines.extend(f.of(o, time.time()) for f in forms))
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     yield handler
