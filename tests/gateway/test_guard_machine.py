@@ -1,8 +1,8 @@
-"""The guard against Redash's white-space-blind cache, as callers meet it: everybody gets the rows of exactly his own text.
+"""The guard against Redash's white-space-blind cache, as callers meet it: all get the rows of exactly their own text.
 
-Redash finds results and joins runs by the SQL without any white space, also within quotes (CONTRACT 7); the sandbox does
-so too. Every query here shows its own values in its rows, and the values of one run differ in white space alone, so that
-an answer that was made for somebody else shows at once.
+Redash finds results and joins runs by the SQL without any white space, also within quotes (CONTRACT 7); the sandbox
+does so too. Every query here shows its own values in its rows, and the values differ in white space alone, so that an
+answer that was made for somebody else shows at once.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ class Guarded:
     async def __aenter__(self) -> Guarded:
         await self.sandbox.start()
         keys = "".join(
-            f'[credentials.own-{kind}]\nkind = "query"\nquery = {self.ids[kind]}\nkey_env = "QUERY_KEY_{self.ids[kind]}"\n'
-            for kind in BY_QUERY_KEY
+            f'[credentials.own-{kind}]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n'
+            for kind, query in self.ids.items()
+            if kind in BY_QUERY_KEY
         )
         await self.world.start(keys, store="memory:", sql="", narrow="text_parameters = true", dashboard="")
         return self
@@ -141,7 +142,7 @@ def test_everybody_gets_the_rows_of_his_own_text() -> None:
     with (
         asyncio.Runner() as runner,
         tempfile.TemporaryDirectory() as directory,
-        mock.patch("gateway.execution._pause", lambda elapsed: 0.005),
+        mock.patch("gateway.execution._pause", return_value=0.005),
     ):
         guarded = Guarded(Path(directory))
         runner.run(guarded.__aenter__())
@@ -208,3 +209,19 @@ async def test_an_unused_parameter_of_a_query_key_costs_one_run_for_each_value(b
     for value in ("a b", "ab"):
         assert await bare.rows(query, client="narrow", max_age=3600, parameters={"unused": value}) == [{"x": 1}]
     assert bare.sandbox.counters.started == 1  # the second asks Redash, which has it
+
+
+async def test_a_query_key_does_not_get_the_rows_of_a_users_run(bare: World) -> None:
+    """Redash joins all who ask for a text that differs in white space alone; a query key's answer carries no SQL."""
+    text, parameters = TEMPLATES["pattern"]
+    query = bare.sandbox.add_query("mixed", text, parameters=parameters)
+    await bare.start(f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n')
+    async with bare.sandbox.hold(query):
+        user = await bare.post(query, client="sql", max_age=0, parameters={"x": "New York"})
+        await bare.sandbox.wait_executions(1)
+        key = asyncio.create_task(bare.rows(query, client="narrow", max_age=0, parameters={"x": "NewYork"}))
+        await asyncio.sleep(0.2)
+    assert [row["x"] for row in await key] == ["NewYork"]
+    job = await bare.finish(user.job["id"], client="sql")
+    read = await bare.get(f"/api/queries/{query}/results/{job['query_result_id']}.json", client="sql")
+    assert [row["x"] for row in read.rows] == ["New York"]
