@@ -122,7 +122,7 @@ class HitLane:
             oldest = next(iter(self._answers))
             self._drop(oldest, self._answers[oldest])
         self._answers[request] = LaneAnswer(
-            ticket, head, body, msgspec.structs.replace(outcome, duration=_SECONDS), size
+            ticket, head, body, msgspec.structs.replace(outcome, duration=_SECONDS, trace=None, steps=[]), size
         )
         self._bytes += size
         if len(segments) == 2:
