@@ -176,9 +176,9 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric of DESIGN's table that has a value now."""
+        levels = self._levels()  # first: the hit lane tells its sums when it is asked
         yield from self._collect_requests()
         yield from self._collect_upstream()
-        levels = self._levels()
         yield from self._collect_levels(levels)
         yield from self._collect_stores(levels.tiers)
 

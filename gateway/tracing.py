@@ -101,15 +101,19 @@ class Tracing:
 
     def request(self, outcome: Outcome) -> None:
         """Make the spans of one request: its own, and one for each step on its way."""
-        trace = outcome.trace
-        if trace is None or not trace.recorded:
+        trace, ended = outcome.trace, outcome.started + outcome.duration
+        if trace is None:  # the hit lane's, which begins nothing and tells at once
+            trace, ended = self.begin(None), self._clock.monotonic()
+        if not trace.recorded:
             return
-        kinds, ended = self._api.SpanKind, outcome.started + outcome.duration
+        kinds = self._api.SpanKind
         for step in outcome.steps:
             self._export(self.begin(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link)
         name = "request" if outcome.route == "none" else f"{clean(outcome.method)} {outcome.route}"
         failed = outcome.status >= 500
-        self._export(trace, name, kinds.SERVER, outcome.started, ended, _request_attributes(outcome), failed=failed)
+        self._export(
+            trace, name, kinds.SERVER, ended - outcome.duration, ended, _request_attributes(outcome), failed=failed
+        )
 
     def upstream(self, call: UpstreamCall) -> None:
         """Make the span of one request to Redash."""
