@@ -81,7 +81,7 @@ class StatusRecorder:
         now = self._now()
         self._turn(now)
         row = self.upstream_routes[call.route]
-        failed = call.status == 0 or call.status >= 500
+        failed = call.away or call.status >= 500
         row.requests += 1
         row.errors += failed
         row.seconds += call.seconds
@@ -92,7 +92,6 @@ class StatusRecorder:
             self.unreached = now
         else:
             self.reached = now
-        if not call.away:
             self.accepted[call.credential] = call.accepted
 
     def execution(self, end: ExecutionEnd) -> None:

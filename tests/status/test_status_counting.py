@@ -1,0 +1,166 @@
+"""The last hour and the tables behind the status page: pure, with a clock that is a number."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall
+from gateway.status.history import BOUNDS, CACHE, STEP_SECONDS, STEPS, History, quantile
+from gateway.status.recorder import StatusRecorder
+from gateway.status.tables import MOST_ROWS, ClientRow, Table
+
+
+class Now:
+    """A clock that stands where it is put."""
+
+    def __init__(self) -> None:
+        self.at = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def now() -> Now:
+    return Now()
+
+
+@pytest.fixture
+def recorder(now: Now) -> StatusRecorder:
+    return StatusRecorder(now)
+
+
+def outcome(cache: str = "hit", **fields: object) -> Outcome:
+    given = {"client": "sales", "query_id": 7, "route": "/api/queries/{query_id}/results", "duration": 0.001}
+    return Outcome(request_id="r", cache=cache, **{**given, **fields})  # type: ignore[arg-type]
+
+
+def call(status: int, *, accepted: bool = True) -> UpstreamCall:
+    failure = "away" if status in (0, 502, 503) else ""
+    return UpstreamCall("/api/jobs/{job_id}", status, 0.2, "reporting", accepted, failure=failure)
+
+
+def test_an_hour_later_nothing_is_left_of_a_request(recorder: StatusRecorder, now: Now) -> None:
+    recorder.request(outcome())
+    assert recorder.history.hour(now.at + STEP_SECONDS * (STEPS - 1)).requests == 1
+    assert recorder.history.hour(now.at + STEP_SECONDS * STEPS).requests == 0
+    assert recorder.requests["hit"] == 1
+
+
+def test_steps_are_bounded_however_long_it_runs(recorder: StatusRecorder, now: Now) -> None:
+    for _ in range(3 * STEPS):
+        now.at += STEP_SECONDS
+        recorder.request(outcome())
+    assert recorder.history.hour(now.at).requests == STEPS
+    assert len(recorder.history._steps) == STEPS
+
+
+def test_the_series_has_every_request_in_its_minute(recorder: StatusRecorder, now: Now) -> None:
+    for minutes, number in ((0, 3), (10, 5), (59, 2)):
+        for _ in range(number):
+            recorder.history.step(now.at + minutes * 60).cache["hit"] += 1
+    series = recorder.history.series(now.at + 59 * 60)
+    assert (series.requests[0], series.requests[10], series.requests[59]) == (3, 5, 2)
+    assert sum(series.requests) == 10
+    assert len(series.requests) == len(series.hit_rate) == STEPS
+
+
+def test_hit_rate_is_of_what_the_cache_could_answer(recorder: StatusRecorder, now: Now) -> None:
+    for cache in ("hit", "hit", "stale", "miss", "collapsed", "bypass", "none"):
+        recorder.request(outcome(cache))
+    assert recorder.history.hour(now.at).hit_rate() == pytest.approx(3 / 5)
+
+
+def test_no_request_has_no_rate_and_no_latency() -> None:
+    series = History().series(5000.0)
+    assert set(series.hit_rate) == set(series.p50_seconds) == set(series.p99_seconds) == {None}
+
+
+def test_a_moment_before_the_newest_step_counts_there() -> None:
+    history = History()
+    assert history.step(600.0) is history.step(540.0)
+
+
+@given(st.lists(st.floats(min_value=0.00011, max_value=90), min_size=1, max_size=200))
+def test_quantiles_are_within_a_bucket_of_the_truth(seconds: list[float]) -> None:
+    recorder = StatusRecorder(lambda: 0.0)
+    for one in seconds:
+        recorder.request(outcome(duration=one))
+    estimate = recorder.history.hour(0.0).quantile(0.5)
+    truth = sorted(seconds)[(len(seconds) + 1) // 2 - 1]
+    ratio = BOUNDS[1] / BOUNDS[0] * 1.0001
+    assert estimate is not None
+    assert truth / ratio <= estimate <= truth * ratio
+
+
+def test_quantiles_beyond_the_last_bound_stay_there() -> None:
+    counts = [0] * len(BOUNDS) + [5]
+    assert quantile(counts, 0.5) == pytest.approx(BOUNDS[-1])
+
+
+def test_a_run_for_many_saves_all_but_one(recorder: StatusRecorder, now: Now) -> None:
+    recorder.execution(ExecutionEnd("x", 7, "success", 3.0, callers=5, runtime=2.0))
+    assert (recorder.saved_executions, recorder.saved_seconds) == (4, 8.0)
+    assert recorder.queries[7].saved == recorder.history.hour(now.at).saved == 8.0
+    assert recorder.queries[7].mean_runtime == 2.0
+
+
+def test_what_redash_had_in_its_own_cache_was_no_run(recorder: StatusRecorder) -> None:
+    recorder.execution(ExecutionEnd("x", 7, "success", 3.0, callers=5, runtime=2.0, ran=False))
+    assert sum(recorder.executions.values()) == recorder.saved_executions == 0
+
+
+def test_stored_rows_tell_their_runtime_before_anything_has_run(recorder: StatusRecorder) -> None:
+    recorder.request(outcome(saved_runtime=4.0, saves_run=True))
+    assert recorder.queries[7].mean_runtime == 4.0
+    assert recorder.saved_seconds == 4.0
+
+
+def test_job_polls_and_refusals_are_no_use_of_a_query(recorder: StatusRecorder) -> None:
+    recorder.request(outcome("none", status=403, reason="forbidden"))
+    assert not recorder.queries
+    assert recorder.clients["sales"].refused == recorder.refused == 1
+
+
+def test_free_sql_counts_as_one_query(recorder: StatusRecorder) -> None:
+    recorder.request(outcome("miss", query_id=None, route="/api/query_results"))
+    assert sum(recorder.queries[0].cache.values()) == 1
+
+
+def test_redash_is_reached_by_any_answer_of_its_own(recorder: StatusRecorder, now: Now) -> None:
+    recorder.upstream(call(500))
+    assert (recorder.reached, recorder.unreached) == (now.at, None)
+    now.at += 1
+    recorder.upstream(call(502))
+    recorder.upstream(call(0))
+    assert recorder.unreached == now.at
+    assert recorder.upstream_routes["/api/jobs/{job_id}"].errors == 3
+
+
+def test_a_proxy_before_redash_says_nothing_of_the_key(recorder: StatusRecorder) -> None:
+    recorder.upstream(call(404, accepted=False))
+    recorder.upstream(call(503))
+    assert recorder.accepted == {"reporting": False}
+
+
+def test_a_full_table_lets_go_of_those_not_seen_for_longest() -> None:
+    table: Table[str, ClientRow] = Table(ClientRow, most=20)
+    for number in range(20):
+        table[str(number)].seen = float(number)
+    table["0"].seen = 100.0
+    table["new"].seen = 101.0
+    assert "0" in table
+    assert "new" in table
+    assert "1" not in table
+    assert len(table) <= 20
+
+
+def test_ids_without_end_take_bounded_memory(recorder: StatusRecorder, now: Now) -> None:
+    for number in range(3 * MOST_ROWS):
+        now.at += 0.001
+        recorder.request(outcome("miss", query_id=number + 1, client=f"client {number}"))
+    assert len(recorder.queries) <= MOST_ROWS
+    assert len(recorder.clients) <= MOST_ROWS
+    assert recorder.requests == dict.fromkeys(CACHE, 0) | {"miss": 3 * MOST_ROWS}
