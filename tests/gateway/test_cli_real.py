@@ -296,7 +296,8 @@ async def test_status_tells_how_it_is(serve: Serve, sandbox: Sandbox) -> None:
         assert re.search(r"^ready +true$", text, re.MULTILINE)
         status, text = await command("status", "--json", "--admin", gateway.admin, cwd=gateway.path.parent)
         assert status == 0
-        assert json.loads(text)["requests"]["hit"] == 1
+        totals = {row["outcome"]: row["total"] for row in json.loads(text)["outcomes"]}
+        assert (totals["hit"], totals["miss"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
