@@ -13,6 +13,7 @@ from aiohttp import web
 from harness import Reply, TurnableClock
 
 from gateway import config
+from gateway.operating import Operating
 from gateway.program import Program
 
 
@@ -153,7 +154,9 @@ access = false
         self.file.write_text(text + "\n".join(tables))
 
     async def start(self) -> Front:
-        self.program = Program(config.load(self.file, {}), source=self.file, clock=self.clock)
+        self.program = Program(
+            config.load(self.file, {}), operator=lambda program: Operating(program, self.file), clock=self.clock
+        )
         await self.program.start()
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
@@ -219,7 +222,9 @@ def query_object(query_id: int, **more: object) -> dict[str, object]:
     }
 
 
-def result_object(result_id: int, query_id: int, rows: object = (), retrieved_at: str = "2026-11-23T20:55:26.762Z") -> dict[str, object]:
+def result_object(
+    result_id: int, query_id: int, rows: object = (), retrieved_at: str = "2026-11-23T20:55:26.762Z"
+) -> dict[str, object]:
     return {
         "query_result": {
             "id": result_id,

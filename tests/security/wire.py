@@ -60,11 +60,11 @@ class Wire:
             except (asyncio.IncompleteReadError, ConnectionError):
                 return None
 
-    async def answers(self, *, quiet: float = 0.25) -> list[Got]:
+    async def answers(self, *, quiet: float = 0.25, head: bool = False) -> list[Got]:
         """All answers until it closes, or says nothing more for a while."""
         found = []
         with contextlib.suppress(TimeoutError):
-            while (got := await self.answer(timeout=5.0 if not found else quiet)) is not None:
+            while (got := await self.answer(timeout=5.0 if not found else quiet, head=head)) is not None:
                 found.append(got)
         return found
 
@@ -78,8 +78,8 @@ class Wire:
         return received
 
 
-async def ask(url: str, data: bytes, *, quiet: float = 0.25) -> list[Got]:
+async def ask(url: str, data: bytes, *, quiet: float = 0.25, head: bool = False) -> list[Got]:
     """Send bytes on a connection of their own; every answer that comes."""
     async with await Wire.open(url) as wire:
         await wire.send(data)
-        return await wire.answers(quiet=quiet)
+        return await wire.answers(quiet=quiet, head=head)
