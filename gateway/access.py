@@ -79,14 +79,14 @@ class Access:
         caller = self._by_digest.get(hashed) if hashed else self.callers.get(ANONYMOUS)
         if caller is None or (argument is not None and not caller.settings.query_token):
             raise Unauthorized(_REFUSED)
-        if caller.settings.expires is not None and now >= caller.settings.expires:
+        if _expired(caller, now):
             raise Unauthorized(_REFUSED)
         return caller, hashed
 
-    def still_admits(self, client: str, token_sha256: str) -> bool:
+    def still_admits(self, client: str, token_sha256: str, now: float) -> bool:
         """Whether a request that was admitted before would be admitted now, after a change of the configuration."""
         caller = self._by_digest.get(token_sha256) if token_sha256 else self.callers.get(ANONYMOUS)
-        return caller is not None and caller.name == client
+        return caller is not None and caller.name == client and not _expired(caller, now)
 
     def credential(self, caller: Caller, match: Match, operation: Operation) -> Credential:
         """Choose who speaks to Redash: the first of the client's credentials that can do the route for the query.
@@ -123,6 +123,10 @@ class Access:
     def of_scope(self, scope: str) -> Credential | None:
         """Return the credential whose answers have that scope, None if it is configured no more."""
         return next((c for c in self.credentials.values() if c.scope == scope), None)
+
+
+def _expired(caller: Caller, now: float) -> bool:
+    return caller.settings.expires is not None and now >= caller.settings.expires
 
 
 def _credential(name: str, settings: config.Credential, url: str) -> Credential:

@@ -12,9 +12,12 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from gateway.errors import BadRequest, GatewayError, Unauthorized
+from gateway import config
+from gateway.errors import BadRequest, Forbidden, GatewayError, Misdirected, Unauthorized
 from gateway.status.site import Site
 from gateway.status.values import Report
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Operator(Protocol):
@@ -36,14 +39,14 @@ class Operator(Protocol):
 class Admin:
     """The routes of the admin listener."""
 
-    def __init__(self, operator: Operator, registry: CollectorRegistry, token_sha256: Callable[[], str | None]) -> None:
+    def __init__(self, operator: Operator, registry: CollectorRegistry, settings: Callable[[], config.Config]) -> None:
         self._operator = operator
         self._registry = registry
-        self._token_sha256 = token_sha256
+        self._settings = settings
 
     def application(self) -> web.Application:
         """Return the application that a socket is given to."""
-        app = web.Application(middlewares=[_errors])
+        app = web.Application(middlewares=[_errors, self._check_origin])
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
@@ -55,6 +58,20 @@ class Admin:
         )
         Site(self._operator.status).add_to(app)
         return app
+
+    @web.middleware
+    async def _check_origin(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Refuse what a foreign page makes a browser send: DNS rebinding to a loopback listener, and its POSTs."""
+        settings = self._settings()
+        listen = settings.admin.listen
+        name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdecimal() else request.host
+        known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *settings.server.hosts}
+        if listen.is_local and not listen.unix and "*" not in known and name.lower() not in known:
+            raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
+        origin = request.headers.get("Origin")
+        if request.method == "POST" and origin is not None and origin.partition("://")[2] != request.host:
+            raise Forbidden("Requests of other web pages change nothing here.")
+        return await handler(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -79,9 +96,12 @@ class Admin:
         return web.json_response({"reloaded": True, "notes": await self._operator.reload()})
 
     def _authorize(self, request: web.Request) -> None:
-        """Want the admin token where one is configured (the configuration demands one off loopback)."""
-        wanted = self._token_sha256()
+        """Want the admin token where one is configured; without one, only this machine may change anything."""
+        admin = self._settings().admin
+        wanted = admin.token_sha256
         if wanted is None:
+            if not admin.listen.is_local:
+                raise Forbidden("Set admin.token_sha256: the admin listener can be reached from other machines.")
             return
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(hashlib.sha256(given).hexdigest(), wanted):
@@ -89,9 +109,7 @@ class Admin:
 
 
 @web.middleware
-async def _errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:

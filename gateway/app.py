@@ -15,9 +15,11 @@ from gateway.calls import Call
 from gateway.errors import ConfigurationError, GatewayError, StoreError
 from gateway.metrics import Levels, Metrics
 from gateway.model import SystemClock
+from gateway.operating import Operating
 from gateway.outcome import Sender
 from gateway.program import Program
 from gateway.telling import Telling
+from gateway.tls import client_context
 from gateway.upstream import Upstream
 
 events = logging.getLogger("gateway.events")
@@ -28,7 +30,7 @@ def serve(source: Path) -> int:
     settings = config.load(source, os.environ)
     log.set_up(settings.log.format)
     try:
-        asyncio.run(run(Program(settings, source=source)))
+        asyncio.run(run(Program(settings, operator=lambda program: Operating(program, source))))
     except (StoreError, OSError) as error:
         events.error("%s", error)
         return 1
@@ -65,7 +67,7 @@ async def run(program: Program, started: Callable[[], object] = lambda: None) ->
 
 async def _reload(program: Program) -> None:
     try:
-        for note in await program.reload():
+        for note in await program.operator.reload():
             events.warning("reload: %s", note)
     except ConfigurationError as error:
         for mistake in error.mistakes:
@@ -77,7 +79,9 @@ async def check_online(settings: config.Config) -> list[str]:
     clock = SystemClock()
     access = Access(settings)
     metrics = Metrics(_no_levels, access.credentials, 0)
-    upstream = Upstream(settings.upstream, clock, Telling(metrics, access_log=False), _no_spool)
+    upstream = Upstream(
+        settings.upstream, client_context(settings.upstream), clock, Telling(metrics, access_log=False), _no_spool
+    )
     await upstream.open()
     mistakes = []
     try:

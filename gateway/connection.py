@@ -9,11 +9,12 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from gateway.errors import BadRequest, HeadersTooLarge
 from gateway.hitlane import HitLane
 
 log = logging.getLogger("gateway.web")
@@ -26,6 +27,7 @@ MAX_TARGET_BYTES: Final = 8190
 MAX_FIELD_BYTES: Final = 8191
 """Not the same number as for targets: the parser's error tells the two apart by it only."""
 
+MAX_HEAD_BYTES: Final = 32 * 1024
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -52,11 +54,21 @@ class Handler(RequestHandler):
         if self._lane is not None and data and self._passes(self._lane, data):  # aiohttp calls itself with b""
             return
         super().data_received(data)
+        self._break_body_off()
         waiting = self._waiter is not None and not self._waiter.done()
         if waiting and self._head_deadline is None:
             self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
         elif not waiting:
             self._stop_clock()
+
+    def _break_body_off(self) -> None:
+        """Tell the handler that its body is broken: aiohttp queues the parser's error, and the body waits for ever."""
+        request = self._current_request
+        if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._messages.pop()
+            self.close()
+            if not request.content.is_eof():
+                request.content.set_exception(web.RequestPayloadError())
 
     # The lane may write only when aiohttp is idle: between two requests, with nothing of the next one in its parser.
     # aiohttp's own fields do not tell (it clears the current request before the response is finished), so every byte
@@ -171,6 +183,22 @@ _NEEDED: Final = (
     "_next_keepalive_close_time",
     "_keepalive_handle",
 )
+
+
+def check_framing(request: web.BaseRequest) -> None:
+    """Refuse what the parser lets through and a proxy before the gateway may read otherwise (RFC 9112 section 6).
+
+    Raises:
+        BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
+        HeadersTooLarge: all fields together are too long.
+    """
+    if request.version not in (HttpVersion10, HttpVersion11):
+        raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
+    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, [])
+    if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
+        raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
 
 
 def lane_is_possible() -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 from gateway import config, log
 from gateway.app import run
 from gateway.errors import StoreError
+from gateway.operating import Operating
 from gateway.program import Program
 from gateway.sandbox import Sandbox
 
@@ -95,7 +96,7 @@ async def _run(port: int, admin_port: int, sandbox_port: int) -> None:
         try:
             token, query_token = (f"rg_{secrets.token_urlsafe(32)}" for _ in range(2))
             settings = _settings(sandbox, Path(directory), port, admin_port, token, query_token)
-            program = Program(settings)
+            program = Program(settings, operator=lambda program: Operating(program, None))
             await run(program, started=lambda: print(_text(program, sandbox, token), flush=True))  # noqa: T201
         finally:
             await sandbox.stop()

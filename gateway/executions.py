@@ -61,6 +61,11 @@ class Executions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
+    def configure(self, settings: config.Config) -> None:
+        """Take over a new configuration; what runs goes on."""
+        self.settings = settings
+        self.slots.size, self.slots.timeout = settings.upstream.max_executions, settings.upstream.queue_timeout
+
     @property
     def running(self) -> list[Execution]:
         """Every execution that has not ended."""

@@ -40,19 +40,26 @@ _AWAY: Final = frozenset({502, 503, 504})
 class Upstream:
     """Redash, as far as it can be reached with the configured credentials."""
 
-    def __init__(self, settings: config.Upstream, clock: Clock, teller: Teller, spool: Callable[[], Path]) -> None:
+    def __init__(
+        self,
+        settings: config.Upstream,
+        tls: ssl.SSLContext,
+        clock: Clock,
+        teller: Teller,
+        spool: Callable[[], Path],
+    ) -> None:
         self._clock = clock
         self._teller = teller
         self._spool = spool
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
         self._session: aiohttp.ClientSession | None = None
-        self.configure(settings)
+        self.configure(settings, tls)
 
-    def configure(self, settings: config.Upstream) -> None:
+    def configure(self, settings: config.Upstream, tls: ssl.SSLContext) -> None:
         """Take over the settings; requests that are under way end under the old ones."""
         self._base = URL(settings.url)
-        self._tls = ssl.create_default_context(cafile=str(settings.ca_file)) if settings.ca_file else True
+        self._tls = tls
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import re
@@ -13,7 +14,7 @@ from typing import BinaryIO, Final
 from aiohttp import hdrs, web
 
 from gateway.access import Access
-from gateway.connection import Handler, Server, lane_is_possible, problem
+from gateway.connection import Handler, Server, check_framing, lane_is_possible, problem
 from gateway.errors import (
     BadRequest,
     ContentTooLarge,
@@ -37,6 +38,7 @@ SEND_SECONDS: Final = 600.0
 """For one answer as a whole, however slowly its caller reads."""
 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _VARY: Final = "Authorization, Accept-Encoding, Prefer, Origin"
 _EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
 _CHUNK: Final = 256 * 1024
@@ -50,6 +52,7 @@ class Api:
         self._teller = teller
         self._clock = clock
         self._lane = lane if lane_is_possible() else None
+        self._draining = False
         self._open: dict[asyncio.Task[object], Outcome] = {}
 
     def server(self) -> Server:
@@ -74,6 +77,8 @@ class Api:
             gateway = self._gateway()
             answer = await self._answer(request, outcome, gateway)
             response = _dressed(request, answer, outcome, gateway.settings.server.cors_origins)
+            if self._draining:
+                response.force_close()
             async with asyncio.timeout(SEND_SECONDS):
                 await _send(request, response, answer.body, outcome)
             if answer.ticket is not None and self._lane is not None:
@@ -86,15 +91,18 @@ class Api:
 
     async def drain(self, seconds: float) -> None:
         """Let the requests under way finish within so many seconds; end the rest."""
-        if self._open:
-            await asyncio.wait(list(self._open), timeout=seconds)
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._open:
+                    await asyncio.wait(list(self._open))
         for task in list(self._open):
             task.cancel()
 
-    def cut_off(self, access: Access) -> None:
+    def cut_off(self, access: Access, now: float) -> None:
         """End every request under way whose token the new configuration does not admit."""
         for task, outcome in list(self._open.items()):
-            if outcome.client != "-" and not access.still_admits(outcome.client, outcome.token_sha256):
+            if outcome.client != "-" and not access.still_admits(outcome.client, outcome.token_sha256, now):
                 task.cancel()
 
     async def _answer(self, request: web.BaseRequest, outcome: Outcome, gateway: Gateway) -> Answer:
@@ -114,12 +122,12 @@ class Api:
             return self._error(GatewayError("Internal error of the gateway; its log says more."), outcome)
 
     def _check_head(self, request: web.BaseRequest, gateway: Gateway) -> None:
+        check_framing(request)
         if not request.raw_path.startswith("/") or "#" in request.raw_path:
             raise BadRequest("The request target must be a path and a query string, without host and fragment.")
         hosts = gateway.settings.server.hosts
-        host = request.headers.get(hdrs.HOST, "")
-        name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
-        if "*" not in hosts and name.lower() not in hosts:
+        host = _HOST.fullmatch(request.headers.get(hdrs.HOST, ""))
+        if host is None or ("*" not in hosts and host[1].lower() not in hosts):
             raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
         if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
             raise BadRequest("The request has more than one Authorization header.")

@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 
 from gateway import config
+from gateway.operating import Operating
 from gateway.program import Program
 from gateway.sandbox import Sandbox
 
@@ -96,7 +97,7 @@ class World:
 
     async def resume(self) -> None:
         """Start a gateway with the configuration and directory of the last one."""
-        self.program = Program(self.settings(), clock=self.clock)
+        self.program = Program(self.settings(), operator=lambda program: Operating(program, None), clock=self.clock)
         await self.program.start()
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
