@@ -43,7 +43,7 @@ class Watched:
         """Wait until the number at a place of the report is as wanted."""
         async with asyncio.timeout(20):
             while not wanted(found := await self.number(place)):
-                await asyncio.sleep(0.1)
+                await self.page.wait_for_timeout(100)
         return found
 
     async def cells(self, rows: str) -> list[list[str]]:
@@ -86,7 +86,9 @@ async def test_numbers_move_and_agree_with_the_metrics(browser: Any, world: Worl
 async def test_runs_are_seen_while_they_run(browser: Any, world: World) -> None:
     tab = await opened(browser, world)
     async with asyncio.timeout(60):
-        run = asyncio.create_task(world.post("slow_seconds", client="writer", wait=20, parameters={"seconds": 3}))
+        run = asyncio.create_task(
+            world.post("slow_seconds", client="writer", wait=20, max_age=0, parameters={"seconds": 3})
+        )
         await tab.shows("running_count", lambda now: now == 1)
         assert (await tab.cells("running"))[0][:2] == [str(world.named["slow_seconds"]), "writer"]
         await run
@@ -136,7 +138,7 @@ async def test_script_and_server_write_numbers_alike(browser: Any, world: World)
     tab = await opened(browser, world)
     odd = [0, 0.00004, 0.0003, 0.0099, 0.0105, 0.5, 0.9994, 0.9996, 1, 4.25, 9.949, 9.951, 59.49, 59.51, 61, 3599.6]
     odd += [86399, 90061, 999, 1000, 999_499, 999_500, 12_345_678, 5e12, 0.0001, 0.995, 0.125]
-    pairs = [(form, value) for form in FORMATS if form not in ("text", "state") for value in odd]
+    pairs = [(form, value) for form in FORMATS if form not in ("text", "state", "query") for value in odd]
     script = """([report, pairs]) => {
         const box = document.createElement("div");
         box.innerHTML = pairs.map((_, n) => `<i data-place="odd.${n}"></i>`).join("");
