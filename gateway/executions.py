@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,8 +17,8 @@ from gateway.access import Credential
 from gateway.definitions import Definitions
 from gateway.errors import GatewayError, UpstreamRefused
 from gateway.execution import CANCELLED_TEXT, Execution, Phase, Runner, failure_text
-from gateway.guard import collision_key
-from gateway.limits import FairSlots
+from gateway.guard import collision
+from gateway.limits import FairSlots, TurnsByText
 from gateway.model import Clock, Definition, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Sender, Teller
 from gateway.policy import Bounds, Plan
@@ -27,8 +27,6 @@ from gateway.redash.routes import match
 from gateway.store import Ledger
 
 log = logging.getLogger("gateway.executions")
-
-_MOST_LOCKS: Final = 10_000
 
 
 class Executions:
@@ -57,7 +55,7 @@ class Executions:
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
         self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(1_000)
-        self._collisions: dict[bytes, asyncio.Lock] = {}
+        self._turns = TurnsByText()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -141,7 +139,7 @@ class Executions:
         if before is not None:  # a run of an older definition of the same key, or one that is being cancelled
             x.answerable.happen()
             await before.ended.wait()
-        async with self._collision_lock(x.plan):
+        async with self._apart(x):
             if aside:
                 await self._runner.run(x, lambda: self._definition_now(x), self._followed)
                 return
@@ -150,14 +148,17 @@ class Executions:
             async with self.slots.hold(x.sender.client):
                 await self._runner.run(x, lambda: self._definition_now(x), self._followed)
 
-    def _collision_lock(self, plan: Plan) -> asyncio.Lock:
-        """Texts that Redash's cache cannot tell apart run one after the other where their answers show no SQL."""
-        key = collision_key(plan)
-        if key is None:
-            return asyncio.Lock()
-        if len(self._collisions) > _MOST_LOCKS:
-            self._collisions = {k: lock for k, lock in self._collisions.items() if lock.locked()}
-        return self._collisions.setdefault(key, asyncio.Lock())
+    @asynccontextmanager
+    async def _apart(self, x: Execution) -> AsyncIterator[None]:
+        """Keep texts apart that Redash cannot, where a query key's answer would not show whose rows they are."""
+        if all(credential.kind == "user" for credential in self.settings.credentials.values()):
+            yield
+            return
+        key, text = collision(x.plan)
+        if self._turns.would_wait(key, text):
+            x.answerable.happen()
+        async with self._turns.hold(key, text):
+            yield
 
     async def _definition_now(self, x: Execution) -> Definition | None:
         if x.plan.definition is None:

@@ -10,7 +10,7 @@ from gateway.policy import Plan
 from gateway.redash import sqltext
 from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.answers import ResultHead
-from gateway.redash.requests import Execute, ExecuteText
+from gateway.redash.requests import Execute, ExecuteText, canonical
 
 _OFF_LOOP_CHARACTERS: Final = 20_000
 
@@ -43,13 +43,21 @@ def may_be_mixed_up(plan: Plan) -> bool:
     return is_ambiguous(plan.definition.text, plan.definition.parameters, _values(plan.operation))
 
 
-def collision_key(plan: Plan) -> bytes | None:
-    """What is equal for requests that must not run in Redash at the same time, None where mixing up would be seen."""
-    if not plan.credential.is_query_key or plan.definition is None or not isinstance(plan.operation, Execute):
-        return None
-    definition = plan.definition
-    text = sqltext.collision_text(definition.text, definition.parameters, _values(plan.operation))
-    return f"{definition.data_source_id}\0".encode() + text
+def collision(plan: Plan) -> tuple[bytes, bytes]:
+    """Return what Redash takes for the same on one data source, and the text that it stands for here.
+
+    Runs of equal first and different second part must not meet in Redash: it would join them.
+    """
+    operation, definition = plan.operation, plan.definition
+    if isinstance(operation, ExecuteText):
+        values, text, source = _text_values(operation), str(operation.text), operation.data_source_id
+    else:
+        values, text, source = _values(operation), "", None
+        if definition is not None:
+            text, source = definition.text, definition.data_source_id
+    parameters = definition.parameters if definition is not None else ()
+    shown = f"{source!r}\0".encode() + sqltext.collision_text(text, parameters, values)
+    return shown, text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
 
 
 def _text_values(operation: ExecuteText) -> dict[str, object]:

@@ -121,6 +121,61 @@ class FairSlots:
                 turn.set_result(None)
 
 
+class TurnsByText:
+    """Lets those in together who bring the same text for a key; another text waits until all of them have left.
+
+    Redash takes some different texts for one another, and joins runs of them (CONTRACT 7): those must not meet there.
+    """
+
+    def __init__(self) -> None:
+        self._inside: dict[bytes, tuple[bytes, int]] = {}
+        self._waiting: dict[bytes, deque[tuple[bytes, asyncio.Future[None]]]] = {}
+
+    def would_wait(self, key: bytes, text: bytes) -> bool:
+        """Whether `hold` would have to wait now."""
+        inside = self._inside.get(key)
+        return inside is not None and (inside[0] != text or bool(self._waiting.get(key)))
+
+    @asynccontextmanager
+    async def hold(self, key: bytes, text: bytes) -> AsyncIterator[None]:
+        """Be inside with `text`; whoever waits here has a deadline of its own, which is the end of the runs before."""
+        if self.would_wait(key, text):
+            await self._wait(key, text)
+        else:
+            self._enter(key, text)
+        try:
+            yield
+        finally:
+            self._leave(key)
+
+    async def _wait(self, key: bytes, text: bytes) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, deque()).append((text, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # let in at the very moment of giving up
+                self._leave(key)
+            raise
+
+    def _enter(self, key: bytes, text: bytes) -> None:
+        self._inside[key] = (text, self._inside.get(key, (text, 0))[1] + 1)
+
+    def _leave(self, key: bytes) -> None:
+        text, count = self._inside.pop(key)
+        if count > 1:
+            self._inside[key] = (text, count - 1)
+            return
+        line = self._waiting.get(key, deque())
+        while line and (key not in self._inside or line[0][0] == self._inside[key][0]):
+            text, turn = line.popleft()
+            if not turn.done():  # else its waiter has been cancelled
+                self._enter(key, text)
+                turn.set_result(None)
+        if not line:
+            self._waiting.pop(key, None)
+
+
 class Breaker:
     """Opens after so many failures in a row; after a while lets one call through, whose outcome decides."""
 

@@ -77,7 +77,8 @@ class Api:
             gateway = self._gateway()
             answer = await self._answer(request, outcome, gateway)
             response = _dressed(request, answer, outcome, gateway.settings.server.cors_origins)
-            if self._draining:
+            refused_early = outcome.route == "none" and answer.status in (400, 431)
+            if self._draining or refused_early:  # what is in doubt about one message is in doubt about the next
                 response.force_close()
             async with asyncio.timeout(SEND_SECONDS):
                 await _send(request, response, answer.body, outcome)

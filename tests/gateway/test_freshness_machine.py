@@ -170,6 +170,7 @@ class FreshnessMachine(RuleBasedStateMachine):
     def begin(self, skew: float, names: list[str], clients: list[str]) -> None:
         # Few queries and clients in one run, so that what happens meets; the runs together meet all of them.
         self.names_here, self.clients_here = names, clients
+        self.last: tuple[str, str, str, bool | None, Any, str] = (clients[0], names[0], "DE", None, 600, "wait")
         self.skew = skew
         self.runner.run(self._begin())
 
@@ -277,12 +278,21 @@ metadata_ttl = "5s"
         way=st.sampled_from(["wait", "wait", "get", "job"]),
     )
     def ask(self, who: int, what: int, country: str, limit: bool | None, max_age: Any, way: str) -> None:
-        self.runner.run(self._ask(self._client(who), self._name(what), country, limit, max_age, way))
+        self.last = (self._client(who), self._name(what), country, limit, max_age, way)
+        self.runner.run(self._ask(*self.last))
 
     @rule(who=SOME, what=SOME, max_age=st.sampled_from([60, 600, 10_000, None]))
     def ask_plainly(self, who: int, what: int, max_age: int | None) -> None:
         """What most callers do: the same request again."""
-        self.runner.run(self._ask(self._client(who), self._name(what), "DE", None, max_age, "wait"))
+        self.last = (self._client(who), self._name(what), "DE", None, max_age, "wait")
+        self.runner.run(self._ask(*self.last))
+
+    def _again(self) -> None:
+        """After whatever has happened somebody asks what was asked before: else most runs would judge little."""
+        client, name, country, limit, max_age, way = self.last
+        self.runner.run(self._ask(client, name, country, limit, max_age or 600, way))
+        if self.run is not None:
+            self.runner.run(self._ask_during_the_run(client, _as_redash_reads(max_age)))
 
     @rule(who=SOME, what=SOME)
     def read_latest(self, who: int, what: int) -> None:
@@ -307,6 +317,7 @@ metadata_ttl = "5s"
     def begin_a_long_run(self, who: int, what: int) -> None:
         client = self._client(who)
         name = "by_country" if client == "narrow" else self._name(what)
+        self.last = (client, name, "DE", None, self.last[4], "wait")
         if client not in ("narrow", "bounded") and name != "calm" and self._may(CLIENTS[client][0], self.ids[name]):
             self.runner.run(self._begin_a_long_run(client, name))
 
@@ -415,6 +426,7 @@ metadata_ttl = "5s"
             for definition in options["parameters"]:
                 definition["value"] = "FR" if definition["value"] == "DE" else "DE"
             self.sandbox.edit_query(query.id, options=options)
+        self._again()
 
     @precondition(lambda self: self.redash is Redash.UP)
     @rule(which=SOME, what=st.sampled_from(["sql", "sql", "name"]))
@@ -436,6 +448,7 @@ metadata_ttl = "5s"
         self.here[query] = self.edits[query][-1][1]
         self.model.edited_here(query)
         self._listen()
+        self._again()
 
     def _note_edit(self, query: int) -> None:
         if self.run is not None and self.run.asked.query == query:
@@ -449,20 +462,25 @@ metadata_ttl = "5s"
         name = self._name(which)
         values = {"country": country} if self._has_country(name) else {}
         self.runner.run(self.sandbox.execute_behind(self.ids[name], values))
+        self._again()
 
     @rule(seconds=st.sampled_from(TURNS))
     def let_time_pass(self, seconds: int) -> None:
         if self.run is None or seconds < 1000:  # job ids live for 12 h
             self.clock.turn(seconds)
+        self._again()
 
     @precondition(lambda self: self.run is None)
-    @rule(which=SOME, how=st.sampled_from([403, 404]))
-    def take_access_away(self, which: int, how: int) -> None:
+    @rule(which=SOME, how=st.sampled_from([403, 404]), stays=st.booleans())
+    def take_access_away(self, which: int, how: int, stays: bool) -> None:
         query = self.sandbox.queries[self.ids[self._name(which)]]
         if how == 404:
             query.org = 2
         else:
             self.sandbox.world.sources[query.data_source_id or 0].groups.pop(self.analysts, None)
+        self._again()
+        if not stays:
+            self.give_access_back()
 
     @rule()
     def give_access_back(self) -> None:
@@ -470,15 +488,25 @@ metadata_ttl = "5s"
             self.sandbox.queries[query].org = 1
         for source in (SHOP, self.extra):
             self.sandbox.world.sources[source].groups[self.analysts] = False
+        self._again()
 
     @precondition(lambda self: self.redash is Redash.UP and self.run is None)
-    @rule(how=st.sampled_from([*AWAY, *UNUSABLE]), status=st.sampled_from([502, 503, 504]))
-    def redash_goes_away(self, how: str, status: int) -> None:
+    @rule(
+        how=st.sampled_from([*AWAY, *UNUSABLE]),
+        status=st.sampled_from([502, 503, 504]),
+        seconds=st.sampled_from([0, *TURNS]),
+        stays=st.booleans(),
+    )
+    def redash_goes_away(self, how: str, status: int, seconds: int, stays: bool) -> None:
         self.redash = Redash.UNUSABLE if how in UNUSABLE else Redash.AWAY
         if how == "disconnected":
             self.runner.run(self.sandbox.disconnect())
         else:
             self.sandbox.faults.add(how, status=status)
+        self.clock.turn(seconds)
+        self._again()
+        if not stays:
+            self.redash_comes_back()
 
     @precondition(lambda self: self.redash is not Redash.UP)
     @rule()
@@ -488,7 +516,9 @@ metadata_ttl = "5s"
         self.sandbox.faults.clock_skew = self.skew
         if self.sandbox._runner is None:
             self.runner.run(self.sandbox.reconnect())
-        self.clock.turn(11)  # the breaker's time
+        self.clock.turn(11)  # the breaker's time; then one call closes it, while others may still be refused
+        self.runner.run(self._call("other", "GET", "/api/data_sources"))
+        self._again()
 
     # -- what operators do -----------------------------------------------------------------------------------------
 
@@ -499,6 +529,7 @@ metadata_ttl = "5s"
             self.model.known.pop(place, None)
         self.unsaved.clear()
         self.loaded.clear()
+        self._again()
 
     async def _restart(self) -> None:
         await self.world.restart()
@@ -511,6 +542,7 @@ metadata_ttl = "5s"
     @rule(which=st.one_of(SOME, st.none()))
     def purge(self, which: int | None) -> None:
         self.runner.run(self._purge(None if which is None else self.ids[self._name(which)]))
+        self._again()
 
     async def _purge(self, query: int | None) -> None:
         what = {"all": True} if query is None else {"query": query}

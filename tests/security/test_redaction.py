@@ -1,0 +1,215 @@
+"""Keys, public tokens, invitations and reset links never leave in metadata, wherever they stand (CONTRACT 15)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.log import Formatter
+from gateway.redact import LARGEST_METADATA, text_without_keys
+
+from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object, token
+
+SECRET = "Sup3rSecret0Key0Of0Redash0Nobody0May0See"
+NAMES = ("api_key", "public_url", "invite_link", "reset_link")
+BODY: dict[str, Any] = {
+    **query_object(5), **dict.fromkeys(NAMES, SECRET), "kept": "stays",
+    "nested": [{"visualization": {"query": dict.fromkeys(NAMES, f"https://redash/{SECRET}")}}, [[{"api_key": {"deep": SECRET}}]]],
+    "results": [dict.fromkeys(NAMES, SECRET)], "widgets": [], "null": None, "api_key_of": "a name that only looks alike",
+}  # fmt: skip
+
+# Every route whose answers can hold keys, by CONTRACT 15 (seen or from the source).
+ROUTES = """
+GET /api/queries | GET /api/queries/my | GET /api/queries/recent | GET /api/queries/favorites | GET /api/queries/archive
+GET /api/queries/search?q=x | GET /api/queries/5 | POST /api/queries | POST /api/queries/5 | DELETE /api/queries/5
+POST /api/queries/5/fork | POST /api/queries/5/regenerate_api_key | GET /api/dashboards | GET /api/dashboards/my
+GET /api/dashboards/favorites | GET /api/dashboards/3 | GET /api/dashboards/sales?legacy | POST /api/dashboards
+POST /api/dashboards/3 | DELETE /api/dashboards/3 | POST /api/dashboards/3/share | POST /api/dashboards/3/fork
+DELETE /api/dashboards/3/share | POST /api/widgets | POST /api/widgets/4 | DELETE /api/widgets/4 | GET /api/alerts
+GET /api/alerts/1 | POST /api/alerts | POST /api/alerts/1 | DELETE /api/alerts/1 | GET /api/users | POST /api/users
+GET /api/users/2 | POST /api/users/2 | DELETE /api/users/2 | POST /api/users/2/invite | POST /api/users/2/reset_password
+POST /api/users/2/regenerate_api_key | POST /api/users/2/disable | DELETE /api/users/2/disable
+GET /api/admin/queries/outdated
+""".replace("\n", " | ").strip(" |").split(" | ")  # fmt: skip
+
+
+class Redash:
+    status = 200
+    told: Told | None = None
+
+    def __call__(self, seen: Seen) -> Told:
+        if self.told is not None:
+            return self.told
+        if "results" in seen.path:
+            return Told.json(result_object(7, 5, [{"api_key": "a column", "public_url": SECRET}]))
+        return Told.json(BODY, self.status)
+
+
+@pytest.fixture
+def redash() -> Redash:
+    return Redash()
+
+
+@pytest.fixture
+async def upstream(redash: Redash) -> AsyncIterator[Upstream]:
+    async with Upstream(redash) as made:
+        yield made
+
+
+@pytest.fixture
+async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
+    made = Front(tmp_path, upstream.url)
+    every = 'can = ["read", "execute", "adhoc", "write", "admin"]'
+    made.write(credential(tmp_path, "user"), client("plain", every), client("open", every, "reveal_keys = true"))
+    async with made:
+        yield made
+
+
+def test_the_list_of_routes_is_whole() -> None:
+    assert len(ROUTES) == len(set(ROUTES)) == 41
+
+
+@pytest.mark.parametrize("status", [200, 201, 203, 400, 403, 409, 500])
+async def test_no_route_shows_a_key_whatever_the_status(front: Front, redash: Redash, status: int) -> None:
+    redash.status = status
+    for route in ROUTES:
+        method, _, path = route.partition(" ")
+        reply = await front.call(method, path, {} if method == "POST" else None, client="plain")
+        assert SECRET.encode() not in reply.body, (route, status)
+        if reply.status == status and status < 300:
+            members = reply.json
+            assert [members[name] for name in NAMES] == [None] * 4
+            assert members["nested"][0]["visualization"]["query"] == dict.fromkeys(NAMES)
+            assert members["nested"][1] == [[{"api_key": None}]]
+            assert (members["kept"], members["null"]) == ("stays", None)
+            assert members["api_key_of"] == BODY["api_key_of"]
+            assert list(members) == list(BODY)
+
+
+@pytest.mark.parametrize("first", ["plain", "open"])
+async def test_who_may_see_keys_does_and_the_others_do_not_in_any_order(front: Front, first: str) -> None:
+    for who in (first, "open", "plain", "open", "plain"):
+        for path in ("/api/queries/5", "/api/queries", "/api/dashboards/3"):
+            reply = await front.call("GET", path, client=who)
+            assert (SECRET.encode() in reply.body) == (who == "open"), (who, path)
+            assert reply.status == 200
+
+
+@pytest.mark.parametrize("status", [201, 203, 206, 403, 404, 500])
+async def test_a_query_object_that_comes_instead_of_a_refusal_is_not_passed_on(
+    front: Front, redash: Redash, status: int
+) -> None:
+    """The gateway asks for the query's object itself; whatever Redash says there must not leave unread."""
+    redash.told = Told.json(BODY, status)
+    for method, path in (("POST", "/api/queries/5/results"), ("GET", "/api/queries/5/results.json"),
+                         ("GET", "/api/queries/5/results.csv?max_age=0"), ("GET", "/api/queries/5/results/7.json")):  # fmt: skip
+        reply = await front.call(method, path, {} if method == "POST" else None, client="plain")
+        assert SECRET.encode() not in reply.body, (method, path, reply.status)
+
+
+async def test_rows_are_data(front: Front) -> None:
+    # DESIGN 5: result bodies are never touched.
+    for method, path, body in (("GET", "/api/query_results/7.json", None), ("GET", "/api/queries/5/results.json", None),
+                               ("POST", "/api/queries/5/results", {})):  # fmt: skip
+        reply = await front.call(method, path, body, client="plain")
+        assert reply.json["query_result"]["data"]["rows"] == [{"api_key": "a column", "public_url": SECRET}]
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b'{"api_key": "' + SECRET.encode(), b"[" * 100_000, b"\xff\xfe{}x"])
+async def test_what_cannot_be_read_cannot_be_cleaned_and_is_502(front: Front, redash: Redash, body: bytes) -> None:
+    redash.told = Told(200, body)
+    for path in ("/api/queries/5", "/api/queries", "/api/users"):
+        reply = await front.call("GET", path, client="plain")
+        assert reply.status == 502
+        assert SECRET.encode() not in reply.body
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_metadata_above_32_mb_is_502(front: Front, redash: Redash, more: int) -> None:
+    start, end = b'{"api_key": "' + SECRET.encode() + b'", "x": "', b'"}'
+    redash.told = Told(200, start + b"y" * (LARGEST_METADATA - len(start) - len(end) + more) + end)
+    reply = await front.call("GET", "/api/queries", client="plain")
+    assert reply.status == (502 if more else 200)
+    assert SECRET.encode() not in reply.body[:1000]
+
+
+@pytest.mark.parametrize("text", ['{"api\\u005fkey": "%s"}', '{"a": {"api_key": "x", "api_key": "%s"}}', '{"api_key" : ["%s"]}',
+    '\ufeff{"api_key": "%s"}'])  # fmt: skip
+async def test_spellings_of_a_name_are_that_name(front: Front, redash: Redash, text: str) -> None:
+    redash.told = Told(200, (text % SECRET).encode())
+    reply = await front.call("GET", "/api/users/2", client="plain")
+    assert SECRET.encode() not in reply.body
+
+
+async def test_utf16_is_read_as_well(front: Front, redash: Redash) -> None:
+    redash.told = Told(200, f'{{"api_key": "{SECRET}"}}'.encode("utf-16"))
+    reply = await front.call("GET", "/api/users/2", client="plain")
+    assert SECRET.encode() not in reply.body
+    assert SECRET.encode("utf-16-le") not in reply.body
+
+
+async def test_numbers_and_texts_survive_the_cleaning(front: Front, redash: Redash) -> None:
+    text = '{"n": 12345678901234567890123, "f": 1.5e300, "s": "ü\\u2028\\ud83d\\ude00", "lone": "\\ud800", "api_key": "x"}'
+    redash.told = Told(200, text.encode())
+    reply = await front.call("GET", "/api/users/2", client="plain")
+    assert reply.json == {**json.loads(text), "api_key": None}
+
+
+# -- logs
+
+LINES = {
+    "token": f"said {token('plain')}",
+    "header": f"Authorization: Key {token('plain')}",
+    "header of Redash": f"Authorization: Key {key('user')}",
+    "dictionary": str({"Authorization": f"Key {key('user')}"}),
+    "json": json.dumps({"Authorization": f"Bearer {token('plain')}"}),
+    "basic": "Authorization: Basic eDpyZ19wbGFpbl8wMTIzNDU2Nzg5YWJjZGVm",
+    "basic in a dictionary": str({"Authorization": "Basic eDpyZ19wbGFpbl8wMTIzNDU2Nzg5YWJjZGVm"}),
+    "argument": "GET /api/queries?api_key=short&x=1",
+    "encoded argument": f"GET /api/queries?api%5Fkey={key('user')}",
+    "after an escape": f"GET /x?a=%20{token('plain')}",
+    "on a line of its own": f"first\n{token('plain')}\nlast",
+    "key on a line of its own": f"first\n{key('user')}\n",
+    "after a tab": f"x\t{key('user')}",
+    "key in bytes": repr(f"\r\n{key('user')}\r\n".encode()),
+    "token in bytes": repr(f"\r\n{token('plain')}\r\n".encode()),
+    "in quotes": f"'{key('user')}' \"{token('plain')}\"",
+}
+HIDDEN = [token("plain"), key("user"), "eDpyZ19wbGFpbl8wMTIzNDU2Nzg5YWJjZGVm", "short"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("name", LINES)
+def test_no_line_of_the_log_holds_a_key(form: str, name: str) -> None:
+    def hidden(line: str) -> None:
+        assert not [secret for secret in HIDDEN if secret in line], line
+
+    text = LINES[name]
+    record = logging.LogRecord("gateway.x", logging.INFO, "f", 1, "%s", (text,), None)
+    hidden(Formatter(form).format(record))
+    record = logging.LogRecord("gateway.x", logging.INFO, "f", 1, "request", (), None)
+    record.fields = {"what": text}
+    hidden(Formatter(form).format(record))
+    try:
+        raise ValueError(text)
+    except ValueError:
+        record = logging.LogRecord("gateway.x", logging.ERROR, "f", 1, "broken", (), sys.exc_info())
+    line = Formatter(form).format(record)
+    hidden(line)
+    assert "ValueError" in line
+    if form == "json":
+        assert json.loads(line)["level"] == "error"
+
+
+def test_ordinary_words_stay_in_the_log() -> None:
+    for text in ("query 42 took 3 s", "10f0dede-0a61-455b-ba85-243131c5b36e", "redash_gateway_requests_total", "a" * 64,
+                 "merg_ed", "https://redash.example.com/api/queries/1/results.json?p_x=1"):  # fmt: skip
+        assert text_without_keys(text) == text
+    assert re.search("select", text_without_keys("select 1"))
