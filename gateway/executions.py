@@ -16,7 +16,7 @@ from gateway import config
 from gateway.access import Credential
 from gateway.definitions import Definitions
 from gateway.errors import GatewayError, UpstreamRefused
-from gateway.execution import CANCELLED_TEXT, Execution, Phase, Runner, failure_text
+from gateway.execution import CANCELLED_TEXT, Execution, Phase, failure_text
 from gateway.guard import collision
 from gateway.limits import FairSlots, TurnsByText
 from gateway.model import Clock, Definition, ExecutionRecord, Key
@@ -24,6 +24,7 @@ from gateway.outcome import ExecutionEnd, Sender, Teller
 from gateway.policy import Bounds, Plan
 from gateway.redash.requests import Execute, ExecuteText, read
 from gateway.redash.routes import match
+from gateway.runner import Runner
 from gateway.store import Ledger
 
 log = logging.getLogger("gateway.executions")
@@ -234,7 +235,9 @@ class Executions:
             operation=operation,
         )
         sender = Sender("gateway", record.id, self._teller.begin(None))
-        x = Execution(plan, sender, self._clock.monotonic(), record.id)
+        ago = max(0.0, self._clock.wall() - record.started_at)
+        x = Execution(plan, sender, self._clock.monotonic() - ago, record.id)
+        x.purged = record.purged
         x.upstream_job, x.status, x.noted = record.upstream_job, record.status, True
         x.answerable.happen()
         return x
@@ -247,6 +250,14 @@ class Executions:
             x.phase = Phase.RUNNING if x.upstream_job else Phase.ASKING
             work = self._runner.resume if x.upstream_job else self._runner.run
             await work(x, lambda: self._definition_now(x), self._followed)
+
+    async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
+        """Keep the results of what runs now from being stored, also if another process follows it to its end."""
+        for x in self.running:
+            if scope in (None, x.plan.credential.scope) and query_id in (None, x.plan.query_id):
+                x.purged = True
+                if x.noted:
+                    await self.note(x)
 
     def release_waiters(self) -> None:
         """Answer those who wait for an end with what is known now: job ids outlive this process."""

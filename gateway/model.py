@@ -210,6 +210,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 1
     error: str = ""
     result_id: int | None = None
+    purged: bool = False  # its result is for those who wait only
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

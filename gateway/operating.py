@@ -51,21 +51,25 @@ class Operating:
         match dict(what):
             case {"query": int(query)} if not isinstance(query, bool):
                 self._program.definitions.drop(query)
-                return await self._program.results.purge(query_id=query)
+                return await self._purge(query_id=query)
             case {"dashboard": int(dashboard)} if not isinstance(dashboard, bool):
                 return await self._purge_dashboard(dashboard)
             case {"scope": str(name)}:
                 return await self._purge_scope(name)
             case {"all": True}:
-                return await self._program.results.purge()
+                return await self._purge()
         raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
+
+    async def _purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+        await self._program.executions.purge(scope=scope, query_id=query_id)
+        return await self._program.results.purge(scope=scope, query_id=query_id)
 
     async def _purge_scope(self, name: str) -> int:
         credential = self._program.access.credentials.get(name)
         if credential is None:
             known = ", ".join(sorted(self._program.access.credentials))
             raise BadRequest(f"A scope is named by its credential, one of: {known}.")
-        return await self._program.results.purge(scope=credential.scope)
+        return await self._purge(scope=credential.scope)
 
     async def _purge_dashboard(self, dashboard: int) -> int:
         """Forget the results of every query on a dashboard, as the first user credential that may see it tells."""
@@ -75,7 +79,7 @@ class Operating:
             call = Call(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")
             answer = await self._program.upstream.send(credential, call, Sender("gateway", "purge"))
             if answer.status == 200:
-                return sum([await self._program.results.purge(query_id=q) for q in queries_on(answer.body.load())])
+                return sum([await self._purge(query_id=q) for q in queries_on(answer.body.load())])
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
 
     async def reload(self) -> list[str]:

@@ -18,7 +18,6 @@ from gateway.admin import Admin, Operator
 from gateway.bindings import Bindings
 from gateway.definitions import Definitions
 from gateway.errors import StoreError
-from gateway.execution import Runner
 from gateway.executions import Executions
 from gateway.hitlane import HitLane
 from gateway.jobs import Jobs
@@ -30,6 +29,7 @@ from gateway.pipeline import Gateway
 from gateway.quotas import Quotas
 from gateway.reading import Reading
 from gateway.results import Results
+from gateway.runner import Runner
 from gateway.status.recorder import Both, StatusRecorder
 from gateway.store.factory import open_store
 from gateway.telling import Telling

@@ -8,8 +8,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from aiohttp import hdrs, web
 
@@ -29,6 +28,7 @@ from gateway.model import Answer, Body, Clock, Request
 from gateway.outcome import Outcome, Quota, Teller
 from gateway.pipeline import Gateway
 from gateway.redact import text_without_keys
+from gateway.sending import send
 from gateway.tracing import incoming
 
 log = logging.getLogger("gateway.web")
@@ -41,7 +41,6 @@ _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _VARY: Final = "Authorization, Accept-Encoding, Prefer, Origin"
 _EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
-_CHUNK: Final = 256 * 1024
 
 
 class Api:
@@ -81,7 +80,7 @@ class Api:
             if self._draining or refused_early:  # what is in doubt about one message is in doubt about the next
                 response.force_close()
             async with asyncio.timeout(SEND_SECONDS):
-                await _send(request, response, answer.body, outcome)
+                await send(request, response, answer.body, outcome)
             if answer.ticket is not None and self._lane is not None:
                 _register(self._lane, request, response, answer, outcome)
             return response
@@ -269,36 +268,3 @@ def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> dict[str, str]:
         headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = "Authorization, Content-Type, Prefer, traceparent"
         headers[hdrs.ACCESS_CONTROL_MAX_AGE] = "600"
     return headers
-
-
-async def _send(request: web.BaseRequest, response: web.StreamResponse, body: Body, outcome: Outcome) -> None:
-    if body.path is None:
-        await response.prepare(request)
-        await response.write_eof()
-    else:
-        await _send_file(request, response, body.path, body.size)
-    outcome.sent_bytes = 0 if request.method == hdrs.METH_HEAD else body.size
-
-
-async def _send_file(request: web.BaseRequest, response: web.StreamResponse, path: Path, size: int) -> None:
-    """Send a file by the kernel where the loop can; else in pieces, each of which waits for a slow reader."""
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
-        await response.prepare(request)
-        if request.method != hdrs.METH_HEAD:
-            await _send_contents(request, response, file, size)
-        await response.write_eof()
-    finally:
-        file.close()
-
-
-async def _send_contents(request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, size: int) -> None:
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError("the caller has left")
-    try:
-        request.writer.send_headers()
-        await asyncio.get_running_loop().sendfile(transport, file, 0, size)
-    except NotImplementedError:  # uvloop
-        while chunk := await asyncio.to_thread(file.read, _CHUNK):
-            await response.write(chunk)

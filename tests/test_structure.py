@@ -39,6 +39,7 @@ WAITS: Final = frozenset(
         "quotas",
         "reading",
         "results",
+        "runner",
         "store",
         "warm",
     }
@@ -46,11 +47,26 @@ WAITS: Final = frozenset(
 """Waits, but knows no HTTP library."""
 
 EDGES: Final = frozenset(
-    {"admin", "connection", "exposition", "lines", "log", "metrics", "status", "telling", "tracing", "upstream", "web"}
+    {
+        "admin",
+        "connection",
+        "exposition",
+        "hitlane",
+        "lines",
+        "log",
+        "metrics",
+        "sending",
+        "status",
+        "telling",
+        "tls",
+        "tracing",
+        "upstream",
+        "web",
+    }
 )
 """Where the world begins: HTTP, log, Prometheus."""
 
-TOP: Final = frozenset({"__main__", "app", "cli", "demo", "program"})
+TOP: Final = frozenset({"__main__", "app", "cli", "demo", "operating", "program"})
 SANDBOX: Final = "sandbox"
 
 MAY_IMPORT: Final = {
@@ -63,7 +79,8 @@ MAY_IMPORT: Final = {
 
 IMPORTED_BY: Final = {
     "app": {"cli", "demo"},
-    "program": {"app", "demo"},
+    "program": {"app", "demo", "operating"},
+    "operating": {"app", "demo"},
     "demo": {"cli"},
     "cli": {"__main__"},
     "__main__": set[str](),

@@ -85,14 +85,21 @@ def svg(chart: Chart, history: dict[str, Values]) -> str:
     """Return the drawing; the words around it are the page's."""
     top = float(ceiling([v for line in chart.lines for v in history[line.series]])) if chart.scale == "count" else 1.0
     rules = "".join(f'<path class="rule" d="M0,{100 * n / chart.rules:.1f}H{STEPS}"/>' for n in range(chart.rules + 1))
-    paths = "".join(
-        f'<path class="{line.shape} {escape(line.series)}" data-series="{escape(line.series)}" '
-        f'data-shape="{line.shape}" d="{path(history[line.series], line.shape, chart.scale, top)}"/>'
-        for line in chart.lines
-    )
+    paths = "".join(_drawn(line, history, chart.scale, top) for line in chart.lines)
     ids = f"{chart.name}-title {chart.name}-about"
     return (
         f'<svg viewBox="0 0 {STEPS} 100" preserveAspectRatio="none" role="img" aria-labelledby="{ids}">'
         f'<title id="{chart.name}-title">{escape(chart.title)}</title>'
         f'<desc id="{chart.name}-about">{escape(chart.about)}</desc>{rules}{paths}</svg>'
+    )
+
+
+def _drawn(line: Line, history: dict[str, Values], scale: Scale, top: float) -> str:
+    """Draw one series; an area has a line on top."""
+    shapes = ("area", "line") if line.shape == "area" else (line.shape,)
+    values = history[line.series]
+    return "".join(
+        f'<path class="{shape} {line.series}" data-series="{line.series}" data-shape="{shape}" '
+        f'd="{path(values, shape, scale, top)}"/>'
+        for shape in shapes
     )

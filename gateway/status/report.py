@@ -25,8 +25,8 @@ MOST_CLIENTS: Final = 30
 MOST_WARM: Final = 50
 
 MEANINGS: Final = {
-    "hit": "answered from the cache",
-    "stale": "answered from the cache, beyond its freshness",
+    "hit": "from the cache",
+    "stale": "from the cache, past its freshness",
     "collapsed": "shared what another caller was getting",
     "miss": "had to be fetched or run",
     "bypass": "never cached: writes and some lists",
@@ -38,7 +38,7 @@ PHASES: Final = {
     Phase.RUNNING: "runs in Redash",
     Phase.ENDED: "ending",
 }
-NO_CLIENT: Final = "(no valid token)"
+NO_CLIENT: Final = "(no client)"
 
 
 class Parts(Protocol):
@@ -126,10 +126,8 @@ def _totals(recorder: StatusRecorder) -> values.Totals:
 
 
 def _running(x: Execution, now: float) -> values.Running:
-    words = {Phase.QUEUED: "queued here", Phase.ASKING: "asking Redash", Phase.RUNNING: "runs", Phase.ENDED: "ending"}
-    return values.Running(
-        x.plan.query_id, words[x.phase], round(now - x.started, 1), x.callers, x.waiters, x.sender.client
-    )
+    seconds = round(now - x.started, 1)
+    return values.Running(x.plan.query_id, PHASES[x.phase], seconds, x.callers, x.waiters, x.sender.client)
 
 
 def _queries(recorder: StatusRecorder, weight: Callable[[QueryRow], float]) -> list[values.Query]:

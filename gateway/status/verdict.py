@@ -83,7 +83,7 @@ def verdict(parts: list[Health], hour: Counts, uptime: float, *, ready: bool) ->
     if not troubles:
         return "good", f"Serving. {_use(hour, uptime)}"
     state: State = "bad" if any(part.state == "bad" for part in troubles) else "warn"
-    return state, f"Serving, but {' and '.join(part.trouble for part in troubles)}. {_use(hour, uptime)}"
+    return state, f"Serving, but {'; '.join(part.trouble for part in troubles)}. {_use(hour, uptime)}"
 
 
 def _use(hour: Counts, uptime: float) -> str:

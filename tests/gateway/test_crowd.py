@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from harness import Reply, World
 
-from gateway.execution import _pause
+from gateway.runner import _pause
 from gateway.flight import Flights, Signal
 
 CALLERS = 1_000

@@ -146,7 +146,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.directory = tempfile.TemporaryDirectory()
         # How often a job is polled is not what is tested here; it would be nine tenths of the time.
-        self.quick = mock.patch("gateway.execution._pause", return_value=0.003)
+        self.quick = mock.patch("gateway.runner._pause", return_value=0.003)
         self.quick.start()
         self.clock = TurnableClock()
         self.model = Model()

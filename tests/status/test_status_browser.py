@@ -68,13 +68,13 @@ async def test_numbers_move_and_agree_with_the_metrics(browser: Any, world: Worl
     tab = await opened(browser, world)
     await tab.page.get_by_text("live", exact=True).wait_for()
     seen = [await tab.number("totals.requests")]
-    drawn = await tab.page.locator('path[data-series="hit_rate"]').get_attribute("d")
+    drawn = await tab.page.locator('path.line[data-series="hit_rate"]').get_attribute("d")
     for _ in range(3):
         await one_round(world)
         seen.append(await tab.shows("totals.requests", lambda now: now > seen[-1]))
     total = await world.metric("redash_gateway_requests_total")
     assert await tab.shows("totals.requests", lambda now: now == total) > seen[0] == 0
-    assert await tab.page.locator('path[data-series="hit_rate"]').get_attribute("d") != drawn
+    assert await tab.page.locator('path.line[data-series="hit_rate"]').get_attribute("d") != drawn
     for outcome, _, _, number in await tab.cells("outcomes"):
         assert int(number) == await world.metric("redash_gateway_requests_total", cache=outcome)
     for query, number, *_ in await tab.cells("queries"):
@@ -126,7 +126,7 @@ async def test_without_javascript_it_is_complete_and_the_same(browser: Any, worl
             await live.page.locator(f'table[data-rows="{rows}"] tbody tr').all_inner_texts()
         )
     for series in ("hit_rate", "requests"):
-        path = f'path[data-series="{series}"]'
+        path = f'path[data-series="{series}"] >> nth=0'
         assert await still.page.locator(path).get_attribute("d") == await live.page.locator(path).get_attribute("d")
     assert "Serving." in await still.page.locator("#verdict").inner_text()
     assert len(still.asked) == 2, "the page and its style"

@@ -178,7 +178,7 @@ def test_entry_version_is_raised_when_fields_change() -> None:
         "Entry": "body_id scope query_id result_id form marker query_hash retrieved_at runtime born confirmed size",
         "JobRecord": "id execution_id client scope query_id noted_at cancelled",
         "ExecutionRecord": "id key scope credential query_id path body marker started_at upstream_job status error"
-        " result_id",
+        " result_id purged",
     }
 
 
