@@ -87,8 +87,8 @@ def test_the_verdict_names_every_trouble() -> None:
     state, text = verdict.verdict(parts, hour(), 7200, ready=True)
     assert state == "bad"
     assert text.startswith(
-        "Serving, but Redash did not answer when last asked; Redash rejects the key of reporting; a part of the store is "
-        "down; the last reload failed"
+        "Serving, but Redash did not answer when last asked; Redash rejects the key of reporting; a part of the store "
+        "is down; the last reload failed"
     )
 
 
