@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 from harness import World, exchange
+from prometheus_client import parser
+from prometheus_client.openmetrics import parser as openmetrics
 
 from gateway import __version__
 from gateway.errors import GatewayError
@@ -93,6 +95,8 @@ async def test_both_formats_are_served(world: World, accept: str) -> None:
         text = await response.text()
         assert response.headers["Content-Type"].startswith(accept.partition(";")[0])
     assert text.endswith("# EOF\n") is accept.startswith("application")
+    read = openmetrics if accept.startswith("application") else parser
+    assert "redash_gateway_requests" in {family.name for family in read.text_string_to_metric_families(text)}
     assert "redash_gateway_build_info{" in text
 
 

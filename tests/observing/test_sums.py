@@ -218,3 +218,17 @@ async def test_nothing_is_told_twice_or_not_at_all(
         lines = [json.loads(line) for line in stream.getvalue().splitlines()]
         assert len(lines) == load.sent
         assert Counter(line["cache"] for line in lines) == caches
+
+
+@pytest.mark.parametrize("kind", ["reset_before_headers", "reset_after_headers", "truncate"])
+@pytest.mark.parametrize(("method", "times"), [("GET", 2), ("DELETE", 1), ("POST", 1)])
+async def test_what_is_sent_to_redash_is_counted_as_often_as_it_is_sent(
+    world: World, kind: str, method: str, times: int
+) -> None:
+    """aiohttp's client sends all but POST and PATCH a second time by itself; here each sending is the gateway's own."""
+    fault = world.sandbox.faults.add(kind)
+    paths = {"GET": "/api/organization/status", "DELETE": "/api/widgets/1", "POST": "/api/widgets"}
+    body = {} if method == "POST" else None
+    assert (await world.call(method, paths[method], body, client="writer")).status == 502
+    assert fault.hits == world.sandbox.counters.requests == times
+    assert await world.metric("redash_gateway_upstream_requests_total") == times
