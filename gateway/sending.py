@@ -15,6 +15,7 @@ _CHUNK: Final = 256 * 1024
 
 
 async def send(request: web.BaseRequest, response: web.StreamResponse, body: Body, outcome: Outcome) -> None:
+    """Send head and body; waits while the caller reads slowly, so that memory stays flat."""
     if body.path is None:
         await response.prepare(request)
         await response.write_eof()
