@@ -9,6 +9,7 @@ import msgspec
 
 from gateway import config
 from gateway.access import Caller, Credential
+from gateway.memo import IdentityMemo
 from gateway.model import Definition, Entry, Key, digest
 from gateway.redash.requests import Execute, ExecuteText, canonical, execution_body, write_arguments
 
@@ -81,6 +82,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return max_age is not None and self.max_age >= max_age
 
 
+_bounds: Final[IdentityMemo[Bounds]] = IdentityMemo(1_024)
+_keys: Final[IdentityMemo[Key]] = IdentityMemo(4_096)
+
+
 def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cache) -> Bounds:
     """Collect the limits for one client and query: client's table, first rule that matches, cache section."""
     rule = next((r for r in cache.rules if definition is not None and _applies(r, definition)), None)
@@ -116,10 +121,10 @@ def decide(
     cache: config.Cache,
 ) -> Plan:
     """Decide how one execution request is answered. `definition` is None for free SQL."""
-    bounds = bounds_for(caller, definition, cache)
+    bounds = _bounds.get((caller, definition, cache), lambda: bounds_for(caller, definition, cache))
     max_age = bounds.effective(operation.max_age)
     return Plan(
-        key=execution_key(credential.scope, operation),
+        key=_keys.get((operation, credential), lambda: execution_key(credential.scope, operation)),
         credential=credential,
         query_id=operation.query_id if isinstance(operation, Execute) else 0,
         marker=definition.marker if definition else "",

@@ -11,17 +11,30 @@ from aiohttp import hdrs, web
 from gateway.model import Body
 from gateway.outcome import Outcome
 
+SEND_SECONDS: Final = 600.0
+"""For one answer as a whole, however slowly its caller reads."""
+
+SMALL_BYTES: Final = 16 * 1024
 _CHUNK: Final = 256 * 1024
 
 
 async def send(request: web.BaseRequest, response: web.StreamResponse, body: Body, outcome: Outcome) -> None:
     """Send head and body; waits while the caller reads slowly, so that memory stays flat."""
-    if body.path is None:
+    if body.size <= SMALL_BYTES and body.path is None:  # fits into the socket's buffer; a deadline would cost more
         await response.prepare(request)
         await response.write_eof()
     else:
-        await _send_file(request, response, body.path, body.size)
+        async with asyncio.timeout(SEND_SECONDS):
+            await _send_large(request, response, body)
     outcome.sent_bytes = 0 if request.method == hdrs.METH_HEAD else body.size
+
+
+async def _send_large(request: web.BaseRequest, response: web.StreamResponse, body: Body) -> None:
+    if body.path is not None:
+        await _send_file(request, response, body.path, body.size)
+    else:
+        await response.prepare(request)
+        await response.write_eof()
 
 
 async def _send_file(request: web.BaseRequest, response: web.StreamResponse, path: Path, size: int) -> None:

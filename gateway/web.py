@@ -34,9 +34,6 @@ from gateway.tracing import incoming
 log = logging.getLogger("gateway.web")
 
 BODY_SECONDS: Final = 30.0
-SEND_SECONDS: Final = 600.0
-"""For one answer as a whole, however slowly its caller reads."""
-
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _VARY: Final = "Authorization, Accept-Encoding, Prefer, Origin"
@@ -79,8 +76,7 @@ class Api:
             refused_early = outcome.route == "none" and answer.status in (400, 431)
             if self._draining or refused_early:  # what is in doubt about one message is in doubt about the next
                 response.force_close()
-            async with asyncio.timeout(SEND_SECONDS):
-                await send(request, response, answer.body, outcome)
+            await send(request, response, answer.body, outcome)
             if answer.ticket is not None and self._lane is not None:
                 _register(self._lane, request, response, answer, outcome)
             return response
@@ -186,6 +182,11 @@ async def _read_body(request: web.BaseRequest, limit: int) -> bytes:
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # it is no part of the answer
+    if request.content.is_eof():  # all of it came with the head
+        body = bytearray(request.content.read_nowait())
+        if len(body) > limit:
+            raise too_large
+        return bytes(body)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):

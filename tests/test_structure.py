@@ -18,7 +18,7 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = ROOT / "gateway"
 
-PURE: Final = frozenset({"", "model", "errors", "outcome", "access", "policy", "redact", "redash", "config"})
+PURE: Final = frozenset({"", "model", "errors", "memo", "outcome", "access", "policy", "redact", "redash", "config"})
 """No await, no socket, no clock of its own: time is an argument. `""` is the package itself, with the version."""
 
 WAITS: Final = frozenset(
@@ -96,7 +96,7 @@ STORES: Final = frozenset({"aiosqlite", "sqlite3", "redis"})
 SHOWING: Final = frozenset({"logging", "prometheus_client", "opentelemetry"})
 
 FOREIGN: Final = {
-    "pure": HTTP | NETWORK | WAITING | STORES | SHOWING | {"cachetools", "tempfile", "shutil", "random"},
+    "pure": HTTP | NETWORK | WAITING | STORES | SHOWING | {"tempfile", "shutil", "random"},
     "waits": HTTP | NETWORK | {"prometheus_client", "opentelemetry"},
 }
 """Top-level packages that a file of this kind may not import."""

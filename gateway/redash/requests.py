@@ -8,6 +8,7 @@ from typing import Final, Literal, cast
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
+from cachetools import LRUCache
 
 from gateway.errors import BadRequest
 from gateway.redash.routes import Match
@@ -104,6 +105,23 @@ def read(match: Match, query_string: str, body: bytes) -> Operation:
     Raises:
         BadRequest: arguments or body cannot mean anything to Redash.
     """
+    if match.route.kind not in _REPEATED or len(body) > _SMALL_BYTES:
+        return _read(match, query_string, body)
+    place = (match.path(), match.route.method, query_string, body)
+    known = _known.get(place)
+    if known is None:
+        known = _known[place] = _read(match, query_string, body)
+    return known
+
+
+_REPEATED: Final = frozenset({"execute", "execute_text", "latest", "result"})
+"""What dashboards send again and again, so that it is read once."""
+
+_SMALL_BYTES: Final = 4_096
+_known: Final[LRUCache[tuple[str, str, str, bytes], Operation]] = LRUCache(4_096)
+
+
+def _read(match: Match, query_string: str, body: bytes) -> Operation:
     arguments = read_arguments(query_string)
     query_id = match.number("query_id") or 0
     form = cast(ResultForm, match.parts.get("form", "json"))

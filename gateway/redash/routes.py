@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -254,6 +255,11 @@ def match(method: str, path: str, slug: str = "") -> Match:
         NotFound: the table does not name it.
         MethodNotAllowed: the table names it for other methods.
     """
+    return _match(method, path, slug)
+
+
+@lru_cache(maxsize=4096)
+def _match(method: str, path: str, slug: str) -> Match:
     if not _PLAIN_PATH.fullmatch(path) or "//" in path or _DOT_SEGMENT.search(path):
         raise BadRequest(
             "The path has characters or segments that no Redash API path has (percent-encoding, '//', '.', '..', ';', "

@@ -46,6 +46,16 @@ class Store(Protocol):
         """How full each tier is; cheap, never waits."""
 
 
+class FrontStore(Store, Protocol):
+    """A store with memory in front, which tells at once what it holds there."""
+
+    def peek(self, key: Key) -> Entry | None:
+        """Return the entry under `key` if it is in memory, and count it as used; takes microseconds."""
+
+    def peek_body(self, entry: Entry) -> Body | None:
+        """Return the bytes of `entry` if they (or, of a file, its path) are in memory; takes microseconds."""
+
+
 class Ledger(Protocol):
     """Remembers job ids, executions and where result ids were seen; what it has accepted survives a kill -9.
 
