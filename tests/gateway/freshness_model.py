@@ -157,8 +157,14 @@ class Model:
         self.doubted |= {place for place in self.known if place[1] == query}
 
     def edited_here(self, query: int) -> None:
-        """ "a write through the gateway drops it": what was known before is not in force any more, for nobody."""
+        """ "a write through the gateway drops it", and "what it touches": nothing known before is in force any more,
+        and nothing stored is needed."""
         self.dropped |= {place for place in self.known if place[1] == query}
+        self.purged(query)
+
+    def restarted(self) -> None:
+        """The earlier process may have doubted any definition: ask first, fall back on it if Redash is away."""
+        self.doubted |= set(self.known)
 
     def purged(self, query: int | None, scope: str | None = None) -> None:
         """Results are forgotten."""

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 from harness import Reply, World
 
-from gateway.runner import _pause
 from gateway.flight import Flights, Signal
+from gateway.runner import _pause
 
 CALLERS = 1_000
 KEYS = 4

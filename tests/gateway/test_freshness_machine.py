@@ -519,6 +519,7 @@ metadata_ttl = "5s"
             self.runner.run(self.sandbox.reconnect())
         self.clock.turn(11)  # the breaker's time; then one call closes it, while others may still be refused
         self.runner.run(self._call("other", "GET", "/api/data_sources"))
+        self.runner.run(self.sandbox.wait_idle())  # runs whose POSTs were lost: they would be joined
         self._again()
 
     # -- what operators do -----------------------------------------------------------------------------------------
@@ -534,6 +535,7 @@ metadata_ttl = "5s"
 
     async def _restart(self) -> None:
         await self.world.restart()
+        self.model.restarted()
         if self.run is not None:  # it asks for the definition before it follows its job again
             running = self.world.program.executions.running
             while any(x.phase < Phase.RUNNING for x in running):  # noqa: ASYNC110 - not worth a signal

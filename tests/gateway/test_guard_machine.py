@@ -63,8 +63,13 @@ class Want:
         return f"{self.kind}{'*' if self.key else ''}:{self.value!r}≤{self.max_age}"
 
 
+def _want(kind: str, value: str, max_age: int | None, key: bool, wait: bool) -> Want:
+    # In a section's text a value need only occur (DESIGN 6): there "NewYork" cannot be told from "NewYork ".
+    return Want(kind, value.strip() if kind == "section" else value, max_age, key and kind in BY_QUERY_KEY, wait)
+
+
 WANTS = st.builds(
-    Want,
+    _want,
     kind=st.sampled_from([*TEMPLATES, "adhoc"]),
     value=st.sampled_from(VALUES),
     max_age=st.sampled_from(MAX_AGES),
@@ -101,7 +106,7 @@ class Guarded:
 
     async def rows(self, want: Want) -> list[dict[str, Any]]:
         """As a polling client gets them, or in one request."""
-        client = "narrow" if want.key and want.kind in BY_QUERY_KEY else "sql"
+        client = "narrow" if want.key else "sql"
         if want.kind == "adhoc":
             path, body = (
                 "/api/query_results",
@@ -154,6 +159,9 @@ def test_everybody_gets_the_rows_of_his_own_text() -> None:
 
 async def _answered(guarded: Guarded, rounds: list[list[Want]], pause: int) -> None:
     """Each round at once, one after the other; all of a value's callers see that value and nothing else."""
+    # Redash's cache keeps what earlier examples left, the gateway's does not: else one failure is followed by others.
+    async with guarded.world.session.post(f"{guarded.world.admin}/purge", json={"all": True}) as response:
+        assert response.status == 200
     for wants in rounds:
         began = guarded.sandbox.counters.started
         answers = await asyncio.gather(*(guarded.rows(want) for want in wants))
