@@ -39,7 +39,10 @@ class Exchange:
         fields = [f"{n}: {v}" for n, v in self.fields if n.lower() not in ("content-length", "connection")]
         if self.content or self.method in ("POST", "PUT"):
             fields.append(f"Content-Length: {len(self.content)}")
-        return "\r\n".join([f"{self.method} {target} HTTP/1.1", *fields, "Connection: close", "", ""]).encode() + self.content
+        return (
+            "\r\n".join([f"{self.method} {target} HTTP/1.1", *fields, "Connection: close", "", ""]).encode()
+            + self.content
+        )
 
     @property
     def asked(self) -> dict[str, str]:

@@ -122,7 +122,11 @@ async def test_nobody_can_make_a_foreign_result_known(bound: World, form: str) -
     own, foreign = bound.named["by_country"], bound.named["above"]
     _, rid = await follow(bound, "free", foreign, parameters={"min_amount": 481})
     assert (await ask(bound, "free", "GET", f"/api/queries/{own}/results/{rid}.{form}")).status == 200
-    for path in (f"/api/queries/{own}/results/{rid}.{form}", f"/api/query_results/{rid}.{form}", f"/api/query_results/{rid}.json"):
+    for path in (
+        f"/api/queries/{own}/results/{rid}.{form}",
+        f"/api/query_results/{rid}.{form}",
+        f"/api/query_results/{rid}.json",
+    ):
         assert refused(await ask(bound, "own", "GET", path)), path
     # And the other way about: it stays the foreign query's for whoever may use that one.
     assert (await ask(bound, "free", "GET", f"/api/queries/{foreign}/results/{rid}.json")).status == 200
@@ -203,8 +207,16 @@ async def test_what_is_on_the_dashboard_is_open_and_nothing_else(bound: World) -
 
 async def test_dashboards_are_judged_by_the_id_in_the_answer(bound: World) -> None:
     # By slug only with `?legacy`, and two boards may show one slug (CONTRACT 13).
-    good = (f"/api/dashboards/{SALES}", "/api/dashboards/sales-overview?legacy", "/api/dashboards/sales-overview?legacy=1")
-    bad = (f"/api/dashboards/{PUBLIC}", "/api/dashboards/shop-in-numbers?legacy", "/api/dashboards/shop-in-numbers?legacy=x")
+    good = (
+        f"/api/dashboards/{SALES}",
+        "/api/dashboards/sales-overview?legacy",
+        "/api/dashboards/sales-overview?legacy=1",
+    )
+    bad = (
+        f"/api/dashboards/{PUBLIC}",
+        "/api/dashboards/shop-in-numbers?legacy",
+        "/api/dashboards/shop-in-numbers?legacy=x",
+    )
     for path in good + bad:
         assert (await ask(bound, "free", "GET", path)).status == 200, path
     for path in good:

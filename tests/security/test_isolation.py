@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object
@@ -40,7 +40,7 @@ def tables(directory: Path) -> list[str]:
     found = [credential(directory, "alice"), credential(directory, "bob"), credential(directory, "key1", query=1)]
     credentials = {"k1": '"query"', "mixed": '"query", "bob"'}
     for name, (who, queries) in CLIENTS.items():
-        lines = [] if queries is None or name in ("k1", "a-board") else [f"queries = {sorted(queries)}"]
+        lines = [] if queries is None or name == "a-board" else [f"queries = {sorted(queries)}"]
         lines += [f"dashboards = [{BOARD}]"] if name == "a-board" else []
         lines += ['can = ["read", "execute", "adhoc", "write"]'] if queries is None else []
         found.append(client(name, *lines, "text_parameters = true", credentials=credentials.get(name, f'"{min(who)}"')))
@@ -71,6 +71,8 @@ class Redash:
             return self.run(who, int(found[1] or 0), seen)
         if found := re.fullmatch(r"/api/queries/(\d+)(?:/dropdowns?)?(?:/(\d+))?", seen.path):
             query = int(found[2] or found[1])
+            if "dropdown" in seen.path:
+                return Told.json([{"name": self.mark(who, query), "value": "x"}])
             return Told.json(query_object(query, description=self.mark(who, query), latest_query_data_id=query * 1000))
         if found := re.fullmatch(r"/api/dashboards/(\d+)", seen.path):
             on_it = query_object(2, description=self.mark(who, 2))
@@ -95,17 +97,23 @@ class Redash:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         rows = [{"mark": self.mark(who, query), "sent": seen.json}]
         if who == "key1":
-            return Told.json({"query_result": {"data": {"columns": [{"name": "mark"}], "rows": rows}, "retrieved_at": now}})
+            return Told.json(
+                {"query_result": {"data": {"columns": [{"name": "mark"}], "rows": rows}, "retrieved_at": now}}
+            )
         return Told.json(result_object(query * 1000 + next(self.nonce) % 900 + 1, query, rows, now))
 
     def job(self, job: str) -> Told:
         who, query = self.jobs[job]
         if self.trouble.get(query) == "fail":
             return Told.json({"job": {"id": job, "status": 4, "error": self.mark(who, query), "query_result_id": None}})
-        return Told.json({"job": {"id": job, "status": 3, "error": "", "query_result_id": query * 1000 + next(self.nonce) % 900 + 1}})
+        return Told.json(
+            {"job": {"id": job, "status": 3, "error": "", "query_result_id": query * 1000 + next(self.nonce) % 900 + 1}}
+        )
 
     def result(self, who: str, result_id: int, form: str) -> Told:
         query = result_id // 1000
+        if who == "key1" and query != 1:
+            return Told.json({"message": self.mark(who, 1)}, 404)  # the hash is not the query's (CONTRACT 2)
         if form == "json":
             return Told.json(result_object(result_id, query, [{"mark": self.mark(who, query)}]))
         return Told(200, self.mark(who, query).encode(), {"Content-Type": "text/csv"})
@@ -148,7 +156,7 @@ class Callers:
 
     async def send(self, who: str, request: tuple[Any, ...], wait: bool) -> None:
         kind, first, second = request
-        headers = {"Prefer": "wait=2"} if wait else {}
+        headers = {"Prefer": "wait=1"} if wait else {}
         owner, job = self.jobs[first % len(self.jobs)] if kind in ("job", "cancel") and self.jobs else ("", "0" * 8)
         result = self.results[first % len(self.results)]
         method, path, body = {
@@ -159,7 +167,7 @@ class Callers:
             "cancel": ("DELETE", f"/api/queries/{second}/jobs/{job}", None),
             "result": ("GET", f"/api/query_results/{result}.{second}", None),
             "nested": ("GET", f"/api/queries/{second}/results/{result}.json", None),
-            "path": ("GET", str(second).format(first), None),
+            "path": ("GET", str(second).replace("{}", str(first)), None),
         }[kind]
         try:
             async with asyncio.timeout(8):
@@ -203,11 +211,16 @@ async def play(trouble: dict[int, str], steps: list[list[tuple[str, tuple[Any, .
                 return callers.judged
 
 
-TROUBLE = st.dictionaries(st.sampled_from([0, *QUERIES]), st.sampled_from(["job", "inline", "fail", "refuse", "break", "away"]))
+TROUBLE = st.dictionaries(
+    st.sampled_from([0, *QUERIES]), st.sampled_from(["job", "inline", "fail", "refuse", "break", "away"])
+)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(TROUBLE, st.lists(STEP, min_size=2, max_size=5))
+# Without shrinking: an example takes a second, and what the answer was stands in the message.
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
+)
+@given(TROUBLE, st.lists(STEP, min_size=2, max_size=4))
 def test_no_byte_crosses_a_scope_or_a_binding(
     trouble: dict[int, str], steps: list[list[tuple[str, tuple[Any, ...], bool]]]
 ) -> None:
@@ -218,4 +231,4 @@ def test_the_marks_are_really_seen() -> None:
     """So that the property above is about something: every client gets rows of its own scope."""
     every = [(who, ("post", 1, b'{"max_age": 60}'), True) for who in CLIENTS if who != "a-board"]
     every += [(who, ("path", 1, "/api/queries/{}/results.json"), False) for who in ("a", "b", "mixed", "k1")]
-    assert asyncio.run(play({1: "job"}, [every, every])) >= 20
+    assert asyncio.run(play({1: "job"}, [every, every])) >= 16

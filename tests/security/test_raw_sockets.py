@@ -165,7 +165,7 @@ async def test_a_body_that_breaks_its_framing_later_is_refused_at_once(
 async def test_chunks_with_extensions_are_read(front: Front, upstream: Upstream) -> None:
     # RFC 9112 7.1.1: unknown extensions are ignored. They must not reach anybody either.
     half = len(SQL) // 2
-    body = b"%x;a=b;c=\"d\"\r\n%s\r\n%x\r\n%s\r\n0;end\r\n\r\n" % (half, SQL[:half], len(SQL) - half, SQL[half:])
+    body = b'%x;a=b;c="d"\r\n%s\r\n%x\r\n%s\r\n0;end\r\n\r\n' % (half, SQL[:half], len(SQL) - half, SQL[half:])
     (got,) = await ask(front.url, post(CHUNKED, body=body))
     assert got.status == 200
     (seen,) = upstream.log
@@ -174,7 +174,9 @@ async def test_chunks_with_extensions_are_read(front: Front, upstream: Upstream)
 
 
 async def test_extensions_do_not_grow_for_ever(front: Front, upstream: Upstream) -> None:
-    await refused(front, upstream, post(CHUNKED, body=b"5;" + b"x" * 100_000 + b"\r\nhello\r\n0\r\n\r\n"), 400, 431, 413)
+    await refused(
+        front, upstream, post(CHUNKED, body=b"5;" + b"x" * 100_000 + b"\r\nhello\r\n0\r\n\r\n"), 400, 431, 413
+    )
 
 
 async def test_trailers_are_no_fields(front: Front, upstream: Upstream) -> None:
@@ -267,7 +269,12 @@ async def test_arguments_that_redash_takes_for_credentials_stay_here(
     front: Front, upstream: Upstream, name: str
 ) -> None:
     # CONTRACT 1 and 20.1: an `api_key` argument would beat the header, an empty one would block it.
-    for target in (f"/api/queries?q=1&{name}=x", f"/api/queries?{name}=x&{name}=", f"/api/queries?{name}", f"/api/queries?&&{name}=&q=1"):
+    for target in (
+        f"/api/queries?q=1&{name}=x",
+        f"/api/queries?{name}=x&{name}=",
+        f"/api/queries?{name}",
+        f"/api/queries?&&{name}=&q=1",
+    ):
         (got,) = await ask(front.url, get(target, "Connection: close"))
         assert got.status == 200
     assert len(upstream.log) == 4
@@ -382,10 +389,16 @@ async def test_a_body_above_the_limit_is_413_and_no_part_of_it_is_a_request(fron
 
 @pytest.mark.parametrize("why", ["host", "authorization", "route", "method", "token", "path"])
 async def test_the_body_of_a_refused_request_is_never_a_request(front: Front, upstream: Upstream, why: str) -> None:
-    start = {"route": "POST /api/nothing HTTP/1.1", "method": "PUT /api/queries/1 HTTP/1.1", "path": "POST //x HTTP/1.1"}
+    start = {
+        "route": "POST /api/nothing HTTP/1.1",
+        "method": "PUT /api/queries/1 HTTP/1.1",
+        "path": "POST //x HTTP/1.1",
+    }
     fields = {"authorization": [KEY, KEY], "token": ["Authorization: Key rg_x"]}.get(why, [KEY])
     host = "Host: evil" if why == "host" else HOST
-    first = head(start.get(why, "POST /api/query_results HTTP/1.1"), f"Content-Length: {len(SMUGGLED)}", *fields, host=host)
+    first = head(
+        start.get(why, "POST /api/query_results HTTP/1.1"), f"Content-Length: {len(SMUGGLED)}", *fields, host=host
+    )
     got = await ask(front.url, first + SMUGGLED)
     assert len(got) == 1
     assert got[0].status in (400, 401, 404, 405, 421)
@@ -508,9 +521,7 @@ async def test_a_slow_body_is_refused(
     assert upstream.log == []
 
 
-async def test_a_slow_reader_is_cut_off(
-    front: Front, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_slow_reader_is_cut_off(front: Front, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "SEND_SECONDS", 0.5)
     rows = [{"x": "y" * 1000}] * 30_000
     upstream.answer = lambda seen: Told.json(result_object(7, 1, rows))

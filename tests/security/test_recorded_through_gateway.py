@@ -134,7 +134,9 @@ def reason(x: Exchange, ours: Got) -> str | None:
 
 
 @pytest.mark.timeout(300)
-async def test_every_recorded_answer_comes_through_the_gateway(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_every_recorded_answer_comes_through_the_gateway(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wrong, counted, same, nulled = [], Counter[str](), 0, 0
     unexpected: list[str] = []
     async with Upstream(lambda seen: None) as upstream:  # type: ignore[arg-type, return-value]
@@ -155,12 +157,16 @@ async def test_every_recorded_answer_comes_through_the_gateway(tmp_path: Path, c
                 continue
             why = reason(x, ours)
             if why is None:
-                wrong.append(f"{x.name}: {x.method} {x.path}?{x.query} {x.key[:14]} {found} recorded {x.status} {(x.body or b'')[:90]!r} ours {ours.status} {ours.body[:170]!r}")
+                wrong.append(
+                    f"{x.name}: {x.method} {x.path}?{x.query} {x.key[:14]} {found} recorded {x.status} {(x.body or b'')[:90]!r} ours {ours.status} {ours.body[:170]!r}"
+                )
             else:
                 counted[why] += 1
     total = same + counted.total() + len(wrong)
     with capsys.disabled():
-        sys.stdout.write(f"\n{total} recorded exchanges through the gateway: {same} the same ({nulled} with keys nulled)")
+        sys.stdout.write(
+            f"\n{total} recorded exchanges through the gateway: {same} the same ({nulled} with keys nulled)"
+        )
         sys.stdout.writelines(f"\n  {number} {why}" for why, number in counted.most_common())
         sys.stdout.write("\n")
     assert not wrong, f"{len(wrong)}\n" + "\n".join(wrong)

@@ -120,7 +120,9 @@ async def test_a_file_with_mistakes_changes_nothing(front: Front, mistake: str) 
     assert await metric(front, "redash_gateway_config_last_reload_successful") == 1
 
 
-@pytest.mark.parametrize("content", [None, "", "no certificate", "-----BEGIN CERTIFICATE-----\nxxxx\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize(
+    "content", [None, "", "no certificate", "-----BEGIN CERTIFICATE-----\nxxxx\n-----END CERTIFICATE-----\n"]
+)
 async def test_a_ca_file_that_is_none_changes_nothing(front: Front, content: str | None) -> None:
     file = front.directory / "ca.pem"
     if content is not None:
@@ -211,7 +213,9 @@ async def test_a_large_download_stops_when_its_token_is_revoked(front: Front, re
     if source == "store":
         assert (await front.call("GET", "/api/query_results/9.json", client="one")).status == 200
     async with await Wire.open(front.url, limit=1024) as wire:
-        request = f"GET /api/query_results/9.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Key {token('one')}\r\n\r\n"
+        request = (
+            f"GET /api/query_results/9.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Key {token('one')}\r\n\r\n"
+        )
         await wire.send(request.encode())
         first = await wire.reader.read(1000)
         assert b" 200 " in first
@@ -230,7 +234,9 @@ async def test_two_tokens_of_a_client_may_live_at_once_and_one_of_them_go(front:
     next_one = {"Authorization": "Bearer rg_next_0123456789abcdef"}
     assert (await front.call("GET", "/api/session", client="one")).status == 200
     assert (await front.call("GET", "/api/session", client=None, headers=next_one)).status == 200
-    configure(front, client("one").replace(config.token_hash(token("one")), config.token_hash("rg_next_0123456789abcdef")))
+    configure(
+        front, client("one").replace(config.token_hash(token("one")), config.token_hash("rg_next_0123456789abcdef"))
+    )
     assert (await reload(front))[0] == 200
     assert (await front.call("GET", "/api/session", client="one")).status == 401
     assert (await front.call("GET", "/api/session", client=None, headers=next_one)).status == 200
@@ -286,7 +292,9 @@ async def test_nothing_of_a_rotated_keys_scope_is_served(front: Front, redash: R
     assert b"rotate" in held.body
 
 
-async def test_a_run_under_the_old_key_is_not_joined_under_the_new(front: Front, redash: Redash, upstream: Upstream) -> None:
+async def test_a_run_under_the_old_key_is_not_joined_under_the_new(
+    front: Front, redash: Redash, upstream: Upstream
+) -> None:
     await front.call("POST", "/api/queries/5/results", {"max_age": 0}, client="one")
     upstream.drain()
     (front.directory / "user.key").write_text(key("rotated"))
@@ -303,7 +311,12 @@ async def test_anonymous_is_served_only_while_it_is_configured(front: Front) -> 
     assert (await front.call("GET", "/api/session", client=None)).json == {"who": "second"}
     assert (await front.call("GET", "/api/session", client="one")).json == {"who": "user0K"}
     # A token that is wrong does not make one anonymous: its holder must learn that it is.
-    for headers in ({"Authorization": "Key rg_wrong"}, {"Authorization": ""}, {"Authorization": "Key"}, {"Authorization": "Basic Og=="}):
+    for headers in (
+        {"Authorization": "Key rg_wrong"},
+        {"Authorization": ""},
+        {"Authorization": "Key"},
+        {"Authorization": "Basic Og=="},
+    ):
         assert (await front.call("GET", "/api/session", client=None, headers=headers)).status == 401, headers
     for query in ("?api_key=", "?api_key=rg_wrong", "?api%5fkey=x"):
         assert (await front.call("GET", f"/api/session{query}", client=None)).status == 401, query

@@ -152,11 +152,7 @@ TABLE = {
         plain  POST   /api/events
     """,
 }
-ROWS = [
-    (capability, *line.split())
-    for capability, lines in TABLE.items()
-    for line in lines.strip().splitlines()
-]
+ROWS = [(capability, *line.split()) for capability, lines in TABLE.items() for line in lines.strip().splitlines()]
 METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE", "PROPFIND")
 
 JOB = "10f0dede-0a61-455b-ba85-243131c5b36e"
@@ -179,7 +175,9 @@ CLIENTS: dict[str, tuple[set[str], set[int] | None, set[int]]] = {
 def obliging(seen: Seen) -> Told:
     """A Redash without any rights: it answers 200 and sensible JSON to whatever comes."""
     path = seen.path
-    if path == f"/api/dashboards/{OPEN_BOARD}" or path.startswith("/api/dashboards/") and path.endswith(str(CLOSED_BOARD)):
+    if path == f"/api/dashboards/{OPEN_BOARD}" or (
+        path.startswith("/api/dashboards/") and path.endswith(str(CLOSED_BOARD))
+    ):
         board = int(path.rsplit("/", 1)[1])
         on_it = ON_BOARD if board == OPEN_BOARD else CLOSED_QUERY
         return Told.json({"id": board, "widgets": [{"id": 1, "visualization": {"query": query_object(on_it)}}]})
@@ -218,7 +216,17 @@ async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
 
 
 def filled(template: str, *, query: int, board: int, result: int = 7_777) -> str:
-    values = {"q": query, "d": board, "r": result, "n": 5, "m": 6, "j": JOB, "t": "t" * 40, "w": "modify", "form": "json"}
+    values = {
+        "q": query,
+        "d": board,
+        "r": result,
+        "n": 5,
+        "m": 6,
+        "j": JOB,
+        "t": "t" * 40,
+        "w": "modify",
+        "form": "json",
+    }
     return template.format_map(values)
 
 
@@ -299,18 +307,72 @@ async def test_every_other_method_is_405(front: Front, upstream: Upstream) -> No
     assert upstream.log == []
 
 
-UNKNOWN = """
-/ /api /api/ /api/nothing /api/queries/ /api/queries/11/ /api/queries/11/nothing /api/queries/11/results/7
-/api/queries/11/results. /api/queries/11/results.html /api/queries/11/results.JSON /api/queries/11/results.json/
-/api/queries/11/results/7.pdf /api/query_results/ /api/query_results/7. /api/query_results/7.bogus /api/jobs
-/api/jobs/ /api/jobs/abc /api/jobs/10F0DEDE-0A61-455B-BA85-243131C5B36E /api/jobs/10f0dede0a61455bba85243131c5b36e
-/api/queries/011 /api/queries/+11 /api/queries/0 /api/queries/-1 /api/queries/11.0 /api/queries/1e1 /api/queries/11_
-/api/queries/1234567890123456789 /API/queries/11 /api/Queries/11 /api/queries/11/RESULTS /api/queries/11/acl/Modify
-/api/dashboards/3-sales/acl/ /api/dashboards/public /api/dashboards/public/short /api/users/me /api/config
-/status.json /login /logout /setup /static/x.js /embed/query/11/visualization/1 /public/dashboards/x /queries/11
-/oauth/google /saml/login /ldap/login /remote_user/login /invite/x /reset/x /verify/x /api/organization /Ping /ping/
-/metrics /livez /readyz /purge /reload /api/status /default/api/queries/11 /acme/api/queries/11
-""".split()
+UNKNOWN = [
+    "/",
+    "/api",
+    "/api/",
+    "/api/nothing",
+    "/api/queries/",
+    "/api/queries/11/",
+    "/api/queries/11/nothing",
+    "/api/queries/11/results/7",
+    "/api/queries/11/results.",
+    "/api/queries/11/results.html",
+    "/api/queries/11/results.JSON",
+    "/api/queries/11/results.json/",
+    "/api/queries/11/results/7.pdf",
+    "/api/query_results/",
+    "/api/query_results/7.",
+    "/api/query_results/7.bogus",
+    "/api/jobs",
+    "/api/jobs/",
+    "/api/jobs/abc",
+    "/api/jobs/10F0DEDE-0A61-455B-BA85-243131C5B36E",
+    "/api/jobs/10f0dede0a61455bba85243131c5b36e",
+    "/api/queries/011",
+    "/api/queries/+11",
+    "/api/queries/0",
+    "/api/queries/-1",
+    "/api/queries/11.0",
+    "/api/queries/1e1",
+    "/api/queries/11_",
+    "/api/queries/1234567890123456789",
+    "/API/queries/11",
+    "/api/Queries/11",
+    "/api/queries/11/RESULTS",
+    "/api/queries/11/acl/Modify",
+    "/api/dashboards/3-sales/acl/",
+    "/api/dashboards/public",
+    "/api/dashboards/public/short",
+    "/api/users/me",
+    "/api/config",
+    "/status.json",
+    "/login",
+    "/logout",
+    "/setup",
+    "/static/x.js",
+    "/embed/query/11/visualization/1",
+    "/public/dashboards/x",
+    "/queries/11",
+    "/oauth/google",
+    "/saml/login",
+    "/ldap/login",
+    "/remote_user/login",
+    "/invite/x",
+    "/reset/x",
+    "/verify/x",
+    "/api/organization",
+    "/Ping",
+    "/ping/",
+    "/metrics",
+    "/livez",
+    "/readyz",
+    "/purge",
+    "/reload",
+    "/api/status",
+    "/default/api/queries/11",
+    "/acme/api/queries/11",
+]
 
 
 async def test_what_the_table_does_not_name_is_404(front: Front, upstream: Upstream) -> None:
