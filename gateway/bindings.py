@@ -6,9 +6,9 @@ from typing import Final
 
 from gateway.access import Access, Caller, Credential
 from gateway.asked import Asked
-from gateway.calls import Call, Redash
+from gateway.calls import Call, Redash, refusal
 from gateway.definitions import Definitions
-from gateway.errors import Forbidden, UpstreamRefused
+from gateway.errors import Forbidden
 from gateway.flight import Flights
 from gateway.model import Clock, Definition
 from gateway.outcome import Sender
@@ -111,7 +111,7 @@ class Bindings:
         call = Call(method="GET", path=f"/api/dashboards/{dashboard}", route=DASHBOARD_ROUTE)
         answer = await self._upstream.send(credential, call, sender)
         if answer.status != 200:
-            raise UpstreamRefused(answer.status, answer.body, answer.content_type)
+            raise refusal(answer)
         found = queries_on(answer.body.load())
         self._boards[credential.scope, dashboard] = found, answer.sent
         return found

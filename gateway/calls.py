@@ -7,8 +7,10 @@ from typing import Protocol
 import msgspec
 
 from gateway.access import Credential
+from gateway.errors import UpstreamRefused
 from gateway.model import Body
 from gateway.outcome import Sender
+from gateway.redact import without_keys
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +34,15 @@ class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     date: float | None
     location: str = ""
     disposition: str = ""
+
+
+def refusal(answer: UpstreamAnswer) -> UpstreamRefused:
+    """Turn an answer that is not 200 into what the caller is told: Redash's words, without any key in them.
+
+    Raises:
+        UpstreamUnusable: it is not JSON, so that nobody can say what is in it.
+    """
+    return UpstreamRefused(answer.status, Body.of(without_keys(answer.body.load())), answer.content_type)
 
 
 class Redash(Protocol):

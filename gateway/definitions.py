@@ -11,8 +11,8 @@ import msgspec
 
 from gateway import config
 from gateway.access import Credential
-from gateway.calls import Call, Redash
-from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused
+from gateway.calls import Call, Redash, refusal
+from gateway.errors import CredentialRejected, UpstreamError
 from gateway.flight import Flights
 from gateway.model import Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
@@ -145,7 +145,7 @@ class Definitions:
         if answer.status != 200:
             if answer.status in (403, 404):
                 await self._bar(place)
-            raise UpstreamRefused(answer.status, answer.body, answer.content_type)
+            raise refusal(answer)
         definition = read_definition(answer.body.load(), answer.sent)
         before = self._known.get(query_id, {}).get(credential.scope)
         if before is not None and before.marker != definition.marker:

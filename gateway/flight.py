@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from gateway.errors import Unavailable
+
 T = TypeVar("T")
 
 
@@ -63,7 +65,8 @@ class _Call(Generic[T]):
     def __init__(self) -> None:
         self.done = Signal()
         self.value: T
-        self.error: BaseException | None = None
+        self.error: BaseException | None = Unavailable("The gateway is stopping; try again.", retry_after=1)
+        """Until the call has ended: what there is to say if it is cancelled, even before it began."""
         self.task: asyncio.Task[None]
 
 
@@ -100,20 +103,22 @@ class Flights(Generic[T]):
     def _take_off(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> _Call[T]:
         flight: _Call[T] = _Call()
         self._calls[key] = flight
-        flight.task = asyncio.create_task(self._fly(key, flight, call))
+        flight.task = asyncio.create_task(self._fly(flight, call))
+        flight.task.add_done_callback(lambda _: self._landed(key, flight))
         return flight
 
-    async def _fly(self, key: Hashable, flight: _Call[T], call: Callable[[], Awaitable[T]]) -> None:
+    async def _fly(self, flight: _Call[T], call: Callable[[], Awaitable[T]]) -> None:
         try:
             flight.value = await call()
-        except asyncio.CancelledError as error:
-            flight.error = error
-            raise
+            flight.error = None
         except Exception as error:
             flight.error = error
-        finally:
-            self._calls.pop(key, None)
-            flight.done.happen()
+
+    def _landed(self, key: Hashable, flight: _Call[T]) -> None:
+        # Not in `_fly`: a task that is cancelled before its first step runs nothing of it.
+        if self._calls.get(key) is flight:
+            del self._calls[key]
+        flight.done.happen()
 
     async def land(self) -> None:
         """Cancel every call and wait until all have ended; for shutting down."""

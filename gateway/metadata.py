@@ -139,7 +139,7 @@ class Metadata:
         body = await self._cleaned(asked, answer)
         if route.template == SEARCH_ROUTE and answer.status == 301:
             return Kept(body, answer.content_type, "", answer.sent, None, _search_location(answer.location))
-        if not 200 <= answer.status < 300:
+        if answer.status != 200:
             raise UpstreamRefused(answer.status, body, answer.content_type)
         etag = hashlib.sha256(body.data or b"").hexdigest()[:16] if body.data is not None else ""
         alone = operation.query_id if route.template == EDIT_ROUTE else None

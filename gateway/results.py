@@ -12,8 +12,8 @@ from typing import Final
 
 from gateway import config
 from gateway.access import Credential
-from gateway.calls import Call, Redash, UpstreamAnswer
-from gateway.errors import NotFound, UpstreamRefused, UpstreamUnusable
+from gateway.calls import Call, Redash, UpstreamAnswer, refusal
+from gateway.errors import NotFound, UpstreamUnusable
 from gateway.flight import Flights
 from gateway.model import (
     FIRST_GATEWAY_RESULT_ID,
@@ -190,7 +190,7 @@ class Results:
     async def _get(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
         answer = await self._upstream.send(credential, call, sender)
         if answer.status != 200:
-            raise UpstreamRefused(answer.status, answer.body, answer.content_type)
+            raise refusal(answer)
         return answer
 
     async def _keep_rendering(

@@ -8,8 +8,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from gateway.calls import Call, Redash, UpstreamAnswer
-from gateway.errors import UpstreamError, UpstreamRefused, UpstreamUnusable
+from gateway.calls import Call, Redash, UpstreamAnswer, refusal
+from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.execution import CANCELLED_TEXT, Execution, Phase
 from gateway.flight import wait_for
 from gateway.guard import may_be_mixed_up, shows_what_was_asked
@@ -105,7 +105,7 @@ class Runner:
         call = Call(method="POST", path=path, query=query, body=body, route=_post_route(x.plan))
         answer = await self._upstream.send(x.plan.credential, call, x.sender)
         if answer.status != 200:
-            raise UpstreamRefused(answer.status, answer.body, answer.content_type)
+            raise refusal(answer)
         return answer, await _read(answer.body)
 
     async def _follow(self, x: Execution, job: Job) -> tuple[UpstreamAnswer | None, ResultHead | None]:
@@ -147,7 +147,7 @@ class Runner:
         if answer.status == 500:  # what Redash says of a job that it does not know (CONTRACT 9)
             return Job(status=_UNKNOWN)
         if answer.status != 200:
-            raise UpstreamRefused(answer.status, answer.body, answer.content_type)
+            raise refusal(answer)
         job = await _read(answer.body)
         if not isinstance(job, Job):
             raise UpstreamUnusable("Redash's answer is not the JSON of a job.")

@@ -249,6 +249,8 @@ def _usable(answer: UpstreamAnswer, credential: Credential) -> UpstreamAnswer:
         raise UpstreamError(f"A proxy before Redash says that Redash is away ({answer.status}).")
     if answer.body.data is not None and is_login_refusal(answer.status, answer.body.data):
         raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
+    if 200 < answer.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
+        raise UpstreamUnusable(f"Redash answered {answer.status}, which is none of its own statuses.")
     if 300 <= answer.status < 400 and not _REDIRECT.fullmatch(answer.location.partition("?")[0]):
         raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
     if "text/html" in answer.content_type:

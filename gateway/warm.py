@@ -13,8 +13,8 @@ import msgspec
 
 from gateway import config
 from gateway.access import Caller, Credential
-from gateway.calls import Call, Redash
-from gateway.errors import GatewayError, QueryFailed, Unavailable, UpstreamRefused
+from gateway.calls import Call, Redash, refusal
+from gateway.errors import GatewayError, QueryFailed, Unavailable
 from gateway.executions import Executions
 from gateway.flight import wait_for
 from gateway.limits import Breaker
@@ -117,7 +117,7 @@ class Warmer:
         call = Call(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")
         answer = await self._upstream.send(credential, call, _sender())
         if answer.status != 200:
-            raise UpstreamRefused(answer.status, answer.body, answer.content_type)
+            raise refusal(answer)
         return sorted(queries_on(answer.body.load()))
 
     async def _plan(self, entry: config.Warm, credential: Credential, query_id: int) -> Plan:

@@ -76,13 +76,22 @@ def _exchange(file: Path) -> Exchange | None:
         body = None
     date = parsedate_to_datetime(fields["date"]).timestamp() if "date" in fields else 0.0
     content = {  # bodies that were no text
-        "body_utf16": '{"max_age": 3600}'.encode("utf-16"), "body_gzip": base64.b64decode("H4sIAAAAAAACA6tWyk2siE9MT1WyUjCoBQCPIyPjDgAAAA=="),
-    }.get(file.stem) or (asked.get("body") or "").encode()  # fmt: skip
+        "body_utf16": '{"max_age": 3600}'.encode("utf-16"),
+        "body_gzip": base64.b64decode("H4sIAAAAAAACA6tWyk2siE9MT1WyUjCoBQCPIyPjDgAAAA=="),
+    }.get(file.stem) or (asked.get("body") or "").encode()
     pairs = tuple((name, value) for name, value in asked["headers"])
     return Exchange(
-        str(file.relative_to(ROOT).with_suffix("")), asked["method"], asked["path"], asked.get("query") or "",
-        pairs, content, told["status"], fields, body, date,
-    )  # fmt: skip
+        str(file.relative_to(ROOT).with_suffix("")),
+        asked["method"],
+        asked["path"],
+        asked.get("query") or "",
+        pairs,
+        content,
+        told["status"],
+        fields,
+        body,
+        date,
+    )
 
 
 @cache
@@ -132,8 +141,8 @@ def definition(query_id: int, at: float) -> dict[str, Any] | None:
 SOURCES = {"USER_KEY_ANALYST": {1, 2, 4}, "USER_KEY_VIEWER": {1, 2}, "USER_KEY_OUTSIDER": {2}}
 """Data sources that a user's groups have, as the recording's own refusals tell; an admin has all."""
 
-_NOT_FOUND = b'{"message": "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again."}'  # fmt: skip
-_FORBIDDEN = b'{"message": "You don\'t have the permission to access the requested resource. It is either read-protected or not readable by the server."}'  # fmt: skip
+_NOT_FOUND = b'{"message": "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again."}'
+_FORBIDDEN = b'{"message": "You don\'t have the permission to access the requested resource. It is either read-protected or not readable by the server."}'
 
 
 class Playback:

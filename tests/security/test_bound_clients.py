@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from harness import TOKENS, Reply, World
 
@@ -33,7 +31,7 @@ async def follow(world: World, who: str, query: int, **body: object) -> tuple[st
 
 
 @pytest.fixture
-async def bound(bare: World) -> AsyncIterator[World]:
+async def bound(bare: World) -> World:
     """`own` may use two queries, `boards` those of one dashboard, `narrow2` one with its query key, `free` all."""
     n = bare.named
     tables = [
@@ -44,7 +42,7 @@ async def bound(bare: World) -> AsyncIterator[World]:
         client("free", credentials='"analyst"'),
     ]
     await bare.start("\n".join(tables), cache='metadata_ttl = "60s"')
-    yield bare
+    return bare
 
 
 FORMS = ("json", "csv", "tsv", "xlsx")
@@ -82,11 +80,30 @@ async def test_every_way_to_another_query_is_closed(bound: World) -> None:
     assert not [seen for seen in bound.sandbox.log if f"/{rid}" in seen.path_qs]
 
 
-@pytest.mark.parametrize("path", ["/api/queries", "/api/queries/my", "/api/queries/recent", "/api/queries/favorites",
-    "/api/queries/archive", "/api/queries/search?q=a", "/api/queries/tags", "/api/dashboards", "/api/dashboards/my",
-    "/api/dashboards/favorites", "/api/dashboards/tags", "/api/data_sources", "/api/data_sources/1",
-    "/api/data_sources/1/schema", "/api/alerts", "/api/alerts/1", "/api/query_snippets", "/api/query_snippets/1",
-    f"/api/dashboards/public/{'a' * 40}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/queries",
+        "/api/queries/my",
+        "/api/queries/recent",
+        "/api/queries/favorites",
+        "/api/queries/archive",
+        "/api/queries/search?q=a",
+        "/api/queries/tags",
+        "/api/dashboards",
+        "/api/dashboards/my",
+        "/api/dashboards/favorites",
+        "/api/dashboards/tags",
+        "/api/data_sources",
+        "/api/data_sources/1",
+        "/api/data_sources/1/schema",
+        "/api/alerts",
+        "/api/alerts/1",
+        "/api/query_snippets",
+        "/api/query_snippets/1",
+        f"/api/dashboards/public/{'a' * 40}",
+    ],
+)
 async def test_lists_and_search_are_closed_also_when_another_client_has_just_read_them(bound: World, path: str) -> None:
     await ask(bound, "free", "GET", path)
     for who in ("own", "boards", "both"):
@@ -238,8 +255,14 @@ async def test_a_renamed_dashboard_with_the_same_slug_is_another(bound: World) -
 async def test_a_widget_that_is_removed_closes_its_query_within_a_minute(bound: World) -> None:
     query = bound.named["by_country"]
     job, rid = await follow(bound, "boards", query)
-    ways = [f"/api/queries/{query}", f"/api/queries/{query}/results.json", f"/api/queries/{query}/results/{rid}.json",
-            f"/api/query_results/{rid}", f"/api/query_results/{rid}.csv", f"/api/queries/{query}/results.json?max_age=-1"]  # fmt: skip
+    ways = [
+        f"/api/queries/{query}",
+        f"/api/queries/{query}/results.json",
+        f"/api/queries/{query}/results/{rid}.json",
+        f"/api/query_results/{rid}",
+        f"/api/query_results/{rid}.csv",
+        f"/api/queries/{query}/results.json?max_age=-1",
+    ]
     for path in ways:
         assert (await ask(bound, "boards", "GET", path)).status == 200, path
     world = bound.sandbox.world
@@ -295,11 +318,23 @@ async def test_a_query_added_to_the_dashboard_opens_within_a_minute(bound: World
 async def test_a_client_of_a_query_key_reaches_its_query_by_every_way_and_no_other(bound: World) -> None:
     own, other = bound.named["in_country"], bound.named["by_country"]
     job, rid = await follow(bound, "keyed", own, parameters={"country": "FR"})
-    for path in (f"/api/jobs/{job}", f"/api/queries/{own}/jobs/{job}", f"/api/queries/{own}/results/{rid}.json",
-                 f"/api/queries/{own}/results/{rid}.csv", f"/api/query_results/{rid}", f"/api/query_results/{rid}.tsv"):  # fmt: skip
+    for path in (
+        f"/api/jobs/{job}",
+        f"/api/queries/{own}/jobs/{job}",
+        f"/api/queries/{own}/results/{rid}.json",
+        f"/api/queries/{own}/results/{rid}.csv",
+        f"/api/query_results/{rid}",
+        f"/api/query_results/{rid}.tsv",
+    ):
         assert (await ask(bound, "keyed", "GET", path)).status == 200, path
-    for path in (f"/api/queries/{other}", f"/api/queries/{other}/results.json", f"/api/queries/{other}/results/{rid}.json",
-                 f"/api/dashboards/{SALES}", f"/api/queries/{own}/dropdowns/{other}", "/api/session"):  # fmt: skip
+    for path in (
+        f"/api/queries/{other}",
+        f"/api/queries/{other}/results.json",
+        f"/api/queries/{other}/results/{rid}.json",
+        f"/api/dashboards/{SALES}",
+        f"/api/queries/{own}/dropdowns/{other}",
+        "/api/session",
+    ):
         assert refused(await ask(bound, "keyed", "GET", path)), path
     # Ids of the gateway's own are per scope as well: nobody else reads them.
     for who in ("free", "own", "boards"):

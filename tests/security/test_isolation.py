@@ -120,12 +120,28 @@ class Redash:
 
 
 BODIES = [
-    b"", b"{}", b'{"max_age": 0}', b'{"max_age": 60}', b'{"max_age": -1}', b'{"max_age": "x"}', b'{"max_age": NaN}',
-    b'{"parameters": {"a": 1}}', b'{"parameters": {"a": "1"}}', b'{"parameters": {"a": NaN}}', b'{"parameters": {"a": "\\ud800"}}',
-    b'{"parameters": []}', b"null", b"[1]", b"nonsense", b"\xff\xfe", b"[" * 2000, b'{"apply_auto_limit": true}',
+    b"",
+    b"{}",
+    b'{"max_age": 0}',
+    b'{"max_age": 60}',
+    b'{"max_age": -1}',
+    b'{"max_age": "x"}',
+    b'{"max_age": NaN}',
+    b'{"parameters": {"a": 1}}',
+    b'{"parameters": {"a": "1"}}',
+    b'{"parameters": {"a": NaN}}',
+    b'{"parameters": {"a": "\\ud800"}}',
+    b'{"parameters": []}',
+    b"null",
+    b"[1]",
+    b"nonsense",
+    b"\xff\xfe",
+    b"[" * 2000,
+    b'{"apply_auto_limit": true}',
     b'{"parameters": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
-    b'{"query": "select 1", "data_source_id": 1}', b'{"query": "select 1", "data_source_id": NaN, "max_age": 0}',
-]  # fmt: skip
+    b'{"query": "select 1", "data_source_id": 1}',
+    b'{"query": "select 1", "data_source_id": NaN, "max_age": 0}',
+]
 FORMS = st.sampled_from(["json", "csv", "tsv"])
 QUERY = st.sampled_from(QUERIES)
 REQUESTS = st.one_of(
@@ -136,12 +152,31 @@ REQUESTS = st.one_of(
     st.tuples(st.just("cancel"), st.integers(0, 50), QUERY),
     st.tuples(st.just("result"), st.integers(0, 50), FORMS),
     st.tuples(st.just("nested"), st.integers(0, 50), QUERY),
-    st.tuples(st.just("path"), QUERY, st.sampled_from(
-        ["/api/queries/{}", "/api/queries/{}/results.json", "/api/queries/{}/results.csv", "/api/queries/{}/dropdown",
-         "/api/queries/{}/dropdowns/3", "/api/queries/{}/results.json?max_age=60", "/api/queries/{}/results.csv?max_age=0",
-         "/api/queries/{}/results.json?p_a=1", "/api/queries/{}/results.json?p_a=%5B", "/api/session", "/api/queries",
-         "/api/dashboards/9", "/api/dashboards/8", "/api/queries/{}/", "/api/queries/%31", "/api/queries/{}?api_key=x"])),
-)  # fmt: skip
+    st.tuples(
+        st.just("path"),
+        QUERY,
+        st.sampled_from(
+            [
+                "/api/queries/{}",
+                "/api/queries/{}/results.json",
+                "/api/queries/{}/results.csv",
+                "/api/queries/{}/dropdown",
+                "/api/queries/{}/dropdowns/3",
+                "/api/queries/{}/results.json?max_age=60",
+                "/api/queries/{}/results.csv?max_age=0",
+                "/api/queries/{}/results.json?p_a=1",
+                "/api/queries/{}/results.json?p_a=%5B",
+                "/api/session",
+                "/api/queries",
+                "/api/dashboards/9",
+                "/api/dashboards/8",
+                "/api/queries/{}/",
+                "/api/queries/%31",
+                "/api/queries/{}?api_key=x",
+            ]
+        ),
+    ),
+)
 STEP = st.lists(st.tuples(st.sampled_from(sorted(CLIENTS)), REQUESTS, st.booleans()), min_size=4, max_size=14)
 
 

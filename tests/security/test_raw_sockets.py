@@ -137,7 +137,7 @@ FRAMING = {
     "data ended by LF": post(CHUNKED, body=b"5\r\nhello\n0\r\n\r\n"),
     "LF in an extension": post(CHUNKED, body=b"5;x\ny\r\nhello\r\n0\r\n\r\n"),
     "bare CR in an extension": post(CHUNKED, body=b"5;x\ry\r\nhello\r\n0\r\n\r\n"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FRAMING)
@@ -233,7 +233,7 @@ START = {
     "Host that begins alike": get("/api/queries", host="Host: localhost.evil.example"),
     "two Authorizations": get("/api/queries", f"Authorization: Key {token('other')}"),
     "the same Authorization twice": get("/api/queries", KEY),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", START)
@@ -243,18 +243,69 @@ async def test_start_lines_and_hosts_that_are_none_are_refused(front: Front, ups
 
 # -- targets
 
-ALIASES = ["/api/queries/01", "/api/queries/+1", "/api/queries/%201", "/api/queries/%31", "/api%2fqueries%2f1",
-    "/api/queries%2f1", "//api/queries/1", "http://any.host/api/queries/1", "/api/queries/../queries/1",
-    "/api/queries/%2e%2e/queries/1", "/api/./queries/1", "/api/%2e/queries/1", "/api//queries/1", "/api/queries/1/",
-    "/api/queries/1%00", "/api/queries/1\x00", "/api/queries/1;x=1", "/api/queries;x/1", "/api\\queries\\1",
-    "/api/queries/1%5c", "/api/queries/1#", "/api/queries/1#?api_key=x", "/api/queries/1%23", "/api/queries/1%3fx",
-    "/api/queries/\xd9\xa1", "/api/queries/%D9%A1", "/API/queries/1", "/api/queries/1%0d%0aX:y", "/api/queries/1%0A",
-    "/api/queries/1\x7f", "/api/queries/1\x01", "/api/queries/1.", "/api/queries/1/.", "/api/queries/1/..",
-    "/..%2fapi/queries/1", "/api/queries/1%252e", "/%61pi/queries/1", "/api/querie%73/1", "/api/queries/1,2",
-    "/api/queries/1_0", "/api/queries/0x1", "/api/queries/1e0", "/api/queries/\xb9", "/api/queries/1&x", "/api/queries/1=",
-    "/api/queries/1|", "/api/queries/1^", "/api/queries/1`", '/api/queries/"1"', "/api/queries/<1>", "/api/queries/{1}",
-    "api/queries/1", "?x", "*", "/api/queries/-1", "/api/queries/ 1", "/api/queries/1%", "/api/queries/1%zz",
-    "/api/queries/1/..;/2", "/api/queries/..%c0%af1", "/api/queries/1\xc0\xaf"]  # fmt: skip
+ALIASES = [
+    "/api/queries/01",
+    "/api/queries/+1",
+    "/api/queries/%201",
+    "/api/queries/%31",
+    "/api%2fqueries%2f1",
+    "/api/queries%2f1",
+    "//api/queries/1",
+    "http://any.host/api/queries/1",
+    "/api/queries/../queries/1",
+    "/api/queries/%2e%2e/queries/1",
+    "/api/./queries/1",
+    "/api/%2e/queries/1",
+    "/api//queries/1",
+    "/api/queries/1/",
+    "/api/queries/1%00",
+    "/api/queries/1\x00",
+    "/api/queries/1;x=1",
+    "/api/queries;x/1",
+    "/api\\queries\\1",
+    "/api/queries/1%5c",
+    "/api/queries/1#",
+    "/api/queries/1#?api_key=x",
+    "/api/queries/1%23",
+    "/api/queries/1%3fx",
+    "/api/queries/\xd9\xa1",
+    "/api/queries/%D9%A1",
+    "/API/queries/1",
+    "/api/queries/1%0d%0aX:y",
+    "/api/queries/1%0A",
+    "/api/queries/1\x7f",
+    "/api/queries/1\x01",
+    "/api/queries/1.",
+    "/api/queries/1/.",
+    "/api/queries/1/..",
+    "/..%2fapi/queries/1",
+    "/api/queries/1%252e",
+    "/%61pi/queries/1",
+    "/api/querie%73/1",
+    "/api/queries/1,2",
+    "/api/queries/1_0",
+    "/api/queries/0x1",
+    "/api/queries/1e0",
+    "/api/queries/\xb9",
+    "/api/queries/1&x",
+    "/api/queries/1=",
+    "/api/queries/1|",
+    "/api/queries/1^",
+    "/api/queries/1`",
+    '/api/queries/"1"',
+    "/api/queries/<1>",
+    "/api/queries/{1}",
+    "api/queries/1",
+    "?x",
+    "*",
+    "/api/queries/-1",
+    "/api/queries/ 1",
+    "/api/queries/1%",
+    "/api/queries/1%zz",
+    "/api/queries/1/..;/2",
+    "/api/queries/..%c0%af1",
+    "/api/queries/1\xc0\xaf",
+]
 
 
 @pytest.mark.parametrize("target", ALIASES)
@@ -263,8 +314,21 @@ async def test_aliases_of_a_path_are_refused(front: Front, upstream: Upstream, t
     await refused(front, upstream, get(target), 400, 404)
 
 
-@pytest.mark.parametrize("name", ["api_key", "api%5Fkey", "api%5fkey", "%61pi_key", "a%70i%5Fke%79", "signature",
-    "%73ignature", "expires", "user_id", "user%5Fid"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "api_key",
+        "api%5Fkey",
+        "api%5fkey",
+        "%61pi_key",
+        "a%70i%5Fke%79",
+        "signature",
+        "%73ignature",
+        "expires",
+        "user_id",
+        "user%5Fid",
+    ],
+)
 async def test_arguments_that_redash_takes_for_credentials_stay_here(
     front: Front, upstream: Upstream, name: str
 ) -> None:
@@ -292,8 +356,19 @@ async def test_the_token_argument_is_found_by_its_decoded_name(front: Front, ups
     assert "rg_" not in seen.target
 
 
-@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "X-Original-Method",
-    "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Uri", "X-Forwarded-Method"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-HTTP-Method-Override",
+        "X-Method-Override",
+        "X-HTTP-Method",
+        "X-Original-Method",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-Forwarded-Uri",
+        "X-Forwarded-Method",
+    ],
+)
 async def test_override_fields_mean_nothing_and_go_nowhere(front: Front, upstream: Upstream, name: str) -> None:
     (got,) = await ask(front.url, get("/api/queries/5", f"{name}: DELETE"))
     assert got.status == 200
@@ -303,18 +378,50 @@ async def test_override_fields_mean_nothing_and_go_nowhere(front: Front, upstrea
 
 
 async def test_only_the_gateways_own_fields_reach_redash(front: Front, upstream: Upstream) -> None:
-    named = ["Cookie: session=abc", "X-Forwarded-For: 9.9.9.9", "X-Forwarded-Host: evil", "X-Forwarded-Proto: https",
-        "X-Forwarded-Remote-User: admin", "Forwarded: for=9.9.9.9", "X-Redash-Key: x", "X-Real-IP: 9.9.9.9",
-        "X-CSRF-Token: x", "X-Requested-With: XMLHttpRequest", "Proxy-Authorization: Key x", "JWT: x", "X-Amzn-Oidc-Data: x",
-        "Keep-Alive: x", "TE: trailers", "Connection: x-secret, te", "X-Secret: 1", "Origin: https://evil", "Referer: x",
-        "Range: bytes=0-1", "If-None-Match: x", "Accept-Language: de", "Via: 1.1 other", "Max-Forwards: 0", "From: a@b",
-        "Proxy-Connection: keep-alive", "Content-Encoding: gzip", "User-Agent: mine", "Accept: text/html"]  # fmt: skip
+    named = [
+        "Cookie: session=abc",
+        "X-Forwarded-For: 9.9.9.9",
+        "X-Forwarded-Host: evil",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Remote-User: admin",
+        "Forwarded: for=9.9.9.9",
+        "X-Redash-Key: x",
+        "X-Real-IP: 9.9.9.9",
+        "X-CSRF-Token: x",
+        "X-Requested-With: XMLHttpRequest",
+        "Proxy-Authorization: Key x",
+        "JWT: x",
+        "X-Amzn-Oidc-Data: x",
+        "Keep-Alive: x",
+        "TE: trailers",
+        "Connection: x-secret, te",
+        "X-Secret: 1",
+        "Origin: https://evil",
+        "Referer: x",
+        "Range: bytes=0-1",
+        "If-None-Match: x",
+        "Accept-Language: de",
+        "Via: 1.1 other",
+        "Max-Forwards: 0",
+        "From: a@b",
+        "Proxy-Connection: keep-alive",
+        "Content-Encoding: gzip",
+        "User-Agent: mine",
+        "Accept: text/html",
+    ]
     (got,) = await ask(front.url, get("/api/queries/5", *named))
     assert got.status == 200
     (seen,) = upstream.log
     assert {name.lower() for name, _ in seen.fields} <= {
-        "host", "authorization", "accept", "accept-encoding", "user-agent", "via", "x-request-id", "traceparent",
-    }  # fmt: skip
+        "host",
+        "authorization",
+        "accept",
+        "accept-encoding",
+        "user-agent",
+        "via",
+        "x-request-id",
+        "traceparent",
+    }
     assert seen.all("Host") == [upstream.url.removeprefix("http://")]
     assert "mine" not in seen.all("User-Agent")[0]
     assert "text/html" not in seen.all("Accept")[0]
@@ -345,8 +452,13 @@ async def test_other_expectations_are_never_a_second_request(front: Front, upstr
 @pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.0", "x"])
 async def test_nothing_is_upgraded_and_a_body_stays_a_body(front: Front, upstream: Upstream, protocol: str) -> None:
     # RFC 9110 7.8: a server may ignore Upgrade. If the body were lost, `{}` would run instead of what was asked.
-    more = ["Connection: Upgrade", f"Upgrade: {protocol}", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"]  # fmt: skip
+    more = [
+        "Connection: Upgrade",
+        f"Upgrade: {protocol}",
+        "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ]
     got = await ask(front.url, post(LENGTH, *more))
     assert [answer.status for answer in got] in ([200], [400])
     for seen in upstream.drain():
@@ -438,18 +550,20 @@ async def test_a_flood_of_pipelined_requests_is_served_or_cut_and_harms_nobody(f
 # -- slow and half-closed senders
 
 
+async def trickle(wire: Wire, data: bytes) -> None:
+    """Bytes that come do not move the deadline: it is for the head as a whole."""
+    while True:
+        await asyncio.sleep(0.05)
+        await wire.send(data)
+
+
 async def test_a_slow_head_is_cut_off(front: Front, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.4)
     for first in (b"G", get("/api/queries")[:-2], b"\r\n" * 3 + b"GET /api"):
         async with await Wire.open(front.url) as wire:
             await wire.send(first)
 
-            async def trickle(wire: Wire = wire) -> None:
-                while True:  # bytes that come do not move the deadline: it is for the head as a whole
-                    await asyncio.sleep(0.05)
-                    await wire.send(b"X: y\r\n" if first != b"G" else b"E")
-
-            slowly = asyncio.create_task(trickle())
+            slowly = asyncio.create_task(trickle(wire, b"X: y\r\n" if first != b"G" else b"E"))
             try:
                 received = await wire.closed(3)
             finally:

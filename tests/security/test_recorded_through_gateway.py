@@ -78,9 +78,12 @@ def differences(x: Exchange, ours: Got) -> list[str]:
 _ALIAS = re.compile(r"http:|.*(//|%|;|\\|/\./|/\.\./)|.*/(\+|0)\d")
 _NO_ID = re.compile(r".*/(abc|no-such|\d+\.0|\d{19,}|0)(/|\.|$)")
 _COLLISIONS = {
-    "execute/date_whitespace_variants", "execute/param_number_spaces", "adhoc/saved_text_comment",
-    "adhoc/saved_text_space_2", "adhoc/whitespace_in_literal_collides_2",
-}  # fmt: skip
+    "execute/date_whitespace_variants",
+    "execute/param_number_spaces",
+    "adhoc/saved_text_comment",
+    "adhoc/saved_text_space_2",
+    "adhoc/whitespace_in_literal_collides_2",
+}
 
 GET_FORM = {"max_age", "p_min_amount"}
 
@@ -93,21 +96,21 @@ BY_NAME = {
     "results_get/outsider_neverrun": "403 before 404: the definition is asked first",
     "execute/outsider_unsafe": "another text of the same refusal: the definition is asked first",
     "dashboards/public_post": "404: the recording's names stand for tokens of 40 characters",
-}  # fmt: skip
+}
 
 
 def reason(x: Exchange, ours: Got) -> str | None:
     """Why the gateway answers otherwise, None if there is no good reason."""
     html = "text/html" in x.told.get("content-type", "")
     problem = ours.field("content-type") == "application/problem+json" or (x.method == "HEAD" and ours.status >= 400)
-    body = x.body or b""
     query_key = x.key.startswith("QUERY_KEY_")
     not_found_here = ours.status == 404 and problem
     rules = {
         BY_NAME.get(x.name, ""): x.name in BY_NAME,
         "401 where Redash knows no key: its 404, redirects, pages and cookies": ours.status == 401,
         "aliases of a path are refused (CONTRACT 20.3)": ours.status in (400, 404) and _ALIAS.match(x.path),
-        "pages of the front end and routes that are no API: 404, 405": ours.status in (404, 405) and problem
+        "pages of the front end and routes that are no API: 404, 405": ours.status in (404, 405)
+        and problem
         and (html or not x.path.startswith("/api/") or x.path in ("/api/config", "/api/nonsense")),
         "OPTIONS: CORS is answered here (CONTRACT 16)": x.method == "OPTIONS" and ours.status in (204, 405),
         "405 in the gateway's words": ours.status == 405 and x.status in (405, 500) and problem,
@@ -116,20 +119,24 @@ def reason(x: Exchange, ours: Got) -> str | None:
         "404 in the gateway's words: ids that are none": not_found_here and x.status == 404 and _NO_ID.match(x.path),
         "job ids are the gateway's own (DESIGN 7)": not_found_here and "/jobs/" in x.path,
         "public tokens have 40 characters, the recording's names do not": not_found_here and "/public/" in x.path,
-        "what a query key cannot do is said here": query_key and problem and ours.status in (403, 404)
+        "what a query key cannot do is said here": query_key
+        and problem
+        and ours.status in (403, 404)
         and x.status in (403, 404, 500),
         "two Authorization headers: 400": b"more than one Authorization" in ours.body,
         "a body that is not JSON is 400: Redash would execute (CONTRACT 6)": ours.status == 400
         and b"The body is not JSON" in ours.body,
-        "a body that is no HTTP or not acceptable here: 400 with other words": ours.status == x.status == 400 and problem,
+        "a body that is no HTTP or not acceptable here: 400 with other words": ours.status == x.status == 400
+        and problem,
         "304: the gateway has ETags": ours.status == 304,
         "the one redirect keeps no organisation in it": x.status == 301 and ours.status == 301,
         "rows of other SQL are not passed on (CONTRACT 7)": x.name in _COLLISIONS and ours.status == 502,
         "an HTML page on an API path is 502": html and ours.status == 502,
         "GET with p_ or max_age runs the query (DESIGN 7)": bool(GET_FORM & x.asked.keys()),
-        "the token is read more kindly than Redash reads keys; the refusal played back is then one of the gateway's key":
-        ours.status == 502 and b"does not accept the key" in ours.body,
-    }  # fmt: skip
+        "the token is read more kindly than Redash reads keys; the refusal played back is then one of the gateway's key": ours.status
+        == 502
+        and b"does not accept the key" in ours.body,
+    }
     return next((why for why, holds in rules.items() if holds), None)
 
 

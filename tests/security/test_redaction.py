@@ -20,13 +20,22 @@ from .front import Front, Seen, Told, Upstream, client, credential, key, query_o
 SECRET = "Sup3rSecret0Key0Of0Redash0Nobody0May0See"
 NAMES = ("api_key", "public_url", "invite_link", "reset_link")
 BODY: dict[str, Any] = {
-    **query_object(5), **dict.fromkeys(NAMES, SECRET), "kept": "stays",
-    "nested": [{"visualization": {"query": dict.fromkeys(NAMES, f"https://redash/{SECRET}")}}, [[{"api_key": {"deep": SECRET}}]]],
-    "results": [dict.fromkeys(NAMES, SECRET)], "widgets": [], "null": None, "api_key_of": "a name that only looks alike",
-}  # fmt: skip
+    **query_object(5),
+    **dict.fromkeys(NAMES, SECRET),
+    "kept": "stays",
+    "nested": [
+        {"visualization": {"query": dict.fromkeys(NAMES, f"https://redash/{SECRET}")}},
+        [[{"api_key": {"deep": SECRET}}]],
+    ],
+    "results": [dict.fromkeys(NAMES, SECRET)],
+    "widgets": [],
+    "null": None,
+    "api_key_of": "a name that only looks alike",
+}
 
 # Every route whose answers can hold keys, by CONTRACT 15 (seen or from the source).
-ROUTES = """
+ROUTES = (
+    """
 GET /api/queries | GET /api/queries/my | GET /api/queries/recent | GET /api/queries/favorites | GET /api/queries/archive
 GET /api/queries/search?q=x | GET /api/queries/5 | POST /api/queries | POST /api/queries/5 | DELETE /api/queries/5
 POST /api/queries/5/fork | POST /api/queries/5/regenerate_api_key | GET /api/dashboards | GET /api/dashboards/my
@@ -37,7 +46,10 @@ GET /api/alerts/1 | POST /api/alerts | POST /api/alerts/1 | DELETE /api/alerts/1
 GET /api/users/2 | POST /api/users/2 | DELETE /api/users/2 | POST /api/users/2/invite | POST /api/users/2/reset_password
 POST /api/users/2/regenerate_api_key | POST /api/users/2/disable | DELETE /api/users/2/disable
 GET /api/admin/queries/outdated
-""".replace("\n", " | ").strip(" |").split(" | ")  # fmt: skip
+""".replace("\n", " | ")
+    .strip(" |")
+    .split(" | ")
+)
 
 
 class Redash:
@@ -108,16 +120,23 @@ async def test_a_query_object_that_comes_instead_of_a_refusal_is_not_passed_on(
 ) -> None:
     """The gateway asks for the query's object itself; whatever Redash says there must not leave unread."""
     redash.told = Told.json(BODY, status)
-    for method, path in (("POST", "/api/queries/5/results"), ("GET", "/api/queries/5/results.json"),
-                         ("GET", "/api/queries/5/results.csv?max_age=0"), ("GET", "/api/queries/5/results/7.json")):  # fmt: skip
+    for method, path in (
+        ("POST", "/api/queries/5/results"),
+        ("GET", "/api/queries/5/results.json"),
+        ("GET", "/api/queries/5/results.csv?max_age=0"),
+        ("GET", "/api/queries/5/results/7.json"),
+    ):
         reply = await front.call(method, path, {} if method == "POST" else None, client="plain")
         assert SECRET.encode() not in reply.body, (method, path, reply.status)
 
 
 async def test_rows_are_data(front: Front) -> None:
     # DESIGN 5: result bodies are never touched.
-    for method, path, body in (("GET", "/api/query_results/7.json", None), ("GET", "/api/queries/5/results.json", None),
-                               ("POST", "/api/queries/5/results", {})):  # fmt: skip
+    for method, path, body in (
+        ("GET", "/api/query_results/7.json", None),
+        ("GET", "/api/queries/5/results.json", None),
+        ("POST", "/api/queries/5/results", {}),
+    ):
         reply = await front.call(method, path, body, client="plain")
         assert reply.json["query_result"]["data"]["rows"] == [{"api_key": "a column", "public_url": SECRET}]
 
@@ -140,8 +159,15 @@ async def test_metadata_above_32_mb_is_502(front: Front, redash: Redash, more: i
     assert SECRET.encode() not in reply.body[:1000]
 
 
-@pytest.mark.parametrize("text", ['{"api\\u005fkey": "%s"}', '{"a": {"api_key": "x", "api_key": "%s"}}', '{"api_key" : ["%s"]}',
-    '\ufeff{"api_key": "%s"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"api\\u005fkey": "%s"}',
+        '{"a": {"api_key": "x", "api_key": "%s"}}',
+        '{"api_key" : ["%s"]}',
+        '\ufeff{"api_key": "%s"}',
+    ],
+)
 async def test_spellings_of_a_name_are_that_name(front: Front, redash: Redash, text: str) -> None:
     redash.told = Told(200, (text % SECRET).encode())
     reply = await front.call("GET", "/api/users/2", client="plain")
@@ -211,7 +237,13 @@ def test_no_line_of_the_log_holds_a_key(form: str, name: str) -> None:
 
 
 def test_ordinary_words_stay_in_the_log() -> None:
-    for text in ("query 42 took 3 s", "10f0dede-0a61-455b-ba85-243131c5b36e", "redash_gateway_requests_total", "a" * 64,
-                 "merg_ed", "https://redash.example.com/api/queries/1/results.json?p_x=1"):  # fmt: skip
+    for text in (
+        "query 42 took 3 s",
+        "10f0dede-0a61-455b-ba85-243131c5b36e",
+        "redash_gateway_requests_total",
+        "a" * 64,
+        "merg_ed",
+        "https://redash.example.com/api/queries/1/results.json?p_x=1",
+    ):
         assert text_without_keys(text) == text
     assert re.search("select", text_without_keys("select 1"))

@@ -420,19 +420,34 @@ NOT_NAMED = {
     r"/api/queries/\d+/": "trailing slash: front-end page",
     r"/api/dashboards/public/(DASHBOARD_TOKEN_\w+|QUERY_KEY_1|USER_KEY_ANALYST|whatever)": "names put in by the recording",
     r".*(%|//|;|\\|/\.\.?/|/\+|/0\d).*": "aliases, refused (CONTRACT 20.3)",
-}  # fmt: skip
+}
 METHODS_NOT_NAMED = {
-    ("PUT", "/api/queries/{}"), ("PUT", "/api/queries/{}/results"), ("DELETE", "/api/query_results/{}"),
-    ("OPTIONS", "/api/queries/{}"), ("OPTIONS", "/api/queries/{}/results.{}"), ("OPTIONS", "/api/query_results"),
-    ("POST", "/api/queries/{}/results/{}.{}"), ("GET", "/api/visualizations/{}"), ("GET", "/api/query_results"),
+    ("PUT", "/api/queries/{}"),
+    ("PUT", "/api/queries/{}/results"),
+    ("DELETE", "/api/query_results/{}"),
+    ("OPTIONS", "/api/queries/{}"),
+    ("OPTIONS", "/api/queries/{}/results.{}"),
+    ("OPTIONS", "/api/query_results"),
+    ("POST", "/api/queries/{}/results/{}.{}"),
+    ("GET", "/api/visualizations/{}"),
+    ("GET", "/api/query_results"),
     ("get", "/api/queries/{}"),
-}  # fmt: skip
+}
 """Redash answers these with 405, 500, its own CORS or a front-end page; here they are 405."""
 
 
 def test_every_recorded_api_route_is_named() -> None:
-    values = {"{q}": r"\d{1,18}", "{r}": r"\d+", "{n}": r"\d+", "{m}": r"\d+", "{j}": r"[0-9a-f-]{36}", "{t}": "[a-zA-Z0-9]{40}",
-              "{d}": "[a-z0-9_-]+", "{w}": "[a-z_]+", "{form}": "(json|csv|tsv|xlsx)"}  # fmt: skip
+    values = {
+        "{q}": r"\d{1,18}",
+        "{r}": r"\d+",
+        "{n}": r"\d+",
+        "{m}": r"\d+",
+        "{j}": r"[0-9a-f-]{36}",
+        "{t}": "[a-zA-Z0-9]{40}",
+        "{d}": "[a-z0-9_-]+",
+        "{w}": "[a-z_]+",
+        "{form}": "(json|csv|tsv|xlsx)",
+    }
     patterns = []
     for _, _, method, template in ROWS:
         regex = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")

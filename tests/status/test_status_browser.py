@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,7 +13,11 @@ from harness import World
 
 from gateway.status.text import FORMATS, shown
 
-playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
+    from playwright import async_api as playwright
+else:
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
 
 
