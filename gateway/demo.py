@@ -57,11 +57,11 @@ TEXT: Final = """
 Redash Gateway demo: a sandbox Redash with {orders:,} orders at {redash}, and the gateway before it.
 
   gateway  {api}      token  {token}
-  admin    {admin}      /metrics  /readyz  /api/status
+  admin    {admin}      open it in a browser: the status page; also /metrics  /readyz  /api/status
 
 Paste in another terminal:
 
-  # 1. A miss: the gateway runs query {query} in Redash (Prefer: wait holds the answer until the rows are there)
+  # 1. A miss: nothing is stored here yet, so Redash is asked (Prefer: wait holds the answer until the rows are there)
   curl -si -H 'Authorization: Key {token}' -H 'Prefer: wait=20' -d '{{"max_age": 60}}' {api}/api/queries/{query}/results | head -c 900
 
   # 2. The same again: a hit, see Age and Cache-Status
