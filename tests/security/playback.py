@@ -1,4 +1,4 @@
-"""The recorded exchanges (tests/recorded) as clients of the gateway sent them, and a server that plays Redash's part."""
+"""The recorded exchanges (tests/recorded) as clients would send them, and a server that plays Redash's part."""
 
 from __future__ import annotations
 
@@ -141,8 +141,18 @@ def definition(query_id: int, at: float) -> dict[str, Any] | None:
 SOURCES = {"USER_KEY_ANALYST": {1, 2, 4}, "USER_KEY_VIEWER": {1, 2}, "USER_KEY_OUTSIDER": {2}}
 """Data sources that a user's groups have, as the recording's own refusals tell; an admin has all."""
 
-_NOT_FOUND = b'{"message": "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again."}'
-_FORBIDDEN = b'{"message": "You don\'t have the permission to access the requested resource. It is either read-protected or not readable by the server."}'
+_NOT_FOUND = json.dumps(
+    {
+        "message": "The requested URL was not found on the server. If you entered the URL manually please check your"
+        " spelling and try again."
+    }
+).encode()
+_FORBIDDEN = json.dumps(
+    {
+        "message": "You don't have the permission to access the requested resource. It is either read-protected or not"
+        " readable by the server."
+    }
+).encode()
 
 
 class Playback:

@@ -263,7 +263,7 @@ async def test_a_widget_that_is_removed_closes_its_query_within_a_minute(bound: 
         f"/api/query_results/{rid}.csv",
         f"/api/queries/{query}/results.json?max_age=-1",
     ]
-    for path in ways:
+    for path in ways * 4:  # what is asked for again in the same bytes is answered by the shortest way there is
         assert (await ask(bound, "boards", "GET", path)).status == 200, path
     world = bound.sandbox.world
     for widget_id in [w.id for w in world.widgets.values() if w.dashboard_id == SALES and w.visualization_id]:

@@ -1,7 +1,7 @@
 """What no proper client sends: smuggled requests, odd framing, slow and half-closed senders, aliases of paths.
 
-RFC 9112 says how a message is framed; whoever sees two readings of one must refuse (11.2). What is refused must not reach
-Redash, and must not spoil the next connection.
+RFC 9112 says how a message is framed; whoever sees two readings of one must refuse (11.2). What is refused must not
+reach Redash, and must not spoil the next connection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import connection, web
+from gateway import connection, sending, web
 
 from .front import Front, Seen, Told, Upstream, client, credential, query_object, result_object, token
 from .wire import Got, Wire, ask
@@ -636,7 +636,7 @@ async def test_a_slow_body_is_refused(
 
 
 async def test_a_slow_reader_is_cut_off(front: Front, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(sending, "SEND_SECONDS", 0.5)
     rows = [{"x": "y" * 1000}] * 30_000
     upstream.answer = lambda seen: Told.json(result_object(7, 1, rows))
     async with await Wire.open(front.url, limit=1024) as wire:

@@ -19,7 +19,7 @@ from .wire import Got, ask
 
 
 def table(directory: Path, x: Exchange) -> str:
-    """One client and one credential for each key of the exchange: its token is that key, so that requests stay as sent."""
+    """One client and one credential for each key of the exchange; its token is that key: requests stay as sent."""
     lines = []
     named = [name for name in sorted(keys()) if name.encode() in x.raw]
     for number, name in enumerate(named or ["USER_KEY_ADMIN"]):
@@ -91,8 +91,8 @@ GET_FORM = {"max_age", "p_min_amount"}
 BY_NAME = {
     "execute/large_cached": "the recording does not hold the body whole",
     "queries/regenerated_new_key": "401: this key is in no configuration (each query has one)",
-    "auth/session_cookie_login_and_query_key": "cookies are dropped: Redash would take them instead of a key (CONTRACT 20.2)",
-    "results_get/nested_restricted_query_allowed_rid": "403: the path's query is closed to the key, so what is below it, too (CONTRACT 20.9)",
+    "auth/session_cookie_login_and_query_key": "cookies are dropped; Redash would take them (CONTRACT 20.2)",
+    "results_get/nested_restricted_query_allowed_rid": "403: what is below a query is closed with it (CONTRACT 20.9)",
     "results_get/outsider_neverrun": "403 before 404: the definition is asked first",
     "execute/outsider_unsafe": "another text of the same refusal: the definition is asked first",
     "dashboards/public_post": "404: the recording's names stand for tokens of 40 characters",
@@ -133,7 +133,7 @@ def reason(x: Exchange, ours: Got) -> str | None:
         "rows of other SQL are not passed on (CONTRACT 7)": x.name in _COLLISIONS and ours.status == 502,
         "an HTML page on an API path is 502": html and ours.status == 502,
         "GET with p_ or max_age runs the query (DESIGN 7)": bool(GET_FORM & x.asked.keys()),
-        "the token is read more kindly than Redash reads keys; the refusal played back is then one of the gateway's key": ours.status
+        "tokens are read more kindly than keys in Redash; the refusal played is then of the gateway's key": ours.status
         == 502
         and b"does not accept the key" in ours.body,
     }
@@ -165,7 +165,8 @@ async def test_every_recorded_answer_comes_through_the_gateway(
             why = reason(x, ours)
             if why is None:
                 wrong.append(
-                    f"{x.name}: {x.method} {x.path}?{x.query} {x.key[:14]} {found} recorded {x.status} {(x.body or b'')[:90]!r} ours {ours.status} {ours.body[:170]!r}"
+                    f"{x.name}: {x.method} {x.path}?{x.query} {found} recorded {x.status} {(x.body or b'')[:90]!r}"
+                    f" ours {ours.status} {ours.body[:170]!r}"
                 )
             else:
                 counted[why] += 1

@@ -39,6 +39,8 @@ class Redash:
             status, rid = (3, self.result) if self.done.is_set() else (2, None)
             job = {"id": seen.path.rsplit("/", 1)[1], "status": status, "error": "", "query_result_id": rid}
             return Told.json({"job": job})
+        if seen.method == "POST" and b"100000000" in seen.body:
+            return Told.json(result_object(501, 5, [{"who": who}]))
         if seen.method == "POST":
             return Told.json({"job": {"id": "10f0dede-0a61-455b-ba85-243131c5b36e", "status": 1, "error": ""}})
         if found := re.search(r"/(\d+)\.\w+$", seen.path):
@@ -243,6 +245,75 @@ async def test_two_tokens_of_a_client_may_live_at_once_and_one_of_them_go(front:
 
 
 # -- rights
+
+CHANGES = {
+    "gone": [],
+    "another token": [client("one").replace(config.token_hash(token("one")), config.token_hash("rg_new"))],
+    "expired": [client("one", "expires = 2020-01-01")],
+    "bound to another query": [client("one", "queries = [6]")],
+    "may read nothing": [client("one", 'can = ["write"]')],
+    "another credential": [client("one", credentials='"second"')],
+    "no token in URLs": [client("one", "query_token = false")],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/query_results/501.json",
+        "/api/queries/5/results.json",
+        "/api/queries/5/results/501.csv",
+        "POST",
+        "/api/queries/5",
+    ],
+)
+async def test_answers_by_the_shortest_way_end_with_the_right_to_them(front: Front, change: str, target: str) -> None:
+    """The same bytes again and again on one connection: no answer may come from before the change."""
+    configure(front, client("one"), cache='metadata_ttl = "60s"')
+    assert (await reload(front))[0] == 200
+    in_url = change == "no token in URLs"
+    body = b'{"max_age": 100000000}' if target == "POST" else b""
+    path = "/api/queries/5/results" if target == "POST" else target
+    path += f"?api_key={token('one')}" if in_url else ""
+    fields = [] if in_url else [f"Authorization: Key {token('one')}"]
+    method = "POST" if body else "GET"
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *fields, f"Content-Length: {len(body)}", "", ""]
+    request = "\r\n".join(lines).encode() + body
+    async with await Wire.open(front.url) as wire, await Wire.open(front.url) as other:
+        for _ in range(4):
+            for connection in (wire, other):
+                await connection.send(request)
+                got = await connection.answer()
+                assert got is not None
+                assert got.status == 200, got
+        configure(front, *CHANGES[change], cache='metadata_ttl = "60s"')
+        assert (await reload(front))[0] == 200
+        for connection in (wire, other):
+            await connection.send(request)
+            got = await connection.answer()
+            if change == "another credential":
+                assert got is None or b"user0K" not in got.body
+            else:
+                assert got is None or got.status in (401, 403, 404), got
+
+
+async def test_rates_count_answers_by_the_shortest_way(front: Front) -> None:
+    configure(front, client("one", 'rate = "6/m"', "burst = 6"))
+    assert (await reload(front))[0] == 200
+    request = (
+        f"GET /api/query_results/501.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Key {token('one')}\r\n\r\n"
+    ).encode()
+    statuses, left = [], []
+    async with await Wire.open(front.url) as wire:
+        for _ in range(9):
+            await wire.send(request)
+            got = await wire.answer()
+            assert got is not None
+            statuses.append(got.status)
+            left.append(got.field("RateLimit").partition(";t=")[0])
+    assert statuses == [200] * 6 + [429] * 3
+    assert left[:6] == [f'"client";r={n}' for n in (5, 4, 3, 2, 1, 0)]
 
 
 async def test_changed_rights_count_from_the_next_request_on(front: Front, redash: Redash) -> None:

@@ -418,7 +418,7 @@ NOT_NAMED = {
     r"/api/queries/\d+/(results|dropdowns)/(\d+|abc|abc\.json)": "no such route, or an id that is none",
     r"/api/query_results/(abc\.json|\d+\.bogus)": "an id or a file type that is none: 500",
     r"/api/queries/\d+/": "trailing slash: front-end page",
-    r"/api/dashboards/public/(DASHBOARD_TOKEN_\w+|QUERY_KEY_1|USER_KEY_ANALYST|whatever)": "names put in by the recording",
+    r"/api/dashboards/public/(DASHBOARD_TOKEN_\w+|QUERY_KEY_1|USER_KEY_ANALYST|whatever)": "names of the recording",
     r".*(%|//|;|\\|/\.\.?/|/\+|/0\d).*": "aliases, refused (CONTRACT 20.3)",
 }
 METHODS_NOT_NAMED = {
