@@ -247,7 +247,7 @@ async def test_two_tokens_of_a_client_may_live_at_once_and_one_of_them_go(front:
 # -- rights
 
 CHANGES = {
-    "gone": [],
+    "gone": [client("two")],
     "another token": [client("one").replace(config.token_hash(token("one")), config.token_hash("rg_new"))],
     "expired": [client("one", "expires = 2020-01-01")],
     "bound to another query": [client("one", "queries = [6]")],
