@@ -30,7 +30,7 @@ from gateway.quotas import Quotas
 from gateway.reading import Reading
 from gateway.results import Results
 from gateway.runner import Runner
-from gateway.status.recorder import Both, StatusRecorder
+from gateway.status.recorder import StatusRecorder
 from gateway.store.factory import open_store
 from gateway.telling import Telling
 from gateway.tls import client_context, server_context
@@ -76,11 +76,12 @@ class Program:
         )
         self.metrics = Metrics(self.levels, self.access.credentials, settings.metrics.per_query)
         self.tracing = Tracing(settings.tracing.endpoint, clock) if settings.tracing.endpoint else None
-        self.teller = Telling(self.metrics, access_log=settings.log.access, tracing=self.tracing)
         self.recorder = StatusRecorder(clock.monotonic)
-        told = Both(self.teller, self.recorder)
+        self.teller = Telling(
+            self.metrics, access_log=settings.log.access, recorder=self.recorder, tracing=self.tracing
+        )
         tls = client_context(settings.upstream)
-        self.upstream = Upstream(settings.upstream, tls, clock, told, self.store.spool_path)
+        self.upstream = Upstream(settings.upstream, tls, clock, self.teller, self.store.spool_path)
         self.definitions = Definitions(self.upstream, self.store, self.ledger, clock)
         self.results = Results(self.upstream, self.store, self.ledger, clock)
         self.quotas = Quotas(settings.clients, clock)
@@ -88,7 +89,7 @@ class Program:
         self.metadata = Metadata(settings, self.upstream, self.definitions, self.bindings, clock)
         runner = Runner(self.upstream, self.results, clock)
         self.executions = Executions(
-            runner, self.definitions, self.ledger, clock, told, settings, changed=self._query_changed
+            runner, self.definitions, self.ledger, clock, self.teller, settings, changed=self._query_changed
         )
         obtaining = Obtaining(self.results, self.executions, clock)
         self.reading = Reading(settings, self.definitions, self.results, self.ledger, clock)
@@ -106,10 +107,10 @@ class Program:
             clock=clock,
             slug=_slug(settings),
         )
-        self.lane = HitLane(self.store, told, clock)
+        self.lane = HitLane(self.store, self.teller, clock)
         self.lane.each = settings.log.access or settings.tracing.endpoint is not None
         self.definitions.on_doubt = self.lane.forget_query
-        self.api = Api(lambda: self.gateway, told, clock, self.lane)
+        self.api = Api(lambda: self.gateway, self.teller, clock, self.lane)
         self.warmer = Warmer(self.gateway, self.executions, self.upstream, clock, breaker=self.upstream.breaker)
 
     def _query_changed(self, query_id: int) -> None:

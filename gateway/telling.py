@@ -5,14 +5,23 @@ from __future__ import annotations
 from gateway import log
 from gateway.metrics import Metrics
 from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall
+from gateway.status.recorder import StatusRecorder
 from gateway.tracing import Tracing
 
 
 class Telling:
     """The `Teller` of the running gateway."""
 
-    def __init__(self, metrics: Metrics, *, access_log: bool, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        access_log: bool,
+        recorder: StatusRecorder | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._recorder = recorder
         self._watch = log.UpstreamWatch()
         self._tracing = tracing
         self.access_log = access_log
@@ -24,6 +33,8 @@ class Telling:
     def request(self, outcome: Outcome, count: int = 1) -> None:
         """Count and log one request, or several that were answered alike."""
         self._metrics.request(outcome, count)
+        if self._recorder is not None:
+            self._recorder.request(outcome, count)
         if self.access_log:
             log.tell_request(outcome)
         if self._tracing is not None:
@@ -32,6 +43,8 @@ class Telling:
     def upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         self._metrics.upstream(call)
+        if self._recorder is not None:
+            self._recorder.upstream(call)
         self._watch.tell(call)
         if self._tracing is not None:
             self._tracing.upstream(call)
@@ -39,6 +52,8 @@ class Telling:
     def execution(self, end: ExecutionEnd) -> None:
         """Count and log one execution."""
         self._metrics.execution(end)
+        if self._recorder is not None:
+            self._recorder.execution(end)
         if end.ran:
             log.tell_execution(end)
         if self._tracing is not None:

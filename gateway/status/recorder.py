@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from gateway.outcome import ExecutionEnd, Outcome, Teller, Trace, UpstreamCall
+from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall
 from gateway.status.history import BOUNDS, CACHE, STEP_SECONDS, History
 from gateway.status.tables import ClientRow, QueryRow, Table, UpstreamRow
 
@@ -112,34 +112,3 @@ class StatusRecorder:
             self._save(end.callers - 1, saved)
         else:
             row.failures += end.result == "failure"
-
-
-class Both:
-    """Tells a teller, and the status page too."""
-
-    def __init__(self, first: Teller, second: StatusRecorder) -> None:
-        self._first = first
-        self._second = second
-
-    def begin(self, parent: Trace | None) -> Trace | None:
-        """See `Teller`."""
-        return self._first.begin(parent)
-
-    def breaker(self, is_open: bool) -> None:
-        """See `Teller`."""
-        self._first.breaker(is_open)
-
-    def request(self, outcome: Outcome, count: int = 1) -> None:
-        """See `Teller`."""
-        self._first.request(outcome, count)
-        self._second.request(outcome, count)
-
-    def upstream(self, call: UpstreamCall) -> None:
-        """See `Teller`."""
-        self._first.upstream(call)
-        self._second.upstream(call)
-
-    def execution(self, end: ExecutionEnd) -> None:
-        """See `Teller`."""
-        self._first.execution(end)
-        self._second.execution(end)
