@@ -547,6 +547,53 @@ async def test_a_flood_of_pipelined_requests_is_served_or_cut_and_harms_nobody(f
     assert {answer.status for answer in answers} == {200}
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_known_requests_cut_and_joined_anywhere_are_the_same_requests(
+    front: Front, upstream: Upstream, method: str
+) -> None:
+    """What is asked for again in the same bytes has a way of its own, which must see the same messages."""
+    body = b'{"max_age": 100000000}' if method == "POST" else b""
+    path = "/api/queries/7/results" if body else "/api/query_results/7.json"
+    known = head(f"{method} {path} HTTP/1.1", KEY, f"Content-Length: {len(body)}") + body
+    upstream.answer = lambda seen: (
+        Told.json(query_object(7)) if seen.path == "/api/queries/7" else Told.json(result_object(7, 7))
+    )
+    first = [await ask(front.url, known, quiet=0.05) for _ in range(4)]
+    assert [[got.status for got in answers] for answers in first] == [[200]] * 4
+    upstream.drain()
+    for cut in range(1, len(known), 3):
+        async with await Wire.open(front.url) as wire:
+            await wire.send(known[:cut])
+            await asyncio.sleep(0.001)
+            await wire.send(known[cut:] + known)
+            for _ in range(2):
+                got = await wire.answer()
+                assert got is not None, cut
+                assert (got.status, got.body) == (200, first[0][0].body), cut
+    end = known.index(b"\r\n\r\n") + 4
+    for data, statuses in (
+        (known * 3, [200, 200, 200]),
+        (known + b"GARBAGE\r\n\r\n", [200, 400]),
+        (known + SMUGGLED.replace(b"/66", b"//6"), [200, 400]),
+        (b"\r\n" + known + known, [200, 200]),
+    ):
+        async with await Wire.open(front.url) as wire:
+            await wire.send(known)
+            assert (await wire.answer()) is not None
+            await wire.send(data)
+            told = [got.status for got in await wire.answers(quiet=0.2)]
+        assert told in (statuses, statuses[-1:]), data
+    if body:  # the known head, and then other bytes in the place of its body
+        async with await Wire.open(front.url) as wire:
+            await wire.send(known[:end])
+            await asyncio.sleep(0.05)
+            await wire.send(SMUGGLED[: len(body)])
+            got = await wire.answer()
+            assert got is not None
+            assert got.status == 400
+    assert upstream.log == []
+
+
 # -- slow and half-closed senders
 
 

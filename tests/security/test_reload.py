@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -296,6 +297,24 @@ async def test_answers_by_the_shortest_way_end_with_the_right_to_them(front: Fro
                 assert got is None or b"user0K" not in got.body
             else:
                 assert got is None or got.status in (401, 403, 404), got
+
+
+async def test_a_token_expires_on_the_shortest_way_too(front: Front) -> None:
+    moment = datetime.fromtimestamp(front.clock.wall() + 20, UTC).replace(microsecond=0)
+    configure(front, client("one", f"expires = {moment.isoformat().replace('+00:00', 'Z')}"))
+    assert (await reload(front))[0] == 200
+    request = (
+        f"GET /api/query_results/501.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Key {token('one')}\r\n\r\n"
+    ).encode()
+    async with await Wire.open(front.url) as wire:
+        statuses = []
+        for turn in (0, 0, 0, 0, 15, 10):
+            front.clock.turn(turn)
+            await wire.send(request)
+            got = await wire.answer()
+            assert got is not None
+            statuses.append(got.status)
+    assert statuses == [200] * 5 + [401]
 
 
 async def test_rates_count_answers_by_the_shortest_way(front: Front) -> None:
