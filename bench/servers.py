@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -95,7 +96,8 @@ def _wait(url: str, headers: dict[str, str] | None = None, seconds: float = 20) 
 def redash(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The sandbox as upstream of all; yields URL and user keys."""
     port = free_port()
-    code = "import asyncio, sys; from gateway.sandbox import serve; asyncio.run(serve('127.0.0.1', int(sys.argv[1]), orders=2000))"
+    code = "import asyncio, sys; from gateway.sandbox import serve; "
+    code += "asyncio.run(serve('127.0.0.1', int(sys.argv[1]), orders=2000))"
     with _process([sys.executable, "-c", code, str(port)], directory):
         url = f"http://127.0.0.1:{port}"
         _wait(f"{url}/ping")
@@ -109,8 +111,6 @@ def gateway(
     directory: Path, upstream: str, key: str, *, access_log: bool = False, lane: bool = True
 ) -> Iterator[Server]:
     """The gateway itself, as an operator starts it."""
-    import hashlib
-
     port, admin = free_port(), free_port()
     config = directory / f"gateway-{port}.toml"
     config.write_text(
@@ -155,7 +155,8 @@ def nginx(directory: Path, upstream: str, key: str) -> Iterator[Server | None]:
     home.mkdir()
     (home / "nginx.conf").write_text(
         f"""
-        {"user root;" if os.geteuid() == 0 else ""} daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;
+        {"user root;" if os.geteuid() == 0 else ""}
+        daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;
         events {{ worker_connections 4096; }}
         http {{
           access_log off; sendfile on; tcp_nopush on; keepalive_requests 10000000; client_body_buffer_size 64k;
