@@ -1,0 +1,1002 @@
+"""The hit lane gives the answers that the ordinary way would give, byte for byte, and stops at once when it would not.
+
+Raw sockets throughout: the lane knows requests by their bytes, and how those are cut into segments is half of the trap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import re
+import socket
+import tempfile
+import tracemalloc
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from harness import TOKENS, TurnableClock, World, until
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import gateway.connection
+import gateway.log
+import gateway.web
+from gateway.connection import Handler
+from gateway.hitlane import HitLane
+from gateway.model import Entry, Ticket
+from gateway.outcome import Outcome
+from gateway.sandbox import Sandbox
+from gateway.tls import client_context
+
+DAY: Final = 86_400
+
+
+class StandingClock(TurnableClock):
+    """Whole seconds that pass only when a test says so: bounds can be met exactly, and nothing expires by itself."""
+
+    def wall(self) -> float:
+        return 1_800_000_000.0 + self.ahead
+
+    def monotonic(self) -> float:
+        return 5_000.0 + self.ahead
+
+
+@pytest.fixture
+def clock() -> TurnableClock:
+    return StandingClock()
+
+
+@pytest.fixture
+def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The requests that the lane has answered, in order."""
+    answered: list[bytes] = []
+    original = HitLane.answer
+
+    def watched(self: HitLane, request: bytes, transport: Any) -> bool:
+        done = original(self, request, transport)
+        if done:
+            answered.append(request)
+        return done
+
+    monkeypatch.setattr(HitLane, "answer", watched)
+    return answered
+
+
+async def settled() -> None:
+    """Let the loop, in which the gateway runs, read what has come and finish what can be finished at once."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+class Got(msgspec.Struct, frozen=True):
+    """One answer as it stood on the wire."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        return int(self.head.split(b" ", 2)[1])
+
+    @property
+    def fields(self) -> dict[str, str]:
+        lines = self.head.decode("latin-1").split("\r\n")[1:]
+        return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self.body)["query_result"]["data"]["rows"]
+        return rows
+
+
+class Wire:
+    """One connection, byte for byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *segments: bytes) -> None:
+        """Send, each segment by itself: between two of them the gateway, in the same loop, reads what has come."""
+        for segment in segments:
+            self.writer.write(segment)
+            await settled()
+
+    async def got(self, method: str = "GET") -> Got | None:
+        """One whole answer; None when the other side has closed instead."""
+        async with asyncio.timeout(10):
+            try:
+                head = await self.reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return None
+            found = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+            status = head.split(b" ", 2)[1]
+            bare = method == "HEAD" or status in (b"204", b"304") or status.startswith(b"1")
+            size = 0 if bare or found is None else int(found[1])
+            try:
+                return Got(head, await self.reader.readexactly(size))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return None
+
+    async def ask(self, *segments: bytes) -> Got:
+        """Send one request and return its answer."""
+        await self.send(*segments)
+        got = await self.got(segments[0].split(b" ", 1)[0].decode())
+        assert got is not None, "closed without an answer"
+        return got
+
+    async def closed(self) -> bool:
+        """Wait until the other side closes; False when it says something instead."""
+        async with asyncio.timeout(10):
+            try:
+                return await self.reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+
+@asynccontextmanager
+async def wire(world: World, *, buffer: int | None = None) -> AsyncIterator[Wire]:
+    """A connection to the gateway; `buffer` makes the receiving side's small, for those who read slowly."""
+    parts = urlsplit(world.url)
+    plug = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if buffer is not None:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    plug.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plug, (parts.hostname, parts.port))
+    plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    reader, writer = await asyncio.open_connection(sock=plug, limit=1 << 16)
+    try:
+        yield Wire(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+def request(
+    method: str,
+    target: str,
+    *fields: str,
+    body: object = None,
+    client: str = "dashboard",
+    version: str = "1.1",
+) -> bytes:
+    """The bytes of one request; `body` is JSON unless it is bytes."""
+    data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    length = [f"Content-Length: {len(data)}"] if body is not None else []
+    lines = [f"{method} {target} HTTP/{version}", "Host: localhost", f"Authorization: Key {TOKENS[client]}"]
+    return "\r\n".join([*lines, *fields, *length, "", ""]).encode() + data
+
+
+def post(world: World, name: str, *fields: str, client: str = "dashboard", **body: object) -> bytes:
+    return request("POST", f"/api/queries/{world.named[name]}/results", *fields, body=body, client=client)
+
+
+def latest(world: World, name: str, *fields: str, form: str = "json", client: str = "dashboard") -> bytes:
+    return request("GET", f"/api/queries/{world.named[name]}/results.{form}", *fields, client=client)
+
+
+async def taught(line: Wire, sent: bytes, by_lane: list[bytes]) -> Got:
+    """Ask until the lane answers; its answer."""
+    for _ in range(6):
+        before = len(by_lane)
+        got = await line.ask(sent)
+        if len(by_lane) > before:
+            return got
+    raise AssertionError(f"the lane never took it over: {got.head!r}")
+
+
+async def unknown(line: Wire, sent: bytes, by_lane: list[bytes], *, times: int = 5) -> list[Got]:
+    """Ask again and again; the lane must never answer."""
+    before = len(by_lane)
+    found = [await line.ask(sent) for _ in range(times)]
+    assert len(by_lane) == before, "the lane answered"
+    return found
+
+
+def apply(world: World, text: str) -> None:
+    """Take over another configuration, as a reload does."""
+    world.text = text
+    loaded = world.settings()
+    world.program.apply(loaded, client_context(loaded.upstream))
+
+
+# -- what is taken over, and what never is
+
+
+async def test_from_the_second_sighting_on(world: World, by_lane: list[bytes]) -> None:
+    # What is asked once and never again must not push out what is asked all day.
+    sent, seen = post(world, "kb1", max_age=DAY), []
+    async with wire(world) as line:
+        for _ in range(5):
+            got = await line.ask(sent)
+            seen.append(("hit" in got.fields.get("cache-status", ""), len(by_lane)))
+    assert seen == [(False, 0), (True, 0), (True, 0), (True, 1), (True, 2)]
+
+
+KINDS: Final[dict[str, Callable[[World], bytes]]] = {
+    "post": lambda w: post(w, "kb1", max_age=DAY),
+    "post-100-kb": lambda w: post(w, "kb100", max_age=DAY),
+    "post-parameters": lambda w: post(w, "in_country", max_age=DAY, parameters={"country": "DE"}),
+    "post-prefer": lambda w: post(w, "kb1", "Prefer: wait=20", max_age=DAY),
+    "latest": lambda w: latest(w, "kb1"),
+    "latest-csv": lambda w: latest(w, "kb1", form="csv"),
+    "head": lambda w: request("HEAD", f"/api/queries/{w.named['kb1']}/results.json"),
+    "token-in-target": lambda w: (
+        f"GET /api/queries/{w.named['kb1']}/results.json?api_key={TOKENS['dashboard']} HTTP/1.1\r\n"
+        "Host: localhost\r\n\r\n"
+    ).encode(),
+    "origin": lambda w: latest(w, "kb1", "Origin: https://board.example"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_same_answer_as_before_but_for_the_id(world: World, by_lane: list[bytes], kind: str) -> None:
+    sent = KINDS[kind](world)
+    async with wire(world) as line:
+        for _ in range(3):
+            ordinary = await line.ask(sent)
+        assert by_lane == []
+        fast = await line.ask(sent)
+    assert by_lane == [sent]
+    assert plain(fast) == plain(ordinary)
+    assert fast.fields["x-request-id"] != ordinary.fields["x-request-id"]
+
+
+async def test_not_modified_is_answered_too(world: World, by_lane: list[bytes]) -> None:
+    async with wire(world) as line:
+        tag = (await line.ask(latest(world, "kb1"))).fields["etag"]
+        fast = await taught(line, latest(world, "kb1", f"If-None-Match: {tag}"), by_lane)
+        assert (fast.status, fast.body) == (304, b"")
+        # RFC 9110: a 304 carries the tag that a 200 would have carried.
+        assert fast.fields["etag"] == tag
+
+
+async def test_a_body_in_a_segment_of_its_own(world: World, by_lane: list[bytes]) -> None:
+    # Many clients send head and body by two writes, and so does nearly every proxy.
+    head, _, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    async with wire(world) as line:
+        for _ in range(3):
+            await line.ask(head, body)
+        assert by_lane == []
+        assert (await line.ask(head, body)).status == 200
+        assert by_lane == [head + body]
+        # The same head with another body is another request.
+        other = json.dumps({"max_age": 86401}).encode()
+        assert len(other) == len(body)
+        assert (await line.ask(head, other)).status == 200
+        assert (await line.ask(head, body[:5], body[5:])).status == 200
+        assert (await line.ask(head + body)).status == 200
+        assert set(by_lane) == {head + body}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "Connection: keep-alive",
+        "connection: close",
+        "Expect: 100-continue",
+        "Upgrade: h2c",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "TraceParent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "X-Request-ID: mine",
+    ],
+)
+async def test_what_one_request_says_of_itself_only_is_never_taken_over(
+    world: World, by_lane: list[bytes], field: str
+) -> None:
+    # The connection's fate, a trace and an id of the caller's own belong to one request, not to all with these bytes.
+    sent = latest(world, "kb1", field)
+    for _ in range(5):
+        async with wire(world) as line:
+            got = await line.ask(sent)
+            while got.status == 100:
+                got = await line.got() or got
+            assert got.status == 200
+    assert by_lane == []
+
+
+async def test_http_1_0_is_never_taken_over(world: World, by_lane: list[bytes]) -> None:
+    # Its connection closes after each answer.
+    sent = request("GET", f"/api/queries/{world.named['kb1']}/results.json", version="1.0")
+    for _ in range(5):
+        async with wire(world) as line:
+            assert (await line.ask(sent)).status == 200
+            assert await line.closed()
+    assert by_lane == []
+
+
+async def test_errors_jobs_and_misses_are_never_taken_over(world: World, by_lane: list[bytes]) -> None:
+    async with wire(world) as line:
+        await unknown(line, request("GET", "/api/nothing"), by_lane)
+        await unknown(line, request("GET", "/api/queries/999999/results.json"), by_lane)
+        await unknown(line, latest(world, "kb1").replace(TOKENS["dashboard"].encode(), b"rg_other"), by_lane)
+        await unknown(line, post(world, "kb1", max_age=0), by_lane, times=2)
+        await unknown(line, request("GET", f"/api/queries/{world.named['kb1']}"), by_lane)
+
+
+async def test_every_answer_has_an_id_of_its_own(world: World, by_lane: list[bytes]) -> None:
+    async with wire(world) as line:
+        ids = [(await line.ask(post(world, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(30)]
+    assert len(by_lane) >= 25
+    assert len(set(ids)) == 30
+
+
+async def test_a_query_named_like_the_field_keeps_its_name(world: World, by_lane: list[bytes]) -> None:
+    # The id's place is looked for in the head; a name that people gave stands there, too.
+    world.sandbox.edit_query(world.named["kb1"], name="X-Request-ID: 7")
+    sent = latest(world, "kb1", form="csv")
+    async with wire(world) as line:
+        for _ in range(3):
+            ordinary = await line.ask(sent)
+        fast = await taught(line, sent, by_lane)
+    assert "X-Request-ID" in fast.fields["content-disposition"]
+    assert plain(fast) == plain(ordinary)
+
+
+# -- who may
+
+
+async def test_a_revoked_token_is_refused_at_once(world: World, by_lane: list[bytes]) -> None:
+    sent = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        await taught(line, sent, by_lane)
+        hashed = world.settings().clients["dashboard"].token_sha256[0]
+        apply(world, world.text.replace(hashed, "0" * 64))
+        assert [got.status for got in await unknown(line, sent, by_lane)] == [401] * 5
+
+
+async def test_a_capability_taken_away_is_gone_at_once(world: World, by_lane: list[bytes]) -> None:
+    sent = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        await taught(line, sent, by_lane)
+        hashed = world.settings().clients["dashboard"].token_sha256[0]
+        apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\ncan = ["read"]'))
+        assert [got.status for got in await unknown(line, sent, by_lane)] == [403] * 5
+
+
+async def test_clients_with_a_rate_are_counted_one_by_one(bare: World, by_lane: list[bytes]) -> None:
+    await bare.start(dashboard='rate = "10/m"\nburst = 10')
+    async with wire(bare) as line:
+        found = await unknown(line, post(bare, "kb1", max_age=DAY), by_lane, times=12)
+    assert [got.status for got in found] == [200] * 10 + [429] * 2
+
+
+async def test_clients_bound_to_dashboards_are_judged_each_time(bare: World, by_lane: list[bytes]) -> None:
+    # Which queries a dashboard shows can change in Redash at any time.
+    await bare.start(dashboard="dashboards = [1]")
+    async with wire(bare) as line:
+        found = await unknown(line, post(bare, "by_country", max_age=DAY), by_lane)
+    assert {got.status for got in found} == {200}
+
+
+async def test_a_token_ends_to_the_second(bare: World, by_lane: list[bytes]) -> None:
+    await bare.start(dashboard="expires = 2027-01-16", cache='definition_check = "30d"')
+    expires = bare.settings().clients["dashboard"].expires
+    assert expires is not None
+    sent = post(bare, "kb1", max_age=30 * DAY)
+    async with wire(bare) as line:
+        await taught(line, sent, by_lane)
+        bare.clock.turn(expires - bare.clock.wall() - 0.5)
+        count = len(by_lane)
+        assert (await line.ask(sent)).status == 200
+        assert len(by_lane) == count + 1
+        bare.clock.turn(0.5)
+        assert {got.status for got in await unknown(line, sent, by_lane)} == {401}
+
+
+# -- how long
+
+
+async def test_until_max_age_and_no_longer(world: World, by_lane: list[bytes]) -> None:
+    sent = post(world, "kb1", max_age=30)
+    async with wire(world) as line:
+        await taught(line, sent, by_lane)
+        world.clock.turn(29.5)
+        assert (await line.ask(sent)).fields["cache-status"] == "redash-gateway; hit; ttl=0"
+        assert len(by_lane) == 2
+        world.clock.turn(0.5)
+        # Inclusive, as in Redash (CONTRACT 10): at 30 s it still is a hit, whoever gives it.
+        assert "hit" in (await line.ask(sent)).fields["cache-status"]
+        count = len(by_lane)
+        world.clock.turn(0.5)
+        assert "hit" not in (await line.ask(sent)).fields.get("cache-status", "")
+        assert len(by_lane) == count
+
+
+async def test_until_the_definition_must_be_asked_again(bare: World, by_lane: list[bytes]) -> None:
+    await bare.start(cache='definition_check = "10s"')
+    sent = post(bare, "kb1", max_age=DAY)
+    async with wire(bare) as line:
+        await taught(line, sent, by_lane)
+        bare.clock.turn(9.5)
+        await line.ask(sent)
+        assert len(by_lane) == 2
+        bare.sandbox.edit_query(bare.named["kb1"], query="select 'other' as x")
+        bare.clock.turn(11)  # older than twice the bound: nobody may be answered before Redash has been asked
+        got = await line.ask(sent)
+        assert len(by_lane) == 2
+        assert "hit" not in got.fields.get("cache-status", "")
+
+
+async def test_until_any_age_must_be_confirmed_again(bare: World, by_lane: list[bytes]) -> None:
+    await bare.start(cache='any_age_confirm = "10s"')
+    sent = post(bare, "now")
+    async with wire(bare) as line:
+        await taught(line, sent, by_lane)
+        newer = await bare.sandbox.execute_behind(bare.named["now"])
+        bare.clock.turn(9.5)
+        await line.ask(sent)
+        assert len(by_lane) == 2
+        bare.clock.turn(1)
+        got = await line.ask(sent)
+        assert len(by_lane) == 2
+        assert json.loads(got.body)["query_result"]["id"] == newer.id
+
+
+async def test_files_until_their_time_is_over(bare: World, by_lane: list[bytes]) -> None:
+    # CSV depends on settings of Redash's that the gateway cannot see: `rendered_ttl` bounds how long they are wrong.
+    await bare.start(cache='rendered_ttl = "10s"')
+    sent = latest(bare, "kb1", form="csv")
+    async with wire(bare) as line:
+        await taught(line, sent, by_lane)
+        bare.clock.turn(9.5)
+        await line.ask(sent)
+        count = len(by_lane)
+        assert count == 2
+        bare.clock.turn(1)
+        got = await line.ask(sent)
+        assert len(by_lane) == count
+        assert "fwd=" in got.fields["cache-status"]
+
+
+async def test_age_ttl_and_date_move(world: World, by_lane: list[bytes]) -> None:
+    sent = post(world, "kb1", max_age=50)
+    async with wire(world) as line:
+        first = await taught(line, sent, by_lane)
+        for passed in (1, 7, 20):
+            world.clock.turn(passed)
+            got = await line.ask(sent)
+            assert got.fields["age"] == str(int(first.fields["age"]) + int(world.clock.ahead))
+            assert got.fields["cache-status"] == f"redash-gateway; hit; ttl={50 - int(got.fields['age'])}"
+            assert parsedate_to_datetime(got.fields["date"]).timestamp() == int(world.clock.wall())
+        assert len(by_lane) == 4
+
+
+# -- what has changed
+
+
+async def test_a_newer_result_replaces_it(world: World, by_lane: list[bytes]) -> None:
+    await world.rows("now", max_age=0)
+    sent = post(world, "now", max_age=DAY)
+    async with wire(world) as line:
+        old = (await taught(line, sent, by_lane)).rows
+        # By another client of the same credential: what the lane gives belongs to the entry, not to who asked.
+        await world.rows("now", client="second", max_age=0)
+        new = (await line.ask(sent)).rows
+    assert new[0]["run"] == old[0]["run"] + 1
+
+
+async def test_the_end_of_a_run_shows_in_latest(world: World, by_lane: list[bytes]) -> None:
+    # Who polls a job to its end and then reads "latest" must see the new rows.
+    await world.rows("now", max_age=0)
+    for sent in (latest(world, "now"), latest(world, "now", form="csv")):
+        async with wire(world) as line:
+            old = await taught(line, sent, by_lane)
+            await world.rows("now", client="second", max_age=0)
+            assert (await line.ask(sent)).body != old.body
+
+
+@pytest.mark.parametrize("what", ["query", "scope", "all"])
+async def test_a_purge_empties_it(world: World, by_lane: list[bytes], what: str) -> None:
+    purges = {"query": {"query": world.named["kb1"]}, "scope": {"scope": "analyst"}, "all": {"all": True}}
+    sent = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        await taught(line, sent, by_lane)
+        count = len(by_lane)
+        async with world.session.post(f"{world.admin}/purge", json=purges[what]) as response:
+            assert response.status == 200
+        got = await line.ask(sent)
+        assert "hit" not in got.fields.get("cache-status", "")
+        assert len(by_lane) == count
+
+
+async def test_an_edit_through_the_gateway_stops_it(world: World, by_lane: list[bytes]) -> None:
+    query_id = world.named["never_run"]
+    await world.rows("never_run", max_age=0)
+    for sent in (post(world, "never_run", max_age=DAY), latest(world, "never_run", form="csv")):
+        async with wire(world) as line:
+            await taught(line, sent, by_lane)
+            count = len(by_lane)
+            reply = await world.call("POST", f"/api/queries/{query_id}", {"name": f"Edited {count}"}, client="writer")
+            assert reply.status == 200
+            await line.ask(sent)
+            assert len(by_lane) == count
+
+
+async def test_a_refusal_bars_what_is_left(bare: World, by_lane: list[bytes]) -> None:
+    # 403 and 404 of the definition bar all entries of that scope, results by id included.
+    await bare.start(cache='definition_check = "10s"')
+    path = f"/api/queries/{bare.named['kb1']}/results/"
+    async with wire(bare) as line:
+        whole = await line.ask(latest(bare, "kb1"))
+        by_id = request("GET", f"{path}{json.loads(whole.body)['query_result']['id']}.json")
+        await taught(line, by_id, by_lane)
+        bare.sandbox.world.sources[1].groups.clear()
+        bare.clock.turn(21)
+        assert {got.status for got in await unknown(line, by_id, by_lane, times=2)} == {403}
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio.Event, asyncio.Event]]]:
+    """Make the next answer's end wait, as for a slow reader: (it is on its way, let it end)."""
+    turns: deque[tuple[asyncio.Event, asyncio.Event]] = deque()
+    original = gateway.web.send
+
+    async def slow(*arguments: Any) -> None:
+        await original(*arguments)
+        if turns:
+            sent, go = turns.popleft()
+            sent.set()
+            await go.wait()
+
+    monkeypatch.setattr(gateway.web, "send", slow)
+
+    def arm() -> tuple[asyncio.Event, asyncio.Event]:
+        turns.append((asyncio.Event(), asyncio.Event()))
+        return turns[-1]
+
+    yield arm
+    for _, go in turns:
+        go.set()
+
+
+async def test_an_answer_given_before_a_reload_is_not_taken_over_after_it(
+    world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
+) -> None:
+    # Its ticket was judged under the old configuration, which had no rate for this client.
+    sent = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        await line.ask(sent)
+        await line.ask(sent)
+        on_its_way, go = late()
+        await line.send(sent)
+        await on_its_way.wait()
+        hashed = world.settings().clients["dashboard"].token_sha256[0]
+        apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
+        go.set()
+        await line.got("POST")
+        await settled()
+        found = await unknown(line, sent, by_lane)
+        assert [got.status for got in found] == [200] * 3 + [429] * 2
+
+
+async def test_an_answer_given_before_a_run_ended_is_not_taken_over_after_it(
+    world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
+) -> None:
+    # "Latest" was right when it left; the run's end asks for the definition again, and so must the lane.
+    await world.rows("now", max_age=0)
+    sent = latest(world, "now")
+    async with wire(world) as line:
+        old = await line.ask(sent)
+        assert "hit" in old.fields["cache-status"]
+        on_its_way, go = late()
+        await line.send(sent)
+        await on_its_way.wait()
+        await world.rows("now", client="second", max_age=0)
+        go.set()
+        await line.got()
+        await settled()
+        assert (await line.ask(sent)).rows[0]["run"] == old.rows[0]["run"] + 1
+
+
+# -- connections
+
+
+async def test_a_large_download_is_not_broken_into(world: World, by_lane: list[bytes]) -> None:
+    """A known request in the middle of a file being sent waits for its end (aiohttp forgets the request before)."""
+    large, small = latest(world, "large"), post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        whole = await line.ask(large)
+        await taught(line, small, by_lane)
+    async with wire(world, buffer=4096) as line:
+        await line.send(large)
+        for _ in range(5):
+            await line.send(small)
+        assert (await line.got()) is not None
+        answers = [await line.got("POST") for _ in range(5)]
+    assert len(whole.body) > 4_000_000
+    assert [answer is not None and answer.status for answer in answers] == [200] * 5
+
+
+async def test_after_half_a_head_nothing_is_answered(world: World, by_lane: list[bytes]) -> None:
+    """A known request that is the body of an unfinished one is no request: that would be request smuggling."""
+    small = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        await taught(line, small, by_lane)
+    count = len(by_lane)
+    async with wire(world) as line:
+        await line.send(b"GET /api/queries HTTP/1.1\r\nHost: localhost\r\nX-Rest: ")
+        await line.send(small)
+        got = await line.got()
+        assert got is not None
+        assert got.status == 400  # the rest of the head was a field's value: there are two hosts and two lengths
+    async with wire(world) as line:
+        await line.send(request("POST", "/api/nothing", body=b"x" * len(small)).removesuffix(b"x" * len(small)), small)
+        got = await line.got()
+        assert got is not None
+        assert got.status == 404
+        assert (await line.ask(request("GET", "/ping"))).body == b"PONG."
+    async with wire(world) as line:
+        chunked = request("POST", "/api/nothing", "Transfer-Encoding: chunked")
+        await line.send(chunked, b"%x\r\n" % len(small), small, b"\r\n0\r\n\r\n")
+        got = await line.got()
+        assert got is not None
+        assert got.status == 404
+    assert len(by_lane) == count
+
+
+async def test_a_caller_that_does_not_read_is_made_to_wait(world: World, by_lane: list[bytes]) -> None:
+    """Without back-pressure, a client that sends and never reads would fill the gateway's memory."""
+    sent = post(world, "kb100", max_age=DAY)
+    async with wire(world) as line:
+        size = len((await taught(line, sent, by_lane)).body)
+    handlers: list[Handler] = []
+    original = Handler.connection_made
+
+    def noted(self: Handler, transport: asyncio.BaseTransport) -> None:
+        handlers.append(self)
+        original(self, transport)
+
+    with mock.patch.object(Handler, "connection_made", noted):
+        async with wire(world, buffer=4096) as line:
+            line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            biggest = 0
+            for _ in range(300):
+                await line.send(sent)
+                transport = handlers[0].transport
+                assert transport is not None
+                biggest = max(biggest, transport.get_write_buffer_size())
+            assert biggest > 0, "nobody was slow"
+            assert biggest < 4 * size
+            line.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            # Nothing is lost by it: every request gets its answer, in order, when the caller reads.
+            for _ in range(300):
+                got = await line.got("POST")
+                assert got is not None
+                assert len(got.body) == size
+
+
+async def test_an_answer_of_the_lane_keeps_the_connection(
+    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp closes what has been idle for so long; it does not know of the lane's answers."""
+    monkeypatch.setattr(gateway.connection, "IDLE_SECONDS", 0.6)
+    await bare.start()
+    loop = asyncio.get_running_loop()
+    sent = post(bare, "kb1", max_age=DAY)
+    async with wire(bare) as line:
+        await taught(line, sent, by_lane)
+        began = loop.time()
+        while loop.time() < began + 1.5:
+            await asyncio.sleep(0.1)
+            assert (await line.ask(sent)).status == 200
+        quiet = loop.time()
+        assert await line.closed()
+        assert loop.time() - quiet > 0.4
+
+
+async def test_a_connection_that_only_the_lane_has_served_is_closed_when_idle(
+    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those who connect, ask once and vanish would hold their sockets for ever."""
+    monkeypatch.setattr(gateway.connection, "IDLE_SECONDS", 0.3)
+    await bare.start()
+    sent = post(bare, "kb1", max_age=DAY)
+    async with wire(bare) as line:
+        await taught(line, sent, by_lane)
+    async with wire(bare) as line:
+        count = len(by_lane)
+        await line.ask(sent)
+        assert len(by_lane) == count + 1
+        async with asyncio.timeout(5):
+            assert await line.closed()
+
+
+async def test_a_head_whose_body_does_not_come_is_given_up(
+    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.connection, "HEAD_SECONDS", 0.3)
+    await bare.start()
+    head, _, body = post(bare, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    async with wire(bare) as line:
+        for _ in range(4):
+            await line.ask(head, body)
+        assert by_lane == [head + body]
+        await line.send(head)
+        async with asyncio.timeout(5):
+            assert await line.closed()
+
+
+async def test_stopping_lets_a_request_that_has_begun_end(world: World, by_lane: list[bytes]) -> None:
+    """Without the lane, a request whose head has come is answered within `drain_timeout`; with it just the same."""
+    head, _, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    head += b"\r\n\r\n"
+    async with wire(world) as line:
+        for _ in range(4):
+            await line.ask(head, body)
+        assert by_lane == [head + body]
+        await line.send(head)
+        stopping = asyncio.create_task(world.program.stop())
+        await until(lambda: not world.program.serving)
+        await settled()
+        await line.send(body)
+        got = await line.got("POST")
+        await stopping
+        assert got is not None
+        assert got.status == 200
+    with mock.patch.object(world.program, "stop", mock.AsyncMock()):
+        await world.stop()
+    del world.session
+
+
+async def test_stopping_closes_what_the_lane_serves(world: World, by_lane: list[bytes]) -> None:
+    sent = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        await taught(line, sent, by_lane)
+        stopping = asyncio.create_task(world.program.stop())
+        assert await line.closed()
+        await stopping
+    with mock.patch.object(world.program, "stop", mock.AsyncMock()):
+        await world.stop()
+    del world.session
+
+
+# -- counted like any other
+
+
+async def test_hits_are_counted_exactly(world: World, by_lane: list[bytes]) -> None:
+    route = "/api/queries/{query_id}/results"
+    sent = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        for _ in range(40):
+            await line.ask(sent)
+            world.clock.turn(0.4)
+    assert len(by_lane) >= 30
+    assert await world.metric("redash_gateway_requests_total", route=route, client="dashboard", cache="hit") == 39
+    assert await world.metric("redash_gateway_request_duration_seconds_count", route=route, cache="hit") == 39
+    assert await world.metric("redash_gateway_query_requests_total", cache="hit") == 39
+    assert await world.metric("redash_gateway_saved_executions_total", cache="hit") == 39
+    assert await world.metric("redash_gateway_served_age_seconds_count") >= 39
+
+
+async def test_what_was_given_before_a_reload_or_purge_is_counted(world: World, by_lane: list[bytes]) -> None:
+    sent = post(world, "kb1", max_age=DAY)
+    async with wire(world) as line:
+        for _ in range(10):
+            await line.ask(sent)
+        apply(world, world.text)
+        for _ in range(10):
+            await line.ask(sent)
+        async with world.session.post(f"{world.admin}/purge", json={"all": True}) as response:
+            assert response.status == 200
+    assert len(by_lane) >= 12
+    assert await world.metric("redash_gateway_requests_total", client="dashboard") == 20
+
+
+async def test_one_line_each_with_the_access_log(
+    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[tuple[str, int]] = []
+    monkeypatch.setattr(gateway.log, "tell_request", lambda o: lines.append((o.request_id, o.status)))
+    await bare.start()
+    apply(bare, bare.text.replace("access = false", "access = true"))
+    async with wire(bare) as line:
+        ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(20)]
+    assert len(by_lane) >= 15
+    await until(lambda: len(lines) == 20)
+    assert lines == [(request_id, 200) for request_id in ids]
+    assert await bare.metric("redash_gateway_requests_total", client="dashboard") == 20
+
+
+# -- bounded
+
+
+class _Nothing:
+    def peek(self, key: bytes) -> None:
+        return None
+
+
+async def test_what_was_seen_once_costs_little(world: World) -> None:
+    """One client can send any number of long requests that differ; remembering each whole would be its memory."""
+    lane = HitLane(_Nothing(), world.program.teller, world.clock)
+    entry = Entry(body_id=b"", scope="", query_id=1, result_id=1, form="full")
+    ticket = Ticket(b"", entry, 1, math.inf)
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            sent = request("GET", f"/api/queries/1/results.json?x={number:08000}")
+            lane.register((sent,), ticket, [], b"", Outcome(request_id="-"))
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 2_000 * 1_000
+
+
+# -- with the lane and without: the same bytes
+
+
+def plain(got: Got | None) -> tuple[bytes, bytes] | None:
+    """An answer without what may differ: Date, Age, ttl and the request's id."""
+    if got is None:
+        return None
+    head = re.sub(rb"(?im)^(Date|Age|X-Request-ID): [^\r]*", rb"\1: *", got.head)
+    head = re.sub(rb"ttl=-?\d+", b"ttl=*", head)
+    return head, re.sub(rb'"request_id": "[^"]*"', b'"request_id": "*"', got.body)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Requests that are sent together, the bytes at which they are cut, and what happens before."""
+
+    requests: tuple[str, ...]
+    cuts: tuple[int, ...] = ()  # per mille of the length
+    by_parts: bool = False  # head and body in segments of their own
+    times: int = 1
+    turn: float = 0.0
+    read: bool = True  # wait for the answers before the next step
+
+
+SMALL: Final = (
+    "post", "post", "post-second", "post-kb100", "post-parameters", "any-age", "latest", "latest-csv", "latest-gzip",
+    "head", "by-id", "not-modified", "modified", "post-gzip", "ping",
+)  # fmt: skip
+ODD: Final = ("close", "missing", "no-route", "unauthorized", "http10", "bad-json", "large")
+BROKEN: Final = ("malformed", "two-lengths")
+STEPS: Final = st.builds(
+    Step,
+    requests=st.lists(st.sampled_from(SMALL) | st.sampled_from(ODD + SMALL), min_size=1, max_size=2).map(tuple),
+    cuts=st.lists(st.integers(1, 999), max_size=2).map(lambda cuts: tuple(sorted(cuts))),
+    by_parts=st.booleans(),
+    times=st.sampled_from([1, 1, 2, 4]),
+    turn=st.sampled_from([0.0, 0.0, 0.0, 0.3, 5.0, 61.0, 130.0]),
+    read=st.sampled_from([True, True, True, False]),
+) | st.builds(
+    Step,
+    requests=st.sampled_from(BROKEN + SMALL).map(lambda kind: (kind,)),
+    times=st.sampled_from([1, 4]),
+    by_parts=st.booleans(),
+)
+
+
+class Pair:
+    """Two gateways before one sandbox, with the lane and without."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = StandingClock()
+        self.sandbox = Sandbox(now=self.clock.wall)
+        self.worlds = [World(directory / name, self.sandbox, self.clock) for name in ("on", "off")]
+
+    async def start(self) -> None:
+        await self.sandbox.start()
+        on, off = self.worlds
+        for world in self.worlds:
+            world.directory.mkdir()
+        await on.start()
+        with mock.patch("gateway.web.lane_is_possible", return_value=False):
+            await off.start()
+        reply = await on.get(f"/api/queries/{on.named['kb1']}/results.json")
+        await off.get(f"/api/queries/{on.named['kb1']}/results.json")
+        self.requests = kinds(on, reply.headers["ETag"], reply.json["query_result"]["id"])
+
+    async def stop(self) -> None:
+        for world in self.worlds:
+            await world.stop()
+        await self.sandbox.stop()
+
+    async def answers(self, world: World, steps: list[Step]) -> list[tuple[bytes, bytes] | None]:
+        """What one gateway answers on one connection; the clock is where it was before."""
+        found: list[tuple[bytes, bytes] | None] = []
+        began = self.clock.ahead
+        due: list[str] = []
+        async with wire(world) as line:
+            for step in steps:
+                self.clock.turn(step.turn)
+                if not set(step.requests).isdisjoint(BROKEN):  # what it ends depends on whether it came too early
+                    found, due = [*found, *await self._read(line, due)], []
+                sent = [self.requests[kind] for kind in step.requests]
+                for _ in range(step.times):
+                    await line.send(*cut(sent, step))
+                    due += [data.split(b" ", 1)[0].decode() for data in sent]
+                    if step.read:
+                        found += await self._read(line, due)
+                        due = []
+                    if found and found[-1] is None:
+                        break
+            found += await self._read(line, due)
+        self.clock.ahead = began
+        return found
+
+    async def _read(self, line: Wire, due: list[str]) -> list[tuple[bytes, bytes] | None]:
+        found: list[tuple[bytes, bytes] | None] = []
+        for method in due:
+            found.append(plain(await line.got(method)))
+            if found[-1] is None:
+                break
+        return found
+
+
+def kinds(world: World, tag: str, result_id: int) -> dict[str, bytes]:
+    """Every request of the property test, by name."""
+    target = f"/api/queries/{world.named['kb1']}/results"
+    return {
+        "post": post(world, "kb1", max_age=DAY),
+        "post-second": post(world, "kb1", max_age=DAY, client="second"),
+        "post-kb100": post(world, "kb100", max_age=DAY),
+        "post-parameters": post(world, "in_country", max_age=DAY, parameters={"country": "DE"}),
+        "post-gzip": post(world, "kb100", "Accept-Encoding: gzip", max_age=DAY),
+        "any-age": post(world, "kb1"),
+        "latest": latest(world, "kb1"),
+        "latest-csv": latest(world, "kb1", form="csv"),
+        "latest-gzip": latest(world, "kb100", "Accept-Encoding: gzip, br"),
+        "head": request("HEAD", f"/api/queries/{world.named['kb1']}/results.json"),
+        "by-id": request("GET", f"/api/queries/{world.named['kb1']}/results/{result_id}.json", client="second"),
+        "not-modified": latest(world, "kb1", f"If-None-Match: {tag}"),
+        "modified": latest(world, "kb1", 'If-None-Match: "other"'),
+        "ping": request("GET", "/ping"),
+        "close": post(world, "kb1", "Connection: close", max_age=DAY),
+        "missing": request("GET", "/api/queries/999999/results.json"),
+        "no-route": request("GET", "/api/nothing"),
+        "unauthorized": latest(world, "kb1").replace(TOKENS["dashboard"].encode(), b"rg_nobody"),
+        "http10": request("GET", "/ping", version="1.0"),
+        "malformed": b"GET /api/queries\r\nHost localhost\r\n\r\n",
+        "two-lengths": request("POST", target, "Content-Length: 3", body={"max_age": 9}),
+        "bad-json": request("POST", target, body=b"{max_age"),
+        "large": latest(world, "large"),
+    }
+
+
+def cut(sent: list[bytes], step: Step) -> list[bytes]:
+    """The segments in which the requests of one step leave."""
+    if step.by_parts:
+        parts = [part for data in sent for part in data.partition(b"\r\n\r\n")]
+        pairs = [(parts[i] + parts[i + 1], parts[i + 2]) for i in range(0, len(parts), 3)]
+        return [part for pair in pairs for part in pair if part]
+    whole = b"".join(sent)
+    places = [0, *(len(whole) * mille // 1000 for mille in step.cuts), len(whole)]
+    return [whole[a:b] for a, b in itertools.pairwise(places) if a < b]
+
+
+@pytest.mark.timeout(420)  # some seconds; only a failure, which hypothesis then makes small, takes longer
+def test_the_lane_changes_no_answer(by_lane: list[bytes]) -> None:
+    @settings(
+        max_examples=60,
+        deadline=None,
+        phases=[Phase.generate],
+        database=None,
+        print_blob=True,
+        suppress_health_check=[*HealthCheck],
+    )
+    @given(steps=st.lists(STEPS, min_size=1, max_size=6))
+    def same(steps: list[Step]) -> None:
+        on, off = (runner.run(pair.answers(world, steps)) for world in pair.worlds)
+        assert on == off
+        pair.clock.turn(sum(step.turn for step in steps))
+
+    # One pair for all examples: what earlier ones taught the lane is what later ones may stumble over.
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as directory:
+        pair = Pair(Path(directory))
+        runner.run(pair.start())
+        try:
+            same()
+        finally:
+            runner.run(pair.stop())
+    assert len(by_lane) > 50
