@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def _exchange(file: Path) -> Exchange | None:
     date = parsedate_to_datetime(fields["date"]).timestamp() if "date" in fields else 0.0
     content = {  # bodies that were no text
         "body_utf16": '{"max_age": 3600}'.encode("utf-16"),
-        "body_gzip": base64.b64decode("H4sIAAAAAAACA6tWyk2siE9MT1WyUjCoBQCPIyPjDgAAAA=="),
+        "body_gzip": gzip.compress(b'{"max_age": 0}', mtime=0),
     }.get(file.stem) or (asked.get("body") or "").encode()
     pairs = tuple((name, value) for name, value in asked["headers"])
     return Exchange(
@@ -139,7 +140,7 @@ def definition(query_id: int, at: float) -> dict[str, Any] | None:
 
 
 SOURCES = {"USER_KEY_ANALYST": {1, 2, 4}, "USER_KEY_VIEWER": {1, 2}, "USER_KEY_OUTSIDER": {2}}
-"""Data sources that a user's groups have, as the recording's own refusals tell; an admin has all."""
+"""Data sources that a user's groups have, put together from CONTRACT 2 and the recording's refusals; an admin has all."""
 
 _NOT_FOUND = json.dumps(
     {
