@@ -140,7 +140,7 @@ def definition(query_id: int, at: float) -> dict[str, Any] | None:
 
 
 SOURCES = {"USER_KEY_ANALYST": {1, 2, 4}, "USER_KEY_VIEWER": {1, 2}, "USER_KEY_OUTSIDER": {2}}
-"""Data sources that a user's groups have, put together from CONTRACT 2 and the recording's refusals; an admin has all."""
+"""A user's data sources, put together from CONTRACT 2 and the recording's refusals; an admin has all."""
 
 _NOT_FOUND = json.dumps(
     {
