@@ -23,8 +23,8 @@ EXAMPLE: Final = (ROOT / "config.example.toml").read_text(encoding="utf-8")
 CHANGELOG: Final = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 CI: Final = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
-PATH: Final = re.compile(r"(?<![\w.])/(?:api|ping|metrics|livez|readyz|purge|reload)\b[^\s`'\"|,;)]*")
-ADMIN: Final = {"/metrics", "/livez", "/readyz", "/api/status", "/purge", "/reload"}
+PATH: Final = re.compile(r"(?<![\w.])/(?:api|ping|metrics|livez|readyz|purge|reload|events)\b[^\s`'\"|,;)]*")
+ADMIN: Final = {"/metrics", "/livez", "/readyz", "/", "/events", "/api/status", "/purge", "/reload"}
 
 
 def code(language: str) -> list[str]:
@@ -180,7 +180,7 @@ def test_paths_that_readme_names_exist(path: str) -> None:
 
 
 async def test_admin_paths_that_readme_names_answer(world: World) -> None:
-    rows = re.findall(r"(?m)^\| `(GET|POST) (/\S+)` \|", README)
+    rows = re.findall(r"(?m)^\| `(GET|POST) (/[^\s`]*)` \|", README)
     assert {path for _, path in rows} == ADMIN
     for method, path in rows:
         async with world.session.request(method, world.admin + path, json={"all": True}) as response:
