@@ -74,7 +74,7 @@ class Access:
         token = read_token(headers.get("Authorization"))
         argument = query_token(query_string) if token is None else None
         given = token if token is not None else argument
-        hashed = hashlib.sha256(given.encode("utf-8", "surrogateescape")).hexdigest() if given is not None else ""
+        hashed = _hash(given) if given is not None else ""
         # Looking up the hash compares nothing secret: timing tells about the hash of what the caller sent himself.
         caller = self._by_digest.get(hashed) if hashed else self.callers.get(ANONYMOUS)
         if caller is None or (argument is not None and not caller.settings.query_token):
@@ -82,6 +82,10 @@ class Access:
         if _expired(caller, now):
             raise Unauthorized(_REFUSED)
         return caller, hashed
+
+    def without_tokens(self, arguments: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """Return the arguments without those whose value is a client's token, by whatever name: none reaches Redash."""
+        return tuple((n, v) for n, v in arguments if _hash(v) not in self._by_digest)
 
     def still_admits(self, client: str, token_sha256: str, now: float) -> bool:
         """Whether a request that was admitted before would be admitted now, after a change of the configuration."""
@@ -123,6 +127,10 @@ class Access:
     def of_scope(self, scope: str) -> Credential | None:
         """Return the credential whose answers have that scope, None if it is configured no more."""
         return next((c for c in self.credentials.values() if c.scope == scope), None)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _expired(caller: Caller, now: float) -> bool:

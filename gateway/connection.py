@@ -111,6 +111,13 @@ class Handler(RequestHandler):
             self._lane = None
             self.segments = ()
 
+    def close(self) -> None:
+        """Close after the answer that is under way, at once if there is none: aiohttp leaves idle ones open and deaf."""
+        idle = self._waiter is not None and not self._waiter.done()
+        super().close()
+        if idle:
+            self.force_close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the clock with the connection."""
         self._stop_clock()

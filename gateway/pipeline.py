@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from gateway import config
 from gateway.access import Access, Credential, check_capability, check_operation, check_raw_sql
 from gateway.asked import Asked
@@ -115,6 +117,8 @@ class Gateway:
                 await self.jobs.cancel(operation, asked.caller, allowed, asked.sender)
                 return Answer(body=Body.of(b"null"))
             case Relay():
+                clean = self.access.without_tokens(operation.arguments)
+                operation = msgspec.structs.replace(operation, arguments=clean)
                 return await self.metadata.answer(asked, self._credential(asked, operation), operation)
         raise NotFound("This is no route of the Redash API that the gateway serves.")
 

@@ -154,17 +154,24 @@ class Program:
         await web.TCPSite(runner, where.host, where.port, ssl_context=tls, backlog=BACKLOG).start()
         return config.Listen(host=where.host, port=runner.addresses[0][1])
 
-    async def stop(self) -> None:
-        """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed."""
-        self.serving = False
-        for site in [site for runner in self._runners for site in runner.sites]:
-            await site.stop()
-        for runner in self._runners:
+    async def _stop_listening(self, runners: list[web.BaseRunner]) -> None:
+        for runner in runners:
+            for site in list(runner.sites):
+                await site.stop()
             if runner.server is not None:
                 runner.server.pre_shutdown()  # closes what is idle, and the rest after its answer
+
+    async def stop(self) -> None:
+        """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
+
+        The admin listener goes last: `/readyz` says 503 while requests are drained.
+        """
+        self.serving = False
         self.gateway.draining = True
         self.executions.release_waiters()
+        await self._stop_listening(self._runners[:1])
         await self.api.drain(self.settings.server.drain_timeout)
+        await self._stop_listening(self._runners[1:])
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         await self.warmer.stop()
         await self.executions.close()
