@@ -1,8 +1,10 @@
-# docker build -t redash-gateway .                                 (--build-arg EXTRAS=redis,speed for the extras)
+# docker build -t redash-gateway .                                 (--build-arg EXTRAS=otel for traces)
 # docker run -v ./config:/etc/redash-gateway:ro -v redash-gateway:/var/lib/redash-gateway -p 8080:8080 redash-gateway
 #
 # In config.toml: server.listen = "0.0.0.0:8080", server.hosts with the names that callers use, and
 # cache.store = "sqlite:/var/lib/redash-gateway/cache.db" (a relative path would start at the read-only /etc).
+# For a Prometheus outside the container: admin.listen = "0.0.0.0:8081", reachable for it alone; purge and reload then
+# need admin.token_sha256.
 
 FROM python:3.13-slim AS build
 ARG EXTRAS=""
