@@ -80,6 +80,7 @@ class Handler(RequestHandler):
             if self._waiter is None or self._waiter.done() or self._buffer_paused or self._close:
                 self._lane = None  # a second request while the first is under way
                 self.segments = ()
+                self._give_held()
                 return False
             transport = self.transport
             if transport is not None and not self._paused and lane.answer(self._held + data, transport):
@@ -91,13 +92,17 @@ class Handler(RequestHandler):
                 self._held = data
                 self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
                 return True
+        self._give_held()
+        self._follow(data)
+        return False
+
+    def _give_held(self) -> None:
+        """Give aiohttp the head that was held for the lane."""
         held, self._held = self._held, b""
         if held:
             self._stop_clock()
             self._follow(held)
             super().data_received(held)
-        self._follow(data)
-        return False
 
     def _follow(self, data: bytes) -> None:
         """Follow the boundaries of messages in what aiohttp is given."""
@@ -111,12 +116,15 @@ class Handler(RequestHandler):
             self._lane = None
             self.segments = ()
 
-    def close(self) -> None:
-        """Close after the answer that is under way, at once if there is none: aiohttp leaves idle ones open and deaf."""
-        idle = self._waiter is not None and not self._waiter.done()
-        super().close()
-        if idle:
+    def close_idle(self) -> None:
+        """Close unless a request is under way or its head has come; aiohttp's own `close` leaves idle ones open, deaf."""
+        if self._waiter is not None and not self._waiter.done() and not self._held and self._head_deadline is None:
             self.force_close()
+
+    def _process_keepalive(self) -> None:
+        """Close what has been idle for too long; a head that is held here is no idleness."""
+        if not self._held:
+            super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the clock with the connection."""
@@ -229,6 +237,12 @@ class Server(web.Server):
         )
         self.refused = refused
         self._lane = lane
+
+    def close_idle(self) -> None:
+        """Close every connection on which no request is under way."""
+        for handler in self.connections:
+            if isinstance(handler, Handler):
+                handler.close_idle()
 
     def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
         """Make the request; HTTP/0.9, which the parser lets through, gets a target that is refused."""

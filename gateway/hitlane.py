@@ -73,7 +73,9 @@ class HitLane:
         self._answers: dict[bytes, LaneAnswer] = {}
         self._heads: set[bytes] = set()  # of requests whose body came in a segment of its own
         self._bytes = 0
-        self._seen: LRUCache[bytes, bool] = LRUCache(MOST_SEEN)
+        self._seen: LRUCache[int, bool] = LRUCache(MOST_SEEN)
+        self.generation = 0
+        """Moves with everything that is forgotten: an answer that was judged before is not taken over after it."""
         self.each = False
         """Tell every hit at once (the access log wants a line for each), not in sums once a second."""
 
@@ -112,8 +114,9 @@ class HitLane:
         request = b"".join(segments)
         if len(body) > LARGEST_BODY or not _may_be_known(request):
             return
-        if request not in self._seen:
-            self._seen[request] = True
+        sighting = hash(request)  # two requests of one hash: the second is taken over on its first sighting
+        if sighting not in self._seen:
+            self._seen[sighting] = True
             return
         if (older := self._answers.get(request)) is not None:
             self._drop(request, older)
@@ -175,6 +178,7 @@ class HitLane:
         self._forget(lambda known: True)
 
     def _forget(self, concerned: Callable[[LaneAnswer], bool]) -> None:
+        self.generation += 1
         gone: Iterable[tuple[bytes, LaneAnswer]] = [(r, k) for r, k in self._answers.items() if concerned(k)]
         for request, known in gone:
             self._drop(request, known)

@@ -158,8 +158,6 @@ class Program:
         for runner in runners:
             for site in list(runner.sites):
                 await site.stop()
-            if runner.server is not None:
-                runner.server.pre_shutdown()  # closes what is idle, and the rest after its answer
 
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
@@ -170,6 +168,7 @@ class Program:
         self.gateway.draining = True
         self.executions.release_waiters()
         await self._stop_listening(self._runners[:1])
+        self.lane.clear()
         await self.api.drain(self.settings.server.drain_timeout)
         await self._stop_listening(self._runners[1:])
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))

@@ -49,13 +49,15 @@ class Api:
         self._clock = clock
         self._lane = lane if lane_is_possible() else None
         self._draining = False
+        self._server: Server | None = None
         self._open: dict[asyncio.Task[object], Outcome] = {}
 
     def server(self) -> Server:
         """Return the server that a socket is given to."""
         if self._lane is None:
             log.warning("the hit lane is off; every request takes the ordinary way")
-        return Server(self.handle, self._refused, self._lane)
+        self._server = Server(self.handle, self._refused, self._lane)
+        return self._server
 
     def _refused(self, status: int) -> None:
         """Tell of a request that was no HTTP, or more of it than is read."""
@@ -69,6 +71,7 @@ class Api:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a handler runs in a task
         self._open[task] = outcome
+        generation = self._lane.generation if self._lane is not None else 0
         try:
             gateway = self._gateway()
             answer = await self._answer(request, outcome, gateway)
@@ -77,7 +80,8 @@ class Api:
             if self._draining or refused_early:  # what is in doubt about one message is in doubt about the next
                 response.force_close()
             await send(request, response, answer.body, outcome)
-            if answer.ticket is not None and self._lane is not None:
+            # While it was judged and sent, a reload, a run or an edit may have made another answer of it.
+            if answer.ticket is not None and self._lane is not None and self._lane.generation == generation:
                 _register(self._lane, request, response, answer, outcome)
             return response
         finally:
@@ -88,6 +92,8 @@ class Api:
     async def drain(self, seconds: float) -> None:
         """Let the requests under way finish within so many seconds; end the rest."""
         self._draining = True
+        if self._server is not None:
+            self._server.close_idle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._open:
