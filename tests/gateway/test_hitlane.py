@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from harness import TOKENS, TurnableClock, World, until
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gateway.connection
@@ -247,6 +247,7 @@ async def test_the_same_answer_as_before_but_for_the_id(world: World, by_lane: l
         fast = await line.ask(sent)
     assert by_lane == [sent]
     assert plain(fast) == plain(ordinary)
+    assert fast.fields.get("etag") == ordinary.fields.get("etag")
     assert fast.fields["x-request-id"] != ordinary.fields["x-request-id"]
 
 
@@ -836,10 +837,14 @@ async def test_what_was_seen_once_costs_little(world: World) -> None:
 
 
 def plain(got: Got | None) -> tuple[bytes, bytes] | None:
-    """An answer without what may differ: Date, Age, ttl and the request's id."""
+    """An answer without what may differ: Date, Age, ttl, the request's id, and the tag of a file.
+
+    Each rendering has a tag of its own, as its bytes may be others (CONTRACT 8): two gateways have two.
+    """
     if got is None:
         return None
-    head = re.sub(rb"(?im)^(Date|Age|X-Request-ID): [^\r]*", rb"\1: *", got.head)
+    varying = rb"Date|Age|X-Request-ID|ETag" if b"text/csv" in got.head else rb"Date|Age|X-Request-ID"
+    head = re.sub(rb"(?im)^(%s): [^\r]*" % varying, rb"\1: *", got.head)
     head = re.sub(rb"ttl=-?\d+", b"ttl=*", head)
     return head, re.sub(rb'"request_id": "[^"]*"', b'"request_id": "*"', got.body)
 
@@ -978,9 +983,8 @@ def cut(sent: list[bytes], step: Step) -> list[bytes]:
 @pytest.mark.timeout(420)  # some seconds; only a failure, which hypothesis then makes small, takes longer
 def test_the_lane_changes_no_answer(by_lane: list[bytes]) -> None:
     @settings(
-        max_examples=60,
+        max_examples=150,
         deadline=None,
-        phases=[Phase.generate],
         database=None,
         print_blob=True,
         suppress_health_check=[*HealthCheck],
