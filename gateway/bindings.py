@@ -54,14 +54,15 @@ class Bindings:
             Forbidden: the query or dashboard is not among the client's.
         """
         allowed = await self.allowed(access, asked.caller, asked.sender)
+        if asked.match.route.template == _DROPDOWNS:
+            await self._check_dropdown(access, asked, allowed)
+            return allowed
         if allowed is None or isinstance(operation, Ping | ReadJob | CancelJob):
             return allowed
         if isinstance(operation, ExecuteText):
             raise Forbidden(f"Client '{asked.caller.name}' is bound to some queries and may send no SQL of its own.")
         if asked.match.route.template == DASHBOARD_ROUTE:
             self._check_path(asked)
-        elif asked.match.route.template == _DROPDOWNS:
-            await self._check_dropdown(access, asked, allowed)
         elif not isinstance(operation, ReadResult) or operation.query_id is not None:
             self._check_query(asked.caller, asked.match.number("query_id"), allowed, operation)
         return allowed
@@ -72,13 +73,19 @@ class Bindings:
         if query_id not in allowed:
             raise Forbidden(f"Query {query_id} is not among those of client '{caller.name}'.")
 
-    async def _check_dropdown(self, access: Access, asked: Asked, allowed: frozenset[int]) -> None:
-        """A dropdown query is open through the query that declares it, and only so (CONTRACT 12)."""
+    async def _check_dropdown(self, access: Access, asked: Asked, allowed: frozenset[int] | None) -> None:
+        """A dropdown query is open through the query that declares it, and only so, to bound clients and query keys.
+
+        Redash itself shows a query key the first column of any query on a source of its groups (CONTRACT 12).
+        """
         query_id, dropdown = asked.match.number("query_id"), asked.match.number("dropdown_id")
-        self._check_query(asked.caller, query_id, allowed, Ping())
-        if dropdown in allowed or query_id is None:
-            return
         credential = access.credential(asked.caller, asked.match, Ping())
+        if allowed is None and not credential.is_query_key:
+            return
+        if allowed is not None:
+            self._check_query(asked.caller, query_id, allowed, Ping())
+        if dropdown in (allowed or ()) or query_id is None:
+            return
         definition = await self._definitions.know(credential, query_id, asked.sender, access.cache)
         if dropdown not in _declared(definition):
             raise Forbidden(f"Query {dropdown} is no dropdown of query {query_id}.")

@@ -116,10 +116,16 @@ class Handler(RequestHandler):
             self._lane = None
             self.segments = ()
 
-    def close_idle(self) -> None:
-        """Close unless a request is under way or its head has come; aiohttp's own `close` leaves idle ones open, deaf."""
-        if self._waiter is not None and not self._waiter.done() and not self._held and self._head_deadline is None:
-            self.force_close()
+    def begin_to_close(self) -> bool:
+        """Close, or give aiohttp the head that is held here; returns whether a request is under way.
+
+        aiohttp's own `close` would leave an idle connection open, and deaf.
+        """
+        self._give_held()
+        if self._waiter is None or self._waiter.done() or self._head_deadline is not None:
+            return True
+        self.force_close()
+        return False
 
     def _process_keepalive(self) -> None:
         """Close what has been idle for too long; a head that is held here is no idleness."""
@@ -238,11 +244,10 @@ class Server(web.Server):
         self.refused = refused
         self._lane = lane
 
-    def close_idle(self) -> None:
-        """Close every connection on which no request is under way."""
-        for handler in self.connections:
-            if isinstance(handler, Handler):
-                handler.close_idle()
+    def begin_to_close(self) -> bool:
+        """Close every connection on which no request is under way; returns whether there are others."""
+        busy = [handler.begin_to_close() for handler in self.connections if isinstance(handler, Handler)]
+        return any(busy)
 
     def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
         """Make the request; HTTP/0.9, which the parser lets through, gets a target that is refused."""

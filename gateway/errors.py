@@ -26,6 +26,7 @@ class GatewayError(Exception):
 class ConfigurationError(GatewayError):
     """The configuration has mistakes; `mistakes` holds one line for each."""
 
+    status = 400
     title = "Configuration error"
 
     def __init__(self, mistakes: list[str]) -> None:

@@ -92,12 +92,10 @@ class Api:
     async def drain(self, seconds: float) -> None:
         """Let the requests under way finish within so many seconds; end the rest."""
         self._draining = True
-        if self._server is not None:
-            self._server.close_idle()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._open:
-                    await asyncio.wait(list(self._open))
+                while self._open or (self._server is not None and self._server.begin_to_close()):
+                    await asyncio.wait(list(self._open) or [asyncio.create_task(asyncio.sleep(0.01))])
         for task in list(self._open):
             task.cancel()
 
