@@ -1,18 +1,44 @@
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import TurnableClock, World
+from harness import SECRETS, TurnableClock, World
 
+from gateway.log import Formatter
 from gateway.sandbox import Sandbox
+
+
+class _Collected(logging.Handler):
+    """Looks through every line that the whole run logs, at every level and in the gateway's own form."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(Formatter("json"))
+        self.found: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith(("gateway", "aiohttp", "asyncio")):
+            line = self.format(record)
+            self.found.update(line for secret in SECRETS if secret in line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_in_any_log() -> Iterator[None]:
+    """No key and no token is ever logged, whatever happens, tracebacks included."""
+    collected = _Collected()
+    logging.getLogger().addHandler(collected)
+    yield
+    logging.getLogger().removeHandler(collected)
+    assert not collected.found
 
 
 @pytest.fixture

@@ -27,6 +27,10 @@ TOKENS = {name: f"rg_{name}_{'0123456789abcdef' * 2}" for name in ("dashboard", 
 only the key of one query, `writer` may edit."""
 
 
+SECRETS: set[str] = set(TOKENS.values())
+"""Every token and key that a test of this run has used. None may stand in a log, a metric, the status or a file."""
+
+
 class TurnableClock:
     """The clocks of the system, moved by `turn`: both at once, as when time passes."""
 
@@ -108,8 +112,25 @@ class World:
         return config.parse(self.text, self.directory, keys)
 
     async def stop(self) -> None:
+        shown = ""
+        if self.program.serving:
+            for path in ("/metrics", "/api/status", "/readyz", "/"):
+                async with self.session.get(self.admin + path) as response:
+                    shown += await response.text()
         await self.session.close()
         await self.program.stop()
+        await asyncio.to_thread(self._find_no_secret, shown)
+
+    def _find_no_secret(self, shown: str) -> None:
+        """Look through all that the gateway showed to operators and left on disk, the WAL included."""
+        sandbox = self.sandbox
+        SECRETS.update(sandbox.user_keys.values(), (query.api_key for query in sandbox.queries.values()))
+        secrets = [secret.encode() for secret in SECRETS]
+        files = [file for file in self.directory.rglob("*") if file.is_file() and file.stat().st_size < 32 * 10**6]
+        for name, data in [("admin listener", shown.encode()), *((str(file), file.read_bytes()) for file in files)]:
+            if file_is_a_test_s_own(name):
+                continue
+            assert not [secret for secret in secrets if secret in data], f"a key or token stands in {name}"
 
     async def restart(self) -> None:
         await self.stop()
@@ -178,6 +199,11 @@ class World:
             if sample.partition("{")[0] == name and all(f'{k}="{v}"' in sample for k, v in labels.items()):
                 total += value
         return total
+
+
+def file_is_a_test_s_own(name: str) -> bool:
+    """Whether a test wrote it: scripts and key files that hold what they must hold."""
+    return not any(part in name for part in ("gateway.db", "admin listener"))
 
 
 def _fields(headers: Mapping[str, str]) -> dict[str, str]:
