@@ -169,6 +169,8 @@ def _date(parameter: Parameter, text: str, now: datetime) -> str:
 
 
 def _range(parameter: Parameter, parts: dict[str, str], now: datetime) -> dict[str, str]:
+    if parameter.type not in (*dates.RANGES, _UNDECLARED):
+        raise _no_range(parameter)
     whole = parts.pop("", None)
     if whole is not None and not parts:
         return _whole_range(parameter, whole, now)
