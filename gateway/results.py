@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
+
 from gateway import config
 from gateway.access import Credential
 from gateway.calls import Call, Redash, UpstreamAnswer, refusal
@@ -100,9 +102,25 @@ class Results:
         """Keep it, unless a purge came since `begun`: then only for those who wait, under a key that nobody knows."""
         if self._purged_since(begun, entry.query_id):
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
+        if (again := await self._confirmed(keys, entry)) is not None:
+            if body.path is not None:
+                await asyncio.to_thread(body.path.unlink, missing_ok=True)
+            return again
         await self._store.keep(keys, entry, body)
         kept = await self._store.read(entry) if body.path is not None else body  # a file is renamed when it is kept
         return entry, kept or body
+
+    async def _confirmed(self, keys: list[Key], entry: Entry) -> Found | None:
+        """Where the very same result is stored already, note only that it is still the newest (it never changes)."""
+        known = await self._store.look(keys[-1])
+        if known is None or (known.body_id, known.marker) != (entry.body_id, entry.marker):
+            return None
+        held = await self._store.read(known)
+        if held is None or entry.confirmed == -math.inf:
+            return None
+        for key in keys:
+            await self._store.confirm(key, entry.confirmed)
+        return msgspec.structs.replace(known, confirmed=entry.confirmed), held
 
     async def by_id(
         self,
