@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from gateway.access import Credential
 from gateway.definitions import Definitions
 from gateway.errors import GatewayError, UpstreamRefused
 from gateway.execution import CANCELLED_TEXT, Execution, Phase, failure_text
-from gateway.guard import collision
+from gateway.guard import collisions
 from gateway.limits import FairSlots, TurnsByText
 from gateway.model import Clock, Definition, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Sender, Teller
@@ -155,10 +155,11 @@ class Executions:
         if all(credential.kind == "user" for credential in self.settings.credentials.values()):
             yield
             return
-        key, text = collision(x.plan)
-        if self._turns.would_wait(key, text):
-            x.answerable.happen()
-        async with self._turns.hold(key, text):
+        async with AsyncExitStack() as held:
+            for key, text in collisions(x.plan):
+                if self._turns.would_wait(key, text):
+                    x.answerable.happen()
+                await held.enter_async_context(self._turns.hold(key, text))
             yield
 
     async def _definition_now(self, x: Execution) -> Definition | None:
@@ -246,7 +247,7 @@ class Executions:
         if x.plan.query_id:
             know = self._definitions.know(x.plan.credential, x.plan.query_id, x.sender, self.settings.cache)
             x.plan = msgspec.structs.replace(x.plan, definition=await know)
-        async with self.slots.hold(x.sender.client):
+        async with self._apart(x), self.slots.hold(x.sender.client):
             x.phase = Phase.RUNNING if x.upstream_job else Phase.ASKING
             work = self._runner.resume if x.upstream_job else self._runner.run
             await work(x, lambda: self._definition_now(x), self._followed)

@@ -11,6 +11,7 @@ from gateway.redash import sqltext
 from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.answers import ResultHead
 from gateway.redash.requests import Execute, ExecuteText, canonical
+from gateway.redash.template import render
 
 _OFF_LOOP_CHARACTERS: Final = 20_000
 
@@ -43,10 +44,11 @@ def may_be_mixed_up(plan: Plan) -> bool:
     return is_ambiguous(plan.definition.text, plan.definition.parameters, _values(plan.operation))
 
 
-def collision(plan: Plan) -> tuple[bytes, bytes]:
-    """Return what Redash takes for the same on one data source, and the text that it stands for here.
+def collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
+    """Return pairs of what Redash may take for the same, and the text that it stands for here.
 
-    Runs of equal first and different second part must not meet in Redash: it would join them.
+    Runs of equal first and different second part must not meet in Redash: it would join them. The first pair keeps a
+    template that cannot be rendered here (it has sections) apart from everything else on its data source.
     """
     operation, definition = plan.operation, plan.definition
     if isinstance(operation, ExecuteText):
@@ -56,8 +58,11 @@ def collision(plan: Plan) -> tuple[bytes, bytes]:
         if definition is not None:
             text, source = definition.text, definition.data_source_id
     parameters = definition.parameters if definition is not None else ()
-    shown = f"{source!r}\0".encode() + sqltext.collision_text(text, parameters, values)
-    return shown, text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
+    place = repr(source).encode()
+    exact = text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
+    plain = render(text, parameters, values) is not None
+    shown = sqltext.collision_text(text, parameters, values)
+    return [(place, b"plain" if plain else exact), (place + b"\0" + shown, exact)]
 
 
 def _text_values(operation: ExecuteText) -> dict[str, object]:

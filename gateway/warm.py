@@ -91,27 +91,52 @@ class Warmer:
 
     async def _once(self, entry: config.Warm, state: WarmState) -> float:
         """Make one round; returns the seconds until the next."""
-        if self._breaker.is_open or not self._executions.slots.free():
+        pauses, error = [entry.every], ""
+        if self._in_the_way():
             state.skips += 1
             return _BUSY_SECONDS
         try:
-            pause = min([await self._refresh(plan) for plan in await self._plans(entry)], default=entry.every)
-            state.runs += 1
-            if state.last_error:
-                log.warning("%s: works again", state.name)
-            state.last_error = ""
-        except GatewayError as error:
-            state.failures += 1
-            if state.last_error != error.detail:
-                log.error("%s: %s", state.name, error.detail)
-            state.last_error = error.detail
-            pause = entry.every
-        return max(1.0, pause)
+            credential = self._gateway.access.credentials[entry.credential]
+            for query_id in await self._queries(entry, credential):
+                if self._in_the_way():
+                    state.skips += 1
+                    return _BUSY_SECONDS
+                try:
+                    pauses.append(await self._refresh(await self._plan(entry, credential, query_id)))
+                except GatewayError as failed:  # the others of a dashboard are kept warm all the same
+                    error = error or f"query {query_id}: {failed.detail}"
+        except GatewayError as failed:
+            error = failed.detail
+        except Exception:
+            log.exception("%s: internal error", state.name)
+            error = "Internal error of the gateway; its log says more."
+        self._note(state, error)
+        return max(1.0, min(pauses))
 
-    async def _plans(self, entry: config.Warm) -> list[Plan]:
-        credential = self._gateway.access.credentials[entry.credential]
-        queries = [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard)
-        return [await self._plan(entry, credential, query_id) for query_id in queries]
+    def _note(self, state: WarmState, error: str) -> None:
+        """Count the round, with one line for each change of state."""
+        if error:
+            state.failures += 1
+        else:
+            state.runs += 1
+        if error and error != state.last_error:
+            log.error("%s: %s", state.name, error)
+        elif state.last_error and not error:
+            log.warning("%s: works again", state.name)
+        state.last_error = error
+
+    def _in_the_way(self) -> bool:
+        """Whether a run now would be in the way of callers: Redash is away, or slots are scarce.
+
+        Half of the slots at most are for keeping warm, and one is always left for callers where there are several.
+        """
+        slots = self._executions.slots
+        spare = slots.size - slots.taken - (1 if slots.size > 1 else 0)
+        warming = sum(x.sender.client == NAME for x in self._executions.running)
+        return self._breaker.is_open or not slots.free() or spare <= 0 or warming >= max(1, slots.size // 2)
+
+    async def _queries(self, entry: config.Warm, credential: Credential) -> list[int]:
+        return [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard)
 
     async def _queries_on(self, credential: Credential, dashboard: int | None) -> list[int]:
         call = Call(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")

@@ -1049,7 +1049,7 @@ async def test_the_end_of_a_run_outlives_a_restart(world: World) -> None:
 async def test_any_age_takes_a_definition_check_for_a_confirmation(world: World) -> None:
     """Any age accepts "the result that a definition check or a POST confirmed as newest"."""
     query = world.sandbox.add_query("confirmed", "select run_number() as run")
-    await world.rows(query, max_age=600)
+    await world.post(query, max_age=600, wait=10)
     world.clock.turn(50)
     await world.post(query, max_age=600)  # the run has ended: the definition is asked for, and names this result
     world.clock.turn(20)
