@@ -57,6 +57,7 @@ class Warmer:
         self._upstream = upstream
         self._clock = clock
         self._breaker = breaker
+        self._active = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.states: list[WarmState] = []
 
@@ -101,10 +102,13 @@ class Warmer:
                 if self._in_the_way():
                     state.skips += 1
                     return _BUSY_SECONDS
+                self._active += 1  # at once: other entries look before this one's run has begun
                 try:
                     pauses.append(await self._refresh(await self._plan(entry, credential, query_id)))
                 except GatewayError as failed:  # the others of a dashboard are kept warm all the same
                     error = error or f"query {query_id}: {failed.detail}"
+                finally:
+                    self._active -= 1
         except GatewayError as failed:
             error = failed.detail
         except Exception:
@@ -132,8 +136,7 @@ class Warmer:
         """
         slots = self._executions.slots
         spare = slots.size - slots.taken - (1 if slots.size > 1 else 0)
-        warming = sum(x.sender.client == NAME for x in self._executions.running)
-        return self._breaker.is_open or not slots.free() or spare <= 0 or warming >= max(1, slots.size // 2)
+        return self._breaker.is_open or not slots.free() or spare <= 0 or self._active >= max(1, slots.size // 2)
 
     async def _queries(self, entry: config.Warm, credential: Credential) -> list[int]:
         return [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard)
