@@ -93,6 +93,7 @@ BY_NAME = {
     "queries/regenerated_new_key": "401: this key is in no configuration (each query has one)",
     "auth/session_cookie_login_and_query_key": "cookies are dropped; Redash would take them (CONTRACT 20.2)",
     "results_get/nested_restricted_query_allowed_rid": "403: what is below a query is closed with it (CONTRACT 20.9)",
+    "results_get/dropdowns_unrelated_query_key": "403: a query key's dropdowns are those that its query declares",
     "results_get/outsider_neverrun": "403 before 404: the definition is asked first",
     "execute/outsider_unsafe": "another text of the same refusal: the definition is asked first",
     "dashboards/public_post": "404: the recording's names stand for tokens of 40 characters",
