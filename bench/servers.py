@@ -106,9 +106,18 @@ def redash(directory: Path) -> Iterator[tuple[str, dict[str, str]]]:
         yield url, {name.split()[-1].lower(): key for name, key in keys["users"].items()}
 
 
+_UNTOLD = """
+import sys
+from gateway.cli import main
+from gateway.telling import Telling
+Telling.request = lambda *_: None  # neither metrics nor log nor status page hear of a request
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @contextmanager
 def gateway(
-    directory: Path, upstream: str, key: str, *, access_log: bool = False, lane: bool = True
+    directory: Path, upstream: str, key: str, *, access_log: bool = False, lane: bool = True, told: bool = True
 ) -> Iterator[Server]:
     """The gateway itself, as an operator starts it."""
     port, admin = free_port(), free_port()
@@ -136,10 +145,15 @@ def gateway(
         access = {"true" if access_log else "false"}
         """)
     )
-    command = [sys.executable, "-m", "gateway", "serve", "-c", str(config)]
+    command = [sys.executable, *(("-m", "gateway") if told else ("-c", _UNTOLD)), "serve", "-c", str(config)]
     with _process(command, directory, {"BENCH_KEY": key}) as process:
         _wait(f"http://127.0.0.1:{admin}/readyz")
-        name = "gateway" + ("" if lane else ", ordinary way") + (", access log" if access_log else "")
+        name = (
+            "gateway"
+            + ("" if lane else ", ordinary way")
+            + (", access log" if access_log else "")
+            + ("" if told else ", nothing told")
+        )
         yield Server(name, f"http://127.0.0.1:{port}", process.pid, {"Authorization": f"Key {TOKEN}"})
 
 
@@ -236,6 +250,8 @@ def start(stack: ExitStack, directory: Path) -> tuple[dict[str, Server], str, st
     made = [
         stack.enter_context(gateway(directory, upstream, key)),
         stack.enter_context(gateway(directory, upstream, key, lane=False)),
+        stack.enter_context(gateway(directory, upstream, key, lane=False, access_log=True)),
+        stack.enter_context(gateway(directory, upstream, key, lane=False, told=False)),
         stack.enter_context(gateway(directory, upstream, key, access_log=True)),
         stack.enter_context(nginx(directory, upstream, key)),
         stack.enter_context(varnish(directory, upstream, key)),
