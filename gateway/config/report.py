@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TOKEN = re.compile(r"rg_[\w-]{20}", re.ASCII)  # ours, also where chance has made it of letters alone
 _LONG_WORD = re.compile(r"[A-Za-z0-9_+=-]{20,}")
 _URL_WITH_MORE = re.compile(r"://.*[@?#]", re.DOTALL)  # passwords and keys stand there
 _HIDDEN = "(not shown: it may be a secret)"
@@ -48,6 +49,8 @@ def dotted(path: str, name: str) -> str:
 
 def may_be_secret(text: str) -> bool:
     """Tell whether a long word of letters and digits is in `text`, as keys, tokens and hashes are."""
+    if _TOKEN.search(text) is not None:
+        return True
     return any(re.search("[0-9]", word) and re.search("[A-Za-z]", word) for word in _LONG_WORD.findall(text))
 
 

@@ -229,7 +229,30 @@ def _values_occur(text: str, values: Mapping[str, object], returned: str) -> boo
     roots = {name.partition(".")[0] for name in template.names(text)}
     bare = squeezed(returned)
     used = {name: value for name, value in values.items() if name in roots or "" in roots}
-    return all(value in returned or squeezed(value) not in bare for value in _strings(used))
+    if not all(value in returned or squeezed(value) not in bare for value in _strings(used)):
+        return False
+    loose = _stands_beside_blanks(text)
+    return all(loose or _occurs_alone(value, returned) for value in _strings(used) if value in returned)
+
+
+def _stands_beside_blanks(text: str) -> bool:
+    """Whether some tag of the template has white space beside it: then a value may, too."""
+    pieces, at = [], 0
+    for tag in template.tags(text):
+        pieces += [text[at : tag.start], "\0"]
+        at = tag.end
+    return re.search(r"\s\0|\0\s", "".join([*pieces, text[at:]])) is not None
+
+
+def _occurs_alone(value: str, returned: str) -> bool:
+    """Whether `value` stands somewhere without white space beside it that would make it another value."""
+    at = returned.find(value)
+    while at >= 0:
+        beside = returned[max(0, at - 1) : at] + returned[at + len(value) : at + len(value) + 1]
+        if not beside or not re.search(r"\s", beside):
+            return True
+        at = returned.find(value, at + 1)
+    return False
 
 
 def _strings(value: object) -> list[str]:

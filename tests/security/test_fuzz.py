@@ -99,7 +99,7 @@ def odd(seen: Seen) -> list[str]:
         except ValueError:
             wrong.append("body")
     text = seen.target + repr(seen.fields) + repr(seen.body)
-    return wrong + (["token"] if "rg_" in text and "rg_x" not in text else [])
+    return wrong + (["token"] if re.search(r"\brg_(?!x)\w", text) else [])
 
 
 def filled(template: str, parts: tuple[str, ...]) -> str:
