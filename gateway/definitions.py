@@ -85,10 +85,6 @@ class Definitions:
             return -math.inf
         return definition.checked + cache.definition_check
 
-    def peek(self, query_id: int, scope: str) -> Definition | None:
-        """Return what is known now, however old; for names and tags in places that must not wait."""
-        return self._known.get(query_id, {}).get(scope)
-
     async def land(self) -> None:
         """End the questions that are under way."""
         await self._flights.land()

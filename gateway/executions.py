@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from gateway import config
 from gateway.access import Credential
 from gateway.definitions import Definitions
-from gateway.errors import GatewayError, UpstreamRefused
+from gateway.errors import GatewayError
 from gateway.execution import CANCELLED_TEXT, Execution, Phase, failure_text
 from gateway.guard import collisions
 from gateway.limits import FairSlots, TurnsByText
@@ -278,8 +278,3 @@ def _stricter(one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
         return one if other is None else other
     return min(one, other)
-
-
-def refusal(x: Execution) -> UpstreamRefused | None:
-    """Return Redash's own refusal of the POST, which is passed on as it is (CONTRACT 3)."""
-    return x.failure if isinstance(x.failure, UpstreamRefused) else None
