@@ -32,12 +32,9 @@ class Asked(msgspec.Struct, frozen=True):
         return int(found[1]) if found else None
 
     def ticket(self, key: Key, entry: Entry, good_until: float, wall: float, now: float) -> Ticket | None:
-        """Return what the hit lane needs to give this answer again, None where each request must be judged.
-
-        A client with a rate is counted by the ordinary way, one bound to dashboards is judged by what they show now.
-        """
-        settings = self.caller.settings
-        if self.outcome.cache != "hit" or settings.rate is not None or settings.dashboards:
+        """Return what it takes to give this answer again, None where it is no hit."""
+        if self.outcome.cache != "hit":
             return None
-        expires = math.inf if settings.expires is None else now + settings.expires - wall
+        expires = self.caller.settings.expires
+        expires = math.inf if expires is None else now + expires - wall
         return Ticket(key, entry, entry.query_id, min(good_until, expires))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from gateway.access import Access, Caller, Credential
@@ -44,6 +45,14 @@ class Bindings:
         for dashboard in sorted(caller.settings.dashboards):
             found |= await self._on_dashboard(access.user_credential(caller), dashboard, sender)
         return frozenset(found)
+
+    def unquestioned_until(self, access: Access, caller: Caller) -> float:
+        """Return until when (monotonic) what was read of the client's dashboards counts."""
+        if not caller.settings.dashboards:
+            return math.inf
+        scope = access.user_credential(caller).scope
+        read_at = (self._boards.get((scope, d), (None, -math.inf))[1] for d in caller.settings.dashboards)
+        return min(read_at) + REREAD_SECONDS
 
     async def check(self, access: Access, asked: Asked, operation: Operation) -> frozenset[int] | None:
         """Refuse what the client's binding does not cover; returns the queries that it does cover, None for all.

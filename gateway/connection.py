@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
@@ -218,7 +219,7 @@ def check_framing(request: web.BaseRequest) -> None:
     codings = request.headers.getall(hdrs.TRANSFER_ENCODING, [])
     if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
         raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
-    if sum(len(name) + len(value) for name, value in request.raw_headers) > MAX_HEAD_BYTES:
+    if sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
         raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
 
 

@@ -21,14 +21,18 @@ class Bucket:
         self._tokens = burst
         self._at = now
 
-    def take(self, now: float) -> float:
-        """Take one token: 0 when it was there, else the seconds until one will be."""
+    def take(self, now: float) -> bool:
+        """Take one token; returns whether there was one."""
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
-            return 0.0
-        return (1.0 - self._tokens) / self.rate
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def missing(self, now: float) -> float:
+        """Seconds until there will be a whole token."""
+        return max(0.0, (1.0 - min(self.burst, self._tokens + (now - self._at) * self.rate)) / self.rate)
 
     def remaining(self, now: float) -> int:
         """Whole tokens there are now."""

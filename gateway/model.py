@@ -113,15 +113,25 @@ class Answer(msgspec.Struct, kw_only=True):
     content_type: str = "application/json"
     disposition: str = ""
     cache_control: str = "private, no-cache"
-    etag: str = ""
+    etag: str = ""  # of what is answered, whatever its encoding
+    encoding: Literal["", "gzip"] = ""
     retry_after: float | None = None
     waited: int | None = None
     """The `Prefer: wait=N` that was honoured."""
     location: str = ""
     ticket: Ticket | None = None
     """Where it is a hit that may be given again without being judged anew."""
+    entry: Entry | None = None
+    """What the store has the body under, where it does."""
     allow: tuple[str, ...] = ()
     authenticate: bool = False
+    closes: bool = False
+    """The connection ends with it."""
+
+    @property
+    def tag(self) -> str:
+        """Return the ETag field: one tag for each encoding (RFC 9110 section 8.8.3.3)."""
+        return f'"{self.etag}{"-gzip" if self.encoding else ""}"' if self.etag else ""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):

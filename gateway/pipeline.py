@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import config
-from gateway.access import Access, Credential, check_capability, check_operation, check_raw_sql
+from gateway.access import Access, Caller, Credential, check_capability, check_operation, check_raw_sql
 from gateway.asked import Asked
 from gateway.bindings import Bindings
 from gateway.definitions import Definitions
@@ -37,7 +37,7 @@ from gateway.redash.requests import (
     Relay,
     read,
 )
-from gateway.redash.routes import match
+from gateway.redash.routes import Match, match
 from gateway.results import Found, Results
 
 _NO_PERMISSION: Final = (
@@ -79,27 +79,42 @@ class Gateway:
         self.draining = False
         """Stopping: nobody is held any more."""
 
-    async def answer(self, request: Request, outcome: Outcome) -> Answer:
-        """Answer one request; `outcome` is filled in along the way.
+    def admit(self, request: Request, outcome: Outcome) -> tuple[Match, Caller | None]:
+        """Say which route it is and who asks (None: whoever, of `/ping`); count it against the client's rate.
 
         Raises:
-            GatewayError: whatever the caller must be told instead.
+            GatewayError: there is no such route, or the caller may not come in.
         """
         outcome.method = request.method
         found = match(request.method, request.path, self.slug)
         outcome.route = found.route.template
         if found.route.kind == "ping":
-            return Answer(body=Body.of(b"PONG."), content_type="text/html; charset=utf-8")
+            return found, None
         caller, outcome.token_sha256 = self.access.admit(request.headers, request.query_string, self.clock.wall())
         outcome.client = caller.name
         self.quotas.take(caller, outcome)
+        return found, caller
+
+    async def answer(self, request: Request, found: Match, caller: Caller | None, outcome: Outcome) -> Answer:
+        """Answer one request that was admitted; `outcome` is filled in along the way.
+
+        Raises:
+            GatewayError: whatever the caller must be told instead.
+        """
+        if caller is None:
+            return Answer(body=Body.of(b"PONG."), content_type="text/html; charset=utf-8")
         check_capability(caller, found)
         operation = read(found, request.query_string, request.body)
         check_operation(caller, operation)
         outcome.query_id = found.number("query_id")
         sender = Sender(caller.name, outcome.request_id, outcome.trace, outcome)
         asked = Asked(request, caller, found, sender, outcome)
-        return await self._dispatch(asked, operation, await self.bindings.check(self.access, asked, operation))
+        allowed = await self.bindings.check(self.access, asked, operation)
+        answer = await self._dispatch(asked, operation, allowed)
+        if answer.ticket is not None and allowed is not None:
+            until = self.bindings.unquestioned_until(self.access, caller)
+            answer.ticket = msgspec.structs.replace(answer.ticket, good_until=min(answer.ticket.good_until, until))
+        return answer
 
     async def _dispatch(self, asked: Asked, operation: Operation, allowed: frozenset[int] | None) -> Answer:
         match operation:
@@ -167,7 +182,8 @@ class Gateway:
             result_id = found[0].result_id
             job = await self.jobs.finished(plan, result_id, asked.caller.name, asked.sender)
             return Answer(body=Body.of(job.body()))
-        return Answer(body=found[1], waited=self._waited(asked), ticket=self._ticket(asked, plan, found[0]))
+        ticket = self._ticket(asked, plan, found[0])
+        return Answer(body=found[1], entry=found[0], waited=self._waited(asked), ticket=ticket)
 
     def _ticket(self, asked: Asked, plan: Plan, entry: Entry) -> Ticket | None:
         now = self.clock.monotonic()
@@ -185,7 +201,7 @@ class Gateway:
         if x.found is not None and (inline or asked.wait is not None):
             asked.outcome.stored = True
             asked.outcome.age = x.found[0].age(self.clock.monotonic())
-            return Answer(body=x.found[1], waited=self._waited(asked))
+            return Answer(body=x.found[1], entry=x.found[0], waited=self._waited(asked))
         return self._job_answer(asked, await self.jobs.new(x, asked.caller.name))
 
     def _job_answer(self, asked: Asked, view: JobView) -> Answer:

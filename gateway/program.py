@@ -16,11 +16,13 @@ from gateway import __version__, config, log
 from gateway.access import ANONYMOUS, Access
 from gateway.admin import Admin, Operator
 from gateway.bindings import Bindings
+from gateway.compressing import Compressor
 from gateway.definitions import Definitions
 from gateway.errors import StoreError
 from gateway.executions import Executions
 from gateway.hitlane import HitLane
 from gateway.jobs import Jobs
+from gateway.known import KnownAnswers
 from gateway.metadata import Metadata
 from gateway.metrics import Levels, Metrics, registry
 from gateway.model import Clock, SystemClock
@@ -62,6 +64,7 @@ class Program:
         self._runners: list[web.BaseRunner] = []
         self.tls: ssl.SSLContext | None = None
         self._build()
+        self._build_listener()
 
     def _build(self) -> None:
         settings, clock = self.settings, self.clock
@@ -107,11 +110,23 @@ class Program:
             clock=clock,
             slug=_slug(settings),
         )
-        self.lane = HitLane(self.store, self.teller, clock)
-        self.lane.each = settings.log.access or settings.tracing.endpoint is not None
-        self.definitions.on_doubt = self.lane.forget_query
-        self.api = Api(lambda: self.gateway, self.teller, clock, self.lane)
         self.warmer = Warmer(self.gateway, self.executions, self.upstream, clock, breaker=self.upstream.breaker)
+
+    def _build_listener(self) -> None:
+        settings, clock = self.settings, self.clock
+        self.answers = KnownAnswers(self.store, self.teller, clock, settings.cache.memory // 4)
+        self.lane = HitLane(self.answers)
+        self.lane.each = settings.log.access or settings.tracing.endpoint is not None
+        self.compressor = Compressor(self.store)
+        self.api = Api(
+            lambda: self.gateway,
+            teller=self.teller,
+            clock=clock,
+            answers=self.answers,
+            lane=self.lane,
+            compressor=self.compressor,
+        )
+        self.definitions.on_doubt = self.answers.forget_query
 
     def _query_changed(self, query_id: int) -> None:
         """Make the end of a run visible: who polls and then reads "latest" or the query object sees the new result."""
@@ -168,7 +183,7 @@ class Program:
         self.gateway.draining = True
         self.executions.release_waiters()
         await self._stop_listening(self._runners[:1])
-        self.lane.clear()
+        self.answers.clear()
         await self.api.drain(self.settings.server.drain_timeout)
         await self._stop_listening(self._runners[1:])
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
@@ -178,6 +193,7 @@ class Program:
         await self.bindings.land()
         await self.definitions.land()
         await self.results.land()
+        await self.compressor.land()
         await self.upstream.close()
         await self.store.close()
         if self.tracing is not None:
@@ -190,7 +206,7 @@ class Program:
         self.access = self.gateway.access = Access(settings)
         self.gateway.slug = _slug(settings)
         self.quotas.configure(settings.clients)
-        self.lane.clear()
+        self.answers.clear()
         self.lane.each = settings.log.access or settings.tracing.endpoint is not None
         self.api.cut_off(self.access, self.clock.wall())
         self.upstream.configure(settings.upstream, upstream_tls)
@@ -203,7 +219,7 @@ class Program:
 
     def levels(self) -> Levels:
         """Return what is read from the parts when somebody looks: a scrape, the status page."""
-        self.lane.flush()
+        self.answers.flush_all()
         running = self.executions.running
         return Levels(
             executions_in_flight=len(running),

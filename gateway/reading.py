@@ -171,6 +171,7 @@ def _file(asked: Asked, found: Found, form: ResultForm, name: str | None) -> Ans
     entry, body = found
     return Answer(
         body=body,
+        entry=entry,
         content_type=CONTENT_TYPES[form],
         disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, form),
         cache_control=_FOR_A_YEAR if asked.match.route.kind == "result" else "private, no-cache",

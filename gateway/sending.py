@@ -1,61 +1,82 @@
-"""Sending an answer's body: from memory in one piece, from a file by the kernel."""
+"""Sending an answer: head and body from memory in as few pieces as may be, a file by the kernel."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
+from gateway.hitlane import JOINED_BYTES
 from gateway.model import Body
-from gateway.outcome import Outcome
 
 SEND_SECONDS: Final = 600.0
 """For one answer as a whole, however slowly its caller reads."""
 
-SMALL_BYTES: Final = 16 * 1024
-_CHUNK: Final = 256 * 1024
+_PIECE: Final = 256 * 1024
 
 
-async def send(request: web.BaseRequest, response: web.StreamResponse, body: Body, outcome: Outcome) -> None:
-    """Send head and body; waits while the caller reads slowly, so that memory stays flat."""
-    if body.size <= SMALL_BYTES and body.path is None:  # fits into the socket's buffer; a deadline would cost more
-        await response.prepare(request)
-        await response.write_eof()
-    else:
-        async with asyncio.timeout(SEND_SECONDS):
-            await _send_large(request, response, body)
-    outcome.sent_bytes = 0 if request.method == hdrs.METH_HEAD else body.size
+class Sent(web.StreamResponse):
+    """What aiohttp is given when an answer has left: there is nothing more to do than to keep the connection or not.
+
+    Its own responses would make the head once more, for more than a hit costs.
+    """
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self._keep_alive = keep_alive  # and no more: the base class would make its maps of fields and cookies
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """See the base class."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """See the base class."""
 
 
-async def _send_large(request: web.BaseRequest, response: web.StreamResponse, body: Body) -> None:
-    if body.path is not None:
-        await _send_file(request, response, body.path, body.size)
-    else:
-        await response.prepare(request)
-        await response.write_eof()
+KEPT: Final = Sent(keep_alive=True)
+CLOSED: Final = Sent(keep_alive=False)
 
 
-async def _send_file(request: web.BaseRequest, response: web.StreamResponse, path: Path, size: int) -> None:
-    """Send a file by the kernel where the loop can; else in pieces, each of which waits for a slow reader."""
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
-        await response.prepare(request)
-        if request.method != hdrs.METH_HEAD:
-            await _send_contents(request, response, file, size)
-        await response.write_eof()
-    finally:
-        file.close()
+async def send(request: web.BaseRequest, head: bytes, body: Body) -> None:
+    """Send head and body; waits while the caller reads slowly, so that memory stays flat.
+
+    Raises:
+        ConnectionError: the caller has left.
+        TimeoutError: it has read too slowly.
+    """
+    data, waits = body.data, request.protocol.writing_paused
+    if data is not None and len(data) <= JOINED_BYTES and not waits:
+        await request.writer.write(head + data if data else head)
+        return
+    async with asyncio.timeout(SEND_SECONDS):
+        await request.writer.drain()  # of what came before
+        if body.path is not None:
+            await _send_file(request, head, body.path, body.size)
+        else:
+            await _send_bytes(request, head, data or b"")
 
 
-async def _send_contents(request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, size: int) -> None:
-    transport = request.transport
-    if transport is None:
-        raise ConnectionResetError("the caller has left")
-    try:
-        request.writer.send_headers()
-        await asyncio.get_running_loop().sendfile(transport, file, 0, size)
-    except NotImplementedError:  # uvloop
-        while chunk := await asyncio.to_thread(file.read, _CHUNK):
-            await response.write(chunk)
+async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> None:
+    """Send in pieces: what the transport keeps for a slow reader is a copy."""
+    await request.writer.write(head)
+    rest = memoryview(data)
+    for start in range(0, len(rest), _PIECE):
+        await request.writer.write(rest[start : start + _PIECE])
+        await request.writer.drain()
+
+
+async def _send_file(request: web.BaseRequest, head: bytes, path: Path, size: int) -> None:
+    """Send a file by the kernel where it can; else (TLS, uvloop) in pieces, each of which waits for a slow reader."""
+    with path.open("rb") as file:  # here: a thread would cost ten times what it takes
+        await request.writer.write(head)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the caller has left")
+        if transport.get_extra_info("sslcontext") is None:
+            with contextlib.suppress(NotImplementedError):  # uvloop
+                await asyncio.get_running_loop().sendfile(transport, file, 0, size, fallback=False)
+                return
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            await request.writer.write(piece)
+            await request.writer.drain()

@@ -38,6 +38,8 @@ class LayeredStore:
         self._forgets = 0
         self.peek = memory.peek
         self.peek_body = memory.peek_body
+        self.peek_gzip = memory.peek_gzip
+        self.keep_gzip = memory.keep_gzip
         self.failed = below.failed
         self.spool_path = below.spool_path
         below.watch(memory.drop_body, memory.has_body)

@@ -71,6 +71,20 @@ class MemoryStore:
             return None
         return held.body
 
+    def peek_gzip(self, entry: Entry) -> Body | None:
+        """Return the gzip form of what `peek_body` returns, None if none was kept."""
+        held = self._recent.get(entry.body_id)
+        return held.gzip if held is not None and entry.size == held.body.size else None
+
+    def keep_gzip(self, entry: Entry, body: Body, form: Body) -> None:
+        """Keep the gzip form of `body` as long as the body itself; nothing is kept where that is here no more."""
+        held = self._recent.get(entry.body_id)
+        if held is None or held.body != body or cost_of(held) + form.size > self._limit:
+            return
+        self._recent.pop(held.body_id)  # a growing value is put in anew: the cache must not evict it for itself
+        held.gzip = form
+        self._recent[held.body_id] = held
+
     def has_body(self, body_id: bytes) -> bool:
         """Whether its bytes (or the way to them) are here; touches nothing."""
         return body_id in self._recent

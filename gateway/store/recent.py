@@ -16,19 +16,21 @@ ENTRY_OVERHEAD = 900
 class Held:
     """A body and every entry that leads to it."""
 
-    __slots__ = ("body", "body_id", "cost", "entries", "expires")
+    __slots__ = ("body", "body_id", "cost", "entries", "expires", "gzip")
 
     def __init__(self, body_id: bytes, body: Body, cost: int) -> None:
         self.body_id = body_id
         self.body = body
         self.cost = cost  # of the body; what entries add is counted when it is put into the cache
         self.expires: float | None = None
+        self.gzip: Body | None = None
         self.entries: dict[Key, Entry] = {}
 
 
 def cost_of(held: Held) -> int:
     """What it counts against the limit."""
-    return held.cost + BODY_OVERHEAD + ENTRY_OVERHEAD * len(held.entries)
+    gzip = held.gzip.size if held.gzip is not None else 0
+    return held.cost + gzip + BODY_OVERHEAD + ENTRY_OVERHEAD * len(held.entries)
 
 
 class Recent(LRUCache[bytes, Held]):

@@ -33,7 +33,8 @@ import gateway.log
 import gateway.web
 from gateway.connection import Handler
 from gateway.hitlane import HitLane
-from gateway.model import Entry, Ticket
+from gateway.known import KnownAnswers
+from gateway.model import Body, Entry, Ticket
 from gateway.outcome import Outcome
 from gateway.sandbox import Sandbox
 from gateway.tls import client_context
@@ -367,16 +368,29 @@ async def test_a_capability_taken_away_is_gone_at_once(world: World, by_lane: li
 async def test_clients_with_a_rate_are_counted_one_by_one(bare: World, by_lane: list[bytes]) -> None:
     await bare.start(dashboard='rate = "10/m"\nburst = 10')
     async with wire(bare) as line:
-        found = await unknown(line, post(bare, "kb1", max_age=DAY), by_lane, times=12)
+        found = [await line.ask(post(bare, "kb1", max_age=DAY)) for _ in range(12)]
     assert [got.status for got in found] == [200] * 10 + [429] * 2
+    assert [got.fields["ratelimit"] for got in found] == [
+        *(f'"client";r={left};t={(10 - left) * 6}' for left in range(9, -1, -1)),
+        *['"client";r=0;t=60'] * 2,
+    ]
+    assert {got.fields["ratelimit-policy"] for got in found} == {'"client";q=10;w=60'}
+    assert len(by_lane) >= 7
 
 
-async def test_clients_bound_to_dashboards_are_judged_each_time(bare: World, by_lane: list[bytes]) -> None:
-    # Which queries a dashboard shows can change in Redash at any time.
-    await bare.start(dashboard="dashboards = [1]")
+async def test_clients_bound_to_dashboards_until_those_must_be_read_again(bare: World, by_lane: list[bytes]) -> None:
+    # Which queries a dashboard shows can change in Redash at any time; what was read of it counts for 60 s.
+    await bare.start(cache='definition_check = "1h"', dashboard="dashboards = [1]")
+    sent = post(bare, "by_country", max_age=DAY)
     async with wire(bare) as line:
-        found = await unknown(line, post(bare, "by_country", max_age=DAY), by_lane)
-    assert {got.status for got in found} == {200}
+        await taught(line, sent, by_lane)
+        bare.clock.turn(60)
+        count = len(by_lane)
+        assert (await line.ask(sent)).status == 200
+        assert len(by_lane) == count
+        bare.sandbox.world.widgets.clear()
+        bare.clock.turn(61)
+        assert {got.status for got in await unknown(line, sent, by_lane)} == {403}
 
 
 async def test_a_token_ends_to_the_second(bare: World, by_lane: list[bytes]) -> None:
@@ -576,7 +590,7 @@ async def test_an_answer_given_before_a_reload_is_not_taken_over_after_it(
         go.set()
         await line.got("POST")
         await settled()
-        found = await unknown(line, sent, by_lane)
+        found = [await line.ask(sent) for _ in range(5)]
         assert [got.status for got in found] == [200] * 3 + [429] * 2
 
 
@@ -817,20 +831,53 @@ class _Nothing:
         return None
 
 
+class Discarding:
+    def write(self, data: bytes) -> None:
+        raise AssertionError("the lane answered")
+
+
+def known_answers(world: World, limit_bytes: int = 10**6) -> tuple[KnownAnswers, HitLane, Ticket]:
+    answers = KnownAnswers(_Nothing(), world.program.teller, world.clock, limit_bytes)
+    entry = Entry(body_id=b"", scope="", query_id=1, result_id=1, form="full")
+    return answers, HitLane(answers), Ticket(b"", entry, 1, math.inf)
+
+
 async def test_what_was_seen_once_costs_little(world: World) -> None:
     """One client can send any number of long requests that differ; remembering each whole would be its memory."""
-    lane = HitLane(_Nothing(), world.program.teller, world.clock)
-    entry = Entry(body_id=b"", scope="", query_id=1, result_id=1, form="full")
-    ticket = Ticket(b"", entry, 1, math.inf)
+    answers, lane, ticket = known_answers(world)
     tracemalloc.start()
     try:
         for number in range(2_000):
             sent = request("GET", f"/api/queries/1/results.json?x={number:08000}")
-            lane.register((sent,), ticket, [], b"", Outcome(request_id="-"))
+            known = answers.register((sent,), ticket, b"", Body.of(b""), Outcome(request_id="-"), None)
+            lane.learn((sent,), known)
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert grown < 2_000 * 1_000
+
+
+async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
+    """Answers, and the bytes of all the requests that have one answer, count together."""
+    answers, lane, ticket = known_answers(world, limit_bytes=200_000)
+    tracemalloc.start()
+    try:
+        for number in range(500):
+            meaning = (number // 50,)
+            known = None
+            for _ in range(2):
+                body = Body.of(b"x" * 1_000)
+                known = answers.register(meaning, ticket, b"", body, Outcome(request_id="-"), None)
+            sent = request("GET", "/api/queries/1/results.json", f"User-Agent: {number:01000}")
+            for _ in range(2):
+                lane.learn((sent,), known)
+        grown, _ = tracemalloc.get_traced_memory()
+        answers.clear()
+        left = lane.expects_body(b"") or lane.answer(sent, Discarding())
+    finally:
+        tracemalloc.stop()
+    assert grown < 400_000
+    assert not left
 
 
 # -- with the lane and without: the same bytes

@@ -1,0 +1,135 @@
+"""Heads of answers, as bytes: status line and fields. What moves with the second, and with each request, stands last.
+
+One place makes them for the hit lane and for the ordinary way, so that the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from gateway.model import Answer
+from gateway.outcome import Outcome, Quota
+
+Field = tuple[str, str]
+
+_VARY: Final = "Authorization, Accept-Encoding, Prefer, Origin"
+_EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_BODILESS: Final = (204, 304)
+
+
+def fixed_part(request: web.BaseRequest, answer: Answer, outcome: Outcome, origins: tuple[str, ...]) -> bytes:
+    """Return status line and fields that are the same whenever this answer is given.
+
+    Raises:
+        ValueError: a field holds what would end it.
+    """
+    fields = [*_of_answer(answer), *_policy(outcome.quota), *_cors(request, origins)]
+    if answer.status not in _BODILESS:  # RFC 9110 section 8.6
+        fields.append((hdrs.CONTENT_LENGTH, str(answer.body.size)))
+    fields += _connection(request, keep=not answer.closes)
+    return _status_line(request, answer.status) + _lines(fields)
+
+
+def moving_part(outcome: Outcome, wall: float) -> bytes:
+    """Return the fields that move from second to second. `wall` is unix seconds."""
+    cache_status = outcome.cache_status()
+    text = f"Date: {_date(int(wall))}\r\n"
+    if cache_status is not None:
+        text += f"Cache-Status: {cache_status}\r\n"
+    if outcome.age is not None and outcome.cache in ("hit", "stale"):
+        text += f"Age: {int(outcome.age)}\r\n"
+    return text.encode()
+
+
+def last_part(request_id: str, quota: Quota | None) -> bytes:
+    """Return the fields that each request has for itself, and the end of the head."""
+    if quota is None:
+        return f"X-Request-ID: {request_id}\r\n\r\n".encode()
+    left = f'"client";r={quota.remaining};t={quota.reset}'
+    return f"X-Request-ID: {request_id}\r\nRateLimit: {left}\r\n\r\n".encode()
+
+
+def _of_answer(answer: Answer) -> list[Field]:
+    optional = (
+        (hdrs.CONTENT_TYPE, answer.content_type),
+        (hdrs.CONTENT_DISPOSITION, answer.disposition),
+        (hdrs.CONTENT_ENCODING, answer.encoding if answer.body.size else ""),
+        (hdrs.ETAG, answer.tag),
+        (hdrs.RETRY_AFTER, "" if answer.retry_after is None else str(max(1, math.ceil(answer.retry_after)))),
+        (hdrs.LOCATION, answer.location),
+        (hdrs.ALLOW, ", ".join(answer.allow)),
+        (hdrs.WWW_AUTHENTICATE, "Key" if answer.authenticate else ""),
+        ("Preference-Applied", "" if answer.waited is None else f"wait={answer.waited}"),
+    )
+    return [
+        *(field for field in optional if field[1]),
+        (hdrs.CACHE_CONTROL, answer.cache_control),
+        (hdrs.VARY, _VARY),
+        (hdrs.SERVER, "redash-gateway"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+
+
+def _policy(quota: Quota | None) -> list[Field]:
+    """Return what the IETF's draft "RateLimit header fields for HTTP" has for a client with a rate."""
+    return [] if quota is None else [("RateLimit-Policy", f'"client";q={quota.limit};w={quota.window}')]
+
+
+def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> list[Field]:
+    """Answer cross-origin requests here: Redash's own CORS cannot do a preflight (CONTRACT 16)."""
+    origin = request.headers.get(hdrs.ORIGIN, "")
+    if not origin or ("*" not in origins and origin not in origins):
+        return []
+    fields: list[Field] = [
+        (hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, "*" if "*" in origins else origin),
+        (hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, _EXPOSED),
+    ]
+    if request.method == hdrs.METH_OPTIONS:
+        fields += [
+            (hdrs.ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, DELETE"),
+            (hdrs.ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type, Prefer, traceparent"),
+            (hdrs.ACCESS_CONTROL_MAX_AGE, "600"),
+        ]
+    return fields
+
+
+def _connection(request: web.BaseRequest, *, keep: bool) -> list[Field]:
+    """Say whether the connection stays, where it is not what the version has by itself (RFC 9112 section 9.3)."""
+    keep = keep and request.keep_alive
+    if request.version >= HttpVersion11:
+        return [] if keep else [(hdrs.CONNECTION, "close")]
+    return [(hdrs.CONNECTION, "keep-alive")] if keep else []
+
+
+def _status_line(request: web.BaseRequest, status: int) -> bytes:
+    major, minor = request.version
+    return f"HTTP/{major}.{minor} {status} {_phrase(status)}\r\n".encode()
+
+
+@lru_cache(maxsize=64)
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _lines(fields: Iterable[Field]) -> bytes:
+    lines = [f"{name}: {value}" for name, value in fields]
+    if any(map(_CONTROL.search, lines)):
+        raise ValueError("a field of the answer holds a control character")
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)

@@ -1,0 +1,178 @@
+"""Answers that can be given again as they are: what a hit depends on, its bytes, and what is told of it.
+
+Whoever registers says until when the answer may be given and what it depends on (`Ticket`); here nothing is decided.
+They are found by what a request means (this table) and by its very bytes (`hitlane.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+from cachetools import LRUCache
+
+from gateway.heads import moving_part
+from gateway.model import Body, Clock, Entry, Key, Ticket
+from gateway.outcome import Outcome, Teller
+from gateway.quotas import Meter
+
+LANE_SECONDS: Final = 0.00001
+"""What an answer of the hit lane takes (bench); measuring each would cost a tenth of it."""
+
+MOST_SEEN: Final = 16_384
+_OVERHEAD_BYTES: Final = 3_000
+
+Meaning = tuple[object, ...]
+"""Everything in a request that its answer depends on; equal ones get equal answers, but for the moving fields."""
+
+
+class Peeking(Protocol):
+    """A store that tells at once what its memory holds."""
+
+    def peek(self, key: Key) -> Entry | None:
+        """Return the entry in memory, and count it as used."""
+
+
+class Known:
+    """One answer, ready to be sent but for date, age and request id."""
+
+    __slots__ = ("body", "count", "fixed", "head", "meaning", "meter", "outcome", "second", "size", "texts", "ticket")
+
+    def __init__(
+        self, meaning: Meaning, ticket: Ticket, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
+    ) -> None:
+        self.meaning = meaning
+        self.ticket = ticket
+        self.fixed = fixed
+        self.body = body
+        self.outcome = msgspec.structs.replace(outcome, duration=LANE_SECONDS, trace=None, steps=[], quota=None)
+        self.meter = meter
+        """Of a client with a rate: each answer takes of it."""
+        self.second = -1
+        self.head = b""  # all but the last part, for that second
+        self.count = 0  # given by the lane since the head was made, not told yet
+        self.texts: list[tuple[bytes, ...]] = []  # requests by whose bytes the lane knows it, in their segments
+        self.size = len(fixed) + (len(body.data) if body.data is not None else 0) + _OVERHEAD_BYTES
+
+    def repeat(self, outcome: Outcome) -> None:
+        """Note in the outcome of another request what this answer is."""
+        told = self.outcome
+        outcome.query_id, outcome.status = told.query_id, told.status
+        outcome.cache, outcome.ttl, outcome.age = told.cache, told.ttl, told.age
+        outcome.saved_runtime, outcome.saves_run = told.saved_runtime, told.saves_run
+
+
+class Sightings:
+    """What has been seen before, by its hash: only from the second time on is something worth being kept."""
+
+    def __init__(self) -> None:
+        self._seen: LRUCache[int, bool] = LRUCache(MOST_SEEN)
+
+    def again(self, thing: object) -> bool:
+        """Note it; returns whether it was seen before (or, once in 2**64, another of the same hash)."""
+        sighting = hash(thing)
+        if sighting in self._seen:
+            return True
+        self._seen[sighting] = True
+        return False
+
+
+class KnownAnswers:
+    """A table of answers, bounded by bytes; most of their bodies are the very bytes that the store holds, too."""
+
+    def __init__(self, store: Peeking, teller: Teller, clock: Clock, limit_bytes: int) -> None:
+        self._peek = store.peek
+        self._teller = teller
+        self._monotonic = clock.monotonic
+        self._wall = clock.wall
+        self._limit = limit_bytes
+        self._bytes = 0
+        self._by_meaning: dict[Meaning, Known] = {}
+        self._seen = Sightings()
+        self.generation = 0
+        """Moves with everything that is forgotten: an answer that was judged before is not taken over after it."""
+        self.on_gone: Callable[[tuple[bytes, ...]], None] = lambda segments: None
+        """Told each text of an answer that is no longer known, as it was learnt."""
+
+    def recall(self, meaning: Meaning) -> Known | None:
+        """Return the answer to what a request means, if it is known and still good; its head is of now."""
+        known = self._by_meaning.get(meaning)
+        return known if known is not None and self.is_good(known) else None
+
+    def is_good(self, known: Known) -> bool:
+        """Whether the answer may be given now; if so its head is of this second, if not it is forgotten."""
+        now, ticket = self._monotonic(), known.ticket
+        if now >= ticket.good_until or self._peek(ticket.key) is not ticket.entry:
+            self._drop(known)
+            return False
+        if int(now) != known.second:
+            self._make_head(known, now)
+        return True
+
+    def register(
+        self, meaning: Meaning, ticket: Ticket, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
+    ) -> Known | None:
+        """Take over an answer that has just been given from memory, on the second sighting of what was asked."""
+        if not self._seen.again(meaning):
+            return None
+        if (older := self._by_meaning.get(meaning)) is not None:
+            self._drop(older)
+        known = Known(meaning, ticket, fixed, body, outcome, meter)
+        self._by_meaning[meaning] = known
+        self.grow(known, 0)
+        return known if meaning in self._by_meaning else None
+
+    def grow(self, known: Known, more_bytes: int) -> None:
+        """Count the answer, or so many more bytes of it; what is over the limit goes, oldest first."""
+        known.size += more_bytes
+        self._bytes += more_bytes or known.size
+        while self._bytes > self._limit:
+            self._drop(next(iter(self._by_meaning.values())))
+
+    def _make_head(self, known: Known, now: float) -> None:
+        """Make the head for this second: `Date`, `Age` and the `ttl` of Cache-Status move, nothing else does."""
+        self.flush(known)
+        outcome = known.outcome
+        if outcome.age is not None:
+            aged = known.ticket.entry.age(now) - outcome.age
+            outcome.age += aged
+            outcome.ttl = outcome.ttl - aged if outcome.ttl is not None else None
+        known.head = known.fixed + moving_part(outcome, self._wall())
+        known.second = int(now)
+
+    def tell_one(self, known: Known, request_id: str) -> None:
+        """Tell of one answer that the lane has given, under its own id."""
+        self._teller.request(msgspec.structs.replace(known.outcome, request_id=request_id), 1)
+
+    def flush(self, known: Known) -> None:
+        """Tell what the lane has given since the last time, under one record: age and duration are those of all."""
+        if known.count:
+            count, known.count = known.count, 0
+            self._teller.request(known.outcome, count)
+
+    def flush_all(self) -> None:
+        """Tell everything that has been given; the scrape asks for it."""
+        for known in self._by_meaning.values():
+            self.flush(known)
+
+    def _drop(self, known: Known) -> None:
+        self.flush(known)
+        if self._by_meaning.pop(known.meaning, None) is None:
+            return
+        self._bytes -= known.size
+        for segments in known.texts:
+            self.on_gone(segments)
+
+    def forget_query(self, query_id: int) -> None:
+        """Forget the answers of one query: it was run, edited, purged or barred."""
+        self._forget([known for known in self._by_meaning.values() if known.ticket.query_id == query_id])
+
+    def clear(self) -> None:
+        """Forget everything: another configuration is in force, or everything was purged."""
+        self._forget(list(self._by_meaning.values()))
+
+    def _forget(self, gone: list[Known]) -> None:
+        self.generation += 1
+        for known in gone:
+            self._drop(known)
