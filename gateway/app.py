@@ -30,11 +30,22 @@ def serve(source: Path) -> int:
     settings = config.load(source, os.environ)
     log.set_up(settings.log.format)
     try:
-        asyncio.run(run(Program(settings, operator=lambda program: Operating(program, source))))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run(Program(settings, operator=lambda program: Operating(program, source))))
     except (StoreError, OSError) as error:
         events.error("%s", error)
         return 1
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's, where the extra `speed` is installed; None for asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415 - only with the extra
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def run(program: Program, started: Callable[[], object] = lambda: None) -> None:

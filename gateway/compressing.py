@@ -29,8 +29,17 @@ _AT_ONCE_BYTES: Final = 16 * 1024
 
 _GZIP_FORMAT: Final = 31  # zlib's `wbits` for a gzip head and trailer; its time field is zero
 _PIECE: Final = 1 << 20
-NONE: Final = Body.of(b"")
-"""Stands for the form of a body that is not worth one."""
+_WORTH: Final = 0.9
+_NOT_WORTH_IT: Final = Body.of(b"")
+"""Stands for the form of a body that it would not make smaller."""
+
+
+async def gzip_form(body: Body) -> Body | None:
+    """Return the gzip form of `body`, None where it is not worth one; off the event loop, if it takes long."""
+    if not LEAST_BYTES <= body.size <= MOST_BYTES:
+        return None
+    data = _gzip(body) if body.size <= _AT_ONCE_BYTES else await asyncio.to_thread(_gzip, body)
+    return Body.of(data) if len(data) < body.size * _WORTH else None
 
 
 class Compressor:
@@ -51,8 +60,7 @@ class Compressor:
         return form if form.size else None
 
     async def _make(self, entry: Entry, body: Body) -> Body:
-        data = _gzip(body) if body.size <= _AT_ONCE_BYTES else await asyncio.to_thread(_gzip, body)
-        form = Body.of(data) if len(data) < body.size * 0.9 else NONE
+        form = await gzip_form(body) or _NOT_WORTH_IT
         self._store.keep_gzip(entry, body, form)
         return form
 

@@ -14,6 +14,7 @@ from gateway.access import Credential
 from gateway.asked import Asked
 from gateway.bindings import DASHBOARD_ROUTE, Bindings
 from gateway.calls import Call, Redash, UpstreamAnswer
+from gateway.compressing import gzip_form
 from gateway.definitions import Definitions
 from gateway.errors import UpstreamError, UpstreamRefused
 from gateway.flight import Flights
@@ -40,6 +41,7 @@ class Kept(msgspec.Struct, frozen=True):
     query_id: int | None
     """The one query that it is about; None for lists, dashboards and all else that may show several."""
     location: str = ""
+    gzip: Body | None = None
 
 
 class Metadata:
@@ -58,7 +60,7 @@ class Metadata:
         self._definitions = definitions
         self._bindings = bindings
         self._clock = clock
-        self._kept: LRUCache[Key, Kept] = LRUCache(KEPT_BYTES, getsizeof=lambda kept: kept.body.size + _OVERHEAD_BYTES)
+        self._kept: LRUCache[Key, Kept] = LRUCache(KEPT_BYTES, getsizeof=_cost)
         self._flights: Flights[Kept] = Flights()
         self._generation = 0
 
@@ -122,7 +124,8 @@ class Metadata:
         except UpstreamRefused:
             self._kept.pop(key, None)
             raise
-        if generation == self._generation and kept.body.size < KEPT_BYTES // 8:
+        kept = msgspec.structs.replace(kept, gzip=await gzip_form(kept.body))
+        if generation == self._generation and _cost(kept) < KEPT_BYTES // 8:
             self._kept[key] = kept
         return kept
 
@@ -180,9 +183,19 @@ class Metadata:
         await self._flights.land()
 
 
+def _cost(kept: Kept) -> int:
+    return kept.body.size + (kept.gzip.size if kept.gzip is not None else 0) + _OVERHEAD_BYTES
+
+
 def _shown(kept: Kept) -> Answer:
-    status = 301 if kept.location else 200
-    return Answer(status=status, body=kept.body, content_type=kept.content_type, etag=kept.etag, location=kept.location)
+    return Answer(
+        status=301 if kept.location else 200,
+        body=kept.body,
+        gzip=kept.gzip,
+        content_type=kept.content_type,
+        etag=kept.etag,
+        location=kept.location,
+    )
 
 
 def _search_location(location: str) -> str:

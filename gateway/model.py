@@ -122,7 +122,9 @@ class Answer(msgspec.Struct, kw_only=True):
     ticket: Ticket | None = None
     """Where it is a hit that may be given again without being judged anew."""
     entry: Entry | None = None
-    """What the store has the body under, where it does."""
+    """What the store has the body under, where it does: its gzip form is found, or made, by that."""
+    gzip: Body | None = None
+    """The body's gzip form, where it is at hand."""
     allow: tuple[str, ...] = ()
     authenticate: bool = False
     closes: bool = False

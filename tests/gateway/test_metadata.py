@@ -156,7 +156,7 @@ async def test_head_is_get_without_the_body(world: World) -> None:
     got = await world.get(path)
     head = await world.call("HEAD", path)
     assert (head.status, head.body) == (200, b"")
-    assert head.headers["Content-Length"] == str(len(got.body))
+    assert head.headers["Content-Length"] == got.headers["Content-Length"]
     assert asked(world, path) == 1
     assert asked(world, path, "HEAD") == 0
 

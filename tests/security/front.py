@@ -183,7 +183,7 @@ access = false
         client: str | None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        sent = dict(headers or {})
+        sent = {"Accept-Encoding": "identity", **(headers or {})}  # what is looked for in bodies must be readable there
         if client is not None:
             sent["Authorization"] = f"Key {token(client)}"
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import connection, sending, web
+from gateway import connection, receiving, sending
 
 from .front import Front, Seen, Told, Upstream, client, credential, query_object, result_object, token
 from .wire import Got, Wire, ask
@@ -669,7 +669,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 async def test_a_slow_body_is_refused(
     front: Front, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, framing: str
 ) -> None:
-    monkeypatch.setattr(web, "BODY_SECONDS", 0.4)
+    monkeypatch.setattr(receiving, "BODY_SECONDS", 0.4)
     async with await Wire.open(front.url) as wire:
         await wire.send(post(LENGTH if framing == "length" else CHUNKED, body=b""))
         for _ in range(4):

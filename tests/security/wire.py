@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -56,9 +57,10 @@ class Wire:
             named = {n.lower(): v for n, v in fields}
             length = 0 if head or status in (100, 204, 304) else int(named.get("content-length", "0"))
             try:
-                return Got(status, fields, await self.reader.readexactly(length))
+                body = await self.reader.readexactly(length)
             except (asyncio.IncompleteReadError, ConnectionError):
                 return None
+            return Got(status, fields, gzip.decompress(body) if named.get("content-encoding") == "gzip" else body)
 
     async def answers(self, *, quiet: float = 0.25, head: bool = False) -> list[Got]:
         """All answers until it closes, or says nothing more for a while."""
