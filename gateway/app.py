@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -66,6 +67,7 @@ async def run(program: Program, started: Callable[[], object] = lambda: None) ->
     stopped = asyncio.create_task(stopping.wait())
     try:
         await program.start()
+        _spare_the_collector()
         started()
         await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -74,6 +76,16 @@ async def run(program: Program, started: Callable[[], object] = lambda: None) ->
     if failure.done():
         raise failure.result()
     failure.cancel()
+
+
+def _spare_the_collector() -> None:
+    """Take what is here from the start out of the garbage collector's sight, and let it come by less often.
+
+    It looked through all modules again and again, a tenth of a hit's time, and found nothing: requests leave no cycles.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 async def _reload(program: Program) -> None:

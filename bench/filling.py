@@ -1,0 +1,49 @@
+"""Made-up results of the length that real ones have, for filling stores."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from gateway.model import Body, Entry, Key, digest
+
+T = TypeVar("T")
+Kept = tuple[list[Key], Entry, Body]
+
+
+def results(count: int, body_bytes: int) -> Iterator[Kept]:
+    """Yield so many results, each under two keys as the gateway keeps them: by its id, and by what asked for it.
+
+    No two share a string: what the gateway reads from answers is made anew each time, too.
+    """
+    scope = hashlib.sha256(b"bench").hexdigest()
+    for result_id in range(1, count + 1):
+        number = str(result_id).encode()
+        data = os.urandom(body_bytes // 2).hex().encode()
+        now = time.monotonic()
+        entry = Entry(
+            body_id=digest(b"body", number),
+            scope=scope,
+            query_id=1 + result_id % 100,
+            result_id=result_id,
+            form="full",
+            marker="2026-01-01T00:00:00.000Z",
+            query_hash=hashlib.md5(number).hexdigest(),
+            retrieved_at=f"2026-01-01T00:00:{result_id % 60:02}.{result_id % 1000:03}Z",
+            runtime=result_id / 1000,
+            born=now,
+            confirmed=now,
+            size=len(data),
+        )
+        yield [digest(b"result", number), digest(b"execute", number)], entry, Body.of(data)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of so many items; `itertools.batched` came with Python 3.12."""
+    left = iter(items)
+    while batch := list(itertools.islice(left, size)):
+        yield batch

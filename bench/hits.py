@@ -1,0 +1,194 @@
+"""Hits: what an answer from the cache costs, the gateway beside nginx, Varnish and a bare aiohttp handler, in turns."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import time
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench import opponents, wrk
+from bench.report import Options, Section, Table
+from bench.servers import Server, gateway, redash
+
+SIZES = {
+    "1 KB": "First customers (1 KB)",
+    "100 KB": "Latest orders (100 KB)",
+    "5 MB": "All order notes (5 MB)",
+}
+"""The sandbox's sample queries by size."""
+
+OURS = "gateway"
+POST_BODY = '{"max_age": 86400}'
+SIGHTINGS = 6
+"""Requests of one kind before it is measured: they fill the caches, and the second one registers it in the lane."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of request."""
+
+    size: str
+    query_id: int
+    encoding: str
+    method: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.size}, {self.encoding}, {self.method}"
+
+    @property
+    def body(self) -> str:
+        return POST_BODY if self.method == "POST" else ""
+
+    def path(self, server: Server) -> str:
+        if server.own_paths:
+            return "/" + self.size.replace(" ", "_")
+        return f"/api/queries/{self.query_id}/results" + (".json" if self.method == "GET" else "")
+
+    def headers(self, server: Server) -> dict[str, str]:
+        return {**server.headers, **({"Accept-Encoding": "gzip"} if self.encoding == "gzip" else {})}
+
+
+def measure(options: Options, directory: Path) -> Section:
+    """Drive every server that is installed with every kind of request."""
+    figures: list[dict[str, object]] = []
+    with ExitStack() as stack:
+        upstream, key = stack.enter_context(redash(directory))
+        ids = _ids(upstream, key)
+        _save_bodies(upstream, key, ids, directory)
+        servers = _start(stack, directory, upstream, key)
+        for size in options.sizes:
+            for encoding in ("plain", "gzip"):
+                for method in ("GET", "POST"):
+                    figures += _side_by_side(Case(size, ids[size], encoding, method), servers, options, directory)
+    return Section("hits", figures, _tables(figures), _short_tables(figures))
+
+
+def _ids(upstream: str, key: str) -> dict[str, int]:
+    request = urllib.request.Request(f"{upstream}/api/queries?page_size=250", headers={"Authorization": f"Key {key}"})
+    with urllib.request.urlopen(request) as answer:
+        queries = json.load(answer)["results"]
+    return {size: next(q["id"] for q in queries if q["name"] == name) for size, name in SIZES.items()}
+
+
+def _save_bodies(upstream: str, key: str, ids: dict[str, int], directory: Path) -> None:
+    """Run each query once, so that every cache gets a result and no job; the answers go to the bare handler, too."""
+    (directory / "bodies").mkdir()
+    for size, query_id in ids.items():
+        url, headers = f"{upstream}/api/queries/{query_id}/results", {"Authorization": f"Key {key}"}
+        end = time.monotonic() + 30
+        body = b""
+        while not body.startswith(b'{"query_result"'):
+            if time.monotonic() > end:
+                raise SystemExit(f"the sandbox has no result of {SIZES[size]!r}: {body[:200]!r}")
+            request = urllib.request.Request(url, data=POST_BODY.encode(), headers=headers)
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                body = answer.read()
+        (directory / "bodies" / size.replace(" ", "_")).write_bytes(body)
+
+
+def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[Server]:
+    """Start everything that is installed."""
+    plain = stack.enter_context(gateway(directory, upstream, key))
+    logged = stack.enter_context(gateway(directory, upstream, key, access_log=True))
+    untold = stack.enter_context(gateway(directory, upstream, key, told=False))
+    on_uvloop = (
+        [stack.enter_context(gateway(directory, upstream, key, uvloop=True))] if find_spec("uvloop") is not None else []
+    )
+    return [
+        plain,
+        logged,
+        plain.ordinary_way(),
+        logged.ordinary_way(),
+        untold.ordinary_way(),
+        *on_uvloop,
+        *stack.enter_context(opponents.nginx(directory, upstream, key)),
+        *stack.enter_context(opponents.varnish(directory, upstream, key)),
+        *stack.enter_context(opponents.bare(directory, directory / "bodies")),
+    ]
+
+
+def _side_by_side(case: Case, servers: list[Server], options: Options, directory: Path) -> list[dict[str, object]]:
+    """Measure one kind of request on every server that knows it, in turns; returns the medians."""
+    asked = [s for s in servers if case.method in s.methods and case.encoding in s.encodings]
+    sent = {server.name: _warm(case, server) for server in asked}
+    turns: dict[str, list[wrk.Turn]] = {server.name: [] for server in asked}
+    for _ in range(options.turns):
+        for server in asked:
+            lua = wrk.script(case.method, case.headers(server), case.body)
+            url = server.url + case.path(server)
+            turns[server.name].append(wrk.turn(lua, url, server.running, options.seconds, directory))
+    told = {"size": case.size, "encoding": case.encoding, "method": case.method}
+    return [{**told, "server": name, **sent[name], **_medians(turns[name])} for name in turns]
+
+
+def _warm(case: Case, server: Server) -> dict[str, object]:
+    """Ask several times over one connection that stays open; returns what was answered last."""
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    for _ in range(SIGHTINGS):
+        body = case.body.encode() or None
+        connection.request(case.method, case.path(server), body, case.headers(server))
+        answer = connection.getresponse()
+        data = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"{server.name}, {case.name}: {answer.status} {data[:500]!r}")
+    connection.close()
+    if "HIT" not in answer.getheader("X-Cache", "HIT"):  # nginx says it
+        raise SystemExit(f"{server.name} does not keep {case.name}")
+    return {"sent_bytes": len(data), "sent_encoding": answer.getheader("Content-Encoding") or "plain"}
+
+
+def _medians(turns: list[wrk.Turn]) -> dict[str, float]:
+    rows = [asdict(turn) for turn in turns]
+    return {f.name: statistics.median(row[f.name] for row in rows) for f in fields(wrk.Turn)}
+
+
+def _tables(figures: list[dict[str, object]]) -> list[Table]:
+    """One table for each kind of request, one row for each server."""
+    columns = ("", "CPU µs/request", "requests/s", "p50 ms", "p99 ms", "gateway / it", "sent")
+    tables = []
+    for name, rows in _by_case(figures).items():
+        ours = next(_number(row["cpu_us"]) for row in rows if row["server"] == OURS)
+        shown = [_cells(row, ours) for row in rows]
+        tables.append(Table(f"Hits, {name}", columns, shown))
+    return tables
+
+
+def _cells(row: dict[str, object], ours: float) -> tuple[str, ...]:
+    cpu = _number(row["cpu_us"])
+    times = [f"{_number(row[key]):.2f}" for key in ("p50_ms", "p99_ms")]
+    sent = f"{_number(row['sent_bytes']) / 1000:.1f} KB {row['sent_encoding']}"
+    ratio = f"{ours / cpu:.2f}" if cpu else "-"
+    return (str(row["server"]), f"{cpu:.1f}", f"{_number(row['rate']):.0f}", *times, ratio, sent)
+
+
+def _short_tables(figures: list[dict[str, object]]) -> list[Table]:
+    """CPU only: servers down, kinds of request across, one table for each encoding."""
+    tables = []
+    for encoding in ("plain", "gzip"):
+        cases = {name: rows for name, rows in _by_case(figures).items() if rows[0]["encoding"] == encoding}
+        cpu = {(row["server"], name): _number(row["cpu_us"]) for name, rows in cases.items() for row in rows}
+        names = list(dict.fromkeys(str(row["server"]) for rows in cases.values() for row in rows))
+        rows = [(name, *(f"{cpu[name, c]:.1f}" if (name, c) in cpu else "–" for c in cases)) for name in names]
+        columns = ("", *(name.replace(f" {encoding},", "") for name in cases))
+        tables.append(Table(f"Hits, {encoding}: CPU time of the server for one request, in µs", columns, rows))
+    return tables
+
+
+def _by_case(figures: list[dict[str, object]]) -> dict[str, list[dict[str, object]]]:
+    found: dict[str, list[dict[str, object]]] = {}
+    for row in figures:
+        found.setdefault(f"{row['size']}, {row['encoding']}, {row['method']}", []).append(row)
+    return found
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float)
+    return float(value)

@@ -1,0 +1,106 @@
+"""Processes of the bench: started on the loopback, waited for, stopped, and what they use of CPU and memory."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_STOP_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process that was started here."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_for(self, url: str, *, seconds: float = 30.0, every: float = 0.05) -> float:
+        """Ask for `url` until it is answered with 200; returns the monotonic moment of that."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=5).read()
+            except OSError as error:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise SystemExit(f"{url}: {error}\n{self.log.read_text(errors='replace')[-2000:]}") from None
+                time.sleep(every)
+            else:
+                return time.monotonic()
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process and all its descendants, so far."""
+        return sum(_cpu(pid) for pid in _family(self.pid))
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the process."""
+        return resident_bytes(self.pid)
+
+    def forget_peak(self) -> None:
+        """Let the kernel's high-water mark of resident memory begin anew (proc(5), clear_refs)."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak_bytes(self) -> int:
+        """The most resident memory since `forget_peak`."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += _family(int(child))
+    return found
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], directory: Path, env: dict[str, str] | None = None) -> Iterator[Running]:
+    """Run a command; it is stopped, and waited for, at the end."""
+    path = directory / f"{free_port()}.log"
+    with path.open("wb") as log:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=directory)
+        try:
+            yield Running(process, path)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,159 @@
+"""A fixed upstream, run as its own process: just enough of Redash, as fast as Python can, and it counts.
+
+What a query does is said by its id; each has the text `select {{n}}` and one number parameter. It neither joins runs
+nor remembers results for longer than they are asked for: what the gateway spares shows in the counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from aiohttp import web
+
+INLINE, SLOW, LARGE, KILOBYTE = 1, 2, 3, 4
+"""Query ids: answered in the POST; a job of one second; a job that is ready at once, of 100 MB; 1 KB in the POST."""
+
+RUN_SECONDS: Final = 1.0
+LARGE_BYTES: Final = 100 * 10**6
+_ROW: Final = b'{"n": 1, "note": "' + b"x" * 980 + b'"}, '
+_CHUNK: Final = _ROW * 256
+
+
+@dataclass
+class Job:
+    """One execution."""
+
+    query_id: int
+    n: object
+    result_id: int
+    begun: float = field(default_factory=time.monotonic)
+
+
+class Upstream:
+    """Answers, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.posts = self.definitions = self.polls = self.fetches = self.executions = 0
+        self.finished_at = 0.0
+        """Monotonic: when a poll was first answered with 'finished'; the clock is the same for all processes."""
+        self._ids = itertools.count(1)
+        self._jobs: dict[str, Job] = {}
+        self._results: dict[int, Job] = {}
+        self._said: set[str] = set()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        parts = request.path.strip("/").split("/")
+        if parts[0] == "bench":
+            told = ("posts", "definitions", "polls", "fetches", "executions", "finished_at")
+            return web.json_response({name: getattr(self, name) for name in told})
+        match parts:
+            case ["api", "queries", query_id]:
+                self.definitions += 1
+                return _json(_definition(int(query_id)))
+            case ["api", "queries", query_id, "results"]:
+                self.posts += 1
+                return self._execute(int(query_id), json.loads(await request.read())["parameters"]["n"])
+            case ["api", "jobs", job_id]:
+                self.polls += 1
+                return self._job(job_id)
+            case ["api", "query_results", name]:
+                self.fetches += 1
+                return await self._result(request, self._results[int(name.removesuffix(".json"))])
+        return web.Response(status=404)
+
+    def _execute(self, query_id: int, n: object) -> web.Response:
+        self.executions += 1
+        job = Job(query_id, n, next(self._ids))
+        if query_id in (INLINE, KILOBYTE):
+            return _json(b"".join((_head(job), _rows(job), _tail())))
+        job_id = str(uuid.uuid4())
+        self._jobs[job_id] = self._results[job.result_id] = job
+        return _json(_job_body(job_id, 1, None))
+
+    def _job(self, job_id: str) -> web.Response:
+        job = self._jobs[job_id]
+        if job.query_id == SLOW and time.monotonic() - job.begun < RUN_SECONDS:
+            return _json(_job_body(job_id, 2, None))
+        if job_id not in self._said:
+            self._said.add(job_id)
+            self.finished_at = time.monotonic()
+        return _json(_job_body(job_id, 3, job.result_id))
+
+    async def _result(self, request: web.BaseRequest, job: Job) -> web.StreamResponse:
+        if job.query_id != LARGE:
+            return _json(b"".join((_head(job), _rows(job), _tail())))
+        count = LARGE_BYTES // len(_CHUNK)
+        head, tail = _head(job), b'{"n": 1, "note": "the last"}' + _tail()
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.content_length = len(head) + count * len(_CHUNK) + len(tail)
+        await response.prepare(request)
+        for piece in itertools.chain((head,), itertools.repeat(_CHUNK, count), (tail,)):
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")
+
+
+def _head(job: Job) -> bytes:
+    sql = f"select {job.n}"
+    digest = hashlib.md5(sql.encode()).hexdigest()
+    return (
+        f'{{"query_result": {{"id": {job.result_id}, "query_hash": "{digest}", "query": "{sql}", "data": '
+        '{"columns": [{"name": "n", "friendly_name": "n", "type": "integer"}], "rows": ['
+    ).encode()
+
+
+def _rows(job: Job) -> bytes:
+    note = b', "note": "' + b"x" * 700 + b'"' if job.query_id == KILOBYTE else b""
+    return f'{{"n": {job.n}'.encode() + note + b"}"
+
+
+def _tail() -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f']}}, "data_source_id": 1, "runtime": 0.01, "retrieved_at": "{now}"}}}}'.encode()
+
+
+def _job_body(job_id: str, status: int, result_id: int | None) -> bytes:
+    job = {"id": job_id, "updated_at": 0, "status": status, "error": "", "result": result_id}
+    return json.dumps({"job": {**job, "query_result_id": result_id}}).encode()
+
+
+def _definition(query_id: int) -> bytes:
+    return json.dumps(
+        {
+            "id": query_id,
+            "latest_query_data_id": None,
+            "name": f"Query {query_id}",
+            "query": "select {{n}}",
+            "query_hash": "0" * 32,
+            "api_key": "a key of the query",
+            "is_archived": False,
+            "updated_at": "2026-01-01T00:00:00.000Z",
+            "data_source_id": 1,
+            "options": {"parameters": [{"name": "n", "title": "n", "type": "number", "value": 1}]},
+            "tags": [],
+        }
+    ).encode()
+
+
+async def _main(port: int) -> None:
+    runner = web.ServerRunner(web.Server(Upstream().handle, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(int(sys.argv[1])))

@@ -1,0 +1,71 @@
+"""wrk: one turn of load on one server, and what it says of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import Running
+
+CONNECTIONS = 16
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of load came to."""
+
+    requests: int
+    cpu_us: float
+    """Of the server's processes, for one request."""
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+def found() -> str:
+    """Return where wrk is."""
+    path = shutil.which("wrk")
+    if path is None:
+        raise SystemExit("the bench needs wrk (apt-get install wrk)")
+    return path
+
+
+def script(method: str, headers: dict[str, str], body: str) -> str:
+    """Lua that makes every request the same."""
+    lines = [f'wrk.method = "{method}"', *(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())]
+    return "\n".join([*lines, *([f"wrk.body = '{body}'"] if body else [])])
+
+
+def turn(lua: str, url: str, server: Running, seconds: int, directory: Path) -> Turn:
+    """Load `url` for so many seconds with one thread and 16 connections that are kept."""
+    file = directory / "turn.lua"
+    file.write_text(lua)
+    before = server.cpu_seconds()
+    command = [found(), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "--latency", "-s", str(file)]
+    out = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    cpu = server.cpu_seconds() - before
+    if re.search(r"Non-2xx|Socket errors", out):
+        raise SystemExit(f"{url}: {out}")
+    requests = int(_in(out, r"(\d+) requests in"))
+    return Turn(
+        requests=requests,
+        cpu_us=cpu / requests * 1e6,
+        rate=float(_in(out, r"Requests/sec:\s+([\d.]+)")),
+        p50_ms=_milliseconds(_in(out, r"(?m)^ +50% +(\S+) *$")),
+        p99_ms=_milliseconds(_in(out, r"(?m)^ +99% +(\S+) *$")),
+    )
+
+
+def _in(out: str, pattern: str) -> str:
+    match = re.search(pattern, out)
+    if match is None:
+        raise SystemExit(f"wrk says something else than expected:\n{out}")
+    return match[1]
+
+
+def _milliseconds(text: str) -> float:
+    number, unit = _in(text, r"^([\d.]+)"), text.lstrip("0123456789.")
+    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}[unit]
