@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from cachetools import LRUCache
 
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
@@ -19,6 +20,10 @@ from gateway.redash.routes import Match
 
 ANONYMOUS: Final = "anonymous"
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
+
+
+_MOST_ADMITTED: Final = 1_024
+"""Fields with good tokens whose hash is remembered; who has no good token cannot push them out."""
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -63,6 +68,7 @@ class Access:
         self.credentials = {name: _credential(name, c, url) for name, c in settings.credentials.items()}
         self.cache = settings.cache
         self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
+        self._admitted: LRUCache[str, tuple[Caller, str]] = LRUCache(_MOST_ADMITTED)
 
     def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> tuple[Caller, str]:
         """Say which client calls, and by which token (SHA-256, hex; "" for anonymous). `now` is unix seconds.
@@ -71,7 +77,11 @@ class Access:
             Unauthorized: no token, an unknown one or one that has expired: the same text for all three.
             BadRequest: a Basic header that cannot be decoded.
         """
-        token = read_token(headers.get("Authorization"))
+        header = headers.get("Authorization")
+        known = self._admitted.get(header) if header is not None else None
+        if known is not None and not _expired(known[0], now):
+            return known
+        token = read_token(header)
         argument = query_token(query_string) if token is None else None
         given = token if token is not None else argument
         hashed = _hash(given) if given is not None else ""
@@ -81,6 +91,8 @@ class Access:
             raise Unauthorized(_REFUSED)
         if _expired(caller, now):
             raise Unauthorized(_REFUSED)
+        if header is not None:
+            self._admitted[header] = caller, hashed
         return caller, hashed
 
     def without_tokens(self, arguments: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -56,11 +56,16 @@ class Handler(RequestHandler):
             return
         super().data_received(data)
         self._break_body_off()
-        waiting = self._waiter is not None and not self._waiter.done()
-        if waiting and self._head_deadline is None:
-            self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
-        elif not waiting:
+        if not self._waits():
             self._stop_clock()
+        elif self._head_deadline is None:
+            self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _waits(self) -> bool:
+        """Whether aiohttp waits for a request; also when its task has not begun to (uvloop reads before that)."""
+        if self._waiter is None:
+            return self._request_count == 0
+        return not self._waiter.done()
 
     def _break_body_off(self) -> None:
         """Tell the handler that its body is broken: aiohttp queues the parser's error, and the body waits for ever."""
@@ -78,7 +83,7 @@ class Handler(RequestHandler):
     def _passes(self, lane: HitLane, data: bytes) -> bool:
         """Let the lane answer, or note what aiohttp will be given. Returns whether the data is dealt with."""
         if self._body_due == 0:
-            if self._waiter is None or self._waiter.done() or self._buffer_paused or self._close:
+            if not self._waits() or self._buffer_paused or self._close:
                 self._lane = None  # a second request while the first is under way
                 self.segments = ()
                 self._give_held()
@@ -87,7 +92,8 @@ class Handler(RequestHandler):
             if transport is not None and not self._paused and lane.answer(self._held + data, transport):
                 self._held = b""
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                self._stop_clock()
+                if self._head_deadline is not None:
+                    self._stop_clock()
                 return True
             if not self._held and lane.expects_body(data):
                 self._held = data
@@ -123,7 +129,7 @@ class Handler(RequestHandler):
         aiohttp's own `close` would leave an idle connection open, and deaf.
         """
         self._give_held()
-        if self._waiter is None or self._waiter.done() or self._head_deadline is not None:
+        if not self._waits() or self._head_deadline is not None:
             return True
         self.force_close()
         return False
@@ -145,7 +151,7 @@ class Handler(RequestHandler):
 
     def _head_is_late(self) -> None:
         self._head_deadline = None
-        if self._waiter is not None and not self._waiter.done():
+        if self._waits():
             self.force_close()
 
     def handle_error(
@@ -198,6 +204,7 @@ def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
 
 _NEEDED: Final = (
     "_waiter",
+    "_request_count",
     "_buffer_paused",
     "_paused",
     "_close",
@@ -214,13 +221,20 @@ def check_framing(request: web.BaseRequest) -> None:
         BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
         HeadersTooLarge: all fields together are too long.
     """
-    if request.version not in (HttpVersion10, HttpVersion11):
+    if request.version not in (HttpVersion11, HttpVersion10):
         raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
-    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, [])
-    if codings and [coding.strip().lower() for coding in codings] != ["chunked"]:
-        raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
-    if sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
+    if hdrs.TRANSFER_ENCODING in request.headers:
+        codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
+        if [coding.strip().lower() for coding in codings] != ["chunked"]:
+            raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
+    if not _came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
         raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
+
+
+def _came_short(request: web.BaseRequest) -> bool:
+    """Whether all of the request is shorter than its head may be; counting its fields would cost more."""
+    handler = request.protocol
+    return isinstance(handler, Handler) and len(handler.segments) == 1 and len(handler.segments[0]) <= MAX_HEAD_BYTES
 
 
 def lane_is_possible() -> bool:

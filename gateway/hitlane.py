@@ -5,26 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.heads import last_part
 from gateway.known import Known, KnownAnswers, Sightings
+from gateway.sending import LARGEST_AT_ONCE, Transport, write
 
 LONGEST_REQUEST: Final = 16 * 1024
-LARGEST_BODY: Final = 256 * 1024
-"""What a caller who does not read can make the gateway hold for its connection."""
-
 _TEXT_OVERHEAD_BYTES: Final = 300
-
-JOINED_BYTES: Final = 64 * 1024
-"""Up to here head and body leave in one piece; beyond, copying them together costs more than a second write."""
-
-
-class Writer(Protocol):
-    """What the lane needs of a transport."""
-
-    def write(self, data: bytes) -> None:
-        """Send it, or keep it until it can be sent."""
 
 
 class HitLane:
@@ -39,7 +27,7 @@ class HitLane:
         """Tell every hit at once (the access log wants a line for each), not in sums once a second."""
         answers.on_gone = self._gone
 
-    def answer(self, request: bytes, transport: Writer) -> bool:
+    def answer(self, request: bytes, transport: Transport) -> bool:
         """Answer the request if it is known and its answer is still good. Returns whether it was answered."""
         known = self._by_text.get(request)
         if known is None or not self._answers.is_good(known):
@@ -52,13 +40,7 @@ class HitLane:
             self._answers.tell_one(known, request_id)
         else:
             known.count += 1
-        head = known.head + last_part(request_id, quota)
-        data = known.body.data or b""
-        if len(data) <= JOINED_BYTES:
-            transport.write(head + data)
-        else:
-            transport.write(head)
-            transport.write(data)
+        write(transport, known.head + last_part(request_id, quota), known.body.data or b"")
         return True
 
     def expects_body(self, head: bytes) -> bool:
@@ -70,7 +52,7 @@ class HitLane:
         text = b"".join(segments)
         if not self._seen.again(text) or known is None or text in self._by_text:
             return
-        if known.body.data is None or known.body.size > LARGEST_BODY or not _may_be_known(text):
+        if known.body.data is None or known.body.size > LARGEST_AT_ONCE or not _may_be_known(text):
             return
         self._by_text[text] = known
         known.texts.append(segments)
@@ -97,10 +79,10 @@ def _may_be_known(request: bytes) -> bool:
     return b" http/1.1\r\n" in head and not any(name in head for name in _NEVER)
 
 
-_prefix = os.urandom(8).hex()
-_numbers = itertools.count(1)
+_format = os.urandom(8).hex() + "%016x"
+_next_number = itertools.count(1).__next__
 
 
 def next_request_id() -> str:
     """Return an id that no other request has: 16 random digits of the process, 16 of a counter."""
-    return f"{_prefix}{next(_numbers):016x}"
+    return _format % _next_number()

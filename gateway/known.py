@@ -6,6 +6,7 @@ They are found by what a request means (this table) and by its very bytes (`hitl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -33,11 +34,14 @@ class Peeking(Protocol):
     def peek(self, key: Key) -> Entry | None:
         """Return the entry in memory, and count it as used."""
 
+    def holds(self, key: Key, entry: Entry) -> bool:
+        """Whether `peek` would return this very entry."""
+
 
 class Known:
     """One answer, ready to be sent but for date, age and request id."""
 
-    __slots__ = ("body", "count", "fixed", "head", "meaning", "meter", "outcome", "second", "size", "texts", "ticket")
+    __slots__ = ("body", "count", "fixed", "head", "meaning", "meter", "outcome", "size", "texts", "ticket", "until")
 
     def __init__(
         self, meaning: Meaning, ticket: Ticket, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
@@ -49,8 +53,8 @@ class Known:
         self.outcome = msgspec.structs.replace(outcome, duration=LANE_SECONDS, trace=None, steps=[], quota=None)
         self.meter = meter
         """Of a client with a rate: each answer takes of it."""
-        self.second = -1
-        self.head = b""  # all but the last part, for that second
+        self.head = b""  # all but the last part
+        self.until = -math.inf  # when the head must be made anew
         self.count = 0  # given by the lane since the head was made, not told yet
         self.texts: list[tuple[bytes, ...]] = []  # requests by whose bytes the lane knows it, in their segments
         self.size = len(fixed) + (len(body.data) if body.data is not None else 0) + _OVERHEAD_BYTES
@@ -83,6 +87,7 @@ class KnownAnswers:
 
     def __init__(self, store: Peeking, teller: Teller, clock: Clock, limit_bytes: int) -> None:
         self._peek = store.peek
+        self._holds = store.holds
         self._teller = teller
         self._monotonic = clock.monotonic
         self._wall = clock.wall
@@ -103,10 +108,10 @@ class KnownAnswers:
     def is_good(self, known: Known) -> bool:
         """Whether the answer may be given now; if so its head is of this second, if not it is forgotten."""
         now, ticket = self._monotonic(), known.ticket
-        if now >= ticket.good_until or self._peek(ticket.key) is not ticket.entry:
+        if now >= ticket.good_until or not self._holds(ticket.key, ticket.entry):
             self._drop(known)
             return False
-        if int(now) != known.second:
+        if now >= known.until:
             self._make_head(known, now)
         return True
 
@@ -131,15 +136,19 @@ class KnownAnswers:
             self._drop(next(iter(self._by_meaning.values())))
 
     def _make_head(self, known: Known, now: float) -> None:
-        """Make the head for this second: `Date`, `Age` and the `ttl` of Cache-Status move, nothing else does."""
+        """Make the head for this second: `Date`, `Age` and the `ttl` of Cache-Status move, nothing else does.
+
+        That it is used is noted for the store now and then only; each time would cost as much as all else here.
+        """
         self.flush(known)
+        self._peek(known.ticket.key)
         outcome = known.outcome
         if outcome.age is not None:
             aged = known.ticket.entry.age(now) - outcome.age
             outcome.age += aged
             outcome.ttl = outcome.ttl - aged if outcome.ttl is not None else None
         known.head = known.fixed + moving_part(outcome, self._wall())
-        known.second = int(now)
+        known.until = math.floor(now) + 1.0
 
     def tell_one(self, known: Known, request_id: str) -> None:
         """Tell of one answer that the lane has given, under its own id."""

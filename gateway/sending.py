@@ -7,17 +7,21 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from gateway.hitlane import JOINED_BYTES
 from gateway.model import Body
 
 SEND_SECONDS: Final = 600.0
 """For one answer as a whole, however slowly its caller reads."""
 
+LARGEST_AT_ONCE: Final = 256 * 1024
+"""What a caller who does not read can make the gateway hold for its connection."""
+
 _PIECE: Final = 256 * 1024
+_JOINED_BYTES: Final = 16 * 1024
+"""Up to here copying head and body together costs less than handing over two."""
 
 
 class Sent(web.StreamResponse):
@@ -47,9 +51,12 @@ async def send(request: web.BaseRequest, head: bytes, body: Body) -> None:
         ConnectionError: the caller has left.
         TimeoutError: it has read too slowly.
     """
-    data, waits = body.data, request.protocol.writing_paused
-    if data is not None and len(data) <= JOINED_BYTES and not waits:
-        await request.writer.write(head + data if data else head)
+    data, transport = body.data, request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the caller has left")
+    request.writer.output_size += len(head)  # by this aiohttp knows that an answer has begun
+    if data is not None and len(data) <= LARGEST_AT_ONCE and not request.protocol.writing_paused:
+        write(transport, head, data)
         return
     async with asyncio.timeout(SEND_SECONDS):
         await request.writer.drain()  # of what came before
@@ -57,6 +64,35 @@ async def send(request: web.BaseRequest, head: bytes, body: Body) -> None:
             await _send_file(request, head, body.path, body.size)
         else:
             await _send_bytes(request, head, data or b"")
+
+
+class Transport(Protocol):
+    """What `write` needs of a transport."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send it, or keep it until it can be sent."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes are kept."""
+
+    def get_extra_info(self, name: str) -> Any:
+        """Return the socket, or what else there is."""
+
+
+def write(transport: Transport, head: bytes, data: bytes) -> None:
+    """Write head and body with one call to the kernel, and without a copy of a body that is not small."""
+    if len(data) <= _JOINED_BYTES:
+        transport.write(head + data if data else head)
+        return
+    sent = 0
+    if transport.get_write_buffer_size() == 0 and transport.get_extra_info("sslcontext") is None:
+        with contextlib.suppress(OSError):  # would block, or broken: the transport finds out
+            sent = os.writev(transport.get_extra_info("socket").fileno(), (head, data))
+    if sent < len(head):
+        transport.write(head[sent:])
+        transport.write(data)
+    elif sent < len(head) + len(data):
+        transport.write(memoryview(data)[sent - len(head) :])
 
 
 async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> None:
@@ -69,36 +105,58 @@ async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> Non
 
 
 async def _send_file(request: web.BaseRequest, head: bytes, path: Path, size: int) -> None:
-    """Send a file by the kernel where it can; else (TLS, uvloop) in pieces, each of which waits for a slow reader."""
+    """Send a file by the kernel; over TLS in pieces, each of which waits for a slow reader."""
     with path.open("rb", buffering=0) as file:  # here: a thread would cost ten times what it takes
         await request.writer.write(head)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the caller has left")
-        if transport.get_extra_info("sslcontext") is None:
-            with contextlib.suppress(NotImplementedError):  # uvloop
-                await _send_by_kernel(transport, file, size)
-                return
+        if transport.get_extra_info("sslcontext") is None and transport.get_write_buffer_size() == 0:
+            await _send_by_kernel(transport.get_extra_info("socket"), file.fileno(), size)
+            return
         while piece := await asyncio.to_thread(file.read, _PIECE):
             await request.writer.write(piece)
             await request.writer.drain()
 
 
-async def _send_by_kernel(transport: asyncio.Transport, file: BinaryIO, size: int) -> None:
+async def _send_by_kernel(plug: socket.socket, file: int, size: int) -> None:
     """Send what the socket takes at once, then the rest as it is read.
 
     Most files go whole into a buffer of 4 MB and the receiver's, which spares the loop all its waiting. The buffer
-    holds pages of the file, not copies.
+    holds pages of the file, not copies. The loop's own `sendfile` is twice as dear, and uvloop has none.
     """
-    loop, sent = asyncio.get_running_loop(), 0
-    if type(loop).sendfile is asyncio.BaseEventLoop.sendfile and transport.get_write_buffer_size() == 0:
-        plug = transport.get_extra_info("socket")
-        if _MAY_ENLARGE:
-            plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        with contextlib.suppress(BlockingIOError):
-            sent = os.sendfile(plug.fileno(), file.fileno(), 0, size)
-    if sent < size:
-        await loop.sendfile(transport, file, sent, size - sent, fallback=False)
+    if _MAY_ENLARGE:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    sent = _send_some(plug.fileno(), file, 0, size)
+    if sent == size:
+        return
+    again = os.dup(plug.fileno())  # no loop watches a socket for us that a transport has
+    try:
+        while sent < size:
+            await _writable(again)
+            sent += _send_some(again, file, sent, size - sent)
+    finally:
+        os.close(again)
+
+
+def _send_some(plug: int, file: int, start: int, size: int) -> int:
+    try:
+        sent = os.sendfile(plug, file, start, size)
+    except BlockingIOError:
+        return 0
+    if sent == 0:
+        raise ConnectionAbortedError("the file is shorter than it was")
+    return sent
+
+
+async def _writable(plug: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(plug, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(plug)
 
 
 def _may_enlarge() -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from typing import Final
 
 from aiohttp import hdrs, web
 
@@ -25,9 +24,6 @@ from gateway.sending import CLOSED, KEPT, send
 from gateway.tracing import incoming
 
 log = logging.getLogger("gateway.web")
-
-_OF_ONE_REQUEST: Final = (hdrs.CONNECTION, "traceparent", "X-Request-ID")
-"""Fields that make a request one of its kind: the hit lane never knows it."""
 
 
 class Api:
@@ -149,10 +145,10 @@ class Api:
 
     def _learn(self, request: web.BaseRequest, known: Known | None) -> None:
         """Let the hit lane know a request by its bytes."""
-        handler = request.protocol
+        headers, handler = request.headers, request.protocol
+        if hdrs.CONNECTION in headers or "traceparent" in headers or "X-Request-ID" in headers:
+            return  # the lane would not have it, and most of these are one of their kind
         if self._lane is None or not isinstance(handler, Handler) or not handler.segments:
-            return
-        if any(name in request.headers for name in _OF_ONE_REQUEST):
             return
         start = f"{request.method} {request.raw_path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
         if handler.segments[0].startswith(start):

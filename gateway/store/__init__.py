@@ -52,6 +52,9 @@ class FrontStore(Store, Protocol):
     def peek(self, key: Key) -> Entry | None:
         """Return the entry under `key` if it is in memory, and count it as used; takes microseconds."""
 
+    def holds(self, key: Key, entry: Entry) -> bool:
+        """Whether `peek` would return this very entry; touches nothing."""
+
     def peek_body(self, entry: Entry) -> Body | None:
         """Return the bytes of `entry` if they (or, of a file, its path) are in memory; takes microseconds."""
 

@@ -37,6 +37,7 @@ class LayeredStore:
         self._below = below
         self._forgets = 0
         self.peek = memory.peek
+        self.holds = memory.holds
         self.peek_body = memory.peek_body
         self.peek_gzip = memory.peek_gzip
         self.keep_gzip = memory.keep_gzip

@@ -64,6 +64,13 @@ class MemoryStore:
         self._recent[held.body_id]  # touches it
         return held.entries[key]
 
+    def holds(self, key: Key, entry: Entry) -> bool:
+        """Whether `peek` would return this very entry; touches nothing."""
+        held = self._by_key.get(key)
+        if held is None or held.entries[key] is not entry:
+            return False
+        return held.expires is None or held.expires > self._clock.monotonic()
+
     def peek_body(self, entry: Entry) -> Body | None:
         """As `read`, at once."""
         held = self._recent.get(entry.body_id)

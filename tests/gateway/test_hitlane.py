@@ -830,6 +830,9 @@ class _Nothing:
     def peek(self, key: bytes) -> None:
         return None
 
+    def holds(self, key: bytes, entry: Entry) -> bool:
+        return False
+
 
 class Discarding:
     def write(self, data: bytes) -> None:
