@@ -149,3 +149,31 @@ def bare(directory: Path, bodies: Path) -> Iterator[list[Server]]:
         url = f"http://127.0.0.1:{port}"
         process.wait_for(f"{url}/{next(bodies.iterdir()).name}")
         yield [Server("bare aiohttp", url, process, own_paths=True)]
+
+
+_PROXY = """
+import asyncio, sys
+import aiohttp
+from aiohttp import web
+async def main():
+    async with aiohttp.ClientSession() as session:
+        async def handle(request):
+            data = await request.read()
+            async with session.request(request.method, sys.argv[2] + request.path, data=data) as answer:
+                return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+        runner = web.ServerRunner(web.Server(handle, access_log=None))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def bare_proxy(directory: Path, upstream: str) -> Iterator[str]:
+    """An aiohttp handler that passes everything on by aiohttp's client and does nothing else; yields its URL."""
+    port = free_port()
+    with running([sys.executable, "-c", _PROXY, str(port), upstream], directory) as process:
+        url = f"http://127.0.0.1:{port}"
+        process.wait_for(f"{url}/bench/counts")
+        yield url

@@ -105,8 +105,10 @@ class Definitions:
             return found
         entry = await self._store.look(definition_key(scope, query_id))
         body = await self._store.read(entry) if entry is not None else None
-        if entry is None or body is None or body.data is None:
-            return None
+        # Redash may have answered while we looked: who comes late must not ask again.
+        found = self._known.get(query_id, {}).get(scope)
+        if found is not None or entry is None or body is None or body.data is None:
+            return found
         try:
             definition = msgspec.json.decode(body.data, type=Definition)
         except msgspec.DecodeError:

@@ -111,8 +111,11 @@ class Results:
         return entry, kept or body
 
     async def _confirmed(self, keys: list[Key], entry: Entry) -> Found | None:
-        """Where the very same result is stored already, note only that it is still the newest (it never changes)."""
-        known = await self._store.look(keys[-1])
+        """Where the very same result is stored already, note only that it is still the newest (it never changes).
+
+        Whoever asked Redash has looked before, so that what is stored is in memory now.
+        """
+        known = self._store.peek(keys[-1])
         if known is None or (known.body_id, known.marker) != (entry.body_id, entry.marker):
             return None
         held = await self._store.read(known)

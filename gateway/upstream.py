@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -235,6 +236,7 @@ def _headers(credential: Credential, sender: Sender, call: Call, trace: Trace | 
     return headers
 
 
+@lru_cache(maxsize=4)
 def _date(value: str | None) -> float | None:
     try:
         return parsedate_to_datetime(value).timestamp() if value else None

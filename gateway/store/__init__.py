@@ -90,7 +90,10 @@ class Ledger(Protocol):
         """Every job id that stands for that execution, oldest first."""
 
     async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
-        """Remember that `result_id` was seen in an answer for that scope and query (0: for no saved query)."""
+        """Remember that `result_id` was seen in an answer for that scope and query (0: for no saved query).
+
+        Returns at once; after a kill -9 it is known if anything that was noted later is.
+        """
 
     async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
         """Return every query id that `result_id` was seen for in that scope."""

@@ -16,6 +16,7 @@ from gateway.model import Body, Clock, Entry, Key
 from gateway.store import packing, rows, schema
 from gateway.store.database import Database, UnusableError
 from gateway.store.files import BodyFiles
+from gateway.store.keyfilter import KeyFilter
 from gateway.store.pending import Put
 from gateway.store.writer import Writer
 
@@ -27,6 +28,7 @@ ROOM = 0.05
 CANDIDATES = 1000
 SPARING_ROUNDS = 20
 CHECK_SECONDS = 60.0
+KEYS_AT_ONCE = 1000
 ORPHANS_EVERY_SECONDS = 3600.0
 
 Written = list[tuple[Put, rows.PutRow | None]]
@@ -47,6 +49,7 @@ class Disk:
         self._limit = limit_bytes
         self._clock = clock
         self._after_open: asyncio.Task[None] | None = None
+        self._keys = KeyFilter()
         self._orphans_at = clock.monotonic() + ORPHANS_EVERY_SECONDS
         database.on_opened.append(self._opened)
 
@@ -65,6 +68,8 @@ class Disk:
 
     async def look(self, key: Key) -> Entry | None:
         """Return the committed entry under `key`; drops it when its body is lost."""
+        if not self._keys.may_hold(key):
+            return None
         try:
             found = await self._database.run(partial(self._find, key, self._clock.wall()))
         except UnusableError:
@@ -107,6 +112,7 @@ class Disk:
     async def write(self, puts: list[Put]) -> None:
         """Write puts and their bodies in one transaction; returns when it is committed or given up."""
         written: Written = []
+        self._keys.add(key for put in puts for key in put.keys)
         try:
             await asyncio.to_thread(self._prepare, puts, written)
             size = sum(len(row.data or b"") for _, row in written if row is not None)
@@ -223,6 +229,7 @@ class Disk:
 
     def _opened(self, found: schema.Opened, replaced: bool) -> None:
         self.held = found
+        self._keys.complete = False
         if replaced:
             self.on_drop(None)
         if self._after_open is None or self._after_open.done():
@@ -230,6 +237,7 @@ class Disk:
 
     async def _look_over(self, *, clean: bool) -> None:
         await self._database.usable.wait()
+        await self._read_keys()
         await self.sweep_orphans()
         for table in () if clean else schema.CHECKED_TABLES:
             try:
@@ -239,6 +247,21 @@ class Disk:
             if found != "ok":
                 self._database.trouble(sqlite3.DatabaseError(f"quick_check of {table}: {found}"))
                 return
+
+
+    async def _read_keys(self) -> None:
+        """Learn which keys the file holds, in steps between which others have their turn."""
+        last = b""
+        while True:
+            try:
+                keys = await self._database.run(partial(rows.keys_after, key=last, count=KEYS_AT_ONCE))
+            except UnusableError:
+                return
+            self._keys.add(keys)
+            if len(keys) < KEYS_AT_ONCE:
+                break
+            last = keys[-1]
+        self._keys.complete = True
 
 
 def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[bool], rows.Change]:

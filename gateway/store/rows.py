@@ -104,6 +104,12 @@ def find(db: sqlite3.Connection, key: Key, now: float) -> Found | None:
     return None if row is None else Found(*row)
 
 
+def keys_after(db: sqlite3.Connection, key: Key, count: int) -> list[Key]:
+    """Return the next keys in their order, so many at most."""
+    found = db.execute("SELECT key FROM entries WHERE key > ? ORDER BY key LIMIT ?", (key, count))
+    return [row[0] for row in found]
+
+
 def load(db: sqlite3.Connection, body_id: bytes) -> FoundBody | None:
     """Return a body as it is kept, unchecked."""
     row = db.execute("SELECT size, digest, file, data FROM bodies WHERE body_id = ?", (body_id,)).fetchone()

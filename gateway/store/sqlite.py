@@ -7,6 +7,7 @@ What is written and dropped is in `disk`, what waits to be written in `pending`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 QUEUE_BYTES = 64 * 2**20
 FLUSH_SECONDS = 5.0
+GATHER_SECONDS = 0.05
+"""Writes wait so long for others: each by itself would take the processor from the misses that bring them."""
+
 BATCH_PUTS = 64
 BATCH_BYTES = 4 * 2**20
 MARKS = 100_000
@@ -71,6 +75,7 @@ class SqliteStore:
         self._used: dict[bytes, float] = {}
         self._barred: list[Bar] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._hurry = asyncio.Event()
 
     # -- life
 
@@ -121,6 +126,7 @@ class SqliteStore:
         """Wait (for at most 5 s) until all that was accepted is written, if the file is usable."""
         if not self.ready or not self._tasks:
             return
+        self._hurry.set()
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self._pending.drained.wait()
@@ -128,6 +134,8 @@ class SqliteStore:
                 await self.writer.flushed()
         except TimeoutError:
             log.warning("the store %s has writes that take longer than %g s", self.database.path, FLUSH_SECONDS)
+        finally:
+            self._hurry.clear()
 
     # -- Store
 
@@ -206,6 +214,9 @@ class SqliteStore:
 
     async def _feed(self) -> None:
         await self._pending.filled.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._hurry.wait()
         await self.database.usable.wait()
         puts = self._pending.take(BATCH_PUTS, BATCH_BYTES)
         try:

@@ -88,7 +88,8 @@ class SqliteLedger:
     async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
         """See the protocol; what was noted lately costs nothing."""
         if self._recent.put_result(scope, result_id, query_id):
-            await self._commit(partial(_put_result, _short(scope), result_id, query_id), 200)
+            work = partial(_put_result, _short(scope), result_id, query_id)
+            self._writer.submit(work, size=200, rank=LASTING)  # in the order of all that is noted
 
     async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
         """See the protocol."""

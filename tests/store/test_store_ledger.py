@@ -26,6 +26,12 @@ class Bare:
 
     def __init__(self, store: SqliteStore, clock: FakeClock) -> None:
         self._make = lambda: bare(store, clock)
+        self._store = store
+
+    async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
+        """Result ids are written behind."""
+        await self._make().note_result(scope, result_id, query_id)
+        await self._store.writer.flushed()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._make(), name)
@@ -97,6 +103,16 @@ async def test_results_are_known_by_scope_and_query(ledger: Any) -> None:
     assert await ledger.queries_of_result("s", 7) == {1, 2}
     assert await ledger.queries_of_result("t", 7) == {3}
     assert await ledger.queries_of_result("s", 2**52) == {0}
+
+
+async def test_a_result_is_known_as_soon_as_what_is_noted_after_it(path: Path, clock: FakeClock) -> None:
+    # A job that a caller was told to have ended must lead to its result, also for the process after a kill.
+    async with opened(make_sqlite(path, clock)) as store:
+        ledger = bare(store, clock)
+        await ledger.note_result("s", 7, 1)
+        assert await ledger.queries_of_result("s", 7) == {1}
+        await ledger.note_execution(execution(status=3, result_id=7))
+        assert await bare(store, clock).queries_of_result("s", 7) == {1}
 
 
 async def test_sweep_removes_expired_rows(path: Path, clock: FakeClock) -> None:

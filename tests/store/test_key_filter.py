@@ -1,0 +1,61 @@
+"""A store that knows what it does not hold: never wrong about what it holds, and quick about the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from store_helpers import FakeClock, entry, key, make_sqlite, opened
+
+from gateway.model import Body
+from gateway.store.database import Database
+from gateway.store.keyfilter import KeyFilter
+
+KEYS = st.binary(min_size=32, max_size=32)
+
+
+@given(st.sets(KEYS), st.sets(KEYS))
+def test_what_was_added_may_be_held(added: set[bytes], others: set[bytes]) -> None:
+    keys = KeyFilter()
+    keys.add(added)
+    assert all(keys.may_hold(one) for one in added | others)  # nothing is certain before it is complete
+    keys.complete = True
+    assert all(keys.may_hold(one) for one in added)
+
+
+def test_most_of_what_was_not_added_is_not_held() -> None:
+    keys = KeyFilter()
+    keys.add(map(key, range(100_000)))
+    keys.complete = True
+    assert sum(keys.may_hold(key(number)) for number in range(100_000, 110_000)) < 100
+
+
+async def looked_over(path: Path, clock: FakeClock, wanted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Which keys a store finds after a start, and how often it then asks the disk."""
+    async with opened(make_sqlite(path, clock)) as store:
+        await store.disk.looked_over()
+        asked = 0
+        run = Database.run
+
+        async def counted(self: Database, *arguments: object, **more: object) -> object:
+            nonlocal asked
+            asked += 1
+            return await run(self, *arguments, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Database, "run", counted)
+        found = [await store.look(one) is not None for one in wanted]
+        monkeypatch.setattr(Database, "run", run)
+        assert asked <= found.count(True) + 1
+        return found
+
+
+async def test_after_a_restart_everything_is_found_and_misses_ask_nobody(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(make_sqlite(path, clock)) as store:
+        for number in range(2_500):  # more than are read in one step
+            await store.keep([key(number)], entry(number), Body.of(b"x"))
+    wanted = [key(number) for number in range(0, 2_500, 50)] + [key(number) for number in range(3_000, 3_050)]
+    assert await looked_over(path, clock, wanted, monkeypatch) == [True] * 50 + [False] * 50
