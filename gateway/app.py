@@ -103,7 +103,11 @@ async def check_online(settings: config.Config) -> list[str]:
     access = Access(settings)
     metrics = Metrics(_no_levels, access.credentials, 0)
     upstream = Upstream(
-        settings.upstream, client_context(settings.upstream), clock, Telling(metrics, access_log=False), _no_spool
+        settings.upstream,
+        client_context(settings.upstream),
+        clock,
+        Telling(metrics, clock, access_log=False),
+        _no_spool,
     )
     await upstream.open()
     mistakes = []

@@ -152,13 +152,14 @@ class KnownAnswers:
 
     def tell_one(self, known: Known, request_id: str) -> None:
         """Tell of one answer that the lane has given, under its own id."""
-        self._teller.request(msgspec.structs.replace(known.outcome, request_id=request_id), 1)
+        started = self._monotonic() - LANE_SECONDS
+        self._teller.request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
 
     def flush(self, known: Known) -> None:
         """Tell what the lane has given since the last time, under one record: age and duration are those of all."""
         if known.count:
             count, known.count = known.count, 0
-            self._teller.request(known.outcome, count)
+            self._teller.request(msgspec.structs.replace(known.outcome), count)  # ours moves on, that one stays
 
     def flush_all(self) -> None:
         """Tell everything that has been given; the scrape asks for it."""

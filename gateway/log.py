@@ -162,10 +162,10 @@ def _lost(form: str, number: int) -> str:
     return Formatter(form).format(record)
 
 
-def tell_request(outcome: Outcome) -> None:
-    """Write the access line of one request; past `logging`, whose records cost more than a hit."""
+def tell_request(outcome: Outcome, moment: float) -> None:
+    """Write the access line of one request that ended at `moment` (unix seconds); past `logging`, which is slow."""
     if _handler is not None:
-        _handler.writer.put(_handler.access_lines.of(outcome, time.time()))
+        _handler.writer.put(_handler.access_lines.of(outcome, moment))
 
 
 class AccessLines:

@@ -81,7 +81,7 @@ class Program:
         self.tracing = Tracing(settings.tracing.endpoint, clock) if settings.tracing.endpoint else None
         self.recorder = StatusRecorder(clock.monotonic)
         self.teller = Telling(
-            self.metrics, access_log=settings.log.access, recorder=self.recorder, tracing=self.tracing
+            self.metrics, clock, access_log=settings.log.access, recorder=self.recorder, tracing=self.tracing
         )
         tls = client_context(settings.upstream)
         self.upstream = Upstream(settings.upstream, tls, clock, self.teller, self.store.spool_path)
@@ -196,6 +196,7 @@ class Program:
         await self.compressor.land()
         await self.upstream.close()
         await self.store.close()
+        self.teller.flush()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
 
@@ -220,6 +221,7 @@ class Program:
     def levels(self) -> Levels:
         """Return what is read from the parts when somebody looks: a scrape, the status page."""
         self.answers.flush_all()
+        self.teller.flush()
         running = self.executions.running
         return Levels(
             executions_in_flight=len(running),

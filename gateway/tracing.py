@@ -101,19 +101,15 @@ class Tracing:
 
     def request(self, outcome: Outcome) -> None:
         """Make the spans of one request: its own, and one for each step on its way."""
-        trace, ended = outcome.trace, outcome.started + outcome.duration
-        if trace is None:  # the hit lane's, which begins nothing and tells at once
-            trace, ended = self.begin(None), self._clock.monotonic()
+        trace = outcome.trace or self.begin(None)  # the hit lane begins nothing
         if not trace.recorded:
             return
         kinds = self._api.SpanKind
         for step in outcome.steps:
             self._export(self.begin(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link)
         name = "request" if outcome.route == "none" else f"{clean(outcome.method)} {outcome.route}"
-        failed = outcome.status >= 500
-        self._export(
-            trace, name, kinds.SERVER, ended - outcome.duration, ended, _request_attributes(outcome), failed=failed
-        )
+        failed, ended = outcome.status >= 500, outcome.started + outcome.duration
+        self._export(trace, name, kinds.SERVER, outcome.started, ended, _request_attributes(outcome), failed=failed)
 
     def upstream(self, call: UpstreamCall) -> None:
         """Make the span of one request to Redash."""

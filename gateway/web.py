@@ -59,7 +59,8 @@ class Api:
     def _refused(self, status: int) -> None:
         """Tell of a request that was no HTTP, or more of it than is read."""
         reason = {414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
-        self._teller.request(Outcome(request_id="-", status=status, reason=reason))
+        now = self._clock.monotonic()
+        self._teller.request(Outcome(request_id="-", status=status, reason=reason, started=now))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and tell its outcome once: when the answer has left, or its caller has."""

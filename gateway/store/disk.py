@@ -248,7 +248,6 @@ class Disk:
                 self._database.trouble(sqlite3.DatabaseError(f"quick_check of {table}: {found}"))
                 return
 
-
     async def _read_keys(self) -> None:
         """Learn which keys the file holds, in steps between which others have their turn."""
         last = b""

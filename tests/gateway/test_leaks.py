@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -47,7 +46,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     level = root.level
     forms = [log.AccessLines("text"), log.AccessLines("json")]
     # Access lines go past `logging`, straight to the process's own writer.
-    monkeypatch.setattr(log, "tell_request", lambda o: handler.lines.extend(f.of(o, time.time()) for f in forms))
+    monkeypatch.setattr(log, "tell_request", lambda o, at: handler.lines.extend(f.of(o, at) for f in forms))
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     yield handler
