@@ -83,10 +83,12 @@ class Handler(RequestHandler):
     def _passes(self, lane: HitLane, data: bytes) -> bool:
         """Let the lane answer, or note what aiohttp will be given. Returns whether the data is dealt with."""
         if self._body_due == 0:
-            if not self._waits() or self._buffer_paused or self._close:
-                self._lane = None  # a second request while the first is under way
-                self.segments = ()
+            if self._buffer_paused or self._close:
+                self._lane, self.segments = None, ()  # what the parser still holds is its secret
                 self._give_held()
+                return False
+            if not self._waits():
+                self._follow(data)  # a second request while the first is under way
                 return False
             transport = self.transport
             if transport is not None and not self._paused and lane.answer(self._held + data, transport):
@@ -117,7 +119,8 @@ class Handler(RequestHandler):
             self._body_due -= len(data)
             self.segments = (*self.segments, data) if len(self.segments) == 1 else ()
         else:
-            self.segments = (data,)
+            # One that comes while another is under way must not be taken for that one.
+            self.segments = (data,) if self._waits() else ()
             self._body_due = _bytes_due(data)
         if self._body_due < 0:
             self._lane = None

@@ -52,6 +52,8 @@ class HitLane:
         text = b"".join(segments)
         if not self._seen.again(text) or known is None or text in self._by_text:
             return
+        if not self._answers.has(known):  # forgotten while it was sent: a reload, a run, an edit, a purge
+            return
         if known.body.data is None or known.body.size > LARGEST_AT_ONCE or not _may_be_known(text):
             return
         self._by_text[text] = known

@@ -128,6 +128,10 @@ class KnownAnswers:
         self.grow(known, 0)
         return known if meaning in self._by_meaning else None
 
+    def has(self, known: Known) -> bool:
+        """Whether the answer has not been forgotten."""
+        return self._by_meaning.get(known.meaning) is known
+
     def grow(self, known: Known, more_bytes: int) -> None:
         """Count the answer, or so many more bytes of it; what is over the limit goes, oldest first."""
         known.size += more_bytes

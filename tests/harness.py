@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -267,6 +268,36 @@ def token_table(sandbox: Sandbox) -> dict[str, str]:
     """The environment in which the configuration of the tests finds its keys."""
     keys = {f"KEY_{name.upper()}": key for name, key in sandbox.user_keys.items()}
     return keys | {f"QUERY_KEY_{query_id}": sandbox.query_key(query_id) for query_id in sandbox.queries}
+
+
+def certificate(directory: Path, name: str, *, host: str = "localhost") -> tuple[Path, Path]:
+    """A self-signed certificate and its key, made with openssl."""
+    cert, private = directory / f"{name}.pem", directory / f"{name}.key.pem"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-keyout",
+            private,
+            "-out",
+            cert,
+            "-subj",
+            f"/CN={name}",
+            "-addext",
+            f"subjectAltName=DNS:{host},IP:127.0.0.1",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, private
 
 
 async def until(ready: Callable[[], bool], *, timeout: float = 10.0) -> None:

@@ -594,6 +594,26 @@ async def test_an_answer_given_before_a_reload_is_not_taken_over_after_it(
         assert [got.status for got in found] == [200] * 3 + [429] * 2
 
 
+async def test_an_answer_given_again_before_a_reload_is_not_learnt_after_it(
+    world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
+) -> None:
+    # It was known by its meaning; while it was on its way, its client was taken away.
+    sent = post(world, "kb1", max_age=DAY)
+    other = post(world, "kb1", "User-Agent: another", max_age=DAY)
+    async with wire(world) as line:
+        await taught(line, sent, by_lane)
+        await line.ask(other)
+        on_its_way, go = late()
+        await line.send(other)
+        await on_its_way.wait()
+        hashed = world.settings().clients["dashboard"].token_sha256[0]
+        apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
+        go.set()
+        await line.got("POST")
+        await settled()
+        assert [(await line.ask(other)).status for _ in range(5)] == [200] * 3 + [429] * 2
+
+
 async def test_an_answer_given_before_a_run_ended_is_not_taken_over_after_it(
     world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
 ) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from harness import certificate
 
 from gateway import config
 
@@ -471,36 +471,6 @@ async def test_executions_of_one_client_are_limited_and_hits_and_joins_are_not(f
 
 
 # -- TLS
-
-
-def certificate(directory: Path, name: str, *, host: str = "localhost") -> tuple[Path, Path]:
-    """A self-signed certificate and its key, made with openssl."""
-    cert, private = directory / f"{name}.pem", directory / f"{name}.key.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-keyout",
-            private,
-            "-out",
-            cert,
-            "-subj",
-            f"/CN={name}",
-            "-addext",
-            f"subjectAltName=DNS:{host},IP:127.0.0.1",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, private
 
 
 async def shown(front: Front) -> bytes:
