@@ -31,10 +31,15 @@ class Asked(msgspec.Struct, frozen=True):
         found = _WAIT.search(self.request.headers.get("Prefer", ""))
         return int(found[1]) if found else None
 
-    def ticket(self, key: Key, entry: Entry, good_until: float, wall: float, now: float) -> Ticket | None:
-        """Return what it takes to give this answer again, None where it is no hit."""
+    def ticket(
+        self, key: Key, entry: Entry, query_id: int, good_until: float, wall: float, now: float
+    ) -> Ticket | None:
+        """Return what it takes to give this answer again, None where it is no hit.
+
+        `query_id` is the query whose definition was judged; the entry may have been stored for another, or for none.
+        """
         if self.outcome.cache != "hit":
             return None
         expires = self.caller.settings.expires
         expires = math.inf if expires is None else now + expires - wall
-        return Ticket(key, entry, entry.query_id, min(good_until, expires))
+        return Ticket(key, entry, query_id, min(good_until, expires))

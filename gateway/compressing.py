@@ -53,7 +53,7 @@ class Compressor:
         """Return the gzip form of the body that the store has under `entry`, None where it is not worth one."""
         if not LEAST_BYTES <= body.size <= MOST_BYTES:
             return None
-        form = self._store.peek_gzip(entry)
+        form = self._store.peek_gzip(entry, body)
         if form is None:
             # By the body, not by its id: the bytes under an id may have been replaced meanwhile.
             form, _ = await self._flights.share(id(body), lambda: self._make(entry, body))

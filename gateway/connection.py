@@ -139,12 +139,17 @@ class Handler(RequestHandler):
 
     def _process_keepalive(self) -> None:
         """Close what has been idle for too long; a head that is held here is no idleness."""
-        if not self._held:
+        if self._held:
+            self._keepalive_handle = self._loop.call_later(HEAD_SECONDS, self._process_keepalive)
+        else:
             super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the clock with the connection."""
+        """Stop the clock with the connection; a request whose head was held here has ended with it."""
         self._stop_clock()
+        if self._held and isinstance(self._manager, Server):
+            self._manager.refused(499)
+        self._held = b""
         super().connection_lost(exc)
 
     def _stop_clock(self) -> None:
@@ -191,6 +196,8 @@ def _bytes_due(data: bytes) -> int:
     if _CHUNKED.search(head) or data.startswith(b"CONNECT"):
         return -1
     found = _LENGTH.search(head)
+    if found is None and b"\r\ncontent-length" in head.lower():
+        return -1  # the parser may take it
     return (int(found[1]) if found else 0) - (len(data) - end - 4)
 
 

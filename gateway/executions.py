@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -49,7 +49,6 @@ class Executions:
         self._ledger = ledger
         self._clock = clock
         self._teller = teller
-        self.settings = settings
         self._changed = changed
         self.slots = FairSlots(settings.upstream.max_executions, timeout=settings.upstream.queue_timeout)
         self._by_key: dict[Key, Execution] = {}
@@ -59,10 +58,12 @@ class Executions:
         self._turns = TurnsByText()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self.configure(settings)
 
     def configure(self, settings: config.Config) -> None:
         """Take over a new configuration; what runs goes on."""
         self.settings = settings
+        self._has_query_keys = any(credential.kind == "query" for credential in settings.credentials.values())
         self.slots.size, self.slots.timeout = settings.upstream.max_executions, settings.upstream.queue_timeout
 
     @property
@@ -149,12 +150,12 @@ class Executions:
             async with self.slots.hold(x.sender.client):
                 await self._runner.run(x, lambda: self._definition_now(x), self._followed)
 
-    @asynccontextmanager
-    async def _apart(self, x: Execution) -> AsyncIterator[None]:
+    def _apart(self, x: Execution) -> AbstractAsyncContextManager[None]:
         """Keep texts apart that Redash cannot, where a query key's answer would not show whose rows they are."""
-        if all(credential.kind == "user" for credential in self.settings.credentials.values()):
-            yield
-            return
+        return self._in_turn(x) if self._has_query_keys else nullcontext()
+
+    @asynccontextmanager
+    async def _in_turn(self, x: Execution) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
             for key, text in collisions(x.plan):
                 if self._turns.would_wait(key, text):

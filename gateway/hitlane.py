@@ -8,10 +8,9 @@ from collections import Counter
 from typing import Final
 
 from gateway.heads import last_part
-from gateway.known import Known, KnownAnswers, Sightings
+from gateway.known import LONGEST_REQUEST, Known, KnownAnswers, Sightings
 from gateway.sending import LARGEST_AT_ONCE, Transport, write
 
-LONGEST_REQUEST: Final = 16 * 1024
 _TEXT_OVERHEAD_BYTES: Final = 300
 
 

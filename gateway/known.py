@@ -21,11 +21,19 @@ from gateway.quotas import Meter
 LANE_SECONDS: Final = 0.00001
 """What an answer of the hit lane takes (bench); measuring each would cost a tenth of it."""
 
+LONGEST_REQUEST: Final = 16 * 1024
+"""Who sends more is not known again: the table is for many."""
+
 MOST_SEEN: Final = 16_384
 _OVERHEAD_BYTES: Final = 3_000
 
 Meaning = tuple[object, ...]
 """Everything in a request that its answer depends on; equal ones get equal answers, but for the moving fields."""
+
+
+def length_of(meaning: Meaning) -> int:
+    """Return how long the texts in it are together."""
+    return sum(len(part) for part in meaning if isinstance(part, str | bytes))
 
 
 class Peeking(Protocol):
@@ -50,14 +58,17 @@ class Known:
         self.ticket = ticket
         self.fixed = fixed
         self.body = body
-        self.outcome = msgspec.structs.replace(outcome, duration=LANE_SECONDS, trace=None, steps=[], quota=None)
+        self.outcome = msgspec.structs.replace(
+            outcome, duration=LANE_SECONDS, upstream_seconds=0.0, execution_id="", trace=None, steps=[], quota=None
+        )
         self.meter = meter
         """Of a client with a rate: each answer takes of it."""
         self.head = b""  # all but the last part
         self.until = -math.inf  # when the head must be made anew
         self.count = 0  # given by the lane since the head was made, not told yet
         self.texts: list[tuple[bytes, ...]] = []  # requests by whose bytes the lane knows it, in their segments
-        self.size = len(fixed) + (len(body.data) if body.data is not None else 0) + _OVERHEAD_BYTES
+        bytes_of_body = len(body.data) if body.data is not None else 0
+        self.size = length_of(meaning) + len(fixed) + bytes_of_body + _OVERHEAD_BYTES
 
     def repeat(self, outcome: Outcome) -> None:
         """Note in the outcome of another request what this answer is."""
@@ -119,7 +130,7 @@ class KnownAnswers:
         self, meaning: Meaning, ticket: Ticket, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
     ) -> Known | None:
         """Take over an answer that has just been given from memory, on the second sighting of what was asked."""
-        if not self._seen.again(meaning):
+        if length_of(meaning) > LONGEST_REQUEST or not self._seen.again(meaning):
             return None
         if (older := self._by_meaning.get(meaning)) is not None:
             self._drop(older)

@@ -63,22 +63,25 @@ class FairSlots:
         """Whether the next `hold` would not wait."""
         return self._taken < self.size and not self._waiting
 
-    @asynccontextmanager
-    async def hold(self, owner: str) -> AsyncIterator[None]:
-        """Hold a slot.
+    def hold(self, owner: str) -> Slot:
+        """Return what holds a slot while it is entered.
 
-        Raises:
+        Raises (on entering):
             Unavailable: none was free within the timeout, or the queue is full.
         """
-        if not self.free():
-            await self._wait(owner)
-        else:
+        return Slot(self, owner)
+
+    async def take(self, owner: str) -> None:
+        """Take a slot, waiting for it if need be; who does must `give` it back."""
+        if self.free():
             self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-            self._wake()
+        else:
+            await self._wait(owner)
+
+    def give(self) -> None:
+        """Give a slot back."""
+        self._taken -= 1
+        self._wake()
 
     async def _wait(self, owner: str) -> None:
         if self.queued >= self._queue:
@@ -123,6 +126,22 @@ class FairSlots:
             if not turn.done():
                 self._taken += 1
                 turn.set_result(None)
+
+
+class Slot:
+    """One of `FairSlots`, taken on entering and given back on leaving."""
+
+    __slots__ = ("_owner", "_slots")
+
+    def __init__(self, slots: FairSlots, owner: str) -> None:
+        self._slots = slots
+        self._owner = owner
+
+    async def __aenter__(self) -> None:
+        await self._slots.take(self._owner)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.give()
 
 
 class TurnsByText:

@@ -109,10 +109,11 @@ class Gateway:
         outcome.query_id = found.number("query_id")
         sender = Sender(caller.name, outcome.request_id, outcome.trace, outcome)
         asked = Asked(request, caller, found, sender, outcome)
-        allowed = await self.bindings.check(self.access, asked, operation)
+        access = self.access  # by which it was admitted; a reload may come while it waits
+        allowed = await self.bindings.check(access, asked, operation)
         answer = await self._dispatch(asked, operation, allowed)
         if answer.ticket is not None and allowed is not None:
-            until = self.bindings.unquestioned_until(self.access, caller)
+            until = self.bindings.unquestioned_until(access, caller)
             answer.ticket = msgspec.structs.replace(answer.ticket, good_until=min(answer.ticket.good_until, until))
         return answer
 
@@ -191,7 +192,7 @@ class Gateway:
         if plan.definition is not None:
             scope = plan.credential.scope
             until = min(until, self.definitions.unquestioned_until(plan.definition, scope, self.settings.cache))
-        return asked.ticket(plan.key, entry, until, self.clock.wall(), now)
+        return asked.ticket(plan.key, entry, plan.query_id, until, self.clock.wall(), now)
 
     async def _execution_answer(self, asked: Asked, plan: Plan, x: Execution) -> Answer:
         """Answer from an execution: its result, Redash's refusal, or a job of the caller's own."""

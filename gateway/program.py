@@ -196,6 +196,7 @@ class Program:
         await self.compressor.land()
         await self.upstream.close()
         await self.store.close()
+        self.answers.flush_all()
         self.teller.flush()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)

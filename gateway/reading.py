@@ -155,7 +155,8 @@ class Reading:
             cache = self.settings.cache
             until = min(until, self._definitions.unquestioned_until(definition, credential.scope, cache))
         key = result_key(credential.scope, entry.result_id, form)
-        answer.ticket = asked.ticket(key, entry, until, self._clock.wall(), now)
+        query_id = entry.query_id if definition is None else definition.query_id
+        answer.ticket = asked.ticket(key, entry, query_id, until, self._clock.wall(), now)
         return answer
 
 

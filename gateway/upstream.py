@@ -10,7 +10,7 @@ import re
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -59,7 +59,7 @@ class Upstream:
 
     def configure(self, settings: config.Upstream, tls: ssl.SSLContext) -> None:
         """Take over the settings; requests that are under way end under the old ones."""
-        self._base = URL(settings.url)
+        self._url = lru_cache(maxsize=1024)(partial(_url, URL(settings.url)))
         self._tls = tls
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
@@ -140,7 +140,7 @@ class Upstream:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 async with self._session.request(
                     call.method,
-                    self._url(call),
+                    self._url(call.path, call.query),
                     data=call.body,
                     headers=_headers(credential, sender, call, trace),
                     allow_redirects=False,
@@ -162,17 +162,11 @@ class Upstream:
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_BROKEN_OFF) from error
 
-    def _url(self, call: Call) -> URL:
-        return URL.build(
-            scheme=self._base.scheme,
-            authority=self._base.raw_authority,
-            path=self._base.raw_path.rstrip("/") + call.path,
-            query_string=call.query,
-            encoded=True,
-        )
-
     async def _read(self, response: aiohttp.ClientResponse) -> Body:
         """Read the body into memory, or into a spool file once it is larger than what is parsed."""
+        announced = response.headers.get("Content-Length", "")
+        if announced.isdecimal() and int(announced) <= PARSE_LIMIT and "Content-Encoding" not in response.headers:
+            return Body.of(await response.read())
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_chunked(64 * 1024):
@@ -206,6 +200,16 @@ class Upstream:
             if not complete:
                 path.unlink(missing_ok=True)
         return Body(size=size, path=path)
+
+
+def _url(base: URL, path: str, query: str) -> URL:
+    return URL.build(
+        scheme=base.scheme,
+        authority=base.raw_authority,
+        path=base.raw_path.rstrip("/") + path,
+        query_string=query,
+        encoded=True,
+    )
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

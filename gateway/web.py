@@ -57,8 +57,8 @@ class Api:
         return self._server
 
     def _refused(self, status: int) -> None:
-        """Tell of a request that was no HTTP, or more of it than is read."""
-        reason = {414: "uri_too_long", 431: "headers_too_large"}.get(status, "bad_request")
+        """Tell of a request that was no HTTP, or more of it than is read, or came in part."""
+        reason = {414: "uri_too_long", 431: "headers_too_large", 499: ""}.get(status, "bad_request")
         now = self._clock.monotonic()
         self._teller.request(Outcome(request_id="-", status=status, reason=reason, started=now))
 
@@ -78,11 +78,14 @@ class Api:
                 return KEPT if request.keep_alive else CLOSED
             fixed = await self._give(request, found, outcome, gateway)
             # While it was judged and sent, a reload, a run or an edit may have made another answer of it.
-            if found.ticket is not None and self._answers.generation == generation:
+            if found.ticket is not None and not found.closes and self._answers.generation == generation:
                 body = Body.of(b"") if request.method == hdrs.METH_HEAD else found.body
                 meter = gateway.quotas.of(outcome.client)
                 self._learn(request, self._answers.register(meaning, found.ticket, fixed, body, outcome, meter))
             return KEPT if request.keep_alive and not found.closes else CLOSED
+        except BaseException:  # the caller has left, or was made to
+            outcome.status = 499
+            raise
         finally:
             del self._open[task]
             outcome.duration = self._clock.monotonic() - outcome.started

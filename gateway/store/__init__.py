@@ -58,15 +58,16 @@ class FrontStore(Store, Protocol):
     def peek_body(self, entry: Entry) -> Body | None:
         """Return the bytes of `entry` if they (or, of a file, its path) are in memory; takes microseconds."""
 
-    def peek_gzip(self, entry: Entry) -> Body | None:
-        """Return the gzip form of the bytes of `entry`, None if none was kept; takes microseconds."""
+    def peek_gzip(self, entry: Entry, body: Body) -> Body | None:
+        """Return the gzip form of `body`, None if none was kept or it is not (or no more) what `entry` leads to."""
 
     def keep_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Keep `form` beside `body`, the bytes of `entry`, in memory only; an empty one says that none is worth it."""
 
 
 class Ledger(Protocol):
-    """Remembers job ids, executions and where result ids were seen; what it has accepted survives a kill -9.
+    """Remembers job ids, executions and where result ids were seen; what it has accepted survives a kill -9 (of result
+    ids, what something that was noted later follows).
 
     As with `Store`, trouble of the medium never raises: the ledger then remembers in memory only.
     """

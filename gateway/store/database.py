@@ -175,8 +175,14 @@ class Database:
 
         connection = aiosqlite.Connection(connector, 64)
         connection._thread.daemon = True  # else a thread whose disk hangs keeps the process from ending
-        async with asyncio.timeout(OPEN_SECONDS):
-            self._connection = await connection
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                self._connection = await connection
+        except TimeoutError:
+            raise
+        except Exception:
+            await asyncio.to_thread(connection._thread.join, RUN_SECONDS)  # it still has a word for this loop
+            raise
         return found[0]
 
     async def on_thread(self, work: Callable[[sqlite3.Connection], T], seconds: float = RUN_SECONDS) -> T:

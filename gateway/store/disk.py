@@ -255,7 +255,8 @@ class Disk:
             try:
                 keys = await self._database.run(partial(rows.keys_after, key=last, count=KEYS_AT_ONCE))
             except UnusableError:
-                return
+                await self._database.usable.wait()
+                continue
             self._keys.add(keys)
             if len(keys) < KEYS_AT_ONCE:
                 break

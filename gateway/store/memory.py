@@ -78,10 +78,10 @@ class MemoryStore:
             return None
         return held.body
 
-    def peek_gzip(self, entry: Entry) -> Body | None:
-        """Return the gzip form of what `peek_body` returns, None if none was kept."""
+    def peek_gzip(self, entry: Entry, body: Body) -> Body | None:
+        """Return the gzip form of `body`, None if none was kept or the store has other bytes under `entry`."""
         held = self._recent.get(entry.body_id)
-        return held.gzip if held is not None and entry.size == held.body.size else None
+        return held.gzip if held is not None and held.body == body else None
 
     def keep_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Keep the gzip form of `body` as long as the body itself; nothing is kept where that is here no more."""

@@ -1,4 +1,7 @@
-"""The ledger in the SQLite store's file. What it notes is committed when it returns, or remembered until it can be."""
+"""The ledger in the SQLite store's file. What it notes is committed when it returns, or remembered until it can be.
+
+Result ids are written behind, in the order of all that is noted.
+"""
 
 from __future__ import annotations
 

@@ -142,6 +142,22 @@ async def test_made_once_off_the_loop_however_many_ask(world: World, made: list[
     assert made[0][1], "a large form was made on the event loop"
 
 
+async def test_a_file_made_here_has_a_form_of_its_own(bare: World) -> None:
+    # A query key's CSV is made from the stored JSON, whose form must not be taken for its own.
+    query_id = bare.named["kb100"]
+    key = f'kind = "query"\nquery = {query_id}\nkey_env = "QUERY_KEY_{query_id}"'
+    await bare.start(f"\n[credentials.another]\n{key}\n")
+    job = await bare.finish((await bare.post("kb100", client="narrow", max_age=0)).job["id"], client="narrow")
+    path = f"/api/queries/{query_id}/results/{job['query_result_id']}"
+    for _ in range(3):
+        as_json = await raw(bare, "GET", f"{path}.json", GZIP, client="narrow")
+        as_csv = await raw(bare, "GET", f"{path}.csv", GZIP, client="narrow")
+        plain = await raw(bare, "GET", f"{path}.csv", {}, client="narrow")
+        assert gzip.decompress(as_json.body).startswith(b'{"query_result"')
+        assert gzip.decompress(as_csv.body) == plain.body
+        assert not plain.body.startswith(b"{")
+
+
 async def test_a_new_result_has_a_new_form(world: World) -> None:
     query_id = world.named["kb100"]
     path = f"/api/queries/{query_id}/results"

@@ -524,6 +524,33 @@ async def test_a_purge_empties_it(world: World, by_lane: list[bytes], what: str)
         assert len(by_lane) == count
 
 
+async def test_the_end_of_a_run_shows_in_latest_also_where_the_result_was_stored_for_no_query(
+    world: World, by_lane: list[bytes]
+) -> None:
+    # By its id alone a result is fetched before anybody knows whose it is.
+    asked = await world.get(f"/api/queries/{world.named['now']}", client="second")
+    await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
+    async with wire(world) as line:
+        old = await taught(line, latest(world, "now"), by_lane)
+        rows = await world.rows("now", max_age=0, client="second")
+        new = await line.ask(latest(world, "now"))
+    assert new.rows == rows != old.rows
+
+
+async def test_a_refusal_bars_also_what_was_stored_for_no_query(world: World, by_lane: list[bytes]) -> None:
+    asked = await world.get(f"/api/queries/{world.named['kb1']}", client="writer")
+    await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
+    async with wire(world) as line:
+        await taught(line, latest(world, "kb1"), by_lane)
+        scope = world.program.access.credentials["analyst"].scope
+        await world.program.definitions._bar((world.named["kb1"], scope))
+        count = len(by_lane)
+        before = len(world.sandbox.log)
+        await line.ask(latest(world, "kb1"))
+    assert len(by_lane) == count
+    assert len(world.sandbox.log) > before
+
+
 async def test_an_edit_through_the_gateway_stops_it(world: World, by_lane: list[bytes]) -> None:
     query_id = world.named["never_run"]
     await world.rows("never_run", max_age=0)
@@ -746,6 +773,49 @@ async def test_a_connection_that_only_the_lane_has_served_is_closed_when_idle(
             assert await line.closed()
 
 
+async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_idle(
+    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The timer of idleness comes while the head waits for its body; it must come again.
+    monkeypatch.setattr(gateway.connection, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(gateway.connection, "HEAD_SECONDS", 0.4)
+    await bare.start()
+    head, mark, body = post(bare, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    async with wire(bare) as line:
+        for _ in range(4):
+            await line.ask(head + mark, body)
+    assert by_lane
+    async with wire(bare) as line:
+        await line.send(head + mark)
+        (held,) = [h for h in bare.program.api._server.connections if isinstance(h, Handler) and h._held]  # type: ignore[union-attr]
+        held._process_keepalive()
+        await line.ask(body)
+        async with asyncio.timeout(5):
+            assert await line.closed()
+
+
+async def test_a_head_that_was_held_when_its_caller_left_is_counted(world: World, by_lane: list[bytes]) -> None:
+    head, mark, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    async with wire(world) as line:
+        for _ in range(4):
+            await line.ask(head + mark, body)
+    assert by_lane
+    async with wire(world) as line:
+        await line.send(head + mark)
+    await until(lambda: not world.program.api._server.connections)  # type: ignore[union-attr]
+    assert await world.metric("redash_gateway_requests_total") == 5
+    assert await world.metric("redash_gateway_requests_total", status="4xx") == 1
+
+
+async def test_lengths_that_only_the_parser_reads_turn_it_off(world: World, by_lane: list[bytes]) -> None:
+    sent = post(world, "kb1", max_age=DAY)
+    odd = sent.replace(b"Content-Length: ", b"Content-Length: " + b"0" * 16)
+    async with wire(world) as line:
+        await taught(line, sent, by_lane)
+        assert (await line.ask(odd)).status == 200
+        await unknown(line, sent, by_lane)
+
+
 async def test_a_head_whose_body_does_not_come_is_given_up(
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -878,6 +948,29 @@ async def test_what_was_seen_once_costs_little(world: World) -> None:
     finally:
         tracemalloc.stop()
     assert grown < 2_000 * 1_000
+
+
+async def test_long_requests_are_not_known(world: World) -> None:
+    # Redash ignores members that it does not know: a body can be as long as the gateway takes it.
+    query_id = world.named["kb1"]
+    await world.rows("kb1", max_age=DAY)
+    for number in range(10):
+        body = json.dumps({"max_age": DAY, "pad": str(number) * 100_000}).encode()
+        for _ in range(3):
+            assert (await world.call("POST", f"/api/queries/{query_id}/results", body)).status == 200
+    assert world.program.answers._bytes < 100_000
+
+
+async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: World) -> None:
+    path = f"/api/queries/{world.named['kb1']}/results.json"
+    await world.get(path)
+    for _ in range(2):  # the second one must ask for the definition, and is the one that is kept
+        await world.get(path)
+        world.clock.turn(130)
+    await world.get(path)
+    await world.get(path)
+    (known,) = world.program.answers._by_meaning.values()
+    assert known.outcome.upstream_seconds == 0
 
 
 async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
