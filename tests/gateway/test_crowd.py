@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import Reply, World
+from harness import Reply, World, until
 
 from gateway.flight import Flights, Signal
 from gateway.runner import _pause
@@ -45,6 +45,30 @@ async def test_a_thousand_callers_a_third_of_whom_hang_up(bare: World) -> None:
     await bare.session.close()  # the gateway's tasks for open connections end with them
     await _only(quiet)
     bare.session = aiohttp.ClientSession()
+
+
+async def test_a_crowd_at_a_cold_start_asks_for_the_definition_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Callers who began to look on the disk before Redash answered the first of them must not ask again after it.
+    first_is_answered, looks = asyncio.Event(), 0
+    look = world.program.store.look
+
+    async def slow(key: bytes) -> object:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            await first_is_answered.wait()
+        return await look(key)
+
+    monkeypatch.setattr(world.program.store, "look", slow)
+    callers = [asyncio.create_task(world.get(f"/api/queries/{world.named['kb1']}/results.json")) for _ in range(20)]
+    known = world.program.definitions._known
+    await until(lambda: bool(known))
+    first_is_answered.set()
+    assert {reply.status for reply in await asyncio.gather(*callers)} == {200}
+    assert looks >= 20
+    assert world.sandbox.counters.by_route["GET /api/queries/<query_id>"] == 1
 
 
 async def _call(world: World, chance: random.Random) -> tuple[float, Reply]:

@@ -57,22 +57,6 @@ def clock() -> TurnableClock:
     return StandingClock()
 
 
-@pytest.fixture
-def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The requests that the lane has answered, in order."""
-    answered: list[bytes] = []
-    original = HitLane.answer
-
-    def watched(self: HitLane, request: bytes, transport: Any) -> bool:
-        done = original(self, request, transport)
-        if done:
-            answered.append(request)
-        return done
-
-    monkeypatch.setattr(HitLane, "answer", watched)
-    return answered
-
-
 async def settled() -> None:
     """Let the loop, in which the gateway runs, read what has come and finish what can be finished at once."""
     for _ in range(4):
@@ -601,6 +585,15 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio
         go.set()
 
 
+async def reloaded_with_a_rate(world: World, line: Wire, go: asyncio.Event) -> None:
+    """Give the client a rate of three while an answer is on its way; then let that one end."""
+    hashed = world.settings().clients["dashboard"].token_sha256[0]
+    apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
+    go.set()
+    await line.got("POST")
+    await settled()
+
+
 async def test_an_answer_given_before_a_reload_is_not_taken_over_after_it(
     world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
 ) -> None:
@@ -612,13 +605,8 @@ async def test_an_answer_given_before_a_reload_is_not_taken_over_after_it(
         on_its_way, go = late()
         await line.send(sent)
         await on_its_way.wait()
-        hashed = world.settings().clients["dashboard"].token_sha256[0]
-        apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
-        go.set()
-        await line.got("POST")
-        await settled()
-        found = [await line.ask(sent) for _ in range(5)]
-        assert [got.status for got in found] == [200] * 3 + [429] * 2
+        await reloaded_with_a_rate(world, line, go)
+        assert [(await line.ask(sent)).status for _ in range(5)] == [200] * 3 + [429] * 2
 
 
 async def test_an_answer_given_again_before_a_reload_is_not_learnt_after_it(
@@ -633,11 +621,7 @@ async def test_an_answer_given_again_before_a_reload_is_not_learnt_after_it(
         on_its_way, go = late()
         await line.send(other)
         await on_its_way.wait()
-        hashed = world.settings().clients["dashboard"].token_sha256[0]
-        apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
-        go.set()
-        await line.got("POST")
-        await settled()
+        await reloaded_with_a_rate(world, line, go)
         assert [(await line.ask(other)).status for _ in range(5)] == [200] * 3 + [429] * 2
 
 

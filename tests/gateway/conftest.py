@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.hitlane import HitLane
+
+
+@pytest.fixture
+def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The requests that the lane has answered, in order."""
+    answered: list[bytes] = []
+    original = HitLane.answer
+
+    def watched(self: HitLane, request: bytes, transport: Any) -> bool:
+        done = original(self, request, transport)
+        if done:
+            answered.append(request)
+        return done
+
+    monkeypatch.setattr(HitLane, "answer", watched)
+    return answered
