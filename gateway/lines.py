@@ -26,7 +26,9 @@ class Writer:
         self._stream = stream
         self._lost = lost
         self._told = 0
-        self._lines: deque[str] = deque()
+        self._texts: deque[tuple[str, int]] = deque()  # and how many lines each has
+        self._put = 0  # lines, by whoever puts them
+        self._taken = 0  # lines, by the thread
         self._awake = False
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -34,12 +36,13 @@ class Writer:
         self._idle.set()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
-    def put(self, line: str) -> None:
-        """Leave a line to be written; returns at once."""
-        if len(self._lines) >= MOST_LINES:
-            self.dropped += 1
+    def put(self, text: str, lines: int = 1) -> None:
+        """Leave a line, or several joined to one text, to be written; returns at once."""
+        if self._put - self._taken >= MOST_LINES:
+            self.dropped += lines
             return
-        self._lines.append(line)
+        self._put += lines
+        self._texts.append((text, lines))
         if not self._awake:
             self._awake = True
             self._idle.clear()
@@ -62,16 +65,18 @@ class Writer:
                 self._idle.set()
 
     def _drain(self) -> None:
-        while self._lines:
-            batch = [self._lines.popleft() for _ in range(min(_BATCH, len(self._lines)))]
+        while self._texts:
+            batch = [self._texts.popleft() for _ in range(min(_BATCH, len(self._texts)))]
+            texts, lines = [text for text, _ in batch], sum(lines for _, lines in batch)
             if self.dropped > self._told:
-                batch.append(self._lost(self.dropped - self._told))
+                texts.append(self._lost(self.dropped - self._told))
                 self._told = self.dropped
             try:
-                self._write("\n".join(batch) + "\n")
+                self._write("\n".join(texts) + "\n")
             except (OSError, ValueError):  # closed: nobody will ever read it
-                self.dropped += len(batch)
+                self.dropped += lines
                 self._told = self.dropped
+            self._taken += lines
 
     def _write(self, text: str) -> None:
         while True:

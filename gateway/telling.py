@@ -59,15 +59,15 @@ class Telling:
     def flush(self) -> None:
         """Tell of everything that waits; whoever reads what is told does this first."""
         told, self._waiting = self._waiting, []
+        if not told:
+            return
         for outcome, count in told:
             self._metrics.request(outcome, count)
         if self._recorder is not None:
             for outcome, count in told:
                 self._recorder.request(outcome, count)
         if self.access_log:
-            ahead = time.time() - self._monotonic()
-            for outcome, _ in told:
-                log.tell_request(outcome, ahead + outcome.started + outcome.duration)
+            log.tell_requests([outcome for outcome, _ in told], time.time() - self._monotonic())
         if self._tracing is not None:
             for outcome, _ in told:
                 self._tracing.request(outcome)

@@ -886,7 +886,9 @@ async def test_one_line_each_with_the_access_log(
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[tuple[str, int]] = []
-    monkeypatch.setattr(gateway.log, "tell_request", lambda o, at: lines.append((o.request_id, o.status)))
+    monkeypatch.setattr(
+        gateway.log, "tell_requests", lambda told, _: lines.extend((o.request_id, o.status) for o in told)
+    )
     await bare.start()
     apply(bare, bare.text.replace("access = false", "access = true"))
     async with wire(bare) as line:

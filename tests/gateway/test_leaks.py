@@ -46,7 +46,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     level = root.level
     forms = [log.AccessLines("text"), log.AccessLines("json")]
     # Access lines go past `logging`, straight to the process's own writer.
-    monkeypatch.setattr(log, "tell_request", lambda o, at: handler.lines.extend(f.of(o, at) for f in forms))
+    monkeypatch.setattr(
+        log, "tell_requests", lambda told, ahead: handler.lines.extend(f.of(o, ahead) for o in told for f in forms)
+    )
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     yield handler
