@@ -1,4 +1,4 @@
-# docker build -t redash-gateway .                                 (--build-arg EXTRAS=otel for traces)
+# docker build -t redash-gateway .          (--build-arg EXTRAS=speed,otel for uvloop and isal, and for traces)
 # docker run -v ./config:/etc/redash-gateway:ro -v redash-gateway:/var/lib/redash-gateway -p 8080:8080 redash-gateway
 #
 # In config.toml: server.listen = "0.0.0.0:8080", server.hosts with the names that callers use, and
