@@ -136,17 +136,21 @@ class KnownAnswers:
             self._drop(older)
         known = Known(meaning, ticket, fixed, body, outcome, meter)
         self._by_meaning[meaning] = known
-        self.grow(known, 0)
-        return known if meaning in self._by_meaning else None
+        self._count(known.size)
+        return known if self.has(known) else None
 
     def has(self, known: Known) -> bool:
         """Whether the answer has not been forgotten."""
         return self._by_meaning.get(known.meaning) is known
 
     def grow(self, known: Known, more_bytes: int) -> None:
-        """Count the answer, or so many more bytes of it; what is over the limit goes, oldest first."""
+        """Count so many more bytes of an answer."""
         known.size += more_bytes
-        self._bytes += more_bytes or known.size
+        self._count(more_bytes)
+
+    def _count(self, more_bytes: int) -> None:
+        """Count bytes; while they are over the limit, the oldest answer goes."""
+        self._bytes += more_bytes
         while self._bytes > self._limit:
             self._drop(next(iter(self._by_meaning.values())))
 

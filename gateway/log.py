@@ -190,11 +190,9 @@ class AccessLines:
         head = self._heads.get((o.client, o.method, o.route, o.status, o.cache, o.reason)) or self._head(o)
         start = f"{self._start}{_stamp.of(moment)}{self._middle}{self._word(o.request_id)}{head}"
         line = f"{start}{o.duration * 1000:.3f}{self._bytes}{o.sent_bytes}"
-        if o.query_id is not None and o.age is not None:
-            line += f"{self._query}{o.query_id}{self._age}{o.age:.1f}"
-        elif o.query_id is not None:
+        if o.query_id is not None:
             line += f"{self._query}{o.query_id}"
-        elif o.age is not None:
+        if o.age is not None:
             line += f"{self._age}{o.age:.1f}"
         if o.upstream_seconds:
             line += f"{self._upstream}{o.upstream_seconds * 1000:.3f}"
@@ -205,7 +203,7 @@ class AccessLines:
         return line + self._end
 
     def _word(self, text: str) -> str:
-        if (len(text) <= 36 and text.isascii() and text.isalnum()) or _PLAIN(text):
+        if _PLAIN(text):
             return f'"{text}"' if self._json else text
         return json.dumps(clean(text)) if self._json else _plain(text)
 

@@ -196,8 +196,7 @@ class Program:
         await self.compressor.land()
         await self.upstream.close()
         await self.store.close()
-        self.answers.flush_all()
-        self.teller.flush()
+        self._tell_all()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
 
@@ -219,10 +218,14 @@ class Program:
         if self.tls is not None and settings.server.tls_cert and settings.server.tls_key:
             self.tls.load_cert_chain(settings.server.tls_cert, settings.server.tls_key)
 
-    def levels(self) -> Levels:
-        """Return what is read from the parts when somebody looks: a scrape, the status page."""
+    def _tell_all(self) -> None:
+        """Tell of what has been gathered: what the lane has given, then everything that waits to be told."""
         self.answers.flush_all()
         self.teller.flush()
+
+    def levels(self) -> Levels:
+        """Return what is read from the parts when somebody looks: a scrape, the status page."""
+        self._tell_all()
         running = self.executions.running
         return Levels(
             executions_in_flight=len(running),

@@ -119,7 +119,7 @@ class Api:
 
     async def _encoded(self, request: web.BaseRequest, answer: Answer) -> Answer:
         """Take the gzip form, if the caller can read it; leave the body out, if the caller has it already."""
-        if (answer.entry is not None or answer.gzip is not None) and accepts_gzip(request):
+        if accepts_gzip(request):
             form = answer.gzip
             if form is None and answer.entry is not None:
                 form = await self._compressor.form(answer.entry, answer.body)

@@ -178,6 +178,16 @@ async def taught(line: Wire, sent: bytes, by_lane: list[bytes]) -> Got:
     raise AssertionError(f"the lane never took it over: {got.head!r}")
 
 
+async def taught_in_parts(world: World, by_lane: list[bytes]) -> tuple[bytes, bytes]:
+    """Ask, head and body in segments of their own, until the lane answers; returns the two."""
+    head, mark, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    async with wire(world) as line:
+        for _ in range(4):
+            await line.ask(head + mark, body)
+    assert by_lane
+    return head + mark, body
+
+
 async def unknown(line: Wire, sent: bytes, by_lane: list[bytes], *, times: int = 5) -> list[Got]:
     """Ask again and again; the lane must never answer."""
     before = len(by_lane)
@@ -764,13 +774,9 @@ async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_id
     monkeypatch.setattr(gateway.connection, "IDLE_SECONDS", 0.2)
     monkeypatch.setattr(gateway.connection, "HEAD_SECONDS", 0.4)
     await bare.start()
-    head, mark, body = post(bare, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    head, body = await taught_in_parts(bare, by_lane)
     async with wire(bare) as line:
-        for _ in range(4):
-            await line.ask(head + mark, body)
-    assert by_lane
-    async with wire(bare) as line:
-        await line.send(head + mark)
+        await line.send(head)
         (held,) = [h for h in bare.program.api._server.connections if isinstance(h, Handler) and h._held]  # type: ignore[union-attr]
         held._process_keepalive()
         await line.ask(body)
@@ -779,13 +785,9 @@ async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_id
 
 
 async def test_a_head_that_was_held_when_its_caller_left_is_counted(world: World, by_lane: list[bytes]) -> None:
-    head, mark, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
+    head, _ = await taught_in_parts(world, by_lane)
     async with wire(world) as line:
-        for _ in range(4):
-            await line.ask(head + mark, body)
-    assert by_lane
-    async with wire(world) as line:
-        await line.send(head + mark)
+        await line.send(head)
     await until(lambda: not world.program.api._server.connections)  # type: ignore[union-attr]
     assert await world.metric("redash_gateway_requests_total") == 5
     assert await world.metric("redash_gateway_requests_total", status="4xx") == 1
