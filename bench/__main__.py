@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import hits, machine, memory, miss, stampede, start, stream, wrk
+from bench import hits, machine, memory, miss, stampede, start, stream, telling, wrk
 from bench.report import Options, Section, text, write_json, write_readme
 
 README = Path(__file__).parent.parent / "README.md"
 SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
     "hits": hits.measure,
+    "telling": telling.measure,
     "miss": miss.measure,
     "stampede": stampede.measure,
     "stream": stream.measure,

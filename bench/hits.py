@@ -61,8 +61,8 @@ def measure(options: Options, directory: Path) -> Section:
     figures: list[dict[str, object]] = []
     with ExitStack() as stack:
         upstream, key = stack.enter_context(redash(directory))
-        ids = _ids(upstream, key)
-        _save_bodies(upstream, key, ids, directory)
+        ids = query_ids(upstream, key)
+        save_bodies(upstream, key, ids, directory)
         servers = _start(stack, directory, upstream, key)
         for size in options.sizes:
             for encoding in ("plain", "gzip"):
@@ -71,14 +71,15 @@ def measure(options: Options, directory: Path) -> Section:
     return Section("hits", figures, _tables(figures), _short_tables(figures))
 
 
-def _ids(upstream: str, key: str) -> dict[str, int]:
+def query_ids(upstream: str, key: str) -> dict[str, int]:
+    """The ids of the sample queries, by size."""
     request = urllib.request.Request(f"{upstream}/api/queries?page_size=250", headers={"Authorization": f"Key {key}"})
     with urllib.request.urlopen(request) as answer:
         queries = json.load(answer)["results"]
     return {size: next(q["id"] for q in queries if q["name"] == name) for size, name in SIZES.items()}
 
 
-def _save_bodies(upstream: str, key: str, ids: dict[str, int], directory: Path) -> None:
+def save_bodies(upstream: str, key: str, ids: dict[str, int], directory: Path) -> None:
     """Run each query once, so that every cache gets a result and no job; the answers go to the bare handler, too."""
     (directory / "bodies").mkdir()
     for size, query_id in ids.items():
@@ -98,7 +99,6 @@ def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[S
     """Start everything that is installed."""
     plain = stack.enter_context(gateway(directory, upstream, key))
     logged = stack.enter_context(gateway(directory, upstream, key, access_log=True))
-    untold = stack.enter_context(gateway(directory, upstream, key, told=False))
     on_uvloop = (
         [stack.enter_context(gateway(directory, upstream, key, uvloop=True))] if find_spec("uvloop") is not None else []
     )
@@ -107,7 +107,6 @@ def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[S
         logged,
         plain.ordinary_way(),
         logged.ordinary_way(),
-        untold.ordinary_way(),
         *on_uvloop,
         *stack.enter_context(opponents.nginx(directory, upstream, key)),
         *stack.enter_context(opponents.varnish(directory, upstream, key)),
@@ -118,7 +117,7 @@ def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[S
 def _side_by_side(case: Case, servers: list[Server], options: Options, directory: Path) -> list[dict[str, object]]:
     """Measure one kind of request on every server that knows it, in turns; returns the medians."""
     asked = [s for s in servers if case.method in s.methods and case.encoding in s.encodings]
-    sent = {server.name: _warm(case, server) for server in asked}
+    sent = {server.name: warm(case, server) for server in asked}
     turns: dict[str, list[wrk.Turn]] = {server.name: [] for server in asked}
     for _ in range(options.turns):
         for server in asked:
@@ -129,7 +128,7 @@ def _side_by_side(case: Case, servers: list[Server], options: Options, directory
     return [{**told, "server": name, **sent[name], **_medians(turns[name])} for name in turns]
 
 
-def _warm(case: Case, server: Server) -> dict[str, object]:
+def warm(case: Case, server: Server) -> dict[str, object]:
     """Ask several times over one connection that stays open; returns what was answered last."""
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
     for _ in range(SIGHTINGS):

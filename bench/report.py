@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-ORDER = ("machine", "hits", "miss", "stampede", "stream", "start", "memory")
+ORDER = ("machine", "hits", "telling", "miss", "stampede", "stream", "start", "memory")
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,6 @@ class Server:
         return replace(self, name=name, headers={**self.headers, "Connection": "keep-alive"})
 
 
-_UNTOLD = """
-from gateway.telling import Telling
-Telling.request = lambda *_: None  # neither metrics nor log nor status page hear of a request
-"""
 _ON_ASYNCIO = """
 import sys
 sys.modules["uvloop"] = None  # the gateway takes uvloop where it can be imported
@@ -113,9 +109,9 @@ def settings(directory: Path, upstream: str, *, access_log: bool = False, store:
     return Settings(path, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}/readyz")
 
 
-def command(written: Settings, *, told: bool = True, uvloop: bool = False) -> list[str]:
-    """Return what starts the gateway, on asyncio's own loop or on uvloop."""
-    code = ("" if told else _UNTOLD) + ("" if uvloop else _ON_ASYNCIO)
+def command(written: Settings, *, uvloop: bool = False, before: str = "") -> list[str]:
+    """Return what starts the gateway, on asyncio's own loop or on uvloop; `before` is Python that runs first."""
+    code = before + ("" if uvloop else _ON_ASYNCIO)
     program = ["-c", code + _MAIN] if code else ["-m", "gateway"]
     return [sys.executable, *program, "serve", "-c", str(written.path)]
 
@@ -127,13 +123,13 @@ def gateway(
     key: str = "bench",
     *,
     access_log: bool = False,
-    told: bool = True,
     uvloop: bool = False,
+    before: str = "",
 ) -> Iterator[Server]:
-    """The gateway itself; `told=False` leaves out all that is made of a request's outcome."""
+    """The gateway itself; `before` is Python that runs first."""
     written = settings(directory, upstream, access_log=access_log)
-    with running(command(written, told=told, uvloop=uvloop), directory, {"BENCH_KEY": key}) as process:
+    with running(command(written, uvloop=uvloop, before=before), directory, {"BENCH_KEY": key}) as process:
         process.wait_for(written.ready_url)
-        extras = {"uvloop": uvloop, "access log": access_log, "nothing told": not told}
+        extras = {"uvloop": uvloop, "access log": access_log}
         name = ", ".join(["gateway", *(extra for extra, there in extras.items() if there)])
         yield Server(name, written.url, process, {"Authorization": f"Key {TOKEN}"})

@@ -117,9 +117,7 @@ class Runner:
             if job.status == 3:
                 return await self._fetch_patiently(x, job)
             if job.status in (4, _UNKNOWN) and (job.error or asked_again):
-                text = (
-                    LOST_TEXT if job.status == _UNKNOWN else job.error or "The query failed in Redash without a text."
-                )
+                text = LOST_TEXT if job.status == _UNKNOWN else job.error or NO_TEXT
                 x.fail(text, _kind(text))
                 return None, None
             asked_again = job.status in (4, _UNKNOWN)

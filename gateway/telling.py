@@ -16,11 +16,11 @@ from gateway.tracing import Tracing
 GATHER_SECONDS: Final = 0.02
 BATCH: Final = 64
 """So many requests are told of together, a millisecond's work at the most: one by one, between two answers, each costs
-twice as much, as the processor has other code and data at hand then."""
+twice as much, as the processor has other code and data at hand then, and whoever waits for an answer waits for it."""
 
 
 class Telling:
-    """The `Teller` of the running gateway. Requests are told of in batches, all else at once."""
+    """The `Teller` of the running gateway. Requests, here and to Redash, are told of in batches, all else at once."""
 
     def __init__(
         self,
@@ -37,7 +37,8 @@ class Telling:
         self._watch = log.UpstreamWatch()
         self._tracing = tracing
         self.access_log = access_log
-        self._waiting: list[tuple[Outcome, int]] = []
+        self._requests: list[tuple[Outcome, int]] = []
+        self._calls: list[UpstreamCall] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, parent: Trace | None) -> Trace | None:
@@ -46,11 +47,20 @@ class Telling:
 
     def request(self, outcome: Outcome, count: int = 1) -> None:
         """Count and log one request, or several that were answered alike, soon."""
-        self._waiting.append((outcome, count))
-        if len(self._waiting) >= BATCH:
+        self._requests.append((outcome, count))
+        if len(self._requests) >= BATCH:
             self.flush()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._time_is_up)
+            self._start_timer()
+
+    def upstream(self, call: UpstreamCall) -> None:
+        """Count one request to Redash, soon."""
+        self._calls.append(call)
+        if self._timer is None:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._time_is_up)
 
     def _time_is_up(self) -> None:
         self._timer = None
@@ -58,28 +68,33 @@ class Telling:
 
     def flush(self) -> None:
         """Tell of everything that waits; whoever reads what is told does this first."""
-        told, self._waiting = self._waiting, []
-        if not told:
-            return
-        for outcome, count in told:
+        requests, self._requests = self._requests, []
+        calls, self._calls = self._calls, []
+        if calls:
+            self._tell_calls(calls)
+        if requests:
+            self._tell_requests(requests)
+
+    def _tell_calls(self, calls: list[UpstreamCall]) -> None:
+        for call in calls:
+            self._metrics.upstream(call)
+            if self._recorder is not None:
+                self._recorder.upstream(call)
+            self._watch.tell(call)
+            if self._tracing is not None:
+                self._tracing.upstream(call)
+
+    def _tell_requests(self, requests: list[tuple[Outcome, int]]) -> None:
+        for outcome, count in requests:
             self._metrics.request(outcome, count)
         if self._recorder is not None:
-            for outcome, count in told:
+            for outcome, count in requests:
                 self._recorder.request(outcome, count)
         if self.access_log:
-            log.tell_requests([outcome for outcome, _ in told], time.time() - self._monotonic())
+            log.tell_requests([outcome for outcome, _ in requests], time.time() - self._monotonic())
         if self._tracing is not None:
-            for outcome, _ in told:
+            for outcome, _ in requests:
                 self._tracing.request(outcome)
-
-    def upstream(self, call: UpstreamCall) -> None:
-        """Count one request to Redash."""
-        self._metrics.upstream(call)
-        if self._recorder is not None:
-            self._recorder.upstream(call)
-        self._watch.tell(call)
-        if self._tracing is not None:
-            self._tracing.upstream(call)
 
     def execution(self, end: ExecutionEnd) -> None:
         """Count and log one execution."""

@@ -260,6 +260,10 @@ def _relayed_body(method: str, body: bytes) -> bytes | None:
     return canonical(read_json(body), sort=False)
 
 
+_AS_IS: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_SORTED: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, sort_keys=True)
+
+
 def canonical(value: object, *, sort: bool = True) -> bytes:
     """Encode JSON so that equal values have equal bytes: keys sorted, list order kept, 1, "1", 1.0 and true apart.
 
@@ -267,7 +271,7 @@ def canonical(value: object, *, sort: bool = True) -> bytes:
         BadRequest: a number that JSON has no way to write (NaN, Infinity).
     """
     try:
-        return json.dumps(value, sort_keys=sort, separators=(",", ":"), allow_nan=False).encode()
+        return (_SORTED if sort else _AS_IS).encode(value).encode()
     except (ValueError, RecursionError):
         raise BadRequest("NaN, Infinity and deeply nested values cannot be passed on.") from None
 

@@ -92,7 +92,7 @@ class SqliteLedger:
         """See the protocol; what was noted lately costs nothing."""
         if self._recent.put_result(scope, result_id, query_id):
             work = partial(_put_result, _short(scope), result_id, query_id)
-            self._writer.submit(work, size=200, rank=LASTING)  # in the order of all that is noted
+            self._writer.submit(work, size=200, rank=LASTING, awaited=False)  # in the order of all that is noted
 
     async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
         """See the protocol."""

@@ -23,6 +23,9 @@ LASTING: Rank = 1
 OTHER: Rank = 2
 
 BATCH = 200
+GATHER_SECONDS = 0.05
+"""How long work that nobody waits for may wait for more: each commit costs the event loop as much as half an answer."""
+
 COMMIT_SECONDS = 30.0
 QUEUE_BYTES = 32 * 2**20
 """Bound of what waits while the file cannot be used; beyond it the oldest of rank LASTING is given up."""
@@ -61,30 +64,44 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to commit."""
         self._task = asyncio.create_task(forever(self._step))
 
     def submit(
-        self, work: Work, *, size: int = 256, rank: Rank = OTHER, then: Then | None = None
+        self, work: Work, *, size: int = 256, rank: Rank = OTHER, then: Then | None = None, awaited: bool = True
     ) -> asyncio.Future[Any]:
-        """Queue work; `size` is what it holds in memory meanwhile, `then` gets the result once it is committed."""
+        """Queue work; `size` is what it holds in memory meanwhile, `then` gets the result once it is committed.
+
+        What is not `awaited` may wait for more to be committed with it.
+        """
         op = _Op(work, size, rank, then)
         self._queues[rank].append(op)
         self._bytes += size
         while self._bytes > QUEUE_BYTES and len(self._queues[LASTING]) > 1:
             self._leave(self._queues[LASTING].popleft(), None)
-        self._wake.set()
         self._idle.clear()
+        if awaited:
+            self._wake.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._time_is_up)
         return op.done
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._wake.set()
 
     async def flushed(self) -> None:
         """Wait until nothing is queued."""
+        self._wake.set()
         await self._idle.wait()
 
     async def close(self) -> None:
         """Stop at once; what is queued is given up."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
