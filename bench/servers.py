@@ -125,10 +125,11 @@ def gateway(
     access_log: bool = False,
     uvloop: bool = False,
     before: str = "",
+    env: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """The gateway itself; `before` is Python that runs first."""
     written = settings(directory, upstream, access_log=access_log)
-    with running(command(written, uvloop=uvloop, before=before), directory, {"BENCH_KEY": key}) as process:
+    with running(command(written, uvloop=uvloop, before=before), directory, {"BENCH_KEY": key, **(env or {})}) as process:
         process.wait_for(written.ready_url)
         extras = {"uvloop": uvloop, "access log": access_log}
         name = ", ".join(["gateway", *(extra for extra, there in extras.items() if there)])

@@ -23,10 +23,12 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float, count: int = 1) -> None:
-        """Count an observation, `count` times."""
-        self.counts[bisect_left(self.bounds, value)] += count
-        self.total += value * count
+    def observe(self, values: Sequence[float], times: int = 1) -> None:
+        """Count observations, each so many times."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += times
+        self.total += sum(values) * times
 
     @property
     def count(self) -> int:

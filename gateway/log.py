@@ -53,18 +53,17 @@ def _one_line(text: str) -> str:
 
 
 class _Stamp:
-    """The time of a line; what is the same for a second, or in every second, is written once only."""
+    """The time of a line, of unix milliseconds; what is the same for a second is written once only."""
 
     def __init__(self) -> None:
         self._second = -1
         self._text = ""
-        self._milliseconds = [f"{number:03d}Z" for number in range(1000)]
 
-    def of(self, moment: float) -> str:
-        second = int(moment)
+    def of(self, millisecond: int) -> str:
+        second, rest = divmod(millisecond, 1000)
         if second != self._second:
             self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return self._text + self._milliseconds[int((moment - second) * 1000)]
+        return f"{self._text}{rest:03d}Z"
 
 
 _stamp: Final = _Stamp()
@@ -82,7 +81,7 @@ class Formatter(logging.Formatter):
         fields: Mapping[str, object] = getattr(record, "fields", {})
         text = clean(record.getMessage())
         trace = clean(self.formatException(record.exc_info)) if record.exc_info else ""
-        moment, level, name = _stamp.of(record.created), record.levelname.lower(), record.name
+        moment, level, name = _stamp.of(int(record.created * 1000)), record.levelname.lower(), record.name
         if self._form == "json":
             line: dict[str, object] = {"time": moment, "level": level, "logger": name, "message": text}
             line |= {field: _value(value) for field, value in fields.items()}
@@ -179,42 +178,47 @@ class AccessLines:
     def __init__(self, form: str) -> None:
         self._json = form == "json"
         self._heads: dict[tuple[object, ...], str] = {}
+        self._millisecond, self._start = -1, ""  # how all lines of one millisecond begin
         middle = '", "level": "info", "logger": "gateway.access", "message": "request"'
-        self._start, self._end = ('{"time": "', "}") if self._json else ("", "")
+        self._before, self._end = ('{"time": "', "}") if self._json else ("", "")
         self._middle = (middle if self._json else " info access: request") + self._mark("request_id")
-        names = ("bytes", "query", "age", "upstream_ms", "execution", "trace")
-        self._bytes, self._query, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
+        names = ("bytes", "age", "upstream_ms", "execution", "trace")
+        self._bytes, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
 
     def of(self, o: Outcome, moment: float) -> str:
         """Return the line of a request that ended at `moment` (unix seconds)."""
-        head = self._heads.get((o.client, o.method, o.route, o.status, o.cache, o.reason)) or self._head(o)
-        start = f"{self._start}{_stamp.of(moment)}{self._middle}{self._word(o.request_id)}{head}"
-        line = f"{start}{o.duration * 1000:.3f}{self._bytes}{o.sent_bytes}"
-        if o.query_id is not None:
-            line += f"{self._query}{o.query_id}"
-        if o.age is not None:
-            line += f"{self._age}{o.age:.1f}"
-        if o.upstream_seconds:
-            line += f"{self._upstream}{o.upstream_seconds * 1000:.3f}"
+        millisecond = int(moment * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
+        kind = (o.client, o.method, o.route, o.status, o.cache, o.reason, o.query_id)
+        head = self._heads.get(kind) or self._head(kind)
+        word = self._word(o.request_id)
+        age = "" if o.age is None else f"{self._age}{o.age:.1f}"
+        rest = self._rest(o) if o.execution_id or o.upstream_seconds or o.trace is not None else self._end
+        return f"{self._start}{word}{head}{o.duration * 1000:.3f}{self._bytes}{o.sent_bytes}{age}{rest}"
+
+    def _rest(self, o: Outcome) -> str:
+        """Return what only those lines have whose requests had to do with Redash, or with a trace."""
+        rest = f"{self._upstream}{o.upstream_seconds * 1000:.3f}" if o.upstream_seconds else ""
         if o.execution_id:
-            line += f"{self._execution}{self._word(o.execution_id)}"
+            rest += f"{self._execution}{self._word(o.execution_id)}"
         if o.trace is not None:
-            line += f"{self._trace}{self._word(o.trace.trace_id)}"
-        return line + self._end
+            rest += f"{self._trace}{self._word(o.trace.trace_id)}"
+        return rest + self._end
 
     def _word(self, text: str) -> str:
         if _PLAIN(text):
             return f'"{text}"' if self._json else text
         return json.dumps(clean(text)) if self._json else _plain(text)
 
-    def _head(self, o: Outcome) -> str:
+    def _head(self, kind: tuple[object, ...]) -> str:
         if len(self._heads) >= _MOST_KINDS:
             self._heads.clear()
-        key = (o.client, o.method, o.route, o.status, o.cache, o.reason)
-        names = ("client", "method", "route", "status", "cache", "reason")
-        pairs = [(name, value) for name, value in zip(names, key, strict=True) if value != ""]
+        names = ("client", "method", "route", "status", "cache", "reason", "query")
+        pairs = [(name, value) for name, value in zip(names, kind, strict=True) if value not in ("", None)]
         head = "".join(f"{self._mark(name)}{self._quoted(value)}" for name, value in pairs) + self._mark("ms")
-        self._heads[key] = head
+        self._heads[kind] = head
         return head
 
     def _mark(self, name: str) -> str:

@@ -20,7 +20,7 @@ from gateway import __version__
 from gateway.errors import GatewayError
 from gateway.exposition import PREFIX, Histogram, Labels, counter, gauge, histogram
 from gateway.model import TierStats
-from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, Outcome, UpstreamCall
+from gateway.outcome import Alike, CacheResult, ExecutionEnd, ExecutionResult, UpstreamCall
 
 REQUEST_SECONDS: Final = (
     0.0001,
@@ -117,28 +117,29 @@ class Metrics(Collector):
         self.credential_up = {(name,): self.credential_up.get((name,), 1) for name in credentials}
         self._labels.most = per_query
 
-    def request(self, outcome: Outcome, count: int = 1) -> None:
-        """Count one request, or several that were answered alike."""
-        key = (outcome.route, outcome.client, outcome.cache, outcome.status)
+    def requests_of(self, alike: Alike) -> None:
+        """Count requests of one kind."""
+        kind, count, times = alike.first, alike.count, alike.times
+        key = (kind.route, kind.client, kind.cache, kind.status)
         series = self._answered.get(key)
         if series is None:
             series = self._answered[key] = Histogram(REQUEST_SECONDS)
-        series.observe(outcome.duration, count)
-        if outcome.query_id is not None and outcome.cache != "none":
-            self.query_requests[self._labels[outcome.query_id], outcome.cache] += count
-        if outcome.age is not None:
-            self._ages.observe(outcome.age, count)
-        if outcome.saves_run:
+        series.observe([outcome.duration for outcome in alike.outcomes], times)
+        if kind.cache != "none":
+            if kind.query_id is not None:
+                self.query_requests[self._labels[kind.query_id], kind.cache] += count
+            self._ages.observe([outcome.age for outcome in alike.outcomes if outcome.age is not None], times)
+        if kind.saves_run:
             self.saved["hit",] += count
-            self.saved_seconds["hit",] += outcome.saved_runtime * count
-        if outcome.reason:
-            self.rejected[outcome.reason,] = self.rejected.get((outcome.reason,), 0) + count
+            self.saved_seconds["hit",] += sum([outcome.saved_runtime for outcome in alike.outcomes]) * times
+        if kind.reason:
+            self.rejected[kind.reason,] = self.rejected.get((kind.reason,), 0) + count
 
     def upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         key = (call.route, f"{call.status // 100}xx" if call.status else "none")
         self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
-        self.upstream_durations[key].observe(call.seconds)
+        self.upstream_durations[key].observe([call.seconds])
         if call.status and not call.away and (call.credential,) in self.credential_up:
             self.credential_up[call.credential,] = int(call.accepted)
 
@@ -147,7 +148,7 @@ class Metrics(Collector):
         if not end.ran:
             return
         self.executions[end.result,] += 1
-        self.execution_durations[()].observe(end.seconds)
+        self.execution_durations[()].observe([end.seconds])
         if end.result == "success" and end.callers > 1:
             self.saved["collapsed",] += end.callers - 1
             self.saved_seconds["collapsed",] += (end.callers - 1) * end.runtime

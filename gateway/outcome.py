@@ -4,6 +4,7 @@ response headers are made from. Nobody counts anything elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, Protocol
 
 import msgspec
@@ -116,6 +117,37 @@ class Outcome(msgspec.Struct):
             parts += ["collapsed"] if self.cache == "collapsed" else []
             parts += ["stored"] if self.stored else []
         return "; ".join(parts + ([f"detail={self.detail}"] if self.detail else []))
+
+
+class Alike(msgspec.Struct, frozen=True):
+    """Requests that are counted under the same labels; only durations, ages and runtimes differ."""
+
+    outcomes: list[Outcome]
+    times: int = 1
+    """How many requests each outcome stands for: the hit lane tells of many at once."""
+
+    @property
+    def first(self) -> Outcome:
+        """Return one of them, for what all have in common."""
+        return self.outcomes[0]
+
+    @property
+    def count(self) -> int:
+        """How many requests these are."""
+        return len(self.outcomes) * self.times
+
+
+def alike(told: Iterable[tuple[Outcome, int]]) -> list[Alike]:
+    """Group outcomes, each with the number of requests that it stands for; a batch of hits has few kinds."""
+    kinds: dict[tuple[object, ...], Alike] = {}
+    for o, times in told:
+        kind = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run, times)
+        known = kinds.get(kind)
+        if known is None:
+            kinds[kind] = Alike([o], times)
+        else:
+            known.outcomes.append(o)
+    return list(kinds.values())
 
 
 class UpstreamCall(msgspec.Struct, frozen=True):

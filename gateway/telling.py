@@ -9,7 +9,7 @@ from typing import Final
 from gateway import log
 from gateway.metrics import Metrics
 from gateway.model import Clock
-from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall
+from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall, alike
 from gateway.status.recorder import StatusRecorder
 from gateway.tracing import Tracing
 
@@ -84,16 +84,15 @@ class Telling:
             if self._tracing is not None:
                 self._tracing.upstream(call)
 
-    def _tell_requests(self, requests: list[tuple[Outcome, int]]) -> None:
-        for outcome, count in requests:
-            self._metrics.request(outcome, count)
-        if self._recorder is not None:
-            for outcome, count in requests:
-                self._recorder.request(outcome, count)
+    def _tell_requests(self, told: list[tuple[Outcome, int]]) -> None:
+        for group in alike(told):
+            self._metrics.requests_of(group)
+            if self._recorder is not None:
+                self._recorder.requests_of(group)
         if self.access_log:
-            log.tell_requests([outcome for outcome, _ in requests], time.time() - self._monotonic())
+            log.tell_requests([outcome for outcome, _ in told], time.time() - self._monotonic())
         if self._tracing is not None:
-            for outcome, _ in requests:
+            for outcome, _ in told:
                 self._tracing.request(outcome)
 
     def execution(self, end: ExecutionEnd) -> None:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall
+from gateway.outcome import Alike, ExecutionEnd, UpstreamCall
 from gateway.status.history import BOUNDS, CACHE, STEP_SECONDS, History
 from gateway.status.tables import ClientRow, QueryRow, Table, UpstreamRow
 
@@ -38,34 +38,35 @@ class StatusRecorder:
         self.reached: float | None = None  # when Redash last answered
         self.unreached: float | None = None  # when it last did not
 
-    def request(self, outcome: Outcome, count: int = 1) -> None:
-        """Count one request, or several that were answered alike."""
+    def requests_of(self, alike: Alike) -> None:
+        """Count requests of one kind."""
         now = self._now()
         if now >= self._until:
             self._turn(now)
-        step, cache = self._step, outcome.cache
+        step, kind, count, times = self._step, alike.first, alike.count, alike.times
+        cache = kind.cache
         self.requests[cache] += count
         step.cache[cache] += count
-        step.latency[bisect_left(BOUNDS, outcome.duration)] += count
-        client = self.clients[outcome.client]
+        latency = step.latency
+        for outcome in alike.outcomes:
+            latency[bisect_left(BOUNDS, outcome.duration)] += times
+        client = self.clients[kind.client]
         client.seen = now
         client.cache[cache] += count
-        if outcome.reason:
+        if kind.reason:
             self.refused += count
             client.refused += count
-        if outcome.saves_run:
-            self._save(count, outcome.saved_runtime * count)
-        if cache != "none":
-            query_id = outcome.query_id
-            if query_id is None and outcome.route == _AD_HOC_ROUTE:
-                query_id = AD_HOC
-            if query_id is not None:
-                query = self.queries[query_id]
-                query.seen = now
-                query.cache[cache] += count
-                if outcome.saves_run:
-                    query.saved += outcome.saved_runtime * count
-                    query.served_runtime = outcome.saved_runtime
+        saved = sum([outcome.saved_runtime for outcome in alike.outcomes]) * times if kind.saves_run else 0.0
+        if kind.saves_run:
+            self._save(count, saved)
+        query_id = AD_HOC if kind.query_id is None and kind.route == _AD_HOC_ROUTE else kind.query_id
+        if cache != "none" and query_id is not None:
+            query = self.queries[query_id]
+            query.seen = now
+            query.cache[cache] += count
+            if kind.saves_run:
+                query.saved += saved
+                query.served_runtime = alike.outcomes[-1].saved_runtime
 
     def _save(self, executions: int, seconds: float) -> None:
         self.saved_executions += executions
