@@ -59,12 +59,12 @@ async def send(request: web.BaseRequest, head: bytes, body: Body) -> None:
         request.writer.output_size += len(head)  # by this aiohttp knows that an answer has begun
         write(transport, head, data)
         return
+    if body.path is not None:
+        await _send_file(request, transport, head, body.path, body.size)
+        return
     async with asyncio.timeout(SEND_SECONDS):
         await request.writer.drain()  # of what came before
-        if body.path is not None:
-            await _send_file(request, head, body.path, body.size)
-        else:
-            await _send_bytes(request, head, data or b"")
+        await _send_bytes(request, head, data or b"")
 
 
 class Transport(Protocol):
@@ -105,39 +105,36 @@ async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> Non
         await request.writer.drain()
 
 
-async def _send_file(request: web.BaseRequest, head: bytes, path: Path, size: int) -> None:
-    """Send a file by the kernel; over TLS in pieces, each of which waits for a slow reader."""
+async def _send_file(
+    request: web.BaseRequest, transport: asyncio.Transport, head: bytes, path: Path, size: int
+) -> None:
+    """Send a file: what the kernel takes at once, which is most often all of it, then the rest as it is read."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # here: a thread would cost ten times what it takes
     try:
-        await request.writer.write(head)
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the caller has left")
-        if transport.get_extra_info("sslcontext") is None and transport.get_write_buffer_size() == 0:
-            await _send_by_kernel(transport.get_extra_info("socket"), file, size)
-            return
-        sent = 0
-        while piece := await asyncio.to_thread(os.pread, file, _PIECE, sent):
-            await request.writer.write(piece)
-            await request.writer.drain()
-            sent += len(piece)
-        if sent != size:
-            raise ConnectionAbortedError(_SHORTER)
+        request.writer.output_size += len(head)
+        transport.write(head)
+        by_kernel = transport.get_extra_info("sslcontext") is None and transport.get_write_buffer_size() == 0
+        plug: socket.socket = transport.get_extra_info("socket")
+        sent = _send_at_once(plug, file, size) if by_kernel else 0
+        if sent < size:
+            async with asyncio.timeout(SEND_SECONDS):
+                await (_send_rest(plug, file, sent, size) if by_kernel else _send_pieces(request, file, size))
     finally:
         os.close(file)
 
 
-async def _send_by_kernel(plug: socket.socket, file: int, size: int) -> None:
-    """Send what the socket takes at once, then the rest as it is read.
+def _send_at_once(plug: socket.socket, file: int, size: int) -> int:
+    """Send what the socket takes now; returns how much that was.
 
     Most files go whole into a buffer of 4 MB and the receiver's, which spares the loop all its waiting. The buffer
     holds pages of the file, not copies. The loop's own `sendfile` is twice as dear, and uvloop has none.
     """
     if _MAY_ENLARGE:
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-    sent = _send_some(plug.fileno(), file, 0, size)
-    if sent == size:
-        return
+    return _send_some(plug.fileno(), file, 0, size)
+
+
+async def _send_rest(plug: socket.socket, file: int, sent: int, size: int) -> None:
     again = os.dup(plug.fileno())  # no loop watches a socket for us that a transport has
     try:
         while sent < size:
@@ -145,6 +142,18 @@ async def _send_by_kernel(plug: socket.socket, file: int, size: int) -> None:
             sent += _send_some(again, file, sent, size - sent)
     finally:
         os.close(again)
+
+
+async def _send_pieces(request: web.BaseRequest, file: int, size: int) -> None:
+    """Send in pieces, each of which waits for a slow reader: over TLS, or behind what waits already."""
+    sent = 0
+    while sent < size:
+        await request.writer.drain()
+        piece = await asyncio.to_thread(os.pread, file, min(_PIECE, size - sent), sent)
+        if not piece:
+            raise ConnectionAbortedError(_SHORTER)
+        await request.writer.write(piece)
+        sent += len(piece)
 
 
 def _send_some(plug: int, file: int, start: int, size: int) -> int:

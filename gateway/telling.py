@@ -54,7 +54,8 @@ class Telling:
             self._start_timer()
 
     def upstream(self, call: UpstreamCall) -> None:
-        """Count one request to Redash, soon."""
+        """Count one request to Redash, soon; a change of what is known of Redash is logged at once."""
+        self._watch.tell(call)
         self._calls.append(call)
         if self._timer is None:
             self._start_timer()
@@ -80,7 +81,6 @@ class Telling:
             self._metrics.upstream(call)
             if self._recorder is not None:
                 self._recorder.upstream(call)
-            self._watch.tell(call)
             if self._tracing is not None:
                 self._tracing.upstream(call)
 

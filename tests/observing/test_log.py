@@ -68,7 +68,7 @@ def test_an_access_line_in_text() -> None:
     outcome.trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
     assert log.AccessLines("text").of(outcome, 1764000000.25) == (
         "2025-11-24T16:00:00.250Z info access: request request_id=" + "a" * 32 + " client=sales method=POST"
-        " route=/api/queries/{query_id}/results status=200 cache=hit ms=1.230 bytes=1024 query=42 age=12.3"
+        " route=/api/queries/{query_id}/results status=200 cache=hit query=42 ms=1.230 bytes=1024 age=12.3"
         " upstream_ms=25.500 execution=3f2b8c1e-0000-4000-8000-000000000000 trace=4bf92f3577b34da6a3ce929d0e0e4736"
     )
 
