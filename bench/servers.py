@@ -129,7 +129,8 @@ def gateway(
 ) -> Iterator[Server]:
     """The gateway itself; `before` is Python that runs first."""
     written = settings(directory, upstream, access_log=access_log)
-    with running(command(written, uvloop=uvloop, before=before), directory, {"BENCH_KEY": key, **(env or {})}) as process:
+    program = command(written, uvloop=uvloop, before=before)
+    with running(program, directory, {"BENCH_KEY": key, **(env or {})}) as process:
         process.wait_for(written.ready_url)
         extras = {"uvloop": uvloop, "access log": access_log}
         name = ", ".join(["gateway", *(extra for extra, there in extras.items() if there)])

@@ -1,4 +1,4 @@
-"""What it costs that every hit is told of: one gateway, switched while it is under load, so that nothing else differs."""
+"""What it costs that every hit is told of: one gateway, switched under load, so that nothing else differs."""
 
 from __future__ import annotations
 

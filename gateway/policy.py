@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -153,6 +154,7 @@ def result_key(scope: str, result_id: int, form: str) -> Key:
     return digest(KEY_VERSION, b"result", scope.encode(), str(result_id).encode(), form.encode())
 
 
+@lru_cache(maxsize=4_096)
 def definition_key(scope: str, query_id: int) -> Key:
     """The key under which a query's definition is kept."""
     return digest(KEY_VERSION, b"definition", scope.encode(), str(query_id).encode())

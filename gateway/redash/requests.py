@@ -153,6 +153,8 @@ def read_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
     Raises:
         BadRequest: it does not decode to text, or has more than 200 fields.
     """
+    if not query_string:
+        return ()
     try:
         fields = parse_qsl(query_string, keep_blank_values=True, errors="strict", max_num_fields=200)
     except ValueError:
@@ -173,7 +175,7 @@ def query_token(query_string: str) -> str | None:
 
 def write_arguments(arguments: tuple[tuple[str, str], ...]) -> str:
     """Encode arguments for the upstream's query string."""
-    return urlencode(arguments)
+    return urlencode(arguments) if arguments else ""
 
 
 def read_max_age(value: object) -> int | None:
