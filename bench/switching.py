@@ -46,7 +46,7 @@ def _switch(servers: list[Server], path: Path) -> None:
             costs = {}
             for state in order:
                 Telling.request = request if state != NOTHING else _no  # type: ignore[method-assign, assignment]
-                log.tell_requests = lines if state == ALL else _no
+                log.tell_requests = lines if state == ALL else _no  # type: ignore[assignment]
                 costs[state] = _spell(servers)
             if all(costs.values()):
                 file.write(json.dumps(costs) + "\n")

@@ -23,7 +23,7 @@ class HitLane:
         self._heads: Counter[bytes] = Counter()  # of requests whose body came in a segment of its own
         self._seen = Sightings()
         self.each = False
-        """Tell every hit at once (the access log wants a line for each), not in sums once a second."""
+        """Tell of every hit on its own (with tracing each is a span), not in sums once a second."""
         answers.on_gone = self._gone
 
     def answer(self, request: bytes, transport: Transport) -> bool:
@@ -39,6 +39,8 @@ class HitLane:
             self._answers.tell_one(known, request_id)
         else:
             known.count += 1
+            if known.line:
+                self._answers.tell_line(known, request_id)
         write(transport, known.head + last_part(request_id, quota), known.body.data or b"")
         return True
 

@@ -49,7 +49,20 @@ class Peeking(Protocol):
 class Known:
     """One answer, ready to be sent but for date, age and request id."""
 
-    __slots__ = ("body", "count", "fixed", "head", "meaning", "meter", "outcome", "size", "texts", "ticket", "until")
+    __slots__ = (
+        "body",
+        "count",
+        "fixed",
+        "head",
+        "line",
+        "meaning",
+        "meter",
+        "outcome",
+        "size",
+        "texts",
+        "ticket",
+        "until",
+    )
 
     def __init__(
         self, meaning: Meaning, ticket: Ticket, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
@@ -65,6 +78,7 @@ class Known:
         """Of a client with a rate: each answer takes of it."""
         self.head = b""  # all but the last part
         self.until = -math.inf  # when the head must be made anew
+        self.line = ""  # of this second, for the access log; see `Teller.line_of_hits`
         self.count = 0  # given by the lane since the head was made, not told yet
         self.texts: list[tuple[bytes, ...]] = []  # requests by whose bytes the lane knows it, in their segments
         bytes_of_body = len(body.data) if body.data is not None else 0
@@ -167,10 +181,15 @@ class KnownAnswers:
             outcome.age += aged
             outcome.ttl = outcome.ttl - aged if outcome.ttl is not None else None
         known.head = known.fixed + moving_part(outcome, self._wall())
+        known.line = self._teller.line_of_hits(outcome)
         known.until = math.floor(now) + 1.0
 
+    def tell_line(self, known: Known, request_id: str) -> None:
+        """Tell of one answer that the lane has given what is not told of all together."""
+        self._teller.hit(request_id, known.line)
+
     def tell_one(self, known: Known, request_id: str) -> None:
-        """Tell of one answer that the lane has given, under its own id."""
+        """Tell of one answer that the lane has given, under its own id, on its own."""
         started = self._monotonic() - LANE_SECONDS
         self._teller.request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
 
@@ -178,7 +197,7 @@ class KnownAnswers:
         """Tell what the lane has given since the last time, under one record: age and duration are those of all."""
         if known.count:
             count, known.count = known.count, 0
-            self._teller.request(msgspec.structs.replace(known.outcome), count)  # ours moves on, that one stays
+            self._teller.hits(msgspec.structs.replace(known.outcome), count)  # ours moves on, that one stays
 
     def flush_all(self) -> None:
         """Tell everything that has been given; the scrape asks for it."""

@@ -10,11 +10,11 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from gateway.lines import Writer
-from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall
+from gateway.outcome import ExecutionEnd, Outcome
 from gateway.redact import text_without_keys
 
 access = logging.getLogger("gateway.access")
@@ -161,15 +161,23 @@ def _lost(form: str, number: int) -> str:
     return Formatter(form).format(record)
 
 
-def tell_requests(outcomes: Sequence[Outcome], ahead: float) -> None:
+Hit = tuple[str, float, str]
+"""A hit of the lane: its request id, when it ended (monotonic), and the rest of its line, which all alike have."""
+
+
+def tell_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
     """Write the access lines of requests that have ended; past `logging`, whose records cost more than a hit.
 
-    `ahead` is what unix time has before the monotonic clock of the outcomes.
+    `ahead` is what unix time has before the monotonic clock of what is told.
     """
     if _handler is not None:
-        line = _handler.access_lines.of
-        lines = [line(outcome, ahead + outcome.started + outcome.duration) for outcome in outcomes]
+        lines = _handler.access_lines.of(told, ahead)
         _handler.writer.put("\n".join(lines), len(lines))
+
+
+def rest_of_line(outcome: Outcome) -> str:
+    """Return what follows the request id in the access line of a request."""
+    return _handler.access_lines.rest_of(outcome) if _handler is not None else ""
 
 
 class AccessLines:
@@ -185,27 +193,37 @@ class AccessLines:
         names = ("bytes", "age", "upstream_ms", "execution", "trace")
         self._bytes, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
 
-    def of(self, o: Outcome, moment: float) -> str:
-        """Return the line of a request that ended at `moment` (unix seconds)."""
-        millisecond = int(moment * 1000)
-        if millisecond != self._millisecond:
-            self._millisecond = millisecond
-            self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
+    def of(self, told: Iterable[Outcome | Hit], ahead: float) -> list[str]:
+        """Return the lines of requests; see `tell_requests`."""
+        lines = []
+        for one in told:
+            if isinstance(one, tuple):
+                request_id, ended, rest = one
+            else:
+                request_id, ended, rest = one.request_id, one.started + one.duration, self.rest_of(one)
+            millisecond = int((ahead + ended) * 1000)
+            if millisecond != self._millisecond:
+                self._millisecond = millisecond
+                self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
+            lines.append(f"{self._start}{self._word(request_id)}{rest}")
+        return lines
+
+    def rest_of(self, o: Outcome) -> str:
+        """Return what follows the request id in the line of a request."""
         kind = (o.client, o.method, o.route, o.status, o.cache, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
-        word = self._word(o.request_id)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"
-        rest = self._rest(o) if o.execution_id or o.upstream_seconds or o.trace is not None else self._end
-        return f"{self._start}{word}{head}{o.duration * 1000:.3f}{self._bytes}{o.sent_bytes}{age}{rest}"
+        more = self._more(o) if o.execution_id or o.upstream_seconds or o.trace is not None else self._end
+        return f"{head}{o.duration * 1000:.3f}{self._bytes}{o.sent_bytes}{age}{more}"
 
-    def _rest(self, o: Outcome) -> str:
+    def _more(self, o: Outcome) -> str:
         """Return what only those lines have whose requests had to do with Redash, or with a trace."""
-        rest = f"{self._upstream}{o.upstream_seconds * 1000:.3f}" if o.upstream_seconds else ""
+        more = f"{self._upstream}{o.upstream_seconds * 1000:.3f}" if o.upstream_seconds else ""
         if o.execution_id:
-            rest += f"{self._execution}{self._word(o.execution_id)}"
+            more += f"{self._execution}{self._word(o.execution_id)}"
         if o.trace is not None:
-            rest += f"{self._trace}{self._word(o.trace.trace_id)}"
-        return rest + self._end
+            more += f"{self._trace}{self._word(o.trace.trace_id)}"
+        return more + self._end
 
     def _word(self, text: str) -> str:
         if _PLAIN(text):
@@ -238,49 +256,3 @@ def tell_execution(end: ExecutionEnd) -> None:
         "callers": end.callers,
     }
     events.info("execution ended", extra={"fields": fields})
-
-
-class Watch:
-    """One line for each change of something between good and bad; one that flutters is told of now and then."""
-
-    def __init__(self, bad: str, good: str, *, level: int = logging.WARNING) -> None:
-        self._texts = {True: bad, False: good}
-        self._level = level
-        self._told = False
-        self._told_at = -SETTLE_SECONDS
-
-    def tell(self, *, bad: bool, detail: str = "") -> None:
-        """Note how it is now; `detail` is added where it has become bad."""
-        if bad is self._told or time.monotonic() - self._told_at < SETTLE_SECONDS:
-            return
-        self._told, self._told_at = bad, time.monotonic()
-        text = self._texts[bad] + (f": {detail}" if bad and detail else "")
-        events.log(self._level if bad else logging.WARNING, "%s", text)
-
-
-class UpstreamWatch:
-    """What is told of Redash: whether it answers, whether it is left alone, what it thinks of the keys."""
-
-    def __init__(self) -> None:
-        self._away = Watch("Redash does not answer", "Redash answers again")
-        self.breaker = Watch(
-            "Redash has failed several times in a row and is left alone for a while (the breaker is open)",
-            "Redash is asked again (the breaker is closed)",
-            level=logging.ERROR,
-        )
-        self._keys: dict[str, Watch] = {}
-
-    def tell(self, call: UpstreamCall) -> None:
-        """Look at one call to Redash."""
-        if call.away:
-            self._away.tell(bad=True, detail=f"{call.method} {call.route}: {call.failure}")
-        elif call.status:
-            self._away.tell(bad=False)
-            self._key(call.credential).tell(bad=not call.accepted)
-
-    def _key(self, credential: str) -> Watch:
-        watch = self._keys.get(credential)
-        if watch is None:
-            bad, good = (f"Redash {verb} the key of credential '{credential}'" for verb in ("rejects", "accepts"))
-            watch = self._keys[credential] = Watch(bad, f"{good} again", level=logging.ERROR)
-        return watch

@@ -189,8 +189,17 @@ class Teller(Protocol):
     def begin(self, parent: Trace | None) -> Trace | None:
         """Return the place in a trace of what begins now: a span of its own below `parent`, or `parent` itself."""
 
-    def request(self, outcome: Outcome, count: int = 1) -> None:
-        """A request has been answered, or its caller has left; `count` of them, where the hit lane answered alike."""
+    def request(self, outcome: Outcome) -> None:
+        """A request has been answered, or its caller has left."""
+
+    def line_of_hits(self, outcome: Outcome) -> str:
+        """Return what `hit` wants to be given for each request that is answered alike; "" where it need not be told."""
+
+    def hit(self, request_id: str, line: str) -> None:
+        """One request has been answered by the hit lane, to be counted with others later."""
+
+    def hits(self, outcome: Outcome, count: int) -> None:
+        """So many requests have been answered alike by the hit lane."""
 
     def upstream(self, call: UpstreamCall) -> None:
         """Redash has been asked."""

@@ -116,7 +116,7 @@ class Program:
         settings, clock = self.settings, self.clock
         self.answers = KnownAnswers(self.store, self.teller, clock, settings.cache.memory // 4)
         self.lane = HitLane(self.answers)
-        self.lane.each = settings.log.access or settings.tracing.endpoint is not None
+        self.lane.each = self.tracing is not None
         self.compressor = Compressor(self.store)
         self.api = Api(
             lambda: self.gateway,
@@ -208,7 +208,7 @@ class Program:
         self.gateway.slug = _slug(settings)
         self.quotas.configure(settings.clients)
         self.answers.clear()
-        self.lane.each = settings.log.access or settings.tracing.endpoint is not None
+        self.lane.each = self.tracing is not None
         self.api.cut_off(self.access, self.clock.wall())
         self.upstream.configure(settings.upstream, upstream_tls)
         self.executions.configure(settings)

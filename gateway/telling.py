@@ -12,6 +12,7 @@ from gateway.model import Clock
 from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall, alike
 from gateway.status.recorder import StatusRecorder
 from gateway.tracing import Tracing
+from gateway.watch import UpstreamWatch
 
 GATHER_SECONDS: Final = 0.02
 BATCH: Final = 64
@@ -34,10 +35,11 @@ class Telling:
         self._metrics = metrics
         self._monotonic = clock.monotonic
         self._recorder = recorder
-        self._watch = log.UpstreamWatch()
+        self._watch = UpstreamWatch()
         self._tracing = tracing
         self.access_log = access_log
         self._requests: list[tuple[Outcome, int]] = []
+        self._lines: list[Outcome | log.Hit] = []  # of requests, too, for the access log
         self._calls: list[UpstreamCall] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -45,12 +47,30 @@ class Telling:
         """Return a span of its own for what begins; without an exporter, what the caller sent is passed on."""
         return parent if self._tracing is None else self._tracing.begin(parent)
 
-    def request(self, outcome: Outcome, count: int = 1) -> None:
-        """Count and log one request, or several that were answered alike, soon."""
-        self._requests.append((outcome, count))
+    def request(self, outcome: Outcome) -> None:
+        """Count and log one request, soon."""
+        self._requests.append((outcome, 1))
+        if self.access_log:
+            self._lines.append(outcome)
         if len(self._requests) >= BATCH:
             self.flush()
         elif self._timer is None:
+            self._start_timer()
+
+    def line_of_hits(self, outcome: Outcome) -> str:
+        """See the protocol."""
+        return log.rest_of_line(outcome) if self.access_log else ""
+
+    def hit(self, request_id: str, line: str) -> None:
+        """Log one hit of the lane, soon."""
+        self._lines.append((request_id, self._monotonic(), line))
+        if self._timer is None:
+            self._start_timer()
+
+    def hits(self, outcome: Outcome, count: int) -> None:
+        """Count several hits of the lane, soon."""
+        self._requests.append((outcome, count))
+        if self._timer is None:
             self._start_timer()
 
     def upstream(self, call: UpstreamCall) -> None:
@@ -70,11 +90,14 @@ class Telling:
     def flush(self) -> None:
         """Tell of everything that waits; whoever reads what is told does this first."""
         requests, self._requests = self._requests, []
+        lines, self._lines = self._lines, []
         calls, self._calls = self._calls, []
         if calls:
             self._tell_calls(calls)
         if requests:
             self._tell_requests(requests)
+        if lines:
+            log.tell_requests(lines, time.time() - self._monotonic())
 
     def _tell_calls(self, calls: list[UpstreamCall]) -> None:
         for call in calls:
@@ -89,8 +112,6 @@ class Telling:
             self._metrics.requests_of(group)
             if self._recorder is not None:
                 self._recorder.requests_of(group)
-        if self.access_log:
-            log.tell_requests([outcome for outcome, _ in told], time.time() - self._monotonic())
         if self._tracing is not None:
             for outcome, _ in told:
                 self._tracing.request(outcome)

@@ -14,9 +14,10 @@ from typing import Any, Final, Protocol, cast
 
 from gateway import __version__
 from gateway.errors import ConfigurationError
-from gateway.log import Watch, clean
+from gateway.log import clean
 from gateway.model import Clock
 from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall
+from gateway.watch import Watch
 
 MOST_STATE_BYTES: Final = 512
 MOST_STATE_MEMBERS: Final = 32

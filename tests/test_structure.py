@@ -65,6 +65,7 @@ EDGES: Final = frozenset(
         "tls",
         "tracing",
         "upstream",
+        "watch",
         "web",
     }
 )

@@ -29,8 +29,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gateway.connection
-import gateway.log
 import gateway.web
+from gateway import log
 from gateway.connection import Handler
 from gateway.hitlane import HitLane
 from gateway.known import KnownAnswers
@@ -887,17 +887,21 @@ async def test_what_was_given_before_a_reload_or_purge_is_counted(world: World, 
 async def test_one_line_each_with_the_access_log(
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines: list[tuple[str, int]] = []
-    monkeypatch.setattr(
-        gateway.log, "tell_requests", lambda told, _: lines.extend((o.request_id, o.status) for o in told)
-    )
+    lines: list[str] = []
+    forms = log.AccessLines("text")
+    monkeypatch.setattr(log, "rest_of_line", forms.rest_of)
+    monkeypatch.setattr(log, "tell_requests", lambda told, ahead: lines.extend(forms.of(told, ahead)))
     await bare.start()
     apply(bare, bare.text.replace("access = false", "access = true"))
     async with wire(bare) as line:
         ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(20)]
     assert len(by_lane) >= 15
     await until(lambda: len(lines) == 20)
-    assert lines == [(request_id, 200) for request_id in ids]
+    said = [dict(pair.partition("=")[::2] for pair in line.split()[4:]) for line in lines]
+    assert [one["request_id"] for one in said] == ids
+    alike = [{name: one[name] for name in one.keys() - {"request_id", "ms", "age"}} for one in said[1:]]
+    assert alike == [alike[0]] * 19
+    assert alike[0]["cache"] == "hit"
     assert await bare.metric("redash_gateway_requests_total", client="dashboard") == 20
 
 

@@ -47,7 +47,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     forms = [log.AccessLines("text"), log.AccessLines("json")]
     # Access lines go past `logging`, straight to the process's own writer.
     monkeypatch.setattr(
-        log, "tell_requests", lambda told, ahead: handler.lines.extend(f.of(o, ahead) for o in told for f in forms)
+        log,
+        "tell_requests",
+        lambda told, ahead: handler.lines.extend(line for f in forms for line in f.of(told, ahead)),
     )
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)

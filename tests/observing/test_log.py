@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from gateway import lines, log
 from gateway.lines import Writer
 from gateway.outcome import Outcome, Trace, UpstreamCall
+from gateway.watch import UpstreamWatch, Watch
 
 FORMS = ("text", "json")
 
@@ -62,11 +63,16 @@ def hit() -> Outcome:
 # -- the lines
 
 
+def line_of(outcome: Outcome, form: str) -> str:
+    (line,) = log.AccessLines(form).of([outcome], 1764000000.25 - outcome.started - outcome.duration)
+    return line
+
+
 def test_an_access_line_in_text() -> None:
     outcome = hit()
     outcome.upstream_seconds, outcome.execution_id = 0.0255, "3f2b8c1e-0000-4000-8000-000000000000"
     outcome.trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
-    assert log.AccessLines("text").of(outcome, 1764000000.25) == (
+    assert line_of(outcome, "text") == (
         "2025-11-24T16:00:00.250Z info access: request request_id=" + "a" * 32 + " client=sales method=POST"
         " route=/api/queries/{query_id}/results status=200 cache=hit query=42 ms=1.230 bytes=1024 age=12.3"
         " upstream_ms=25.500 execution=3f2b8c1e-0000-4000-8000-000000000000 trace=4bf92f3577b34da6a3ce929d0e0e4736"
@@ -76,7 +82,7 @@ def test_an_access_line_in_text() -> None:
 def test_an_access_line_in_json() -> None:
     outcome = hit()
     outcome.cache, outcome.reason, outcome.status = "none", "bad_request", 400
-    assert json.loads(log.AccessLines("json").of(outcome, 1764000000.25)) == {
+    assert json.loads(line_of(outcome, "json")) == {
         "time": "2025-11-24T16:00:00.250Z",
         "level": "info",
         "logger": "gateway.access",
@@ -156,7 +162,7 @@ def test_no_secret_comes_out_of_an_access_line(secret: str, before: str, after: 
     outcome = hit()
     name = data.draw(st.sampled_from(["request_id", "method", "route", "client", "reason", "execution_id"]))
     setattr(outcome, name, before + secret + after)
-    line = log.AccessLines(form).of(outcome, 1764000000.0)
+    line = line_of(outcome, form)
     assert secret not in line
     assert len(line.splitlines()) == 1
     if form == "json":
@@ -203,7 +209,7 @@ def call(status: int = 200, *, accepted: bool = True, failure: str = "") -> Upst
 
 def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "SETTLE_SECONDS", 0.0)
-    watch = log.UpstreamWatch()
+    watch = UpstreamWatch()
     for state in (call(), call(0, failure="upstream_error"), call(0, failure="upstream_timeout"), call(), call()):
         watch.tell(state)
     for state in (call(404, accepted=False), call(404, accepted=False), call(0, failure="upstream_error"), call()):
@@ -223,7 +229,7 @@ def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, mon
 
 
 def test_what_flutters_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    watch = log.Watch("bad", "good")
+    watch = Watch("bad", "good")
     for number in range(100):
         watch.tell(bad=number % 2 == 0)
     assert [record.getMessage() for record in caplog.records] == ["bad"]
