@@ -15,6 +15,8 @@ BAR_US = 5.0
 LONGER = 4
 """Times the seconds of other sections: what is looked for is a few per cent of what is measured."""
 
+LEAST_SECONDS = 8
+
 Rounds = list[dict[str, float]]
 """CPU µs of the gateway for one request, by what was told, round after round."""
 
@@ -43,7 +45,7 @@ def measure(options: Options, directory: Path) -> Section:
             warm(case, ordinary)
             known = len(_read(spells))
             lua = wrk.script(method, case.headers(ordinary), case.body)
-            seconds = LONGER * options.turns * options.seconds
+            seconds = max(LEAST_SECONDS, LONGER * options.turns * options.seconds)
             wrk.turn(lua, ordinary.url + case.path(ordinary), ordinary.running, seconds, directory)
             rounds[method] = _read(spells)[known + 1 :]  # the first may have begun before the load
     return _shown(rounds)

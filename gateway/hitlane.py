@@ -17,13 +17,13 @@ _TEXT_OVERHEAD_BYTES: Final = 300
 class HitLane:
     """The bytes of requests whose answers are known."""
 
-    def __init__(self, answers: KnownAnswers) -> None:
+    def __init__(self, answers: KnownAnswers, *, each: bool = False) -> None:
+        """`each`: tell of every hit on its own (with tracing each is a span), not in sums once a second."""
         self._answers = answers
         self._by_text: dict[bytes, Known] = {}
         self._heads: Counter[bytes] = Counter()  # of requests whose body came in a segment of its own
         self._seen = Sightings()
-        self.each = False
-        """Tell of every hit on its own (with tracing each is a span), not in sums once a second."""
+        self._each = each
         answers.on_gone = self._gone
 
     def answer(self, request: bytes, transport: Transport) -> bool:
@@ -35,12 +35,10 @@ class HitLane:
         if known.meter is not None and (quota := known.meter.take()) is None:
             return False  # the ordinary way says when to come again
         request_id = next_request_id()
-        if self.each:
+        if self._each:
             self._answers.tell_one(known, request_id)
         else:
-            known.count += 1
-            if known.line:
-                self._answers.tell_line(known, request_id)
+            self._answers.count(known, request_id)
         write(transport, known.head + last_part(request_id, quota), known.body.data or b"")
         return True
 

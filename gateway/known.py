@@ -6,6 +6,7 @@ They are found by what a request means (this table) and by its very bytes (`hitl
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -20,6 +21,11 @@ from gateway.quotas import Meter
 
 LANE_SECONDS: Final = 0.00001
 """What an answer of the hit lane takes (bench); measuring each would cost a tenth of it."""
+
+TELL_SECONDS: Final = 1.0
+MOST_AT_ONCE: Final = 100
+SOON_SECONDS: Final = 0.02
+"""Of what the lane has given is told once a second: so many answers at once, a millisecond's work, then the next."""
 
 LONGEST_REQUEST: Final = 16 * 1024
 """Who sends more is not known again: the table is for many."""
@@ -120,6 +126,8 @@ class KnownAnswers:
         self._bytes = 0
         self._by_meaning: dict[Meaning, Known] = {}
         self._seen = Sightings()
+        self._counting: set[Known] = set()  # those with a count that has not been told
+        self._timer: asyncio.TimerHandle | None = None
         self.generation = 0
         """Moves with everything that is forgotten: an answer that was judged before is not taken over after it."""
         self.on_gone: Callable[[tuple[bytes, ...]], None] = lambda segments: None
@@ -184,9 +192,24 @@ class KnownAnswers:
         known.line = self._teller.line_of_hits(outcome)
         known.until = math.floor(now) + 1.0
 
-    def tell_line(self, known: Known, request_id: str) -> None:
-        """Tell of one answer that the lane has given what is not told of all together."""
-        self._teller.hit(request_id, known.line)
+    def count(self, known: Known, request_id: str) -> None:
+        """Count one answer that the lane has given, to be told with others; the access log gets its line."""
+        if known.count == 0:
+            self._counting.add(known)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(TELL_SECONDS, self._time_is_up)
+        known.count += 1
+        if known.line:
+            self._teller.log_hit(request_id, known.line)
+
+    def _time_is_up(self) -> None:
+        """Tell of what was given in a second that is over, and has not been asked for since."""
+        now = self._monotonic()
+        over = [known for known in self._counting if now >= known.until]
+        for known in over[:MOST_AT_ONCE]:
+            self.flush(known)
+        again = TELL_SECONDS if len(over) <= MOST_AT_ONCE else SOON_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(again, self._time_is_up) if self._counting else None
 
     def tell_one(self, known: Known, request_id: str) -> None:
         """Tell of one answer that the lane has given, under its own id, on its own."""
@@ -197,11 +220,12 @@ class KnownAnswers:
         """Tell what the lane has given since the last time, under one record: age and duration are those of all."""
         if known.count:
             count, known.count = known.count, 0
-            self._teller.hits(msgspec.structs.replace(known.outcome), count)  # ours moves on, that one stays
+            self._counting.discard(known)
+            self._teller.count_hits(msgspec.structs.replace(known.outcome), count)  # ours moves on, that one stays
 
     def flush_all(self) -> None:
         """Tell everything that has been given; the scrape asks for it."""
-        for known in self._by_meaning.values():
+        for known in list(self._counting):
             self.flush(known)
 
     def _drop(self, known: Known) -> None:

@@ -119,7 +119,7 @@ class Outcome(msgspec.Struct):
         return "; ".join(parts + ([f"detail={self.detail}"] if self.detail else []))
 
 
-class Alike(msgspec.Struct, frozen=True):
+class Alike(msgspec.Struct):
     """Requests that are counted under the same labels; only durations, ages and runtimes differ."""
 
     outcomes: list[Outcome]
@@ -193,13 +193,13 @@ class Teller(Protocol):
         """A request has been answered, or its caller has left."""
 
     def line_of_hits(self, outcome: Outcome) -> str:
-        """Return what `hit` wants to be given for each request that is answered alike; "" where it need not be told."""
+        """Return what `log_hit` wants for each request that is answered alike; "" where there is no access log."""
 
-    def hit(self, request_id: str, line: str) -> None:
-        """One request has been answered by the hit lane, to be counted with others later."""
+    def log_hit(self, request_id: str, line: str) -> None:
+        """The hit lane has answered one request, which is counted with others later."""
 
-    def hits(self, outcome: Outcome, count: int) -> None:
-        """So many requests have been answered alike by the hit lane."""
+    def count_hits(self, outcome: Outcome, count: int) -> None:
+        """The hit lane has answered so many requests alike; the access log has been told."""
 
     def upstream(self, call: UpstreamCall) -> None:
         """Redash has been asked."""

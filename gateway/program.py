@@ -115,8 +115,7 @@ class Program:
     def _build_listener(self) -> None:
         settings, clock = self.settings, self.clock
         self.answers = KnownAnswers(self.store, self.teller, clock, settings.cache.memory // 4)
-        self.lane = HitLane(self.answers)
-        self.lane.each = self.tracing is not None
+        self.lane = HitLane(self.answers, each=self.tracing is not None)
         self.compressor = Compressor(self.store)
         self.api = Api(
             lambda: self.gateway,
@@ -208,7 +207,6 @@ class Program:
         self.gateway.slug = _slug(settings)
         self.quotas.configure(settings.clients)
         self.answers.clear()
-        self.lane.each = self.tracing is not None
         self.api.cut_off(self.access, self.clock.wall())
         self.upstream.configure(settings.upstream, upstream_tls)
         self.executions.configure(settings)

@@ -118,7 +118,10 @@ async def _send_file(
         sent = _send_at_once(plug, file, size) if by_kernel else 0
         if sent < size:
             async with asyncio.timeout(SEND_SECONDS):
-                await (_send_rest(plug, file, sent, size) if by_kernel else _send_pieces(request, file, size))
+                if by_kernel:
+                    await _send_rest(plug, file, sent, size)
+                else:
+                    await _send_pieces(request, file, size)
     finally:
         os.close(file)
 

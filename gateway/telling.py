@@ -1,4 +1,7 @@
-"""One teller for everything that has become of something: metrics, log and traces get the same record, once."""
+"""One teller for everything that has become of something: metrics, log and traces get the same record, once.
+
+Of the hit lane's answers the log gets a line for each, the metrics one record for all that were given in a second.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ from gateway.watch import UpstreamWatch
 
 GATHER_SECONDS: Final = 0.02
 BATCH: Final = 64
+MOST_LINES: Final = 512
 """So many requests are told of together, a millisecond's work at the most: one by one, between two answers, each costs
-twice as much, as the processor has other code and data at hand then, and whoever waits for an answer waits for it."""
+twice as much, as the processor has other code and data at hand then, and whoever waits for an answer waits for it.
+Lines of the hit lane's are mostly made before."""
 
 
 class Telling:
@@ -52,36 +57,33 @@ class Telling:
         self._requests.append((outcome, 1))
         if self.access_log:
             self._lines.append(outcome)
-        if len(self._requests) >= BATCH:
-            self.flush()
-        elif self._timer is None:
-            self._start_timer()
+        self._tell_soon()
 
     def line_of_hits(self, outcome: Outcome) -> str:
         """See the protocol."""
         return log.rest_of_line(outcome) if self.access_log else ""
 
-    def hit(self, request_id: str, line: str) -> None:
+    def log_hit(self, request_id: str, line: str) -> None:
         """Log one hit of the lane, soon."""
         self._lines.append((request_id, self._monotonic(), line))
-        if self._timer is None:
-            self._start_timer()
+        self._tell_soon()
 
-    def hits(self, outcome: Outcome, count: int) -> None:
+    def count_hits(self, outcome: Outcome, count: int) -> None:
         """Count several hits of the lane, soon."""
         self._requests.append((outcome, count))
-        if self._timer is None:
-            self._start_timer()
+        self._tell_soon()
 
     def upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash, soon; a change of what is known of Redash is logged at once."""
         self._watch.tell(call)
         self._calls.append(call)
-        if self._timer is None:
-            self._start_timer()
+        self._tell_soon()
 
-    def _start_timer(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._time_is_up)
+    def _tell_soon(self) -> None:
+        if len(self._requests) >= BATCH or len(self._lines) >= MOST_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._time_is_up)
 
     def _time_is_up(self) -> None:
         self._timer = None

@@ -17,7 +17,7 @@ _AD_HOC_ROUTE: Final = "/api/query_results"
 
 
 class StatusRecorder:
-    """The `Teller` of the status page: totals since the start, the last hour, and rows for queries and clients."""
+    """What the status page is told: totals since the start, the last hour, and rows for queries and clients."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         """`now` is the monotonic clock."""

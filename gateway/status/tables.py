@@ -38,7 +38,7 @@ class QueryRow:
         self.runs = 0  # that brought rows
         self.failures = 0
         self.runtime = 0.0  # of all runs, in seconds, as Redash measured it
-        self.served_runtime = 0.0  # of the run whose rows were last served
+        self.served_runtime = 0.0  # of a run whose rows were served lately
         self.seen = 0.0
 
     @property

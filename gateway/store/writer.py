@@ -50,7 +50,7 @@ class _Op:
 
 
 class Writer:
-    """Submitted work is committed in order within its rank, lower ranks first.
+    """Submitted work is committed in order within its rank, lower ranks first; what nobody awaits waits for more.
 
     Futures resolve to what the work returned, once it is committed, or to None where it could not be: ranks FIRST
     and LASTING then stay in the queue until the file is usable again, OTHER is given up.

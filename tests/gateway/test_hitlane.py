@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 import gateway.connection
 import gateway.web
-from gateway import log
+from gateway import known, log
 from gateway.connection import Handler
 from gateway.hitlane import HitLane
 from gateway.known import KnownAnswers
@@ -882,6 +882,22 @@ async def test_what_was_given_before_a_reload_or_purge_is_counted(world: World, 
             assert response.status == 200
     assert len(by_lane) >= 12
     assert await world.metric("redash_gateway_requests_total", client="dashboard") == 20
+
+
+async def test_what_was_given_is_told_though_nobody_asks(
+    world: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the status page would show it in the minute in which somebody looks."""
+    monkeypatch.setattr(known, "TELL_SECONDS", 0.01)
+    async with wire(world) as line:
+        for _ in range(20):
+            await line.ask(post(world, "kb1", max_age=DAY))
+    assert len(by_lane) >= 15
+    counted = world.program.recorder.requests
+    assert sum(counted.values()) < 20
+    world.clock.turn(2.0)  # the second is over in which they were given
+    await until(lambda: sum(counted.values()) == 20)
+    assert not world.program.answers._counting
 
 
 async def test_one_line_each_with_the_access_log(

@@ -46,6 +46,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     level = root.level
     forms = [log.AccessLines("text"), log.AccessLines("json")]
     # Access lines go past `logging`, straight to the process's own writer.
+    monkeypatch.setattr(log, "rest_of_line", forms[0].rest_of)
     monkeypatch.setattr(
         log,
         "tell_requests",
@@ -288,11 +289,14 @@ async def admin_pages(world: World) -> list[bytes]:
 
 
 @pytest.fixture
-async def loaded(bare: World, told: Told) -> Load:
+async def loaded(bare: World, told: Told, by_lane: list[bytes]) -> Load:
     await bare.start(upstream='read_timeout = "2s"\nbreaker_failures = 1000', writer='stale_if_error = "0s"')
     bare.program.teller.access_log = True
     load = Load(bare)
     await load.all()
+    for _ in range(5):
+        load.said.append(as_bytes(await bare.post("by_country", max_age=86_400)))
+    assert by_lane
     return load
 
 

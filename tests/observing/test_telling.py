@@ -1,0 +1,65 @@
+"""Requests are counted kind by kind: that must come to the same as counting them one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.metrics import Levels, Metrics
+from gateway.outcome import Alike, Outcome, alike
+from gateway.status.recorder import StatusRecorder
+
+
+def no_levels() -> Levels:
+    raise AssertionError("nobody scrapes")
+
+
+eighths = st.integers(0, 800).map(lambda number: number / 8)  # sums of them are exact, in whatever order
+outcomes = st.builds(
+    Outcome,
+    request_id=st.just("r"),
+    route=st.sampled_from(["/api/queries/{query_id}/results", "/api/query_results", "none"]),
+    client=st.sampled_from(["a", "b"]),
+    query_id=st.sampled_from([None, 1, 2]),
+    cache=st.sampled_from(["hit", "stale", "miss", "none"]),
+    status=st.sampled_from([200, 304, 502]),
+    reason=st.sampled_from(["", "forbidden"]),
+    age=st.none() | eighths,
+    saves_run=st.booleans(),
+    saved_runtime=eighths,
+    duration=eighths,
+)
+told = st.lists(st.tuples(outcomes, st.sampled_from([1, 1, 1, 7])), max_size=40)
+
+
+def counted(groups: list[Alike]) -> dict[str, Any]:
+    metrics, recorder = Metrics(no_levels, [], per_query=5), StatusRecorder(lambda: 0.0)
+    for group in groups:
+        metrics.requests_of(group)
+        recorder.requests_of(group)
+    return {
+        "requests": metrics.requests,
+        "durations": {key: (found.counts, found.total) for key, found in metrics.durations.items()},
+        "ages": [(found.counts, found.total) for found in metrics.ages.values()],
+        "queries": dict(metrics.query_requests),
+        "saved": (metrics.saved, metrics.saved_seconds),
+        "rejected": metrics.rejected,
+        "page": (recorder.requests, recorder.refused, recorder.saved_executions, recorder.saved_seconds),
+        "hour": recorder.history.hour(0.0).latency,
+        "clients": {name: (row.cache, row.refused) for name, row in recorder.clients.items()},
+        "rows": {query_id: (row.cache, row.saved) for query_id, row in recorder.queries.items()},
+    }
+
+
+@given(told)
+def test_counting_by_kind_comes_to_the_same(told: list[tuple[Outcome, int]]) -> None:
+    assert counted(alike(told)) == counted([Alike([outcome], times) for outcome, times in told])
+
+
+@given(told)
+def test_every_request_is_in_one_kind(told: list[tuple[Outcome, int]]) -> None:
+    groups = alike(told)
+    assert sum(group.count for group in groups) == sum(times for _, times in told)
+    assert sorted(id(outcome) for group in groups for outcome in group.outcomes) == sorted(id(o) for o, _ in told)
