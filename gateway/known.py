@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from gateway.heads import moving_part
 from gateway.model import Body, Clock, Entry, Key, Ticket
-from gateway.outcome import Outcome, Teller
+from gateway.outcome import LineParts, Outcome, Teller
 from gateway.quotas import Meter
 
 LANE_SECONDS: Final = 0.00001
@@ -78,13 +78,20 @@ class Known:
         self.fixed = fixed
         self.body = body
         self.outcome = msgspec.structs.replace(
-            outcome, duration=LANE_SECONDS, upstream_seconds=0.0, execution_id="", trace=None, steps=[], quota=None
+            outcome,
+            duration=LANE_SECONDS,
+            upstream_seconds=0.0,
+            execution_id="",
+            trace=None,
+            line=None,
+            steps=[],
+            quota=None,
         )
         self.meter = meter
         """Of a client with a rate: each answer takes of it."""
         self.head = b""  # all but the last part
         self.until = -math.inf  # when the head must be made anew
-        self.line = ""  # of this second, for the access log; see `Teller.line_of_hits`
+        self.line: LineParts | None = None  # of this second, where there is an access log
         self.count = 0  # given by the lane since the head was made, not told yet
         self.texts: list[tuple[bytes, ...]] = []  # requests by whose bytes the lane knows it, in their segments
         bytes_of_body = len(body.data) if body.data is not None else 0
@@ -189,7 +196,7 @@ class KnownAnswers:
             outcome.age += aged
             outcome.ttl = outcome.ttl - aged if outcome.ttl is not None else None
         known.head = known.fixed + moving_part(outcome, self._wall())
-        known.line = self._teller.line_of_hits(outcome)
+        known.line = self._teller.line_of(outcome)
         known.until = math.floor(now) + 1.0
 
     def count(self, known: Known, request_id: str) -> None:
@@ -199,8 +206,8 @@ class KnownAnswers:
             if self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(TELL_SECONDS, self._time_is_up)
         known.count += 1
-        if known.line:
-            self._teller.log_hit(request_id, known.line)
+        if known.line is not None:
+            self._teller.log_hit(request_id, LANE_SECONDS, known.line)
 
     def _time_is_up(self) -> None:
         """Tell of what was given in a second that is over, and has not been asked for since."""

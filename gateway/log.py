@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from gateway.lines import Writer
-from gateway.outcome import ExecutionEnd, Outcome
+from gateway.outcome import ExecutionEnd, LineParts, Outcome
 from gateway.redact import text_without_keys
 
 access = logging.getLogger("gateway.access")
@@ -161,8 +161,8 @@ def _lost(form: str, number: int) -> str:
     return Formatter(form).format(record)
 
 
-Hit = tuple[str, float, str]
-"""A hit of the lane: its request id, when it ended (monotonic), and the rest of its line, which all alike have."""
+Hit = tuple[str, float, float, LineParts]
+"""A hit of the lane: its request id, when it ended (monotonic), what it took (seconds), and the rest of its line."""
 
 
 def tell_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
@@ -175,9 +175,9 @@ def tell_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
         _handler.writer.put("\n".join(lines), len(lines))
 
 
-def rest_of_line(outcome: Outcome) -> str:
-    """Return what follows the request id in the access line of a request."""
-    return _handler.access_lines.rest_of(outcome) if _handler is not None else ""
+def parts_of_line(outcome: Outcome) -> LineParts | None:
+    """Return what answers that are alike have in common in their access lines, None where there are no lines."""
+    return _handler.access_lines.parts_of(outcome) if _handler is not None else None
 
 
 class AccessLines:
@@ -198,23 +198,25 @@ class AccessLines:
         lines = []
         for one in told:
             if isinstance(one, tuple):
-                request_id, ended, rest = one
+                request_id, ended, duration, (before, after) = one
             else:
-                request_id, ended, rest = one.request_id, one.started + one.duration, self.rest_of(one)
+                request_id, duration = one.request_id, one.duration
+                ended = one.started + duration
+                before, after = one.line or self.parts_of(one)
             millisecond = int((ahead + ended) * 1000)
             if millisecond != self._millisecond:
                 self._millisecond = millisecond
                 self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
-            lines.append(f"{self._start}{self._word(request_id)}{rest}")
+            lines.append(f"{self._start}{self._word(request_id)}{before}{duration * 1000:.3f}{after}")
         return lines
 
-    def rest_of(self, o: Outcome) -> str:
-        """Return what follows the request id in the line of a request."""
+    def parts_of(self, o: Outcome) -> LineParts:
+        """Return what stands between a request's id and its milliseconds, and what follows those."""
         kind = (o.client, o.method, o.route, o.status, o.cache, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"
         more = self._more(o) if o.execution_id or o.upstream_seconds or o.trace is not None else self._end
-        return f"{head}{o.duration * 1000:.3f}{self._bytes}{o.sent_bytes}{age}{more}"
+        return head, f"{self._bytes}{o.sent_bytes}{age}{more}"
 
     def _more(self, o: Outcome) -> str:
         """Return what only those lines have whose requests had to do with Redash, or with a trace."""

@@ -12,6 +12,9 @@ import msgspec
 CacheResult = Literal["hit", "stale", "miss", "collapsed", "bypass", "none"]
 ExecutionResult = Literal["success", "failure", "cancelled", "lost"]
 
+LineParts = tuple[str, str]
+"""Of an access line: what stands between the request's id and its milliseconds, and what follows those."""
+
 
 class Trace(msgspec.Struct, frozen=True):
     """A place in a trace (W3C Trace Context): one span, and what is passed on of it. Ids are lower-case hex."""
@@ -82,6 +85,7 @@ class Outcome(msgspec.Struct):
     upstream_seconds: float = 0.0  # what Redash spent on what this request itself asked it, so far
     saves_run: bool = False  # a hit of what would have been a run
     trace: Trace | None = None
+    line: LineParts | None = None  # ready made, of an answer that is given again
     steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
 
     def hit(self, ttl: float, age: float, runtime: float) -> None:
@@ -192,10 +196,10 @@ class Teller(Protocol):
     def request(self, outcome: Outcome) -> None:
         """A request has been answered, or its caller has left."""
 
-    def line_of_hits(self, outcome: Outcome) -> str:
-        """Return what `log_hit` wants for each request that is answered alike; "" where there is no access log."""
+    def line_of(self, outcome: Outcome) -> LineParts | None:
+        """Return what all answers like this one have in common in the access log; None where there is none."""
 
-    def log_hit(self, request_id: str, line: str) -> None:
+    def log_hit(self, request_id: str, seconds: float, line: LineParts) -> None:
         """The hit lane has answered one request, which is counted with others later."""
 
     def count_hits(self, outcome: Outcome, count: int) -> None:

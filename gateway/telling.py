@@ -12,7 +12,7 @@ from typing import Final
 from gateway import log
 from gateway.metrics import Metrics
 from gateway.model import Clock
-from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall, alike
+from gateway.outcome import ExecutionEnd, LineParts, Outcome, Trace, UpstreamCall, alike
 from gateway.status.recorder import StatusRecorder
 from gateway.tracing import Tracing
 from gateway.watch import UpstreamWatch
@@ -59,13 +59,13 @@ class Telling:
             self._lines.append(outcome)
         self._tell_soon()
 
-    def line_of_hits(self, outcome: Outcome) -> str:
+    def line_of(self, outcome: Outcome) -> LineParts | None:
         """See the protocol."""
-        return log.rest_of_line(outcome) if self.access_log else ""
+        return log.parts_of_line(outcome) if self.access_log else None
 
-    def log_hit(self, request_id: str, line: str) -> None:
+    def log_hit(self, request_id: str, seconds: float, line: LineParts) -> None:
         """Log one hit of the lane, soon."""
-        self._lines.append((request_id, self._monotonic(), line))
+        self._lines.append((request_id, self._monotonic(), seconds, line))
         self._tell_soon()
 
     def count_hits(self, outcome: Outcome, count: int) -> None:

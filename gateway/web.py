@@ -131,8 +131,10 @@ class Api:
 
     async def _give_again(self, request: web.BaseRequest, known: Known, outcome: Outcome) -> None:
         known.repeat(outcome)
+        line = known.line
         await send(request, known.head + last_part(outcome.request_id, outcome.quota), known.body)
         outcome.sent_bytes = known.body.size
+        outcome.line = line if outcome.trace is None else None
 
     async def _give(self, request: web.BaseRequest, answer: Answer, outcome: Outcome, gateway: Gateway) -> bytes:
         """Send an answer; returns the part of its head that it always has."""

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 import gateway.connection
 import gateway.web
-from gateway import known, log
+from gateway import known, log, sending
 from gateway.connection import Handler
 from gateway.hitlane import HitLane
 from gateway.known import KnownAnswers
@@ -900,22 +900,52 @@ async def test_what_was_given_is_told_though_nobody_asks(
     assert not world.program.answers._counting
 
 
+def access_lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """The fields of every line that the access log gets from now on."""
+    found: list[dict[str, str]] = []
+    forms = log.AccessLines("text")
+
+    def told(outcomes: Any, ahead: float) -> None:
+        lines = forms.of(outcomes, ahead)
+        found.extend(dict(pair.partition("=")[::2] for pair in line.split()[4:]) for line in lines)
+
+    monkeypatch.setattr(log, "parts_of_line", forms.parts_of)
+    monkeypatch.setattr(log, "tell_requests", told)
+    return found
+
+
+async def test_who_leaves_amid_an_answer_that_is_given_again_is_logged_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_MAY_ENLARGE", False)
+    lines = access_lines(monkeypatch)
+    world.program.teller.access_log = True
+    sent = post(world, "large", max_age=DAY)
+    async with wire(world) as line:
+        for _ in range(4):
+            await line.ask(sent)
+    address = world.program.api_address
+    reader, writer = await asyncio.open_connection(address.host, address.port, limit=4_096)
+    writer.write(sent)
+    await reader.readexactly(100)
+    writer.transport.abort()
+    await until(lambda: len(lines) == 5)
+    assert [line["status"] for line in lines] == ["200"] * 4 + ["499"]
+    assert lines[-1]["bytes"] == "0"
+
+
 async def test_one_line_each_with_the_access_log(
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines: list[str] = []
-    forms = log.AccessLines("text")
-    monkeypatch.setattr(log, "rest_of_line", forms.rest_of)
-    monkeypatch.setattr(log, "tell_requests", lambda told, ahead: lines.extend(forms.of(told, ahead)))
+    lines = access_lines(monkeypatch)
     await bare.start()
     apply(bare, bare.text.replace("access = false", "access = true"))
     async with wire(bare) as line:
         ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(20)]
     assert len(by_lane) >= 15
     await until(lambda: len(lines) == 20)
-    said = [dict(pair.partition("=")[::2] for pair in line.split()[4:]) for line in lines]
-    assert [one["request_id"] for one in said] == ids
-    alike = [{name: one[name] for name in one.keys() - {"request_id", "ms", "age"}} for one in said[1:]]
+    assert [line["request_id"] for line in lines] == ids
+    alike = [{name: one[name] for name in one.keys() - {"request_id", "ms", "age"}} for one in lines[1:]]
     assert alike == [alike[0]] * 19
     assert alike[0]["cache"] == "hit"
     assert await bare.metric("redash_gateway_requests_total", client="dashboard") == 20

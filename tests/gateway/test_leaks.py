@@ -46,7 +46,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     level = root.level
     forms = [log.AccessLines("text"), log.AccessLines("json")]
     # Access lines go past `logging`, straight to the process's own writer.
-    monkeypatch.setattr(log, "rest_of_line", forms[0].rest_of)
+    monkeypatch.setattr(log, "parts_of_line", forms[0].parts_of)
     monkeypatch.setattr(
         log,
         "tell_requests",
