@@ -951,6 +951,24 @@ async def test_one_line_each_with_the_access_log(
     assert await bare.metric("redash_gateway_requests_total", client="dashboard") == 20
 
 
+async def test_nothing_is_lost_when_the_access_log_is_switched_or_the_gateway_stops(
+    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = access_lines(monkeypatch)
+    await bare.start()
+    text, logged = bare.text, []
+    async with wire(bare) as line:
+        for access in ("true", "false", "true"):
+            apply(bare, text.replace("access = false", f"access = {access}"))
+            ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(10)]
+            logged += ids if access == "true" else []
+    assert len(by_lane) >= 20
+    counted = bare.program.recorder.requests
+    await bare.program.stop()
+    assert sum(counted.values()) == 30
+    assert [line["request_id"] for line in lines] == logged
+
+
 # -- bounded
 
 
