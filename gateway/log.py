@@ -56,14 +56,15 @@ class _Stamp:
     """The time of a line, of unix milliseconds; what is the same for a second is written once only."""
 
     def __init__(self) -> None:
-        self._second = -1
-        self._text = ""
+        self._known = (-1, "")  # one value: several threads write lines
 
     def of(self, millisecond: int) -> str:
-        second, rest = divmod(millisecond, 1000)
-        if second != self._second:
-            self._second, self._text = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._text}{rest:03d}Z"
+        now, rest = divmod(millisecond, 1000)
+        second, text = self._known
+        if now != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(now))
+            self._known = (now, text)
+        return f"{text}{rest:03d}Z"
 
 
 _stamp: Final = _Stamp()
