@@ -83,6 +83,7 @@ class Known:
             upstream_seconds=0.0,
             execution_id="",
             trace=None,
+            again=None,
             line=None,
             steps=[],
             quota=None,

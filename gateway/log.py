@@ -190,7 +190,8 @@ class AccessLines:
         self._millisecond, self._start = -1, ""  # how all lines of one millisecond begin
         middle = '", "level": "info", "logger": "gateway.access", "message": "request"'
         self._before, self._end = ('{"time": "', "}") if self._json else ("", "")
-        self._middle = (middle if self._json else " info access: request") + self._mark("request_id")
+        self._quote = '"' if self._json else ""
+        self._middle = (middle if self._json else " info access: request") + self._mark("request_id") + self._quote
         names = ("bytes", "age", "upstream_ms", "execution", "trace")
         self._bytes, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
 
@@ -208,7 +209,9 @@ class AccessLines:
             if millisecond != self._millisecond:
                 self._millisecond = millisecond
                 self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
-            lines.append(f"{self._start}{self._word(request_id)}{before}{duration * 1000:.3f}{after}")
+            own = len(request_id) == 32 and request_id.isalnum() and request_id.isascii()  # or as harmless
+            shown = request_id if own else self._inside(request_id)
+            lines.append(f"{self._start}{shown}{before}{duration * 1000:.3f}{after}")
         return lines
 
     def parts_of(self, o: Outcome) -> LineParts:
@@ -229,16 +232,21 @@ class AccessLines:
         return more + self._end
 
     def _word(self, text: str) -> str:
+        return f"{self._quote}{self._inside(text)}{self._quote}"
+
+    def _inside(self, text: str) -> str:
+        """Return what stands between the quotes, where there are any; no key, and nothing that ends them."""
         if _PLAIN(text):
-            return f'"{text}"' if self._json else text
-        return json.dumps(clean(text)) if self._json else _plain(text)
+            return text
+        return json.dumps(clean(text))[1:-1] if self._json else _plain(text)
 
     def _head(self, kind: tuple[object, ...]) -> str:
         if len(self._heads) >= _MOST_KINDS:
             self._heads.clear()
         names = ("client", "method", "route", "status", "cache", "reason", "query")
         pairs = [(name, value) for name, value in zip(names, kind, strict=True) if value not in ("", None)]
-        head = "".join(f"{self._mark(name)}{self._quoted(value)}" for name, value in pairs) + self._mark("ms")
+        fields = "".join(f"{self._mark(name)}{self._quoted(value)}" for name, value in pairs)
+        head = f"{self._quote}{fields}{self._mark('ms')}"
         self._heads[kind] = head
         return head
 

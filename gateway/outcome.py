@@ -85,6 +85,7 @@ class Outcome(msgspec.Struct):
     upstream_seconds: float = 0.0  # what Redash spent on what this request itself asked it, so far
     saves_run: bool = False  # a hit of what would have been a run
     trace: Trace | None = None
+    again: object = None  # what it was given again from: all of these are of one kind
     line: LineParts | None = None  # ready made, of an answer that is given again
     steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
 
@@ -143,9 +144,9 @@ class Alike(msgspec.Struct):
 
 def alike(told: Iterable[tuple[Outcome, int]]) -> list[Alike]:
     """Group outcomes, each with the number of requests that it stands for; a batch of hits has few kinds."""
-    kinds: dict[tuple[object, ...], Alike] = {}
+    kinds: dict[object, Alike] = {}
     for o, times in told:
-        kind = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run, times)
+        kind = o.again or (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run, times)
         known = kinds.get(kind)
         if known is None:
             kinds[kind] = Alike([o], times)

@@ -133,7 +133,7 @@ class Api:
         known.repeat(outcome)
         line = known.line
         await send(request, known.head + last_part(outcome.request_id, outcome.quota), known.body)
-        outcome.sent_bytes = known.body.size
+        outcome.sent_bytes, outcome.again = known.body.size, known
         outcome.line = line if outcome.trace is None else None
 
     async def _give(self, request: web.BaseRequest, answer: Answer, outcome: Outcome, gateway: Gateway) -> bytes:
