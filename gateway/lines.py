@@ -12,7 +12,7 @@ MOST_LINES: Final = 20_000
 FLUSH_SECONDS: Final = 2.0
 """How long an end of the process waits for a reader that is too slow."""
 
-_GATHER_SECONDS: Final = 0.05
+_GATHER_SECONDS: Final = 0.1
 _BATCH: Final = 500
 _AGAIN_SECONDS: Final = 0.01
 

@@ -124,14 +124,14 @@ class Metrics(Collector):
         series = self._answered.get(key)
         if series is None:
             series = self._answered[key] = Histogram(REQUEST_SECONDS)
-        series.observe([outcome.duration for outcome in alike.outcomes], times)
+        series.observe(alike.durations, times)
         if kind.cache != "none":
             if kind.query_id is not None:
                 self.query_requests[self._labels[kind.query_id], kind.cache] += count
-            self._ages.observe([outcome.age for outcome in alike.outcomes if outcome.age is not None], times)
+            self._ages.observe(alike.ages, times)
         if kind.saves_run:
             self.saved["hit",] += count
-            self.saved_seconds["hit",] += sum([outcome.saved_runtime for outcome in alike.outcomes]) * times
+            self.saved_seconds["hit",] += alike.runtime * times
         if kind.reason:
             self.rejected[kind.reason,] = self.rejected.get((kind.reason,), 0) + count
 

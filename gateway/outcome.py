@@ -127,19 +127,19 @@ class Outcome(msgspec.Struct):
 class Alike(msgspec.Struct):
     """Requests that are counted under the same labels; only durations, ages and runtimes differ."""
 
-    outcomes: list[Outcome]
+    first: Outcome
+    """One of them, for what all have in common."""
     times: int = 1
-    """How many requests each outcome stands for: the hit lane tells of many at once."""
-
-    @property
-    def first(self) -> Outcome:
-        """Return one of them, for what all have in common."""
-        return self.outcomes[0]
+    """How many requests each that is told stands for: the hit lane tells of many at once."""
+    durations: list[float] = []
+    ages: list[float] = []
+    runtime: float = 0.0
+    """Saved by all that are told, in seconds of warehouse time."""
 
     @property
     def count(self) -> int:
         """How many requests these are."""
-        return len(self.outcomes) * self.times
+        return len(self.durations) * self.times
 
 
 def alike(told: Iterable[tuple[Outcome, int]]) -> list[Alike]:
@@ -149,9 +149,11 @@ def alike(told: Iterable[tuple[Outcome, int]]) -> list[Alike]:
         kind = o.again or (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run, times)
         known = kinds.get(kind)
         if known is None:
-            kinds[kind] = Alike([o], times)
-        else:
-            known.outcomes.append(o)
+            known = kinds[kind] = Alike(o, times)
+        known.durations.append(o.duration)
+        if o.age is not None:
+            known.ages.append(o.age)
+        known.runtime += o.saved_runtime
     return list(kinds.values())
 
 

@@ -48,15 +48,15 @@ class StatusRecorder:
         self.requests[cache] += count
         step.cache[cache] += count
         latency = step.latency
-        for outcome in alike.outcomes:
-            latency[bisect_left(BOUNDS, outcome.duration)] += times
+        for duration in alike.durations:
+            latency[bisect_left(BOUNDS, duration)] += times
         client = self.clients[kind.client]
         client.seen = now
         client.cache[cache] += count
         if kind.reason:
             self.refused += count
             client.refused += count
-        saved = sum([outcome.saved_runtime for outcome in alike.outcomes]) * times if kind.saves_run else 0.0
+        saved = alike.runtime * times if kind.saves_run else 0.0
         if kind.saves_run:
             self._save(count, saved)
         query_id = AD_HOC if kind.query_id is None and kind.route == _AD_HOC_ROUTE else kind.query_id
@@ -66,7 +66,7 @@ class StatusRecorder:
             query.cache[cache] += count
             if kind.saves_run:
                 query.saved += saved
-                query.served_runtime = alike.outcomes[-1].saved_runtime
+                query.served_runtime = kind.saved_runtime
 
     def _save(self, executions: int, seconds: float) -> None:
         self.saved_executions += executions

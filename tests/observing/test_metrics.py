@@ -16,7 +16,7 @@ from gateway import __version__
 from gateway.errors import GatewayError
 from gateway.exposition import Labels
 from gateway.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons
-from gateway.outcome import Alike, Outcome, UpstreamCall
+from gateway.outcome import Outcome, UpstreamCall, alike
 
 PROMISED = {
     "requests_total": {"route", "client", "cache", "status"},
@@ -164,7 +164,7 @@ def test_query_labels_are_bounded() -> None:
     metrics = Metrics(no_levels, [], per_query=2)
     for query_id in (7, 8, 9, 10, 7):
         outcome = Outcome(request_id="r", query_id=query_id, cache="hit", status=200)
-        metrics.requests_of(Alike([outcome]))
+        metrics.requests_of(*alike([(outcome, 1)]))
     assert dict(metrics.query_requests) == {("7", "hit"): 2, ("8", "hit"): 1, ("other", "hit"): 2}
 
 

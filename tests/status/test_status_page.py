@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from harness import TOKENS, Process, World
 
-from gateway.outcome import Alike, ExecutionEnd, Outcome, UpstreamCall
+from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, alike
 from gateway.status.layout import SHEETS
 from gateway.status.site import POLICY
 
@@ -178,7 +178,7 @@ async def test_nothing_secret_is_shown(world: World) -> None:
 async def test_every_text_is_escaped(world: World) -> None:
     evil = "<script>alert('x')</script>&\"'"
     recorder = world.program.recorder
-    recorder.requests_of(Alike([Outcome(request_id="r", client=evil, cache="hit")]))
+    recorder.requests_of(*alike([(Outcome(request_id="r", client=evil, cache="hit"), 1)]))
     recorder.upstream(UpstreamCall(evil, 200, 0.1, "analyst", True))
     recorder.execution(ExecutionEnd("x", 7, "success", 1.0, 1, 1.0))
     html = (await read(world))[2]
