@@ -84,7 +84,7 @@ class Api:
                 self._learn(request, self._answers.register(meaning, found.ticket, fixed, body, outcome, meter))
             return KEPT if request.keep_alive and not found.closes else CLOSED
         except BaseException:  # the caller has left, or was made to
-            outcome.status = 499
+            outcome.status, outcome.again, outcome.line = 499, None, None
             raise
         finally:
             del self._open[task]
