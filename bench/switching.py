@@ -23,7 +23,7 @@ FILE = "BENCH_SPELLS"
 """The variable that names the file for one JSON object a round: by state, `Cost` of one request."""
 
 SPELL_SECONDS = 0.3
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS = 0.15
 """Until everything is told and written that was before the switch."""
 
 Cost = dict[str, float]

@@ -200,7 +200,7 @@ class KnownAnswers:
         known.line = self._teller.line_of(outcome)
         known.until = math.floor(now) + 1.0
 
-    def count(self, known: Known, request_id: str) -> None:
+    def tell_later(self, known: Known, request_id: str) -> None:
         """Count one answer that the lane has given, to be told with others; the access log gets its line."""
         if known.count == 0:
             self._counting.add(known)

@@ -17,7 +17,6 @@ from gateway.lines import Writer
 from gateway.outcome import ExecutionEnd, LineParts, Outcome
 from gateway.redact import text_without_keys
 
-access = logging.getLogger("gateway.access")
 events = logging.getLogger("gateway.events")
 
 SETTLE_SECONDS: Final = 10.0
