@@ -132,4 +132,4 @@ def _no_levels() -> Levels:
 
 
 def _no_spool() -> Path:
-    return Path(os.devnull)
+    raise NotImplementedError("a check asks for no results")

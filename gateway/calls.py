@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -11,16 +12,7 @@ from gateway.errors import UpstreamRefused
 from gateway.model import Body
 from gateway.outcome import Sender
 from gateway.redact import without_keys
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for Redash. `path` is below the organisation's URL; `route` is its template, for the metrics."""
-
-    method: str
-    path: str
-    route: str
-    query: str = ""
-    body: bytes | None = None
+from gateway.spool import Spool
 
 
 class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +26,22 @@ class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     date: float | None
     location: str = ""
     disposition: str = ""
+
+
+Early = Callable[[UpstreamAnswer, Spool], Awaitable[None]]
+"""Is shown a large answer of status 200 when it begins: its body is the first bytes, all will be in the spool."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One request for Redash. `path` is below the organisation's URL; `route` is its template, for the metrics."""
+
+    method: str
+    path: str
+    route: str
+    query: str = ""
+    body: bytes | None = None
+    early: Early | None = None
+    """Set where results are expected: only those may be large, and arrive in a file."""
 
 
 def refusal(answer: UpstreamAnswer) -> UpstreamRefused:

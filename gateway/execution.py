@@ -9,11 +9,12 @@ from typing import Final
 
 from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
 from gateway.flight import Signal
-from gateway.model import ExecutionRecord
+from gateway.model import Entry, ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy import Plan, upstream_post
 from gateway.redash.answers import read_error
 from gateway.results import Found
+from gateway.spool import Spool
 
 CANCELLED_TEXT: Final = "Query cancelled by user."
 
@@ -41,6 +42,7 @@ class Execution:
         self.error = ""
         self.failure: GatewayError | None = None
         self.found: Found | None = None
+        self.arriving: tuple[Entry, Spool] | None = None  # a large result, as far as it has come
         self.upstream_job = ""
         self.result: ExecutionResult = "success"
         self.callers = 1
@@ -50,6 +52,7 @@ class Execution:
         self.seen: dict[str, float] = {}  # the job ids that stand for it, and when each was last asked for
         self.answerable = Signal()  # queued here, or Redash has answered the POST
         self.posted = Signal()  # Redash has answered the POST
+        self.showable = Signal()  # a large result begins to arrive, or it has ended
         self.ended = Signal()
         self.stopping = Signal()  # cancelled in Redash: whoever follows the job need not wait for its next poll
         self.held: dict[str, Signal] = {}  # by job id: who waits for that job
@@ -61,6 +64,14 @@ class Execution:
         """Return the id of the result, once there is one."""
         return self.found[0].result_id if self.found is not None else None
 
+    def offer(self, entry: Entry, spool: Spool) -> None:
+        """Let those who wait have a large result while it arrives."""
+        if self.arriving is not None:
+            self.arriving[1].fail()
+        self.arriving = entry, spool
+        self.answerable.happen()
+        self.showable.happen()
+
     def fail(self, error: str, result: ExecutionResult = "failure", failure: GatewayError | None = None) -> None:
         """End in status 4 with a text for whoever holds a job id."""
         self.status, self.error, self.result, self.failure = 4, error, result, failure
@@ -68,13 +79,30 @@ class Execution:
     def end(self) -> None:
         """Let go of everybody who waits."""
         self.phase = Phase.ENDED
-        for signal in (self.answerable, self.posted, self.ended, *self.held.values()):
+        if self.arriving is not None:
+            self.arriving[1].fail()  # unless it was kept
+            self.arriving = None
+        for signal in self._signals:
             signal.happen()
 
     @property
     def waiters(self) -> int:
         """How many callers wait for an answer just now."""
-        return sum(len(signal) for signal in (self.answerable, self.posted, self.ended, *self.held.values()))
+        return sum(map(len, self._signals))
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what it brings; not for a job id."""
+        return len(self.showable) + len(self.ended) > 0
+
+    def release_waiters(self) -> None:
+        """Send those home who wait for what it brings or for a job id, though it has not ended."""
+        for signal in (self.showable, self.ended, *self.held.values()):
+            signal.release()
+
+    @property
+    def _signals(self) -> tuple[Signal, ...]:
+        return (self.answerable, self.posted, self.showable, self.ended, *self.held.values())
 
     def record(self, wall: float, now: float) -> ExecutionRecord:
         """Return what the ledger keeps of it."""

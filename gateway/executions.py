@@ -264,8 +264,7 @@ class Executions:
     def release_waiters(self) -> None:
         """Answer those who wait for an end with what is known now: job ids outlive this process."""
         for x in self.running:
-            for signal in (x.ended, *x.held.values()):
-                signal.release()
+            x.release_waiters()
 
     async def close(self) -> None:
         """Let go of every execution; Redash goes on, and the next process follows."""

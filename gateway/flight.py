@@ -60,9 +60,10 @@ async def wait_for(signal: Signal, seconds: float) -> None:
 
 
 class _Call(Generic[T]):
-    __slots__ = ("done", "error", "task", "value")
+    __slots__ = ("done", "error", "ready", "task", "value")
 
     def __init__(self) -> None:
+        self.ready = Signal()  # something is offered, or it has ended
         self.done = Signal()
         self.value: T
         self.error: BaseException | None = Unavailable("The gateway is stopping; try again.", retry_after=1)
@@ -86,8 +87,12 @@ class Flights(Generic[T]):
             self._take_off(key, call)
         return started
 
-    async def share(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """Return what the call under `key` brings, and whether this caller joined one that was in the air.
+    async def share(
+        self, key: Hashable, call: Callable[[], Awaitable[T]], *, to_the_end: bool = False
+    ) -> tuple[T, bool]:
+        """Return what the call under `key` brings or offers, and whether this caller joined one that was in the air.
+
+        `to_the_end` waits for what it brings.
 
         An error of the call is raised for everybody who shares it.
         """
@@ -95,10 +100,16 @@ class Flights(Generic[T]):
         joined = flight is not None
         if flight is None:
             flight = self._take_off(key, call)
-        await flight.done.wait()
+        await (flight.done if to_the_end else flight.ready).wait()
         if flight.error is not None:
             raise flight.error
         return flight.value, joined
+
+    def offer(self, key: Hashable, value: T) -> None:
+        """Let those who share the call under `key` have this already, while it goes on."""
+        flight = self._calls[key]
+        flight.value, flight.error = value, None
+        flight.ready.happen()
 
     def _take_off(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> _Call[T]:
         flight: _Call[T] = _Call()
@@ -118,6 +129,7 @@ class Flights(Generic[T]):
         # Not in `_fly`: a task that is cancelled before its first step runs nothing of it.
         if self._calls.get(key) is flight:
             del self._calls[key]
+        flight.ready.happen()
         flight.done.happen()
 
     async def land(self) -> None:

@@ -34,7 +34,7 @@ def fixed_part(request: web.BaseRequest, answer: Answer, outcome: Outcome, origi
     """
     fields = [*_of_answer(answer), *_policy(outcome.quota), *_cors(request, origins)]
     if answer.status not in _BODILESS:  # RFC 9110 section 8.6
-        fields.append((hdrs.CONTENT_LENGTH, str(answer.body.size)))
+        fields.append(_framing(answer.body.size))
     fields += _connection(request, keep=not answer.closes)
     return _status_line(request, answer.status) + _lines(fields)
 
@@ -100,6 +100,10 @@ def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> list[Field]:
             (hdrs.ACCESS_CONTROL_MAX_AGE, "600"),
         ]
     return fields
+
+
+def _framing(size: int | None) -> Field:
+    return (hdrs.TRANSFER_ENCODING, "chunked") if size is None else (hdrs.CONTENT_LENGTH, str(size))
 
 
 def _connection(request: web.BaseRequest, *, keep: bool) -> list[Field]:

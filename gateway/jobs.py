@@ -156,7 +156,7 @@ class Jobs:
 
     def _wanted(self, x: Execution) -> bool:
         horizon = self._clock.monotonic() - ALIVE_SECONDS
-        return len(x.ended) > 0 or any(seen >= horizon for seen in x.seen.values())
+        return x.is_awaited or any(seen >= horizon for seen in x.seen.values())
 
     async def _stop(self, x: Execution, sender: Sender) -> None:
         if x.phase is Phase.QUEUED and x.task is not None:

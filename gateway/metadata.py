@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 from cachetools import LRUCache
@@ -23,6 +24,8 @@ from gateway.policy import metadata_key
 from gateway.redact import without_keys
 from gateway.redash.answers import read_id
 from gateway.redash.requests import Relay, read_arguments, write_arguments
+
+T = TypeVar("T")
 
 EDIT_ROUTE: Final = "/api/queries/{query_id}"
 SEARCH_ROUTE: Final = "/api/queries/search"
@@ -76,40 +79,40 @@ class Metadata:
             asked.outcome.went("bypass")
             kept = await self._ask(asked, credential, operation)
             return _shown(kept)
-        answer = await self._read(asked, credential, operation)
+        kept = await self._read(asked, credential, operation)
         if asked.match.route.template == DASHBOARD_ROUTE and asked.caller.is_bound:
-            self._bindings.check_dashboard(asked.caller, read_id(answer.body.load()))
-        return answer
+            self._bindings.check_dashboard(asked.caller, read_id(kept.body.load()))
+        return _shown(kept)
 
-    async def _read(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
+    async def _read(self, asked: Asked, credential: Credential, operation: Relay) -> Kept:
         reveal = asked.caller.settings.reveal_keys
         key = metadata_key(credential.scope, operation.path, operation.arguments, reveal_keys=reveal)
         kept = self._kept.get(key)
         slack = self._slack(kept)
         if kept is not None and slack >= 0:
             asked.outcome.hit(slack, self._age(kept), 0.0)
-            return _shown(kept)
+            return kept
         flight = (key, self._generation)
         if kept is not None and -slack <= self.settings.cache.metadata_stale_while_revalidate:
             self._flights.start(flight, lambda: self._refresh(asked, credential, operation, key))
             asked.outcome.stale(slack, self._age(kept), 0.0, "stale-while-revalidate")
-            return _shown(kept)
+            return kept
         asked.outcome.went("uri-miss" if kept is None else "stale")
         try:
             fresh, joined = await self._flights.share(flight, lambda: self._refresh(asked, credential, operation, key))
         except UpstreamError as error:
             return self._stale_if_error(asked, kept, slack, error)
         asked.outcome.went("uri-miss" if kept is None else "stale", joined=joined, stored=True)
-        return _shown(fresh)
+        return fresh
 
-    def _stale_if_error(self, asked: Asked, kept: Kept | None, slack: float, error: UpstreamError) -> Answer:
+    def _stale_if_error(self, asked: Asked, kept: Kept | None, slack: float, error: UpstreamError) -> Kept:
         """Show what is kept because Redash is away, or raise the error."""
         client = asked.caller.settings.stale_if_error
         window = client if client is not None else self.settings.cache.stale_if_error
         if kept is None or -slack > window:
             raise error
         asked.outcome.stale(slack, self._age(kept), 0.0, "stale-if-error")
-        return _shown(kept)
+        return kept
 
     def _age(self, kept: Kept) -> float:
         return self._clock.monotonic() - kept.asked_at
@@ -144,7 +147,7 @@ class Metadata:
             return Kept(body, answer.content_type, "", answer.sent, None, _search_location(answer.location))
         if answer.status != 200:
             raise UpstreamRefused(answer.status, body, answer.content_type)
-        etag = hashlib.sha256(body.data or b"").hexdigest()[:16] if body.data is not None else ""
+        etag = (await _off_loop(_digest, body))[:16]
         alone = operation.query_id if route.template == EDIT_ROUTE else None
         return Kept(body, answer.content_type, etag, answer.sent, alone)
 
@@ -163,9 +166,7 @@ class Metadata:
     async def _cleaned(self, asked: Asked, answer: UpstreamAnswer) -> Body:
         if asked.caller.settings.reveal_keys or not asked.match.route.keys:
             return answer.body
-        if answer.body.size > _OFF_LOOP_BYTES:
-            return Body.of(await asyncio.to_thread(lambda: without_keys(answer.body.load())))
-        return Body.of(without_keys(answer.body.load()))
+        return Body.of(await _off_loop(_without_keys, answer.body))
 
     def drop_all(self) -> None:
         """Forget everything: a write has been made, which may show in any object and list."""
@@ -181,6 +182,19 @@ class Metadata:
     async def land(self) -> None:
         """End the questions that are under way."""
         await self._flights.land()
+
+
+async def _off_loop(work: Callable[[Body], T], body: Body) -> T:
+    """Do it in a thread, if the body is large."""
+    return work(body) if body.size <= _OFF_LOOP_BYTES else await asyncio.to_thread(work, body)
+
+
+def _digest(body: Body) -> str:
+    return hashlib.sha256(body.load()).hexdigest()
+
+
+def _without_keys(body: Body) -> bytes:
+    return without_keys(body.load())
 
 
 def _cost(kept: Kept) -> int:

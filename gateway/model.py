@@ -65,17 +65,47 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
+class Arriving(Protocol):
+    """The bytes of a large answer while Redash sends it."""
+
+    size: int | None
+    """As announced; None as long as nobody knows."""
+
+    async def follow(self, sent: float) -> int:
+        """Wait until more than `sent` bytes are there; return how many, or all there are where no more will come.
+
+        Raises:
+            GatewayError: no more will come, though it is not all.
+        """
+
+    def read(self, start: int, count: int) -> bytes:
+        """Read so many bytes from `start` on. May wait for the disk."""
+
+    def end(self) -> None:
+        """Let readers have the end: all of it has been read, checked and kept."""
+
+    def fail(self) -> None:
+        """Tell readers that there will be no end; what is there goes."""
+
+
 class Body(msgspec.Struct, frozen=True):
     """The bytes of an answer: in memory (`data`) or, above the store's limit, in a file (`path`)."""
 
     size: int
     data: bytes | None = None
     path: Path | None = None
+    spool: Arriving | None = None
+    """Of a file that no store has yet: it goes with the last who refers to this."""
 
     @classmethod
     def of(cls, data: bytes) -> Body:
         """Wrap bytes that are in memory."""
         return cls(size=len(data), data=data)
+
+    def give_up(self) -> None:
+        """Let its file go: it is no good. Errors may hold this for long (their tracebacks do)."""
+        if self.spool is not None:
+            self.spool.fail()
 
     def load(self) -> bytes:
         """Return all bytes; reads the file, so call it off the event loop where `path` is set."""
@@ -109,7 +139,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """What a caller gets. Fields that every answer has (request id, Vary, Cache-Status …) are added at the edge."""
 
     status: int = 200
-    body: Body
+    body: Body | Arriving
     content_type: str = "application/json"
     disposition: str = ""
     cache_control: str = "private, no-cache"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -11,10 +11,12 @@ from gateway.errors import TooManyRequests, UpstreamError
 from gateway.execution import Execution
 from gateway.executions import Executions
 from gateway.flight import wait_for
-from gateway.model import Clock
+from gateway.model import Clock, Entry
 from gateway.outcome import Outcome, Sender
 from gateway.policy import Plan
 from gateway.results import Found, Results
+
+Enough = Callable[[Entry], bool]
 
 
 class Obtained(msgspec.Struct, frozen=True):
@@ -112,11 +114,20 @@ class Obtaining:
         finally:
             outcome.step("wait", began, self._clock.monotonic(), x.sender.trace)
 
-    async def wait(self, obtained: Obtained, seconds: float, plan: Plan, outcome: Outcome) -> Obtained:
-        """Wait so long for an execution to end; if Redash went away meanwhile, fall back on what is stored."""
-        if obtained.execution is None:
+    async def wait(
+        self, obtained: Obtained, seconds: float, plan: Plan, outcome: Outcome, *, enough: Enough = lambda entry: True
+    ) -> Obtained:
+        """Wait so long for an execution to end; if Redash went away meanwhile, fall back on what is stored.
+
+        A large result need only have begun to arrive, where what is known of it by then is `enough`.
+        """
+        x = obtained.execution
+        if x is None:
             return obtained
-        await self._wait(obtained.execution, wait_for(obtained.execution.ended, seconds), outcome)
+        until = self._clock.monotonic() + seconds
+        await self._wait(x, wait_for(x.showable, seconds), outcome)
+        if x.arriving is not None and not enough(x.arriving[0]):
+            await self._wait(x, wait_for(x.ended, until - self._clock.monotonic()), outcome)
         return self.fallen_back(obtained, plan, outcome) or obtained
 
 

@@ -20,6 +20,7 @@ from gateway.compressing import Compressor
 from gateway.definitions import Definitions
 from gateway.errors import StoreError
 from gateway.executions import Executions
+from gateway.fetching import Fetching
 from gateway.hitlane import HitLane
 from gateway.jobs import Jobs
 from gateway.known import KnownAnswers
@@ -86,16 +87,17 @@ class Program:
         tls = client_context(settings.upstream)
         self.upstream = Upstream(settings.upstream, tls, clock, self.teller, self.store.spool_path)
         self.definitions = Definitions(self.upstream, self.store, self.ledger, clock)
-        self.results = Results(self.upstream, self.store, self.ledger, clock)
+        self.results = Results(self.store, self.ledger, clock)
+        self.fetching = Fetching(self.upstream, self.results, clock)
         self.quotas = Quotas(settings.clients, clock)
         self.bindings = Bindings(self.upstream, self.definitions, clock)
         self.metadata = Metadata(settings, self.upstream, self.definitions, self.bindings, clock)
-        runner = Runner(self.upstream, self.results, clock)
+        runner = Runner(self.upstream, self.results, self.fetching, clock)
         self.executions = Executions(
             runner, self.definitions, self.ledger, clock, self.teller, settings, changed=self._query_changed
         )
         obtaining = Obtaining(self.results, self.executions, clock)
-        self.reading = Reading(settings, self.definitions, self.results, self.ledger, clock)
+        self.reading = Reading(settings, self.definitions, self.results, self.fetching, self.ledger, clock)
         self.gateway = Gateway(
             settings,
             access=self.access,
@@ -191,7 +193,7 @@ class Program:
         await self.metadata.land()
         await self.bindings.land()
         await self.definitions.land()
-        await self.results.land()
+        await self.fetching.land()
         await self.compressor.land()
         await self.upstream.close()
         await self.store.close()

@@ -11,11 +11,12 @@ from gateway.access import Access, Credential
 from gateway.asked import Asked
 from gateway.definitions import Definitions
 from gateway.errors import Forbidden, NotAcceptable, NotFound
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Answer, Clock, Definition, Entry
+from gateway.fetching import Fetching
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Answer, Body, Clock, Definition, Entry
 from gateway.policy import result_key
 from gateway.redash.files import CONTENT_TYPES, content_disposition
 from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
-from gateway.results import Found, Results, rendering_expired
+from gateway.results import Found, Results, Shown, rendering_expired
 from gateway.store import Ledger
 
 _FOR_A_YEAR: Final = "private, max-age=31557600"
@@ -26,11 +27,18 @@ class Reading:
     """Reads what has been run before; never runs anything."""
 
     def __init__(
-        self, settings: config.Config, definitions: Definitions, results: Results, ledger: Ledger, clock: Clock
+        self,
+        settings: config.Config,
+        definitions: Definitions,
+        results: Results,
+        fetching: Fetching,
+        ledger: Ledger,
+        clock: Clock,
     ) -> None:
         self.settings = settings
         self._definitions = definitions
         self._results = results
+        self._fetching = fetching
         self._ledger = ledger
         self._clock = clock
 
@@ -53,12 +61,13 @@ class Reading:
         self, asked: Asked, credential: Credential, definition: Definition, form: ResultForm
     ) -> Answer:
         asked.outcome.went("uri-miss")
-        found, joined = await self._results.latest(credential, definition.query_id, asked.sender)
-        asked.outcome.went("uri-miss", joined=joined, stored=True)
+        shown, joined = await self._fetching.latest(credential, definition.query_id, asked.sender)
+        stored = isinstance(shown[1], Body)
+        asked.outcome.went("uri-miss", joined=joined, stored=stored)
         if form != "json":
-            return await self._fetch(asked, credential, found[0].result_id, form, definition)
-        asked.outcome.age = found[0].age(self._clock.monotonic())
-        return _file(asked, found, form, definition.name)
+            return await self._fetch(asked, credential, shown[0].result_id, form, definition)
+        asked.outcome.age = shown[0].age(self._clock.monotonic()) if stored else None
+        return _file(asked, shown, form, definition.name)
 
     async def by_id(
         self, asked: Asked, access: Access, operation: ReadResult, allowed: frozenset[int] | None
@@ -101,16 +110,16 @@ class Reading:
         return credential, operation.query_id
 
     async def rendered(
-        self, asked: Asked, credential: Credential, found: Found, form: ResultForm, definition: Definition
+        self, asked: Asked, credential: Credential, shown: Shown, form: ResultForm, definition: Definition
     ) -> Answer:
         """Answer with the given result in the form that was asked for, stored or made now."""
         if form == "json":
-            return _file(asked, found, form, definition.name)
-        result_id = found[0].result_id
-        ready = await self._stored(credential, result_id, form)
+            return _file(asked, shown, form, definition.name)
+        result_id = shown[0].result_id
+        ready: Shown | None = await self._stored(credential, result_id, form)
         if ready is None:
             nested = definition if credential.is_query_key else None
-            ready = (await self._results.by_id(credential, result_id, form, nested, asked.sender))[0]
+            ready = (await self._fetching.by_id(credential, result_id, form, nested, asked.sender))[0]
         return _file(asked, ready, form, definition.name)
 
     async def _know(self, asked: Asked, credential: Credential, query_id: int) -> Definition:
@@ -129,9 +138,9 @@ class Reading:
         if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
             raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
         asked.outcome.went("uri-miss")
-        found, joined, stored = await self._results.by_id(credential, result_id, form, nested, asked.sender)
-        asked.outcome.went("uri-miss", joined=joined, stored=stored)
-        return _file(asked, found, form, nested.name if nested is not None else None)
+        shown, joined, fetched = await self._fetching.by_id(credential, result_id, form, nested, asked.sender)
+        asked.outcome.went("uri-miss", joined=joined, stored=fetched and isinstance(shown[1], Body))
+        return _file(asked, shown, form, nested.name if nested is not None else None)
 
     def _hit(
         self,
@@ -168,11 +177,11 @@ def _shows_latest(credential: Credential, definition: Definition, entry: Entry) 
     return entry.query_hash == definition.query_hash if entry.form == "full" else entry.marker == definition.marker
 
 
-def _file(asked: Asked, found: Found, form: ResultForm, name: str | None) -> Answer:
-    entry, body = found
+def _file(asked: Asked, shown: Shown, form: ResultForm, name: str | None) -> Answer:
+    entry, body = shown
     return Answer(
         body=body,
-        entry=entry,
+        entry=entry if isinstance(body, Body) else None,
         content_type=CONTENT_TYPES[form],
         disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, form),
         cache_control=_FOR_A_YEAR if asked.match.route.kind == "result" else "private, no-cache",

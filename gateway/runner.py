@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from gateway.calls import Call, Redash, UpstreamAnswer, refusal
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.execution import CANCELLED_TEXT, Execution, Phase
+from gateway.fetching import Fetching
 from gateway.flight import wait_for
 from gateway.guard import may_be_mixed_up, shows_what_was_asked
-from gateway.model import Body, Clock, Definition
+from gateway.model import Clock, Definition
 from gateway.outcome import ExecutionResult
 from gateway.policy import Plan, upstream_post
-from gateway.redash.answers import PARSE_LIMIT, Job, ResultHead, read_answer
+from gateway.redash.answers import Job, ResultHead, read_beginning
 from gateway.redash.requests import ExecuteText
-from gateway.results import Results
+from gateway.results import Results, entry_begun, read_any, read_result
+from gateway.spool import Spool
 
 log = logging.getLogger("gateway.runner")
 
@@ -42,9 +44,10 @@ _PATIENCE: Final = 60.0
 class Runner:
     """Does the run: POST, job, result, check, keep."""
 
-    def __init__(self, upstream: Redash, results: Results, clock: Clock) -> None:
+    def __init__(self, upstream: Redash, results: Results, fetching: Fetching, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
+        self._fetching = fetching
         self._clock = clock
 
     async def run(self, x: Execution, definition_now: DefinitionNow, followed: Followed) -> None:
@@ -69,8 +72,8 @@ class Runner:
             if definition_now is not None and await self._explained_by_edit(x, head, definition_now):
                 await self._keep(x, head, answer, begun, "")
                 return
+            answer.body.give_up()
             log.warning("rows of other SQL came back; running it again", extra={"fields": {"execution": x.id}})
-            await _discard(answer.body)
         raise UpstreamUnusable(
             "Redash answered with the rows of another SQL text that differs in white space only (its cache ignores "
             "white space, also inside quotes). Make the texts differ in more than white space."
@@ -102,11 +105,12 @@ class Runner:
 
     async def _post(self, x: Execution, max_age: int | None) -> tuple[UpstreamAnswer, ResultHead | Job]:
         path, query, body = upstream_post(x.plan.operation, max_age)
-        call = Call(method="POST", path=path, query=query, body=body, route=_post_route(x.plan))
+        early = partial(self._offer, x)
+        call = Call(method="POST", path=path, query=query, body=body, route=_post_route(x.plan), early=early)
         answer = await self._upstream.send(x.plan.credential, call, x.sender)
         if answer.status != 200:
             raise refusal(answer)
-        return answer, await _read(answer.body)
+        return answer, await read_any(answer.body)
 
     async def _follow(self, x: Execution, job: Job) -> tuple[UpstreamAnswer | None, ResultHead | None]:
         """Poll until the job has ended, then fetch what it made."""
@@ -146,7 +150,7 @@ class Runner:
             return Job(status=_UNKNOWN)
         if answer.status != 200:
             raise refusal(answer)
-        job = await _read(answer.body)
+        job = await read_any(answer.body)
         if not isinstance(job, Job):
             raise UpstreamUnusable("Redash's answer is not the JSON of a job.")
         return job
@@ -172,11 +176,17 @@ class Runner:
             return answer, head
         if not isinstance(job.query_result_id, int):
             raise UpstreamUnusable("Redash finished the job without naming a result.")
-        answer = await self._results.download(x.plan.credential, job.query_result_id, "json", None, x.sender)
-        read = await _read(answer.body)
-        if not isinstance(read, ResultHead):
-            raise UpstreamUnusable("Redash answered with a job where a result was asked for.")
-        return answer, read
+        early = partial(self._offer, x)
+        answer = await self._fetching.download(x.plan.credential, job.query_result_id, "json", None, x.sender, early)
+        return answer, await read_result(answer.body)
+
+    async def _offer(self, x: Execution, begun: UpstreamAnswer, spool: Spool) -> None:
+        """Show a large result to those who wait while it arrives, if its first bytes say that it is theirs."""
+        head = read_beginning(begun.body.load())
+        if head is None or (head.reduced and not x.plan.credential.is_query_key):
+            return  # the SQL would have to stand there
+        if await shows_what_was_asked(x.plan, x.plan.definition, head):
+            x.offer(entry_begun(x.plan.credential, x.plan.query_id, head, begun), spool)
 
     async def _explained_by_edit(self, x: Execution, head: ResultHead, definition_now: DefinitionNow) -> bool:
         definition = await definition_now()
@@ -215,12 +225,3 @@ def _post_route(plan: Plan) -> str:
     if isinstance(plan.operation, ExecuteText):
         return "/api/query_results"
     return "/api/queries/{query_id}/refresh" if plan.operation.refresh else "/api/queries/{query_id}/results"
-
-
-async def _read(body: Body) -> ResultHead | Job:
-    return read_answer(body) if body.size <= PARSE_LIMIT else await asyncio.to_thread(read_answer, body)
-
-
-async def _discard(body: Body) -> None:
-    if body.path is not None:
-        await asyncio.to_thread(body.path.unlink, missing_ok=True)

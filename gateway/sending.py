@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from gateway.model import Body
+from gateway.model import Arriving, Body
 
 SEND_SECONDS: Final = 600.0
 """For one answer as a whole, however slowly its caller reads."""
@@ -45,16 +47,21 @@ KEPT: Final = Sent(keep_alive=True)
 CLOSED: Final = Sent(keep_alive=False)
 
 
-async def send(request: web.BaseRequest, head: bytes, body: Body) -> None:
+async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving) -> None:
     """Send head and body; waits while the caller reads slowly, so that memory stays flat.
 
     Raises:
         ConnectionError: the caller has left.
         TimeoutError: it has read too slowly.
+        GatewayError: the body has broken off; only the end of the connection can say so.
     """
-    data, transport = body.data, request.transport
+    transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the caller has left")
+    if not isinstance(body, Body):
+        await _send_arriving(request, head, body)
+        return
+    data = body.data
     if data is not None and len(data) <= LARGEST_AT_ONCE and not request.protocol.writing_paused:
         request.writer.output_size += len(head)  # by this aiohttp knows that an answer has begun
         write(transport, head, data)
@@ -121,7 +128,7 @@ async def _send_file(
                 if by_kernel:
                     await _send_rest(plug, file, sent, size)
                 else:
-                    await _send_pieces(request, file, size)
+                    await _send_pieces(request, partial(_read, file), 0, size)
     finally:
         os.close(file)
 
@@ -147,16 +154,34 @@ async def _send_rest(plug: socket.socket, file: int, sent: int, size: int) -> No
         os.close(again)
 
 
-async def _send_pieces(request: web.BaseRequest, file: int, size: int) -> None:
+async def _send_arriving(request: web.BaseRequest, head: bytes, body: Arriving) -> None:
+    """Send what has arrived, then what follows; its writer does not wait for those who read it."""
+    loop, writer = asyncio.get_running_loop(), request.writer
+    sent, there = 0, await body.follow(0)
+    async with asyncio.timeout(SEND_SECONDS) as deadline:
+        await writer.write(head)
+        if body.size is None:
+            writer.enable_chunking()
+        while sent < there:
+            await _send_pieces(request, body.read, sent, there)
+            deadline.reschedule(loop.time() + SEND_SECONDS)  # it may come slower than this; it comes to an end
+            sent, there = there, await body.follow(there)
+        await writer.write_eof()
+
+
+async def _send_pieces(request: web.BaseRequest, read: Callable[[int, int], bytes], start: int, end: int) -> None:
     """Send in pieces, each of which waits for a slow reader: over TLS, or behind what waits already."""
-    sent = 0
-    while sent < size:
+    while start < end:
         await request.writer.drain()
-        piece = await asyncio.to_thread(os.pread, file, min(_PIECE, size - sent), sent)
+        piece = await asyncio.to_thread(read, start, min(_PIECE, end - start))
         if not piece:
             raise ConnectionAbortedError(_SHORTER)
         await request.writer.write(piece)
-        sent += len(piece)
+        start += len(piece)
+
+
+def _read(file: int, start: int, count: int) -> bytes:
+    return os.pread(file, count, start)
 
 
 def _send_some(plug: int, file: int, start: int, size: int) -> int:

@@ -15,22 +15,27 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from gateway import __version__, config
 from gateway.access import Credential
-from gateway.calls import Call, UpstreamAnswer
+from gateway.calls import Call, Early, UpstreamAnswer
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.limits import Breaker, FairSlots
 from gateway.model import Body, Clock
 from gateway.outcome import Sender, Teller, Trace, UpstreamCall
 from gateway.redash.answers import PARSE_LIMIT, is_login_refusal
+from gateway.spool import Spool
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
 
+LARGEST_IN_MEMORY: Final = 64 * 2**20
+"""For answers that are no results: lists, dashboards, schemas. Their keys are taken out of the whole."""
+
 _BROKEN_OFF: Final = "Redash cannot be reached, or broke off its answer."
-_CHUNK: Final = 1 << 20
+_PIECE: Final = 256 * 1024
 _REDIRECT: Final = re.compile(r"(?:/[\w-]+)?/api/queries")
 """Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
 
@@ -147,59 +152,64 @@ class Upstream:
                     timeout=self._timeout,
                     ssl=self._tls,
                 ) as response:
-                    return UpstreamAnswer(
+                    answer = UpstreamAnswer(
                         status=response.status,
                         content_type=response.headers.get("Content-Type", ""),
                         received=self._clock.wall(),
-                        body=await self._read(response),
+                        body=Body.of(b""),
                         sent=sent,
                         date=_date(response.headers.get("Date")),
                         location=response.headers.get("Location", ""),
                         disposition=response.headers.get("Content-Disposition", ""),
                     )
+                    body = await self._read(response, answer, credential, call.early)
+                    return msgspec.structs.replace(answer, body=body)
         except TimeoutError as error:  # aiohttp's own timeouts are such too
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_BROKEN_OFF) from error
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Body:
-        """Read the body into memory, or into a spool file once it is larger than what is parsed."""
+    async def _read(
+        self, response: aiohttp.ClientResponse, answer: UpstreamAnswer, credential: Credential, early: Early | None
+    ) -> Body:
+        """Read the body into memory, or that of a result into a file once it is larger than what is parsed."""
         announced = response.headers.get("Content-Length", "")
-        if announced.isdecimal() and int(announced) <= PARSE_LIMIT and "Content-Encoding" not in response.headers:
+        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in response.headers else None
+        if size is not None and size <= PARSE_LIMIT:
             return Body.of(await response.read())
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_chunked(64 * 1024):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > PARSE_LIMIT:
-                return await self._read_to_file(response, chunks, size)
-        return Body.of(b"".join(chunks))
+        pieces: list[bytes] = []
+        read = 0
+        async for piece in response.content.iter_chunked(64 * 1024):
+            pieces.append(piece)
+            read += len(piece)
+            if early is not None and answer.status == 200 and read > PARSE_LIMIT:
+                begun = _usable(msgspec.structs.replace(answer, body=Body.of(b"".join(pieces))), credential)
+                spool = await asyncio.to_thread(Spool, self._spool(), size)
+                return await self._read_on(response, begun, spool, early)
+            if read > LARGEST_IN_MEMORY:
+                raise UpstreamUnusable("Redash's answer is far larger than any that is no result.")
+        return Body.of(b"".join(pieces))
 
-    async def _read_to_file(self, response: aiohttp.ClientResponse, chunks: list[bytes], size: int) -> Body:
-        path = self._spool()
-        file = await asyncio.to_thread(path.open, "wb")
-        complete = False
+    async def _read_on(
+        self, response: aiohttp.ClientResponse, begun: UpstreamAnswer, spool: Spool, early: Early
+    ) -> Body:
+        """Read the rest to the file; whoever waits for the answer may follow, once its beginning has been shown."""
         try:
-            pending = size
-            async for chunk in response.content.iter_chunked(256 * 1024):
-                chunks.append(chunk)
-                size += len(chunk)
-                pending += len(chunk)
-                if pending >= _CHUNK:
-                    await asyncio.to_thread(file.writelines, chunks)
-                    chunks, pending = [], 0
-            await asyncio.to_thread(file.writelines, chunks)
-            complete = True
-        except OSError as error:
-            if isinstance(error, ConnectionError):
-                raise
-            raise UpstreamUnusable("The gateway has no room on disk for this answer.") from error
-        finally:
-            file.close()
-            if not complete:
-                path.unlink(missing_ok=True)
-        return Body(size=size, path=path)
+            size = await spool.append([begun.body.load()])
+            await early(begun, spool)
+            pieces: list[bytes] = []
+            pending = 0
+            async for piece in response.content.iter_chunked(_PIECE):
+                pieces.append(piece)
+                pending += len(piece)
+                if pending >= _PIECE:
+                    size = await spool.append(pieces)
+                    pieces, pending = [], 0
+            size = await spool.append(pieces)
+        except BaseException:
+            spool.fail()
+            raise
+        return Body(size=size, path=spool.path, spool=spool)
 
 
 def _url(base: URL, path: str, query: str) -> URL:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.access import Access
 from gateway.compressing import Compressor
@@ -77,12 +78,17 @@ class Api:
                 self._learn(request, found)
                 return KEPT if request.keep_alive else CLOSED
             fixed = await self._give(request, found, outcome, gateway)
+            ticket, body = found.ticket, found.body
             # While it was judged and sent, a reload, a run or an edit may have made another answer of it.
-            if found.ticket is not None and not found.closes and self._answers.generation == generation:
-                body = Body.of(b"") if request.method == hdrs.METH_HEAD else found.body
+            current = self._answers.generation == generation and not found.closes
+            if current and ticket is not None and isinstance(body, Body):
+                body = Body.of(b"") if request.method == hdrs.METH_HEAD else body
                 meter = gateway.quotas.of(outcome.client)
-                self._learn(request, self._answers.register(meaning, found.ticket, fixed, body, outcome, meter))
+                self._learn(request, self._answers.register(meaning, ticket, fixed, body, outcome, meter))
             return KEPT if request.keep_alive and not found.closes else CLOSED
+        except GatewayError as error:  # of an answer that was passed on while it arrived
+            outcome.status, outcome.reason = error.status, error.reason
+            raise ConnectionAbortedError("the answer broke off") from error
         except BaseException:  # the caller has left, or was made to
             outcome.status, outcome.again, outcome.line = 499, None, None
             raise
@@ -107,6 +113,10 @@ class Api:
             if not self._draining and (known := self._answers.recall(meaning)) is not None:
                 return known, meaning
             answer = await gateway.answer(read, match, caller, outcome)
+            if not isinstance(answer.body, Body):
+                # Nobody knows the whole of a body that is ended by its connection (HTTP/1.0) from a part of it.
+                framed = answer.body.size is not None or request.version >= HttpVersion11
+                await answer.body.follow(0 if framed else math.inf)
             return await self._encoded(request, answer), meaning
         except UpstreamRefused as refused:
             outcome.reason = refused.reason
@@ -121,7 +131,7 @@ class Api:
         """Take the gzip form, if the caller can read it; leave the body out, if the caller has it already."""
         if accepts_gzip(request):
             form = answer.gzip
-            if form is None and answer.entry is not None:
+            if form is None and answer.entry is not None and isinstance(answer.body, Body):
                 form = await self._compressor.form(answer.entry, answer.body)
             if form is not None:
                 answer.body, answer.encoding = form, "gzip"
@@ -146,7 +156,7 @@ class Api:
         body = Body.of(b"") if request.method == hdrs.METH_HEAD else answer.body
         head = fixed + moving_part(outcome, self._clock.wall()) + last_part(outcome.request_id, outcome.quota)
         await send(request, head, body)
-        outcome.sent_bytes = body.size
+        outcome.sent_bytes = body.size or 0
         return fixed
 
     def _learn(self, request: web.BaseRequest, known: Known | None) -> None:

@@ -30,6 +30,7 @@ WAITS: Final = frozenset(
         "definitions",
         "execution",
         "executions",
+        "fetching",
         "flight",
         "guard",
         "jobs",
@@ -41,6 +42,7 @@ WAITS: Final = frozenset(
         "reading",
         "results",
         "runner",
+        "spool",
         "store",
         "warm",
     }

@@ -113,27 +113,32 @@ _FULL_TAIL: Final = re.compile(
 _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
 
 
+def read_beginning(data: bytes) -> ResultHead | None:
+    """Read what the first bytes of a large result tell: neither runtime nor `retrieved_at`. None where they do not."""
+    start = _FULL_HEAD.match(data)
+    sql = _string_at(data, start.end()) if start else None
+    if start and sql is not None:
+        return ResultHead(id=int(start[1]), query_hash=start[2].decode(), query=sql, retrieved_at="")
+    return ResultHead(retrieved_at="") if _REDUCED_HEAD.match(data) else None
+
+
 def _read_large(body: Body) -> ResultHead | Job:
-    head, tail = body.ends(_HEAD_BYTES, _TAIL_BYTES)
-    if (start := _FULL_HEAD.match(head)) and (end := _FULL_TAIL.search(tail)):
-        sql = _string_at(head, start.end())
-        if sql is not None:
-            return ResultHead(
-                id=int(start[1]),
-                query_hash=start[2].decode(),
-                query=sql,
-                runtime=float(end[1]),
-                retrieved_at=end[2].decode(),
-            )
-    if _REDUCED_HEAD.match(head) and (end := _REDUCED_TAIL.search(tail)):
-        return ResultHead(retrieved_at=end[1].decode())
+    first, last = body.ends(_HEAD_BYTES, _TAIL_BYTES)
+    head = read_beginning(first)
+    if head is not None and not head.reduced and (end := _FULL_TAIL.search(last)):
+        return msgspec.structs.replace(head, runtime=float(end[1]), retrieved_at=end[2].decode())
+    if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
+        return msgspec.structs.replace(head, retrieved_at=end[1].decode())
     return _read_whole(body.load())
 
 
 def _string_at(data: bytes, position: int) -> str | None:
-    """Decode the JSON string that begins at `position`, None if it does not end within `data`."""
+    """Decode the JSON string that begins at `position`, None if it does not end within `data` or is none."""
     end = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match(data, position)
-    return str(json.loads(end[0])) if end else None
+    try:
+        return str(json.loads(end[0])) if end else None
+    except ValueError:
+        return None
 
 
 def read_definition(data: bytes, checked: float) -> Definition:

@@ -16,6 +16,8 @@ KINDS = frozenset(
         "reset_after_headers",
         "reset_in_body",
         "truncate",
+        "stall",
+        "stall_then_reset",
         "html",
         "garbage",
         "status",
@@ -24,11 +26,14 @@ KINDS = frozenset(
     ]
 )
 
+_LASTING = frozenset({"hang", "stall", "stall_then_reset"})
+
 
 @dataclass
 class Fault:
     """`route` is a template as in the counters, e.g. "/api/jobs/<job_id>"; None means every one. `count` is how many
-    more requests it is for, None without end; `hits` how many it was for."""
+    more requests it is for, None without end; `hits` how many it was for. `chunked` sends a stalling answer without
+    its length, as a proxy does that compresses."""
 
     kind: str
     route: str | None = None
@@ -36,6 +41,7 @@ class Fault:
     count: int | None = None
     seconds: float = 0.0
     status: int = 503
+    chunked: bool = False
     hits: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -51,14 +57,14 @@ class Fault:
             self.count -= 1
 
     def clear(self) -> None:
-        """Ends it; requests that hang are answered."""
+        """Ends it; requests that hang are answered, those that stall go on."""
         self.released.set()
 
     release = clear
 
     def as_json(self) -> dict[str, Any]:
         """For the control route."""
-        shown = ("kind", "route", "method", "count", "seconds", "status", "hits")
+        shown = ("kind", "route", "method", "count", "seconds", "status", "chunked", "hits")
         return {name: getattr(self, name) for name in shown}
 
 
@@ -78,11 +84,12 @@ class Faults:
         count: int | None = None,
         seconds: float = 0.0,
         status: int = 503,
+        chunked: bool = False,
     ) -> Fault:
         """Raises ValueError for an unknown kind."""
         if kind not in KINDS:
             raise ValueError(f"unknown fault {kind!r}; known: {', '.join(sorted(KINDS))}")
-        fault = Fault(kind, route, method, count, seconds, status)
+        fault = Fault(kind, route, method, count, seconds, status, chunked)
         self._active.append(fault)
         return fault
 
@@ -100,7 +107,7 @@ class Faults:
         met = [fault for fault in self._active if fault.concerns(method, route)]
         for fault in met:
             fault.use()
-        self._active = [fault for fault in self._active if fault.count != 0 or fault.kind == "hang"]
+        self._active = [fault for fault in self._active if fault.count != 0 or fault.kind in _LASTING]
         return met
 
     def as_json(self) -> dict[str, Any]:

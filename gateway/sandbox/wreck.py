@@ -1,4 +1,4 @@
-"""Answers that go wrong: reset connections, truncated bodies, HTML and garbage where JSON was promised."""
+"""Answers that go wrong: reset connections, bodies that stall or break off, HTML and garbage instead of JSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .faults import Fault
 
 _REPLACING = frozenset({"html", "garbage", "status"})
 _BREAKING = frozenset({"reset_before_headers", "reset_after_headers", "reset_in_body", "truncate"})
+_STALLING = frozenset({"stall", "stall_then_reset"})
 _HTML = b"<html><head><title>Sign in</title></head><body>This is not the API.</body></html>"
 _GARBAGE = b'{"query_result": {"id": 1, "data": [[['
 
@@ -31,7 +32,27 @@ class Wreck:
 
     async def send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
         """Writes what is left of the answer, or gives back another one."""
+        if self.fault.kind in _STALLING:
+            return await self._stalled(request, response)
         return self._replaced() if self.fault.kind in _REPLACING else self._broken(request, response)
+
+    async def _stalled(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        """Sends half, and what is left when the fault is released, or a reset."""
+        body = response.body if isinstance(response.body, bytes) else b""
+        made = web.StreamResponse(status=response.status, headers=response.headers)
+        if self.fault.chunked:
+            made.enable_chunked_encoding()
+        else:
+            made.content_length = len(body)
+        await made.prepare(request)
+        half = len(body) // 2
+        await made.write(body[:half])
+        await self.fault.released.wait()
+        if self.fault.kind == "stall_then_reset":
+            _reset(request)
+        else:
+            await made.write(body[half:])
+        return made
 
     def _replaced(self) -> web.Response:
         bodies = {"html": (200, "text/html", _HTML), "garbage": (200, "application/json", _GARBAGE)}
@@ -48,12 +69,17 @@ class Wreck:
             if self.fault.kind == "truncate":
                 transport.close()
             else:
-                linger = transport.get_extra_info("socket")
-                if linger is not None:
-                    # Lingering for no time turns the close into a reset.
-                    linger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                transport.abort()
+                _reset(request)
         return response
+
+
+def _reset(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        linger = request.transport.get_extra_info("socket")
+        if linger is not None:
+            # Lingering for no time turns the close into a reset.
+            linger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
 
 
 def _parts(kind: str, response: web.Response) -> list[bytes]:
@@ -73,4 +99,4 @@ def _parts(kind: str, response: web.Response) -> list[bytes]:
 
 def wreck_of(faults: list[Fault]) -> Wreck | None:
     """The first fault that touches the answer itself."""
-    return next((Wreck(fault) for fault in faults if fault.kind in _REPLACING | _BREAKING), None)
+    return next((Wreck(fault) for fault in faults if fault.kind in _REPLACING | _BREAKING | _STALLING), None)

@@ -149,7 +149,13 @@ class MemoryStore:
 
     async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> None:
         """See the protocol."""
-        self.put(keys, entry, await self._same_file(entry.body_id, body))
+        if body.path is None or self._files is None:
+            self.put(keys, entry, body)
+            return
+        try:
+            self.put(keys, entry, await self._taken_over(self._files, entry.body_id, body))
+        except OSError:
+            self._refuse(keys, body)
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol."""
@@ -216,21 +222,18 @@ class MemoryStore:
         await asyncio.sleep(TICK_SECONDS)
         await self.sweep()
 
-    async def _same_file(self, body_id: bytes, body: Body) -> Body:
-        """Return what is held already if the new file has the same bytes, so that older keys keep their body."""
+    async def _taken_over(self, files: BodyFiles, body_id: bytes, body: Body) -> Body:
+        """Give a spool file its lasting name; or return what has the same bytes, so that older keys keep their body."""
+        assert body.path is not None  # noqa: S101 - it is a file
         held = self._recent.get(body_id)
         old = held.body if held is not None and held.body.size == body.size else None
-        if body.path is None or old is None or old.path is None or self._files is None:
-            return body
-        try:
+        if held is not None and old is not None and old.path is not None:
             same = await asyncio.to_thread(filecmp.cmp, old.path, body.path, shallow=False)
-        except OSError:
-            return body
-        held = self._recent.get(body_id)
-        if not same or held is None or held.body is not old:
-            return body
-        self._files.discard(body.path)
-        return old
+            held = self._recent.get(body_id)
+            if same and held is not None and held.body is old:
+                files.discard(body.path)
+                return old
+        return Body(size=body.size, path=await asyncio.to_thread(files.adopt, body.path, body_id))
 
     def _fits(self, body: Body, keys: int) -> bool:
         overhead = BODY_OVERHEAD + ENTRY_OVERHEAD * keys

@@ -171,7 +171,7 @@ class SqliteStore:
                 if not isinstance(error, FileNotFoundError):  # then the fault is not the disk's
                     self.database.trouble(error)
                 return
-            body = msgspec.structs.replace(body, path=path)
+            body = Body(size=body.size, path=path)
         expires = self._clock.monotonic() + BRIEF_SECONDS if body.size > self._max_entry else None
         put = Put(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
         for key in keys:

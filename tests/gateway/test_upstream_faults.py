@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from harness import World, until
 
@@ -174,7 +176,8 @@ async def test_one_failure_reaches_everybody_who_joined_and_nobody_after(world: 
 async def test_a_large_result_that_breaks_off_is_not_kept(world: World, tmp_path: Path, kind: str) -> None:
     query_id = world.named["large"]
     world.sandbox.faults.add(kind, route="/api/queries/<query_id>/results.<filetype>")
-    assert (await world.get(f"/api/queries/{query_id}/results.json")).status == 502
+    with contextlib.suppress(aiohttp.ClientPayloadError):  # it breaks off here, too, if its beginning has gone out
+        assert (await world.get(f"/api/queries/{query_id}/results.json")).status == 502
     await at_rest(world)
     assert large_files(tmp_path) == []
     world.sandbox.faults.clear()

@@ -34,6 +34,33 @@ async def test_a_broken_answer_breaks_once(
     assert (await client.execute(1)).status == 200
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_stalling_answer_goes_on_when_it_is_released(sandbox: Sandbox, chunked: bool) -> None:
+    whole = sandbox.world.results[1].full()
+    fault = sandbox.faults.add("stall", chunked=chunked, count=1)
+    headers = {"Authorization": f"Key {sandbox.user_keys['admin']}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{sandbox.url}/api/query_results/1", headers=headers) as r,
+    ):
+        first = await r.content.readexactly(len(whole) // 2)
+        assert ("Content-Length" in r.headers) is not chunked
+        fault.release()
+        assert first + await r.read() == whole
+
+
+async def test_a_stalling_answer_may_end_in_a_reset(sandbox: Sandbox) -> None:
+    fault = sandbox.faults.add("stall_then_reset", count=1)
+    headers = {"Authorization": f"Key {sandbox.user_keys['admin']}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{sandbox.url}/api/query_results/1", headers=headers) as r,
+    ):
+        fault.release()
+        with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientOSError)):
+            await r.read()
+
+
 async def test_faults_can_be_for_one_route_and_method(client: Client, sandbox: Sandbox) -> None:
     fault = sandbox.faults.add("status", status=502, route="/api/queries/<query_id>/results", method="POST")
     assert (await client.get(PATH)).status == 200

@@ -1,0 +1,371 @@
+"""Large answers go out while they arrive: to everybody who waits, at their own pace, whole or visibly broken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from harness import TOKENS, World, exchange, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import upstream
+from gateway.errors import UpstreamError, UpstreamUnusable
+from gateway.sandbox import wreck
+from gateway.spool import HELD_BACK_BYTES, Spool
+
+LATEST_ROUTE = "/api/queries/<query_id>/results.<filetype>"
+RESULT_ROUTE = "/api/query_results/<query_result_id>.<filetype>"
+POST_ROUTE = "/api/queries/<query_id>/results"
+BEGINNING = 1_000_000
+"""Of 5 MB; the sandbox stalls after the half."""
+
+
+def latest(world: World, form: str = "json") -> str:
+    return f"/api/queries/{world.named['large']}/results.{form}"
+
+
+def whole(world: World) -> bytes:
+    """The bytes of the large query's latest result, as Redash has them."""
+    result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
+    assert result_id is not None
+    return world.sandbox.world.results[result_id].full()
+
+
+def spooled(directory: Path) -> list[Path]:
+    return list(directory.rglob("*.tmp"))
+
+
+@asynccontextmanager
+async def asked(
+    world: World, path: str, body: object = None, *, client: str = "dashboard", **headers: str
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """An answer of which the head has been read."""
+    fields = {"Authorization": f"Key {TOKENS[client]}", **headers}
+    method = "GET" if body is None else "POST"
+    async with world.session.request(method, world.url + path, json=body, headers=fields) as response:
+        yield response
+
+
+async def begin(response: aiohttp.ClientResponse) -> bytes:
+    """Read a beginning; it is there though Redash has not sent the rest."""
+    async with asyncio.timeout(10):
+        return await response.content.readexactly(BEGINNING)
+
+
+async def test_the_beginning_goes_out_while_redash_still_sends(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
+    async with asked(world, latest(world)) as response:
+        first = await begin(response)
+        assert response.headers["Content-Length"] == str(len(whole(world)))
+        assert response.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss"  # whether it is kept, the end says
+        assert response.headers["Content-Disposition"].startswith("attachment; filename=")
+        stall.release()
+        assert first + await response.read() == whole(world)
+    # Whoever got it whole finds it kept: its end goes out last of all.
+    again = await world.get(latest(world), accept_encoding="identity")
+    assert "hit" in again.cache
+    assert again.body == whole(world)
+    assert again.headers["ETag"] == response.headers["ETag"]
+    assert again.headers["Content-Disposition"] == response.headers["Content-Disposition"]
+
+
+async def test_those_who_join_get_all_of_it(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
+    async with asked(world, latest(world)) as first, asked(world, latest(world), client="second") as second:
+        beginnings = await asyncio.gather(begin(first), begin(second))
+        async with asked(world, latest(world)) as third:  # comes when half of it is there
+            assert third.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss; collapsed"
+            stall.release()
+            assert await third.read() == whole(world)
+        assert beginnings[0] + await first.read() == beginnings[1] + await second.read() == whole(world)
+    assert world.sandbox.counters.by_route[f"GET {LATEST_ROUTE}"] == 1
+
+
+async def test_one_who_does_not_read_holds_up_nobody(world: World) -> None:
+    async with asked(world, latest(world)) as slow:
+        assert (await world.get(latest(world), client="second")).body == whole(world)
+        assert await slow.read() == whole(world)
+
+
+async def test_one_who_leaves_takes_nothing_from_the_others(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
+    async with asked(world, latest(world), client="second") as second:
+        async with asked(world, latest(world)) as first:
+            await begin(first)
+            first.close()
+        stall.release()
+        assert await second.read() == whole(world)
+    assert "hit" in (await world.get(latest(world))).cache
+
+
+async def test_what_breaks_off_ends_with_the_connection(world: World, tmp_path: Path) -> None:
+    """DESIGN 9 wants 502 for what is cut short; once the status has gone out, only the connection can say it."""
+    world.sandbox.faults.add("truncate", route=LATEST_ROUTE)
+    async with asked(world, latest(world)) as response:
+        await begin(response)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    await until(lambda: not world.program.upstream.slots.taken)
+    told = await world.metric("redash_gateway_requests_total", client="dashboard", status="5xx")
+    refused = await world.metric("redash_gateway_rejected_total", reason="upstream_error")
+    assert (told, refused) == (1, 1)
+    world.sandbox.faults.clear()
+    again = await world.get(latest(world))
+    assert "hit" not in again.cache
+    assert again.body == whole(world)
+    await until(lambda: not spooled(tmp_path))
+
+
+async def test_what_broke_off_is_fetched_once_more_for_the_next(world: World) -> None:
+    """As every GET is. Those who had the beginning of the first answer cannot go on with another."""
+    stall = world.sandbox.faults.add("stall_then_reset", route=LATEST_ROUTE, count=1)
+    async with asked(world, latest(world)) as response:
+        await begin(response)
+        stall.release()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    assert (await world.get(latest(world))).body == whole(world)
+    assert world.sandbox.counters.by_route[f"GET {LATEST_ROUTE}"] == 2
+
+
+async def test_an_unknown_length_is_sent_in_chunks(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, chunked=True, count=1)
+    async with asked(world, latest(world)) as response:
+        first = await begin(response)
+        assert response.headers["Transfer-Encoding"] == "chunked"
+        assert "Content-Length" not in response.headers
+        stall.release()
+        assert first + await response.read() == whole(world)
+    # The connection serves the next one.
+    assert "hit" in (await world.get(latest(world))).cache
+
+
+async def test_what_breaks_off_in_chunks_has_no_last_chunk(world: World) -> None:
+    stall = world.sandbox.faults.add("stall_then_reset", route=LATEST_ROUTE, chunked=True, count=1)
+    async with asked(world, latest(world)) as response:
+        await begin(response)
+        stall.release()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
+async def test_http_1_0_gets_a_length_or_waits_for_it(world: World) -> None:
+    """A body that ends with its connection looks whole wherever it breaks off (RFC 9112 section 8)."""
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, chunked=True, count=1)
+    request = f"GET {latest(world)} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Key {TOKENS['dashboard']}\r\n\r\n"
+    asking = asyncio.create_task(exchange(world.url, request.encode()))
+    await until(lambda: stall.hits == 1)
+    stall.release()
+    head, _, body = (await asking).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(whole(world))}".encode() in head
+    assert body == whole(world)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+async def test_renderings_go_out_while_they_arrive(world: World, form: str) -> None:
+    result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    path = f"/api/query_results/{result_id}.{form}"
+    async with asked(world, path) as response:
+        first = await begin(response)
+        stall.release()
+        body = first + await response.read()
+    again = await world.get(path, accept_encoding="identity")
+    assert "hit" in again.cache
+    assert (again.body, again.headers["ETag"]) == (body, response.headers["ETag"])
+    assert again.headers["Content-Disposition"] == response.headers["Content-Disposition"]
+
+
+async def test_an_answer_inline_of_a_post(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=POST_ROUTE, method="POST", count=1)
+    async with asked(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
+        first = await begin(response)
+        assert first.startswith(b'{"query_result":')  # clients test for that
+        stall.release()
+        assert first + await response.read() == whole(world)
+    assert "hit" in (await world.post("large", max_age=86400)).cache
+
+
+async def test_a_run_that_is_waited_for(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    path = f"/api/queries/{world.named['large']}/results"
+    async with asked(world, path, {"max_age": 0}, Prefer="wait=40") as response:
+        first = await begin(response)
+        assert first.startswith(b'{"query_result":')
+        assert response.headers["Preference-Applied"] == "wait=40"
+        job = (await world.post("large", max_age=0)).job  # a poller's job has succeeded when the result is kept
+        assert job["status"] == 2
+        stall.release()
+        assert first + await response.read() == whole(world)
+    assert (await world.finish(job["id"]))["status"] == 3
+    assert world.sandbox.counters.started == 1
+
+
+async def test_one_url_names_its_file_by_the_day_of_the_result(world: World) -> None:
+    """The day is in the name of the file that Redash sends after a run; an inline answer has none before its end."""
+    path = f"{latest(world)}?max_age=0"
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    async with asked(world, path) as response:
+        first = await begin(response)
+        stall.release()
+        assert first + await response.read() == whole(world)
+    day = json.loads(whole(world))["query_result"]["retrieved_at"][:10].replace("-", "_")
+    assert f"_{day}.json" in response.headers["Content-Disposition"]
+
+
+async def test_one_url_waits_for_the_day_of_an_inline_answer(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=POST_ROUTE, method="POST", count=1)
+    asking = asyncio.create_task(world.get(f"{latest(world)}?max_age=86400"))
+    await until(lambda: any(x.arriving is not None for x in world.program.executions.running))
+    stall.release()
+    reply = await asking
+    assert reply.body == whole(world)
+    day = reply.json["query_result"]["retrieved_at"][:10].replace("-", "_")
+    assert f"_{day}.json" in reply.headers["Content-Disposition"]
+
+
+async def test_one_url_as_csv_waits_for_all_of_the_rows(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    asking = asyncio.create_task(world.get(f"{latest(world, 'csv')}?max_age=0"))
+    await until(lambda: any(x.arriving is not None for x in world.program.executions.running))
+    stall.release()
+    reply = await asking
+    assert reply.status == 200
+    assert reply.body.count(b"\r\n") == 1 + len(json.loads(whole(world))["query_result"]["data"]["rows"])
+
+
+async def test_rows_of_other_sql_are_not_shown(world: World) -> None:
+    """CONTRACT 7: Redash's cache is blind to white space. The SQL stands before the rows, so it is judged in time."""
+    query = world.sandbox.queries[world.named["large"]].query
+    one, two = (query.replace("o.note\n", f"o.note, '{text}' as shown\n", 1) for text in ("a b", "a  b"))
+    asked_for = {"data_source_id": 1, "max_age": 86400, "parameters": {}}
+    for text in (one, two):
+        reply = await world.call(
+            "POST", "/api/query_results", {"query": text, **asked_for}, client="sql", headers={"Prefer": "wait=60"}
+        )
+        assert reply.json["query_result"]["query"] == text
+    assert world.sandbox.counters.started == 2
+
+
+async def test_another_result_is_not_shown(world: World) -> None:
+    wanted = world.sandbox.queries[world.named["kb1"]].latest_query_data_id
+    assert wanted is not None
+    world.sandbox.world.results[wanted] = world.sandbox.world.results[
+        int(json.loads(whole(world))["query_result"]["id"])
+    ]
+    reply = await world.get(f"/api/query_results/{wanted}.json")
+    assert reply.status == 502
+
+
+async def test_an_end_that_is_no_good_does_not_go_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its length and its beginning are right, but it is no JSON: nobody must take it for an answer."""
+    monkeypatch.setattr(wreck, "_GARBAGE", whole(world)[:-3] + b"!!!")
+    world.sandbox.faults.add("garbage", route=POST_ROUTE, method="POST", count=1)
+    async with asked(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
+        await begin(response)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    assert (await world.post("large", max_age=86400)).body == whole(world)
+
+
+async def test_a_head_request_has_no_body(world: World) -> None:
+    reply = await world.call("HEAD", latest(world))
+    assert (reply.status, reply.body) == (200, b"")
+    assert reply.headers["Content-Length"] == str(len(whole(world)))
+
+
+async def test_who_has_it_already_gets_no_body(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
+    path = f"/api/query_results/{result_id}.json"
+    async with asked(world, path) as response:
+        await begin(response)
+        async with asked(world, path, **{"If-None-Match": response.headers["ETag"]}) as second:
+            assert second.status == 304
+        stall.release()
+        await response.read()
+
+
+@pytest.mark.parametrize("kind", ["html", "garbage", "status"])
+async def test_no_file_is_left_by_what_is_not_kept(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(wreck, "_HTML", b"<html>" + b" " * 400_000)
+    monkeypatch.setattr(wreck, "_GARBAGE", b'{"query_result": {"id": 1' + b"," * 400_000)
+    world.sandbox.faults.add(kind, status=500)
+    for path in (latest(world), latest(world, "csv"), "/api/query_results/1.json", "/api/queries"):
+        with contextlib.suppress(aiohttp.ClientPayloadError):
+            assert (await world.get(path)).status in (500, 502)
+    assert (await world.post("large", max_age=86400)).status in (500, 502)
+    await until(lambda: not spooled(tmp_path))
+
+
+async def test_only_results_may_be_large(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are taken out of all that is no result, which needs the whole of it in memory."""
+    plain = (await world.get("/api/queries")).body
+    world.clock.turn(20)  # beyond `metadata_ttl`
+    monkeypatch.setattr(upstream, "PARSE_LIMIT", 100)
+    assert (await world.get("/api/queries")).body == plain
+    assert spooled(tmp_path) == []
+    world.clock.turn(20)
+    monkeypatch.setattr(upstream, "LARGEST_IN_MEMORY", 1_000)
+    assert (await world.get("/api/queries")).status == 502
+
+
+async def test_drain_ends_what_still_arrives(world: World, tmp_path: Path) -> None:
+    world.sandbox.faults.add("stall", route=LATEST_ROUTE)
+    async with asked(world, latest(world)) as response:
+        await begin(response)
+        await world.program.stop()  # after `drain_timeout`
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+    world.sandbox.faults.clear()
+    assert spooled(tmp_path) == []
+
+
+# -- the spool itself
+
+
+@given(
+    pieces=st.lists(st.binary(max_size=6_000), max_size=8),
+    reads=st.lists(st.integers(1, 5_000), min_size=1, max_size=4),
+    good=st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_readers_see_a_beginning_or_all(pieces: list[bytes], reads: list[int], good: bool) -> None:
+    """However writer and readers take turns: never other bytes, never the end of what turns out to be no good."""
+
+    async def read(spool: Spool, step: int) -> bytes:
+        got = b""
+        while (there := await spool.follow(len(got))) > len(got):
+            got += spool.read(len(got), min(step, there - len(got)))
+        return got
+
+    async def scenario(path: Path) -> None:
+        spool = Spool(path, None)
+        readers = [asyncio.create_task(read(spool, step)) for step in reads]
+        for piece in pieces:
+            await spool.append([piece])
+            assert await spool.follow(-1) <= max(0, len(b"".join(pieces)) - HELD_BACK_BYTES)
+        if good:
+            spool.end()
+            assert spool.size == len(b"".join(pieces))
+        spool.fail()  # does nothing after the end
+        for got in await asyncio.gather(*readers, return_exceptions=True):
+            assert got == b"".join(pieces) if good else isinstance(got, UpstreamError)
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(scenario(Path(directory) / "spool"))
+
+
+def test_a_spool_without_room_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UpstreamUnusable, match="no room"):
+        Spool(tmp_path / "missing" / "spool", None)
