@@ -12,6 +12,7 @@ KEY_MEMBERS: Final = frozenset({"api_key", "public_url", "invite_link", "reset_l
 """Members of metadata objects that open Redash to whoever reads them."""
 
 LARGEST_METADATA: Final = 32 * 1024 * 1024
+TOO_LARGE: Final = "Redash's answer is larger than 32 MB; it cannot be cleaned of keys and is not shown."
 
 
 def without_keys(data: bytes) -> bytes:
@@ -21,7 +22,7 @@ def without_keys(data: bytes) -> bytes:
         UpstreamUnusable: not JSON, or larger than 32 MB: what cannot be read cannot be cleaned, so it is not shown.
     """
     if len(data) > LARGEST_METADATA:
-        raise UpstreamUnusable("Redash's answer is larger than 32 MB; it cannot be cleaned of keys and is not shown.")
+        raise UpstreamUnusable(TOO_LARGE)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

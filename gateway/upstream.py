@@ -25,14 +25,12 @@ from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, U
 from gateway.limits import Breaker, FairSlots
 from gateway.model import Body, Clock
 from gateway.outcome import Sender, Teller, Trace, UpstreamCall
+from gateway.redact import LARGEST_METADATA, TOO_LARGE
 from gateway.redash.answers import PARSE_LIMIT, is_login_refusal
 from gateway.spool import Spool
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
-
-LARGEST_IN_MEMORY: Final = 64 * 2**20
-"""For answers that are no results: lists, dashboards, schemas. Their keys are taken out of the whole."""
 
 _BROKEN_OFF: Final = "Redash cannot be reached, or broke off its answer."
 _PIECE: Final = 256 * 1024
@@ -186,8 +184,8 @@ class Upstream:
                 begun = _usable(msgspec.structs.replace(answer, body=Body.of(b"".join(pieces))), credential)
                 spool = await asyncio.to_thread(Spool, self._spool(), size)
                 return await self._read_on(response, begun, spool, early)
-            if read > LARGEST_IN_MEMORY:
-                raise UpstreamUnusable("Redash's answer is far larger than any that is no result.")
+            if read > LARGEST_METADATA:
+                raise UpstreamUnusable(TOO_LARGE)
         return Body.of(b"".join(pieces))
 
     async def _read_on(
