@@ -682,7 +682,7 @@ metadata_ttl = "5s"
     async def _settled(self) -> None:
         """Wait until the gateway does nothing behind its answers any more."""
         program = self.world.program
-        flights = (program.definitions._flights, program.results._flights)
+        flights = (program.definitions._flights, program.fetching._flights)
         held = 0 if self.run is None else 1
         while len(program.executions.running) > held or any(map(len, flights)):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
