@@ -29,7 +29,7 @@ class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Early = Callable[[UpstreamAnswer, Spool], Awaitable[None]]
-"""Is shown a large answer of status 200 when it begins: its body is the first bytes, all will be in the spool."""
+"""What is told of a large answer of status 200 when it begins: its body is the first bytes, all comes in the spool."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

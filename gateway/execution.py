@@ -42,7 +42,7 @@ class Execution:
         self.error = ""
         self.failure: GatewayError | None = None
         self.found: Found | None = None
-        self.arriving: tuple[Entry, Spool] | None = None  # a large result, as far as it has come
+        self._arriving: tuple[Entry, Spool] | None = None
         self.upstream_job = ""
         self.result: ExecutionResult = "success"
         self.callers = 1
@@ -64,11 +64,14 @@ class Execution:
         """Return the id of the result, once there is one."""
         return self.found[0].result_id if self.found is not None else None
 
-    def offer(self, entry: Entry, spool: Spool) -> None:
+    @property
+    def arriving(self) -> tuple[Entry, Spool] | None:
+        """Return a large result as far as it has come; None where none is coming, or the last one broke off."""
+        return None if self._arriving is None or self._arriving[1].failed else self._arriving
+
+    def show_early(self, entry: Entry, spool: Spool) -> None:
         """Let those who wait have a large result while it arrives."""
-        if self.arriving is not None:
-            self.arriving[1].fail()
-        self.arriving = entry, spool
+        self._arriving = entry, spool
         self.answerable.happen()
         self.showable.happen()
 
@@ -79,9 +82,9 @@ class Execution:
     def end(self) -> None:
         """Let go of everybody who waits."""
         self.phase = Phase.ENDED
-        if self.arriving is not None:
-            self.arriving[1].fail()  # unless it was kept
-            self.arriving = None
+        if self._arriving is not None:
+            self._arriving[1].fail()  # unless it was kept
+            self._arriving = None
         for signal in self._signals:
             signal.happen()
 

@@ -51,6 +51,7 @@ class Executions:
         self._teller = teller
         self._changed = changed
         self.slots = FairSlots(settings.upstream.max_executions, timeout=settings.upstream.queue_timeout)
+        self.on_end: list[Callable[[Execution], None]] = []
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
@@ -193,6 +194,8 @@ class Executions:
             await self.note(x)
         self._by_id.pop(x.id, None)
         x.end()
+        for told in self.on_end:
+            told(x)
 
     def _tell(self, x: Execution) -> None:
         runtime = x.found[0].runtime if x.found is not None else 0.0

@@ -21,7 +21,7 @@ from gateway.policy import result_key
 from gateway.redash.answers import read_beginning
 from gateway.redash.renderings import render_csv, render_tsv
 from gateway.redash.requests import ResultForm
-from gateway.results import Found, Results, Shown, day_in, entry_begun, read_result
+from gateway.results import Found, Results, Shown, day_in, early_entry, read_result
 from gateway.spool import Spool
 
 NESTED_ROUTE: Final = "/api/queries/{query_id}/results/{result_id}.{form}"
@@ -113,9 +113,11 @@ class Fetching:
                 for spool in offered:
                     spool.fail()
                 raise
+            finally:
+                offered.clear()
 
         shown, joined = await self._flights.share(key, bring)
-        if isinstance(shown[1], Spool) and shown[1].failed:  # what broke off is asked for a second time
+        if isinstance(shown[1], Spool) and shown[1].failed:  # what broke off is being asked for a second time
             shown, _ = await self._flights.share(key, bring, to_the_end=True)
         return shown, joined
 
@@ -125,7 +127,7 @@ class Fetching:
         async def early(answer: UpstreamAnswer, spool: Spool) -> None:
             head = read_beginning(answer.body.load())
             if head is not None and head.id == result_id:
-                _offer_dated(offer, entry_begun(credential, 0, head, answer), spool)
+                _offer_dated(offer, early_entry(credential, 0, head, answer), spool)
 
         begun = self._clock.monotonic()
         path_id = nested.query_id if nested is not None else None
@@ -143,7 +145,7 @@ class Fetching:
         async def early(answer: UpstreamAnswer, spool: Spool) -> None:
             head = read_beginning(answer.body.load())
             if head is not None and not head.reduced:
-                _offer_dated(offer, entry_begun(credential, query_id, head, answer), spool)
+                _offer_dated(offer, early_entry(credential, query_id, head, answer), spool)
 
         call = Call(method="GET", path=f"/api/queries/{query_id}/results.json", route=LATEST_ROUTE, early=early)
         begun = self._clock.monotonic()

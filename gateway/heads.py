@@ -26,15 +26,17 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BODILESS: Final = (204, 304)
 
 
-def fixed_part(request: web.BaseRequest, answer: Answer, outcome: Outcome, origins: tuple[str, ...]) -> bytes:
-    """Return status line and fields that are the same whenever this answer is given.
+def fixed_part(
+    request: web.BaseRequest, answer: Answer, size: int | None, outcome: Outcome, origins: tuple[str, ...]
+) -> bytes:
+    """Return status line and fields that are the same whenever this answer is given; without a `size` in chunks.
 
     Raises:
         ValueError: a field holds what would end it.
     """
     fields = [*_of_answer(answer), *_policy(outcome.quota), *_cors(request, origins)]
     if answer.status not in _BODILESS:  # RFC 9110 section 8.6
-        fields.append(_framing(answer.body.size))
+        fields.append(_framing(size))
     fields += _connection(request, keep=not answer.closes)
     return _status_line(request, answer.status) + _lines(fields)
 

@@ -60,16 +60,24 @@ class Jobs:
         self._upstream = upstream
         self._ledger = ledger
         self._clock = clock
-        self._recent: LRUCache[str, tuple[JobRecord, Execution]] = LRUCache(_RECENT)
+        self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT)
+        executions.on_end.append(self._ended)
 
     async def new(self, x: Execution, client: str) -> JobView:
         """Give a caller a job id of its own for `x`; it is in the ledger when this returns."""
         if not x.noted:
             await self._executions.note(x)
         job = await self._new_record(x, client)
-        self._recent[job.id] = (job, x)
+        view = _view(job, x)
+        self._recent[job.id] = (job, view if x.phase is Phase.ENDED else x)
         x.seen[job.id] = self._clock.monotonic()
-        return _view(job, x)
+        return view
+
+    def _ended(self, x: Execution) -> None:
+        """Remember how it ended, and let go of its result, which may be large."""
+        for job_id in x.seen:
+            if (known := self._recent.get(job_id)) is not None:
+                self._recent[job_id] = (known[0], _view(known[0], x))
 
     async def finished(self, plan: Plan, result_id: int, client: str, sender: Sender) -> JobView:
         """Give a caller a job that has already succeeded: it asked for a run, and a floor lets an entry answer."""
@@ -103,7 +111,7 @@ class Jobs:
         """
         job, x = await self._find(operation, caller, allowed)
         view = await self._told(job, x)
-        if x is None or not view.pending:
+        if not isinstance(x, Execution) or not view.pending:
             return view
         x.seen[job.id] = self._clock.monotonic()
         if patience <= 0:
@@ -114,7 +122,7 @@ class Jobs:
 
     async def _find(
         self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
-    ) -> tuple[JobRecord, Execution | None]:
+    ) -> tuple[JobRecord, Execution | JobView | None]:
         job, x = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
         if job is None or job.client != caller.name or self._clock.wall() - job.noted_at > LIFE_SECONDS:
             raise NotFound(_UNKNOWN_TEXT)
@@ -124,7 +132,9 @@ class Jobs:
             raise NotFound(_UNKNOWN_TEXT)
         return job, x or self._executions.by_id(job.execution_id)
 
-    async def _told(self, job: JobRecord, x: Execution | None) -> JobView:
+    async def _told(self, job: JobRecord, x: Execution | JobView | None) -> JobView:
+        if isinstance(x, JobView):
+            return x
         if x is not None or job.cancelled:
             return _view(job, x)
         record = await self._ledger.execution(job.execution_id)
@@ -145,9 +155,9 @@ class Jobs:
             return
         cancelled = msgspec.structs.replace(job, cancelled=True)
         await self._ledger.note_job(cancelled)
-        if x is None:
+        if not isinstance(x, Execution):
             return
-        self._recent[job.id] = (cancelled, x)
+        self._recent[job.id] = (cancelled, _view(cancelled, x))
         x.seen.pop(job.id, None)
         if (signal := x.held.pop(job.id, None)) is not None:
             signal.happen()
@@ -163,6 +173,8 @@ class Jobs:
             x.cancelled = True
             x.task.cancel()
             return
+        if x.arriving is not None:
+            return  # the run is over, and others may be reading what it brings
         shared = any(o is not x and o.upstream_job == x.upstream_job for o in self._executions.running)
         if not x.upstream_job or shared or x.plan.credential.is_query_key:
             return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept

@@ -81,6 +81,9 @@ class Arriving(Protocol):
     def read(self, start: int, count: int) -> bytes:
         """Read so many bytes from `start` on. May wait for the disk."""
 
+    def send(self, plug: int, start: int, count: int) -> int:
+        """Send bytes to a socket, as many as it takes; returns how many that was, 0 where it takes none now."""
+
     def end(self) -> None:
         """Let readers have the end: all of it has been read, checked and kept."""
 

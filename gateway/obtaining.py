@@ -77,6 +77,8 @@ class Obtaining:
         outcome.execution_id = x.id
         await self._wait(x, x.answerable.wait(), outcome)
         fallback = stored if slack is not None and -slack <= plan.bounds.stale_if_error else None
+        if fallback is not None and x.arriving is not None:
+            await self._wait(x, x.ended.wait(), outcome)  # it may break off, and then there is something better
         obtained = Obtained(execution=x, fallback=fallback)
         return self.fallen_back(obtained, plan, outcome) or obtained
 
@@ -119,14 +121,15 @@ class Obtaining:
     ) -> Obtained:
         """Wait so long for an execution to end; if Redash went away meanwhile, fall back on what is stored.
 
-        A large result need only have begun to arrive, where what is known of it by then is `enough`.
+        A large result need only have begun to arrive, where what is known of it by then is `enough` and nothing stored
+        could stand in if it broke off.
         """
         x = obtained.execution
         if x is None:
             return obtained
         until = self._clock.monotonic() + seconds
         await self._wait(x, wait_for(x.showable, seconds), outcome)
-        if x.arriving is not None and not enough(x.arriving[0]):
+        if x.arriving is None or obtained.fallback is not None or not enough(x.arriving[0]):
             await self._wait(x, wait_for(x.ended, until - self._clock.monotonic()), outcome)
         return self.fallen_back(obtained, plan, outcome) or obtained
 

@@ -239,9 +239,9 @@ class Gateway:
         obtained = await self.obtaining.obtain(plan, asked.sender, asked.outcome)
         patience = self._patience(self.settings.server.max_wait)
 
-        def enough(begun: Entry) -> bool:
+        def enough(early: Entry) -> bool:
             # A file's name has the day of the result; what is made from the JSON needs all of it.
-            return form == "json" and begun.retrieved_at != ""
+            return form == "json" and early.retrieved_at != ""
 
         obtained = await self.obtaining.wait(obtained, patience, plan, asked.outcome, enough=enough)
         if obtained.found is not None:

@@ -12,7 +12,7 @@ KEY_MEMBERS: Final = frozenset({"api_key", "public_url", "invite_link", "reset_l
 """Members of metadata objects that open Redash to whoever reads them."""
 
 LARGEST_METADATA: Final = 32 * 1024 * 1024
-TOO_LARGE: Final = "Redash's answer is larger than 32 MB; it cannot be cleaned of keys and is not shown."
+TOO_LARGE: Final = "Redash's answer is larger than 32 MB; only results may be, as all else is cleaned of keys."
 
 
 def without_keys(data: bytes) -> bytes:

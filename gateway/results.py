@@ -90,13 +90,14 @@ class Results:
 
     async def keep_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> Found:
         """Keep it under these keys; if a purge came since `begun`, only for those who wait, under one nobody knows."""
-        if self._purged_since(begun, entry.query_id):
+        purged = self._purged_since(begun, entry.query_id)
+        if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         found = await self._confirmed(keys, entry)
         if found is None:
-            await self._store.keep(keys, entry, body)
-            kept = await self._store.read(entry) if body.path is not None else body  # a file is renamed when it is kept
-            found = entry, kept or body
+            found = entry, await self._store.keep(keys, entry, body)
+            if not purged and self._purged_since(begun, entry.query_id):  # while it was being kept
+                await self._store.forget(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
         return found
@@ -153,8 +154,11 @@ async def read_result(body: Body) -> ResultHead:
     return head
 
 
-def entry_begun(credential: Credential, query_id: int, head: ResultHead, begun: UpstreamAnswer) -> Entry:
-    """Return what the first bytes of a result say of it; `retrieved_at` is the day, "" where its file has no name."""
+def early_entry(credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamAnswer) -> Entry:
+    """Return what the beginning of a result says of it, which is never kept: no age, no size, no id of a reduced one.
+
+    `retrieved_at` is only the day, "" where Redash has given the file no name.
+    """
     form: Form = "reduced" if head.reduced else "full"
     return Entry(
         body_id=_body_id(credential.scope, head.id or 0, form),
@@ -163,7 +167,7 @@ def entry_begun(credential: Credential, query_id: int, head: ResultHead, begun: 
         result_id=head.id or 0,
         form=form,
         query_hash=head.query_hash,
-        retrieved_at=day_in(begun.disposition),
+        retrieved_at=day_in(beginning.disposition),
     )
 
 

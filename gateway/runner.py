@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from gateway.outcome import ExecutionResult
 from gateway.policy import Plan, upstream_post
 from gateway.redash.answers import Job, ResultHead, read_beginning
 from gateway.redash.requests import ExecuteText
-from gateway.results import Results, entry_begun, read_any, read_result
+from gateway.results import Results, early_entry, read_any, read_result
 from gateway.spool import Spool
 
 log = logging.getLogger("gateway.runner")
@@ -37,6 +38,7 @@ _NESTED_JOB_ROUTE: Final = "/api/queries/{query_id}/jobs/{job_id}"
 _UNKNOWN: Final = 0
 """Our own status for a job that Redash does not know."""
 
+_AGAIN_SECONDS: Final = 1.0
 _PATIENCE: Final = 60.0
 """Seconds for which polls may fail before an execution is given up as lost."""
 
@@ -105,7 +107,7 @@ class Runner:
 
     async def _post(self, x: Execution, max_age: int | None) -> tuple[UpstreamAnswer, ResultHead | Job]:
         path, query, body = upstream_post(x.plan.operation, max_age)
-        early = partial(self._offer, x)
+        early = partial(self._show_early, x)
         call = Call(method="POST", path=path, query=query, body=body, route=_post_route(x.plan), early=early)
         answer = await self._upstream.send(x.plan.credential, call, x.sender)
         if answer.status != 200:
@@ -127,7 +129,7 @@ class Runner:
             asked_again = job.status in (4, _UNKNOWN)
             x.status = job.status if job.status in (1, 2) else x.status
             x.updated_at = job.updated_at
-            await wait_for(x.stopping, 1.0 if asked_again else _pause(self._clock.monotonic() - began))
+            await wait_for(x.stopping, _AGAIN_SECONDS if asked_again else _pause(self._clock.monotonic() - began))
             if x.cancelled:
                 x.fail(CANCELLED_TEXT, "cancelled")
                 return None, None
@@ -164,7 +166,7 @@ class Runner:
             except (UpstreamError, UpstreamUnusable):
                 if self._clock.monotonic() - began > _PATIENCE:
                     raise
-            await wait_for(x.stopping, 1.0)
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _fetch(self, x: Execution, job: Job) -> tuple[UpstreamAnswer | None, ResultHead | None]:
         """Fetch the result of a finished job. A query key must POST again: it may not read by id (CONTRACT 8)."""
@@ -176,17 +178,17 @@ class Runner:
             return answer, head
         if not isinstance(job.query_result_id, int):
             raise UpstreamUnusable("Redash finished the job without naming a result.")
-        early = partial(self._offer, x)
+        early = partial(self._show_early, x)
         answer = await self._fetching.download(x.plan.credential, job.query_result_id, "json", None, x.sender, early)
         return answer, await read_result(answer.body)
 
-    async def _offer(self, x: Execution, begun: UpstreamAnswer, spool: Spool) -> None:
+    async def _show_early(self, x: Execution, beginning: UpstreamAnswer, spool: Spool) -> None:
         """Show a large result to those who wait while it arrives, if its first bytes say that it is theirs."""
-        head = read_beginning(begun.body.load())
+        head = read_beginning(beginning.body.load())
         if head is None or (head.reduced and not x.plan.credential.is_query_key):
             return  # the SQL would have to stand there
         if await shows_what_was_asked(x.plan, x.plan.definition, head):
-            x.offer(entry_begun(x.plan.credential, x.plan.query_id, head, begun), spool)
+            x.show_early(early_entry(x.plan.credential, x.plan.query_id, head, beginning), spool)
 
     async def _explained_by_edit(self, x: Execution, head: ResultHead, definition_now: DefinitionNow) -> bool:
         definition = await definition_now()

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from aiohttp import web
 
 from gateway.model import Arriving, Body
+from gateway.openfile import OpenFile
 
 SEND_SECONDS: Final = 600.0
 """For one answer as a whole, however slowly its caller reads."""
@@ -21,8 +20,7 @@ SEND_SECONDS: Final = 600.0
 LARGEST_AT_ONCE: Final = 256 * 1024
 """What a caller who does not read can make the gateway hold for its connection."""
 
-_SHORTER: Final = "the file is shorter than it was"
-_PIECE: Final = 256 * 1024
+_PIECE: Final = 128 * 1024
 _JOINED_BYTES: Final = 16 * 1024
 """Up to here copying head and body together costs less than handing over two."""
 
@@ -47,8 +45,10 @@ KEPT: Final = Sent(keep_alive=True)
 CLOSED: Final = Sent(keep_alive=False)
 
 
-async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving) -> None:
+async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, chunked: bool = False) -> None:
     """Send head and body; waits while the caller reads slowly, so that memory stays flat.
+
+    `chunked` is what the head says of a body that is arriving.
 
     Raises:
         ConnectionError: the caller has left.
@@ -59,7 +59,7 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving) -> 
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the caller has left")
     if not isinstance(body, Body):
-        await _send_arriving(request, head, body)
+        await _send_arriving(request, transport, head, body, chunked=chunked)
         return
     data = body.data
     if data is not None and len(data) <= LARGEST_AT_ONCE and not request.protocol.writing_paused:
@@ -85,6 +85,16 @@ class Transport(Protocol):
 
     def get_extra_info(self, name: str) -> Any:
         """Return the socket, or what else there is."""
+
+
+class Source(Protocol):
+    """What bytes are sent from; see `OpenFile`."""
+
+    def read(self, start: int, count: int) -> bytes:
+        """Read so many bytes from `start` on, or less."""
+
+    def send(self, plug: int, start: int, count: int) -> int:
+        """Send bytes to a socket, as many as it takes."""
 
 
 def write(transport: Transport, head: bytes, data: bytes) -> None:
@@ -118,80 +128,77 @@ async def _send_file(
     """Send a file: what the kernel takes at once, which is most often all of it, then the rest as it is read."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # here: a thread would cost ten times what it takes
     try:
+        source = OpenFile(file)
         request.writer.output_size += len(head)
         transport.write(head)
-        by_kernel = transport.get_extra_info("sslcontext") is None and transport.get_write_buffer_size() == 0
-        plug: socket.socket = transport.get_extra_info("socket")
-        sent = _send_at_once(plug, file, size) if by_kernel else 0
+        sent = _send_at_once(transport, source, size) if _is_free(transport) else 0
         if sent < size:
             async with asyncio.timeout(SEND_SECONDS):
-                if by_kernel:
-                    await _send_rest(plug, file, sent, size)
-                else:
-                    await _send_pieces(request, partial(_read, file), 0, size)
+                await _send_range(request, transport, source, sent, size)
     finally:
         os.close(file)
 
 
-def _send_at_once(plug: socket.socket, file: int, size: int) -> int:
+def _is_free(transport: asyncio.Transport) -> bool:
+    """Whether the kernel may write to the socket past the transport: it holds nothing back and encrypts nothing."""
+    return transport.get_extra_info("sslcontext") is None and transport.get_write_buffer_size() == 0
+
+
+def _send_at_once(transport: asyncio.Transport, source: Source, size: int) -> int:
     """Send what the socket takes now; returns how much that was.
 
     Most files go whole into a buffer of 4 MB and the receiver's, which spares the loop all its waiting. The buffer
     holds pages of the file, not copies. The loop's own `sendfile` is twice as dear, and uvloop has none.
     """
+    plug: socket.socket = transport.get_extra_info("socket")
     if _MAY_ENLARGE:
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-    return _send_some(plug.fileno(), file, 0, size)
+    return source.send(plug.fileno(), 0, size)
 
 
-async def _send_rest(plug: socket.socket, file: int, sent: int, size: int) -> None:
-    again = os.dup(plug.fileno())  # no loop watches a socket for us that a transport has
-    try:
-        while sent < size:
-            await _writable(again)
-            sent += _send_some(again, file, sent, size - sent)
-    finally:
-        os.close(again)
-
-
-async def _send_arriving(request: web.BaseRequest, head: bytes, body: Arriving) -> None:
-    """Send what has arrived, then what follows; its writer does not wait for those who read it."""
+async def _send_arriving(
+    request: web.BaseRequest, transport: asyncio.Transport, head: bytes, body: Arriving, *, chunked: bool
+) -> None:
+    """Send what has arrived, then what follows."""
     loop, writer = asyncio.get_running_loop(), request.writer
     sent, there = 0, await body.follow(0)
     async with asyncio.timeout(SEND_SECONDS) as deadline:
         await writer.write(head)
-        if body.size is None:
+        if chunked:
             writer.enable_chunking()
         while sent < there:
-            await _send_pieces(request, body.read, sent, there)
+            if chunked:
+                await _send_pieces(request, body, sent, there)
+            else:
+                await _send_range(request, transport, body, sent, there)
             deadline.reschedule(loop.time() + SEND_SECONDS)  # it may come slower than this; it comes to an end
-            sent, there = there, await body.follow(there)
+            sent = there
+            there = await body.follow(sent)
         await writer.write_eof()
 
 
-async def _send_pieces(request: web.BaseRequest, read: Callable[[int, int], bytes], start: int, end: int) -> None:
-    """Send in pieces, each of which waits for a slow reader: over TLS, or behind what waits already."""
+async def _send_range(
+    request: web.BaseRequest, transport: asyncio.Transport, source: Source, start: int, end: int
+) -> None:
+    """Send bytes `start` to `end`, as fast as they are read."""
+    if not _is_free(transport):
+        await _send_pieces(request, source, start, end)
+        return
+    again = os.dup(transport.get_extra_info("socket").fileno())  # no loop watches a socket that a transport has
+    try:
+        while (start := start + source.send(again, start, end - start)) < end:
+            await _writable(again)
+    finally:
+        os.close(again)
+
+
+async def _send_pieces(request: web.BaseRequest, source: Source, start: int, end: int) -> None:
+    """Send in pieces, each of which waits for a slow reader: over TLS, in chunks, or behind what waits already."""
     while start < end:
         await request.writer.drain()
-        piece = await asyncio.to_thread(read, start, min(_PIECE, end - start))
-        if not piece:
-            raise ConnectionAbortedError(_SHORTER)
+        piece = await asyncio.to_thread(source.read, start, min(_PIECE, end - start))
         await request.writer.write(piece)
         start += len(piece)
-
-
-def _read(file: int, start: int, count: int) -> bytes:
-    return os.pread(file, count, start)
-
-
-def _send_some(plug: int, file: int, start: int, size: int) -> int:
-    try:
-        sent = os.sendfile(plug, file, start, size)
-    except BlockingIOError:
-        return 0
-    if sent == 0:
-        raise ConnectionAbortedError(_SHORTER)
-    return sent
 
 
 async def _writable(plug: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import weakref
 from io import BufferedRandom
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Final
 
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.flight import Signal
+from gateway.openfile import OpenFile
 
 HELD_BACK_BYTES: Final = 4096
 """The end of an answer goes out only when all of it has been read, checked and kept. Whoever got it whole can rely on
@@ -96,6 +96,15 @@ class Spool:
         """
         return self._there.read(start, count)
 
+    def send(self, plug: int, start: int, count: int) -> int:
+        """Send bytes to a socket, as many as it takes; returns how many that was, 0 where it takes none now.
+
+        Raises:
+            UpstreamError: no good end will come.
+            OSError: the socket is broken.
+        """
+        return self._there.send(plug, start, count)
+
     @property
     def _there(self) -> _File:
         if self._file is None:
@@ -103,26 +112,33 @@ class Spool:
         return self._file
 
 
-class _File:
+class _File(OpenFile):
     """Open for whoever refers to it: errors may hold the spool for long (their tracebacks do), not this."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("x+b")
+        super().__init__(self._file.fileno())
         weakref.finalize(self, _let_go, self._file, path)
 
     def write(self, pieces: list[bytes]) -> None:
         self._file.writelines(pieces)
         self._file.flush()
 
-    def read(self, start: int, count: int) -> bytes:
-        return os.pread(self._file.fileno(), count, start)
-
 
 def _let_go(file: BufferedRandom, path: Path) -> None:
-    """Close and remove it; in a thread, as a large file takes some milliseconds to free."""
+    """See to it that the file goes; this may be called in the midst of anything, also of what takes locks."""
     try:
-        asyncio.get_running_loop().run_in_executor(None, _remove, file, path)
-    except RuntimeError:  # no loop, or one that is ending
+        loop = asyncio.get_running_loop()
+        loop.call_soon(_remove_in_thread, loop, file, path)
+    except RuntimeError:  # no loop, or one that has ended
+        _remove(file, path)
+
+
+def _remove_in_thread(loop: asyncio.AbstractEventLoop, file: BufferedRandom, path: Path) -> None:
+    """Close and remove it without holding anybody up: a large file takes some milliseconds to free."""
+    try:
+        loop.run_in_executor(None, _remove, file, path)
+    except RuntimeError:  # the loop is ending
         _remove(file, path)
 
 

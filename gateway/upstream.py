@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from gateway.limits import Breaker, FairSlots
 from gateway.model import Body, Clock
 from gateway.outcome import Sender, Teller, Trace, UpstreamCall
 from gateway.redact import LARGEST_METADATA, TOO_LARGE
-from gateway.redash.answers import PARSE_LIMIT, is_login_refusal
+from gateway.redash.answers import BEGINNING_BYTES, PARSE_LIMIT, is_login_refusal
 from gateway.spool import Spool
 
 DEADLINE_SECONDS: Final = 900.0
@@ -175,26 +175,30 @@ class Upstream:
         size = int(announced) if announced.isdecimal() and "Content-Encoding" not in response.headers else None
         if size is not None and size <= PARSE_LIMIT:
             return Body.of(await response.read())
+        early = early if answer.status == 200 else None
+        if early is None and size is not None and size > LARGEST_METADATA:
+            raise UpstreamUnusable(TOO_LARGE)
         pieces: list[bytes] = []
         read = 0
         async for piece in response.content.iter_chunked(64 * 1024):
             pieces.append(piece)
             read += len(piece)
-            if early is not None and answer.status == 200 and read > PARSE_LIMIT:
-                begun = _usable(msgspec.structs.replace(answer, body=Body.of(b"".join(pieces))), credential)
-                spool = await asyncio.to_thread(Spool, self._spool(), size)
-                return await self._read_on(response, begun, spool, early)
+            if early is not None and read > PARSE_LIMIT:
+                first = b"".join(pieces)
+                beginning = msgspec.structs.replace(answer, body=Body.of(first[:BEGINNING_BYTES]))
+                show = partial(early, _usable(beginning, credential))
+                return await self._read_on(response, first, await asyncio.to_thread(Spool, self._spool(), size), show)
             if read > LARGEST_METADATA:
                 raise UpstreamUnusable(TOO_LARGE)
         return Body.of(b"".join(pieces))
 
     async def _read_on(
-        self, response: aiohttp.ClientResponse, begun: UpstreamAnswer, spool: Spool, early: Early
+        self, response: aiohttp.ClientResponse, first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
     ) -> Body:
         """Read the rest to the file; whoever waits for the answer may follow, once its beginning has been shown."""
         try:
-            size = await spool.append([begun.body.load()])
-            await early(begun, spool)
+            size = await spool.append([first])
+            await show(spool)
             pieces: list[bytes] = []
             pending = 0
             async for piece in response.content.iter_chunked(_PIECE):

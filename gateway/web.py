@@ -93,7 +93,7 @@ class Api:
             outcome.status, outcome.again, outcome.line = 499, None, None
             raise
         finally:
-            del self._open[task]
+            del self._open[task], task  # it refers to the error, whose traceback to this frame and what was sent
             outcome.duration = self._clock.monotonic() - outcome.started
             self._teller.request(outcome)
 
@@ -152,10 +152,11 @@ class Api:
         refused_early = outcome.route == "none" and answer.status in (400, 431)
         # What is in doubt about one message is in doubt about the next.
         answer.closes = self._draining or refused_early
-        fixed = fixed_part(request, answer, outcome, gateway.settings.server.cors_origins)
+        size = answer.body.size  # now: of what is arriving it becomes known later
+        fixed = fixed_part(request, answer, size, outcome, gateway.settings.server.cors_origins)
         body = Body.of(b"") if request.method == hdrs.METH_HEAD else answer.body
         head = fixed + moving_part(outcome, self._clock.wall()) + last_part(outcome.request_id, outcome.quota)
-        await send(request, head, body)
+        await send(request, head, body, chunked=size is None)
         outcome.sent_bytes = body.size or 0
         return fixed
 

@@ -37,6 +37,7 @@ WAITS: Final = frozenset(
         "limits",
         "metadata",
         "obtaining",
+        "openfile",
         "pipeline",
         "quotas",
         "reading",

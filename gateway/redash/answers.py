@@ -15,6 +15,9 @@ from gateway.model import Body, Definition, Parameter
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to here are parsed (3 ms a MB); of larger ones the first and last bytes are read."""
 
+BEGINNING_BYTES: Final = 64 * 1024
+"""What is looked at while a large result arrives: what SQL is longer is not shown early."""
+
 _HEAD_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 4096
 _LOGIN_MESSAGE: Final = b"Please login and try again"

@@ -31,9 +31,12 @@ class Store(Protocol):
         A body with a `path` stays readable for at least 10 s after this returns, also when it is evicted meanwhile.
         """
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> None:
-        """Keep `entry` under each of `keys`, and its bytes. A body with a `path` is a spool file made by
-        `spool_path`: the store owns it from now on. Bodies over the entry limit are kept for 60 s only.
+    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+        """Keep `entry` under each of `keys`, and its bytes; return those as they can be read from now on.
+
+        A body with a `path` is a spool file made by `spool_path`: the store owns it from now on, and gives it another
+        name. It stays readable for at least 10 s, also where it is not kept. Bodies over the entry limit are kept for
+        60 s only.
         """
 
     async def confirm(self, key: Key, confirmed: float) -> None:

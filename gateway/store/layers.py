@@ -88,17 +88,17 @@ class LayeredStore:
         """See the protocol."""
         return self._memory.peek_body(entry) or await self._below.read(entry)
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> None:
+    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         forgets = self._forgets
         if body.path is None:
             self._memory.put(keys, entry, body)
-            await self._below.keep(keys, entry, body)
-            return
-        await self._below.keep(keys, entry, body)
-        kept = await self._below.read(entry)  # a file has its lasting name now; memory only points to it
+            return await self._below.keep(keys, entry, body)
+        lasting = await self._below.keep(keys, entry, body)
+        kept = await self._below.read(entry)  # else it was not kept; memory only points to files
         if kept is not None and forgets == self._forgets:
             self._memory.put(keys, entry, kept)
+        return lasting
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol."""

@@ -147,15 +147,16 @@ class MemoryStore:
         """See the protocol."""
         return self.peek_body(entry)
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> None:
+    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
-        if body.path is None or self._files is None:
-            self.put(keys, entry, body)
-            return
-        try:
-            self.put(keys, entry, await self._taken_over(self._files, entry.body_id, body))
-        except OSError:
-            self._refuse(keys, body)
+        if body.path is not None and self._files is not None:
+            try:
+                body = await self._taken_over(self._files, entry.body_id, body)
+            except OSError:
+                self._refuse(keys, body)
+                return body
+        self.put(keys, entry, body)
+        return body
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol."""

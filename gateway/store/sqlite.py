@@ -162,7 +162,7 @@ class SqliteStore:
         self._used[entry.body_id] = self._clock.wall()
         return body
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> None:
+    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         if body.path is not None:
             try:
@@ -170,7 +170,7 @@ class SqliteStore:
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):  # then the fault is not the disk's
                     self.database.trouble(error)
-                return
+                return body
             body = Body(size=body.size, path=path)
         expires = self._clock.monotonic() + BRIEF_SECONDS if body.size > self._max_entry else None
         put = Put(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
@@ -179,6 +179,7 @@ class SqliteStore:
         if not self._pending.add(put):
             self.dropped += 1
             self._give_up([put])
+        return body
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol; reaches the file with the next tick."""
