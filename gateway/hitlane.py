@@ -38,7 +38,7 @@ class HitLane:
         if self._each:
             self._answers.tell_one(known, request_id)
         else:
-            self._answers.tell_later(known, request_id)
+            self._answers.tell_of_lane(known, request_id)
         write(transport, known.head + last_part(request_id, quota), known.body.data or b"")
         return True
 

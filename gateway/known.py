@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from gateway.heads import moving_part
 from gateway.model import Body, Clock, Entry, Key, Ticket
-from gateway.outcome import LineParts, Outcome, Teller
+from gateway.outcome import Alike, LineParts, Outcome, Teller
 from gateway.quotas import Meter
 
 LANE_SECONDS: Final = 0.00001
@@ -25,7 +25,10 @@ LANE_SECONDS: Final = 0.00001
 TELL_SECONDS: Final = 1.0
 MOST_AT_ONCE: Final = 100
 SOON_SECONDS: Final = 0.02
-"""Of what the lane has given is told once a second: so many answers at once, a millisecond's work, then the next."""
+"""Of what has been given is told once a second: so many answers at once, a millisecond's work, then the next."""
+
+MOST_DURATIONS: Final = 1_000
+"""So many requests of one answer are told of together at the most."""
 
 LONGEST_REQUEST: Final = 16 * 1024
 """Who sends more is not known again: the table is for many."""
@@ -57,7 +60,8 @@ class Known:
 
     __slots__ = (
         "body",
-        "count",
+        "by_lane",
+        "durations",
         "fixed",
         "head",
         "line",
@@ -83,8 +87,6 @@ class Known:
             upstream_seconds=0.0,
             execution_id="",
             trace=None,
-            again=None,
-            line=None,
             steps=[],
             quota=None,
         )
@@ -93,7 +95,8 @@ class Known:
         self.head = b""  # all but the last part
         self.until = -math.inf  # when the head must be made anew
         self.line: LineParts | None = None  # of this second, where there is an access log
-        self.count = 0  # given by the lane since the head was made, not told yet
+        self.by_lane = 0  # given by the lane since the head was made, not told yet
+        self.durations: list[float] = []  # of those that were given otherwise
         self.texts: list[tuple[bytes, ...]] = []  # requests by whose bytes the lane knows it, in their segments
         bytes_of_body = len(body.data) if body.data is not None else 0
         self.size = length_of(meaning) + len(fixed) + bytes_of_body + _OVERHEAD_BYTES
@@ -200,15 +203,28 @@ class KnownAnswers:
         known.line = self._teller.line_of(outcome)
         known.until = math.floor(now) + 1.0
 
-    def tell_later(self, known: Known, request_id: str) -> None:
+    def tell_of_lane(self, known: Known, request_id: str) -> None:
         """Count one answer that the lane has given, to be told with others; the access log gets its line."""
-        if known.count == 0:
-            self._counting.add(known)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(TELL_SECONDS, self._time_is_up)
-        known.count += 1
+        if known.by_lane == 0:
+            self._begin_to_count(known)
+        known.by_lane += 1
         if known.line is not None:
             self._teller.log_hit(request_id, LANE_SECONDS, known.line)
+
+    def tell_later(self, known: Known, request_id: str, seconds: float) -> None:
+        """Count one answer that was given otherwise and took so long."""
+        if not known.durations:
+            self._begin_to_count(known)
+        known.durations.append(seconds)
+        if known.line is not None:
+            self._teller.log_hit(request_id, seconds, known.line)
+        if len(known.durations) >= MOST_DURATIONS:
+            self.flush(known)
+
+    def _begin_to_count(self, known: Known) -> None:
+        self._counting.add(known)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TELL_SECONDS, self._time_is_up)
 
     def _time_is_up(self) -> None:
         """Tell of what was given in a second that is over, and has not been asked for since."""
@@ -225,11 +241,17 @@ class KnownAnswers:
         self._teller.request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
 
     def flush(self, known: Known) -> None:
-        """Tell what the lane has given since the last time, under one record: age and duration are those of all."""
-        if known.count:
-            count, known.count = known.count, 0
-            self._counting.discard(known)
-            self._teller.count_hits(msgspec.structs.replace(known.outcome), count)  # ours moves on, that one stays
+        """Tell what has been given since the last time, under one record: the age is that of all."""
+        by_lane, durations = known.by_lane, known.durations
+        if by_lane == 0 and not durations:
+            return
+        known.by_lane, known.durations = 0, []
+        self._counting.discard(known)
+        told = msgspec.structs.replace(known.outcome)  # ours moves on, that one stays
+        if by_lane:
+            self._teller.count_hits(_hits(told, [LANE_SECONDS], by_lane))
+        if durations:
+            self._teller.count_hits(_hits(told, durations, 1))
 
     def flush_all(self) -> None:
         """Tell everything that has been given; the scrape asks for it."""
@@ -256,3 +278,9 @@ class KnownAnswers:
         self.generation += 1
         for known in gone:
             self._drop(known)
+
+
+def _hits(told: Outcome, durations: list[float], times: int) -> Alike:
+    count = len(durations) * times
+    ages = [] if told.age is None else [told.age]
+    return Alike(told, times, durations, ages, age_times=count, runtime=told.saved_runtime * count)

@@ -162,7 +162,7 @@ def _lost(form: str, number: int) -> str:
 
 
 Hit = tuple[str, float, float, LineParts]
-"""A hit of the lane: its request id, when it ended (monotonic), what it took (seconds), and the rest of its line."""
+"""A known answer: its request id, when it ended (monotonic), what it took (seconds), and the rest of its line."""
 
 
 def tell_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
@@ -203,7 +203,7 @@ class AccessLines:
             else:
                 request_id, duration = one.request_id, one.duration
                 ended = one.started + duration
-                before, after = one.line or self.parts_of(one)
+                before, after = self.parts_of(one)
             millisecond = int((ahead + ended) * 1000)
             if millisecond != self._millisecond:
                 self._millisecond = millisecond

@@ -128,10 +128,10 @@ class Metrics(Collector):
         if kind.cache != "none":
             if kind.query_id is not None:
                 self.query_requests[self._labels[kind.query_id], kind.cache] += count
-            self._ages.observe(alike.ages, times)
+            self._ages.observe(alike.ages, alike.age_times)
         if kind.saves_run:
             self.saved["hit",] += count
-            self.saved_seconds["hit",] += alike.runtime * times
+            self.saved_seconds["hit",] += alike.runtime
         if kind.reason:
             self.rejected[kind.reason,] = self.rejected.get((kind.reason,), 0) + count
 

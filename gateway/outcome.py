@@ -85,8 +85,6 @@ class Outcome(msgspec.Struct):
     upstream_seconds: float = 0.0  # what Redash spent on what this request itself asked it, so far
     saves_run: bool = False  # a hit of what would have been a run
     trace: Trace | None = None
-    again: object = None  # what it was given again from: all of these are of one kind
-    line: LineParts | None = None  # ready made, of an answer that is given again
     steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
 
     def hit(self, ttl: float, age: float, runtime: float) -> None:
@@ -130,11 +128,13 @@ class Alike(msgspec.Struct):
     first: Outcome
     """One of them, for what all have in common."""
     times: int = 1
-    """How many requests each that is told stands for: the hit lane tells of many at once."""
+    """How many requests each duration stands for: the hit lane does not measure each."""
     durations: list[float] = []
     ages: list[float] = []
+    age_times: int = 1
+    """How many requests each age stands for: of an answer that is given again it is the same for a second."""
     runtime: float = 0.0
-    """Saved by all that are told, in seconds of warehouse time."""
+    """Saved by all, in seconds of warehouse time."""
 
     @property
     def count(self) -> int:
@@ -142,14 +142,14 @@ class Alike(msgspec.Struct):
         return len(self.durations) * self.times
 
 
-def alike(told: Iterable[tuple[Outcome, int]]) -> list[Alike]:
-    """Group outcomes, each with the number of requests that it stands for; a batch of hits has few kinds."""
-    kinds: dict[object, Alike] = {}
-    for o, times in told:
-        kind = o.again or (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run, times)
+def alike(told: Iterable[Outcome]) -> list[Alike]:
+    """Group outcomes of requests; a batch of them has few kinds."""
+    kinds: dict[tuple[object, ...], Alike] = {}
+    for o in told:
+        kind = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run)
         known = kinds.get(kind)
         if known is None:
-            known = kinds[kind] = Alike(o, times)
+            known = kinds[kind] = Alike(o)
         known.durations.append(o.duration)
         if o.age is not None:
             known.ages.append(o.age)
@@ -203,10 +203,10 @@ class Teller(Protocol):
         """Return what all answers like this one have in common in the access log; None where there is none."""
 
     def log_hit(self, request_id: str, seconds: float, line: LineParts) -> None:
-        """The hit lane has answered one request, which is counted with others later."""
+        """One request got a known answer; it is counted with others later."""
 
-    def count_hits(self, outcome: Outcome, count: int) -> None:
-        """The hit lane has answered so many requests alike; the access log has been told."""
+    def count_hits(self, hits: Alike) -> None:
+        """So many requests got the same known answer; the access log has been told."""
 
     def upstream(self, call: UpstreamCall) -> None:
         """Redash has been asked."""

@@ -1,18 +1,19 @@
 """One teller for everything that has become of something: metrics, log and traces get the same record, once.
 
-Of the hit lane's answers the log gets a line for each, the metrics one record for all that were given in a second.
+Of known answers the log gets a line for each, the metrics one record for all that were given in a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from itertools import chain
 from typing import Final
 
 from gateway import log
 from gateway.metrics import Metrics
 from gateway.model import Clock
-from gateway.outcome import ExecutionEnd, LineParts, Outcome, Trace, UpstreamCall, alike
+from gateway.outcome import Alike, ExecutionEnd, LineParts, Outcome, Trace, UpstreamCall, alike
 from gateway.status.recorder import StatusRecorder
 from gateway.tracing import Tracing
 from gateway.watch import UpstreamWatch
@@ -22,7 +23,7 @@ BATCH: Final = 64
 MOST_LINES: Final = 512
 """So many requests are told of together, a millisecond's work at the most: one by one, between two answers, each costs
 twice as much, as the processor has other code and data at hand then, and whoever waits for an answer waits for it.
-Lines of the hit lane's are mostly made before."""
+Lines of known answers are mostly made before."""
 
 
 class Telling:
@@ -43,7 +44,8 @@ class Telling:
         self._watch = UpstreamWatch()
         self._tracing = tracing
         self.access_log = access_log
-        self._requests: list[tuple[Outcome, int]] = []
+        self._requests: list[Outcome] = []
+        self._hits: list[Alike] = []
         self._lines: list[Outcome | log.Hit] = []  # of requests, too, for the access log
         self._calls: list[UpstreamCall] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -54,7 +56,7 @@ class Telling:
 
     def request(self, outcome: Outcome) -> None:
         """Count and log one request, soon."""
-        self._requests.append((outcome, 1))
+        self._requests.append(outcome)
         if self.access_log:
             self._lines.append(outcome)
         self._tell_soon()
@@ -64,13 +66,13 @@ class Telling:
         return log.parts_of_line(outcome) if self.access_log else None
 
     def log_hit(self, request_id: str, seconds: float, line: LineParts) -> None:
-        """Log one hit of the lane, soon."""
+        """Log one request that got a known answer, soon."""
         self._lines.append((request_id, self._monotonic(), seconds, line))
         self._tell_soon()
 
-    def count_hits(self, outcome: Outcome, count: int) -> None:
-        """Count several hits of the lane, soon."""
-        self._requests.append((outcome, count))
+    def count_hits(self, hits: Alike) -> None:
+        """Count requests that got the same known answer, soon."""
+        self._hits.append(hits)
         self._tell_soon()
 
     def upstream(self, call: UpstreamCall) -> None:
@@ -80,7 +82,7 @@ class Telling:
         self._tell_soon()
 
     def _tell_soon(self) -> None:
-        if len(self._requests) >= BATCH or len(self._lines) >= MOST_LINES:
+        if len(self._requests) + len(self._hits) >= BATCH or len(self._lines) >= MOST_LINES:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._time_is_up)
@@ -92,12 +94,13 @@ class Telling:
     def flush(self) -> None:
         """Tell of everything that waits; whoever reads what is told does this first."""
         requests, self._requests = self._requests, []
+        hits, self._hits = self._hits, []
         lines, self._lines = self._lines, []
         calls, self._calls = self._calls, []
         if calls:
             self._tell_calls(calls)
-        if requests:
-            self._tell_requests(requests)
+        if requests or hits:
+            self._tell_requests(requests, hits)
         if lines:
             log.tell_requests(lines, time.time() - self._monotonic())
 
@@ -109,13 +112,13 @@ class Telling:
             if self._tracing is not None:
                 self._tracing.upstream(call)
 
-    def _tell_requests(self, told: list[tuple[Outcome, int]]) -> None:
-        for group in alike(told):
+    def _tell_requests(self, told: list[Outcome], hits: list[Alike]) -> None:
+        for group in chain(alike(told), hits):
             self._metrics.requests_of(group)
             if self._recorder is not None:
                 self._recorder.requests_of(group)
         if self._tracing is not None:
-            for outcome, _ in told:
+            for outcome in told:
                 self._tracing.request(outcome)
 
     def execution(self, end: ExecutionEnd) -> None:

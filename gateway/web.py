@@ -69,13 +69,15 @@ class Api:
         outcome.trace = self._teller.begin(incoming(request.headers))
         task = request.task  # the connection's, which has one request at a time
         self._open[task] = outcome
+        known: Known | None = None
         try:
             generation = self._answers.generation
             gateway = self._gateway()
             found, meaning = await self._find(request, outcome, gateway)
             if isinstance(found, Known):
-                await self._give_again(request, found, outcome)
-                self._learn(request, found)
+                known = found
+                await send(request, known.head + last_part(outcome.request_id, outcome.quota), known.body)
+                self._learn(request, known)
                 return KEPT if request.keep_alive else CLOSED
             fixed = await self._give(request, found, outcome, gateway)
             ticket, body = found.ticket, found.body
@@ -90,12 +92,23 @@ class Api:
             outcome.status, outcome.reason = error.status, error.reason
             raise ConnectionAbortedError("the answer broke off") from error
         except BaseException:  # the caller has left, or was made to
-            outcome.status, outcome.again, outcome.line = 499, None, None
+            if known is not None:
+                known.repeat(outcome)
+            outcome.status, known = 499, None
             raise
         finally:
             del self._open[task], task  # it refers to the error, whose traceback to this frame and what was sent
-            outcome.duration = self._clock.monotonic() - outcome.started
-            self._teller.request(outcome)
+            self._tell(outcome, known)
+
+    def _tell(self, outcome: Outcome, known: Known | None) -> None:
+        outcome.duration = self._clock.monotonic() - outcome.started
+        if known is not None and outcome.trace is None:
+            self._answers.tell_later(known, outcome.request_id, outcome.duration)
+            return
+        if known is not None:
+            known.repeat(outcome)
+            outcome.sent_bytes = known.body.size
+        self._teller.request(outcome)
 
     async def _find(
         self, request: web.BaseRequest, outcome: Outcome, gateway: Gateway
@@ -138,13 +151,6 @@ class Api:
         if has_already(request, answer.tag):
             answer.status, answer.body = 304, Body.of(b"")
         return answer
-
-    async def _give_again(self, request: web.BaseRequest, known: Known, outcome: Outcome) -> None:
-        known.repeat(outcome)
-        line = known.line
-        await send(request, known.head + last_part(outcome.request_id, outcome.quota), known.body)
-        outcome.sent_bytes, outcome.again = known.body.size, known
-        outcome.line = line if outcome.trace is None else None
 
     async def _give(self, request: web.BaseRequest, answer: Answer, outcome: Outcome, gateway: Gateway) -> bytes:
         """Send an answer; returns the part of its head that it always has."""

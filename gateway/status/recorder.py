@@ -56,7 +56,7 @@ class StatusRecorder:
         if kind.reason:
             self.refused += count
             client.refused += count
-        saved = alike.runtime * times if kind.saves_run else 0.0
+        saved = alike.runtime if kind.saves_run else 0.0
         if kind.saves_run:
             self._save(count, saved)
         query_id = AD_HOC if kind.query_id is None and kind.route == _AD_HOC_ROUTE else kind.query_id

@@ -164,7 +164,7 @@ def test_query_labels_are_bounded() -> None:
     metrics = Metrics(no_levels, [], per_query=2)
     for query_id in (7, 8, 9, 10, 7):
         outcome = Outcome(request_id="r", query_id=query_id, cache="hit", status=200)
-        metrics.requests_of(*alike([(outcome, 1)]))
+        metrics.requests_of(*alike([outcome]))
     assert dict(metrics.query_requests) == {("7", "hit"): 2, ("8", "hit"): 1, ("other", "hit"): 2}
 
 

@@ -43,7 +43,7 @@ def call(status: int, *, accepted: bool = True) -> UpstreamCall:
 
 
 def test_an_hour_later_nothing_is_left_of_a_request(recorder: StatusRecorder, now: Now) -> None:
-    recorder.requests_of(*alike([(outcome(), 1)]))
+    recorder.requests_of(*alike([outcome()]))
     assert recorder.history.hour(now.at + STEP_SECONDS * (STEPS - 1)).requests == 1
     assert recorder.history.hour(now.at + STEP_SECONDS * STEPS).requests == 0
     assert recorder.requests["hit"] == 1
@@ -52,7 +52,7 @@ def test_an_hour_later_nothing_is_left_of_a_request(recorder: StatusRecorder, no
 def test_steps_are_bounded_however_long_it_runs(recorder: StatusRecorder, now: Now) -> None:
     for _ in range(3 * STEPS):
         now.at += STEP_SECONDS
-        recorder.requests_of(*alike([(outcome(), 1)]))
+        recorder.requests_of(*alike([outcome()]))
     assert recorder.history.hour(now.at).requests == STEPS
     assert len(recorder.history._steps) == STEPS
 
@@ -69,7 +69,7 @@ def test_the_series_has_every_request_in_its_minute(recorder: StatusRecorder, no
 
 def test_hit_rate_is_of_what_the_cache_could_answer(recorder: StatusRecorder, now: Now) -> None:
     for cache in ("hit", "hit", "stale", "miss", "collapsed", "bypass", "none"):
-        recorder.requests_of(*alike([(outcome(cache), 1)]))
+        recorder.requests_of(*alike([outcome(cache)]))
     assert recorder.history.hour(now.at).hit_rate() == pytest.approx(3 / 5)
 
 
@@ -87,7 +87,7 @@ def test_a_moment_before_the_newest_step_counts_there() -> None:
 def test_quantiles_are_within_a_bucket_of_the_truth(seconds: list[float]) -> None:
     recorder = StatusRecorder(lambda: 0.0)
     for one in seconds:
-        recorder.requests_of(*alike([(outcome(duration=one), 1)]))
+        recorder.requests_of(*alike([outcome(duration=one)]))
     estimate = recorder.history.hour(0.0).quantile(0.5)
     truth = sorted(seconds)[(len(seconds) + 1) // 2 - 1]
     ratio = BOUNDS[1] / BOUNDS[0] * 1.0001
@@ -113,19 +113,19 @@ def test_what_redash_had_in_its_own_cache_was_no_run(recorder: StatusRecorder) -
 
 
 def test_stored_rows_tell_their_runtime_before_anything_has_run(recorder: StatusRecorder) -> None:
-    recorder.requests_of(*alike([(outcome(saved_runtime=4.0, saves_run=True), 1)]))
+    recorder.requests_of(*alike([outcome(saved_runtime=4.0, saves_run=True)]))
     assert recorder.queries[7].mean_runtime == 4.0
     assert recorder.saved_seconds == 4.0
 
 
 def test_job_polls_and_refusals_are_no_use_of_a_query(recorder: StatusRecorder) -> None:
-    recorder.requests_of(*alike([(outcome("none", status=403, reason="forbidden"), 1)]))
+    recorder.requests_of(*alike([outcome("none", status=403, reason="forbidden")]))
     assert not recorder.queries
     assert recorder.clients["sales"].refused == recorder.refused == 1
 
 
 def test_free_sql_counts_as_one_query(recorder: StatusRecorder) -> None:
-    recorder.requests_of(*alike([(outcome("miss", query_id=None, route="/api/query_results"), 1)]))
+    recorder.requests_of(*alike([outcome("miss", query_id=None, route="/api/query_results")]))
     assert sum(recorder.queries[0].cache.values()) == 1
 
 
@@ -160,7 +160,7 @@ def test_a_full_table_lets_go_of_those_not_seen_for_longest() -> None:
 def test_ids_without_end_take_bounded_memory(recorder: StatusRecorder, now: Now) -> None:
     for number in range(3 * MOST_ROWS):
         now.at += 0.001
-        recorder.requests_of(*alike([(outcome("miss", query_id=number + 1, client=f"client {number}"), 1)]))
+        recorder.requests_of(*alike([outcome("miss", query_id=number + 1, client=f"client {number}")]))
     assert len(recorder.queries) <= MOST_ROWS
     assert len(recorder.clients) <= MOST_ROWS
     assert recorder.requests == dict.fromkeys(CACHE, 0) | {"miss": 3 * MOST_ROWS}

@@ -178,7 +178,7 @@ async def test_nothing_secret_is_shown(world: World) -> None:
 async def test_every_text_is_escaped(world: World) -> None:
     evil = "<script>alert('x')</script>&\"'"
     recorder = world.program.recorder
-    recorder.requests_of(*alike([(Outcome(request_id="r", client=evil, cache="hit"), 1)]))
+    recorder.requests_of(*alike([Outcome(request_id="r", client=evil, cache="hit")]))
     recorder.upstream(UpstreamCall(evil, 200, 0.1, "analyst", True))
     recorder.execution(ExecutionEnd("x", 7, "success", 1.0, 1, 1.0))
     html = (await read(world))[2]
