@@ -1,15 +1,16 @@
-"""Runs inside the gateway: switches, several times a second, what is told of a request, and notes what that costs.
+"""Runs inside the gateway: switches, many times a second, what is told of a request, and notes what that costs.
 
-So short are the spells because the machine's own speed drifts within seconds by more than what is looked for. It shows
-in the process's whole CPU time, with all that follows from it, and less blurred in that of the telling itself.
+So short are the spells because the machine's own speed drifts within a second by more than what is looked for: of many
+neighbours, the differences are small and have a median. They are taken of the event loop's thread; the log's thread
+writes a fifth of a second later, whatever is being told by then, and is measured in longer spells of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,102 +23,124 @@ from gateway.telling import Telling
 
 NOTHING, METRICS, ALL = STATES = ("nothing", "metrics and status page", "metrics, status page and access log")
 FILE = "BENCH_SPELLS"
-"""The variable that names the file for one JSON object a round: by state, `Cost` of one request."""
+"""The variable that names the file for one JSON object a round: by state the CPU µs of one request on the event loop,
+and as `writing` those of one line in the log's thread."""
 
-SPELL_SECONDS = 0.15
-SETTLE_SECONDS = 0.15
-"""Until everything is told and written that was before the switch."""
-
-Cost = dict[str, float]
-"""CPU µs of one request: `whole` of the process, `telling` on the event loop, `writing` in the log's thread."""
+SPELL_SECONDS = 0.01
+SETTLE_SECONDS = 0.002
+ROUNDS_FOR_WRITING = 30
+WRITING_SECONDS = 0.6
+SETTLE_WRITING_SECONDS = 0.4
 
 
 class Meter:
-    """What has been spent so far, in nanoseconds of CPU time."""
+    """What has been spent so far."""
 
     def __init__(self) -> None:
         self.servers: list[Server] = []
         self.answers: list[KnownAnswers] = []
-        self._spent = {"telling": 0, "writing": 0}
-
-    def noted(self, kind: type[Any], made: list[Any]) -> None:
-        """Note every object of a kind when it is made."""
-        make = kind.__init__
-
-        def noting(one: Any, *given: object) -> None:
-            made.append(one)
-            make(one, *given)
-
-        kind.__init__ = noting
-
-    def timed(self, name: str, work: Callable[..., None]) -> Callable[..., None]:
-        """Return `work` with its CPU time counted under `name`."""
-
-        def counted(*given: object) -> None:
-            began = time.thread_time_ns()
-            work(*given)
-            self._spent[name] += time.thread_time_ns() - began
-
-        return counted
+        self.writing = 0  # nanoseconds
+        self.lines = 0
 
     def tell(self) -> None:
         """Have everything told that waits for it, as it is once a second; so it counts where it belongs."""
-        done = threading.Event()
+        for answers in self.answers:
+            answers.flush_all()
+            answers._teller.flush()  # type: ignore[attr-defined]
 
-        def tell() -> None:
-            for answers in self.answers:
-                answers.flush_all()
-                answers._teller.flush()  # type: ignore[attr-defined]
-            done.set()
-
-        self.servers[0]._loop.call_soon_threadsafe(tell)
-        done.wait(1.0)
-
-    def read(self) -> dict[str, int]:
-        """Return requests so far, and CPU time."""
-        requests = sum(server.requests_count for server in self.servers)
-        return {"requests": requests, "whole": time.process_time_ns(), **self._spent}
+    def read(self) -> tuple[int, int]:
+        """Return requests so far, and nanoseconds of this thread."""
+        return sum(server.requests_count for server in self.servers), time.thread_time_ns()
 
 
 def start() -> None:
-    """Begin to switch, round after round, until the process ends."""
+    """Begin to switch with the first listener, round after round, until the process ends."""
     meter = Meter()
-    meter.noted(Server, meter.servers)
-    meter.noted(KnownAnswers, meter.answers)
-    Telling.flush = meter.timed("telling", Telling.flush)  # type: ignore[method-assign]
-    lines.Writer._drain = meter.timed("writing", lines.Writer._drain)  # type: ignore[method-assign]
-    threading.Thread(target=_switch, args=(meter, Path(os.environ[FILE])), daemon=True).start()
+    _note(Server, meter.servers, lambda: _begin(meter))
+    _note(KnownAnswers, meter.answers, lambda: None)
+    drain, put = lines.Writer._drain, lines.Writer.put
+
+    def timed(self: lines.Writer) -> None:
+        began = time.thread_time_ns()
+        drain(self)
+        meter.writing += time.thread_time_ns() - began
+
+    def counted(writer: lines.Writer, text: str, lines: int = 1) -> None:
+        meter.lines += lines
+        put(writer, text, lines)
+
+    lines.Writer._drain = timed  # type: ignore[method-assign]
+    lines.Writer.put = counted  # type: ignore[assignment, method-assign]
 
 
-def _switch(meter: Meter, path: Path) -> None:
-    later, request, hit, access_lines = KnownAnswers.tell_later, Telling.request, Telling.log_hit, log.tell_requests
-    while not meter.servers:  # it has not begun to listen
-        time.sleep(SETTLE_SECONDS)
-    with path.open("w") as file:
-        for order in itertools.cycle(itertools.permutations(STATES)):
-            costs = {}
+def _note(kind: type[Any], made: list[Any], then: Callable[[], None]) -> None:
+    """Note every object of a kind when it is made."""
+    make = kind.__init__
+
+    def noting(one: Any, *given: object) -> None:
+        made.append(one)
+        make(one, *given)
+        then()
+
+    kind.__init__ = noting
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def _begin(meter: Meter) -> None:
+    _tasks.add(asyncio.create_task(_switch(meter, Path(os.environ[FILE]))))
+
+
+class Switch:
+    """What is told, as methods of the gateway's own that stand in their places or not."""
+
+    def __init__(self) -> None:
+        self._later, self._request = KnownAnswers.tell_later, Telling.request
+        self._hit, self._lines = Telling.log_hit, log.tell_requests
+
+    def tell(self, state: str) -> None:
+        """Tell what the state says from now on."""
+        told, logged = state != NOTHING, state == ALL
+        KnownAnswers.tell_later = self._later if told else _no  # type: ignore[method-assign, assignment]
+        Telling.request = self._request if told else _no  # type: ignore[method-assign, assignment]
+        Telling.log_hit = self._hit if logged else _no  # type: ignore[method-assign, assignment]
+        log.tell_requests = self._lines if logged else _no  # type: ignore[assignment]
+
+
+async def _switch(meter: Meter, path: Path) -> None:
+    switch = Switch()
+    with path.open("w", buffering=1) as file:
+        for number, order in enumerate(itertools.cycle(itertools.permutations(STATES))):
+            if number % ROUNDS_FOR_WRITING == 0:
+                switch.tell(ALL)
+                writing = await _writing(meter)
+            costs: dict[str, float] = {}
             for state in order:
-                told, logged = state != NOTHING, state == ALL
-                KnownAnswers.tell_later = later if told else _no  # type: ignore[method-assign, assignment]
-                Telling.request = request if told else _no  # type: ignore[method-assign, assignment]
-                Telling.log_hit = hit if logged else _no  # type: ignore[method-assign, assignment]
-                log.tell_requests = access_lines if logged else _no  # type: ignore[assignment]
-                costs[state] = _spell(meter)
-            if all(costs.values()):
-                file.write(json.dumps(costs) + "\n")
-                file.flush()
+                switch.tell(state)
+                costs[state] = await _spell(meter)
+            if writing and all(costs.values()):
+                file.write(json.dumps(costs | {"writing": writing}) + "\n")
 
 
-def _spell(meter: Meter) -> Cost:
-    """Return the cost of one request in the next moment; empty where there was none."""
-    time.sleep(SETTLE_SECONDS)
+async def _writing(meter: Meter) -> float:
+    """Return what the log's thread spends on a line in µs, when all are written; 0 where there were none."""
+    await asyncio.sleep(SETTLE_WRITING_SECONDS)
+    lines_before, spent_before = meter.lines, meter.writing
+    await asyncio.sleep(WRITING_SECONDS)
+    lines_written = meter.lines - lines_before
+    return (meter.writing - spent_before) / 1000 / lines_written if lines_written else 0.0
+
+
+async def _spell(meter: Meter) -> float:
+    """Return the cost of one request in the next moment in µs; 0 where there was none."""
+    await asyncio.sleep(SETTLE_SECONDS)
     meter.tell()
-    before = meter.read()
-    time.sleep(SPELL_SECONDS)
+    requests, spent = meter.read()
+    await asyncio.sleep(SPELL_SECONDS)
     meter.tell()
-    after = meter.read()
-    requests = after.pop("requests") - before.pop("requests")
-    return {name: (after[name] - before[name]) / 1000 / requests for name in after} if requests else {}
+    requests_after, spent_after = meter.read()
+    return (spent_after - spent) / 1000 / (requests_after - requests) if requests_after > requests else 0.0
 
 
 def _no(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -17,8 +18,8 @@ LONGER = 4
 
 LEAST_SECONDS = 8
 
-Rounds = list[dict[str, switching.Cost]]
-"""By what was told, round after round."""
+Rounds = list[dict[str, float]]
+"""See `switching.FILE`."""
 
 
 def measure(options: Options, directory: Path) -> Section:
@@ -59,18 +60,16 @@ def _shown(rounds: dict[str, Rounds]) -> Section:
     figures: list[dict[str, object]] = []
     rows = []
     for method, found in rounds.items():
+        writing = statistics.median(costs["writing"] for costs in found)
         for state in switching.STATES[1:]:
-            spent = [costs[state]["telling"] + costs[state]["writing"] for costs in found]
-            more = [costs[state]["whole"] - costs[switching.NOTHING]["whole"] for costs in found]
-            whole = statistics.median(costs[state]["whole"] for costs in found)
+            logged = state == switching.ALL
+            more = [costs[state] - costs[switching.NOTHING] + (writing if logged else 0.0) for costs in found]
+            whole = statistics.median(costs[state] for costs in found)
+            low, median, high = statistics.quantiles(more, n=4)
+            error = 1.25 * (high - low) / 1.35 / math.sqrt(len(more))  # of the median, as of a normal distribution's
             figures.append({"method": method, "told": state, "rounds": len(found), "whole_us": whole})
-            figures[-1] |= {"spent_us": statistics.quantiles(spent, n=4), "more_us": statistics.quantiles(more, n=4)}
-            shown = f"{_quartiles(spent)} spent, {_quartiles(more)} more in all, of {whole:.0f} µs"
-            rows.append((f"{method}: {state}", shown, f"≤ {BAR_US:g} µs" if state == switching.ALL else ""))
-    title = "Telling of a hit on the ordinary way, 1 KB: CPU µs for one request, medians (quartiles)"
+            figures[-1] |= {"more_us": [low, median, high], "error_us": error, "writing_us": writing if logged else 0.0}
+            shown = f"{median:.1f} ± {error:.1f} ({low:.0f} to {high:.0f}) of {whole:.0f} µs"
+            rows.append((f"{method}: {state}", shown, f"≤ {BAR_US:g} µs" if logged else ""))
+    title = "Telling of a hit on the ordinary way, 1 KB: CPU µs for one request, medians ± their error (quartiles)"
     return Section("telling", figures, [bars(title, rows)])
-
-
-def _quartiles(values: list[float]) -> str:
-    low, median, high = statistics.quantiles(values, n=4)
-    return f"{median:.1f} ({low:.1f} to {high:.1f})"

@@ -209,16 +209,18 @@ class KnownAnswers:
             self._begin_to_count(known)
         known.by_lane += 1
         if known.line is not None:
-            self._teller.log_hit(request_id, LANE_SECONDS, known.line)
+            self._teller.log_hit(request_id, self._monotonic(), LANE_SECONDS, known.line)
 
-    def tell_later(self, known: Known, request_id: str, seconds: float) -> None:
-        """Count one answer that was given otherwise and took so long."""
-        if not known.durations:
-            self._begin_to_count(known)
-        known.durations.append(seconds)
+    def tell_later(self, known: Known, request_id: str, started: float) -> None:
+        """Count one answer that was given otherwise, just now, to a request that came then."""
+        ended = self._monotonic()
+        durations = known.durations
+        durations.append(ended - started)
         if known.line is not None:
-            self._teller.log_hit(request_id, seconds, known.line)
-        if len(known.durations) >= MOST_DURATIONS:
+            self._teller.log_hit(request_id, ended, ended - started, known.line)
+        if len(durations) == 1:
+            self._begin_to_count(known)
+        elif len(durations) >= MOST_DURATIONS:
             self.flush(known)
 
     def _begin_to_count(self, known: Known) -> None:

@@ -12,8 +12,10 @@ MOST_LINES: Final = 20_000
 FLUSH_SECONDS: Final = 2.0
 """How long an end of the process waits for a reader that is too slow."""
 
-_GATHER_SECONDS: Final = 0.1
-_BATCH: Final = 500
+_GATHER_SECONDS: Final = 0.2
+_TOGETHER: Final = 32 * 1024
+"""So many characters are written together at least, if they are there; copying more costs more than another write."""
+
 _AGAIN_SECONDS: Final = 0.01
 
 
@@ -37,7 +39,7 @@ class Writer:
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, text: str, lines: int = 1) -> None:
-        """Leave a line, or several joined to one text, to be written; returns at once."""
+        """Leave a line, or several in one text, to be written; each ends with a line feed. Returns at once."""
         if self._put - self._taken >= MOST_LINES:
             self.dropped += lines
             return
@@ -66,13 +68,17 @@ class Writer:
 
     def _drain(self) -> None:
         while self._texts:
-            batch = [self._texts.popleft() for _ in range(min(_BATCH, len(self._texts)))]
-            texts, lines = [text for text, _ in batch], sum(lines for _, lines in batch)
+            texts, size, lines = [], 0, 0
+            while self._texts and size < _TOGETHER:
+                text, number = self._texts.popleft()
+                texts.append(text)
+                size += len(text)
+                lines += number
             if self.dropped > self._told:
                 texts.append(self._lost(self.dropped - self._told))
                 self._told = self.dropped
             try:
-                self._write("\n".join(texts) + "\n")
+                self._write("".join(texts))
             except (OSError, ValueError):  # closed: nobody will ever read it
                 self.dropped += lines
                 self._told = self.dropped

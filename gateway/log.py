@@ -126,7 +126,7 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See the base class."""
         try:
-            self.writer.put(self.format(record))
+            self.writer.put(self.format(record) + "\n")
         except Exception:
             self.handleError(record)
 
@@ -158,11 +158,15 @@ def _lost(form: str, number: int) -> str:
     text = "lines of this log were dropped: whoever reads it is too slow"
     record = logging.LogRecord(events.name, logging.ERROR, "", 0, text, (), None)
     record.fields = {"dropped": number}
-    return Formatter(form).format(record)
+    return Formatter(form).format(record) + "\n"
 
+
+_MILLISECONDS: Final = tuple(f"{micros / 1000:.3f}" for micros in range(1000))
+"""What most requests take, as lines say it: writing a float costs as much as all else of a line."""
 
 Hit = tuple[str, float, float, LineParts]
-"""A known answer: its request id, when it ended (monotonic), what it took (seconds), and the rest of its line."""
+"""A known answer: its request id (ours, or found to be plain when it came), when it ended (monotonic), what it took
+(seconds), and the rest of its line."""
 
 
 def tell_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
@@ -172,7 +176,7 @@ def tell_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
     """
     if _handler is not None:
         lines = _handler.access_lines.of(told, ahead)
-        _handler.writer.put("\n".join(lines), len(lines))
+        _handler.writer.put("".join(lines), len(lines))
 
 
 def parts_of_line(outcome: Outcome) -> LineParts | None:
@@ -186,32 +190,37 @@ class AccessLines:
     def __init__(self, form: str) -> None:
         self._json = form == "json"
         self._heads: dict[tuple[object, ...], str] = {}
-        self._millisecond, self._start = -1, ""  # how all lines of one millisecond begin
+        self._from, self._until, self._start = 0.0, 0.0, ""  # how all lines of one millisecond begin
         middle = '", "level": "info", "logger": "gateway.access", "message": "request"'
-        self._before, self._end = ('{"time": "', "}") if self._json else ("", "")
+        self._before, self._end = ('{"time": "', "}\n") if self._json else ("", "\n")
         self._quote = '"' if self._json else ""
         self._middle = (middle if self._json else " info access: request") + self._mark("request_id") + self._quote
         names = ("bytes", "age", "upstream_ms", "execution", "trace")
         self._bytes, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
 
     def of(self, told: Iterable[Outcome | Hit], ahead: float) -> list[str]:
-        """Return the lines of requests; see `tell_requests`."""
+        """Return the lines of requests, each with its line feed; see `tell_requests`."""
         lines = []
         for one in told:
             if isinstance(one, tuple):
                 request_id, ended, duration, (before, after) = one
             else:
-                request_id, duration = one.request_id, one.duration
+                request_id, duration = self._inside(one.request_id), one.duration
                 ended = one.started + duration
                 before, after = self.parts_of(one)
-            millisecond = int((ahead + ended) * 1000)
-            if millisecond != self._millisecond:
-                self._millisecond = millisecond
-                self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
-            own = len(request_id) == 32 and request_id.isalnum() and request_id.isascii()  # or as harmless
-            shown = request_id if own else self._inside(request_id)
-            lines.append(f"{self._start}{shown}{before}{duration * 1000:.3f}{after}")
+            ended += ahead
+            if not self._from <= ended < self._until:
+                self._begin(ended)
+            micros = int(duration * 1e6 + 0.5)
+            ms = _MILLISECONDS[micros] if micros < 1000 else f"{duration * 1000:.3f}"
+            lines.append(f"{self._start}{request_id}{before}{ms}{after}")
         return lines
+
+    def _begin(self, moment: float) -> None:
+        """Make what all lines of this millisecond begin with."""
+        millisecond = int(moment * 1000)
+        self._from, self._until = millisecond / 1000, (millisecond + 1) / 1000
+        self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
 
     def parts_of(self, o: Outcome) -> LineParts:
         """Return what stands between a request's id and its milliseconds, and what follows those."""

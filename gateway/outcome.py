@@ -202,7 +202,7 @@ class Teller(Protocol):
     def line_of(self, outcome: Outcome) -> LineParts | None:
         """Return what all answers like this one have in common in the access log; None where there is none."""
 
-    def log_hit(self, request_id: str, seconds: float, line: LineParts) -> None:
+    def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts) -> None:
         """One request got a known answer; it is counted with others later."""
 
     def count_hits(self, hits: Alike) -> None:

@@ -65,10 +65,12 @@ class Telling:
         """See the protocol."""
         return log.parts_of_line(outcome) if self.access_log else None
 
-    def log_hit(self, request_id: str, seconds: float, line: LineParts) -> None:
+    def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts) -> None:
         """Log one request that got a known answer, soon."""
-        self._lines.append((request_id, self._monotonic(), seconds, line))
-        self._tell_soon()
+        lines = self._lines
+        lines.append((request_id, ended, seconds, line))
+        if self._timer is None or len(lines) >= MOST_LINES:
+            self._tell_soon()
 
     def count_hits(self, hits: Alike) -> None:
         """Count requests that got the same known answer, soon."""

@@ -101,10 +101,10 @@ class Api:
             self._tell(outcome, known)
 
     def _tell(self, outcome: Outcome, known: Known | None) -> None:
-        outcome.duration = self._clock.monotonic() - outcome.started
         if known is not None and outcome.trace is None:
-            self._answers.tell_later(known, outcome.request_id, outcome.duration)
+            self._answers.tell_later(known, outcome.request_id, outcome.started)
             return
+        outcome.duration = self._clock.monotonic() - outcome.started
         if known is not None:
             known.repeat(outcome)
             outcome.sent_bytes = known.body.size

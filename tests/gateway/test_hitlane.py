@@ -577,8 +577,8 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio
     turns: deque[tuple[asyncio.Event, asyncio.Event]] = deque()
     original = gateway.web.send
 
-    async def slow(*arguments: Any) -> None:
-        await original(*arguments)
+    async def slow(*arguments: Any, **named: Any) -> None:
+        await original(*arguments, **named)
         if turns:
             sent, go = turns.popleft()
             sent.set()

@@ -65,7 +65,8 @@ def hit() -> Outcome:
 
 def line_of(outcome: Outcome, form: str) -> str:
     (line,) = log.AccessLines(form).of([outcome], 1764000000.25 - outcome.started - outcome.duration)
-    return line
+    assert line.endswith("\n")
+    return line[:-1]
 
 
 def test_an_access_line_in_text() -> None:
@@ -280,11 +281,11 @@ class Pipe:
 def test_a_full_pipe_holds_nobody_up_and_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MOST_LINES", 1000)
     pipe = Pipe()
-    writer = Writer(pipe.stream, lambda number: f"lost {number}")
+    writer = Writer(pipe.stream, lambda number: f"lost {number}\n")
     longest = 0.0
     for number in range(20_000):
         began = time.perf_counter()
-        writer.put(f"{number:06d} " + "x" * 100)
+        writer.put(f"{number:06d} " + "x" * 100 + "\n")
         longest = max(longest, time.perf_counter() - began)
     assert longest < 0.5  # not the blocking of a pipe: that would never end
     assert writer.dropped > 10_000
@@ -301,7 +302,7 @@ def test_an_end_does_not_wait_for_ever_for_a_reader() -> None:
     pipe = Pipe()
     writer = Writer(pipe.stream, str)
     for _ in range(5000):
-        writer.put("x" * 100)
+        writer.put("x" * 100 + "\n")
     began = time.monotonic()
     writer.flush(0.2)
     assert time.monotonic() - began < 5
@@ -313,7 +314,7 @@ def test_a_closed_stream_ends_nothing() -> None:
     stream = io.StringIO()
     stream.close()
     writer = Writer(stream, str)
-    writer.put("into the void")
+    writer.put("into the void\n")
     writer.flush()
     assert writer.dropped == 1
 
