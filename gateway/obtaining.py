@@ -129,7 +129,8 @@ class Obtaining:
             return obtained
         until = self._clock.monotonic() + seconds
         await self._wait(x, wait_for(x.showable, seconds), outcome)
-        if x.arriving is None or obtained.fallback is not None or not enough(x.arriving[0]):
+        shown = x.arriving is not None and obtained.fallback is None and enough(x.arriving[0])
+        if x.showable.happened and not shown:  # else the time is up, or the gateway stops
             await self._wait(x, wait_for(x.ended, until - self._clock.monotonic()), outcome)
         return self.fallen_back(obtained, plan, outcome) or obtained
 
