@@ -103,7 +103,7 @@ def write(transport: Transport, head: bytes, data: bytes) -> None:
         transport.write(head + data if data else head)
         return
     sent = 0
-    if transport.get_write_buffer_size() == 0 and transport.get_extra_info("sslcontext") is None:
+    if _is_free(transport):
         with contextlib.suppress(OSError):  # would block, or broken: the transport finds out
             sent = os.writev(transport.get_extra_info("socket").fileno(), (head, data))
     if sent < len(head):
@@ -111,6 +111,11 @@ def write(transport: Transport, head: bytes, data: bytes) -> None:
         transport.write(data)
     elif sent < len(head) + len(data):
         transport.write(memoryview(data)[sent - len(head) :])
+
+
+def _is_free(transport: Transport) -> bool:
+    """Whether the kernel may write to the socket past the transport: it holds nothing back and encrypts nothing."""
+    return transport.get_write_buffer_size() == 0 and transport.get_extra_info("sslcontext") is None
 
 
 async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> None:
@@ -137,11 +142,6 @@ async def _send_file(
                 await _send_range(request, transport, source, sent, size)
     finally:
         os.close(file)
-
-
-def _is_free(transport: asyncio.Transport) -> bool:
-    """Whether the kernel may write to the socket past the transport: it holds nothing back and encrypts nothing."""
-    return transport.get_extra_info("sslcontext") is None and transport.get_write_buffer_size() == 0
 
 
 def _send_at_once(transport: asyncio.Transport, source: Source, size: int) -> int:
