@@ -124,11 +124,7 @@ class Fetching:
     async def _fetch_json(
         self, credential: Credential, result_id: int, nested: Definition | None, sender: Sender, offer: Offer
     ) -> Found:
-        async def early(answer: UpstreamAnswer, spool: Spool) -> None:
-            head = read_beginning(answer.body.load())
-            if head is not None and head.id == result_id:
-                _offer_dated(offer, early_entry(credential, 0, head, answer), spool)
-
+        early = partial(_offer_json, offer, credential, result_id)
         begun = self._clock.monotonic()
         path_id = nested.query_id if nested is not None else None
         answer = await self.download(credential, result_id, "json", path_id, sender, early)
@@ -142,11 +138,7 @@ class Fetching:
         return await self._results.keep(credential, query_id, head, answer, begun=begun, confirmed=begun)
 
     async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender, offer: Offer) -> Found:
-        async def early(answer: UpstreamAnswer, spool: Spool) -> None:
-            head = read_beginning(answer.body.load())
-            if head is not None and not head.reduced:
-                _offer_dated(offer, early_entry(credential, query_id, head, answer), spool)
-
+        early = partial(_offer_json, offer, credential, None)
         call = Call(method="GET", path=f"/api/queries/{query_id}/results.json", route=LATEST_ROUTE, early=early)
         begun = self._clock.monotonic()
         answer = await self._get(credential, call, sender)
@@ -202,8 +194,17 @@ class Fetching:
         return entry, Body.of(data)
 
 
-def _offer_dated(offer: Offer, entry: Entry, spool: Spool) -> None:
-    """Offer a result whose day is known: the name of its file has it, and in the JSON it stands at the end."""
+async def _offer_json(
+    offer: Offer, credential: Credential, result_id: int | None, answer: UpstreamAnswer, spool: Spool
+) -> None:
+    """Offer a full result (the one of that id, if it is asked for) whose day is known.
+
+    Redash's name of the file has the day, ours shall have it, too, and in the JSON it stands at the end.
+    """
+    head = read_beginning(answer.body.load())
+    if head is None or head.reduced or result_id not in (None, head.id):
+        return
+    entry = early_entry(credential, 0, head, answer)
     if entry.retrieved_at:
         offer(entry, spool)
 
