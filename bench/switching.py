@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway import lines, log
-from gateway.connection import Server
-from gateway.known import KnownAnswers
-from gateway.telling import Telling
+from gateway.http.connection import Server
+from gateway.http.response_cache import KnownAnswers
+from gateway.telemetry import lines, log
+from gateway.telemetry.telemetry import Telling
 
 NOTHING, METRICS, ALL = STATES = ("nothing", "metrics and status page", "metrics, status page and access log")
 FILE = "BENCH_SPELLS"

@@ -59,7 +59,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from gateway.app import serve  # noqa: PLC0415
+    from gateway.app.serve import serve  # noqa: PLC0415
 
     return serve(arguments.config)
 
@@ -73,7 +73,7 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"note: {note}")
     if not arguments.online:
         return 0
-    from gateway.app import check_online  # noqa: PLC0415
+    from gateway.app.serve import check_online  # noqa: PLC0415
 
     failures = asyncio.run(check_online(loaded))
     if not failures:

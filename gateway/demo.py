@@ -9,12 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from gateway import config, log
-from gateway.app import run
+from gateway import config
+from gateway.app.operations import Operating
+from gateway.app.runtime import Program
+from gateway.app.serve import run
 from gateway.errors import StoreError
-from gateway.operating import Operating
-from gateway.program import Program
 from gateway.sandbox import Sandbox
+from gateway.telemetry import log
 
 ORDERS: Final = 200_000
 

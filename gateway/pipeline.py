@@ -10,20 +10,16 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import config
-from gateway.access import Access, Caller, Credential, check_capability, check_operation, check_raw_sql
-from gateway.asked import Asked
-from gateway.bindings import Bindings
-from gateway.definitions import Definitions
 from gateway.errors import NotAcceptable, NotFound, QueryFailed, Unavailable, UpstreamRefused
-from gateway.execution import Execution, Phase
-from gateway.jobs import Jobs, JobView
-from gateway.metadata import Metadata
+from gateway.executions.execution import Execution, Phase
+from gateway.executions.jobs import Jobs, JobView
+from gateway.executions.lookup import Obtaining
 from gateway.model import Answer, Body, Clock, Definition, Entry, Request, Ticket
-from gateway.obtaining import Obtaining
 from gateway.outcome import Outcome, Sender
-from gateway.policy import Plan, decide
-from gateway.quotas import Quotas
-from gateway.reading import Reading
+from gateway.policy.access import Access, Caller, Credential, check_capability, check_operation, check_raw_sql
+from gateway.policy.context import Asked
+from gateway.policy.plan import Plan, decide
+from gateway.policy.quotas import Quotas
 from gateway.redash.parameters import from_query_string
 from gateway.redash.requests import (
     CancelJob,
@@ -39,7 +35,11 @@ from gateway.redash.requests import (
     read,
 )
 from gateway.redash.routes import Match, match
-from gateway.results import Found, Results, Shown
+from gateway.results.bindings import Bindings
+from gateway.results.cache import Found, Results, Shown
+from gateway.results.definitions import Definitions
+from gateway.results.metadata import Metadata
+from gateway.results.reader import Reading
 
 _NO_PERMISSION: Final = (
     b'{"job": {"status": 4, "error": "You do not have permission to run queries with this data source."}}'

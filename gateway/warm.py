@@ -12,19 +12,19 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import config
-from gateway.access import Caller, Credential
-from gateway.calls import Call, Redash, refusal
+from gateway.concurrency.flight import wait_for
+from gateway.concurrency.limits import Breaker
 from gateway.errors import GatewayError, QueryFailed, Unavailable
-from gateway.executions import Executions
-from gateway.flight import wait_for
-from gateway.limits import Breaker
+from gateway.executions.flights import Executions
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
 from gateway.pipeline import Gateway
-from gateway.policy import Plan, decide
+from gateway.policy.access import Caller, Credential
+from gateway.policy.plan import Plan, decide
 from gateway.redash.answers import queries_on
 from gateway.redash.parameters import defaults
 from gateway.redash.requests import Execute
+from gateway.upstream.request import Call, Redash, refusal
 
 log = logging.getLogger("gateway.warm")
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import SECRETS, TurnableClock, World
 
-from gateway.log import Formatter
 from gateway.sandbox import Sandbox
+from gateway.telemetry.log import Formatter
 
 
 class _Collected(logging.Handler):

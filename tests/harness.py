@@ -19,8 +19,8 @@ import aiohttp
 import msgspec
 
 from gateway import config
-from gateway.operating import Operating
-from gateway.program import Program
+from gateway.app.operations import Operating
+from gateway.app.runtime import Program
 from gateway.sandbox import Sandbox
 
 TOKENS = {name: f"rg_{name}_{'0123456789abcdef' * 2}" for name in ("dashboard", "second", "sql", "narrow", "writer")}

@@ -18,83 +18,37 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = ROOT / "gateway"
 
-PURE: Final = frozenset({"", "model", "errors", "memo", "outcome", "access", "policy", "redact", "redash", "config"})
-"""No await, no socket, no clock of its own: time is an argument. `""` is the package itself, with the version."""
-
-WAITS: Final = frozenset(
-    {
-        "asked",
-        "bindings",
-        "calls",
-        "compressing",
-        "definitions",
-        "execution",
-        "executions",
-        "fetching",
-        "flight",
-        "guard",
-        "jobs",
-        "limits",
-        "metadata",
-        "obtaining",
-        "openfile",
-        "pipeline",
-        "quotas",
-        "reading",
-        "results",
-        "runner",
-        "spool",
-        "store",
-        "warm",
-    }
+LEVELS: Final = (
+    ("", "model", "outcome"),
+    ("errors",),
+    ("config", "redash", "concurrency"),
+    ("policy", "store", "telemetry"),
+    ("upstream",),
+    ("results",),
+    ("executions",),
+    ("pipeline",),
+    ("warm", "http"),
+    ("admin",),
+    ("app",),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
 )
-"""Waits, but knows no HTTP library."""
+"""The rooms from the ground up, as docs/architecture.md draws them: each may import what lies below it, and nothing on
+its own level or above. `""` is the package itself, with the version."""
 
-EDGES: Final = frozenset(
-    {
-        "admin",
-        "connection",
-        "exposition",
-        "heads",
-        "hitlane",
-        "known",
-        "lines",
-        "log",
-        "metrics",
-        "receiving",
-        "sending",
-        "status",
-        "telling",
-        "tls",
-        "tracing",
-        "upstream",
-        "watch",
-        "web",
-    }
-)
-"""Where the world begins: HTTP, log, Prometheus."""
-
-TOP: Final = frozenset({"__main__", "app", "cli", "demo", "operating", "program"})
 SANDBOX: Final = "sandbox"
+"""Imports nothing of the rest; only `cli` and `demo` import it."""
 
-MAY_IMPORT: Final = {
-    "pure": ("pure",),
-    "waits": ("pure", "waits"),
-    "edge": ("pure", "waits", "edge"),
-    "top": ("pure", "waits", "edge", "top", "sandbox"),
-    "sandbox": ("sandbox",),
-}
+MOST_MODULES: Final = 10
+MOST_PACKAGES: Final = 14
+MOST_PARAMETERS: Final = 9
 
-IMPORTED_BY: Final = {
-    "app": {"cli", "demo"},
-    "program": {"app", "demo", "operating"},
-    "operating": {"app", "demo"},
-    "demo": {"cli"},
-    "cli": {"__main__"},
-    "__main__": set[str](),
-    "sandbox": {"cli", "demo", "sandbox"},
-}
-"""Who may import these, whatever else is allowed."""
+PURE: Final = frozenset({"", "model", "outcome", "errors", "config", "redash", "policy"})
+"""No await, no socket, no clock of its own: time is an argument."""
+
+NO_NETWORK: Final = frozenset({"concurrency", "store", "results", "executions", "pipeline", "warm"})
+"""Waits, but knows no network and no HTTP library."""
 
 LIBRARIES: Final = frozenset({"aiohttp", "yarl", "requests", "urllib3", "httpx"})
 HTTP: Final = LIBRARIES | {"http", "multidict"}
@@ -105,9 +59,9 @@ SHOWING: Final = frozenset({"logging", "prometheus_client", "opentelemetry"})
 
 FOREIGN: Final = {
     "pure": HTTP | NETWORK | WAITING | STORES | SHOWING | {"tempfile", "shutil", "random"},
-    "waits": HTTP | NETWORK | {"prometheus_client", "opentelemetry"},
+    "no network": HTTP | NETWORK | {"prometheus_client", "opentelemetry"},
 }
-"""Top-level packages that a file of this kind may not import."""
+"""Top-level packages that a room of this kind may not import."""
 
 READS_FILES: Final = frozenset({"config.load", "config.material", "model"})
 """The configuration and the key files that it names; `Body.load`, which its callers run in a thread."""
@@ -132,11 +86,6 @@ class File:
     def part(self) -> str:
         """The file or folder directly below `gateway`."""
         return self.name.partition(".")[0]
-
-    @property
-    def kind(self) -> str:
-        kinds = {"pure": PURE, "waits": WAITS, "edge": EDGES, "top": TOP, "sandbox": {SANDBOX}}
-        return next((kind for kind, parts in kinds.items() if self.part in parts), "unknown")
 
     def foreign(self) -> set[str]:
         """Top-level names of everything imported that is not ours."""
@@ -180,8 +129,20 @@ def files() -> dict[str, File]:
     return {file.name: file for file in map(File, sorted(SOURCE.rglob("*.py")))}
 
 
-def of_kind(*kinds: str) -> list[File]:
-    return [file for file in files().values() if file.kind in kinds]
+def rooms(*names: str) -> list[File]:
+    return [file for file in files().values() if file.part in names]
+
+
+def product() -> list[File]:
+    """Everything but the sandbox."""
+    return [file for file in files().values() if file.part != SANDBOX]
+
+
+ROOMS_OF: Final = {"pure": PURE, "no network": NO_NETWORK}
+
+
+def level_of(room: str) -> int:
+    return next(number for number, level in enumerate(LEVELS) if room in level)
 
 
 @cache
@@ -197,46 +158,56 @@ def _file_of(name: str) -> str:
     return name
 
 
-def test_every_file_has_its_place() -> None:
-    unknown = [file.name for file in files().values() if file.kind == "unknown"]
-    assert not unknown, f"say in {Path(__file__).name} whether these are pure, wait, or are edges: {unknown}"
+def test_every_room_has_its_level() -> None:
+    known = {SANDBOX, *(room for level in LEVELS for room in level)}
+    assert {file.part for file in files().values()} == known, f"give it a level in {Path(__file__).name}"
 
 
-def test_no_place_is_kept_for_files_that_are_gone() -> None:
-    assert {"", *PURE, *WAITS, *EDGES, *TOP, SANDBOX} <= {file.part for file in files().values()}
+def test_the_house_has_few_rooms() -> None:
+    modules = [path for path in SOURCE.glob("*.py") if not path.name.startswith("__")]
+    packages = [path for path in SOURCE.iterdir() if (path / "__init__.py").exists()]
+    assert len(modules) <= MOST_MODULES
+    assert len(packages) <= MOST_PACKAGES
 
 
-@pytest.mark.parametrize("kind", MAY_IMPORT)
-def test_imports_go_one_way(kind: str) -> None:
+@pytest.mark.parametrize("package", [path.parent.name for path in sorted(SOURCE.glob("*/__init__.py"))])
+def test_every_package_says_what_lives_in_it(package: str) -> None:
+    told = ast.get_docstring(files()[package].tree) or ""
+    assert 1 <= len(told.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("room", [room for level in LEVELS for room in level])
+def test_imports_go_down(room: str) -> None:
     wrong = [
-        f"{file.name} ({kind}) imports {name} ({files()[name].kind})"
-        for file in of_kind(kind)
+        f"{file.name} imports {name}"
+        for file in rooms(room)
         for name in sorted(file.own())
-        if files()[name].kind not in MAY_IMPORT[kind]
+        if (part := files()[name].part) not in (room, SANDBOX) and level_of(part) >= level_of(room)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("part", IMPORTED_BY)
-def test_the_top_is_imported_by_few(part: str) -> None:
-    importers = {file.part for file in files().values() if any(files()[name].part == part for name in file.own())}
-    assert importers <= IMPORTED_BY[part]
+def test_the_sandbox_stands_alone() -> None:
+    importers = {file.part for file in files().values() if any(files()[n].part == SANDBOX for n in file.own())}
+    assert importers <= {SANDBOX, "cli", "demo"}
+    assert {files()[name].part for file in rooms(SANDBOX) for name in file.own()} <= {SANDBOX}
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_libraries_stay_where_they_belong(kind: str) -> None:
-    wrong = [f"{file.name}: {', '.join(found)}" for file in of_kind(kind) if (found := file.foreign() & FOREIGN[kind])]
+    found = ((file, file.foreign() & FOREIGN[kind]) for file in rooms(*ROOMS_OF[kind]))
+    wrong = [f"{file.name}: {', '.join(names)}" for file, names in found if names]
     assert not wrong, "\n".join(wrong)
 
 
 def test_only_the_store_knows_databases() -> None:
-    assert {file.part for file in of_kind("pure", "waits", "edge", "top") if file.foreign() & STORES} <= {"store"}
+    assert {file.part for file in product() if file.foreign() & STORES} <= {"store"}
 
 
 def test_only_upstream_is_an_http_client() -> None:
     clients = {
         file.part
-        for file in of_kind("pure", "waits", "edge", "top")
+        for file in product()
         for node in ast.walk(file.tree)
         if isinstance(node, ast.Attribute | ast.Name)
         and (getattr(node, "attr", None) or getattr(node, "id", "")) == "ClientSession"
@@ -248,7 +219,7 @@ def test_pure_files_wait_for_nothing() -> None:
     waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
     wrong = [
         f"{file.name}:{node.lineno}"
-        for file in of_kind("pure")
+        for file in rooms(*PURE)
         for node in ast.walk(file.tree)
         if isinstance(node, waiting) and not _in_protocol(file, node)
     ]
@@ -268,10 +239,7 @@ def _in_protocol(file: File, node: ast.AST) -> bool:
 def test_pure_files_read_no_clock() -> None:
     """`datetime.time` is a value and welcome; the module `time` is a clock, and only `model.SystemClock` has one."""
     wrong = [
-        f"{file.name}:{node.lineno}"
-        for file in of_kind("pure")
-        for node in _clock_readings(file)
-        if file.name != "model"
+        f"{file.name}:{node.lineno}" for file in rooms(*PURE) for node in _clock_readings(file) if file.name != "model"
     ]
     assert not wrong, wrong
     clocks = [node for node in files()["model"].tree.body if getattr(node, "name", "") == "SystemClock"]
@@ -302,7 +270,7 @@ def _clock_readings(file: File) -> Iterator[ast.stmt | ast.expr]:
 def test_pure_files_touch_no_files() -> None:
     wrong = [
         f"{file.name}:{node.lineno} {name}"
-        for file in of_kind("pure")
+        for file in rooms(*PURE)
         for node in ast.walk(file.tree)
         if isinstance(node, ast.Call)
         and (name := getattr(node.func, "attr", None) or getattr(node.func, "id", "")) in FILE_CALLS
@@ -320,9 +288,15 @@ def test_the_inside_runs_without_the_http_library(module: str) -> None:
     assert done.stdout.split() == [], f"{module} loads an HTTP library"
 
 
-@pytest.mark.parametrize("kinds", [("pure", "waits", "edge", "top"), ("sandbox",)], ids=["gateway", "sandbox"])
-def test_there_are_no_import_cycles(kinds: tuple[str, ...]) -> None:
-    graph = {file.name: file.own(at_run_time=True) for file in of_kind(*kinds)}
+def test_there_are_no_import_cycles() -> None:
+    graph = {file.name: file.own(at_run_time=True) for file in files().values()}
+    assert (cycle := _cycle(graph)) is None, " → ".join(cycle or [])
+
+
+def test_rooms_form_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for file in files().values():
+        graph.setdefault(file.part, set()).update({files()[name].part for name in file.own()} - {file.part})
     assert (cycle := _cycle(graph)) is None, " → ".join(cycle or [])
 
 
@@ -355,3 +329,18 @@ def test_functions_are_short() -> None:
 def test_files_are_short() -> None:
     long = [f"{f.name}: {lines} lines" for f in files().values() if (lines := len(f.text.splitlines())) > LONGEST_FILE]
     assert not long, "\n".join(long)
+
+
+def test_constructors_take_few_parts() -> None:
+    """A part that needs more than nine others does more than one thing."""
+    many = [
+        f"{file.name}.{kind.name}: {count} parameters"
+        for file in files().values()
+        for kind in ast.walk(file.tree)
+        if isinstance(kind, ast.ClassDef)
+        for method in kind.body
+        if isinstance(method, ast.FunctionDef)
+        and method.name == "__init__"
+        and (count := len(method.args.args) + len(method.args.kwonlyargs) - 1) > MOST_PARAMETERS
+    ]
+    assert not many, "\n".join(many)

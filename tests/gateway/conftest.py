@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.hitlane import HitLane
+from gateway.http.fast_path import HitLane
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import aiohttp
 import pytest
 from harness import TOKENS, World, exchange, until
 
-from gateway import upstream
 from gateway.sandbox import wreck
 from gateway.store.files import BodyFiles
 from gateway.store.pending import Pending
+from gateway.upstream import client as upstream
 
 LATEST_ROUTE = "/api/queries/<query_id>/results.<filetype>"
 RESULT_ROUTE = "/api/query_results/<query_result_id>.<filetype>"

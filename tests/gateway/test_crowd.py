@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 from harness import Reply, World, until
 
-from gateway.flight import Flights, Signal
-from gateway.runner import _pause
+from gateway.concurrency.flight import Flights, Signal
+from gateway.executions.runner import _pause
 
 CALLERS = 1_000
 KEYS = 4

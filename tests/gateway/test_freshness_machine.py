@@ -41,7 +41,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from gateway import config
-from gateway.execution import Phase
+from gateway.executions.execution import Phase
 from gateway.sandbox import Sandbox
 from gateway.sandbox.moments import stamp
 from gateway.sandbox.samples import SHOP, parameter

@@ -28,16 +28,18 @@ from harness import TOKENS, TurnableClock, World, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import gateway.connection
-import gateway.web
-from gateway import known, log, sending
-from gateway.connection import Handler
-from gateway.hitlane import HitLane
-from gateway.known import KnownAnswers
+import gateway.http.api
+import gateway.http.connection
+from gateway.app.tls import client_context
+from gateway.http import response_cache as known
+from gateway.http import sending
+from gateway.http.connection import Handler
+from gateway.http.fast_path import HitLane
+from gateway.http.response_cache import KnownAnswers
 from gateway.model import Body, Entry, Ticket
 from gateway.outcome import Outcome
 from gateway.sandbox import Sandbox
-from gateway.tls import client_context
+from gateway.telemetry import log
 
 DAY: Final = 86_400
 
@@ -575,7 +577,7 @@ async def test_a_refusal_bars_what_is_left(bare: World, by_lane: list[bytes]) ->
 def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio.Event, asyncio.Event]]]:
     """Make the next answer's end wait, as for a slow reader: (it is on its way, let it end)."""
     turns: deque[tuple[asyncio.Event, asyncio.Event]] = deque()
-    original = gateway.web.send
+    original = gateway.http.api.send
 
     async def slow(*arguments: Any, **named: Any) -> None:
         await original(*arguments, **named)
@@ -584,7 +586,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio
             sent.set()
             await go.wait()
 
-    monkeypatch.setattr(gateway.web, "send", slow)
+    monkeypatch.setattr(gateway.http.api, "send", slow)
 
     def arm() -> tuple[asyncio.Event, asyncio.Event]:
         turns.append((asyncio.Event(), asyncio.Event()))
@@ -735,7 +737,7 @@ async def test_an_answer_of_the_lane_keeps_the_connection(
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiohttp closes what has been idle for so long; it does not know of the lane's answers."""
-    monkeypatch.setattr(gateway.connection, "IDLE_SECONDS", 0.6)
+    monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.6)
     await bare.start()
     loop = asyncio.get_running_loop()
     sent = post(bare, "kb1", max_age=DAY)
@@ -754,7 +756,7 @@ async def test_a_connection_that_only_the_lane_has_served_is_closed_when_idle(
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else those who connect, ask once and vanish would hold their sockets for ever."""
-    monkeypatch.setattr(gateway.connection, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.3)
     await bare.start()
     sent = post(bare, "kb1", max_age=DAY)
     async with wire(bare) as line:
@@ -771,8 +773,8 @@ async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_id
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The timer of idleness comes while the head waits for its body; it must come again.
-    monkeypatch.setattr(gateway.connection, "IDLE_SECONDS", 0.2)
-    monkeypatch.setattr(gateway.connection, "HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(gateway.http.connection, "HEAD_SECONDS", 0.4)
     await bare.start()
     head, body = await taught_in_parts(bare, by_lane)
     async with wire(bare) as line:
@@ -805,7 +807,7 @@ async def test_lengths_that_only_the_parser_reads_turn_it_off(world: World, by_l
 async def test_a_head_whose_body_does_not_come_is_given_up(
     bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.connection, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(gateway.http.connection, "HEAD_SECONDS", 0.3)
     await bare.start()
     head, _, body = post(bare, "kb1", max_age=DAY).partition(b"\r\n\r\n")
     head += b"\r\n\r\n"
@@ -1115,7 +1117,7 @@ class Pair:
         for world in self.worlds:
             world.directory.mkdir()
         await on.start()
-        with mock.patch("gateway.web.lane_is_possible", return_value=False):
+        with mock.patch("gateway.http.api.lane_is_possible", return_value=False):
             await off.start()
         reply = await on.get(f"/api/queries/{on.named['kb1']}/results.json")
         await off.get(f"/api/queries/{on.named['kb1']}/results.json")

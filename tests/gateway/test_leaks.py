@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 from harness import TOKENS, Reply, World, exchange, until
 
-from gateway import log
-from gateway.log import Formatter
+from gateway.telemetry import log
+from gateway.telemetry.log import Formatter
 
 FAULTS = (
     "reset_before_headers",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gateway import sending
+from gateway.http import sending
 from gateway.model import Body
 
 SIZE = 6_000_000

@@ -12,8 +12,8 @@ from harness import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.concurrency.spool import HELD_BACK_BYTES, Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
-from gateway.spool import HELD_BACK_BYTES, Spool
 
 
 @given(

@@ -10,8 +10,8 @@ import pytest
 from harness import TurnableClock, World, until
 
 import gateway.warm
+from gateway.app.tls import client_context
 from gateway.sandbox.samples import parameter
-from gateway.tls import client_context
 
 
 class StandingClock(TurnableClock):

@@ -20,10 +20,10 @@ from harness import Process, World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import lines, log
-from gateway.lines import Writer
 from gateway.outcome import Outcome, Trace, UpstreamCall
-from gateway.watch import UpstreamWatch, Watch
+from gateway.telemetry import lines, log
+from gateway.telemetry.health import UpstreamWatch, Watch
+from gateway.telemetry.lines import Writer
 
 FORMS = ("text", "json")
 

@@ -14,9 +14,9 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from gateway import __version__
 from gateway.errors import GatewayError
-from gateway.exposition import Labels
-from gateway.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons
 from gateway.outcome import Outcome, UpstreamCall, alike
+from gateway.telemetry.exposition import Labels
+from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons
 
 PROMISED = {
     "requests_total": {"route", "client", "cache", "status"},

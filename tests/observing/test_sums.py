@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import pytest
 from harness import TOKENS, Reply, World, configuration, exchange, token_table, until
 
-from gateway import log
-from gateway.lines import Writer
-from gateway.metrics import CACHE
-from gateway.operating import Operating
+from gateway.app.operations import Operating
+from gateway.telemetry import log
+from gateway.telemetry.lines import Writer
+from gateway.telemetry.metrics import CACHE
 
 LONG = os.environ.get("GATEWAY_TEST_LONG") == "1"
 REQUESTS = 50_000 if LONG else 3_000

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.metrics import Levels, Metrics
 from gateway.outcome import Alike, Outcome, alike
-from gateway.status.recorder import StatusRecorder
+from gateway.telemetry.metrics import Levels, Metrics
+from gateway.telemetry.recorder import StatusRecorder
 
 
 def no_levels() -> Levels:

@@ -15,7 +15,7 @@ from aiohttp import web
 from harness import World, until
 from multidict import CIMultiDict
 
-from gateway.tracing import MOST_STATE_BYTES, incoming
+from gateway.telemetry.tracing import MOST_STATE_BYTES, incoming
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

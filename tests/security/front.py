@@ -13,8 +13,8 @@ from aiohttp import web
 from harness import Reply, TurnableClock
 
 from gateway import config
-from gateway.operating import Operating
-from gateway.program import Program
+from gateway.app.operations import Operating
+from gateway.app.runtime import Program
 
 
 def token(client: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import connection, receiving, sending
+from gateway.http import connection, sending
+from gateway.http import request as receiving
 
 from .front import Front, Seen, Told, Upstream, client, credential, query_object, result_object, token
 from .wire import Got, Wire, ask

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.log import Formatter
-from gateway.redact import LARGEST_METADATA, text_without_keys
+from gateway.redash.redaction import LARGEST_METADATA, text_without_keys
+from gateway.telemetry.log import Formatter
 
 from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object, token
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import World
 
-from gateway.status.text import FORMATS, shown
+from gateway.admin.text import FORMATS, shown
 
 if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
     from playwright import async_api as playwright

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, alike
-from gateway.status.history import BOUNDS, CACHE, STEP_SECONDS, STEPS, History, quantile
-from gateway.status.recorder import StatusRecorder
-from gateway.status.tables import MOST_ROWS, ClientRow, Table
+from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, STEPS, History, quantile
+from gateway.telemetry.recorder import StatusRecorder
+from gateway.telemetry.tables import MOST_ROWS, ClientRow, Table
 
 
 class Now:

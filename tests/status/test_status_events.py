@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from harness import World
 
-from gateway.status import events
+from gateway.admin import events
 
 
 @asynccontextmanager

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from harness import TOKENS, Process, World
 
+from gateway.admin.layout import SHEETS
+from gateway.admin.site import POLICY
 from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, alike
-from gateway.status.layout import SHEETS
-from gateway.status.site import POLICY
 
 VOID = {"meta", "link", "path", "br"}
 

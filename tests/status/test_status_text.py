@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.status import verdict
-from gateway.status.chart import ceiling, path
-from gateway.status.history import Counts
-from gateway.status.text import shown
-from gateway.status.verdict import Health
+from gateway.admin import verdict
+from gateway.admin.chart import ceiling, path
+from gateway.admin.text import shown
+from gateway.admin.verdict import Health
+from gateway.telemetry.history import Counts
 
 
 @pytest.mark.parametrize(

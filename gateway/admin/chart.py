@@ -1,0 +1,105 @@
+"""Charts of the last hour as SVG, and the few lines of geometry that `assets/page.js` repeats to redraw them. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Final, Literal
+
+import msgspec
+
+from gateway.telemetry.history import STEPS
+
+Scale = Literal["share", "log", "count"]
+Values = Sequence[float | None]
+
+FASTEST: Final = -4
+DECADES: Final = 6
+"""The latency axis goes from 10^-4 s = 0.1 ms over six decades to 100 s."""
+
+
+_BARS: Final = {"left": ".12", "right": ".52"}
+"""Where in its column a bar begins: bars of two series stand side by side."""
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One series of a chart: its name in the report's history, how it is drawn, and its line of the legend."""
+
+    series: str
+    shape: Literal["line", "area", "left", "right"]
+    label: str
+    value: str  # where its number for the hour stands in the report
+    form: str
+
+
+class Chart(msgspec.Struct, frozen=True):
+    """One chart; `ticks` are the labels of its axis from the top, `rules` how many lines cross it."""
+
+    name: str
+    title: str
+    about: str
+    scale: Scale
+    ticks: tuple[str, ...]
+    rules: int
+    lines: tuple[Line, ...]
+
+
+def ceiling(values: Values) -> int:
+    """Return the round number (1, 2, 5, 10, 20 …) at the top of a chart of counts."""
+    most = max((v for v in values if v is not None), default=0)
+    decade = 1
+    while True:
+        for step in (1, 2, 5):
+            if most <= step * decade:
+                return step * decade
+        decade *= 10
+
+
+def height(value: float, scale: Scale, top: float) -> float:
+    """Return how far up a value stands, from 0 to 100."""
+    if scale == "log":
+        return min(100.0, max(0.0, (math.log10(max(value, 1e-9)) - FASTEST) / DECADES * 100))
+    return value / top * 100
+
+
+def path(values: Values, shape: str, scale: Scale, top: float) -> str:
+    """Draw a series into a box of `STEPS` by 100; moments without a value are gaps."""
+    heights = [None if value is None else f"{100 - height(value, scale, top):.1f}" for value in values]
+    if shape in _BARS:
+        return "".join(
+            f"M{x}{_BARS[shape]},100V{y}h.36V100z" for x, y in enumerate(heights) if y not in (None, "100.0")
+        )
+    start, end = (",100V", "V100z") if shape == "area" else (",", "")
+    drawn, last = "", None
+    for x, y in enumerate(heights):
+        if y is not None:
+            drawn += f"L{x}.5,{y}" if last is not None else f"M{x}.5{start}{y}h0"
+        elif last is not None:
+            drawn += end
+        last = y
+    return drawn + (end if last is not None else "")
+
+
+def svg(chart: Chart, history: dict[str, Values]) -> str:
+    """Return the drawing; the words around it are the page's."""
+    top = float(ceiling([v for line in chart.lines for v in history[line.series]])) if chart.scale == "count" else 1.0
+    rules = "".join(f'<path class="rule" d="M0,{100 * n / chart.rules:.1f}H{STEPS}"/>' for n in range(chart.rules + 1))
+    paths = "".join(_drawn(line, history, chart.scale, top) for line in chart.lines)
+    ids = f"{chart.name}-title {chart.name}-about"
+    return (
+        f'<svg viewBox="0 0 {STEPS} 100" preserveAspectRatio="none" role="img" aria-labelledby="{ids}">'
+        f'<title id="{chart.name}-title">{escape(chart.title)}</title>'
+        f'<desc id="{chart.name}-about">{escape(chart.about)}</desc>{rules}{paths}</svg>'
+    )
+
+
+def _drawn(line: Line, history: dict[str, Values], scale: Scale, top: float) -> str:
+    """Draw one series; an area has a line on top."""
+    shapes = ("area", "line") if line.shape == "area" else (line.shape,)
+    values = history[line.series]
+    return "".join(
+        f'<path class="{shape} {line.series}" data-series="{line.series}" data-shape="{shape}" '
+        f'd="{path(values, shape, scale, top)}"/>'
+        for shape in shapes
+    )

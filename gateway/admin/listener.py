@@ -1,0 +1,123 @@
+"""The admin listener: metrics, health, status page, purge and reload. For operators, not for callers."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from gateway import config
+from gateway.admin.site import Site
+from gateway.admin.values import Report
+from gateway.errors import BadRequest, Forbidden, GatewayError, Misdirected, Unauthorized
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Operator(Protocol):
+    """What the listener may ask of the program."""
+
+    def ready(self) -> tuple[bool, Mapping[str, object]]:
+        """Whether requests are served, and what is known of the parts."""
+
+    def status(self) -> Report:
+        """Return the state of everything, for people and scripts."""
+
+    async def purge(self, what: Mapping[str, object]) -> int:
+        """Forget results; returns how many entries went."""
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again; returns remarks. Raises `ConfigurationError` and changes nothing."""
+
+
+class Admin:
+    """The routes of the admin listener."""
+
+    def __init__(self, operator: Operator, registry: CollectorRegistry, settings: Callable[[], config.Config]) -> None:
+        self._operator = operator
+        self._registry = registry
+        self._settings = settings
+
+    def application(self) -> web.Application:
+        """Return the application that a socket is given to."""
+        app = web.Application(middlewares=[_errors, self._check_origin])
+        app.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/livez", self._live),
+                web.get("/readyz", self._ready),
+                web.post("/purge", self._purge),
+                web.post("/reload", self._reload),
+            ]
+        )
+        Site(self._operator.status).add_to(app)
+        return app
+
+    @web.middleware
+    async def _check_origin(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Refuse what a foreign page makes a browser send: DNS rebinding to a loopback listener, and its POSTs."""
+        settings = self._settings()
+        listen = settings.admin.listen
+        name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdecimal() else request.host
+        known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *settings.server.hosts}
+        if listen.is_local and not listen.unix and "*" not in known and name.lower() not in known:
+            raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
+        origin = request.headers.get("Origin")
+        if request.method == "POST" and origin is not None and origin.partition("://")[2] != request.host:
+            raise Forbidden("Requests of other web pages change nothing here.")
+        return await handler(request)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        ready, parts = self._operator.ready()
+        return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
+
+    async def _purge(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        what = await request.json()
+        if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
+            raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
+        return web.json_response({"purged": await self._operator.purge(what)})
+
+    async def _reload(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        return web.json_response({"reloaded": True, "notes": await self._operator.reload()})
+
+    def _authorize(self, request: web.Request) -> None:
+        """Want the admin token where one is configured; without one, only this machine may change anything."""
+        admin = self._settings().admin
+        wanted = admin.token_sha256
+        if wanted is None:
+            if not admin.listen.is_local:
+                raise Forbidden("Set admin.token_sha256: the admin listener can be reached from other machines.")
+            return
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(hashlib.sha256(given).hexdigest(), wanted):
+            raise Unauthorized("This needs the admin token: send 'Authorization: Bearer <token>'.")
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        return _told(error.status, error.detail)
+    except json.JSONDecodeError:
+        return _told(400, "The body is not JSON.")
+
+
+def _told(status: int, detail: str) -> web.Response:
+    body = json.dumps({"status": status, "detail": detail, "message": detail}).encode()
+    return web.Response(status=status, body=body, headers={"Content-Type": "application/problem+json"})

@@ -1,0 +1,180 @@
+"""The page as HTML, complete without JavaScript. Every text is escaped on its way in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import msgspec
+
+from gateway.admin import chart
+from gateway.admin.chart import Chart, Line
+from gateway.admin.layout import CHARTS, NUMBERS, SHEETS, Column, Number, Sheet
+from gateway.admin.text import count, shown
+from gateway.admin.values import Report
+
+ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
+    "%3Crect width='16' height='16' rx='4' fill='%230f7b6c'/%3E"
+    "%3Cpath d='M4 11V8m4 3V5m4 6V7' stroke='white' stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E"
+)
+"""Three bars on green, small enough to stand in the page."""
+
+ALARMING = ("down", "failing")
+
+Values = Mapping[str, Any]
+
+
+def render(report: Report, style: str, script: str) -> str:
+    """Return the page; `style` and `script` are the addresses of the assets, relative to it."""
+    values: Values = msgspec.to_builtins(report)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Redash Gateway</title>
+<link rel="icon" href="{ICON}">
+<link rel="stylesheet" href="{escape(style)}">
+<script src="{escape(script)}" defer></script>
+</head>
+<body>
+<header>
+<h1>Redash Gateway</h1>
+<p class="about">version {escape(report.version)} · up {_span(values, "uptime_seconds", "duration")}</p>
+<p class="stream" id="stream" role="status">as of {_clock(report.at)}</p>
+</header>
+<main>
+{_verdict(values)}
+{_health(values)}
+{_numbers(values)}
+<section class="charts" aria-label="The last hour in charts">
+{"".join(_chart(one, values) for one in CHARTS)}
+</section>
+<div class="sheets">
+{"".join(_sheet(sheet, values) for sheet in SHEETS)}
+</div>
+</main>
+<footer>
+<p>{_totals(values)}</p>
+<p>The same as JSON: <a href="api/status">api/status</a> · for Prometheus: <a href="metrics">metrics</a></p>
+</footer>
+</body>
+</html>
+"""
+
+
+def _clock(at: float) -> str:
+    moment = time.gmtime(at)
+    machine, people = (time.strftime(form, moment) for form in ("%Y-%m-%dT%H:%M:%SZ", "%H:%M:%S UTC"))
+    return f'<time datetime="{machine}">{people}</time>'
+
+
+def look(values: Values, place: str) -> Any:
+    """Return what stands at a dotted place of the report."""
+    found: Any = values
+    for name in place.split("."):
+        found = found[name]
+    return found
+
+
+def _span(values: Values, place: str, form: str) -> str:
+    return f'<span data-place="{place}" data-form="{form}">{escape(shown(look(values, place), form))}</span>'
+
+
+def _verdict(values: Values) -> str:
+    return (
+        f'<section class="verdict" id="verdict" data-state="{escape(values["state"])}" aria-label="Verdict">'
+        f'<p data-place="verdict" data-form="text">{escape(values["verdict"])}</p>'
+        '<p class="unseen" id="spoken" aria-live="polite"></p></section>'
+    )
+
+
+def _health(values: Values) -> str:
+    tiles = "".join(_tile(part) for part in values["health"])
+    return f'<section aria-label="Health"><ul class="health" id="health">{tiles}</ul></section>'
+
+
+def _tile(part: Values) -> str:
+    name, text = escape(part["name"]), escape(part["text"])
+    return f'<li data-state="{escape(part["state"])}"><b>{name}</b> <span>{text}</span></li>'
+
+
+def _numbers(values: Values) -> str:
+    tiles = "".join(_number(number, values) for number in NUMBERS)
+    return f'<section aria-labelledby="hour"><h2 id="hour">The last hour</h2><dl class="numbers">{tiles}</dl></section>'
+
+
+def _number(number: Number, values: Values) -> str:
+    value = _span(values, number.place, number.form)
+    return f"<div><dt>{escape(number.label)}</dt><dd>{value} <small>{escape(number.hint)}</small></dd></div>"
+
+
+def _chart(one: Chart, values: Values) -> str:
+    series = values["history"]
+    ticks = list(one.ticks)
+    if one.scale == "count":
+        ticks[0] = count(chart.ceiling([v for line in one.lines for v in series[line.series]]))
+    axis = "".join(f"<span>{tick}</span>" for tick in ticks)
+    legend = "".join(_legend(line, values) for line in one.lines)
+    return f"""<figure data-chart="{one.name}" data-scale="{one.scale}">
+<figcaption><h3>{escape(one.title)}</h3><ul>{legend}</ul></figcaption>
+<div class="plot"><div class="axis" aria-hidden="true">{axis}</div>{chart.svg(one, series)}</div>
+<div class="hours" aria-hidden="true"><span>1 h ago</span><span>30 min</span><span>now</span></div>
+</figure>"""
+
+
+def _legend(line: Line, values: Values) -> str:
+    return f'<li class="{line.series}">{escape(line.label)} <b>{_span(values, line.value, line.form)}</b></li>'
+
+
+def _sheet(sheet: Sheet, values: Values) -> str:
+    rows = values[sheet.rows]
+    head = "".join(
+        f'<th scope="col" data-field="{column.field}" data-form="{column.form}">{escape(column.title)}</th>'
+        for column in sheet.columns
+    )
+    body = "".join(_row(sheet.columns, row) for row in rows)
+    number = (
+        f' <span class="of" data-place="{sheet.count}" data-form="count">{values[sheet.count]}</span>'
+        if sheet.count
+        else ""
+    )
+    return f"""<section class="sheet{" wide" if sheet.wide else ""}" aria-labelledby="{sheet.rows}-title">
+<h2 id="{sheet.rows}-title">{escape(sheet.title)} {number}</h2>
+<p class="about">{escape(sheet.about)}</p>
+<p class="empty"{" hidden" if rows else ""}>{escape(sheet.empty)}</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="{sheet.rows}-title"{"" if rows else " hidden"}>
+<table data-rows="{sheet.rows}"><caption class="unseen">{escape(sheet.title)}. {escape(sheet.about)}</caption>
+<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
+</section>
+"""
+
+
+def _row(columns: tuple[Column, ...], row: Values) -> str:
+    first, *others = columns
+    head = f'<th scope="row">{escape(shown(row[first.field], first.form))}</th>'
+    return f"<tr>{head}{''.join(_cell(row[column.field], column.form) for column in others)}</tr>"
+
+
+def _cell(value: object, form: str) -> str:
+    words = " words" if form in ("text", "state") else ""
+    alarm = " alarm" if (form == "alarm" and value) or (form == "state" and value in ALARMING) else ""
+    return f'<td class="{(words + alarm).strip()}">{escape(shown(value, form))}</td>'
+
+
+def _totals(values: Values) -> str:
+    parts = (
+        ("totals.requests", "count", "requests"),
+        ("totals.executions", "count", "runs in Redash"),
+        ("totals.saved_executions", "count", "runs saved"),
+        ("totals.saved_seconds", "duration", "of warehouse time saved"),
+        ("totals.upstream_requests", "count", "requests to Redash"),
+        ("totals.upstream_errors", "count", "of them failed"),
+    )
+    return (
+        "Since the start: " + ", ".join(f"{_span(values, place, form)} {words}" for place, form, words in parts) + "."
+    )

@@ -1,0 +1,81 @@
+"""The routes of the status page on the admin listener: page, assets, JSON and stream."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from gateway.admin import page
+from gateway.admin.events import Events
+from gateway.admin.values import Report
+
+POLICY: Final = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SAFETY: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_TYPES: Final = {"css": "text/css", "js": "text/javascript"}
+
+
+class Asset:
+    """A file of the package under an address that changes with its content."""
+
+    def __init__(self, name: str) -> None:
+        stem, _, kind = name.partition(".")
+        self.body = (files("gateway.admin") / "assets" / name).read_bytes()
+        self.etag = hashlib.sha256(self.body).hexdigest()[:16]
+        self.path = f"assets/{stem}.{self.etag}.{kind}"
+        self._headers = {
+            "Content-Type": f"{_TYPES[kind]}; charset=utf-8",
+            "Cache-Control": "public, max-age=31536000, immutable",
+            "ETag": f'"{self.etag}"',
+        }
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer with the file, or 304 to whoever has it."""
+        known = request.if_none_match
+        if known is not None and any(tag.value in (self.etag, "*") for tag in known):
+            return web.Response(status=304, headers=self._headers)
+        return web.Response(body=self.body, headers=self._headers)
+
+
+class Site:
+    """Shows the report in three forms."""
+
+    def __init__(self, report: Callable[[], Report]) -> None:
+        self._report = report
+        self._events = Events(report)
+        self._style, self._script = Asset("page.css"), Asset("page.js")
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes, and safety to every answer; the streams end when the application shuts down."""
+        assets = [web.get(f"/{asset.path}", asset.handle) for asset in (self._style, self._script)]
+        stream = web.get("/events", self._events.handle, allow_head=False)
+        app.add_routes([web.get("/", self._page), web.get("/api/status", self._json), stream, *assets])
+        app.on_response_prepare.append(_secure)
+        app.on_shutdown.append(self._close)
+
+    async def _page(self, _: web.Request) -> web.Response:
+        html = page.render(self._report(), self._style.path, self._script.path)
+        return web.Response(text=html, content_type="text/html", headers={"Cache-Control": "no-store"})
+
+    async def _json(self, _: web.Request) -> web.Response:
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        return web.Response(body=msgspec.json.encode(self._report()), headers=headers)
+
+    async def _close(self, _: web.Application) -> None:
+        await self._events.close()
+
+
+async def _secure(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(SAFETY)

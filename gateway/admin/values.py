@@ -1,0 +1,148 @@
+"""The report: one plain value with everything that the page, `/api/status` and `/events` show.
+
+Names and numbers, nothing secret: no token, key, SQL, parameter, error text of Redash's or raw path may come in here;
+queries go by their ids.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.admin.verdict import Health, State
+from gateway.telemetry.history import Series
+
+
+class Hour(msgspec.Struct, frozen=True):
+    """The last hour. Latencies are estimates from buckets."""
+
+    requests: int
+    lookups: int
+    hit_rate: float | None
+    saved_seconds: float
+    p50_seconds: float | None
+    p99_seconds: float | None
+    upstream_requests: int
+    upstream_errors: int
+    executions: int
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Since the start; the same numbers as the counters of `/metrics`."""
+
+    requests: int
+    refused: int
+    executions: int
+    failed_executions: int
+    saved_executions: int
+    saved_seconds: float
+    upstream_requests: int
+    upstream_errors: int
+
+
+class OutcomeCount(msgspec.Struct, frozen=True):
+    """How many requests ended with one part of the cache."""
+
+    outcome: str
+    meaning: str
+    hour: int
+    total: int
+
+
+class Running(msgspec.Struct, frozen=True):
+    """An execution under way: `callers` asked for it, `waiting` of them hold a connection open for it."""
+
+    query: int
+    state: str
+    seconds: float
+    callers: int
+    waiting: int
+    client: str
+
+
+class Query(msgspec.Struct, frozen=True):
+    """A query since the start."""
+
+    query: int
+    requests: int
+    hit_rate: float | None
+    runs: int
+    failures: int
+    mean_seconds: float | None
+    saved_seconds: float
+
+
+class Client(msgspec.Struct, frozen=True):
+    """A client since the start."""
+
+    client: str
+    requests: int
+    hit_rate: float | None
+    refused: int
+    seen_seconds: float
+
+
+class UpstreamRoute(msgspec.Struct, frozen=True):
+    """Requests to one route of Redash since the start."""
+
+    route: str
+    requests: int
+    errors: int
+    mean_seconds: float | None
+
+
+class Slots(msgspec.Struct, frozen=True):
+    """How many of the slots to Redash are taken, and who waits for one."""
+
+    name: str
+    taken: int
+    size: int
+    queued: int
+
+
+class Tier(msgspec.Struct, frozen=True):
+    """How full one tier of the store is."""
+
+    tier: str
+    state: str
+    bytes: int
+    entries: int
+    evictions: int
+
+
+class Warm(msgspec.Struct, frozen=True):
+    """How one `[[warm]]` entry is doing."""
+
+    name: str
+    state: str
+    every_seconds: float
+    runs: int
+    failures: int
+    skips: int
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of everything."""
+
+    verdict: str
+    state: State
+    version: str
+    ready: bool
+    uptime_seconds: float
+    at: float  # unix seconds
+    health: list[Health]
+    hour: Hour
+    totals: Totals
+    outcomes: list[OutcomeCount]
+    running: list[Running]
+    running_count: int
+    waiting: int
+    queries: list[Query]
+    slowest: list[Query]
+    queries_count: int
+    clients: list[Client]
+    clients_count: int
+    upstream: list[UpstreamRoute]
+    slots: list[Slots]
+    cache: list[Tier]
+    warm: list[Warm]
+    history: Series

@@ -1,0 +1,197 @@
+"""Job ids: the gateway's own, one for each caller, whatever they stand for (an execution under way, ended, or none)."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import msgspec
+from cachetools import LRUCache
+
+from gateway.concurrency.flight import Signal, wait_for
+from gateway.errors import GatewayError, NotFound
+from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
+from gateway.executions.flights import Executions
+from gateway.model import Clock, JobRecord
+from gateway.outcome import Sender
+from gateway.policy.access import Caller
+from gateway.policy.plan import Plan
+from gateway.redash.answers import job_body
+from gateway.redash.requests import CancelJob, ReadJob
+from gateway.store import Ledger
+from gateway.upstream.request import Call, Redash
+
+ALIVE_SECONDS: Final = 60.0
+"""A job id that polled or waited within this time keeps Redash's job from being cancelled by another's DELETE."""
+
+LIFE_SECONDS: Final = 12 * 3600.0
+"""As long as Redash keeps a job that succeeded (CONTRACT 9)."""
+
+_RECENT: Final = 10_000
+_UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
+
+
+class JobView(msgspec.Struct, frozen=True):
+    """What a caller is told of its job."""
+
+    id: str
+    status: int
+    error: str
+    result_id: int | None
+    updated_at: object
+    execution_id: str
+    query_id: int
+
+    @property
+    def pending(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in (1, 2)
+
+    def body(self) -> bytes:
+        """Return the job as Redash writes it."""
+        return job_body(self.id, self.status, error=self.error, result_id=self.result_id, updated_at=self.updated_at)
+
+
+class Jobs:
+    """The job ids of every client."""
+
+    def __init__(self, executions: Executions, upstream: Redash, ledger: Ledger, clock: Clock) -> None:
+        self._executions = executions
+        self._upstream = upstream
+        self._ledger = ledger
+        self._clock = clock
+        self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT)
+        executions.on_end.append(self._ended)
+
+    async def new(self, x: Execution, client: str) -> JobView:
+        """Give a caller a job id of its own for `x`; it is in the ledger when this returns."""
+        if not x.noted:
+            await self._executions.note(x)
+        job = await self._new_record(x, client)
+        view = _view(job, x)
+        self._recent[job.id] = (job, view if x.phase is Phase.ENDED else x)
+        x.seen[job.id] = self._clock.monotonic()
+        return view
+
+    def _ended(self, x: Execution) -> None:
+        """Remember how it ended, and let go of its result, which may be large."""
+        for job_id in x.seen:
+            if (known := self._recent.get(job_id)) is not None:
+                self._recent[job_id] = (known[0], _view(known[0], x))
+
+    async def finished(self, plan: Plan, result_id: int, client: str, sender: Sender) -> JobView:
+        """Give a caller a job that has already succeeded: it asked for a run, and a floor lets an entry answer."""
+        x = Execution(plan, sender, self._clock.monotonic())
+        record = x.record(self._clock.wall(), self._clock.monotonic())
+        await self._ledger.note_execution(msgspec.structs.replace(record, status=3, result_id=result_id))
+        job = await self._new_record(x, client)
+        return JobView(job.id, 3, "", result_id, 0, x.id, plan.query_id)
+
+    async def _new_record(self, x: Execution, client: str) -> JobRecord:
+        job = JobRecord(
+            id=str(uuid.uuid4()),
+            execution_id=x.id,
+            client=client,
+            scope=x.plan.credential.scope,
+            query_id=x.plan.query_id,
+            noted_at=self._clock.wall(),
+        )
+        await self._ledger.note_job(job)
+        return job
+
+    async def look_up(
+        self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, patience: float = 0.0
+    ) -> JobView:
+        """Return what is known of a job; if it has not ended, wait up to `patience` seconds for that.
+
+        `allowed` are the queries that a bound client may use, None for all.
+
+        Raises:
+            NotFound: unknown, expired, another client's, or below the path of a query that it is not of.
+        """
+        job, x = await self._find(operation, caller, allowed)
+        view = await self._told(job, x)
+        if not isinstance(x, Execution) or not view.pending:
+            return view
+        x.seen[job.id] = self._clock.monotonic()
+        if patience <= 0:
+            return view
+        # Not on the end of the execution: a DELETE ends this id alone.
+        await wait_for(x.held.setdefault(job.id, Signal()), patience)
+        return await self._told(*await self._find(operation, caller, allowed))
+
+    async def _find(
+        self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
+    ) -> tuple[JobRecord, Execution | JobView | None]:
+        job, x = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
+        if job is None or job.client != caller.name or self._clock.wall() - job.noted_at > LIFE_SECONDS:
+            raise NotFound(_UNKNOWN_TEXT)
+        if operation.query_id is not None and operation.query_id != job.query_id:
+            raise NotFound(_UNKNOWN_TEXT)
+        if allowed is not None and job.query_id not in allowed:
+            raise NotFound(_UNKNOWN_TEXT)
+        return job, x or self._executions.by_id(job.execution_id)
+
+    async def _told(self, job: JobRecord, x: Execution | JobView | None) -> JobView:
+        if isinstance(x, JobView):
+            return x
+        if x is not None or job.cancelled:
+            return _view(job, x)
+        record = await self._ledger.execution(job.execution_id)
+        if record is None:
+            raise NotFound(_UNKNOWN_TEXT)
+        return JobView(job.id, record.status, record.error, record.result_id, 0, record.id, job.query_id)
+
+    async def cancel(
+        self, operation: CancelJob, caller: Caller, allowed: frozenset[int] | None, sender: Sender
+    ) -> None:
+        """End one job id; Redash's job too, when nobody else has asked for it lately. What has ended stays as it was.
+
+        Raises:
+            NotFound: as `look_up`.
+        """
+        job, x = await self._find(operation, caller, allowed)
+        if not (await self._told(job, x)).pending:
+            return
+        cancelled = msgspec.structs.replace(job, cancelled=True)
+        await self._ledger.note_job(cancelled)
+        if not isinstance(x, Execution):
+            return
+        self._recent[job.id] = (cancelled, _view(cancelled, x))
+        x.seen.pop(job.id, None)
+        if (signal := x.held.pop(job.id, None)) is not None:
+            signal.happen()
+        if not self._wanted(x):
+            await self._stop(x, sender)
+
+    def _wanted(self, x: Execution) -> bool:
+        horizon = self._clock.monotonic() - ALIVE_SECONDS
+        return x.is_awaited or any(seen >= horizon for seen in x.seen.values())
+
+    async def _stop(self, x: Execution, sender: Sender) -> None:
+        if x.phase is Phase.QUEUED and x.task is not None:
+            x.cancelled = True
+            x.task.cancel()
+            return
+        if x.arriving is not None:
+            return  # the run is over, and others may be reading what it brings
+        shared = any(o is not x and o.upstream_job == x.upstream_job for o in self._executions.running)
+        if not x.upstream_job or shared or x.plan.credential.is_query_key:
+            return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept
+        call = Call(method="DELETE", path=f"/api/jobs/{x.upstream_job}", route="/api/jobs/{job_id}")
+        x.cancelled = True  # nobody joins it from now on
+        try:
+            await self._upstream.send(x.plan.credential, call, sender)
+        except GatewayError:
+            x.cancelled = False
+            raise
+        x.stopping.happen()
+
+
+def _view(job: JobRecord, x: Execution | None) -> JobView:
+    if job.cancelled or x is None:
+        return JobView(job.id, 4, CANCELLED_TEXT, None, 0, job.execution_id, job.query_id)
+    if x.phase is Phase.ENDED:
+        return JobView(job.id, x.status, x.error, x.result_id, 0, x.id, job.query_id)
+    status = x.status if x.status in (1, 2) else 2
+    return JobView(job.id, status, "", None, x.updated_at if status == 2 else 0, x.id, job.query_id)

@@ -1,0 +1,4 @@
+"""The API listener: connections, the fast path, reading requests, writing responses.
+
+What a request means and how it is answered is decided in `pipeline`. The admin listener lives in `admin`.
+"""

@@ -1,0 +1,291 @@
+"""One connection to the API listener: aiohttp's handler without what would give a token away or wait for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from itertools import chain
+from typing import Any, Final
+
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from gateway.errors import BadRequest, HeadersTooLarge
+from gateway.http.fast_path import HitLane
+
+log = logging.getLogger("gateway.web")
+
+HEAD_SECONDS: Final = 15.0
+"""A request's head must be complete so long after its first byte."""
+
+IDLE_SECONDS: Final = 75.0
+MAX_TARGET_BYTES: Final = 8190
+MAX_FIELD_BYTES: Final = 8191
+"""Not the same number as for targets: the parser's error tells the two apart by it only."""
+
+MAX_HEAD_BYTES: Final = 32 * 1024
+_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Handler(RequestHandler):
+    """aiohttp's connection handler without what would give a token away or wait for ever.
+
+    Its own answer to a bad head echoes the offending line, token included, into body and log, and it knows no
+    deadline for a head but keep-alive's.
+    """
+
+    __slots__ = ("_body_due", "_head_deadline", "_held", "_lane", "segments")
+
+    def __init__(self, manager: web.Server, lane: HitLane | None, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self._head_deadline: asyncio.TimerHandle | None = None
+        self._lane = lane
+        self._held = b""  # a head that the lane knows; its body comes in the next segment
+        self._body_due = 0  # bytes of the body of a request that aiohttp has not been given yet
+        self.segments: tuple[bytes, ...] = ()
+        """The request under way, as it came: for the lane to know it again."""
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what the lane knows; feed the parser with all else, and mind the clock for the head."""
+        if self._lane is not None and data and self._passes(self._lane, data):  # aiohttp calls itself with b""
+            return
+        super().data_received(data)
+        self._break_body_off()
+        if not self._waits():
+            self._stop_clock()
+        elif self._head_deadline is None:
+            self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
+
+    def _waits(self) -> bool:
+        """Whether aiohttp waits for a request; also when its task has not begun to (uvloop reads before that)."""
+        if self._waiter is None:
+            return self._request_count == 0
+        return not self._waiter.done()
+
+    def _break_body_off(self) -> None:
+        """Tell the handler that its body is broken: aiohttp queues the parser's error, and the body waits for ever."""
+        request = self._current_request
+        if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._messages.pop()
+            self.close()
+            if not request.content.is_eof():
+                request.content.set_exception(web.RequestPayloadError())
+
+    # The lane may write only when aiohttp is idle: between two requests, with nothing of the next one in its parser.
+    # aiohttp's own fields do not tell (it clears the current request before the response is finished), so every byte
+    # that it is given is followed to the boundaries of messages. Where that is in doubt, the lane is off for good.
+
+    def _passes(self, lane: HitLane, data: bytes) -> bool:
+        """Let the lane answer, or note what aiohttp will be given. Returns whether the data is dealt with."""
+        if self._body_due == 0:
+            if self._buffer_paused or self._close:
+                self._lane, self.segments = None, ()  # what the parser still holds is its secret
+                self._give_held()
+                return False
+            if not self._waits():
+                self._follow(data)  # a second request while the first is under way
+                return False
+            transport = self.transport
+            if transport is not None and not self._paused and lane.answer(self._held + data, transport):
+                self._held = b""
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                if self._head_deadline is not None:
+                    self._stop_clock()
+                return True
+            if not self._held and lane.expects_body(data):
+                self._held = data
+                self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
+                return True
+        self._give_held()
+        self._follow(data)
+        return False
+
+    def _give_held(self) -> None:
+        """Give aiohttp the head that was held for the lane."""
+        held, self._held = self._held, b""
+        if held:
+            self._stop_clock()
+            self._follow(held)
+            super().data_received(held)
+
+    def _follow(self, data: bytes) -> None:
+        """Follow the boundaries of messages in what aiohttp is given."""
+        if self._body_due:
+            self._body_due -= len(data)
+            self.segments = (*self.segments, data) if len(self.segments) == 1 else ()
+        else:
+            # One that comes while another is under way must not be taken for that one.
+            self.segments = (data,) if self._waits() else ()
+            self._body_due = _bytes_due(data)
+        if self._body_due < 0:
+            self._lane = None
+            self.segments = ()
+
+    def begin_to_close(self) -> bool:
+        """Close, or give aiohttp the head that is held here; returns whether a request is under way.
+
+        aiohttp's own `close` would leave an idle connection open, and deaf.
+        """
+        self._give_held()
+        if not self._waits() or self._head_deadline is not None:
+            return True
+        self.force_close()
+        return False
+
+    def _process_keepalive(self) -> None:
+        """Close what has been idle for too long; a head that is held here is no idleness."""
+        if self._held:
+            self._keepalive_handle = self._loop.call_later(HEAD_SECONDS, self._process_keepalive)
+        else:
+            super()._process_keepalive()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop the clock with the connection; a request whose head was held here has ended with it."""
+        self._stop_clock()
+        if self._held and isinstance(self._manager, Server):
+            self._manager.refused(499)
+        self._held = b""
+        super().connection_lost(exc)
+
+    def _stop_clock(self) -> None:
+        if self._head_deadline is not None:
+            self._head_deadline.cancel()
+            self._head_deadline = None
+
+    def _head_is_late(self) -> None:
+        self._head_deadline = None
+        if self._waits():
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the parser refused, or a fault of ours, in words that repeat nothing of the request."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun; only the connection can say that it failed")
+        status, title, detail = _refusal(status, exc)
+        if status == 500:
+            log.error("internal error", exc_info=exc)
+        elif isinstance(self._manager, Server):
+            self._manager.refused(status)
+        response = web.Response(status=status, body=problem(status, title, detail, "-"))
+        response.content_type = "application/problem+json"
+        response.force_close()
+        return response
+
+
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"\r\n(?:transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
+
+
+def _bytes_due(data: bytes) -> int:
+    """Return how many bytes of body are to come after `data`, which begins a request; -1 where that is in doubt."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return -1
+    head = data[: end + 2]
+    if _CHUNKED.search(head) or data.startswith(b"CONNECT"):
+        return -1
+    found = _LENGTH.search(head)
+    if found is None and b"\r\ncontent-length" in head.lower():
+        return -1  # the parser may take it
+    return (int(found[1]) if found else 0) - (len(data) - end - 4)
+
+
+def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
+    """Say what the parser did not like, by the kind of its error only: its text holds the offending line."""
+    if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
+        return 414, "URI too long", f"The request target is longer than {MAX_TARGET_BYTES} bytes."
+    if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
+        return 431, "Request header fields too large", "The request has too many header fields, or too long ones."
+    if status == 400:
+        return 400, "Bad request", "The request is not HTTP/1.1 as RFC 9112 has it."
+    return status, "Internal error", "Internal error of the gateway."
+
+
+_NEEDED: Final = (
+    "_waiter",
+    "_request_count",
+    "_buffer_paused",
+    "_paused",
+    "_close",
+    "_keepalive_timeout",
+    "_next_keepalive_close_time",
+    "_keepalive_handle",
+)
+
+
+def check_framing(request: web.BaseRequest) -> None:
+    """Refuse what the parser lets through and a proxy before the gateway may read otherwise (RFC 9112 section 6).
+
+    Raises:
+        BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
+        HeadersTooLarge: all fields together are too long.
+    """
+    if request.version not in (HttpVersion11, HttpVersion10):
+        raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
+    if hdrs.TRANSFER_ENCODING in request.headers:
+        codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
+        if [coding.strip().lower() for coding in codings] != ["chunked"]:
+            raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
+    if not _came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
+
+
+def _came_short(request: web.BaseRequest) -> bool:
+    """Whether all of the request is shorter than its head may be; counting its fields would cost more."""
+    handler = request.protocol
+    return isinstance(handler, Handler) and len(handler.segments) == 1 and len(handler.segments[0]) <= MAX_HEAD_BYTES
+
+
+def lane_is_possible() -> bool:
+    """Whether aiohttp's handler still is what the lane was made for; if not, every request takes the ordinary way."""
+    fields = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
+    return fields.issuperset(_NEEDED) and hasattr(RequestHandler, "data_received")
+
+
+class Server(web.Server):
+    """Makes our `Handler` for each connection; `refused` is told the status of what the parser did not let through."""
+
+    def __init__(self, handler: _Handle, refused: Callable[[int], None], lane: HitLane | None) -> None:
+        super().__init__(
+            handler,
+            handler_cancellation=True,
+            auto_decompress=False,
+            keepalive_timeout=IDLE_SECONDS,
+            access_log=None,
+            max_line_size=MAX_TARGET_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+        )
+        self.refused = refused
+        self._lane = lane
+
+    def begin_to_close(self) -> bool:
+        """Close every connection on which no request is under way; returns whether there are others."""
+        busy = [handler.begin_to_close() for handler in self.connections if isinstance(handler, Handler)]
+        return any(busy)
+
+    def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
+        """Make the request; HTTP/0.9, which the parser lets through, gets a target that is refused."""
+        if message.version < HttpVersion10:
+            message = message._replace(version=HttpVersion10, should_close=True, path="*")
+        return super()._make_request(message, *parts)
+
+    def __call__(self) -> RequestHandler:
+        """Return the handler of one connection."""
+        return Handler(self, self._lane, loop=self._loop, **self._kwargs)
+
+
+def problem(status: int, title: str, detail: str, request_id: str) -> bytes:
+    """Write an error of the gateway's own: RFC 9457, and `message`, which Redash's clients read."""
+    members = {"type": "about:blank", "title": title, "status": status, "detail": detail, "message": detail}
+    return json.dumps({**members, "request_id": request_id}).encode()

@@ -1,0 +1,223 @@
+"""Sending an answer: head and body from memory in as few pieces as may be, a file by the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from gateway.concurrency.openfile import OpenFile
+from gateway.model import Arriving, Body
+
+SEND_SECONDS: Final = 600.0
+"""For one answer as a whole, however slowly its caller reads."""
+
+LARGEST_AT_ONCE: Final = 256 * 1024
+"""What a caller who does not read can make the gateway hold for its connection."""
+
+_PIECE: Final = 128 * 1024
+_JOINED_BYTES: Final = 16 * 1024
+"""Up to here copying head and body together costs less than handing over two."""
+
+
+class Sent(web.StreamResponse):
+    """What aiohttp is given when an answer has left: there is nothing more to do than to keep the connection or not.
+
+    Its own responses would make the head once more, for more than a hit costs.
+    """
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self._keep_alive = keep_alive  # and no more: the base class would make its maps of fields and cookies
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """See the base class."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """See the base class."""
+
+
+KEPT: Final = Sent(keep_alive=True)
+CLOSED: Final = Sent(keep_alive=False)
+
+
+async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, chunked: bool = False) -> None:
+    """Send head and body; waits while the caller reads slowly, so that memory stays flat.
+
+    `chunked` is what the head says of a body that is arriving.
+
+    Raises:
+        ConnectionError: the caller has left.
+        TimeoutError: it has read too slowly.
+        GatewayError: the body has broken off; only the end of the connection can say so.
+    """
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the caller has left")
+    if not isinstance(body, Body):
+        await _send_arriving(request, transport, head, body, chunked=chunked)
+        return
+    data = body.data
+    if data is not None and len(data) <= LARGEST_AT_ONCE and not request.protocol.writing_paused:
+        request.writer.output_size += len(head)  # by this aiohttp knows that an answer has begun
+        write(transport, head, data)
+        return
+    if body.path is not None:
+        await _send_file(request, transport, head, body.path, body.size)
+        return
+    async with asyncio.timeout(SEND_SECONDS):
+        await request.writer.drain()  # of what came before
+        await _send_bytes(request, head, data or b"")
+
+
+class Transport(Protocol):
+    """What `write` needs of a transport."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send it, or keep it until it can be sent."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes are kept."""
+
+    def get_extra_info(self, name: str) -> Any:
+        """Return the socket, or what else there is."""
+
+
+class Source(Protocol):
+    """What bytes are sent from; see `OpenFile`."""
+
+    def read(self, start: int, count: int) -> bytes:
+        """Read so many bytes from `start` on, or less."""
+
+    def send(self, plug: int, start: int, count: int) -> int:
+        """Send bytes to a socket, as many as it takes."""
+
+
+def write(transport: Transport, head: bytes, data: bytes) -> None:
+    """Write head and body with one call to the kernel, and without a copy of a body that is not small."""
+    if len(data) <= _JOINED_BYTES:
+        transport.write(head + data if data else head)
+        return
+    sent = 0
+    if _is_free(transport):
+        with contextlib.suppress(OSError):  # would block, or broken: the transport finds out
+            sent = os.writev(transport.get_extra_info("socket").fileno(), (head, data))
+    if sent < len(head):
+        transport.write(head[sent:])
+        transport.write(data)
+    elif sent < len(head) + len(data):
+        transport.write(memoryview(data)[sent - len(head) :])
+
+
+def _is_free(transport: Transport) -> bool:
+    """Whether the kernel may write to the socket past the transport: it holds nothing back and encrypts nothing."""
+    return transport.get_write_buffer_size() == 0 and transport.get_extra_info("sslcontext") is None
+
+
+async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> None:
+    """Send in pieces: what the transport keeps for a slow reader is a copy."""
+    await request.writer.write(head)
+    rest = memoryview(data)
+    for start in range(0, len(rest), _PIECE):
+        await request.writer.write(rest[start : start + _PIECE])
+        await request.writer.drain()
+
+
+async def _send_file(
+    request: web.BaseRequest, transport: asyncio.Transport, head: bytes, path: Path, size: int
+) -> None:
+    """Send a file: what the kernel takes at once, which is most often all of it, then the rest as it is read."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # here: a thread would cost ten times what it takes
+    try:
+        source = OpenFile(file)
+        request.writer.output_size += len(head)
+        transport.write(head)
+        sent = _send_at_once(transport, source, size) if _is_free(transport) else 0
+        if sent < size:
+            async with asyncio.timeout(SEND_SECONDS):
+                await _send_range(request, transport, source, sent, size)
+    finally:
+        os.close(file)
+
+
+def _send_at_once(transport: asyncio.Transport, source: Source, size: int) -> int:
+    """Send what the socket takes now; returns how much that was.
+
+    Most files go whole into a buffer of 4 MB and the receiver's, which spares the loop all its waiting. The buffer
+    holds pages of the file, not copies. The loop's own `sendfile` is twice as dear, and uvloop has none.
+    """
+    plug: socket.socket = transport.get_extra_info("socket")
+    if _MAY_ENLARGE:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return source.send(plug.fileno(), 0, size)
+
+
+async def _send_arriving(
+    request: web.BaseRequest, transport: asyncio.Transport, head: bytes, body: Arriving, *, chunked: bool
+) -> None:
+    """Send what has arrived, then what follows."""
+    loop, writer = asyncio.get_running_loop(), request.writer
+    sent, there = 0, await body.follow(0)
+    async with asyncio.timeout(SEND_SECONDS) as deadline:
+        await writer.write(head)
+        if chunked:
+            writer.enable_chunking()
+        while sent < there:
+            if chunked:
+                await _send_pieces(request, body, sent, there)
+            else:
+                await _send_range(request, transport, body, sent, there)
+            deadline.reschedule(loop.time() + SEND_SECONDS)  # it may come slower than this; it comes to an end
+            sent = there
+            there = await body.follow(sent)
+        await writer.write_eof()
+
+
+async def _send_range(
+    request: web.BaseRequest, transport: asyncio.Transport, source: Source, start: int, end: int
+) -> None:
+    """Send bytes `start` to `end`, as fast as they are read."""
+    if not _is_free(transport):
+        await _send_pieces(request, source, start, end)
+        return
+    again = os.dup(transport.get_extra_info("socket").fileno())  # no loop watches a socket that a transport has
+    try:
+        while (start := start + source.send(again, start, end - start)) < end:
+            await _writable(again)
+    finally:
+        os.close(again)
+
+
+async def _send_pieces(request: web.BaseRequest, source: Source, start: int, end: int) -> None:
+    """Send in pieces, each of which waits for a slow reader: over TLS, in chunks, or behind what waits already."""
+    while start < end:
+        await request.writer.drain()
+        piece = await asyncio.to_thread(source.read, start, min(_PIECE, end - start))
+        await request.writer.write(piece)
+        start += len(piece)
+
+
+async def _writable(plug: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(plug, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(plug)
+
+
+def _may_enlarge() -> bool:
+    """Whether the kernel gives a socket that much when asked; if not, asking would make it less than it has."""
+    try:
+        return int(Path("/proc/sys/net/core/wmem_max").read_text()) >= _BUFFER_BYTES
+    except (OSError, ValueError):
+        return False
+
+
+_BUFFER_BYTES: Final = 4 * 2**20
+_MAY_ENLARGE: Final = _may_enlarge()

@@ -1,0 +1,187 @@
+"""decide(request, client) → Plan, and: does the plan accept this entry now? Pure; only here is freshness judged."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from gateway import config
+from gateway.model import Definition, Entry, Key, digest
+from gateway.policy.access import Caller, Credential
+from gateway.policy.memo import IdentityMemo
+from gateway.redash.requests import Execute, ExecuteText, canonical, execution_body, write_arguments
+
+KEY_VERSION: Final = b"1"
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits that client, rules and cache section put on a request, in that order. Seconds."""
+
+    floor: float = 0.0
+    ceiling: float = math.inf
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    any_age_confirm: float = 60.0
+    max_executions: float = math.inf
+    """Of the client, at once."""
+
+    def effective(self, max_age: int | None) -> float | None:
+        """Return the max_age that counts: None stands for any age."""
+        if max_age is None:
+            return None if self.ceiling == math.inf else self.ceiling
+        return min(max(max_age, self.floor), self.ceiling)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The decision for one execution request."""
+
+    key: Key
+    credential: Credential
+    query_id: int
+    marker: str
+    max_age: float | None
+    """Effective: after floor and ceiling; None for any age."""
+    forced: bool
+    """The caller asked for an execution, so it must get a job even when the floor lets an entry satisfy it."""
+    bounds: Bounds
+    operation: Execute | ExecuteText
+    definition: Definition | None = None
+
+    def accepts(self, entry: Entry, now: float) -> float | None:
+        """Judge an entry: seconds for which it stays acceptable, negative since it no longer is, None if it never was.
+
+        Rules (DESIGN of freshness, in README "How fresh is an answer"): a numeric max_age is inclusive, as in Redash
+        (CONTRACT 10); any age wants a confirmation as newest; both want the marker of the definition in force.
+        """
+        if entry.marker != self.marker:
+            return None
+        if self.max_age is None:
+            confirmed = max(entry.confirmed, self._checked_as_latest(entry))
+            return self.bounds.any_age_confirm - (now - confirmed) if confirmed > -math.inf else -math.inf
+        if self.max_age <= 0:
+            return None
+        return self.max_age - entry.age(now)
+
+    def _checked_as_latest(self, entry: Entry) -> float:
+        """Return when a definition check named the entry as the query's latest (archived queries' stays behind)."""
+        definition = self.definition
+        if definition is None or definition.is_archived or definition.latest_result_id != entry.result_id:
+            return -math.inf
+        return definition.checked
+
+    def upstream_max_age(self) -> int | None:
+        """Return the max_age for Redash: floors and ceilings count there too."""
+        return None if self.max_age is None else math.floor(self.max_age)
+
+    def at_least_as_lenient(self, max_age: float | None) -> bool:
+        """Whether an answer that satisfies `max_age` satisfies this plan as well."""
+        if self.max_age is None:
+            return True
+        return max_age is not None and self.max_age >= max_age
+
+
+_bounds: Final[IdentityMemo[Bounds]] = IdentityMemo(1_024)
+_keys: Final[IdentityMemo[Key]] = IdentityMemo(4_096)
+
+
+def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cache) -> Bounds:
+    """Collect the limits for one client and query: client's table, first rule that matches, cache section."""
+    rule = next((r for r in cache.rules if definition is not None and _applies(r, definition)), None)
+    tables = (caller.settings, rule, cache)
+
+    def first(name: str, otherwise: float) -> float:
+        values = (getattr(table, name) for table in tables if table is not None)
+        return next((value for value in values if value is not None), otherwise)
+
+    return Bounds(
+        floor=first("floor", 0.0),
+        ceiling=first("ceiling", math.inf),
+        stale_while_revalidate=first("stale_while_revalidate", 0.0),
+        stale_if_error=first("stale_if_error", 0.0),
+        any_age_confirm=cache.any_age_confirm,
+        max_executions=caller.settings.max_executions or math.inf,
+    )
+
+
+def _applies(rule: config.Rule, definition: Definition) -> bool:
+    return (
+        definition.query_id in rule.queries
+        or definition.data_source_id in rule.data_sources
+        or not set(definition.tags).isdisjoint(rule.tags)
+    )
+
+
+def decide(
+    operation: Execute | ExecuteText,
+    caller: Caller,
+    credential: Credential,
+    definition: Definition | None,
+    cache: config.Cache,
+) -> Plan:
+    """Decide how one execution request is answered. `definition` is None for free SQL."""
+    bounds = _bounds.get((caller, definition, cache), lambda: bounds_for(caller, definition, cache))
+    max_age = bounds.effective(operation.max_age)
+    return Plan(
+        key=_keys.get((operation, credential), lambda: execution_key(credential.scope, operation)),
+        credential=credential,
+        query_id=operation.query_id if isinstance(operation, Execute) else 0,
+        marker=definition.marker if definition else "",
+        max_age=max_age,
+        forced=operation.max_age == 0 and max_age != 0,
+        bounds=bounds,
+        operation=operation,
+        definition=definition,
+    )
+
+
+def execution_key(scope: str, operation: Execute | ExecuteText) -> Key:
+    """The cache key: one function for store, flight, ledger and purge."""
+    arguments = canonical([list(pair) for pair in operation.arguments])
+    if isinstance(operation, ExecuteText):
+        sql = [canonical(operation.data_source_id), canonical(operation.text), canonical(operation.rest), arguments]
+        return digest(KEY_VERSION, b"text", scope.encode(), *sql)
+    limit = {None: b"-", True: b"1", False: b"0"}[operation.auto_limit]
+    query_id = str(operation.query_id).encode()
+    kind = b"refresh" if operation.refresh else b"execute"
+    return digest(KEY_VERSION, kind, scope.encode(), query_id, canonical(operation.parameters), limit, arguments)
+
+
+def result_key(scope: str, result_id: int, form: str) -> Key:
+    """The key under which a result is found by its id."""
+    return digest(KEY_VERSION, b"result", scope.encode(), str(result_id).encode(), form.encode())
+
+
+@lru_cache(maxsize=4_096)
+def definition_key(scope: str, query_id: int) -> Key:
+    """The key under which a query's definition is kept."""
+    return digest(KEY_VERSION, b"definition", scope.encode(), str(query_id).encode())
+
+
+def metadata_key(scope: str, path: str, arguments: tuple[tuple[str, str], ...], *, reveal_keys: bool) -> Key:
+    """The key of a metadata answer; those with keys in them never meet those without."""
+    shown = b"keys" if reveal_keys else b"-"
+    return digest(KEY_VERSION, b"metadata", scope.encode(), path.encode(), write_arguments(arguments).encode(), shown)
+
+
+def upstream_post(operation: Execute | ExecuteText, max_age: int | None) -> tuple[str, str, bytes]:
+    """Return path, query string and body of the POST that runs the operation in Redash."""
+    arguments = write_arguments(operation.arguments)
+    if isinstance(operation, ExecuteText):
+        return "/api/query_results", arguments, execution_body(operation, max_age)
+    path = f"/api/queries/{operation.query_id}"
+    if operation.refresh:
+        return f"{path}/refresh", arguments, b""
+    return f"{path}/results", arguments, execution_body(operation, max_age)
+
+
+def age_on_arrival(retrieved_at: float, received_at: float, date: float | None) -> float:
+    """Age of a result when it came: by the own clock where Redash's `Date` agrees with it within 2 s, else by `Date`.
+
+    All are unix seconds. `Date` has whole seconds and may be late by one, hence the added second. Never negative.
+    """
+    if date is None or abs(date - received_at) <= 2.0:
+        return max(0.0, received_at - retrieved_at)
+    return max(0.0, date + 1.0 - retrieved_at)

@@ -1,0 +1,82 @@
+"""Rates of clients: a bucket for each, kept over a reload that does not change the rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from gateway import config
+from gateway.concurrency.limits import Bucket
+from gateway.errors import TooManyRequests
+from gateway.model import Clock
+from gateway.outcome import Outcome, Quota
+from gateway.policy.access import Caller
+
+
+class Meter:
+    """What a client with a rate has left."""
+
+    __slots__ = ("_bucket", "_monotonic", "_window", "rate")
+
+    def __init__(self, rate: config.Rate, burst: int | None, clock: Clock) -> None:
+        self.rate = rate
+        self._monotonic = clock.monotonic
+        self._window = max(1, math.ceil(rate.per_seconds))
+        tokens = float(burst if burst is not None else max(1, rate.count))
+        self._bucket = Bucket(rate.count / rate.per_seconds, tokens, clock.monotonic())
+
+    def is_like(self, other: Meter) -> bool:
+        """Whether the other one has the same rate and burst."""
+        return (self._bucket.rate, self._bucket.burst) == (other._bucket.rate, other._bucket.burst)
+
+    def take(self) -> Quota | None:
+        """Count one request; returns what is left then, None (and nothing is counted) where nothing was left."""
+        now = self._monotonic()
+        return self.left(now) if self._bucket.take(now) else None
+
+    def left(self, now: float) -> Quota:
+        """Return what is left at `now`."""
+        remaining = self._bucket.remaining(now)
+        reset = math.ceil((self._bucket.burst - remaining) / self._bucket.rate)
+        return Quota(self.rate.count, self._window, remaining, reset)
+
+    def missing(self, now: float) -> float:
+        """Return the seconds until one more request may come."""
+        return self._bucket.missing(now)
+
+
+class Quotas:
+    """The meters of all clients that have a rate."""
+
+    def __init__(self, clients: Mapping[str, config.Client], clock: Clock) -> None:
+        self._clock = clock
+        self._meters: dict[str, Meter] = {}
+        self.configure(clients)
+
+    def configure(self, clients: Mapping[str, config.Client]) -> None:
+        """Take over the clients of a new configuration."""
+        old, self._meters = self._meters, {}
+        for name, client in clients.items():
+            if client.rate is not None:
+                meter, known = Meter(client.rate, client.burst, self._clock), old.get(name)
+                self._meters[name] = known if known is not None and known.is_like(meter) else meter
+
+    def of(self, client: str) -> Meter | None:
+        """Return the client's meter, None if it has no rate."""
+        return self._meters.get(client)
+
+    def take(self, caller: Caller, outcome: Outcome) -> None:
+        """Count one request of the client; `outcome` learns what is left.
+
+        Raises:
+            TooManyRequests: nothing was left; says when to come again.
+        """
+        meter = self._meters.get(caller.name)
+        if meter is None:
+            return
+        outcome.quota = meter.take()
+        if outcome.quota is None:
+            now = self._clock.monotonic()
+            outcome.quota = meter.left(now)
+            text = f"Client '{caller.name}' may send {meter.rate}; wait a little."
+            raise TooManyRequests(text, retry_after=meter.missing(now))

@@ -1,0 +1,195 @@
+"""Results: finding what the store has of them, and keeping what Redash answered."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import uuid
+from typing import Final
+
+import msgspec
+
+from gateway import config
+from gateway.errors import UpstreamUnusable
+from gateway.model import (
+    FIRST_GATEWAY_RESULT_ID,
+    Arriving,
+    Body,
+    Clock,
+    Entry,
+    Form,
+    Key,
+    digest,
+)
+from gateway.policy.access import Credential
+from gateway.policy.plan import age_on_arrival, result_key
+from gateway.redash.answers import PARSE_LIMIT, Job, ResultHead, read_answer, read_time
+from gateway.store import FrontStore, Ledger
+from gateway.upstream.request import UpstreamAnswer
+
+Found = tuple[Entry, Body]
+Shown = tuple[Entry, Body | Arriving]
+"""As `Found`, or a large result while it arrives: its entry lacks what only the end of it tells."""
+
+
+class Results:
+    """What the store holds of results, and how it gets there."""
+
+    def __init__(self, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._purged_at: dict[int | None, float] = {}
+
+    async def find(self, key: Key) -> Found | None:
+        """Return what the store has under `key`, with its bytes."""
+        if (entry := self._store.peek(key)) is not None and (body := self._store.peek_body(entry)) is not None:
+            return entry, body  # from memory, without a step through the event loop
+        entry = await self._store.look(key)
+        body = await self._store.read(entry) if entry is not None else None
+        return (entry, body) if entry is not None and body is not None else None
+
+    async def keep(
+        self,
+        credential: Credential,
+        query_id: int,
+        head: ResultHead,
+        answer: UpstreamAnswer,
+        *,
+        key: Key | None = None,
+        marker: str = "",
+        begun: float,
+        confirmed: float = -math.inf,
+    ) -> Found:
+        """Keep a result that has been checked: under its id, and under `key` where it answers one.
+
+        `begun` (monotonic) is when the question left: a purge since then keeps the answer from being stored.
+        """
+        form: Form = "reduced" if head.reduced else "full"
+        result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
+        retrieved = read_time(head.retrieved_at)
+        age = age_on_arrival(retrieved, answer.received, answer.date)
+        entry = Entry(
+            body_id=_body_id(credential.scope, result_id, form),
+            scope=credential.scope,
+            query_id=query_id,
+            result_id=result_id,
+            form=form,
+            marker=marker,
+            query_hash=head.query_hash,
+            retrieved_at=head.retrieved_at,
+            runtime=head.runtime,
+            born=self._clock.monotonic() - max(0.0, self._clock.wall() - answer.received) - age,
+            confirmed=confirmed,
+            size=answer.body.size,
+        )
+        await self._ledger.note_result(credential.scope, result_id, query_id)
+        keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
+        return await self.keep_as(keys, entry, answer.body, begun)
+
+    async def keep_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> Found:
+        """Keep it under these keys; if a purge came since `begun`, only for those who wait, under one nobody knows."""
+        purged = self._purged_since(begun, entry.query_id)
+        if purged:
+            keys = [digest(b"unlisted", uuid.uuid4().bytes)]
+        found = await self._confirmed(keys, entry)
+        if found is None:
+            found = entry, await self._store.keep(keys, entry, body)
+            if not purged and self._purged_since(begun, entry.query_id):  # while it was being kept
+                await self._store.forget(scope=entry.scope, query_id=entry.query_id)
+        if body.spool is not None:
+            body.spool.end()
+        return found
+
+    async def _confirmed(self, keys: list[Key], entry: Entry) -> Found | None:
+        """Where the very same result is stored already, note only that it is still the newest (it never changes).
+
+        Whoever asked Redash has looked before, so that what is stored is in memory now.
+        """
+        known = self._store.peek(keys[-1])
+        if known is None or (known.body_id, known.marker) != (entry.body_id, entry.marker):
+            return None
+        held = await self._store.read(known)
+        if held is None or entry.confirmed == -math.inf:
+            return None
+        for key in keys:
+            await self._store.confirm(key, entry.confirmed)
+        return msgspec.structs.replace(known, confirmed=entry.confirmed), held
+
+    async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+        """Forget results, also those of executions that are under way now. Returns how many entries went."""
+        self._purged_at[query_id if scope is None else None] = self._clock.monotonic()
+        return await self._store.forget(scope=scope, query_id=query_id)
+
+    def _purged_since(self, begun: float, query_id: int) -> bool:
+        return begun <= max(self._purged_at.get(query_id, -math.inf), self._purged_at.get(None, -math.inf))
+
+
+async def read_any(body: Body) -> ResultHead | Job:
+    """Read the head of a result, or a job; off the event loop where the body is a file.
+
+    Raises:
+        UpstreamUnusable: it is neither.
+    """
+    if body.size <= PARSE_LIMIT:
+        return read_answer(body)
+    try:
+        return await asyncio.to_thread(read_answer, body)
+    except UpstreamUnusable:
+        body.give_up()
+        raise
+
+
+async def read_result(body: Body) -> ResultHead:
+    """Read the head of a result.
+
+    Raises:
+        UpstreamUnusable: it is none.
+    """
+    head = await read_any(body)
+    if not isinstance(head, ResultHead):
+        body.give_up()
+        raise UpstreamUnusable("Redash answered with a job where a result was asked for.")
+    return head
+
+
+def early_entry(credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamAnswer) -> Entry:
+    """Return what the beginning of a result says of it, which is never kept: no age, no size, no id of a reduced one.
+
+    `retrieved_at` is only the day, "" where Redash has given the file no name.
+    """
+    form: Form = "reduced" if head.reduced else "full"
+    return Entry(
+        body_id=_body_id(credential.scope, head.id or 0, form),
+        scope=credential.scope,
+        query_id=query_id,
+        result_id=head.id or 0,
+        form=form,
+        query_hash=head.query_hash,
+        retrieved_at=day_in(beginning.disposition),
+    )
+
+
+def _body_id(scope: str, result_id: int, form: Form) -> bytes:
+    return digest(b"body", scope.encode(), str(result_id).encode(), form.encode())
+
+
+_DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.(?:json|csv|tsv|xlsx)\"?\s*(?:;|$)")
+
+
+def day_in(disposition: str) -> str:
+    """Take the day of a result out of the name that Redash gave its file: CSV says it nowhere else, JSON at its end."""
+    found = _DAY.search(disposition)
+    return "-".join(found.groups()) if found else ""
+
+
+def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:
+    """An id for an answer without one: the same result gets the same id, also in another gateway."""
+    hashed = int.from_bytes(digest(b"id", scope.encode(), key, retrieved_at.encode())[:8], "big")
+    return FIRST_GATEWAY_RESULT_ID + hashed % FIRST_GATEWAY_RESULT_ID
+
+
+def rendering_expired(entry: Entry, now: float, cache: config.Cache) -> bool:
+    """Whether a stored CSV, TSV or XLSX is too old to be shown."""
+    return now - entry.born > cache.rendered_ttl

@@ -1,0 +1,181 @@
+"""Knowing a query before it is run or looked up: its definition, at most so old, one question for many callers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from gateway import config
+from gateway.concurrency.flight import Flights
+from gateway.errors import CredentialRejected, UpstreamError
+from gateway.model import Body, Clock, Definition, Entry, digest
+from gateway.outcome import Sender
+from gateway.policy.access import Credential
+from gateway.policy.plan import definition_key
+from gateway.redash.answers import read_definition
+from gateway.store import Ledger, Store
+from gateway.upstream.request import Call, Redash, refusal
+
+log = logging.getLogger("gateway.definitions")
+
+ROUTE: Final = "/api/queries/{query_id}"
+MOST_KNOWN: Final = 10_000
+_Place = tuple[int, str]
+
+
+class Definitions:
+    """What is known of queries, by query and scope."""
+
+    def __init__(self, upstream: Redash, store: Store, ledger: Ledger, clock: Clock) -> None:
+        self._upstream = upstream
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._known: dict[int, dict[str, Definition]] = {}
+        self._generation: dict[int, int] = {}
+        self._doubtful: set[_Place] = set()
+        self._flights: Flights[Definition] = Flights()
+        self.on_doubt: Callable[[int], None] = lambda query_id: None
+        """Told the id of each query whose definition is in doubt or has changed."""
+
+    async def know(self, credential: Credential, query_id: int, sender: Sender, cache: config.Cache) -> Definition:
+        """Return the definition, at most `definition_check` old; up to twice that, it is refreshed behind the answer.
+
+        Raises:
+            UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
+            UpstreamError: Redash is away, and what is known is older than `stale_if_error` allows.
+        """
+        place = (query_id, credential.scope)
+        known = await self._remembered(place)
+        age = self._age(place, known)
+        if known is not None and age <= cache.definition_check:
+            return known
+        if known is not None and age <= 2 * cache.definition_check:
+            self._flights.start(self._flight(place), lambda: self._quietly(credential, query_id, sender, known))
+            return known
+        try:
+            return (await self._flights.share(self._flight(place), lambda: self._ask(credential, query_id, sender)))[0]
+        except UpstreamError:
+            if known is None or self._clock.monotonic() - known.checked > self._longest(cache):
+                raise
+            return known
+
+    def _longest(self, cache: config.Cache) -> float:
+        return 2 * cache.definition_check + cache.stale_if_error
+
+    def drop(self, query_id: int) -> None:
+        """Doubt what is known of a query, in every scope: the next caller asks Redash (a run or an edit has ended)."""
+        self._generation[query_id] = self._generation.get(query_id, 0) + 1
+        self.on_doubt(query_id)
+        self._doubtful.update((query_id, scope) for scope in self._known.get(query_id, {}))
+
+    async def forget(self, query_id: int) -> None:
+        """Forget a query and its results in every scope: it has been edited, and old rows may not stand in for new."""
+        self.drop(query_id)
+        self._doubtful -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
+        await self._store.forget(query_id=query_id)
+
+    def unquestioned_until(self, definition: Definition, scope: str, cache: config.Cache) -> float:
+        """Return until when (monotonic) nobody has to ask Redash for this definition again."""
+        if (definition.query_id, scope) in self._doubtful:
+            return -math.inf
+        return definition.checked + cache.definition_check
+
+    async def land(self) -> None:
+        """End the questions that are under way."""
+        await self._flights.land()
+
+    def _flight(self, place: _Place) -> tuple[int, str, int]:
+        # A question that left before a run or an edit ended must not answer those who ask after it.
+        return (*place, self._generation.get(place[0], 0))
+
+    def _age(self, place: _Place, known: Definition | None) -> float:
+        if known is None or place in self._doubtful:
+            return math.inf
+        return self._clock.monotonic() - known.checked
+
+    async def _remembered(self, place: _Place) -> Definition | None:
+        query_id, scope = place
+        found = self._known.get(query_id, {}).get(scope)
+        if found is not None:
+            return found
+        entry = await self._store.look(definition_key(scope, query_id))
+        body = await self._store.read(entry) if entry is not None else None
+        # Redash may have answered while we looked: who comes late must not ask again.
+        found = self._known.get(query_id, {}).get(scope)
+        if found is not None or entry is None or body is None or body.data is None:
+            return found
+        try:
+            definition = msgspec.json.decode(body.data, type=Definition)
+        except msgspec.DecodeError:
+            return None
+        # An earlier process may have had reason to doubt it: it stands in while Redash is away, and no longer.
+        self._doubtful.add(place)
+        return self._remember(scope, msgspec.structs.replace(definition, checked=entry.confirmed))
+
+    def _remember(self, scope: str, definition: Definition) -> Definition:
+        if len(self._known) >= MOST_KNOWN and definition.query_id not in self._known:
+            oldest = next(iter(self._known))
+            self._doubtful -= {(oldest, s) for s in self._known.pop(oldest)}
+        self._known.setdefault(definition.query_id, {})[scope] = definition
+        return definition
+
+    async def _quietly(self, credential: Credential, query_id: int, sender: Sender, known: Definition) -> Definition:
+        """Refresh in the background: transport trouble leaves what is known in force."""
+        try:
+            return await self._ask(credential, query_id, sender)
+        except UpstreamError:
+            return known
+
+    async def _ask(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
+        place = (query_id, credential.scope)
+        generation = self._generation.get(query_id, 0)
+        call = Call(method="GET", path=f"/api/queries/{query_id}", route=ROUTE)
+        try:
+            answer = await self._upstream.send(credential, call, sender)
+        except CredentialRejected:
+            await self._bar(place)
+            raise
+        if answer.status != 200:
+            if answer.status in (403, 404):
+                await self._bar(place)
+            raise refusal(answer)
+        definition = read_definition(answer.body.load(), answer.sent)
+        before = self._known.get(query_id, {}).get(credential.scope)
+        if before is not None and before.marker != definition.marker:
+            self.on_doubt(query_id)
+        self._remember(credential.scope, definition)
+        if generation == self._generation.get(query_id, 0):
+            self._doubtful.discard(place)
+        await self._write_down(credential.scope, definition)
+        return definition
+
+    async def _bar(self, place: _Place) -> None:
+        """Redash refuses this query to this credential: forget all that is known, so that nothing of it is shown."""
+        query_id, scope = place
+        self.on_doubt(query_id)
+        self._known.get(query_id, {}).pop(scope, None)
+        self._doubtful.discard(place)
+        await self._store.forget(scope=scope, query_id=query_id)
+
+    async def _write_down(self, scope: str, definition: Definition) -> None:
+        data = msgspec.json.encode(definition)
+        key = definition_key(scope, definition.query_id)
+        entry = Entry(
+            body_id=digest(b"body", key, data),
+            scope=scope,
+            query_id=definition.query_id,
+            result_id=0,
+            form="definition",
+            marker=definition.marker,
+            born=definition.checked,
+            confirmed=definition.checked,
+            size=len(data),
+        )
+        await self._store.keep([key], entry, Body.of(data))
+        if definition.latest_result_id is not None:
+            await self._ledger.note_result(scope, definition.latest_result_id, definition.query_id)

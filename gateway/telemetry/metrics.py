@@ -1,0 +1,243 @@
+"""Counts what `outcome.py` records, in plain numbers, and shows them to Prometheus when it asks.
+
+What is known beforehand is there from the start with 0, so that `rate()` misses no first increment: every reason,
+outcome and tier, requests to Redash, and `request_duration_seconds` for whatever reads results. Clients are not
+multiplied in: a series of `requests_total` appears with its first request.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, get_args
+
+import msgspec
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+from gateway.errors import GatewayError
+from gateway.model import TierStats
+from gateway.outcome import Alike, CacheResult, ExecutionEnd, ExecutionResult, UpstreamCall
+from gateway.telemetry.exposition import PREFIX, Histogram, Labels, counter, gauge, histogram
+
+REQUEST_SECONDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    10,
+    60,
+)
+UPSTREAM_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+EXECUTION_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+AGE_SECONDS: Final = (1, 5, 15, 30, 60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400)
+
+CACHE: Final[tuple[CacheResult, ...]] = get_args(CacheResult)
+EXECUTIONS: Final[tuple[ExecutionResult, ...]] = get_args(ExecutionResult)
+SAVED: Final = ("hit", "collapsed")
+WARM: Final = ("success", "failure", "skipped")
+
+RESULT_ROUTES: Final = (
+    "/api/queries/{query_id}/results",
+    "/api/queries/{query_id}/results.{form}",
+    "/api/queries/{query_id}/results/{result_id}.{form}",
+    "/api/queries/{query_id}/refresh",
+    "/api/query_results",
+    "/api/query_results/{result_id}",
+    "/api/query_results/{result_id}.{form}",
+)
+UPSTREAM_ROUTES: Final = (
+    "/api/queries/{query_id}",
+    "/api/queries/{query_id}/results",
+    "/api/query_results",
+    "/api/query_results/{result_id}.{form}",
+    "/api/jobs/{job_id}",
+)
+UPSTREAM_STATUSES: Final = ("2xx", "4xx", "5xx", "none")
+
+
+def reasons() -> set[str]:
+    """Return every reason for which a request can be refused or fail."""
+    kinds, found = [GatewayError], set()
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.reason)
+        kinds += kind.__subclasses__()
+    return found
+
+
+class Levels(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read at scrape time from the parts that know it."""
+
+    executions_in_flight: int
+    execution_waiters: int
+    upstream_queue: int
+    breaker_open: bool
+    tiers: list[TierStats]
+    reload_successful: bool
+    reloaded_at: float
+    warm: Mapping[str, int] = {}
+    """Rounds of the `[[warm]]` entries by result."""
+    log_lines_dropped: int = 0
+
+
+class Metrics(Collector):
+    """All counters of the gateway; a `Teller` feeds it, a registry reads it."""
+
+    def __init__(self, levels: Callable[[], Levels], credentials: Iterable[str], per_query: int) -> None:
+        self._levels = levels
+        self._labels = Labels(per_query)
+        self._answered: dict[tuple[str, str, str, int], Histogram] = {}
+        self.query_requests: dict[tuple[str, str], int] = defaultdict(int)
+        self.upstream_requests = {(route, s): 0 for route in UPSTREAM_ROUTES for s in UPSTREAM_STATUSES}
+        self.upstream_durations: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(UPSTREAM_SECONDS))
+        self.executions: dict[tuple[str], int] = {(name,): 0 for name in EXECUTIONS}
+        self.execution_durations: dict[tuple[()], Histogram] = {(): Histogram(EXECUTION_SECONDS)}
+        self.saved: dict[tuple[str], int] = {(name,): 0 for name in SAVED}
+        self.saved_seconds: dict[tuple[str], float] = {(name,): 0.0 for name in SAVED}
+        self._ages = Histogram(AGE_SECONDS)
+        self.rejected: dict[tuple[str], int] = {(reason,): 0 for reason in sorted(reasons())}
+        self.credential_up: dict[tuple[str], int] = {}
+        self.configure(credentials, per_query)
+
+    def configure(self, credentials: Iterable[str], per_query: int) -> None:
+        """Take over what the configuration says; what is known of a credential that stays is kept."""
+        self.credential_up = {(name,): self.credential_up.get((name,), 1) for name in credentials}
+        self._labels.most = per_query
+
+    def requests_of(self, alike: Alike) -> None:
+        """Count requests of one kind."""
+        kind, count, times = alike.first, alike.count, alike.times
+        key = (kind.route, kind.client, kind.cache, kind.status)
+        series = self._answered.get(key)
+        if series is None:
+            series = self._answered[key] = Histogram(REQUEST_SECONDS)
+        series.observe(alike.durations, times)
+        if kind.cache != "none":
+            if kind.query_id is not None:
+                self.query_requests[self._labels[kind.query_id], kind.cache] += count
+            self._ages.observe(alike.ages, alike.age_times)
+        if kind.saves_run:
+            self.saved["hit",] += count
+            self.saved_seconds["hit",] += alike.runtime
+        if kind.reason:
+            self.rejected[kind.reason,] = self.rejected.get((kind.reason,), 0) + count
+
+    def upstream(self, call: UpstreamCall) -> None:
+        """Count one request to Redash."""
+        key = (call.route, f"{call.status // 100}xx" if call.status else "none")
+        self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
+        self.upstream_durations[key].observe([call.seconds])
+        if call.status and not call.away and (call.credential,) in self.credential_up:
+            self.credential_up[call.credential,] = int(call.accepted)
+
+    def execution(self, end: ExecutionEnd) -> None:
+        """Count one execution; what Redash answered at once from its own cache was none."""
+        if not end.ran:
+            return
+        self.executions[end.result,] += 1
+        self.execution_durations[()].observe([end.seconds])
+        if end.result == "success" and end.callers > 1:
+            self.saved["collapsed",] += end.callers - 1
+            self.saved_seconds["collapsed",] += (end.callers - 1) * end.runtime
+
+    @property
+    def requests(self) -> dict[tuple[str, str, str, str], int]:
+        """Requests by route, client, cache and class of status."""
+        summed: dict[tuple[str, str, str, str], int] = defaultdict(int)
+        for (route, client, cache, status), series in self._answered.items():
+            summed[route, client, cache, f"{status // 100}xx"] += series.count
+        return summed
+
+    @property
+    def durations(self) -> dict[tuple[str, str], Histogram]:
+        """Seconds that requests took, by route and cache."""
+        known = [(route, cache) for route in RESULT_ROUTES for cache in CACHE if cache != "bypass"]
+        summed = {key: Histogram(REQUEST_SECONDS) for key in known}
+        for (route, _, cache, _), series in self._answered.items():
+            summed.setdefault((route, cache), Histogram(REQUEST_SECONDS)).add(series)  # type: ignore[arg-type]
+        return summed  # type: ignore[return-value]
+
+    @property
+    def ages(self) -> dict[tuple[()], Histogram]:
+        """The age of what was served."""
+        return {(): self._ages}
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric of DESIGN's table that has a value now."""
+        levels = self._levels()  # first: the hit lane tells its sums when it is asked
+        yield from self._collect_requests()
+        yield from self._collect_upstream()
+        yield from self._collect_levels(levels)
+        yield from self._collect_stores(levels.tiers)
+
+    def _collect_requests(self) -> Iterator[Metric]:
+        yield counter("requests", "Requests answered.", ("route", "client", "cache", "status"), self.requests)
+        yield histogram("request_duration_seconds", "Time to answer.", ("route", "cache"), self.durations)
+        yield counter("query_requests", "Requests by query.", ("query", "cache"), self.query_requests)
+        yield counter("saved_executions", "Executions that callers did not cost.", ("cache",), self.saved)
+        yield counter(
+            "saved_execution_seconds", "Warehouse time that callers did not cost.", ("cache",), self.saved_seconds
+        )
+        yield histogram("served_age_seconds", "Age of the results that were served.", (), self.ages)
+        yield counter("rejected", "Requests that were refused or failed.", ("reason",), self.rejected)
+
+    def _collect_upstream(self) -> Iterator[Metric]:
+        labels = ("route", "status")
+        yield counter("upstream_requests", "Requests to Redash.", labels, self.upstream_requests)
+        yield histogram(
+            "upstream_request_duration_seconds", "Redash's time to answer.", labels, self.upstream_durations
+        )
+        yield counter("executions", "Executions that ended.", ("outcome",), self.executions)
+        yield histogram("execution_duration_seconds", "Time an execution took.", (), self.execution_durations)
+        yield gauge("credential_up", "Whether Redash accepts the key.", ("credential",), self.credential_up)
+
+    def _collect_levels(self, levels: Levels) -> Iterator[Metric]:
+        yield gauge("executions_in_flight", "Executions under way.", (), {(): levels.executions_in_flight})
+        yield gauge("execution_waiters", "Callers that wait for executions.", (), {(): levels.execution_waiters})
+        yield gauge("upstream_queue", "Executions and requests that wait for a slot.", (), {(): levels.upstream_queue})
+        yield gauge("breaker_open", "Whether Redash is left alone after failures.", (), {(): levels.breaker_open})
+        yield gauge(
+            "config_last_reload_successful", "Whether the last reload worked.", (), {(): levels.reload_successful}
+        )
+        yield gauge(
+            "config_last_reload_timestamp_seconds", "When the configuration was loaded.", (), {(): levels.reloaded_at}
+        )
+        yield counter(
+            "warm_runs",
+            "Rounds of the [[warm]] entries, since the configuration was loaded.",
+            ("result",),
+            {(result,): levels.warm.get(result, 0) for result in WARM},
+        )
+        yield counter(
+            "log_lines_dropped", "Lines of the log that nobody could take.", (), {(): levels.log_lines_dropped}
+        )
+        yield InfoMetricFamily(PREFIX + "build", "The version that runs.", value={"version": __version__})
+
+    def _collect_stores(self, tiers: Sequence[TierStats]) -> Iterator[Metric]:
+        yield gauge("cache_bytes", "Bytes stored.", ("tier",), {(t.tier,): t.bytes for t in tiers})
+        yield gauge("cache_entries", "Entries stored.", ("tier",), {(t.tier,): t.entries for t in tiers})
+        yield counter("cache_evictions", "Entries evicted.", ("tier",), {(t.tier,): t.evictions for t in tiers})
+        yield gauge("store_up", "Whether the store works.", (), {(): all(t.up for t in tiers)})
+
+
+def registry(metrics: Metrics) -> CollectorRegistry:
+    """Make the registry that `/metrics` shows: ours, and the process's."""
+    made = CollectorRegistry()
+    made.register(metrics)
+    ProcessCollector(registry=made)
+    PlatformCollector(registry=made)
+    GCCollector(registry=made)
+    return made

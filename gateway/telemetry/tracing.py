@@ -1,0 +1,234 @@
+"""Traces: `traceparent` read as W3C Trace Context has it, and spans for a collector where the extra `otel` is used.
+
+Spans are made of the records that metrics and log are made of, when something has ended; nothing else is traced.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, cast
+
+from gateway import __version__
+from gateway.errors import ConfigurationError
+from gateway.model import Clock
+from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall
+from gateway.telemetry.health import Watch
+from gateway.telemetry.log import clean
+
+MOST_STATE_BYTES: Final = 512
+MOST_STATE_MEMBERS: Final = 32
+EXPORT_SECONDS: Final = 5.0
+
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_KNOWN_FLAGS: Final = 0x03
+"""Sampled, and random (Trace Context level 2); others are set to zero when a trace is passed on."""
+
+_VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+_MEMBER: Final = re.compile(rf"([a-z0-9][a-z0-9_*/-]{{0,240}}(?:@[a-z][a-z0-9_*/-]{{0,13}})?)={_VALUE}")
+
+
+class Headers(Protocol):
+    """Header fields by case-insensitive name, several of one name included."""
+
+    def getall(self, key: str, default: Sequence[str]) -> Sequence[str]:
+        """Return every value."""
+
+    def __contains__(self, key: object) -> bool: ...
+
+
+def incoming(headers: Headers) -> Trace | None:
+    """Read where a request stands in its caller's trace; what breaks the rules is ignored as if it were not there."""
+    if "traceparent" not in headers:
+        return None
+    given = headers.getall("traceparent", ())
+    found = _TRACEPARENT.fullmatch(given[0]) if len(given) == 1 else None
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, more = found.groups()
+    if version == "ff" or (version == "00" and more is not None):
+        return None
+    known = _KNOWN_FLAGS if version == "00" else 1
+    return Trace(trace_id, span_id, f"{int(flags, 16) & known:02x}", _state(headers.getall("tracestate", ())))
+
+
+def _state(values: Sequence[str]) -> str:
+    """Read `tracestate`: nothing of it where a member is wrong, whole members only where it is too long."""
+    members = [member for value in values for part in value.split(",") if (member := part.strip(" \t"))]
+    matches = [_MEMBER.fullmatch(member) for member in members]
+    names = {match[1] for match in matches if match is not None}
+    if len(names) < len(members) or len(members) > MOST_STATE_MEMBERS:
+        return ""
+    while len(state := ",".join(members)) > MOST_STATE_BYTES:
+        members.pop()
+    return state
+
+
+class Tracing:
+    """Makes spans and hands them to the exporter of OpenTelemetry, which sends them from a thread of its own."""
+
+    def __init__(self, endpoint: str, clock: Clock) -> None:
+        """Raise ConfigurationError where the extra is not installed."""
+        try:
+            import opentelemetry.trace as api  # noqa: PLC0415 - only with the extra
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+            from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
+        except ImportError:
+            text = "tracing.endpoint: this needs the extra 'otel': pip install 'redash-gateway[otel]'"
+            raise ConfigurationError([text]) from None
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would tell of every failed export
+        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
+        resource = Resource.create({"service.name": "redash-gateway", "service.version": __version__})
+        self._ids = _Ids()
+        self._provider = TracerProvider(ALWAYS_ON, resource, False, id_generator=cast(Any, self._ids))
+        self._provider.add_span_processor(BatchSpanProcessor(cast(Any, _Exporter(exporter))))
+        self._tracer = self._provider.get_tracer("redash-gateway", __version__)
+        self._api: Any = api
+        self._clock = clock
+
+    def begin(self, parent: Trace | None) -> Trace:
+        """Return a new span's place; a caller who does not want to be sampled is not."""
+        if parent is None:
+            return Trace(secrets.token_hex(16), secrets.token_hex(8), recorded=True)
+        if not int(parent.flags, 16) & 1:
+            return parent
+        return Trace(parent.trace_id, secrets.token_hex(8), parent.flags, parent.state, parent.span_id, recorded=True)
+
+    def request(self, outcome: Outcome) -> None:
+        """Make the spans of one request: its own, and one for each step on its way."""
+        trace = outcome.trace or self.begin(None)  # the hit lane begins nothing
+        if not trace.recorded:
+            return
+        kinds = self._api.SpanKind
+        for step in outcome.steps:
+            self._export(self.begin(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link)
+        name = "request" if outcome.route == "none" else f"{clean(outcome.method)} {outcome.route}"
+        failed, ended = outcome.status >= 500, outcome.started + outcome.duration
+        self._export(trace, name, kinds.SERVER, outcome.started, ended, _request_attributes(outcome), failed=failed)
+
+    def upstream(self, call: UpstreamCall) -> None:
+        """Make the span of one request to Redash."""
+        if call.trace is None or not call.trace.recorded:
+            return
+        attributes = {
+            "http.request.method": call.method,
+            "http.route": call.route,
+            "http.response.status_code": call.status or None,
+            "redash_gateway.credential": call.credential,
+        }
+        kind, name, ended = self._api.SpanKind.CLIENT, f"{call.method} {call.route}", call.started + call.seconds
+        failed = call.away or not call.accepted or call.status >= 500
+        self._export(call.trace, name, kind, call.started, ended, attributes, failed=failed)
+
+    def execution(self, end: ExecutionEnd) -> None:
+        """Make the span of one execution."""
+        if end.trace is None or not end.trace.recorded:
+            return
+        attributes = {
+            "redash_gateway.execution": end.id,
+            "redash_gateway.query": end.query_id,
+            "redash_gateway.result": end.result,
+            "redash_gateway.callers": end.callers,
+            "redash_gateway.ran": end.ran,
+        }
+        kind, failed = self._api.SpanKind.INTERNAL, end.result in ("failure", "lost")
+        self._export(end.trace, "execution", kind, end.started, end.started + end.seconds, attributes, failed=failed)
+
+    def _export(
+        self,
+        trace: Trace,
+        name: str,
+        kind: Any,
+        started: float,
+        ended: float,
+        attributes: Mapping[str, object],
+        *,
+        link: Trace | None = None,
+        failed: bool = False,
+    ) -> None:
+        self._ids.next = trace
+        span = self._tracer.start_span(
+            name,
+            context=self._above(trace),
+            kind=kind,
+            attributes=cast(Any, {name: value for name, value in attributes.items() if value is not None}),
+            links=[self._api.Link(self._place(link, link.span_id))] if link is not None else (),
+            start_time=self._nanoseconds(started),
+        )
+        if failed:
+            span.set_status(self._api.StatusCode.ERROR)
+        span.end(self._nanoseconds(ended))
+
+    def _above(self, trace: Trace) -> Any:
+        above = self._api.INVALID_SPAN if not trace.parent else self._span_of(trace)
+        return self._api.set_span_in_context(above)
+
+    def _span_of(self, trace: Trace) -> Any:
+        return self._api.NonRecordingSpan(self._place(trace, trace.parent))
+
+    def _place(self, trace: Trace, span_id: str) -> Any:
+        flags = self._api.TraceFlags(int(trace.flags, 16))
+        return self._api.SpanContext(int(trace.trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=flags)
+
+    def _nanoseconds(self, monotonic: float) -> int:
+        return int((self._clock.wall() - self._clock.monotonic() + monotonic) * 1e9)
+
+    def close(self) -> None:
+        """Send what is left, as long as that takes `EXPORT_SECONDS` at most. Call it off the event loop."""
+        thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        thread.start()
+        thread.join(EXPORT_SECONDS)
+
+
+def _request_attributes(outcome: Outcome) -> Mapping[str, object]:
+    return {
+        "http.request.method": clean(outcome.method),
+        "http.route": outcome.route,
+        "http.response.status_code": outcome.status,
+        "redash_gateway.request_id": clean(outcome.request_id),
+        "redash_gateway.client": outcome.client,
+        "redash_gateway.cache": outcome.cache,
+        "redash_gateway.query": outcome.query_id,
+        "redash_gateway.execution": outcome.execution_id or None,
+        "redash_gateway.reason": outcome.reason or None,
+    }
+
+
+class _Ids:
+    """Gives the SDK the ids that were made when the span began: they have long been passed on to Redash."""
+
+    next: Trace
+
+    def generate_span_id(self) -> int:
+        return int(self.next.span_id, 16)
+
+    def generate_trace_id(self) -> int:
+        return int(self.next.trace_id, 16)
+
+    def is_trace_id_random(self) -> bool:
+        return False
+
+
+class _Exporter:
+    """The SDK's exporter, with one line in the log for each change of what becomes of the spans."""
+
+    def __init__(self, exporter: Any) -> None:
+        self._exporter = exporter
+        self._watch = Watch("the trace collector does not take spans", "the trace collector takes spans again")
+
+    def export(self, spans: Sequence[Any]) -> Any:
+        result = self._exporter.export(spans)
+        self._watch.tell(bad=result.name != "SUCCESS")
+        return result
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._exporter.force_flush(timeout_millis))
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()

@@ -1,0 +1,276 @@
+"""The only HTTP client: sends what the parts in the middle decided, with exactly one key, and reads the answer.
+
+aiohttp's exceptions end here and become ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from gateway import __version__, config
+from gateway.concurrency.limits import Breaker, FairSlots
+from gateway.concurrency.spool import Spool
+from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
+from gateway.model import Body, Clock
+from gateway.outcome import Sender, Teller, Trace, UpstreamCall
+from gateway.policy.access import Credential
+from gateway.redash.answers import BEGINNING_BYTES, PARSE_LIMIT, is_login_refusal
+from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
+from gateway.upstream.request import Call, Early, UpstreamAnswer
+
+DEADLINE_SECONDS: Final = 900.0
+"""For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
+
+_BROKEN_OFF: Final = "Redash cannot be reached, or broke off its answer."
+_PIECE: Final = 256 * 1024
+_REDIRECT: Final = re.compile(r"(?:/[\w-]+)?/api/queries")
+"""Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
+
+_AWAY: Final = frozenset({502, 503, 504})
+"""Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
+
+
+class Upstream:
+    """Redash, as far as it can be reached with the configured credentials."""
+
+    def __init__(
+        self,
+        settings: config.Upstream,
+        tls: ssl.SSLContext,
+        clock: Clock,
+        teller: Teller,
+        spool: Callable[[], Path],
+    ) -> None:
+        self._clock = clock
+        self._teller = teller
+        self._spool = spool
+        self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
+        self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
+        self._session: aiohttp.ClientSession | None = None
+        self.configure(settings, tls)
+
+    def configure(self, settings: config.Upstream, tls: ssl.SSLContext) -> None:
+        """Take over the settings; requests that are under way end under the old ones."""
+        self._url = lru_cache(maxsize=1024)(partial(_url, URL(settings.url)))
+        self._tls = tls
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
+        )
+        self.slots.size, self.slots.timeout = settings.max_requests, settings.queue_timeout
+        self.breaker.failures, self.breaker.reset = settings.breaker_failures, settings.breaker_reset
+
+    async def open(self) -> None:
+        """Make the connection pool."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # the slots are the limit
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_once,),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        """See `Redash`."""
+        async with self.slots.hold(sender.client):
+            self.breaker.check()
+            try:
+                answer = await self._send_twice(credential, call, sender)
+            except UpstreamError:
+                self.breaker.failed()
+                raise
+            except (UpstreamUnusable, CredentialRejected):
+                self.breaker.succeeded()  # it is there, whatever it says
+                raise
+            else:
+                self.breaker.succeeded()
+            finally:
+                self._teller.breaker(self.breaker.is_open)
+            return answer
+
+    async def _send_twice(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        try:
+            return await self._timed(credential, call, sender)
+        except UpstreamTimeout:
+            raise
+        except UpstreamError as error:
+            # A POST may have begun an execution unless the connection was never made.
+            if call.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                raise
+            return await self._timed(credential, call, sender)
+
+    async def _timed(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+        started = self._clock.monotonic()
+        trace = self._teller.begin(sender.trace)
+        status, accepted, failure = 0, True, ""
+        try:
+            answer = await self._exchange(credential, call, sender, trace)
+            status = answer.status
+            return _usable(answer, credential)
+        except CredentialRejected:
+            accepted = False
+            raise
+        except UpstreamError as error:
+            failure = error.reason
+            raise
+        finally:
+            seconds = self._clock.monotonic() - started
+            if sender.outcome is not None:
+                sender.outcome.upstream_seconds += seconds
+            about = (call.method, failure, started, trace)
+            self._teller.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted, *about))
+
+    async def _exchange(
+        self, credential: Credential, call: Call, sender: Sender, trace: Trace | None
+    ) -> UpstreamAnswer:
+        assert self._session is not None  # noqa: S101 - `open` comes first
+        sent = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                async with self._session.request(
+                    call.method,
+                    self._url(call.path, call.query),
+                    data=call.body,
+                    headers=_headers(credential, sender, call, trace),
+                    allow_redirects=False,
+                    timeout=self._timeout,
+                    ssl=self._tls,
+                ) as response:
+                    answer = UpstreamAnswer(
+                        status=response.status,
+                        content_type=response.headers.get("Content-Type", ""),
+                        received=self._clock.wall(),
+                        body=Body.of(b""),
+                        sent=sent,
+                        date=_date(response.headers.get("Date")),
+                        location=response.headers.get("Location", ""),
+                        disposition=response.headers.get("Content-Disposition", ""),
+                    )
+                    body = await self._read(response, answer, credential, call.early)
+                    return msgspec.structs.replace(answer, body=body)
+        except TimeoutError as error:  # aiohttp's own timeouts are such too
+            raise UpstreamTimeout("Redash did not answer in time.") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise UpstreamError(_BROKEN_OFF) from error
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, answer: UpstreamAnswer, credential: Credential, early: Early | None
+    ) -> Body:
+        """Read the body into memory, or that of a result into a file once it is larger than what is parsed."""
+        announced = response.headers.get("Content-Length", "")
+        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in response.headers else None
+        if size is not None and size <= PARSE_LIMIT:
+            return Body.of(await response.read())
+        early = early if answer.status == 200 else None
+        if early is None and size is not None and size > LARGEST_METADATA:
+            raise UpstreamUnusable(TOO_LARGE)
+        pieces: list[bytes] = []
+        read = 0
+        async for piece in response.content.iter_chunked(64 * 1024):
+            pieces.append(piece)
+            read += len(piece)
+            if early is not None and read > PARSE_LIMIT:
+                first = b"".join(pieces)
+                beginning = msgspec.structs.replace(answer, body=Body.of(first[:BEGINNING_BYTES]))
+                show = partial(early, _usable(beginning, credential))
+                return await self._read_on(response, first, await asyncio.to_thread(Spool, self._spool(), size), show)
+            if read > LARGEST_METADATA:
+                raise UpstreamUnusable(TOO_LARGE)
+        return Body.of(b"".join(pieces))
+
+    async def _read_on(
+        self, response: aiohttp.ClientResponse, first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
+    ) -> Body:
+        """Read the rest to the file; whoever waits for the answer may follow, once its beginning has been shown."""
+        try:
+            size = await spool.append([first])
+            await show(spool)
+            pieces: list[bytes] = []
+            pending = 0
+            async for piece in response.content.iter_chunked(_PIECE):
+                pieces.append(piece)
+                pending += len(piece)
+                if pending >= _PIECE:
+                    size = await spool.append(pieces)
+                    pieces, pending = [], 0
+            size = await spool.append(pieces)
+        except BaseException:
+            spool.fail()
+            raise
+        return Body(size=size, path=spool.path, spool=spool)
+
+
+def _url(base: URL, path: str, query: str) -> URL:
+    return URL.build(
+        scheme=base.scheme,
+        authority=base.raw_authority,
+        path=base.raw_path.rstrip("/") + path,
+        query_string=query,
+        encoded=True,
+    )
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a request again by itself, uncounted, as it does with all but POST and PATCH."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise UpstreamError(_BROKEN_OFF) from error
+
+
+def _headers(credential: Credential, sender: Sender, call: Call, trace: Trace | None) -> dict[str, str]:
+    headers = {
+        "Authorization": f"Key {credential.key.reveal()}",
+        "Accept": "*/*",
+        "Accept-Encoding": "gzip",
+        "User-Agent": f"redash-gateway/{__version__} ({sender.client})",
+        "Via": "1.1 redash-gateway",
+        "X-Request-ID": sender.request_id,
+    }
+    if call.body is not None:
+        headers["Content-Type"] = "application/json"
+    if trace is not None:
+        headers["traceparent"] = trace.header
+        if trace.state:
+            headers["tracestate"] = trace.state
+    return headers
+
+
+@lru_cache(maxsize=4)
+def _date(value: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except ValueError:
+        return None
+
+
+def _usable(answer: UpstreamAnswer, credential: Credential) -> UpstreamAnswer:
+    if answer.status in _AWAY:
+        if answer.status == 504:
+            raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
+        raise UpstreamError(f"A proxy before Redash says that Redash is away ({answer.status}).")
+    if answer.body.data is not None and is_login_refusal(answer.status, answer.body.data):
+        raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
+    if 200 < answer.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
+        raise UpstreamUnusable(f"Redash answered {answer.status}, which is none of its own statuses.")
+    if 300 <= answer.status < 400 and not _REDIRECT.fullmatch(answer.location.partition("?")[0]):
+        raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
+    if "text/html" in answer.content_type:
+        raise UpstreamUnusable("Redash answered with an HTML page instead of data.")
+    return answer
