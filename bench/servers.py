@@ -112,8 +112,8 @@ def settings(directory: Path, upstream: str, *, access_log: bool = False, store:
 def command(written: Settings, *, uvloop: bool = False, before: str = "") -> list[str]:
     """Return what starts the gateway, on asyncio's own loop or on uvloop; `before` is Python that runs first."""
     code = before + ("" if uvloop else _ON_ASYNCIO)
-    program = ["-c", code + _MAIN] if code else ["-m", "gateway"]
-    return [sys.executable, *program, "serve", "-c", str(written.path)]
+    runtime = ["-c", code + _MAIN] if code else ["-m", "gateway"]
+    return [sys.executable, *runtime, "serve", "-c", str(written.path)]
 
 
 @contextmanager
@@ -129,8 +129,8 @@ def gateway(
 ) -> Iterator[Server]:
     """The gateway itself; `before` is Python that runs first."""
     written = settings(directory, upstream, access_log=access_log)
-    program = command(written, uvloop=uvloop, before=before)
-    with running(program, directory, {"BENCH_KEY": key, **(env or {})}) as process:
+    runtime = command(written, uvloop=uvloop, before=before)
+    with running(runtime, directory, {"BENCH_KEY": key, **(env or {})}) as process:
         process.wait_for(written.ready_url)
         extras = {"uvloop": uvloop, "access log": access_log}
         name = ", ".join(["gateway", *(extra for extra, there in extras.items() if there)])

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.http.connection import Server
-from gateway.http.response_cache import KnownAnswers
+from gateway.http.response_cache import ResponseCache
 from gateway.telemetry import lines, log
-from gateway.telemetry.telemetry import Telling
+from gateway.telemetry.telemetry import Telemetry
 
 NOTHING, METRICS, ALL = STATES = ("nothing", "metrics and status page", "metrics, status page and access log")
 FILE = "BENCH_SPELLS"
@@ -38,7 +38,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.servers: list[Server] = []
-        self.answers: list[KnownAnswers] = []
+        self.answers: list[ResponseCache] = []
         self.writing = 0  # nanoseconds
         self.lines = 0
 
@@ -46,7 +46,7 @@ class Meter:
         """Have everything told that waits for it, as it is once a second; so it counts where it belongs."""
         for answers in self.answers:
             answers.flush_all()
-            answers._teller.flush()  # type: ignore[attr-defined]
+            answers._observer.flush()  # type: ignore[attr-defined]
 
     def read(self) -> tuple[int, int]:
         """Return requests so far, and nanoseconds of this thread."""
@@ -57,7 +57,7 @@ def start() -> None:
     """Begin to switch with the first listener, round after round, until the process ends."""
     meter = Meter()
     _note(Server, meter.servers, lambda: _begin(meter))
-    _note(KnownAnswers, meter.answers, lambda: None)
+    _note(ResponseCache, meter.answers, lambda: None)
     drain, put = lines.Writer._drain, lines.Writer.put
 
     def timed(self: lines.Writer) -> None:
@@ -96,16 +96,16 @@ class Switch:
     """What is told, as methods of the gateway's own that stand in their places or not."""
 
     def __init__(self) -> None:
-        self._later, self._request = KnownAnswers.tell_later, Telling.request
-        self._hit, self._lines = Telling.log_hit, log.tell_requests
+        self._later, self._request = ResponseCache.record_later, Telemetry.request
+        self._hit, self._lines = Telemetry.log_hit, log.write_requests
 
     def tell(self, state: str) -> None:
         """Tell what the state says from now on."""
         told, logged = state != NOTHING, state == ALL
-        KnownAnswers.tell_later = self._later if told else _no  # type: ignore[method-assign, assignment]
-        Telling.request = self._request if told else _no  # type: ignore[method-assign, assignment]
-        Telling.log_hit = self._hit if logged else _no  # type: ignore[method-assign, assignment]
-        log.tell_requests = self._lines if logged else _no  # type: ignore[assignment]
+        ResponseCache.record_later = self._later if told else _no  # type: ignore[method-assign, assignment]
+        Telemetry.request = self._request if told else _no  # type: ignore[method-assign, assignment]
+        Telemetry.log_hit = self._hit if logged else _no  # type: ignore[method-assign, assignment]
+        log.write_requests = self._lines if logged else _no  # type: ignore[assignment]
 
 
 async def _switch(meter: Meter, path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway import config
-from gateway.app.operations import Operating
-from gateway.app.runtime import Program
+from gateway.app.operations import RuntimeOperations
+from gateway.app.runtime import Runtime
 from gateway.app.serve import run
 from gateway.errors import StoreError
 from gateway.sandbox import Sandbox
@@ -97,8 +97,8 @@ async def _run(port: int, admin_port: int, sandbox_port: int) -> None:
         try:
             token, query_token = (f"rg_{secrets.token_urlsafe(32)}" for _ in range(2))
             settings = _settings(sandbox, Path(directory), port, admin_port, token, query_token)
-            program = Program(settings, operator=lambda program: Operating(program, None))
-            await run(program, started=lambda: print(_text(program, sandbox, token), flush=True))  # noqa: T201
+            runtime = Runtime(settings, operator=lambda runtime: RuntimeOperations(runtime, None))
+            await run(runtime, started=lambda: print(_text(runtime, sandbox, token), flush=True))  # noqa: T201
         finally:
             await sandbox.stop()
 
@@ -119,12 +119,12 @@ def _settings(
     return config.parse(text, directory, keys, "demo")
 
 
-def _text(program: Program, sandbox: Sandbox, token: str) -> str:
+def _text(runtime: Runtime, sandbox: Sandbox, token: str) -> str:
     return TEXT.format(
         orders=ORDERS,
         redash=sandbox.url,
-        api=program.api_address.url,
-        admin=program.admin_address.url,
+        api=runtime.api_address.url,
+        admin=runtime.admin_address.url,
         token=token,
         query=sandbox.named["by_country"],
         slow_query=sandbox.named["slow"],

@@ -138,7 +138,7 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class Answer(msgspec.Struct, kw_only=True):
+class Response(msgspec.Struct, kw_only=True):
     """What a caller gets. Fields that every answer has (request id, Vary, Cache-Status …) are added at the edge."""
 
     status: int = 200

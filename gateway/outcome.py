@@ -122,7 +122,7 @@ class Outcome(msgspec.Struct):
         return "; ".join(parts + ([f"detail={self.detail}"] if self.detail else []))
 
 
-class Alike(msgspec.Struct):
+class OutcomeBatch(msgspec.Struct):
     """Requests that are counted under the same labels; only durations, ages and runtimes differ."""
 
     first: Outcome
@@ -142,14 +142,14 @@ class Alike(msgspec.Struct):
         return len(self.durations) * self.times
 
 
-def alike(told: Iterable[Outcome]) -> list[Alike]:
+def alike(told: Iterable[Outcome]) -> list[OutcomeBatch]:
     """Group outcomes of requests; a batch of them has few kinds."""
-    kinds: dict[tuple[object, ...], Alike] = {}
+    kinds: dict[tuple[object, ...], OutcomeBatch] = {}
     for o in told:
         kind = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run)
         known = kinds.get(kind)
         if known is None:
-            known = kinds[kind] = Alike(o)
+            known = kinds[kind] = OutcomeBatch(o)
         known.durations.append(o.duration)
         if o.age is not None:
             known.ages.append(o.age)
@@ -171,7 +171,7 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     trace: Trace | None = None
 
     @property
-    def away(self) -> bool:
+    def unavailable(self) -> bool:
         """Whether nobody answered but perhaps a proxy (Redash's own failures are 500, CONTRACT 3)."""
         return self.failure != ""
 
@@ -190,7 +190,7 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
     trace: Trace | None = None
 
 
-class Teller(Protocol):
+class Observer(Protocol):
     """Whoever counts and writes down what became of things; must not raise and must not wait."""
 
     def begin(self, parent: Trace | None) -> Trace | None:
@@ -205,7 +205,7 @@ class Teller(Protocol):
     def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts) -> None:
         """One request got a known answer; it is counted with others later."""
 
-    def count_hits(self, hits: Alike) -> None:
+    def count_hits(self, hits: OutcomeBatch) -> None:
         """So many requests got the same known answer; the access log has been told."""
 
     def upstream(self, call: UpstreamCall) -> None:

@@ -24,7 +24,7 @@ from gateway.policy.plan import Plan, decide
 from gateway.redash.answers import queries_on
 from gateway.redash.parameters import defaults
 from gateway.redash.requests import Execute
-from gateway.upstream.request import Call, Redash, refusal
+from gateway.upstream.request import Upstream, UpstreamRequest, refusal
 
 log = logging.getLogger("gateway.warm")
 
@@ -50,7 +50,7 @@ class Warmer:
     """Runs the `[[warm]]` entries of the configuration."""
 
     def __init__(
-        self, gateway: Gateway, executions: Executions, upstream: Redash, clock: Clock, *, breaker: Breaker
+        self, gateway: Gateway, executions: Executions, upstream: Upstream, clock: Clock, *, breaker: Breaker
     ) -> None:
         self._gateway = gateway
         self._executions = executions
@@ -142,11 +142,11 @@ class Warmer:
         return [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard)
 
     async def _queries_on(self, credential: Credential, dashboard: int | None) -> list[int]:
-        call = Call(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")
-        answer = await self._upstream.send(credential, call, _sender())
-        if answer.status != 200:
-            raise refusal(answer)
-        return sorted(queries_on(answer.body.load()))
+        call = UpstreamRequest(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")
+        response = await self._upstream.send(credential, call, _sender())
+        if response.status != 200:
+            raise refusal(response)
+        return sorted(queries_on(response.body.load()))
 
     async def _plan(self, entry: config.Warm, credential: Credential, query_id: int) -> Plan:
         settings = self._gateway.settings
@@ -159,17 +159,17 @@ class Warmer:
 
     async def _refresh(self, plan: Plan) -> float:
         """Make sure that the result is younger than the entry's `every`; returns the seconds for which it will be."""
-        obtained = await self._gateway.obtaining.obtain(plan, _sender(), Outcome(request_id=NAME))
-        x = obtained.execution
-        if x is not None:
-            await wait_for(x.ended, _LONGEST_RUN)
-            if not x.ended.happened:
+        obtained = await self._gateway.lookup.obtain(plan, _sender(), Outcome(request_id=NAME))
+        execution = obtained.execution
+        if execution is not None:
+            await wait_for(execution.ended, _LONGEST_RUN)
+            if not execution.ended.is_set:
                 raise Unavailable("still running after an hour")
-            if x.failure is not None:
-                raise x.failure
-            if x.found is None:
-                raise QueryFailed(x.error)
-        found = obtained.found or (x.found if x is not None else None)
+            if execution.failure is not None:
+                raise execution.failure
+            if execution.found is None:
+                raise QueryFailed(execution.error)
+        found = obtained.found or (execution.found if execution is not None else None)
         assert found is not None  # noqa: S101 - it is one or the other
         return plan.accepts(found[0], self._clock.monotonic()) or 0.0
 

@@ -19,8 +19,8 @@ import aiohttp
 import msgspec
 
 from gateway import config
-from gateway.app.operations import Operating
-from gateway.app.runtime import Program
+from gateway.app.operations import RuntimeOperations
+from gateway.app.runtime import Runtime
 from gateway.sandbox import Sandbox
 
 TOKENS = {name: f"rg_{name}_{'0123456789abcdef' * 2}" for name in ("dashboard", "second", "sql", "narrow", "writer")}
@@ -83,17 +83,17 @@ class World:
         self.sandbox = sandbox
         self.clock = clock
         self.named = sandbox.named
-        self.program: Program
+        self.runtime: Runtime
         self.session: aiohttp.ClientSession
         self.text = ""
 
     @property
     def url(self) -> str:
-        return self.program.api_address.url
+        return self.runtime.api_address.url
 
     @property
     def admin(self) -> str:
-        return self.program.admin_address.url
+        return self.runtime.admin_address.url
 
     async def start(self, extra: str = "", store: str = "sqlite:gateway.db", **tables: str) -> None:
         """Start the gateway; `extra` is TOML at the end, `tables` adds lines to a table: `cache='memory = "1MB"'`."""
@@ -102,8 +102,10 @@ class World:
 
     async def resume(self) -> None:
         """Start a gateway with the configuration and directory of the last one."""
-        self.program = Program(self.settings(), operator=lambda program: Operating(program, None), clock=self.clock)
-        await self.program.start()
+        self.runtime = Runtime(
+            self.settings(), operator=lambda runtime: RuntimeOperations(runtime, None), clock=self.clock
+        )
+        await self.runtime.start()
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
     def settings(self) -> config.Config:
@@ -114,12 +116,12 @@ class World:
 
     async def stop(self) -> None:
         shown = ""
-        if self.program.serving:
+        if self.runtime.serving:
             for path in ("/metrics", "/api/status", "/readyz", "/"):
                 async with self.session.get(self.admin + path) as response:
                     shown += await response.text()
         await self.session.close()
-        await self.program.stop()
+        await self.runtime.stop()
         await asyncio.to_thread(self._find_no_secret, shown)
 
     def _find_no_secret(self, shown: str) -> None:

@@ -20,7 +20,7 @@ from gateway.errors import BadRequest, Forbidden, GatewayError, Misdirected, Una
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Operator(Protocol):
+class Operations(Protocol):
     """What the listener may ask of the program."""
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
@@ -39,7 +39,9 @@ class Operator(Protocol):
 class Admin:
     """The routes of the admin listener."""
 
-    def __init__(self, operator: Operator, registry: CollectorRegistry, settings: Callable[[], config.Config]) -> None:
+    def __init__(
+        self, operator: Operations, registry: CollectorRegistry, settings: Callable[[], config.Config]
+    ) -> None:
         self._operator = operator
         self._registry = registry
         self._settings = settings

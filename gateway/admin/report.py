@@ -16,7 +16,7 @@ from gateway.telemetry.history import Counts, hits, lookups, rate
 from gateway.telemetry.metrics import Levels
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tables import ClientRow, QueryRow, UpstreamRow
-from gateway.upstream.client import Upstream
+from gateway.upstream.client import HttpUpstream
 from gateway.warm import Warmer, WarmState
 
 MOST_RUNNING: Final = 50
@@ -47,7 +47,7 @@ class Parts(Protocol):
     access: Access
     recorder: StatusRecorder
     executions: Executions
-    upstream: Upstream
+    upstream: HttpUpstream
     warmer: Warmer
 
 
@@ -57,7 +57,7 @@ def report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall: float
     hour, uptime = recorder.history.hour(now), max(0.0, now - recorder.started)
     health = _health(parts, levels, now, wall)
     state, text = verdict.verdict(health, hour, uptime, ready=ready)
-    running = sorted(parts.executions.running, key=lambda x: x.started)
+    running = sorted(parts.executions.running, key=lambda execution: execution.started)
     return values.Report(
         verdict=text,
         state=state,
@@ -69,7 +69,7 @@ def report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall: float
         hour=_hour(hour),
         totals=_totals(recorder),
         outcomes=[values.OutcomeCount(o, m, hour.cache[o], recorder.requests[o]) for o, m in MEANINGS.items()],
-        running=[_running(x, now) for x in running[:MOST_RUNNING]],
+        running=[_running(execution, now) for execution in running[:MOST_RUNNING]],
         running_count=len(running),
         waiting=levels.execution_waiters,
         queries=_queries(recorder, lambda row: float(sum(row.cache.values()))),
@@ -125,9 +125,16 @@ def _totals(recorder: StatusRecorder) -> values.Totals:
     )
 
 
-def _running(x: Execution, now: float) -> values.Running:
-    seconds = round(now - x.started, 1)
-    return values.Running(x.plan.query_id, PHASES[x.phase], seconds, x.callers, x.waiters, x.sender.client)
+def _running(execution: Execution, now: float) -> values.Running:
+    seconds = round(now - execution.started, 1)
+    return values.Running(
+        execution.plan.query_id,
+        PHASES[execution.phase],
+        seconds,
+        execution.callers,
+        execution.waiters,
+        execution.sender.client,
+    )
 
 
 def _queries(recorder: StatusRecorder, weight: Callable[[QueryRow], float]) -> list[values.Query]:

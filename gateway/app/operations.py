@@ -11,36 +11,36 @@ from pathlib import Path
 from gateway import config
 from gateway.admin.report import report
 from gateway.admin.values import Report
-from gateway.app.runtime import Program
+from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError
 from gateway.outcome import Sender
 from gateway.redash.answers import queries_on
-from gateway.upstream.request import Call
+from gateway.upstream.request import UpstreamRequest
 
 events = logging.getLogger("gateway.events")
 
 
-class Operating:
+class RuntimeOperations:
     """The operator's side of one program. `source` is its configuration file, None for the demo."""
 
-    def __init__(self, program: Program, source: Path | None) -> None:
-        self._program = program
+    def __init__(self, runtime: Runtime, source: Path | None) -> None:
+        self._runtime = runtime
         self._source = source
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
         """Whether requests are served. Redash being down is reported, not unready."""
         parts = {
-            "store": "up" if all(t.up for t in self._program.store.stats()) else "down",
-            "redash": "unreachable" if self._program.upstream.breaker.is_open else "up",
+            "store": "up" if all(t.up for t in self._runtime.store.stats()) else "down",
+            "redash": "unreachable" if self._runtime.upstream.breaker.is_open else "up",
         }
-        return self._program.serving, parts
+        return self._runtime.serving, parts
 
     def status(self) -> Report:
         """Return the state of everything, for people and scripts."""
-        clock = self._program.clock
-        levels, serving = self._program.levels(), self._program.serving
-        return report(self._program, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+        clock = self._runtime.clock
+        levels, serving = self._runtime.levels(), self._runtime.serving
+        return report(self._runtime, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
 
     async def purge(self, what: Mapping[str, object]) -> int:
         """Forget results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.
@@ -50,7 +50,7 @@ class Operating:
         """
         match dict(what):
             case {"query": int(query)} if not isinstance(query, bool):
-                self._program.definitions.drop(query)
+                self._runtime.definitions.drop(query)
                 return await self._purge(query_id=query)
             case {"dashboard": int(dashboard)} if not isinstance(dashboard, bool):
                 return await self._purge_dashboard(dashboard)
@@ -61,25 +61,27 @@ class Operating:
         raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
 
     async def _purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        await self._program.executions.purge(scope=scope, query_id=query_id)
-        return await self._program.results.purge(scope=scope, query_id=query_id)
+        await self._runtime.executions.purge(scope=scope, query_id=query_id)
+        return await self._runtime.results.purge(scope=scope, query_id=query_id)
 
     async def _purge_scope(self, name: str) -> int:
-        credential = self._program.access.credentials.get(name)
+        credential = self._runtime.access.credentials.get(name)
         if credential is None:
-            known = ", ".join(sorted(self._program.access.credentials))
+            known = ", ".join(sorted(self._runtime.access.credentials))
             raise BadRequest(f"A scope is named by its credential, one of: {known}.")
         return await self._purge(scope=credential.scope)
 
     async def _purge_dashboard(self, dashboard: int) -> int:
         """Forget the results of every query on a dashboard, as the first user credential that may see it tells."""
-        for credential in self._program.access.credentials.values():
+        for credential in self._runtime.access.credentials.values():
             if credential.is_query_key:
                 continue
-            call = Call(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")
-            answer = await self._program.upstream.send(credential, call, Sender("gateway", "purge"))
-            if answer.status == 200:
-                return sum([await self._purge(query_id=q) for q in queries_on(answer.body.load())])
+            call = UpstreamRequest(
+                method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}"
+            )
+            response = await self._runtime.upstream.send(credential, call, Sender("gateway", "purge"))
+            if response.status == 200:
+                return sum([await self._purge(query_id=q) for q in queries_on(response.body.load())])
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
 
     async def reload(self) -> list[str]:
@@ -94,16 +96,16 @@ class Operating:
             settings = config.load(self._source, os.environ)
             tls, upstream_tls = server_context(settings.server), client_context(settings.upstream)
         except ConfigurationError:
-            self._program.reload_successful = False
+            self._runtime.reload_successful = False
             raise
         notes = self._needs_restart(settings, has_tls=tls is not None)
-        self._program.apply(settings, upstream_tls)
-        self._program.reload_successful, self._program.reloaded_at = True, time.time()
+        self._runtime.apply(settings, upstream_tls)
+        self._runtime.reload_successful, self._runtime.reloaded_at = True, time.time()
         events.info("configuration loaded again")
         return notes
 
     def _needs_restart(self, settings: config.Config, *, has_tls: bool) -> list[str]:
-        old, new = self._program.settings, settings
+        old, new = self._runtime.settings, settings
         changed = {
             "server.listen": old.server.listen != new.server.listen,
             "admin.listen": old.admin.listen != new.admin.listen,
@@ -112,6 +114,6 @@ class Operating:
             != (new.cache.memory, new.cache.disk, new.cache.max_entry),
             "log.format": old.log.format != new.log.format,
             "tracing.endpoint": old.tracing.endpoint != new.tracing.endpoint,
-            "server.tls_cert": (self._program.tls is None) == has_tls,
+            "server.tls_cert": (self._runtime.tls is None) == has_tls,
         }
         return [f"{name} has changed; this takes a restart" for name, is_so in changed.items() if is_so]

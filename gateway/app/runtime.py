@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
-from gateway.admin.listener import Admin, Operator
+from gateway.admin.listener import Admin, Operations
 from gateway.app.tls import client_context, server_context
 from gateway.errors import StoreError
 from gateway.executions.flights import Executions
 from gateway.executions.jobs import Jobs
-from gateway.executions.lookup import Obtaining
+from gateway.executions.lookup import ResultLookup
 from gateway.executions.runner import Runner
 from gateway.http.api import Api
-from gateway.http.fast_path import HitLane
-from gateway.http.response_cache import KnownAnswers
+from gateway.http.fast_path import FastPath
+from gateway.http.response_cache import ResponseCache
 from gateway.model import Clock, SystemClock
 from gateway.pipeline import Gateway
 from gateway.policy.access import ANONYMOUS, Access
@@ -32,15 +32,15 @@ from gateway.results.cache import Results
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import Fetching
 from gateway.results.metadata import Metadata
-from gateway.results.reader import Reading
+from gateway.results.reader import ResultReader
 from gateway.store.factory import open_store
 from gateway.store.forms import Compressor
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics, registry
 from gateway.telemetry.recorder import StatusRecorder
-from gateway.telemetry.telemetry import Telling
+from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
-from gateway.upstream.client import Upstream
+from gateway.upstream.client import HttpUpstream
 from gateway.warm import Warmer
 
 events = logging.getLogger("gateway.events")
@@ -49,11 +49,11 @@ BACKLOG: Final = 4096
 """Connections that may wait to be accepted: dashboards open many at once."""
 
 
-class Program:
+class Runtime:
     """One running gateway: its parts, its listeners, and what an operator may ask of it."""
 
     def __init__(
-        self, settings: config.Config, *, operator: Callable[[Program], Operator], clock: Clock | None = None
+        self, settings: config.Config, *, operator: Callable[[Runtime], Operations], clock: Clock | None = None
     ) -> None:
         if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
             raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
@@ -82,11 +82,11 @@ class Program:
         self.metrics = Metrics(self.levels, self.access.credentials, settings.metrics.per_query)
         self.tracing = Tracing(settings.tracing.endpoint, clock) if settings.tracing.endpoint else None
         self.recorder = StatusRecorder(clock.monotonic)
-        self.teller = Telling(
+        self.observer = Telemetry(
             self.metrics, clock, access_log=settings.log.access, recorder=self.recorder, tracing=self.tracing
         )
         tls = client_context(settings.upstream)
-        self.upstream = Upstream(settings.upstream, tls, clock, self.teller, self.store.spool_path)
+        self.upstream = HttpUpstream(settings.upstream, tls, clock, self.observer, self.store.spool_path)
         self.definitions = Definitions(self.upstream, self.store, self.ledger, clock)
         self.results = Results(self.store, self.ledger, clock)
         self.fetching = Fetching(self.upstream, self.results, clock)
@@ -95,10 +95,10 @@ class Program:
         self.metadata = Metadata(settings, self.upstream, self.definitions, self.bindings, clock)
         runner = Runner(self.upstream, self.results, self.fetching, clock)
         self.executions = Executions(
-            runner, self.definitions, self.ledger, clock, self.teller, settings, changed=self._query_changed
+            runner, self.definitions, self.ledger, clock, self.observer, settings, changed=self._query_changed
         )
-        obtaining = Obtaining(self.results, self.executions, clock)
-        self.reading = Reading(settings, self.definitions, self.results, self.fetching, self.ledger, clock)
+        lookup = ResultLookup(self.results, self.executions, clock)
+        self.reading = ResultReader(settings, self.definitions, self.results, self.fetching, self.ledger, clock)
         self.gateway = Gateway(
             settings,
             access=self.access,
@@ -106,7 +106,7 @@ class Program:
             bindings=self.bindings,
             definitions=self.definitions,
             results=self.results,
-            obtaining=obtaining,
+            lookup=lookup,
             jobs=Jobs(self.executions, self.upstream, self.ledger, clock),
             reading=self.reading,
             metadata=self.metadata,
@@ -117,18 +117,18 @@ class Program:
 
     def _build_listener(self) -> None:
         settings, clock = self.settings, self.clock
-        self.answers = KnownAnswers(self.store, self.teller, clock, settings.cache.memory // 4)
-        self.lane = HitLane(self.answers, each=self.tracing is not None)
+        self.answers = ResponseCache(self.store, self.observer, clock, settings.cache.memory // 4)
+        self.lane = FastPath(self.answers, each=self.tracing is not None)
         self.compressor = Compressor(self.store)
         self.api = Api(
             lambda: self.gateway,
-            teller=self.teller,
+            observer=self.observer,
             clock=clock,
             answers=self.answers,
             lane=self.lane,
             compressor=self.compressor,
         )
-        self.definitions.on_doubt = self.answers.forget_query
+        self.definitions.on_invalidated = self.answers.forget_query
 
     def _query_changed(self, query_id: int) -> None:
         """Make the end of a run visible: who polls and then reads "latest" or the query object sees the new result."""
@@ -191,14 +191,14 @@ class Program:
         await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         await self.warmer.stop()
         await self.executions.close()
-        await self.metadata.land()
-        await self.bindings.land()
-        await self.definitions.land()
-        await self.fetching.land()
-        await self.compressor.land()
+        await self.metadata.aclose()
+        await self.bindings.aclose()
+        await self.definitions.aclose()
+        await self.fetching.aclose()
+        await self.compressor.aclose()
         await self.upstream.close()
         await self.store.close()
-        self._tell_all()
+        self._record_all()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
 
@@ -213,24 +213,24 @@ class Program:
         self.api.cut_off(self.access, self.clock.wall())
         self.upstream.configure(settings.upstream, upstream_tls)
         self.executions.configure(settings)
-        self.teller.access_log = settings.log.access
+        self.observer.access_log = settings.log.access
         self.metrics.configure(self.access.credentials, settings.metrics.per_query)
         self.warmer.start(settings.warm)
         if self.tls is not None and settings.server.tls_cert and settings.server.tls_key:
             self.tls.load_cert_chain(settings.server.tls_cert, settings.server.tls_key)
 
-    def _tell_all(self) -> None:
+    def _record_all(self) -> None:
         """Tell of what has been gathered: what the lane has given, then everything that waits to be told."""
         self.answers.flush_all()
-        self.teller.flush()
+        self.observer.flush()
 
     def levels(self) -> Levels:
         """Return what is read from the parts when somebody looks: a scrape, the status page."""
-        self._tell_all()
+        self._record_all()
         running = self.executions.running
         return Levels(
             executions_in_flight=len(running),
-            execution_waiters=sum(x.waiters for x in running),
+            execution_waiters=sum(execution.waiters for execution in running),
             upstream_queue=self.executions.slots.queued + self.upstream.slots.queued,
             breaker_open=self.upstream.breaker.is_open,
             tiers=self.store.stats(),

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway import config
-from gateway.app.operations import Operating
-from gateway.app.runtime import Program
+from gateway.app.operations import RuntimeOperations
+from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context
 from gateway.errors import ConfigurationError, GatewayError, StoreError
 from gateway.model import SystemClock
@@ -20,9 +20,9 @@ from gateway.outcome import Sender
 from gateway.policy.access import Access
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics
-from gateway.telemetry.telemetry import Telling
-from gateway.upstream.client import Upstream
-from gateway.upstream.request import Call
+from gateway.telemetry.telemetry import Telemetry
+from gateway.upstream.client import HttpUpstream
+from gateway.upstream.request import UpstreamRequest
 
 events = logging.getLogger("gateway.events")
 
@@ -33,7 +33,7 @@ def serve(source: Path) -> int:
     log.set_up(settings.log.format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(run(Program(settings, operator=lambda program: Operating(program, source))))
+            runner.run(run(Runtime(settings, operator=lambda runtime: RuntimeOperations(runtime, source))))
     except (StoreError, OSError) as error:
         events.error("%s", error)
         return 1
@@ -50,7 +50,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def run(program: Program, started: Callable[[], object] = lambda: None) -> None:
+async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) -> None:
     """Start, call `started`, wait for a signal or for the store to fail, stop."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -59,21 +59,21 @@ async def run(program: Program, started: Callable[[], object] = lambda: None) ->
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = loop.create_task(_reload(program))
+        task = loop.create_task(_reload(runtime))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    failure = asyncio.create_task(program.store.failed())
+    failure = asyncio.create_task(runtime.store.failed())
     stopped = asyncio.create_task(stopping.wait())
     try:
-        await program.start()
+        await runtime.start()
         _spare_the_collector()
         started()
         await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
-        await program.stop()
+        await runtime.stop()
     if failure.done():
         raise failure.result()
     failure.cancel()
@@ -89,9 +89,9 @@ def _spare_the_collector() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-async def _reload(program: Program) -> None:
+async def _reload(runtime: Runtime) -> None:
     try:
-        for note in await program.operator.reload():
+        for note in await runtime.operator.reload():
             events.warning("reload: %s", note)
     except ConfigurationError as error:
         for mistake in error.mistakes:
@@ -103,11 +103,11 @@ async def check_online(settings: config.Config) -> list[str]:
     clock = SystemClock()
     access = Access(settings)
     metrics = Metrics(_no_levels, access.credentials, 0)
-    upstream = Upstream(
+    upstream = HttpUpstream(
         settings.upstream,
         client_context(settings.upstream),
         clock,
-        Telling(metrics, clock, access_log=False),
+        Telemetry(metrics, clock, access_log=False),
         _no_spool,
     )
     await upstream.open()
@@ -115,14 +115,14 @@ async def check_online(settings: config.Config) -> list[str]:
     try:
         for credential in access.credentials.values():
             path = f"/api/queries/{credential.query_id}" if credential.is_query_key else "/api/session"
-            call = Call(method="GET", path=path, route="check")
+            call = UpstreamRequest(method="GET", path=path, route="check")
             try:
-                answer = await upstream.send(credential, call, Sender("check", "check"))
+                response = await upstream.send(credential, call, Sender("check", "check"))
             except GatewayError as error:
                 mistakes.append(f"credentials.{credential.name}: {error.detail}")
                 continue
-            if answer.status != 200:
-                mistakes.append(f"credentials.{credential.name}: Redash answered {answer.status} to GET {path}.")
+            if response.status != 200:
+                mistakes.append(f"credentials.{credential.name}: Redash answered {response.status} to GET {path}.")
     finally:
         await upstream.close()
     return mistakes

@@ -12,27 +12,27 @@ from gateway.errors import Unavailable
 T = TypeVar("T")
 
 
-class Signal:
+class Event:
     """Something that happens once, and whoever waits for it.
 
     Unlike `asyncio.Event` (a deque) and `asyncio.shield` (a callback list), a waiter leaves in constant time, so that
     ten thousand that hang up at once cost no quadratic time.
     """
 
-    __slots__ = ("_waiters", "happened")
+    __slots__ = ("_waiters", "is_set")
 
     def __init__(self) -> None:
-        self.happened = False
+        self.is_set = False
         self._waiters: set[asyncio.Future[None]] = set()
 
-    def happen(self) -> None:
+    def set(self) -> None:
         """Wake everybody; safe to call again."""
-        self.happened = True
+        self.is_set = True
         self.release()
 
     async def wait(self) -> None:
         """Return when it has happened."""
-        if self.happened:
+        if self.is_set:
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
@@ -52,19 +52,19 @@ class Signal:
         return len(self._waiters)
 
 
-async def wait_for(signal: Signal, seconds: float) -> None:
+async def wait_for(event: Event, seconds: float) -> None:
     """Return when it has happened, or after so many seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await signal.wait()
+            await event.wait()
 
 
 class _Call(Generic[T]):
     __slots__ = ("done", "error", "ready", "task", "value")
 
     def __init__(self) -> None:
-        self.ready = Signal()  # something is offered, or it has ended
-        self.done = Signal()
+        self.ready = Event()  # something is offered, or it has ended
+        self.done = Event()
         self.value: T
         self.error: BaseException | None = Unavailable("The gateway is stopping; try again.", retry_after=1)
         """Until the call has ended: what there is to say if it is cancelled, even before it began."""
@@ -84,7 +84,7 @@ class Flights(Generic[T]):
         """Start the call unless one is in the air; nobody waits. Returns whether it was started."""
         started = key not in self._calls
         if started:
-            self._take_off(key, call)
+            self._start(key, call)
         return started
 
     async def share(
@@ -99,7 +99,7 @@ class Flights(Generic[T]):
         flight = self._calls.get(key)
         joined = flight is not None
         if flight is None:
-            flight = self._take_off(key, call)
+            flight = self._start(key, call)
         await (flight.done if to_the_end else flight.ready).wait()
         if flight.error is not None:
             raise flight.error
@@ -109,30 +109,30 @@ class Flights(Generic[T]):
         """Let those who share the call under `key` have this already, while it goes on."""
         flight = self._calls[key]
         flight.value, flight.error = value, None
-        flight.ready.happen()
+        flight.ready.set()
 
-    def _take_off(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> _Call[T]:
+    def _start(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> _Call[T]:
         flight: _Call[T] = _Call()
         self._calls[key] = flight
-        flight.task = asyncio.create_task(self._fly(flight, call))
-        flight.task.add_done_callback(lambda _: self._landed(key, flight))
+        flight.task = asyncio.create_task(self._run(flight, call))
+        flight.task.add_done_callback(lambda _: self._finished(key, flight))
         return flight
 
-    async def _fly(self, flight: _Call[T], call: Callable[[], Awaitable[T]]) -> None:
+    async def _run(self, flight: _Call[T], call: Callable[[], Awaitable[T]]) -> None:
         try:
             flight.value = await call()
             flight.error = None
         except Exception as error:
             flight.error = error
 
-    def _landed(self, key: Hashable, flight: _Call[T]) -> None:
+    def _finished(self, key: Hashable, flight: _Call[T]) -> None:
         # Not in `_fly`: a task that is cancelled before its first step runs nothing of it.
         if self._calls.get(key) is flight:
             del self._calls[key]
-        flight.ready.happen()
-        flight.done.happen()
+        flight.ready.set()
+        flight.done.set()
 
-    async def land(self) -> None:
+    async def aclose(self) -> None:
         """Cancel every call and wait until all have ended; for shutting down."""
         tasks = [flight.task for flight in self._calls.values()]
         for task in tasks:

@@ -9,7 +9,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Final
 
-from gateway.concurrency.flight import Signal
+from gateway.concurrency.flight import Event
 from gateway.concurrency.openfile import OpenFile
 from gateway.errors import UpstreamError, UpstreamUnusable
 
@@ -41,7 +41,7 @@ class Spool:
         self.path = path
         self.size = size
         self._written = self._readable = 0
-        self._moved = Signal()  # happens at the end, good or bad
+        self._moved = Event()  # happens at the end, good or bad
 
     async def append(self, pieces: list[bytes]) -> int:
         """Write what has come; return how much that is by now.
@@ -63,13 +63,13 @@ class Spool:
         """Let readers have the end: the whole has been found good. Does nothing after `fail`."""
         if self._file is not None:
             self.size = self._readable = self._written
-        self._moved.happen()
+        self._moved.set()
 
     def fail(self) -> None:
         """Tell readers that there will be no end; the file goes. Does nothing after `end`."""
-        if not self._moved.happened:
+        if not self._moved.is_set:
             self._file = None
-        self._moved.happen()
+        self._moved.set()
 
     @property
     def failed(self) -> bool:
@@ -82,7 +82,7 @@ class Spool:
         Raises:
             UpstreamError: no good end will come.
         """
-        while self._readable <= sent and not self._moved.happened:
+        while self._readable <= sent and not self._moved.is_set:
             await self._moved.wait()
         if self._file is None:
             raise UpstreamError(_BROKEN)

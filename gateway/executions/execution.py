@@ -7,7 +7,7 @@ import uuid
 from enum import IntEnum
 from typing import Final
 
-from gateway.concurrency.flight import Signal
+from gateway.concurrency.flight import Event
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
 from gateway.model import Entry, ExecutionRecord
@@ -50,12 +50,12 @@ class Execution:
         self.noted = False  # in the ledger
         self.purged = False  # a purge came since it began: its result is for those who wait only
         self.seen: dict[str, float] = {}  # the job ids that stand for it, and when each was last asked for
-        self.answerable = Signal()  # queued here, or Redash has answered the POST
-        self.posted = Signal()  # Redash has answered the POST
-        self.showable = Signal()  # a large result begins to arrive, or it has ended
-        self.ended = Signal()
-        self.stopping = Signal()  # cancelled in Redash: whoever follows the job need not wait for its next poll
-        self.held: dict[str, Signal] = {}  # by job id: who waits for that job
+        self.answerable = Event()  # queued here, or Redash has answered the POST
+        self.posted = Event()  # Redash has answered the POST
+        self.showable = Event()  # a large result begins to arrive, or it has ended
+        self.ended = Event()
+        self.stopping = Event()  # cancelled in Redash: whoever follows the job need not wait for its next poll
+        self.held: dict[str, Event] = {}  # by job id: who waits for that job
         self.updated_at: object = 0  # as Redash tells it while the job is started (CONTRACT 9)
         self.task: asyncio.Task[None] | None = None
 
@@ -72,8 +72,8 @@ class Execution:
     def show_early(self, entry: Entry, spool: Spool) -> None:
         """Let those who wait have a large result while it arrives."""
         self._arriving = entry, spool
-        self.answerable.happen()
-        self.showable.happen()
+        self.answerable.set()
+        self.showable.set()
 
     def fail(self, error: str, result: ExecutionResult = "failure", failure: GatewayError | None = None) -> None:
         """End in status 4 with a text for whoever holds a job id."""
@@ -85,8 +85,8 @@ class Execution:
         if self._arriving is not None:
             self._arriving[1].fail()  # unless it was kept
             self._arriving = None
-        for signal in self._signals:
-            signal.happen()
+        for event in self._signals:
+            event.set()
 
     @property
     def waiters(self) -> int:
@@ -100,11 +100,11 @@ class Execution:
 
     def release_waiters(self) -> None:
         """Send those home who wait for what it brings or for a job id, though it has not ended."""
-        for signal in (self.showable, self.ended, *self.held.values()):
-            signal.release()
+        for event in (self.showable, self.ended, *self.held.values()):
+            event.release()
 
     @property
-    def _signals(self) -> tuple[Signal, ...]:
+    def _signals(self) -> tuple[Event, ...]:
         return (self.answerable, self.posted, self.showable, self.ended, *self.held.values())
 
     def record(self, wall: float, now: float) -> ExecutionRecord:

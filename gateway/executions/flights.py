@@ -19,7 +19,7 @@ from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase, failu
 from gateway.executions.guard import collisions
 from gateway.executions.runner import Runner
 from gateway.model import Clock, Definition, ExecutionRecord, Key
-from gateway.outcome import ExecutionEnd, Sender, Teller
+from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.plan import Bounds, Plan
 from gateway.redash.requests import Execute, ExecuteText, read
@@ -39,7 +39,7 @@ class Executions:
         definitions: Definitions,
         ledger: Ledger,
         clock: Clock,
-        teller: Teller,
+        observer: Observer,
         settings: config.Config,
         changed: Callable[[int], None],
     ) -> None:
@@ -48,7 +48,7 @@ class Executions:
         self._definitions = definitions
         self._ledger = ledger
         self._clock = clock
-        self._teller = teller
+        self._observer = observer
         self._changed = changed
         self.slots = FairSlots(settings.upstream.max_executions, timeout=settings.upstream.queue_timeout)
         self.on_end: list[Callable[[Execution], None]] = []
@@ -83,126 +83,142 @@ class Executions:
         """
         if plan.max_age is None and stored:
             return self._asides.get(plan.key)
-        x = self._by_key.get(plan.key)
-        if x is None or x.cancelled or x.plan.marker != plan.marker:
+        execution = self._by_key.get(plan.key)
+        if execution is None or execution.cancelled or execution.plan.marker != plan.marker:
             return None
-        if x.phase is Phase.QUEUED:
-            x.max_age = _stricter(x.max_age, plan.max_age)  # its POST has not left yet
-            return x
-        return x if x.phase is Phase.RUNNING or plan.at_least_as_lenient(x.max_age) else None
+        if execution.phase is Phase.QUEUED:
+            execution.max_age = _stricter(execution.max_age, plan.max_age)  # its POST has not left yet
+            return execution
+        return execution if execution.phase is Phase.RUNNING or plan.at_least_as_lenient(execution.max_age) else None
 
     def blocking(self, plan: Plan, *, stored: bool) -> Execution | None:
         """Return the question under way that `plan` cannot join but must wait for, as it may start the run."""
-        x = None if plan.max_age is None and stored else self._by_key.get(plan.key)
-        return x if x is not None and x.phase is Phase.ASKING and x.plan.marker == plan.marker else None
+        execution = None if plan.max_age is None and stored else self._by_key.get(plan.key)
+        return (
+            execution
+            if execution is not None and execution.phase is Phase.ASKING and execution.plan.marker == plan.marker
+            else None
+        )
 
     def failed(self, plan: Plan) -> Execution | None:
         """Return the failure of this key that is younger than `failure_ttl`; an execution on demand passes it."""
-        x, at = self._failed.get(plan.key, (None, 0.0))
-        if x is None or plan.max_age == 0 or x.plan.marker != plan.marker:
+        execution, at = self._failed.get(plan.key, (None, 0.0))
+        if execution is None or plan.max_age == 0 or execution.plan.marker != plan.marker:
             return None
-        return x if self._clock.monotonic() - at <= self.settings.cache.failure_ttl else None
+        return execution if self._clock.monotonic() - at <= self.settings.cache.failure_ttl else None
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
         """Start one. `aside`: only a question whether a stored result is still the newest, beside a run under way."""
-        sender = msgspec.structs.replace(sender, trace=self._teller.begin(sender.trace))
-        x = Execution(plan, sender, self._clock.monotonic())
+        sender = msgspec.structs.replace(sender, trace=self._observer.begin(sender.trace))
+        execution = Execution(plan, sender, self._clock.monotonic())
         before = None
         if aside:
-            self._asides[plan.key] = x
+            self._asides[plan.key] = execution
         else:
             before = self._by_key.get(plan.key)
-            self._by_key[plan.key] = x
-        self._spawn(x, partial(self._run, x, before, aside=aside))
-        return x
+            self._by_key[plan.key] = execution
+        self._spawn(execution, partial(self._run, execution, before, aside=aside))
+        return execution
 
-    def _spawn(self, x: Execution, work: Callable[[], Awaitable[None]]) -> None:
-        self._by_id[x.id] = x
-        x.task = asyncio.create_task(self._guarded(x, work))
-        self._tasks.add(x.task)
-        x.task.add_done_callback(self._tasks.discard)
+    def _spawn(self, execution: Execution, work: Callable[[], Awaitable[None]]) -> None:
+        self._by_id[execution.id] = execution
+        execution.task = asyncio.create_task(self._guarded(execution, work))
+        self._tasks.add(execution.task)
+        execution.task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, x: Execution, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, execution: Execution, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except GatewayError as error:
-            x.fail(failure_text(error), failure=error)
+            execution.fail(failure_text(error), failure=error)
         except asyncio.CancelledError:
-            x.fail(CANCELLED_TEXT, "cancelled")
+            execution.fail(CANCELLED_TEXT, "cancelled")
             if self._closing:
                 raise
         except Exception:
-            log.exception("internal error in an execution", extra={"fields": {"execution": x.id}})
+            log.exception("internal error in an execution", extra={"fields": {"execution": execution.id}})
             fault = GatewayError("Internal error of the gateway.")
-            x.fail(fault.detail, failure=fault)
+            execution.fail(fault.detail, failure=fault)
         finally:
-            await self._end(x)
+            await self._end(execution)
 
-    async def _run(self, x: Execution, before: Execution | None, *, aside: bool) -> None:
+    async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> None:
         if before is not None:  # a run of an older definition of the same key, or one that is being cancelled
-            x.answerable.happen()
+            execution.answerable.set()
             await before.ended.wait()
-        async with self._apart(x):
+        async with self._apart(execution):
             if aside:
-                await self._runner.run(x, lambda: self._definition_now(x), self._followed)
+                await self._runner.run(execution, lambda: self._definition_now(execution), self._followed)
                 return
             if not self.slots.free():
-                x.answerable.happen()
-            async with self.slots.hold(x.sender.client):
-                await self._runner.run(x, lambda: self._definition_now(x), self._followed)
+                execution.answerable.set()
+            async with self.slots.hold(execution.sender.client):
+                await self._runner.run(execution, lambda: self._definition_now(execution), self._followed)
 
-    def _apart(self, x: Execution) -> AbstractAsyncContextManager[None]:
+    def _apart(self, execution: Execution) -> AbstractAsyncContextManager[None]:
         """Keep texts apart that Redash cannot, where a query key's answer would not show whose rows they are."""
-        return self._in_turn(x) if self._has_query_keys else nullcontext()
+        return self._in_turn(execution) if self._has_query_keys else nullcontext()
 
     @asynccontextmanager
-    async def _in_turn(self, x: Execution) -> AsyncIterator[None]:
+    async def _in_turn(self, execution: Execution) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
-            for key, text in collisions(x.plan):
+            for key, text in collisions(execution.plan):
                 if self._turns.would_wait(key, text):
-                    x.answerable.happen()
+                    execution.answerable.set()
                 await held.enter_async_context(self._turns.hold(key, text))
             yield
 
-    async def _definition_now(self, x: Execution) -> Definition | None:
-        if x.plan.definition is None:
+    async def _definition_now(self, execution: Execution) -> Definition | None:
+        if execution.plan.definition is None:
             return None
-        self._definitions.drop(x.plan.query_id)
-        return await self._definitions.know(x.plan.credential, x.plan.query_id, x.sender, self.settings.cache)
+        self._definitions.drop(execution.plan.query_id)
+        return await self._definitions.know(
+            execution.plan.credential, execution.plan.query_id, execution.sender, self.settings.cache
+        )
 
-    async def _followed(self, x: Execution) -> None:
+    async def _followed(self, execution: Execution) -> None:
         """Redash has made a job of it: write it down, so that the next process follows it after a kill."""
-        if self._asides.get(x.plan.key) is x and x.plan.key not in self._by_key:
-            self._by_key[x.plan.key] = x
-        await self.note(x)
+        if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
+            self._by_key[execution.plan.key] = execution
+        await self.note(execution)
 
-    async def note(self, x: Execution) -> None:
+    async def note(self, execution: Execution) -> None:
         """Write down in the ledger how far it is."""
-        x.noted = True
-        await self._ledger.note_execution(x.record(self._clock.wall(), self._clock.monotonic()))
+        execution.noted = True
+        await self._ledger.note_execution(execution.record(self._clock.wall(), self._clock.monotonic()))
 
-    async def _end(self, x: Execution) -> None:
+    async def _end(self, execution: Execution) -> None:
         for flights in (self._by_key, self._asides):
-            if flights.get(x.plan.key) is x:
-                del flights[x.plan.key]
-        if x.upstream_job:
-            self._changed(x.plan.query_id)
-        self._tell(x)
-        if x.status == 4 and x.failure is None and x.result == "failure":
-            self._failed[x.plan.key] = (x, self._clock.monotonic())
-        if x.noted and not self._closing:  # else it stays unfinished, for the next process to follow
-            await self.note(x)
-        self._by_id.pop(x.id, None)
-        x.end()
+            if flights.get(execution.plan.key) is execution:
+                del flights[execution.plan.key]
+        if execution.upstream_job:
+            self._changed(execution.plan.query_id)
+        self._tell(execution)
+        if execution.status == 4 and execution.failure is None and execution.result == "failure":
+            self._failed[execution.plan.key] = (execution, self._clock.monotonic())
+        if execution.noted and not self._closing:  # else it stays unfinished, for the next process to follow
+            await self.note(execution)
+        self._by_id.pop(execution.id, None)
+        execution.end()
         for told in self.on_end:
-            told(x)
+            told(execution)
 
-    def _tell(self, x: Execution) -> None:
-        runtime = x.found[0].runtime if x.found is not None else 0.0
-        seconds = self._clock.monotonic() - x.started
-        ran, trace = bool(x.upstream_job), x.sender.trace
-        end = ExecutionEnd(x.id, x.plan.query_id, x.result, seconds, x.callers, runtime, ran, x.started, trace)
-        self._teller.execution(end)
+    def _tell(self, execution: Execution) -> None:
+        runtime = execution.found[0].runtime if execution.found is not None else 0.0
+        seconds = self._clock.monotonic() - execution.started
+        ran, trace = bool(execution.upstream_job), execution.sender.trace
+        end = ExecutionEnd(
+            execution.id,
+            execution.plan.query_id,
+            execution.result,
+            seconds,
+            execution.callers,
+            runtime,
+            ran,
+            execution.started,
+            trace,
+        )
+        self._observer.execution(end)
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -216,11 +232,11 @@ class Executions:
                 text = "The credential of this execution is no longer configured; run the query again."
                 await self._ledger.note_execution(msgspec.structs.replace(record, status=4, error=text))
             elif record.key not in self._by_key:
-                x = self._revive(record, credential)
+                execution = self._revive(record, credential)
                 jobs = await self._ledger.jobs_of(record.id)
-                x.seen = {job.id: self._clock.monotonic() for job in jobs if not job.cancelled}
-                self._by_key[record.key] = x
-                self._spawn(x, partial(self._run_again, x))
+                execution.seen = {job.id: self._clock.monotonic() for job in jobs if not job.cancelled}
+                self._by_key[record.key] = execution
+                self._spawn(execution, partial(self._run_again, execution))
         return len(records)
 
     def _revive(self, record: ExecutionRecord, credential: Credential) -> Execution:
@@ -239,35 +255,37 @@ class Executions:
             bounds=Bounds(),
             operation=operation,
         )
-        sender = Sender("gateway", record.id, self._teller.begin(None))
+        sender = Sender("gateway", record.id, self._observer.begin(None))
         ago = max(0.0, self._clock.wall() - record.started_at)
-        x = Execution(plan, sender, self._clock.monotonic() - ago, record.id)
-        x.purged = record.purged
-        x.upstream_job, x.status, x.noted = record.upstream_job, record.status, True
-        x.answerable.happen()
-        return x
+        execution = Execution(plan, sender, self._clock.monotonic() - ago, record.id)
+        execution.purged = record.purged
+        execution.upstream_job, execution.status, execution.noted = record.upstream_job, record.status, True
+        execution.answerable.set()
+        return execution
 
-    async def _run_again(self, x: Execution) -> None:
-        if x.plan.query_id:
-            know = self._definitions.know(x.plan.credential, x.plan.query_id, x.sender, self.settings.cache)
-            x.plan = msgspec.structs.replace(x.plan, definition=await know)
-        async with self._apart(x), self.slots.hold(x.sender.client):
-            x.phase = Phase.RUNNING if x.upstream_job else Phase.ASKING
-            work = self._runner.resume if x.upstream_job else self._runner.run
-            await work(x, lambda: self._definition_now(x), self._followed)
+    async def _run_again(self, execution: Execution) -> None:
+        if execution.plan.query_id:
+            know = self._definitions.know(
+                execution.plan.credential, execution.plan.query_id, execution.sender, self.settings.cache
+            )
+            execution.plan = msgspec.structs.replace(execution.plan, definition=await know)
+        async with self._apart(execution), self.slots.hold(execution.sender.client):
+            execution.phase = Phase.RUNNING if execution.upstream_job else Phase.ASKING
+            work = self._runner.resume if execution.upstream_job else self._runner.run
+            await work(execution, lambda: self._definition_now(execution), self._followed)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
         """Keep the results of what runs now from being stored, also if another process follows it to its end."""
-        for x in self.running:
-            if scope in (None, x.plan.credential.scope) and query_id in (None, x.plan.query_id):
-                x.purged = True
-                if x.noted:
-                    await self.note(x)
+        for execution in self.running:
+            if scope in (None, execution.plan.credential.scope) and query_id in (None, execution.plan.query_id):
+                execution.purged = True
+                if execution.noted:
+                    await self.note(execution)
 
     def release_waiters(self) -> None:
         """Answer those who wait for an end with what is known now: job ids outlive this process."""
-        for x in self.running:
-            x.release_waiters()
+        for execution in self.running:
+            execution.release_waiters()
 
     async def close(self) -> None:
         """Let go of every execution; Redash goes on, and the next process follows."""

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from cachetools import LRUCache
 
-from gateway.concurrency.flight import Signal, wait_for
+from gateway.concurrency.flight import Event, wait_for
 from gateway.errors import GatewayError, NotFound
 from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
 from gateway.executions.flights import Executions
@@ -19,7 +19,7 @@ from gateway.policy.plan import Plan
 from gateway.redash.answers import job_body
 from gateway.redash.requests import CancelJob, ReadJob
 from gateway.store import Ledger
-from gateway.upstream.request import Call, Redash
+from gateway.upstream.request import Upstream, UpstreamRequest
 
 ALIVE_SECONDS: Final = 60.0
 """A job id that polled or waited within this time keeps Redash's job from being cancelled by another's DELETE."""
@@ -55,7 +55,7 @@ class JobView(msgspec.Struct, frozen=True):
 class Jobs:
     """The job ids of every client."""
 
-    def __init__(self, executions: Executions, upstream: Redash, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, executions: Executions, upstream: Upstream, ledger: Ledger, clock: Clock) -> None:
         self._executions = executions
         self._upstream = upstream
         self._ledger = ledger
@@ -63,37 +63,37 @@ class Jobs:
         self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT)
         executions.on_end.append(self._ended)
 
-    async def new(self, x: Execution, client: str) -> JobView:
+    async def new(self, execution: Execution, client: str) -> JobView:
         """Give a caller a job id of its own for `x`; it is in the ledger when this returns."""
-        if not x.noted:
-            await self._executions.note(x)
-        job = await self._new_record(x, client)
-        view = _view(job, x)
-        self._recent[job.id] = (job, view if x.phase is Phase.ENDED else x)
-        x.seen[job.id] = self._clock.monotonic()
+        if not execution.noted:
+            await self._executions.note(execution)
+        job = await self._new_record(execution, client)
+        view = _view(job, execution)
+        self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
+        execution.seen[job.id] = self._clock.monotonic()
         return view
 
-    def _ended(self, x: Execution) -> None:
+    def _ended(self, execution: Execution) -> None:
         """Remember how it ended, and let go of its result, which may be large."""
-        for job_id in x.seen:
+        for job_id in execution.seen:
             if (known := self._recent.get(job_id)) is not None:
-                self._recent[job_id] = (known[0], _view(known[0], x))
+                self._recent[job_id] = (known[0], _view(known[0], execution))
 
     async def finished(self, plan: Plan, result_id: int, client: str, sender: Sender) -> JobView:
         """Give a caller a job that has already succeeded: it asked for a run, and a floor lets an entry answer."""
-        x = Execution(plan, sender, self._clock.monotonic())
-        record = x.record(self._clock.wall(), self._clock.monotonic())
+        execution = Execution(plan, sender, self._clock.monotonic())
+        record = execution.record(self._clock.wall(), self._clock.monotonic())
         await self._ledger.note_execution(msgspec.structs.replace(record, status=3, result_id=result_id))
-        job = await self._new_record(x, client)
-        return JobView(job.id, 3, "", result_id, 0, x.id, plan.query_id)
+        job = await self._new_record(execution, client)
+        return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 
-    async def _new_record(self, x: Execution, client: str) -> JobRecord:
+    async def _new_record(self, execution: Execution, client: str) -> JobRecord:
         job = JobRecord(
             id=str(uuid.uuid4()),
-            execution_id=x.id,
+            execution_id=execution.id,
             client=client,
-            scope=x.plan.credential.scope,
-            query_id=x.plan.query_id,
+            scope=execution.plan.credential.scope,
+            query_id=execution.plan.query_id,
             noted_at=self._clock.wall(),
         )
         await self._ledger.note_job(job)
@@ -109,34 +109,34 @@ class Jobs:
         Raises:
             NotFound: unknown, expired, another client's, or below the path of a query that it is not of.
         """
-        job, x = await self._find(operation, caller, allowed)
-        view = await self._told(job, x)
-        if not isinstance(x, Execution) or not view.pending:
+        job, execution = await self._find(operation, caller, allowed)
+        view = await self._told(job, execution)
+        if not isinstance(execution, Execution) or not view.pending:
             return view
-        x.seen[job.id] = self._clock.monotonic()
+        execution.seen[job.id] = self._clock.monotonic()
         if patience <= 0:
             return view
         # Not on the end of the execution: a DELETE ends this id alone.
-        await wait_for(x.held.setdefault(job.id, Signal()), patience)
+        await wait_for(execution.held.setdefault(job.id, Event()), patience)
         return await self._told(*await self._find(operation, caller, allowed))
 
     async def _find(
         self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
     ) -> tuple[JobRecord, Execution | JobView | None]:
-        job, x = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
+        job, execution = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
         if job is None or job.client != caller.name or self._clock.wall() - job.noted_at > LIFE_SECONDS:
             raise NotFound(_UNKNOWN_TEXT)
         if operation.query_id is not None and operation.query_id != job.query_id:
             raise NotFound(_UNKNOWN_TEXT)
         if allowed is not None and job.query_id not in allowed:
             raise NotFound(_UNKNOWN_TEXT)
-        return job, x or self._executions.by_id(job.execution_id)
+        return job, execution or self._executions.by_id(job.execution_id)
 
-    async def _told(self, job: JobRecord, x: Execution | JobView | None) -> JobView:
-        if isinstance(x, JobView):
-            return x
-        if x is not None or job.cancelled:
-            return _view(job, x)
+    async def _told(self, job: JobRecord, execution: Execution | JobView | None) -> JobView:
+        if isinstance(execution, JobView):
+            return execution
+        if execution is not None or job.cancelled:
+            return _view(job, execution)
         record = await self._ledger.execution(job.execution_id)
         if record is None:
             raise NotFound(_UNKNOWN_TEXT)
@@ -150,48 +150,48 @@ class Jobs:
         Raises:
             NotFound: as `look_up`.
         """
-        job, x = await self._find(operation, caller, allowed)
-        if not (await self._told(job, x)).pending:
+        job, execution = await self._find(operation, caller, allowed)
+        if not (await self._told(job, execution)).pending:
             return
         cancelled = msgspec.structs.replace(job, cancelled=True)
         await self._ledger.note_job(cancelled)
-        if not isinstance(x, Execution):
+        if not isinstance(execution, Execution):
             return
-        self._recent[job.id] = (cancelled, _view(cancelled, x))
-        x.seen.pop(job.id, None)
-        if (signal := x.held.pop(job.id, None)) is not None:
-            signal.happen()
-        if not self._wanted(x):
-            await self._stop(x, sender)
+        self._recent[job.id] = (cancelled, _view(cancelled, execution))
+        execution.seen.pop(job.id, None)
+        if (event := execution.held.pop(job.id, None)) is not None:
+            event.set()
+        if not self._wanted(execution):
+            await self._stop(execution, sender)
 
-    def _wanted(self, x: Execution) -> bool:
+    def _wanted(self, execution: Execution) -> bool:
         horizon = self._clock.monotonic() - ALIVE_SECONDS
-        return x.is_awaited or any(seen >= horizon for seen in x.seen.values())
+        return execution.is_awaited or any(seen >= horizon for seen in execution.seen.values())
 
-    async def _stop(self, x: Execution, sender: Sender) -> None:
-        if x.phase is Phase.QUEUED and x.task is not None:
-            x.cancelled = True
-            x.task.cancel()
+    async def _stop(self, execution: Execution, sender: Sender) -> None:
+        if execution.phase is Phase.QUEUED and execution.task is not None:
+            execution.cancelled = True
+            execution.task.cancel()
             return
-        if x.arriving is not None:
+        if execution.arriving is not None:
             return  # the run is over, and others may be reading what it brings
-        shared = any(o is not x and o.upstream_job == x.upstream_job for o in self._executions.running)
-        if not x.upstream_job or shared or x.plan.credential.is_query_key:
+        shared = any(o is not execution and o.upstream_job == execution.upstream_job for o in self._executions.running)
+        if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
             return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept
-        call = Call(method="DELETE", path=f"/api/jobs/{x.upstream_job}", route="/api/jobs/{job_id}")
-        x.cancelled = True  # nobody joins it from now on
+        call = UpstreamRequest(method="DELETE", path=f"/api/jobs/{execution.upstream_job}", route="/api/jobs/{job_id}")
+        execution.cancelled = True  # nobody joins it from now on
         try:
-            await self._upstream.send(x.plan.credential, call, sender)
+            await self._upstream.send(execution.plan.credential, call, sender)
         except GatewayError:
-            x.cancelled = False
+            execution.cancelled = False
             raise
-        x.stopping.happen()
+        execution.stopping.set()
 
 
-def _view(job: JobRecord, x: Execution | None) -> JobView:
-    if job.cancelled or x is None:
+def _view(job: JobRecord, execution: Execution | None) -> JobView:
+    if job.cancelled or execution is None:
         return JobView(job.id, 4, CANCELLED_TEXT, None, 0, job.execution_id, job.query_id)
-    if x.phase is Phase.ENDED:
-        return JobView(job.id, x.status, x.error, x.result_id, 0, x.id, job.query_id)
-    status = x.status if x.status in (1, 2) else 2
-    return JobView(job.id, status, "", None, x.updated_at if status == 2 else 0, x.id, job.query_id)
+    if execution.phase is Phase.ENDED:
+        return JobView(job.id, execution.status, execution.error, execution.result_id, 0, execution.id, job.query_id)
+    status = execution.status if execution.status in (1, 2) else 2
+    return JobView(job.id, status, "", None, execution.updated_at if status == 2 else 0, execution.id, job.query_id)

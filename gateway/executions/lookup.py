@@ -28,7 +28,7 @@ class Obtained(msgspec.Struct, frozen=True):
     """A stored result that may stand in if Redash turns out to be away (`stale_if_error`)."""
 
 
-class Obtaining:
+class ResultLookup:
     """Answers from the store where the plan accepts that, and else from at most one execution per key."""
 
     def __init__(self, results: Results, executions: Executions, clock: Clock) -> None:
@@ -52,38 +52,40 @@ class Obtaining:
             if stored is not None and slack is not None and -slack <= plan.bounds.stale_while_revalidate:
                 self._revalidate(plan, sender)
                 return self._stale(stored, slack, outcome, "stale-while-revalidate")
-            x = self._executions.failed(plan) or self._executions.find(plan, stored=stored is not None)
-            if x is None and (other := self._executions.blocking(plan, stored=stored is not None)) is not None:
+            execution = self._executions.failed(plan) or self._executions.find(plan, stored=stored is not None)
+            if execution is None and (other := self._executions.blocking(plan, stored=stored is not None)) is not None:
                 await self._wait(other, other.posted.wait(), outcome)
                 continue
-            return await self._execute(plan, x, sender, outcome, stored, slack)
+            return await self._execute(plan, execution, sender, outcome, stored, slack)
 
     async def _execute(
         self,
         plan: Plan,
-        x: Execution | None,
+        execution: Execution | None,
         sender: Sender,
         outcome: Outcome,
         stored: Found | None,
         slack: float | None,
     ) -> Obtained:
-        if x is None:
+        if execution is None:
             self._check_limit(plan, sender)
-        outcome.went(_forward(plan, stored), joined=x is not None)
-        if x is None:
-            x = self._executions.begin(plan, sender, aside=plan.max_age is None and stored is not None)
+        outcome.went(_forward(plan, stored), joined=execution is not None)
+        if execution is None:
+            execution = self._executions.begin(plan, sender, aside=plan.max_age is None and stored is not None)
         else:
-            x.callers += 1
-        outcome.execution_id = x.id
-        await self._wait(x, x.answerable.wait(), outcome)
+            execution.callers += 1
+        outcome.execution_id = execution.id
+        await self._wait(execution, execution.answerable.wait(), outcome)
         fallback = stored if slack is not None and -slack <= plan.bounds.stale_if_error else None
-        if fallback is not None and x.arriving is not None:
-            await self._wait(x, x.ended.wait(), outcome)  # it may break off, and then there is something better
-        obtained = Obtained(execution=x, fallback=fallback)
+        if fallback is not None and execution.arriving is not None:
+            await self._wait(
+                execution, execution.ended.wait(), outcome
+            )  # it may break off, and then there is something better
+        obtained = Obtained(execution=execution, fallback=fallback)
         return self.fallen_back(obtained, plan, outcome) or obtained
 
     def _check_limit(self, plan: Plan, sender: Sender) -> None:
-        running = sum(x.sender.client == sender.client for x in self._executions.running)
+        running = sum(execution.sender.client == sender.client for execution in self._executions.running)
         if running >= plan.bounds.max_executions:
             raise TooManyRequests(
                 f"Client '{sender.client}' has {running} executions running, as many as it may; wait for one to end.",
@@ -98,8 +100,8 @@ class Obtaining:
 
     def fallen_back(self, obtained: Obtained, plan: Plan, outcome: Outcome) -> Obtained | None:
         """Return the stored result that may be shown because Redash is away, None if there is none or it is not."""
-        x, fallback = obtained.execution, obtained.fallback
-        if fallback is None or x is None or not isinstance(x.failure, UpstreamError):
+        execution, fallback = obtained.execution, obtained.fallback
+        if fallback is None or execution is None or not isinstance(execution.failure, UpstreamError):
             return None
         slack = plan.accepts(fallback[0], self._clock.monotonic())
         return self._stale(fallback, -math.inf if slack is None else slack, outcome, "stale-if-error")
@@ -109,12 +111,12 @@ class Obtaining:
         outcome.saves_run = True
         return Obtained(found=found)
 
-    async def _wait(self, x: Execution, waiting: Awaitable[None], outcome: Outcome) -> None:
+    async def _wait(self, execution: Execution, waiting: Awaitable[None], outcome: Outcome) -> None:
         began = self._clock.monotonic()
         try:
             await waiting
         finally:
-            outcome.step("wait", began, self._clock.monotonic(), x.sender.trace)
+            outcome.step("wait", began, self._clock.monotonic(), execution.sender.trace)
 
     async def wait(
         self, obtained: Obtained, seconds: float, plan: Plan, outcome: Outcome, *, enough: Enough = lambda entry: True
@@ -124,14 +126,14 @@ class Obtaining:
         A large result need only have begun to arrive, where what is known of it by then is `enough` and nothing stored
         could stand in if it broke off.
         """
-        x = obtained.execution
-        if x is None:
+        execution = obtained.execution
+        if execution is None:
             return obtained
         until = self._clock.monotonic() + seconds
-        await self._wait(x, wait_for(x.showable, seconds), outcome)
-        shown = x.arriving is not None and obtained.fallback is None and enough(x.arriving[0])
-        if x.showable.happened and not shown:  # else the time is up, or the gateway stops
-            await self._wait(x, wait_for(x.ended, until - self._clock.monotonic()), outcome)
+        await self._wait(execution, wait_for(execution.showable, seconds), outcome)
+        shown = execution.arriving is not None and obtained.fallback is None and enough(execution.arriving[0])
+        if execution.showable.is_set and not shown:  # else the time is up, or the gateway stops
+            await self._wait(execution, wait_for(execution.ended, until - self._clock.monotonic()), outcome)
         return self.fallen_back(obtained, plan, outcome) or obtained
 
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
-from gateway.http.connection import Handler, Server, lane_is_possible, problem
-from gateway.http.fast_path import HitLane
+from gateway.http.connection import Handler, Server, fast_path_is_possible, problem
+from gateway.http.fast_path import FastPath
 from gateway.http.head import fixed_part, last_part, moving_part
 from gateway.http.request import accepts_gzip, check_head, has_already, meaning_of, read_body, read_head, request_id
-from gateway.http.response_cache import Known, KnownAnswers, Meaning
+from gateway.http.response_cache import Known, Meaning, ResponseCache
 from gateway.http.sending import CLOSED, KEPT, send
-from gateway.model import Answer, Body, Clock
-from gateway.outcome import Outcome, Teller
+from gateway.model import Body, Clock, Response
+from gateway.outcome import Observer, Outcome
 from gateway.pipeline import Gateway
 from gateway.policy.access import Access
 from gateway.store.forms import Compressor
@@ -34,18 +34,18 @@ class Api:
         self,
         gateway: Callable[[], Gateway],
         *,
-        teller: Teller,
+        observer: Observer,
         clock: Clock,
-        answers: KnownAnswers,
-        lane: HitLane,
+        answers: ResponseCache,
+        lane: FastPath,
         compressor: Compressor,
     ) -> None:
         self._gateway = gateway
-        self._teller = teller
+        self._observer = observer
         self._clock = clock
         self._answers = answers
         self._compressor = compressor
-        self._lane = lane if lane_is_possible() else None
+        self._lane = lane if fast_path_is_possible() else None
         self._draining = False
         self._server: Server | None = None
         self._open: dict[asyncio.Task[None], Outcome] = {}
@@ -61,12 +61,12 @@ class Api:
         """Tell of a request that was no HTTP, or more of it than is read, or came in part."""
         reason = {414: "uri_too_long", 431: "headers_too_large", 499: ""}.get(status, "bad_request")
         now = self._clock.monotonic()
-        self._teller.request(Outcome(request_id="-", status=status, reason=reason, started=now))
+        self._observer.request(Outcome(request_id="-", status=status, reason=reason, started=now))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and tell its outcome once: when the answer has left, or its caller has."""
         outcome = Outcome(request_id=request_id(request), started=self._clock.monotonic(), status=499)
-        outcome.trace = self._teller.begin(incoming(request.headers))
+        outcome.trace = self._observer.begin(incoming(request.headers))
         task = request.task  # the connection's, which has one request at a time
         self._open[task] = outcome
         known: Known | None = None
@@ -102,65 +102,65 @@ class Api:
 
     def _tell(self, outcome: Outcome, known: Known | None) -> None:
         if known is not None and outcome.trace is None:
-            self._answers.tell_later(known, outcome.request_id, outcome.started)
+            self._answers.record_later(known, outcome.request_id, outcome.started)
             return
         outcome.duration = self._clock.monotonic() - outcome.started
         if known is not None:
             known.repeat(outcome)
             outcome.sent_bytes = known.body.size
-        self._teller.request(outcome)
+        self._observer.request(outcome)
 
     async def _find(
         self, request: web.BaseRequest, outcome: Outcome, gateway: Gateway
-    ) -> tuple[Answer | Known, Meaning]:
+    ) -> tuple[Response | Known, Meaning]:
         """Return the answer, or the known one that is as good; and what the request means, where it came so far."""
         try:
             server = gateway.settings.server
             check_head(request, server.hosts)
             if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
-                return Answer(status=204, body=Body.of(b""), content_type=""), ()
+                return Response(status=204, body=Body.of(b""), content_type=""), ()
             body = await read_body(request, server.max_request_body)
             read = read_head(request, body)
             match, caller = gateway.admit(read, outcome)
             meaning = meaning_of(request, body, outcome.token_sha256)
             if not self._draining and (known := self._answers.recall(meaning)) is not None:
                 return known, meaning
-            answer = await gateway.answer(read, match, caller, outcome)
-            if not isinstance(answer.body, Body):
+            response = await gateway.respond(read, match, caller, outcome)
+            if not isinstance(response.body, Body):
                 # Nobody knows the whole of a body that is ended by its connection (HTTP/1.0) from a part of it.
-                framed = answer.body.size is not None or request.version >= HttpVersion11
-                await answer.body.follow(0 if framed else math.inf)
-            return await self._encoded(request, answer), meaning
+                framed = response.body.size is not None or request.version >= HttpVersion11
+                await response.body.follow(0 if framed else math.inf)
+            return await self._encoded(request, response), meaning
         except UpstreamRefused as refused:
             outcome.reason = refused.reason
-            return Answer(status=refused.status_code, body=refused.body, content_type=refused.content_type), ()
+            return Response(status=refused.status_code, body=refused.body, content_type=refused.content_type), ()
         except GatewayError as error:
             return self._error(error, outcome), ()
         except Exception:
             log.exception("internal error, request %s", outcome.request_id)
             return self._error(GatewayError("Internal error of the gateway; its log says more."), outcome), ()
 
-    async def _encoded(self, request: web.BaseRequest, answer: Answer) -> Answer:
+    async def _encoded(self, request: web.BaseRequest, response: Response) -> Response:
         """Take the gzip form, if the caller can read it; leave the body out, if the caller has it already."""
         if accepts_gzip(request):
-            form = answer.gzip
-            if form is None and answer.entry is not None and isinstance(answer.body, Body):
-                form = await self._compressor.form(answer.entry, answer.body)
+            form = response.gzip
+            if form is None and response.entry is not None and isinstance(response.body, Body):
+                form = await self._compressor.form(response.entry, response.body)
             if form is not None:
-                answer.body, answer.encoding = form, "gzip"
-        if has_already(request, answer.tag):
-            answer.status, answer.body = 304, Body.of(b"")
-        return answer
+                response.body, response.encoding = form, "gzip"
+        if has_already(request, response.tag):
+            response.status, response.body = 304, Body.of(b"")
+        return response
 
-    async def _give(self, request: web.BaseRequest, answer: Answer, outcome: Outcome, gateway: Gateway) -> bytes:
+    async def _give(self, request: web.BaseRequest, response: Response, outcome: Outcome, gateway: Gateway) -> bytes:
         """Send an answer; returns the part of its head that it always has."""
-        outcome.status = answer.status
-        refused_early = outcome.route == "none" and answer.status in (400, 431)
+        outcome.status = response.status
+        refused_early = outcome.route == "none" and response.status in (400, 431)
         # What is in doubt about one message is in doubt about the next.
-        answer.closes = self._draining or refused_early
-        size = answer.body.size  # now: of what is arriving it becomes known later
-        fixed = fixed_part(request, answer, size, outcome, gateway.settings.server.cors_origins)
-        body = Body.of(b"") if request.method == hdrs.METH_HEAD else answer.body
+        response.closes = self._draining or refused_early
+        size = response.body.size  # now: of what is arriving it becomes known later
+        fixed = fixed_part(request, response, size, outcome, gateway.settings.server.cors_origins)
+        body = Body.of(b"") if request.method == hdrs.METH_HEAD else response.body
         head = fixed + moving_part(outcome, self._clock.wall()) + last_part(outcome.request_id, outcome.quota)
         await send(request, head, body, chunked=size is None)
         outcome.sent_bytes = body.size or 0
@@ -194,9 +194,9 @@ class Api:
             if outcome.client != "-" and not access.still_admits(outcome.client, outcome.token_sha256, now):
                 task.cancel()
 
-    def _error(self, error: GatewayError, outcome: Outcome) -> Answer:
+    def _error(self, error: GatewayError, outcome: Outcome) -> Response:
         outcome.reason = error.reason
-        return Answer(
+        return Response(
             status=error.status,
             body=Body.of(problem(error.status, error.title, error.detail, outcome.request_id)),
             content_type="application/problem+json",

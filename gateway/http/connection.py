@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.errors import BadRequest, HeadersTooLarge
-from gateway.http.fast_path import HitLane
+from gateway.http.fast_path import FastPath
 
 log = logging.getLogger("gateway.web")
 
@@ -41,7 +41,7 @@ class Handler(RequestHandler):
 
     __slots__ = ("_body_due", "_head_deadline", "_held", "_lane", "segments")
 
-    def __init__(self, manager: web.Server, lane: HitLane | None, **settings: Any) -> None:
+    def __init__(self, manager: web.Server, lane: FastPath | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._head_deadline: asyncio.TimerHandle | None = None
         self._lane = lane
@@ -80,7 +80,7 @@ class Handler(RequestHandler):
     # aiohttp's own fields do not tell (it clears the current request before the response is finished), so every byte
     # that it is given is followed to the boundaries of messages. Where that is in doubt, the lane is off for good.
 
-    def _passes(self, lane: HitLane, data: bytes) -> bool:
+    def _passes(self, lane: FastPath, data: bytes) -> bool:
         """Let the lane answer, or note what aiohttp will be given. Returns whether the data is dealt with."""
         if self._body_due == 0:
             if self._buffer_paused or self._close:
@@ -91,7 +91,7 @@ class Handler(RequestHandler):
                 self._follow(data)  # a second request while the first is under way
                 return False
             transport = self.transport
-            if transport is not None and not self._paused and lane.answer(self._held + data, transport):
+            if transport is not None and not self._paused and lane.respond(self._held + data, transport):
                 self._held = b""
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
                 if self._head_deadline is not None:
@@ -247,7 +247,7 @@ def _came_short(request: web.BaseRequest) -> bool:
     return isinstance(handler, Handler) and len(handler.segments) == 1 and len(handler.segments[0]) <= MAX_HEAD_BYTES
 
 
-def lane_is_possible() -> bool:
+def fast_path_is_possible() -> bool:
     """Whether aiohttp's handler still is what the lane was made for; if not, every request takes the ordinary way."""
     fields = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
     return fields.issuperset(_NEEDED) and hasattr(RequestHandler, "data_received")
@@ -256,7 +256,7 @@ def lane_is_possible() -> bool:
 class Server(web.Server):
     """Makes our `Handler` for each connection; `refused` is told the status of what the parser did not let through."""
 
-    def __init__(self, handler: _Handle, refused: Callable[[int], None], lane: HitLane | None) -> None:
+    def __init__(self, handler: _Handle, refused: Callable[[int], None], lane: FastPath | None) -> None:
         super().__init__(
             handler,
             handler_cancellation=True,

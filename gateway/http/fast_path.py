@@ -8,25 +8,25 @@ from collections import Counter
 from typing import Final
 
 from gateway.http.head import last_part
-from gateway.http.response_cache import LONGEST_REQUEST, Known, KnownAnswers, Sightings
+from gateway.http.response_cache import LONGEST_REQUEST, AdmissionFilter, Known, ResponseCache
 from gateway.http.sending import LARGEST_AT_ONCE, Transport, write
 
 _TEXT_OVERHEAD_BYTES: Final = 300
 
 
-class HitLane:
+class FastPath:
     """The bytes of requests whose answers are known."""
 
-    def __init__(self, answers: KnownAnswers, *, each: bool = False) -> None:
+    def __init__(self, answers: ResponseCache, *, each: bool = False) -> None:
         """`each`: tell of every hit on its own (with tracing each is a span), not in sums once a second."""
         self._answers = answers
         self._by_text: dict[bytes, Known] = {}
         self._heads: Counter[bytes] = Counter()  # of requests whose body came in a segment of its own
-        self._seen = Sightings()
+        self._seen = AdmissionFilter()
         self._each = each
         answers.on_gone = self._gone
 
-    def answer(self, request: bytes, transport: Transport) -> bool:
+    def respond(self, request: bytes, transport: Transport) -> bool:
         """Answer the request if it is known and its answer is still good. Returns whether it was answered."""
         known = self._by_text.get(request)
         if known is None or not self._answers.is_good(known):
@@ -36,9 +36,9 @@ class HitLane:
             return False  # the ordinary way says when to come again
         request_id = next_request_id()
         if self._each:
-            self._answers.tell_one(known, request_id)
+            self._answers.record_one(known, request_id)
         else:
-            self._answers.tell_of_lane(known, request_id)
+            self._answers.record_fast(known, request_id)
         write(transport, known.head + last_part(request_id, quota), known.body.data or b"")
         return True
 

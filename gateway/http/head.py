@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from gateway.model import Answer
+from gateway.model import Response
 from gateway.outcome import Outcome, Quota
 
 Field = tuple[str, str]
@@ -27,18 +27,18 @@ _BODILESS: Final = (204, 304)
 
 
 def fixed_part(
-    request: web.BaseRequest, answer: Answer, size: int | None, outcome: Outcome, origins: tuple[str, ...]
+    request: web.BaseRequest, response: Response, size: int | None, outcome: Outcome, origins: tuple[str, ...]
 ) -> bytes:
     """Return status line and fields that are the same whenever this answer is given; without a `size` in chunks.
 
     Raises:
         ValueError: a field holds what would end it.
     """
-    fields = [*_of_answer(answer), *_policy(outcome.quota), *_cors(request, origins)]
-    if answer.status not in _BODILESS:  # RFC 9110 section 8.6
+    fields = [*_of_answer(response), *_policy(outcome.quota), *_cors(request, origins)]
+    if response.status not in _BODILESS:  # RFC 9110 section 8.6
         fields.append(_framing(size))
-    fields += _connection(request, keep=not answer.closes)
-    return _status_line(request, answer.status) + _lines(fields)
+    fields += _connection(request, keep=not response.closes)
+    return _status_line(request, response.status) + _lines(fields)
 
 
 def moving_part(outcome: Outcome, wall: float) -> bytes:
@@ -60,21 +60,21 @@ def last_part(request_id: str, quota: Quota | None) -> bytes:
     return f"X-Request-ID: {request_id}\r\nRateLimit: {left}\r\n\r\n".encode()
 
 
-def _of_answer(answer: Answer) -> list[Field]:
+def _of_answer(response: Response) -> list[Field]:
     optional = (
-        (hdrs.CONTENT_TYPE, answer.content_type),
-        (hdrs.CONTENT_DISPOSITION, answer.disposition),
-        (hdrs.CONTENT_ENCODING, answer.encoding if answer.body.size else ""),
-        (hdrs.ETAG, answer.tag),
-        (hdrs.RETRY_AFTER, "" if answer.retry_after is None else str(max(1, math.ceil(answer.retry_after)))),
-        (hdrs.LOCATION, answer.location),
-        (hdrs.ALLOW, ", ".join(answer.allow)),
-        (hdrs.WWW_AUTHENTICATE, "Key" if answer.authenticate else ""),
-        ("Preference-Applied", "" if answer.waited is None else f"wait={answer.waited}"),
+        (hdrs.CONTENT_TYPE, response.content_type),
+        (hdrs.CONTENT_DISPOSITION, response.disposition),
+        (hdrs.CONTENT_ENCODING, response.encoding if response.body.size else ""),
+        (hdrs.ETAG, response.tag),
+        (hdrs.RETRY_AFTER, "" if response.retry_after is None else str(max(1, math.ceil(response.retry_after)))),
+        (hdrs.LOCATION, response.location),
+        (hdrs.ALLOW, ", ".join(response.allow)),
+        (hdrs.WWW_AUTHENTICATE, "Key" if response.authenticate else ""),
+        ("Preference-Applied", "" if response.waited is None else f"wait={response.waited}"),
     )
     return [
         *(field for field in optional if field[1]),
-        (hdrs.CACHE_CONTROL, answer.cache_control),
+        (hdrs.CACHE_CONTROL, response.cache_control),
         (hdrs.VARY, _VARY),
         (hdrs.SERVER, "redash-gateway"),
         ("X-Content-Type-Options", "nosniff"),

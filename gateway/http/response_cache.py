@@ -16,13 +16,13 @@ from cachetools import LRUCache
 
 from gateway.http.head import moving_part
 from gateway.model import Body, Clock, Entry, Key, Ticket
-from gateway.outcome import Alike, LineParts, Outcome, Teller
+from gateway.outcome import LineParts, Observer, Outcome, OutcomeBatch
 from gateway.policy.quotas import Meter
 
-LANE_SECONDS: Final = 0.00001
+FAST_PATH_SECONDS: Final = 0.00001
 """What an answer of the hit lane takes (bench); measuring each would cost a tenth of it."""
 
-TELL_SECONDS: Final = 1.0
+RECORD_SECONDS: Final = 1.0
 MOST_AT_ONCE: Final = 100
 SOON_SECONDS: Final = 0.02
 """Of what has been given is told once a second: so many answers at once, a millisecond's work, then the next."""
@@ -83,7 +83,7 @@ class Known:
         self.body = body
         self.outcome = msgspec.structs.replace(
             outcome,
-            duration=LANE_SECONDS,
+            duration=FAST_PATH_SECONDS,
             upstream_seconds=0.0,
             execution_id="",
             trace=None,
@@ -109,7 +109,7 @@ class Known:
         outcome.saved_runtime, outcome.saves_run = told.saved_runtime, told.saves_run
 
 
-class Sightings:
+class AdmissionFilter:
     """What has been seen before, by its hash: only from the second time on is something worth being kept."""
 
     def __init__(self) -> None:
@@ -124,19 +124,19 @@ class Sightings:
         return False
 
 
-class KnownAnswers:
+class ResponseCache:
     """A table of answers, bounded by bytes; most of their bodies are the very bytes that the store holds, too."""
 
-    def __init__(self, store: Peeking, teller: Teller, clock: Clock, limit_bytes: int) -> None:
+    def __init__(self, store: Peeking, observer: Observer, clock: Clock, limit_bytes: int) -> None:
         self._peek = store.peek
         self._holds = store.holds
-        self._teller = teller
+        self._observer = observer
         self._monotonic = clock.monotonic
         self._wall = clock.wall
         self._limit = limit_bytes
         self._bytes = 0
         self._by_meaning: dict[Meaning, Known] = {}
-        self._seen = Sightings()
+        self._seen = AdmissionFilter()
         self._counting: set[Known] = set()  # those with a count that has not been told
         self._timer: asyncio.TimerHandle | None = None
         self.generation = 0
@@ -200,24 +200,24 @@ class KnownAnswers:
             outcome.age += aged
             outcome.ttl = outcome.ttl - aged if outcome.ttl is not None else None
         known.head = known.fixed + moving_part(outcome, self._wall())
-        known.line = self._teller.line_of(outcome)
+        known.line = self._observer.line_of(outcome)
         known.until = math.floor(now) + 1.0
 
-    def tell_of_lane(self, known: Known, request_id: str) -> None:
+    def record_fast(self, known: Known, request_id: str) -> None:
         """Count one answer that the lane has given, to be told with others; the access log gets its line."""
         if known.by_lane == 0:
             self._begin_to_count(known)
         known.by_lane += 1
         if known.line is not None:
-            self._teller.log_hit(request_id, self._monotonic(), LANE_SECONDS, known.line)
+            self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, known.line)
 
-    def tell_later(self, known: Known, request_id: str, started: float) -> None:
+    def record_later(self, known: Known, request_id: str, started: float) -> None:
         """Count one answer that was given otherwise, just now, to a request that came then."""
         ended = self._monotonic()
         durations = known.durations
         durations.append(ended - started)
         if known.line is not None:
-            self._teller.log_hit(request_id, ended, ended - started, known.line)
+            self._observer.log_hit(request_id, ended, ended - started, known.line)
         if len(durations) == 1:
             self._begin_to_count(known)
         elif len(durations) >= MOST_DURATIONS:
@@ -226,7 +226,7 @@ class KnownAnswers:
     def _begin_to_count(self, known: Known) -> None:
         self._counting.add(known)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TELL_SECONDS, self._time_is_up)
+            self._timer = asyncio.get_running_loop().call_later(RECORD_SECONDS, self._time_is_up)
 
     def _time_is_up(self) -> None:
         """Tell of what was given in a second that is over, and has not been asked for since."""
@@ -234,13 +234,13 @@ class KnownAnswers:
         over = [known for known in self._counting if now >= known.until]
         for known in over[:MOST_AT_ONCE]:
             self.flush(known)
-        again = TELL_SECONDS if len(over) <= MOST_AT_ONCE else SOON_SECONDS
+        again = RECORD_SECONDS if len(over) <= MOST_AT_ONCE else SOON_SECONDS
         self._timer = asyncio.get_running_loop().call_later(again, self._time_is_up) if self._counting else None
 
-    def tell_one(self, known: Known, request_id: str) -> None:
+    def record_one(self, known: Known, request_id: str) -> None:
         """Tell of one answer that the lane has given, under its own id, on its own."""
-        started = self._monotonic() - LANE_SECONDS
-        self._teller.request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
+        started = self._monotonic() - FAST_PATH_SECONDS
+        self._observer.request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
 
     def flush(self, known: Known) -> None:
         """Tell what has been given since the last time, under one record: the age is that of all."""
@@ -251,9 +251,9 @@ class KnownAnswers:
         self._counting.discard(known)
         told = msgspec.structs.replace(known.outcome)  # ours moves on, that one stays
         if by_lane:
-            self._teller.count_hits(_hits(told, [LANE_SECONDS], by_lane))
+            self._observer.count_hits(_hits(told, [FAST_PATH_SECONDS], by_lane))
         if durations:
-            self._teller.count_hits(_hits(told, durations, 1))
+            self._observer.count_hits(_hits(told, durations, 1))
 
     def flush_all(self) -> None:
         """Tell everything that has been given; the scrape asks for it."""
@@ -282,7 +282,7 @@ class KnownAnswers:
             self._drop(known)
 
 
-def _hits(told: Outcome, durations: list[float], times: int) -> Alike:
+def _hits(told: Outcome, durations: list[float], times: int) -> OutcomeBatch:
     count = len(durations) * times
     ages = [] if told.age is None else [told.age]
-    return Alike(told, times, durations, ages, age_times=count, runtime=told.saved_runtime * count)
+    return OutcomeBatch(told, times, durations, ages, age_times=count, runtime=told.saved_runtime * count)

@@ -16,7 +16,7 @@ from gateway.redash.routes import Match
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestContext(msgspec.Struct, frozen=True):
     """Who asks, for what, on which route; and the outcome that is filled in along the way."""
 
     request: Request

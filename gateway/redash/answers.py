@@ -84,10 +84,10 @@ def read_answer(body: Body) -> ResultHead | Job:
     if body.size > PARSE_LIMIT:
         return _read_large(body)
     try:
-        answer = _answers.decode(body.load())
+        response = _answers.decode(body.load())
     except msgspec.DecodeError:  # also ValidationError
         return _read_whole(body.load())
-    found = answer.query_result or answer.job
+    found = response.query_result or response.job
     if found is None:
         raise UpstreamUnusable("Redash's answer holds neither a result nor a job.")
     return found
@@ -96,10 +96,10 @@ def read_answer(body: Body) -> ResultHead | Job:
 def _read_whole(data: bytes) -> ResultHead | Job:
     """Read with the standard parser, which takes what msgspec refuses: NaN, BOM, lone surrogates."""
     try:
-        answer = msgspec.convert(json.loads(data), _Answer, strict=False)
+        response = msgspec.convert(json.loads(data), _Answer, strict=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's answer is not the JSON of a result or a job.") from None
-    found = answer.query_result or answer.job
+    found = response.query_result or response.job
     if found is None:
         raise UpstreamUnusable("Redash's answer holds neither a result nor a job.")
     return found

@@ -26,7 +26,7 @@ from gateway.policy.access import Credential
 from gateway.policy.plan import age_on_arrival, result_key
 from gateway.redash.answers import PARSE_LIMIT, Job, ResultHead, read_answer, read_time
 from gateway.store import FrontStore, Ledger
-from gateway.upstream.request import UpstreamAnswer
+from gateway.upstream.request import UpstreamResponse
 
 Found = tuple[Entry, Body]
 Shown = tuple[Entry, Body | Arriving]
@@ -55,7 +55,7 @@ class Results:
         credential: Credential,
         query_id: int,
         head: ResultHead,
-        answer: UpstreamAnswer,
+        response: UpstreamResponse,
         *,
         key: Key | None = None,
         marker: str = "",
@@ -69,7 +69,7 @@ class Results:
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
         retrieved = read_time(head.retrieved_at)
-        age = age_on_arrival(retrieved, answer.received, answer.date)
+        age = age_on_arrival(retrieved, response.received, response.date)
         entry = Entry(
             body_id=_body_id(credential.scope, result_id, form),
             scope=credential.scope,
@@ -80,13 +80,13 @@ class Results:
             query_hash=head.query_hash,
             retrieved_at=head.retrieved_at,
             runtime=head.runtime,
-            born=self._clock.monotonic() - max(0.0, self._clock.wall() - answer.received) - age,
+            born=self._clock.monotonic() - max(0.0, self._clock.wall() - response.received) - age,
             confirmed=confirmed,
-            size=answer.body.size,
+            size=response.body.size,
         )
         await self._ledger.note_result(credential.scope, result_id, query_id)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
-        return await self.keep_as(keys, entry, answer.body, begun)
+        return await self.keep_as(keys, entry, response.body, begun)
 
     async def keep_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> Found:
         """Keep it under these keys; if a purge came since `begun`, only for those who wait, under one nobody knows."""
@@ -154,7 +154,7 @@ async def read_result(body: Body) -> ResultHead:
     return head
 
 
-def early_entry(credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamAnswer) -> Entry:
+def early_entry(credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamResponse) -> Entry:
     """Return what the beginning of a result says of it, which is never kept: no age, no size, no id of a reduced one.
 
     `retrieved_at` is only the day, "" where Redash has given the file no name.

@@ -18,7 +18,7 @@ from gateway.policy.access import Credential
 from gateway.policy.plan import definition_key
 from gateway.redash.answers import read_definition
 from gateway.store import Ledger, Store
-from gateway.upstream.request import Call, Redash, refusal
+from gateway.upstream.request import Upstream, UpstreamRequest, refusal
 
 log = logging.getLogger("gateway.definitions")
 
@@ -30,16 +30,16 @@ _Place = tuple[int, str]
 class Definitions:
     """What is known of queries, by query and scope."""
 
-    def __init__(self, upstream: Redash, store: Store, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, store: Store, ledger: Ledger, clock: Clock) -> None:
         self._upstream = upstream
         self._store = store
         self._ledger = ledger
         self._clock = clock
         self._known: dict[int, dict[str, Definition]] = {}
         self._generation: dict[int, int] = {}
-        self._doubtful: set[_Place] = set()
+        self._invalidated: set[_Place] = set()
         self._flights: Flights[Definition] = Flights()
-        self.on_doubt: Callable[[int], None] = lambda query_id: None
+        self.on_invalidated: Callable[[int], None] = lambda query_id: None
         """Told the id of each query whose definition is in doubt or has changed."""
 
     async def know(self, credential: Credential, query_id: int, sender: Sender, cache: config.Cache) -> Definition:
@@ -70,31 +70,31 @@ class Definitions:
     def drop(self, query_id: int) -> None:
         """Doubt what is known of a query, in every scope: the next caller asks Redash (a run or an edit has ended)."""
         self._generation[query_id] = self._generation.get(query_id, 0) + 1
-        self.on_doubt(query_id)
-        self._doubtful.update((query_id, scope) for scope in self._known.get(query_id, {}))
+        self.on_invalidated(query_id)
+        self._invalidated.update((query_id, scope) for scope in self._known.get(query_id, {}))
 
     async def forget(self, query_id: int) -> None:
         """Forget a query and its results in every scope: it has been edited, and old rows may not stand in for new."""
         self.drop(query_id)
-        self._doubtful -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
+        self._invalidated -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
         await self._store.forget(query_id=query_id)
 
     def unquestioned_until(self, definition: Definition, scope: str, cache: config.Cache) -> float:
         """Return until when (monotonic) nobody has to ask Redash for this definition again."""
-        if (definition.query_id, scope) in self._doubtful:
+        if (definition.query_id, scope) in self._invalidated:
             return -math.inf
         return definition.checked + cache.definition_check
 
-    async def land(self) -> None:
+    async def aclose(self) -> None:
         """End the questions that are under way."""
-        await self._flights.land()
+        await self._flights.aclose()
 
     def _flight(self, place: _Place) -> tuple[int, str, int]:
         # A question that left before a run or an edit ended must not answer those who ask after it.
         return (*place, self._generation.get(place[0], 0))
 
     def _age(self, place: _Place, known: Definition | None) -> float:
-        if known is None or place in self._doubtful:
+        if known is None or place in self._invalidated:
             return math.inf
         return self._clock.monotonic() - known.checked
 
@@ -114,13 +114,13 @@ class Definitions:
         except msgspec.DecodeError:
             return None
         # An earlier process may have had reason to doubt it: it stands in while Redash is away, and no longer.
-        self._doubtful.add(place)
+        self._invalidated.add(place)
         return self._remember(scope, msgspec.structs.replace(definition, checked=entry.confirmed))
 
     def _remember(self, scope: str, definition: Definition) -> Definition:
         if len(self._known) >= MOST_KNOWN and definition.query_id not in self._known:
             oldest = next(iter(self._known))
-            self._doubtful -= {(oldest, s) for s in self._known.pop(oldest)}
+            self._invalidated -= {(oldest, s) for s in self._known.pop(oldest)}
         self._known.setdefault(definition.query_id, {})[scope] = definition
         return definition
 
@@ -134,32 +134,32 @@ class Definitions:
     async def _ask(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         place = (query_id, credential.scope)
         generation = self._generation.get(query_id, 0)
-        call = Call(method="GET", path=f"/api/queries/{query_id}", route=ROUTE)
+        call = UpstreamRequest(method="GET", path=f"/api/queries/{query_id}", route=ROUTE)
         try:
-            answer = await self._upstream.send(credential, call, sender)
+            response = await self._upstream.send(credential, call, sender)
         except CredentialRejected:
-            await self._bar(place)
+            await self._deny(place)
             raise
-        if answer.status != 200:
-            if answer.status in (403, 404):
-                await self._bar(place)
-            raise refusal(answer)
-        definition = read_definition(answer.body.load(), answer.sent)
+        if response.status != 200:
+            if response.status in (403, 404):
+                await self._deny(place)
+            raise refusal(response)
+        definition = read_definition(response.body.load(), response.sent)
         before = self._known.get(query_id, {}).get(credential.scope)
         if before is not None and before.marker != definition.marker:
-            self.on_doubt(query_id)
+            self.on_invalidated(query_id)
         self._remember(credential.scope, definition)
         if generation == self._generation.get(query_id, 0):
-            self._doubtful.discard(place)
+            self._invalidated.discard(place)
         await self._write_down(credential.scope, definition)
         return definition
 
-    async def _bar(self, place: _Place) -> None:
+    async def _deny(self, place: _Place) -> None:
         """Redash refuses this query to this credential: forget all that is known, so that nothing of it is shown."""
         query_id, scope = place
-        self.on_doubt(query_id)
+        self.on_invalidated(query_id)
         self._known.get(query_id, {}).pop(scope, None)
-        self._doubtful.discard(place)
+        self._invalidated.discard(place)
         await self._store.forget(scope=scope, query_id=query_id)
 
     async def _write_down(self, scope: str, definition: Definition) -> None:

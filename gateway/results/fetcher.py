@@ -22,7 +22,7 @@ from gateway.redash.answers import read_beginning
 from gateway.redash.renderings import render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.results.cache import Found, Results, Shown, day_in, early_entry, read_result
-from gateway.upstream.request import Call, Early, Redash, UpstreamAnswer, refusal
+from gateway.upstream.request import Early, Upstream, UpstreamRequest, UpstreamResponse, refusal
 
 NESTED_ROUTE: Final = "/api/queries/{query_id}/results/{result_id}.{form}"
 FLAT_ROUTE: Final = "/api/query_results/{result_id}.{form}"
@@ -35,7 +35,7 @@ RenderedForm = Literal["csv", "tsv", "xlsx"]
 class Fetching:
     """Asks Redash for results and keeps them; those who wait for a large one have it while it arrives."""
 
-    def __init__(self, upstream: Redash, results: Results, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, results: Results, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
         self._clock = clock
@@ -82,7 +82,7 @@ class Fetching:
         query_id: int | None,
         sender: Sender,
         early: Early,
-    ) -> UpstreamAnswer:
+    ) -> UpstreamResponse:
         """Ask Redash for a result by id: below its query for a query key, which may read no other way (CONTRACT 8).
 
         Raises:
@@ -92,11 +92,11 @@ class Fetching:
             path, route = f"/api/queries/{query_id}/results/{result_id}.{form}", NESTED_ROUTE
         else:
             path, route = f"/api/query_results/{result_id}.{form}", FLAT_ROUTE
-        return await self._get(credential, Call(method="GET", path=path, route=route, early=early), sender)
+        return await self._get(credential, UpstreamRequest(method="GET", path=path, route=route, early=early), sender)
 
-    async def land(self) -> None:
+    async def aclose(self) -> None:
         """End the fetches that are under way."""
-        await self._flights.land()
+        await self._flights.aclose()
 
     async def _share(self, key: Hashable, call: Callable[[Offer], Awaitable[Found]]) -> tuple[Shown, bool]:
         """Let one call bring a result for all who ask; what it offers is theirs already."""
@@ -127,23 +127,25 @@ class Fetching:
         early = partial(_offer_json, offer, credential, result_id)
         begun = self._clock.monotonic()
         path_id = nested.query_id if nested is not None else None
-        answer = await self.download(credential, result_id, "json", path_id, sender, early)
-        head = await read_result(answer.body)
+        response = await self.download(credential, result_id, "json", path_id, sender, early)
+        head = await read_result(response.body)
         if head.id != result_id:
-            answer.body.give_up()
+            response.body.give_up()
             raise UpstreamUnusable("Redash answered with another result than the one asked for.")
         # To a user Redash shows any result below any query's path (CONTRACT 20.9); only its hash says whose it is.
         own = nested is not None and (credential.is_query_key or head.query_hash == nested.query_hash)
         query_id = nested.query_id if nested is not None and own else 0
-        return await self._results.keep(credential, query_id, head, answer, begun=begun, confirmed=begun)
+        return await self._results.keep(credential, query_id, head, response, begun=begun, confirmed=begun)
 
     async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender, offer: Offer) -> Found:
         early = partial(_offer_json, offer, credential, None)
-        call = Call(method="GET", path=f"/api/queries/{query_id}/results.json", route=LATEST_ROUTE, early=early)
+        call = UpstreamRequest(
+            method="GET", path=f"/api/queries/{query_id}/results.json", route=LATEST_ROUTE, early=early
+        )
         begun = self._clock.monotonic()
-        answer = await self._get(credential, call, sender)
-        head = await read_result(answer.body)
-        return await self._results.keep(credential, query_id, head, answer, begun=begun, confirmed=begun)
+        response = await self._get(credential, call, sender)
+        head = await read_result(response.body)
+        return await self._results.keep(credential, query_id, head, response, begun=begun, confirmed=begun)
 
     async def _fetch_rendering(
         self,
@@ -168,19 +170,19 @@ class Fetching:
             confirmed=begun,
         )
 
-        async def early(answer: UpstreamAnswer, spool: Spool) -> None:
-            offer(_dated(entry, answer), spool)
+        async def early(response: UpstreamResponse, spool: Spool) -> None:
+            offer(_dated(entry, response), spool)
 
-        answer = await self.download(credential, result_id, form, query_id, sender, early)
-        entry = msgspec.structs.replace(_dated(entry, answer), size=answer.body.size)
+        response = await self.download(credential, result_id, form, query_id, sender, early)
+        entry = msgspec.structs.replace(_dated(entry, response), size=response.body.size)
         key = result_key(credential.scope, result_id, form)
-        return await self._results.keep_as([key], entry, answer.body, begun)
+        return await self._results.keep_as([key], entry, response.body, begun)
 
-    async def _get(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
-        answer = await self._upstream.send(credential, call, sender)
-        if answer.status != 200:
-            raise refusal(answer)
-        return answer
+    async def _get(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
+        response = await self._upstream.send(credential, call, sender)
+        if response.status != 200:
+            raise refusal(response)
+        return response
 
     async def _rendered(self, credential: Credential, result_id: int, form: ResultForm) -> Found:
         """Make a CSV of a reduced answer, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
@@ -195,22 +197,22 @@ class Fetching:
 
 
 async def _offer_json(
-    offer: Offer, credential: Credential, result_id: int | None, answer: UpstreamAnswer, spool: Spool
+    offer: Offer, credential: Credential, result_id: int | None, response: UpstreamResponse, spool: Spool
 ) -> None:
     """Offer a full result (the one of that id, if it is asked for) whose day is known.
 
     Redash's name of the file has the day, ours shall have it, too, and in the JSON it stands at the end.
     """
-    head = read_beginning(answer.body.load())
+    head = read_beginning(response.body.load())
     if head is None or head.reduced or result_id not in (None, head.id):
         return
-    entry = early_entry(credential, 0, head, answer)
+    entry = early_entry(credential, 0, head, response)
     if entry.retrieved_at:
         offer(entry, spool)
 
 
-def _dated(entry: Entry, answer: UpstreamAnswer) -> Entry:
-    return msgspec.structs.replace(entry, retrieved_at=day_in(answer.disposition))
+def _dated(entry: Entry, response: UpstreamResponse) -> Entry:
+    return msgspec.structs.replace(entry, retrieved_at=day_in(response.disposition))
 
 
 def _rendering(body: Body, render: Callable[[Mapping[str, object]], bytes]) -> bytes:

@@ -13,9 +13,9 @@ from cachetools import LRUCache
 from gateway import config
 from gateway.concurrency.flight import Flights
 from gateway.errors import UpstreamError, UpstreamRefused
-from gateway.model import Answer, Body, Clock, Key
+from gateway.model import Body, Clock, Key, Response
 from gateway.policy.access import Credential
-from gateway.policy.context import Asked
+from gateway.policy.context import RequestContext
 from gateway.policy.plan import metadata_key
 from gateway.redash.answers import read_id
 from gateway.redash.redaction import without_keys
@@ -23,7 +23,7 @@ from gateway.redash.requests import Relay, read_arguments, write_arguments
 from gateway.results.bindings import DASHBOARD_ROUTE, Bindings
 from gateway.results.definitions import Definitions
 from gateway.store.forms import gzip_form
-from gateway.upstream.request import Call, Redash, UpstreamAnswer
+from gateway.upstream.request import Upstream, UpstreamRequest, UpstreamResponse
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Metadata:
     def __init__(
         self,
         settings: config.Config,
-        upstream: Redash,
+        upstream: Upstream,
         definitions: Definitions,
         bindings: Bindings,
         clock: Clock,
@@ -67,51 +67,53 @@ class Metadata:
         self._flights: Flights[Kept] = Flights()
         self._generation = 0
 
-    async def answer(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
+    async def respond(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
         """Answer a metadata GET or a write.
 
         Raises:
             UpstreamRefused: any status but 2xx, as Redash gave it.
         """
-        if asked.match.route.kind == "write":
-            return await self._write(asked, credential, operation)
-        if asked.match.route.kind == "live":
-            asked.outcome.went("bypass")
-            kept = await self._ask(asked, credential, operation)
+        if context.match.route.kind == "write":
+            return await self._write(context, credential, operation)
+        if context.match.route.kind == "live":
+            context.outcome.went("bypass")
+            kept = await self._ask(context, credential, operation)
             return _shown(kept)
-        kept = await self._read(asked, credential, operation)
-        if asked.match.route.template == DASHBOARD_ROUTE and asked.caller.is_bound:
-            self._bindings.check_dashboard(asked.caller, read_id(kept.body.load()))
+        kept = await self._read(context, credential, operation)
+        if context.match.route.template == DASHBOARD_ROUTE and context.caller.is_bound:
+            self._bindings.check_dashboard(context.caller, read_id(kept.body.load()))
         return _shown(kept)
 
-    async def _read(self, asked: Asked, credential: Credential, operation: Relay) -> Kept:
-        reveal = asked.caller.settings.reveal_keys
+    async def _read(self, context: RequestContext, credential: Credential, operation: Relay) -> Kept:
+        reveal = context.caller.settings.reveal_keys
         key = metadata_key(credential.scope, operation.path, operation.arguments, reveal_keys=reveal)
         kept = self._kept.get(key)
         slack = self._slack(kept)
         if kept is not None and slack >= 0:
-            asked.outcome.hit(slack, self._age(kept), 0.0)
+            context.outcome.hit(slack, self._age(kept), 0.0)
             return kept
         flight = (key, self._generation)
         if kept is not None and -slack <= self.settings.cache.metadata_stale_while_revalidate:
-            self._flights.start(flight, lambda: self._refresh(asked, credential, operation, key))
-            asked.outcome.stale(slack, self._age(kept), 0.0, "stale-while-revalidate")
+            self._flights.start(flight, lambda: self._refresh(context, credential, operation, key))
+            context.outcome.stale(slack, self._age(kept), 0.0, "stale-while-revalidate")
             return kept
-        asked.outcome.went("uri-miss" if kept is None else "stale")
+        context.outcome.went("uri-miss" if kept is None else "stale")
         try:
-            fresh, joined = await self._flights.share(flight, lambda: self._refresh(asked, credential, operation, key))
+            fresh, joined = await self._flights.share(
+                flight, lambda: self._refresh(context, credential, operation, key)
+            )
         except UpstreamError as error:
-            return self._stale_if_error(asked, kept, slack, error)
-        asked.outcome.went("uri-miss" if kept is None else "stale", joined=joined, stored=True)
+            return self._stale_if_error(context, kept, slack, error)
+        context.outcome.went("uri-miss" if kept is None else "stale", joined=joined, stored=True)
         return fresh
 
-    def _stale_if_error(self, asked: Asked, kept: Kept | None, slack: float, error: UpstreamError) -> Kept:
+    def _stale_if_error(self, context: RequestContext, kept: Kept | None, slack: float, error: UpstreamError) -> Kept:
         """Show what is kept because Redash is away, or raise the error."""
-        client = asked.caller.settings.stale_if_error
+        client = context.caller.settings.stale_if_error
         window = client if client is not None else self.settings.cache.stale_if_error
         if kept is None or -slack > window:
             raise error
-        asked.outcome.stale(slack, self._age(kept), 0.0, "stale-if-error")
+        context.outcome.stale(slack, self._age(kept), 0.0, "stale-if-error")
         return kept
 
     def _age(self, kept: Kept) -> float:
@@ -120,10 +122,10 @@ class Metadata:
     def _slack(self, kept: Kept | None) -> float:
         return self.settings.cache.metadata_ttl - self._age(kept) if kept is not None else 0.0
 
-    async def _refresh(self, asked: Asked, credential: Credential, operation: Relay, key: Key) -> Kept:
+    async def _refresh(self, context: RequestContext, credential: Credential, operation: Relay, key: Key) -> Kept:
         generation = self._generation
         try:
-            kept = await self._ask(asked, credential, operation)
+            kept = await self._ask(context, credential, operation)
         except UpstreamRefused:
             self._kept.pop(key, None)
             raise
@@ -132,41 +134,41 @@ class Metadata:
             self._kept[key] = kept
         return kept
 
-    async def _ask(self, asked: Asked, credential: Credential, operation: Relay) -> Kept:
-        route = asked.match.route
-        call = Call(
+    async def _ask(self, context: RequestContext, credential: Credential, operation: Relay) -> Kept:
+        route = context.match.route
+        call = UpstreamRequest(
             method=route.method,
             path=operation.path,
             route=route.template,
             query=write_arguments(operation.arguments),
             body=operation.body,
         )
-        answer = await self._upstream.send(credential, call, asked.sender)
-        body = await self._cleaned(asked, answer)
-        if route.template == SEARCH_ROUTE and answer.status == 301:
-            return Kept(body, answer.content_type, "", answer.sent, None, _search_location(answer.location))
-        if answer.status != 200:
-            raise UpstreamRefused(answer.status, body, answer.content_type)
+        response = await self._upstream.send(credential, call, context.sender)
+        body = await self._cleaned(context, response)
+        if route.template == SEARCH_ROUTE and response.status == 301:
+            return Kept(body, response.content_type, "", response.sent, None, _search_location(response.location))
+        if response.status != 200:
+            raise UpstreamRefused(response.status, body, response.content_type)
         etag = (await _off_loop(_digest, body))[:16]
         alone = operation.query_id if route.template == EDIT_ROUTE else None
-        return Kept(body, answer.content_type, etag, answer.sent, alone)
+        return Kept(body, response.content_type, etag, response.sent, alone)
 
-    async def _write(self, asked: Asked, credential: Credential, operation: Relay) -> Answer:
-        asked.outcome.went("method")
+    async def _write(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
+        context.outcome.went("method")
         try:
-            kept = await self._ask(asked, credential, operation)
+            kept = await self._ask(context, credential, operation)
         finally:  # also when the answer is lost: the write may have been done
             self.drop_all()
-            if operation.query_id is not None and asked.match.route.template == EDIT_ROUTE:
+            if operation.query_id is not None and context.match.route.template == EDIT_ROUTE:
                 await self._definitions.forget(operation.query_id)
             elif operation.query_id is not None:
                 self._definitions.drop(operation.query_id)
-        return Answer(body=kept.body, content_type=kept.content_type)
+        return Response(body=kept.body, content_type=kept.content_type)
 
-    async def _cleaned(self, asked: Asked, answer: UpstreamAnswer) -> Body:
-        if asked.caller.settings.reveal_keys or not asked.match.route.keys:
-            return answer.body
-        return Body.of(await _off_loop(_without_keys, answer.body))
+    async def _cleaned(self, context: RequestContext, response: UpstreamResponse) -> Body:
+        if context.caller.settings.reveal_keys or not context.match.route.keys:
+            return response.body
+        return Body.of(await _off_loop(_without_keys, response.body))
 
     def drop_all(self) -> None:
         """Forget everything: a write has been made, which may show in any object and list."""
@@ -179,9 +181,9 @@ class Metadata:
         for key in [key for key, kept in self._kept.items() if kept.query_id in (query_id, None)]:
             del self._kept[key]
 
-    async def land(self) -> None:
+    async def aclose(self) -> None:
         """End the questions that are under way."""
-        await self._flights.land()
+        await self._flights.aclose()
 
 
 async def _off_loop(work: Callable[[Body], T], body: Body) -> T:
@@ -201,8 +203,8 @@ def _cost(kept: Kept) -> int:
     return kept.body.size + (kept.gzip.size if kept.gzip is not None else 0) + _OVERHEAD_BYTES
 
 
-def _shown(kept: Kept) -> Answer:
-    return Answer(
+def _shown(kept: Kept) -> Response:
+    return Response(
         status=301 if kept.location else 200,
         body=kept.body,
         gzip=kept.gzip,

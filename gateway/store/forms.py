@@ -69,9 +69,9 @@ class Compressor:
         self._store.keep_gzip(entry, body, form)
         return form
 
-    async def land(self) -> None:
+    async def aclose(self) -> None:
         """End the work that is under way."""
-        await self._flights.land()
+        await self._flights.aclose()
 
 
 def _gzip(body: Body) -> bytes:

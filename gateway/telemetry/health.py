@@ -27,7 +27,7 @@ class Watch:
         log.events.log(self._level if bad else logging.WARNING, "%s", text)
 
 
-class UpstreamWatch:
+class UpstreamHealth:
     """What is told of Redash: whether it answers, whether it is left alone, what it thinks of the keys."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class UpstreamWatch:
 
     def tell(self, call: UpstreamCall) -> None:
         """Look at one call to Redash."""
-        if call.away:
+        if call.unavailable:
             self._away.tell(bad=True, detail=f"{call.method} {call.route}: {call.failure}")
         elif call.status:
             self._away.tell(bad=False)

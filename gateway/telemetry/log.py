@@ -169,7 +169,7 @@ Hit = tuple[str, float, float, LineParts]
 (seconds), and the rest of its line."""
 
 
-def tell_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
+def write_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
     """Write the access lines of requests that have ended; past `logging`, whose records cost more than a hit.
 
     `ahead` is what unix time has before the monotonic clock of what is told.
@@ -265,7 +265,7 @@ class AccessLines:
         return json.dumps(_value(value)) if self._json else _plain(value)
 
 
-def tell_execution(end: ExecutionEnd) -> None:
+def write_execution(end: ExecutionEnd) -> None:
     """Write the line of one execution that has ended."""
     fields = {
         "execution": end.id,

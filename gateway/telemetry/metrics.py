@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from gateway import __version__
 from gateway.errors import GatewayError
 from gateway.model import TierStats
-from gateway.outcome import Alike, CacheResult, ExecutionEnd, ExecutionResult, UpstreamCall
+from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, OutcomeBatch, UpstreamCall
 from gateway.telemetry.exposition import PREFIX, Histogram, Labels, counter, gauge, histogram
 
 REQUEST_SECONDS: Final = (
@@ -117,7 +117,7 @@ class Metrics(Collector):
         self.credential_up = {(name,): self.credential_up.get((name,), 1) for name in credentials}
         self._labels.most = per_query
 
-    def requests_of(self, alike: Alike) -> None:
+    def requests_of(self, alike: OutcomeBatch) -> None:
         """Count requests of one kind."""
         kind, count, times = alike.first, alike.count, alike.times
         key = (kind.route, kind.client, kind.cache, kind.status)
@@ -140,7 +140,7 @@ class Metrics(Collector):
         key = (call.route, f"{call.status // 100}xx" if call.status else "none")
         self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
         self.upstream_durations[key].observe([call.seconds])
-        if call.status and not call.away and (call.credential,) in self.credential_up:
+        if call.status and not call.unavailable and (call.credential,) in self.credential_up:
             self.credential_up[call.credential,] = int(call.accepted)
 
     def execution(self, end: ExecutionEnd) -> None:

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from gateway.outcome import Alike, ExecutionEnd, UpstreamCall
+from gateway.outcome import ExecutionEnd, OutcomeBatch, UpstreamCall
 from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, History
 from gateway.telemetry.tables import ClientRow, QueryRow, Table, UpstreamRow
 
@@ -38,7 +38,7 @@ class StatusRecorder:
         self.reached: float | None = None  # when Redash last answered
         self.unreached: float | None = None  # when it last did not
 
-    def requests_of(self, alike: Alike) -> None:
+    def requests_of(self, alike: OutcomeBatch) -> None:
         """Count requests of one kind."""
         now = self._now()
         if now >= self._until:
@@ -82,14 +82,14 @@ class StatusRecorder:
         now = self._now()
         self._turn(now)
         row = self.upstream_routes[call.route]
-        failed = call.away or call.status >= 500
+        failed = call.unavailable or call.status >= 500
         row.requests += 1
         row.errors += failed
         row.seconds += call.seconds
         row.seen = now
         self._step.upstream += 1
         self._step.upstream_errors += failed
-        if call.away:
+        if call.unavailable:
             self.unreached = now
         else:
             self.reached = now

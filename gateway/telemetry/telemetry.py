@@ -11,9 +11,9 @@ from itertools import chain
 from typing import Final
 
 from gateway.model import Clock
-from gateway.outcome import Alike, ExecutionEnd, LineParts, Outcome, Trace, UpstreamCall, alike
+from gateway.outcome import ExecutionEnd, LineParts, Outcome, OutcomeBatch, Trace, UpstreamCall, alike
 from gateway.telemetry import log
-from gateway.telemetry.health import UpstreamWatch
+from gateway.telemetry.health import UpstreamHealth
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tracing import Tracing
@@ -26,7 +26,7 @@ twice as much, as the processor has other code and data at hand then, and whoeve
 Lines of known answers are mostly made before."""
 
 
-class Telling:
+class Telemetry:
     """The `Teller` of the running gateway. Requests, here and to Redash, are told of in batches, all else at once."""
 
     def __init__(
@@ -41,11 +41,11 @@ class Telling:
         self._metrics = metrics
         self._monotonic = clock.monotonic
         self._recorder = recorder
-        self._watch = UpstreamWatch()
+        self._watch = UpstreamHealth()
         self._tracing = tracing
         self.access_log = access_log
         self._requests: list[Outcome] = []
-        self._hits: list[Alike] = []
+        self._hits: list[OutcomeBatch] = []
         self._lines: list[Outcome | log.Hit] = []  # of requests, too, for the access log
         self._calls: list[UpstreamCall] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -59,7 +59,7 @@ class Telling:
         self._requests.append(outcome)
         if self.access_log:
             self._lines.append(outcome)
-        self._tell_soon()
+        self._flush_soon()
 
     def line_of(self, outcome: Outcome) -> LineParts | None:
         """See the protocol."""
@@ -70,20 +70,20 @@ class Telling:
         lines = self._lines
         lines.append((request_id, ended, seconds, line))
         if self._timer is None or len(lines) >= MOST_LINES:
-            self._tell_soon()
+            self._flush_soon()
 
-    def count_hits(self, hits: Alike) -> None:
+    def count_hits(self, hits: OutcomeBatch) -> None:
         """Count requests that got the same known answer, soon."""
         self._hits.append(hits)
-        self._tell_soon()
+        self._flush_soon()
 
     def upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash, soon; a change of what is known of Redash is logged at once."""
         self._watch.tell(call)
         self._calls.append(call)
-        self._tell_soon()
+        self._flush_soon()
 
-    def _tell_soon(self) -> None:
+    def _flush_soon(self) -> None:
         if len(self._requests) + len(self._hits) >= BATCH or len(self._lines) >= MOST_LINES:
             self.flush()
         elif self._timer is None:
@@ -100,13 +100,13 @@ class Telling:
         lines, self._lines = self._lines, []
         calls, self._calls = self._calls, []
         if calls:
-            self._tell_calls(calls)
+            self._record_calls(calls)
         if requests or hits:
-            self._tell_requests(requests, hits)
+            self._record_requests(requests, hits)
         if lines:
-            log.tell_requests(lines, time.time() - self._monotonic())
+            log.write_requests(lines, time.time() - self._monotonic())
 
-    def _tell_calls(self, calls: list[UpstreamCall]) -> None:
+    def _record_calls(self, calls: list[UpstreamCall]) -> None:
         for call in calls:
             self._metrics.upstream(call)
             if self._recorder is not None:
@@ -114,7 +114,7 @@ class Telling:
             if self._tracing is not None:
                 self._tracing.upstream(call)
 
-    def _tell_requests(self, told: list[Outcome], hits: list[Alike]) -> None:
+    def _record_requests(self, told: list[Outcome], hits: list[OutcomeBatch]) -> None:
         for group in chain(alike(told), hits):
             self._metrics.requests_of(group)
             if self._recorder is not None:
@@ -129,7 +129,7 @@ class Telling:
         if self._recorder is not None:
             self._recorder.execution(end)
         if end.ran:
-            log.tell_execution(end)
+            log.write_execution(end)
         if self._tracing is not None:
             self._tracing.execution(end)
 

@@ -123,7 +123,7 @@ class Tracing:
             "redash_gateway.credential": call.credential,
         }
         kind, name, ended = self._api.SpanKind.CLIENT, f"{call.method} {call.route}", call.started + call.seconds
-        failed = call.away or not call.accepted or call.status >= 500
+        failed = call.unavailable or not call.accepted or call.status >= 500
         self._export(call.trace, name, kind, call.started, ended, attributes, failed=failed)
 
     def execution(self, end: ExecutionEnd) -> None:

@@ -23,11 +23,11 @@ from gateway.concurrency.limits import Breaker, FairSlots
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.model import Body, Clock
-from gateway.outcome import Sender, Teller, Trace, UpstreamCall
+from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
 from gateway.redash.answers import BEGINNING_BYTES, PARSE_LIMIT, is_login_refusal
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
-from gateway.upstream.request import Call, Early, UpstreamAnswer
+from gateway.upstream.request import Early, UpstreamRequest, UpstreamResponse
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
@@ -41,7 +41,7 @@ _AWAY: Final = frozenset({502, 503, 504})
 """Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
 
 
-class Upstream:
+class HttpUpstream:
     """Redash, as far as it can be reached with the configured credentials."""
 
     def __init__(
@@ -49,11 +49,11 @@ class Upstream:
         settings: config.Upstream,
         tls: ssl.SSLContext,
         clock: Clock,
-        teller: Teller,
+        observer: Observer,
         spool: Callable[[], Path],
     ) -> None:
         self._clock = clock
-        self._teller = teller
+        self._observer = observer
         self._spool = spool
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
@@ -84,12 +84,12 @@ class Upstream:
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+    async def send(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
         """See `Redash`."""
         async with self.slots.hold(sender.client):
             self.breaker.check()
             try:
-                answer = await self._send_twice(credential, call, sender)
+                response = await self._send_twice(credential, call, sender)
             except UpstreamError:
                 self.breaker.failed()
                 raise
@@ -99,10 +99,10 @@ class Upstream:
             else:
                 self.breaker.succeeded()
             finally:
-                self._teller.breaker(self.breaker.is_open)
-            return answer
+                self._observer.breaker(self.breaker.is_open)
+            return response
 
-    async def _send_twice(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+    async def _send_twice(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
         try:
             return await self._timed(credential, call, sender)
         except UpstreamTimeout:
@@ -113,14 +113,14 @@ class Upstream:
                 raise
             return await self._timed(credential, call, sender)
 
-    async def _timed(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+    async def _timed(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
         started = self._clock.monotonic()
-        trace = self._teller.begin(sender.trace)
+        trace = self._observer.begin(sender.trace)
         status, accepted, failure = 0, True, ""
         try:
-            answer = await self._exchange(credential, call, sender, trace)
-            status = answer.status
-            return _usable(answer, credential)
+            response = await self._exchange(credential, call, sender, trace)
+            status = response.status
+            return _usable(response, credential)
         except CredentialRejected:
             accepted = False
             raise
@@ -132,11 +132,11 @@ class Upstream:
             if sender.outcome is not None:
                 sender.outcome.upstream_seconds += seconds
             about = (call.method, failure, started, trace)
-            self._teller.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted, *about))
+            self._observer.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted, *about))
 
     async def _exchange(
-        self, credential: Credential, call: Call, sender: Sender, trace: Trace | None
-    ) -> UpstreamAnswer:
+        self, credential: Credential, call: UpstreamRequest, sender: Sender, trace: Trace | None
+    ) -> UpstreamResponse:
         assert self._session is not None  # noqa: S101 - `open` comes first
         sent = self._clock.monotonic()
         try:
@@ -149,51 +149,51 @@ class Upstream:
                     allow_redirects=False,
                     timeout=self._timeout,
                     ssl=self._tls,
-                ) as response:
-                    answer = UpstreamAnswer(
-                        status=response.status,
-                        content_type=response.headers.get("Content-Type", ""),
+                ) as raw:
+                    response = UpstreamResponse(
+                        status=raw.status,
+                        content_type=raw.headers.get("Content-Type", ""),
                         received=self._clock.wall(),
                         body=Body.of(b""),
                         sent=sent,
-                        date=_date(response.headers.get("Date")),
-                        location=response.headers.get("Location", ""),
-                        disposition=response.headers.get("Content-Disposition", ""),
+                        date=_date(raw.headers.get("Date")),
+                        location=raw.headers.get("Location", ""),
+                        disposition=raw.headers.get("Content-Disposition", ""),
                     )
-                    body = await self._read(response, answer, credential, call.early)
-                    return msgspec.structs.replace(answer, body=body)
+                    body = await self._read(raw, response, credential, call.early)
+                    return msgspec.structs.replace(response, body=body)
         except TimeoutError as error:  # aiohttp's own timeouts are such too
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_BROKEN_OFF) from error
 
     async def _read(
-        self, response: aiohttp.ClientResponse, answer: UpstreamAnswer, credential: Credential, early: Early | None
+        self, raw: aiohttp.ClientResponse, response: UpstreamResponse, credential: Credential, early: Early | None
     ) -> Body:
         """Read the body into memory, or that of a result into a file once it is larger than what is parsed."""
-        announced = response.headers.get("Content-Length", "")
-        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in response.headers else None
+        announced = raw.headers.get("Content-Length", "")
+        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
         if size is not None and size <= PARSE_LIMIT:
-            return Body.of(await response.read())
-        early = early if answer.status == 200 else None
+            return Body.of(await raw.read())
+        early = early if response.status == 200 else None
         if early is None and size is not None and size > LARGEST_METADATA:
             raise UpstreamUnusable(TOO_LARGE)
         pieces: list[bytes] = []
         read = 0
-        async for piece in response.content.iter_chunked(64 * 1024):
+        async for piece in raw.content.iter_chunked(64 * 1024):
             pieces.append(piece)
             read += len(piece)
             if early is not None and read > PARSE_LIMIT:
                 first = b"".join(pieces)
-                beginning = msgspec.structs.replace(answer, body=Body.of(first[:BEGINNING_BYTES]))
+                beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
                 show = partial(early, _usable(beginning, credential))
-                return await self._read_on(response, first, await asyncio.to_thread(Spool, self._spool(), size), show)
+                return await self._read_on(raw, first, await asyncio.to_thread(Spool, self._spool(), size), show)
             if read > LARGEST_METADATA:
                 raise UpstreamUnusable(TOO_LARGE)
         return Body.of(b"".join(pieces))
 
     async def _read_on(
-        self, response: aiohttp.ClientResponse, first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
+        self, raw: aiohttp.ClientResponse, first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
     ) -> Body:
         """Read the rest to the file; whoever waits for the answer may follow, once its beginning has been shown."""
         try:
@@ -201,7 +201,7 @@ class Upstream:
             await show(spool)
             pieces: list[bytes] = []
             pending = 0
-            async for piece in response.content.iter_chunked(_PIECE):
+            async for piece in raw.content.iter_chunked(_PIECE):
                 pieces.append(piece)
                 pending += len(piece)
                 if pending >= _PIECE:
@@ -234,7 +234,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise UpstreamError(_BROKEN_OFF) from error
 
 
-def _headers(credential: Credential, sender: Sender, call: Call, trace: Trace | None) -> dict[str, str]:
+def _headers(credential: Credential, sender: Sender, call: UpstreamRequest, trace: Trace | None) -> dict[str, str]:
     headers = {
         "Authorization": f"Key {credential.key.reveal()}",
         "Accept": "*/*",
@@ -260,17 +260,17 @@ def _date(value: str | None) -> float | None:
         return None
 
 
-def _usable(answer: UpstreamAnswer, credential: Credential) -> UpstreamAnswer:
-    if answer.status in _AWAY:
-        if answer.status == 504:
+def _usable(response: UpstreamResponse, credential: Credential) -> UpstreamResponse:
+    if response.status in _AWAY:
+        if response.status == 504:
             raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
-        raise UpstreamError(f"A proxy before Redash says that Redash is away ({answer.status}).")
-    if answer.body.data is not None and is_login_refusal(answer.status, answer.body.data):
+        raise UpstreamError(f"A proxy before Redash says that Redash is away ({response.status}).")
+    if response.body.data is not None and is_login_refusal(response.status, response.body.data):
         raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
-    if 200 < answer.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
-        raise UpstreamUnusable(f"Redash answered {answer.status}, which is none of its own statuses.")
-    if 300 <= answer.status < 400 and not _REDIRECT.fullmatch(answer.location.partition("?")[0]):
+    if 200 < response.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
+        raise UpstreamUnusable(f"Redash answered {response.status}, which is none of its own statuses.")
+    if 300 <= response.status < 400 and not _REDIRECT.fullmatch(response.location.partition("?")[0]):
         raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
-    if "text/html" in answer.content_type:
+    if "text/html" in response.content_type:
         raise UpstreamUnusable("Redash answered with an HTML page instead of data.")
-    return answer
+    return response

@@ -15,7 +15,7 @@ from gateway.policy.access import Credential
 from gateway.redash.redaction import without_keys
 
 
-class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What Redash answered. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds."""
 
     status: int
@@ -28,11 +28,11 @@ class UpstreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     disposition: str = ""
 
 
-Early = Callable[[UpstreamAnswer, Spool], Awaitable[None]]
+Early = Callable[[UpstreamResponse, Spool], Awaitable[None]]
 """What is told of a large answer of status 200 when it begins: its body is the first bytes, all comes in the spool."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for Redash. `path` is below the organisation's URL; `route` is its template, for the metrics."""
 
     method: str
@@ -44,19 +44,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Set where results are expected: only those may be large, and arrive in a file."""
 
 
-def refusal(answer: UpstreamAnswer) -> UpstreamRefused:
+def refusal(response: UpstreamResponse) -> UpstreamRefused:
     """Turn an answer that is not 200 into what the caller is told: Redash's words, without any key in them.
 
     Raises:
         UpstreamUnusable: it is not JSON, so that nobody can say what is in it.
     """
-    return UpstreamRefused(answer.status, Body.of(without_keys(answer.body.load())), answer.content_type)
+    return UpstreamRefused(response.status, Body.of(without_keys(response.body.load())), response.content_type)
 
 
-class Redash(Protocol):
+class Upstream(Protocol):
     """Redash, as far as the configured credentials reach."""
 
-    async def send(self, credential: Credential, call: Call, sender: Sender) -> UpstreamAnswer:
+    async def send(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
         """Ask Redash once; a GET whose connection broke is asked a second time.
 
         Raises:

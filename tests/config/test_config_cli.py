@@ -129,8 +129,8 @@ def test_sandbox_tells_where_it_is_and_ends_quietly() -> None:
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Stand in for the module that builds the gateway: only what is handed to it matters here."""
-    module: Any = types.ModuleType("gateway.app")
-    monkeypatch.setitem(sys.modules, "gateway.app", module)
+    module: Any = types.ModuleType("gateway.app.serve")
+    monkeypatch.setitem(sys.modules, "gateway.app.serve", module)
     return module  # type: ignore[no-any-return]
 
 

@@ -4,20 +4,20 @@ from typing import Any
 
 import pytest
 
-from gateway.http.fast_path import HitLane
+from gateway.http.fast_path import FastPath
 
 
 @pytest.fixture
 def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The requests that the lane has answered, in order."""
     answered: list[bytes] = []
-    original = HitLane.answer
+    original = FastPath.respond
 
-    def watched(self: HitLane, request: bytes, transport: Any) -> bool:
+    def watched(self: FastPath, request: bytes, transport: Any) -> bool:
         done = original(self, request, transport)
         if done:
             answered.append(request)
         return done
 
-    monkeypatch.setattr(HitLane, "answer", watched)
+    monkeypatch.setattr(FastPath, "respond", watched)
     return answered

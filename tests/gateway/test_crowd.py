@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from harness import Reply, World, until
 
-from gateway.concurrency.flight import Flights, Signal
+from gateway.concurrency.flight import Event, Flights
 from gateway.executions.runner import _pause
 
 CALLERS = 1_000
@@ -52,7 +52,7 @@ async def test_a_crowd_at_a_cold_start_asks_for_the_definition_once(
 ) -> None:
     # Callers who began to look on the disk before Redash answered the first of them must not ask again after it.
     first_is_answered, looks = asyncio.Event(), 0
-    look = world.program.store.look
+    look = world.runtime.store.look
 
     async def slow(key: bytes) -> object:
         nonlocal looks
@@ -61,9 +61,9 @@ async def test_a_crowd_at_a_cold_start_asks_for_the_definition_once(
             await first_is_answered.wait()
         return await look(key)
 
-    monkeypatch.setattr(world.program.store, "look", slow)
+    monkeypatch.setattr(world.runtime.store, "look", slow)
     callers = [asyncio.create_task(world.get(f"/api/queries/{world.named['kb1']}/results.json")) for _ in range(20)]
-    known = world.program.definitions._known
+    known = world.runtime.definitions._known
     await until(lambda: bool(known))
     first_is_answered.set()
     assert {reply.status for reply in await asyncio.gather(*callers)} == {200}
@@ -141,7 +141,7 @@ async def _never() -> None:
 
 
 def _of_signal() -> Wait:
-    return Signal().wait
+    return Event().wait
 
 
 def _of_flight() -> Wait:

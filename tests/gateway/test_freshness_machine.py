@@ -146,7 +146,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.directory = tempfile.TemporaryDirectory()
         # How often a job is polled is not what is tested here; it would be nine tenths of the time.
-        self.quick = mock.patch("gateway.runner._pause", return_value=0.003)
+        self.quick = mock.patch("gateway.executions.runner._pause", return_value=0.003)
         self.quick.start()
         self.clock = TurnableClock()
         self.model = Model()
@@ -537,7 +537,7 @@ metadata_ttl = "5s"
         await self.world.restart()
         self.model.restarted()
         if self.run is not None:  # it asks for the definition before it follows its job again
-            running = self.world.program.executions.running
+            running = self.world.runtime.executions.running
             while any(x.phase < Phase.RUNNING for x in running):  # noqa: ASYNC110 - not worth a signal
                 await asyncio.sleep(0.002)
             self._listen()
@@ -681,10 +681,10 @@ metadata_ttl = "5s"
 
     async def _settled(self) -> None:
         """Wait until the gateway does nothing behind its answers any more."""
-        program = self.world.program
-        flights = (program.definitions._flights, program.fetching._flights)
+        runtime = self.world.runtime
+        flights = (runtime.definitions._flights, runtime.fetching._flights)
         held = 0 if self.run is None else 1
-        while len(program.executions.running) > held or any(map(len, flights)):  # noqa: ASYNC110
+        while len(runtime.executions.running) > held or any(map(len, flights)):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:

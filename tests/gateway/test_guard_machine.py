@@ -147,7 +147,7 @@ def test_everybody_gets_the_rows_of_his_own_text() -> None:
     with (
         asyncio.Runner() as runner,
         tempfile.TemporaryDirectory() as directory,
-        mock.patch("gateway.runner._pause", return_value=0.005),
+        mock.patch("gateway.executions.runner._pause", return_value=0.005),
     ):
         guarded = Guarded(Path(directory))
         runner.run(guarded.__aenter__())

@@ -185,7 +185,7 @@ async def test_forms_count_against_the_memory_and_go_with_their_bodies(world: Wo
 async def test_forms_are_in_memory_only(world: World, made: list[tuple[int, bool]]) -> None:
     await raw(world, "GET", latest(world, "large"), GZIP)
     packed = await raw(world, "GET", latest(world, "large"), GZIP)
-    await world.program.store.close()
+    await world.runtime.store.close()
     for file in world.directory.rglob("*"):
         if file.is_file():
             assert packed.body[20:200] not in file.read_bytes(), file

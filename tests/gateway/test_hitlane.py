@@ -34,8 +34,8 @@ from gateway.app.tls import client_context
 from gateway.http import response_cache as known
 from gateway.http import sending
 from gateway.http.connection import Handler
-from gateway.http.fast_path import HitLane
-from gateway.http.response_cache import KnownAnswers
+from gateway.http.fast_path import FastPath
+from gateway.http.response_cache import ResponseCache
 from gateway.model import Body, Entry, Ticket
 from gateway.outcome import Outcome
 from gateway.sandbox import Sandbox
@@ -202,7 +202,7 @@ def apply(world: World, text: str) -> None:
     """Take over another configuration, as a reload does."""
     world.text = text
     loaded = world.settings()
-    world.program.apply(loaded, client_context(loaded.upstream))
+    world.runtime.apply(loaded, client_context(loaded.upstream))
 
 
 # -- what is taken over, and what never is
@@ -538,8 +538,8 @@ async def test_a_refusal_bars_also_what_was_stored_for_no_query(world: World, by
     await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
     async with wire(world) as line:
         await taught(line, latest(world, "kb1"), by_lane)
-        scope = world.program.access.credentials["analyst"].scope
-        await world.program.definitions._bar((world.named["kb1"], scope))
+        scope = world.runtime.access.credentials["analyst"].scope
+        await world.runtime.definitions._deny((world.named["kb1"], scope))
         count = len(by_lane)
         before = len(world.sandbox.log)
         await line.ask(latest(world, "kb1"))
@@ -779,7 +779,7 @@ async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_id
     head, body = await taught_in_parts(bare, by_lane)
     async with wire(bare) as line:
         await line.send(head)
-        (held,) = [h for h in bare.program.api._server.connections if isinstance(h, Handler) and h._held]  # type: ignore[union-attr]
+        (held,) = [h for h in bare.runtime.api._server.connections if isinstance(h, Handler) and h._held]  # type: ignore[union-attr]
         held._process_keepalive()
         await line.ask(body)
         async with asyncio.timeout(5):
@@ -790,7 +790,7 @@ async def test_a_head_that_was_held_when_its_caller_left_is_counted(world: World
     head, _ = await taught_in_parts(world, by_lane)
     async with wire(world) as line:
         await line.send(head)
-    await until(lambda: not world.program.api._server.connections)  # type: ignore[union-attr]
+    await until(lambda: not world.runtime.api._server.connections)  # type: ignore[union-attr]
     assert await world.metric("redash_gateway_requests_total") == 5
     assert await world.metric("redash_gateway_requests_total", status="4xx") == 1
 
@@ -829,15 +829,15 @@ async def test_stopping_lets_a_request_that_has_begun_end(world: World, by_lane:
             await line.ask(head, body)
         assert by_lane == [head + body]
         await line.send(head)
-        stopping = asyncio.create_task(world.program.stop())
-        await until(lambda: not world.program.serving)
+        stopping = asyncio.create_task(world.runtime.stop())
+        await until(lambda: not world.runtime.serving)
         await settled()
         await line.send(body)
         got = await line.got("POST")
         await stopping
         assert got is not None
         assert got.status == 200
-    with mock.patch.object(world.program, "stop", mock.AsyncMock()):
+    with mock.patch.object(world.runtime, "stop", mock.AsyncMock()):
         await world.stop()
     del world.session
 
@@ -846,10 +846,10 @@ async def test_stopping_closes_what_the_lane_serves(world: World, by_lane: list[
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
         await taught(line, sent, by_lane)
-        stopping = asyncio.create_task(world.program.stop())
+        stopping = asyncio.create_task(world.runtime.stop())
         assert await line.closed()
         await stopping
-    with mock.patch.object(world.program, "stop", mock.AsyncMock()):
+    with mock.patch.object(world.runtime, "stop", mock.AsyncMock()):
         await world.stop()
     del world.session
 
@@ -890,16 +890,16 @@ async def test_what_was_given_is_told_though_nobody_asks(
     world: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the status page would show it in the minute in which somebody looks."""
-    monkeypatch.setattr(known, "TELL_SECONDS", 0.01)
+    monkeypatch.setattr(known, "RECORD_SECONDS", 0.01)
     async with wire(world) as line:
         for _ in range(20):
             await line.ask(post(world, "kb1", max_age=DAY))
     assert len(by_lane) >= 15
-    counted = world.program.recorder.requests
+    counted = world.runtime.recorder.requests
     assert sum(counted.values()) < 20
     world.clock.turn(2.0)  # the second is over in which they were given
     await until(lambda: sum(counted.values()) == 20)
-    assert not world.program.answers._counting
+    assert not world.runtime.answers._counting
 
 
 def access_lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
@@ -912,7 +912,7 @@ def access_lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         found.extend(dict(pair.partition("=")[::2] for pair in line.split()[4:]) for line in lines)
 
     monkeypatch.setattr(log, "parts_of_line", forms.parts_of)
-    monkeypatch.setattr(log, "tell_requests", told)
+    monkeypatch.setattr(log, "write_requests", told)
     return found
 
 
@@ -921,12 +921,12 @@ async def test_who_leaves_amid_an_answer_that_is_given_again_is_logged_so(
 ) -> None:
     monkeypatch.setattr(sending, "_MAY_ENLARGE", False)
     lines = access_lines(monkeypatch)
-    world.program.teller.access_log = True
+    world.runtime.observer.access_log = True
     sent = post(world, "large", max_age=DAY)
     async with wire(world) as line:
         for _ in range(4):
             await line.ask(sent)
-    address = world.program.api_address
+    address = world.runtime.api_address
     reader, writer = await asyncio.open_connection(address.host, address.port, limit=4_096)
     writer.write(sent)
     await reader.readexactly(100)
@@ -965,8 +965,8 @@ async def test_nothing_is_lost_when_the_access_log_is_switched_or_the_gateway_st
             ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(10)]
             logged += ids if access == "true" else []
     assert len(by_lane) >= 20
-    counted = bare.program.recorder.requests
-    await bare.program.stop()
+    counted = bare.runtime.recorder.requests
+    await bare.runtime.stop()
     assert sum(counted.values()) == 30
     assert [line["request_id"] for line in lines] == logged
 
@@ -987,10 +987,10 @@ class Discarding:
         raise AssertionError("the lane answered")
 
 
-def known_answers(world: World, limit_bytes: int = 10**6) -> tuple[KnownAnswers, HitLane, Ticket]:
-    answers = KnownAnswers(_Nothing(), world.program.teller, world.clock, limit_bytes)
+def known_answers(world: World, limit_bytes: int = 10**6) -> tuple[ResponseCache, FastPath, Ticket]:
+    answers = ResponseCache(_Nothing(), world.runtime.observer, world.clock, limit_bytes)
     entry = Entry(body_id=b"", scope="", query_id=1, result_id=1, form="full")
-    return answers, HitLane(answers), Ticket(b"", entry, 1, math.inf)
+    return answers, FastPath(answers), Ticket(b"", entry, 1, math.inf)
 
 
 async def test_what_was_seen_once_costs_little(world: World) -> None:
@@ -1016,7 +1016,7 @@ async def test_long_requests_are_not_known(world: World) -> None:
         body = json.dumps({"max_age": DAY, "pad": str(number) * 100_000}).encode()
         for _ in range(3):
             assert (await world.call("POST", f"/api/queries/{query_id}/results", body)).status == 200
-    assert world.program.answers._bytes < 100_000
+    assert world.runtime.answers._bytes < 100_000
 
 
 async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: World) -> None:
@@ -1027,7 +1027,7 @@ async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: Wo
         world.clock.turn(130)
     await world.get(path)
     await world.get(path)
-    (known,) = world.program.answers._by_meaning.values()
+    (known,) = world.runtime.answers._by_meaning.values()
     assert known.outcome.upstream_seconds == 0
 
 
@@ -1047,7 +1047,7 @@ async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
                 lane.learn((sent,), known)
         grown, _ = tracemalloc.get_traced_memory()
         answers.clear()
-        left = lane.expects_body(b"") or lane.answer(sent, Discarding())
+        left = lane.expects_body(b"") or lane.respond(sent, Discarding())
     finally:
         tracemalloc.stop()
     assert grown < 400_000
@@ -1117,7 +1117,7 @@ class Pair:
         for world in self.worlds:
             world.directory.mkdir()
         await on.start()
-        with mock.patch("gateway.http.api.lane_is_possible", return_value=False):
+        with mock.patch("gateway.http.api.fast_path_is_possible", return_value=False):
             await off.start()
         reply = await on.get(f"/api/queries/{on.named['kb1']}/results.json")
         await off.get(f"/api/queries/{on.named['kb1']}/results.json")

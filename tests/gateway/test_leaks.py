@@ -49,7 +49,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     monkeypatch.setattr(log, "parts_of_line", forms[0].parts_of)
     monkeypatch.setattr(
         log,
-        "tell_requests",
+        "write_requests",
         lambda told, ahead: handler.lines.extend(line for f in forms for line in f.of(told, ahead)),
     )
     root.addHandler(handler)
@@ -291,7 +291,7 @@ async def admin_pages(world: World) -> list[bytes]:
 @pytest.fixture
 async def loaded(bare: World, told: Told, by_lane: list[bytes]) -> Load:
     await bare.start(upstream='read_timeout = "2s"\nbreaker_failures = 1000', writer='stale_if_error = "0s"')
-    bare.program.teller.access_log = True
+    bare.runtime.observer.access_log = True
     load = Load(bare)
     await load.all()
     for _ in range(5):
@@ -395,7 +395,7 @@ async def test_a_fault_inside_tells_the_caller_nothing_of_it(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError(f"boom with {secret}")
 
-    monkeypatch.setattr(world.program.definitions, "know", broken)
+    monkeypatch.setattr(world.runtime.definitions, "know", broken)
     reply = await world.post("by_country", max_age=0)
     assert reply.status == 500
     assert b"boom" not in reply.body
@@ -404,7 +404,7 @@ async def test_a_fault_inside_tells_the_caller_nothing_of_it(
 
 
 async def test_a_caller_that_hangs_up_leaves_no_trace_of_its_token(world: World, told: Told) -> None:
-    world.program.teller.access_log = True
+    world.runtime.observer.access_log = True
     token = TOKENS["dashboard"].encode()
     async with world.sandbox.hold():
         parts = world.url.removeprefix("http://").split(":")

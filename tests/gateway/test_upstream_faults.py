@@ -30,9 +30,9 @@ async def run(world: World, name: str = "by_country", **body: Any) -> dict[str, 
 
 async def at_rest(world: World) -> None:
     """Nothing runs, waits or holds a slot here any more."""
-    program = world.program
-    await until(lambda: not (program.executions.running or program.upstream.slots.taken))
-    await until(lambda: not program.executions.slots.taken)
+    runtime = world.runtime
+    await until(lambda: not (runtime.executions.running or runtime.upstream.slots.taken))
+    await until(lambda: not runtime.executions.slots.taken)
 
 
 def large_files(directory: Path) -> list[Path]:

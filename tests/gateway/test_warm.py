@@ -77,7 +77,7 @@ def entry(*, every: str = "10m", credential: str = "analyst", **what: Any) -> st
 
 
 def state(world: World, number: int = 0) -> gateway.warm.WarmState:
-    return world.program.warmer.states[number]
+    return world.runtime.warmer.states[number]
 
 
 def started(world: World) -> int:
@@ -87,7 +87,7 @@ def started(world: World) -> int:
 def apply(world: World, text: str) -> None:
     world.text = text
     loaded = world.settings()
-    world.program.apply(loaded, client_context(loaded.upstream))
+    world.runtime.apply(loaded, client_context(loaded.upstream))
 
 
 async def counted(world: World) -> dict[str, float]:
@@ -229,7 +229,7 @@ async def test_nothing_is_asked_while_the_breaker_is_open(bare: World, naps: Nap
     await bare.start(entry(query=bare.named["now"]), upstream="breaker_failures = 2")
     await naps.asleep()
     await bare.sandbox.disconnect()
-    while not bare.program.upstream.breaker.is_open:
+    while not bare.runtime.upstream.breaker.is_open:
         assert (await bare.get("/api/dashboards")).status in (502, 503)
     await bare.sandbox.reconnect()
     await naps.round()
@@ -299,7 +299,7 @@ async def test_a_caller_joins_what_is_being_warmed(bare: World, naps: Naps) -> N
         await naps.wake()
         await bare.sandbox.wait_executions(1)
         call = asyncio.create_task(bare.post("never_run", max_age=60, wait=10))
-        await until(lambda: any(x.callers > 1 for x in bare.program.executions.running))
+        await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.running))
     assert (await call).rows == [{"never_run_value": 7}]
     assert started(bare) == 1
 
@@ -358,7 +358,7 @@ async def test_no_error_of_ours_ends_an_entry(bare: World, naps: Naps, monkeypat
         async def broken(*_: object) -> None:
             raise KeyError("a mistake of ours")
 
-        patch.setattr(bare.program.gateway, "know", broken)
+        patch.setattr(bare.runtime.gateway, "know", broken)
         await naps.round()
     assert state(bare).failures == 1
     await naps.round()
@@ -372,13 +372,13 @@ async def test_a_reload_takes_other_entries(bare: World, naps: Naps) -> None:
     await bare.start(entry(query=bare.named["now"]))
     await naps.round()
     apply(bare, bare.text.replace(entry(query=bare.named["now"]), entry(query=bare.named["kb1"], every="5m")))
-    assert [(s.name, s.every) for s in bare.program.warmer.states] == [(f"warm query {bare.named['kb1']}", 300.0)]
+    assert [(s.name, s.every) for s in bare.runtime.warmer.states] == [(f"warm query {bare.named['kb1']}", 300.0)]
     bare.sandbox.reset_counters()
     bare.clock.turn(601)
     await naps.round()
     assert set(bare.sandbox.counters.posts) == {bare.named["kb1"]}
     apply(bare, bare.text.partition("[[warm]]")[0])
-    assert bare.program.warmer.states == []
+    assert bare.runtime.warmer.states == []
 
 
 async def test_a_reload_does_not_end_the_run_under_way(bare: World, naps: Naps) -> None:
@@ -389,7 +389,7 @@ async def test_a_reload_does_not_end_the_run_under_way(bare: World, naps: Naps) 
         await bare.sandbox.wait_executions(1)
         apply(bare, bare.text.partition("[[warm]]")[0])
         call = asyncio.create_task(bare.post("never_run", max_age=60, wait=10))
-        await until(lambda: any(x.callers > 1 for x in bare.program.executions.running))
+        await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.running))
     assert (await call).rows == [{"never_run_value": 7}]
     assert started(bare) == 1
 
@@ -407,7 +407,7 @@ async def test_stopping_waits_for_no_round(bare: World, naps: Naps) -> None:
 async def test_with_real_time(bare: World) -> None:
     """Nothing stands in for anything: an entry of one second is run again and again."""
     await bare.start(entry(query=bare.named["now"], every="1s"))
-    await until(lambda: bare.program.warmer.states[0].runs == 1)
+    await until(lambda: bare.runtime.warmer.states[0].runs == 1)
     bare.clock.turn(2)
     count = started(bare)
     await until(lambda: started(bare) > count)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from gateway.outcome import Outcome, Trace, UpstreamCall
 from gateway.telemetry import lines, log
-from gateway.telemetry.health import UpstreamWatch, Watch
+from gateway.telemetry.health import UpstreamHealth, Watch
 from gateway.telemetry.lines import Writer
 
 FORMS = ("text", "json")
@@ -128,7 +128,7 @@ def test_an_exceptions_trace_cannot_pass_for_lines_of_the_log() -> None:
 
 async def test_lines_of_one_execution_carry_its_id(world: World, written: io.StringIO) -> None:
     log.set_up("json")
-    world.program.teller.access_log = True
+    world.runtime.observer.access_log = True
     job = (await world.post("by_country", max_age=0)).job
     await world.finish(job["id"])
     said = [json.loads(line) for line in flushed(written)]
@@ -210,7 +210,7 @@ def call(status: int = 200, *, accepted: bool = True, failure: str = "") -> Upst
 
 def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "SETTLE_SECONDS", 0.0)
-    watch = UpstreamWatch()
+    watch = UpstreamHealth()
     for state in (call(), call(0, failure="upstream_error"), call(0, failure="upstream_timeout"), call(), call()):
         watch.tell(state)
     for state in (call(404, accepted=False), call(404, accepted=False), call(0, failure="upstream_error"), call()):
@@ -324,7 +324,7 @@ async def test_the_last_lines_are_written_when_the_process_ends(tmp_path: Path, 
     (tmp_path / "config.toml").write_text(bare.text.replace("access = false", 'access = true\nformat = "json"'))
     keys = {f"KEY_{name.upper()}": key for name, key in bare.sandbox.user_keys.items()}
     keys |= {f"QUERY_KEY_{query_id}": bare.sandbox.query_key(query_id) for query_id in bare.sandbox.queries}
-    await bare.program.stop()
+    await bare.runtime.stop()
     process = await Process.start("serve", "-c", "config.toml", cwd=tmp_path, env=keys)
     said = await process.says(r"serves ([\w.:]+), admin")
     async with bare.session.get(f"http://{said[1]}/ping") as response:

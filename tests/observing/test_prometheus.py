@@ -64,7 +64,7 @@ class Prometheus:
 async def prometheus(
     world: World, tmp_path: Path, unused_tcp_port: int, needs: Callable[[str], str]
 ) -> AsyncIterator[Prometheus]:
-    program = needs("prometheus")
+    runtime = needs("prometheus")
     settings = {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS * 1000:.0f}ms", "evaluation_interval": "100ms"},
         "rule_files": [str(path) for path in RULES],
@@ -78,7 +78,7 @@ async def prometheus(
     }
     (tmp_path / "prometheus.yml").write_text(json.dumps(settings))
     process = await asyncio.create_subprocess_exec(
-        program,
+        runtime,
         f"--config.file={tmp_path / 'prometheus.yml'}",
         f"--storage.tsdb.path={tmp_path / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{unused_tcp_port}",
@@ -175,7 +175,7 @@ async def recorded(prometheus: Prometheus) -> dict[str, str]:
 async def test_prometheus_agrees_with_the_script_and_the_dashboard_has_data(prometheus: Prometheus) -> None:
     world, script = prometheus.world, Script(prometheus.world)
     await script.run()
-    metrics = world.program.metrics
+    metrics = world.runtime.metrics
     assert metrics.executions["success",] == world.sandbox.counters.finished == script.misses
     saved = script.hits + script.collapsed
     last = await settled(prometheus, saved)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from harness import TOKENS, Reply, World, configuration, exchange, token_table, until
 
-from gateway.app.operations import Operating
+from gateway.app.operations import RuntimeOperations
 from gateway.telemetry import log
 from gateway.telemetry.lines import Writer
 from gateway.telemetry.metrics import CACHE
@@ -45,7 +45,7 @@ def cache_of(reply: Reply) -> str:
 class Load:
     """Callers of every kind, who count what they send and what comes back."""
 
-    def __init__(self, world: World, operator: Operating, seed: int) -> None:
+    def __init__(self, world: World, operator: RuntimeOperations, seed: int) -> None:
         self.world = world
         self.operator = operator
         self.random = random.Random(seed)
@@ -162,7 +162,7 @@ class Load:
         if self.random.random() < 0.5:
             await self.operator.reload()
         else:
-            await self.world.program.results.purge()
+            await self.world.runtime.results.purge()
 
 
 async def summed(world: World, name: str, label: str) -> Counter[str]:
@@ -173,7 +173,7 @@ async def summed(world: World, name: str, label: str) -> Counter[str]:
     return found
 
 
-async def start(bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, access_log: bool) -> Operating:
+async def start(bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, access_log: bool) -> RuntimeOperations:
     """A gateway that forgets soon, with a configuration file to reload."""
     tables = {
         "cache": 'metadata_ttl = "1s"\ndefinition_check = "2s"',
@@ -185,7 +185,7 @@ async def start(bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *,
     for name, key in token_table(bare.sandbox).items():
         monkeypatch.setenv(name, key)
     await bare.resume()
-    return Operating(bare.program, tmp_path / "config.toml")
+    return RuntimeOperations(bare.runtime, tmp_path / "config.toml")
 
 
 @pytest.mark.timeout(900 if LONG else 120)
@@ -197,7 +197,7 @@ async def test_nothing_is_told_twice_or_not_at_all(
     monkeypatch.setattr(log, "_handler", log.Handler("json", Writer(stream, str)))
     load = Load(bare, await start(bare, tmp_path, monkeypatch, access_log=access_log), seed=7)
     await load.run(REQUESTS)
-    await until(lambda: not bare.program.api._open and not bare.program.executions.running, timeout=60)
+    await until(lambda: not bare.runtime.api._open and not bare.runtime.executions.running, timeout=60)
 
     caches = await summed(bare, "requests_total", "cache")
     statuses = await summed(bare, "requests_total", "status")

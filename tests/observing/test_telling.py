@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.outcome import Alike, Outcome, alike
+from gateway.outcome import Outcome, OutcomeBatch, alike
 from gateway.telemetry.metrics import Levels, Metrics
 from gateway.telemetry.recorder import StatusRecorder
 
@@ -34,7 +34,7 @@ outcomes = st.builds(
 told = st.lists(outcomes, max_size=40)
 
 
-def counted(groups: list[Alike]) -> dict[str, Any]:
+def counted(groups: list[OutcomeBatch]) -> dict[str, Any]:
     metrics, recorder = Metrics(no_levels, [], per_query=5), StatusRecorder(lambda: 0.0)
     for group in groups:
         metrics.requests_of(group)

@@ -116,7 +116,7 @@ async def test_without_a_valid_one_redash_gets_neither(world: World) -> None:
 
 
 def test_nothing_is_imported_without_an_endpoint() -> None:
-    code = "import sys, gateway.program; print(any(name.startswith('opentelemetry') for name in sys.modules))"
+    code = "import sys, gateway.app.runtime; print(any(name.startswith('opentelemetry') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -168,7 +168,7 @@ async def traced(bare: World, endpoint: str) -> None:
 
 async def everything(world: World) -> None:
     """Stopping the gateway sends what is left."""
-    await world.program.stop()
+    await world.runtime.stop()
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -208,7 +208,7 @@ async def test_who_joined_links_to_the_execution(bare: World, collector: tuple[C
     first = asyncio.create_task(bare.post("by_country", max_age=0, wait=10))
     await bare.sandbox.wait_executions(1)
     second = asyncio.create_task(bare.post("by_country", max_age=0, wait=10))
-    await until(lambda: sum(x.waiters for x in bare.program.executions.running) == 2)
+    await until(lambda: sum(x.waiters for x in bare.runtime.executions.running) == 2)
     hold.release()
     await asyncio.gather(first, second)
     await everything(bare)

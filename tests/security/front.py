@@ -13,8 +13,8 @@ from aiohttp import web
 from harness import Reply, TurnableClock
 
 from gateway import config
-from gateway.app.operations import Operating
-from gateway.app.runtime import Program
+from gateway.app.operations import RuntimeOperations
+from gateway.app.runtime import Runtime
 
 
 def token(client: str) -> str:
@@ -154,10 +154,10 @@ access = false
         self.file.write_text(text + "\n".join(tables))
 
     async def start(self) -> Front:
-        self.program = Program(
-            config.load(self.file, {}), operator=lambda program: Operating(program, self.file), clock=self.clock
+        self.runtime = Runtime(
+            config.load(self.file, {}), operator=lambda runtime: RuntimeOperations(runtime, self.file), clock=self.clock
         )
-        await self.program.start()
+        await self.runtime.start()
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
         )
@@ -168,11 +168,11 @@ access = false
 
     async def __aexit__(self, *_: object) -> None:
         await self.session.close()
-        await self.program.stop()
+        await self.runtime.stop()
 
     @property
     def url(self) -> str:
-        return self.program.api_address.url
+        return self.runtime.api_address.url
 
     async def call(
         self,

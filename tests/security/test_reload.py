@@ -78,12 +78,12 @@ def configure(front: Front, *tables: str, **sections: str) -> None:
 
 
 async def reload(front: Front) -> tuple[int, dict[str, object]]:
-    async with front.session.post(f"{front.program.admin_address.url}/reload") as response:
+    async with front.session.post(f"{front.runtime.admin_address.url}/reload") as response:
         return response.status, await response.json()
 
 
 async def metric(front: Front, name: str) -> float:
-    async with front.session.get(f"{front.program.admin_address.url}/metrics") as response:
+    async with front.session.get(f"{front.runtime.admin_address.url}/metrics") as response:
         text = await response.text()
     return sum(float(v) for v in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE))
 
@@ -477,7 +477,7 @@ async def shown(front: Front) -> bytes:
     """The certificate that the listener shows now, DER."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    address = front.program.api_address
+    address = front.runtime.api_address
     _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     try:
         found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -496,7 +496,7 @@ async def test_the_listeners_certificate_is_reloaded_and_a_bad_one_changes_nothi
     front = Front(tmp_path, upstream.url)
     configure(front, client("one"), server=tls.format(*first))
     async with front:
-        address = front.program.api_address
+        address = front.runtime.api_address
         context = ssl.create_default_context(cafile=str(first[0]))
         url = f"https://localhost:{address.port}/api/session"
         headers = {"Authorization": f"Key {token('one')}"}
@@ -527,7 +527,7 @@ async def test_old_tls_is_refused(tmp_path: Path, upstream: Upstream, needs: obj
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         with pytest.warns(DeprecationWarning, match="TLS"):
             context.maximum_version = ssl.TLSVersion.TLSv1_1
-        address = front.program.api_address
+        address = front.runtime.api_address
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection(address.host, address.port, ssl=context)
 

@@ -119,7 +119,7 @@ async def test_open_streams_do_not_hold_up_the_end(bare: World, monkeypatch: pyt
             await report(two)
             await asyncio.sleep(1.0)  # until the one that does not read has filled every buffer
             started = time.monotonic()
-            await bare.program.stop()
+            await bare.runtime.stop()
             assert time.monotonic() - started < 1.0
         while await one.content.readline():
             pass  # it ends as a stream should, not cut off

@@ -177,7 +177,7 @@ async def test_nothing_secret_is_shown(world: World) -> None:
 
 async def test_every_text_is_escaped(world: World) -> None:
     evil = "<script>alert('x')</script>&\"'"
-    recorder = world.program.recorder
+    recorder = world.runtime.recorder
     recorder.requests_of(*alike([Outcome(request_id="r", client=evil, cache="hit")]))
     recorder.upstream(UpstreamCall(evil, 200, 0.1, "analyst", True))
     recorder.execution(ExecutionEnd("x", 7, "success", 1.0, 1, 1.0))
@@ -188,7 +188,7 @@ async def test_every_text_is_escaped(world: World) -> None:
 
 
 async def test_troubles_are_told_in_the_first_sentence(world: World) -> None:
-    world.program.recorder.upstream(UpstreamCall("/api/session", 404, 0.1, "analyst", False))
+    world.runtime.recorder.upstream(UpstreamCall("/api/session", 404, 0.1, "analyst", False))
     report = await status(world)
     assert report["state"] == "bad"
     assert report["verdict"].startswith("Serving, but Redash rejects the key of analyst.")
