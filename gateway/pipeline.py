@@ -20,6 +20,7 @@ from gateway.policy.access import Access, Caller, Credential, check_capability, 
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan, decide
 from gateway.policy.quotas import Quotas
+from gateway.redash.matching import Match, match
 from gateway.redash.parameters import from_query_string
 from gateway.redash.requests import (
     CancelJob,
@@ -34,7 +35,6 @@ from gateway.redash.requests import (
     ResultForm,
     read,
 )
-from gateway.redash.routes import Match, match
 from gateway.results.bindings import Bindings
 from gateway.results.cache import Found, Results, Shown
 from gateway.results.definitions import Definitions
@@ -129,7 +129,7 @@ class Gateway:
             case ReadParameterised():
                 return await self._get_parameterised(context, operation)
             case ReadLatest():
-                return await self.reading.latest(context, self._credential(context, operation), operation)
+                return await self.reading.latest(context, self._credential(context), operation)
             case ReadResult():
                 return await self.reading.by_id(context, self.access, operation, allowed)
             case ReadJob():
@@ -140,11 +140,11 @@ class Gateway:
             case Relay():
                 clean = self.access.without_tokens(operation.arguments)
                 operation = msgspec.structs.replace(operation, arguments=clean)
-                return await self.metadata.respond(context, self._credential(context, operation), operation)
+                return await self.metadata.respond(context, self._credential(context), operation)
         raise NotFound("This is no route of the Redash API that the gateway serves.")
 
-    def _credential(self, context: RequestContext, operation: Operation) -> Credential:
-        return self.access.credential(context.caller, context.match, operation)
+    def _credential(self, context: RequestContext) -> Credential:
+        return self.access.credential(context.caller, context.match)
 
     # -- know, decide ----------------------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class Gateway:
     ) -> Plan:
         if definition is not None:
             check_raw_sql(context.caller, operation, definition)
-        credential = self._credential(context, operation)
+        credential = self._credential(context)
         return decide(operation, context.caller, credential, definition, self.settings.cache)
 
     async def know(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
@@ -165,7 +165,7 @@ class Gateway:
     async def _post(self, context: RequestContext, operation: Execute | ExecuteText) -> Response:
         definition = None
         if isinstance(operation, Execute):
-            definition = await self._know_to_execute(context, self._credential(context, operation), operation.query_id)
+            definition = await self._know_to_execute(context, self._credential(context), operation.query_id)
         plan = await self._decide(context, operation, definition)
         obtained = await self.lookup.obtain(plan, context.sender, context.outcome)
         if context.wait is not None:
@@ -228,7 +228,7 @@ class Gateway:
 
     async def _get_parameterised(self, context: RequestContext, operation: ReadParameterised) -> Response:
         """Answer with the result itself, never with a job: one URL for a spreadsheet, pandas or curl."""
-        credential = self._credential(context, operation)
+        credential = self._credential(context)
         definition = await self.know(credential, operation.query_id, context.sender)
         now = datetime.fromtimestamp(self.clock.wall(), UTC).astimezone(ZoneInfo(self.settings.cache.timezone))
         values = from_query_string(definition, list(operation.arguments), now)

@@ -15,7 +15,8 @@ from msgspec.structs import fields
 
 from gateway import __version__, cli, config, errors
 from gateway.errors import GatewayError, NotFound
-from gateway.redash.routes import ROUTES, Capability, match
+from gateway.redash.matching import match
+from gateway.redash.routes import ROUTES, Capability
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")

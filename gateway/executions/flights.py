@@ -22,8 +22,8 @@ from gateway.model import Clock, Definition, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.plan import Bounds, Plan
+from gateway.redash.matching import match
 from gateway.redash.requests import Execute, ExecuteText, read
-from gateway.redash.routes import match
 from gateway.results.definitions import Definitions
 from gateway.store import Ledger
 

@@ -14,9 +14,9 @@ from cachetools import LRUCache
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
 from gateway.model import Definition, Secret
+from gateway.redash.matching import Match
 from gateway.redash.parameters import is_raw_sql
-from gateway.redash.requests import CancelJob, Execute, Operation, ReadJob, ReadParameterised, ReadResult, query_token
-from gateway.redash.routes import Match
+from gateway.redash.requests import Execute, Operation, ReadParameterised, query_token
 
 ANONYMOUS: Final = "anonymous"
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
@@ -104,7 +104,7 @@ class Access:
         caller = self._by_digest.get(token_sha256) if token_sha256 else self.callers.get(ANONYMOUS)
         return caller is not None and caller.name == client and not _expired(caller, now)
 
-    def credential(self, caller: Caller, match: Match, operation: Operation) -> Credential:
+    def credential(self, caller: Caller, match: Match) -> Credential:
         """Choose who speaks to Redash: the first of the client's credentials that can do the route for the query.
 
         The choice depends on route and query only, never on a refusal of Redash.
@@ -115,7 +115,7 @@ class Access:
         query_id = match.number("query_id")
         for name in caller.settings.credentials:
             found = self._query_keys.get(query_id) if name == "query" else self.credentials[name]
-            if found is not None and (not found.is_query_key or query_key_can(found, match, operation)):
+            if found is not None and (not found.is_query_key or query_key_can(found, match)):
                 return found
         raise Forbidden(f"None of the credentials of client '{caller.name}' can do this in Redash.")
 
@@ -175,19 +175,9 @@ def read_token(header: str | None) -> str | None:
         raise BadRequest("The Basic Authorization header is not base64 of name:token.") from None
 
 
-_QUERY_KEY_KINDS: Final = frozenset({"execute", "latest", "result", "job"})
-_QUERY_KEY_METADATA: Final = frozenset(
-    {"/api/queries/{query_id}", "/api/queries/{query_id}/dropdown", "/api/queries/{query_id}/dropdowns/{dropdown_id}"}
-)
-
-
-def query_key_can(credential: Credential, match: Match, operation: Operation) -> bool:
-    """Whether a query's own key can do the route (CONTRACT 2): only below its own query's path, and no edits."""
-    if match.number("query_id") != credential.query_id:
-        return False
-    if match.route.kind in _QUERY_KEY_KINDS or isinstance(operation, ReadJob | CancelJob | ReadResult):
-        return True
-    return match.route.method == "GET" and match.route.template in _QUERY_KEY_METADATA
+def query_key_can(credential: Credential, match: Match) -> bool:
+    """Whether a query's own key can use the route (CONTRACT 2): only below its own query's path, and no edits."""
+    return match.route.query_key and match.number("query_id") == credential.query_id
 
 
 def check_capability(caller: Caller, match: Match) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from gateway.model import Entry, Key, Request, Ticket
 from gateway.outcome import Outcome, Sender
 from gateway.policy.access import Caller
-from gateway.redash.routes import Match
+from gateway.redash.matching import Match
 
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 

@@ -11,7 +11,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.errors import BadRequest
-from gateway.redash.routes import Match
+from gateway.redash.matching import Match
 
 ResultForm = Literal["json", "csv", "tsv", "xlsx"]
 ANY_AGE: Final = None

@@ -11,6 +11,7 @@ from gateway.model import Clock, Definition
 from gateway.outcome import Sender
 from gateway.policy.access import Access, Caller, Credential
 from gateway.policy.context import RequestContext
+from gateway.redash import routes
 from gateway.redash.answers import queries_on
 from gateway.redash.requests import CancelJob, ExecuteText, Operation, Ping, ReadJob, ReadResult, Relay
 from gateway.results.definitions import Definitions
@@ -18,9 +19,6 @@ from gateway.upstream.request import Upstream, UpstreamRequest, refusal
 
 REREAD_SECONDS: Final = 60.0
 """A dashboard's queries are read again after this time; a widget that was taken off stops opening its query."""
-
-DASHBOARD_ROUTE: Final = "/api/dashboards/{dashboard}"
-_DROPDOWNS: Final = "/api/queries/{query_id}/dropdowns/{dropdown_id}"
 
 
 class Bindings:
@@ -63,14 +61,14 @@ class Bindings:
             Forbidden: the query or dashboard is not among the client's.
         """
         allowed = await self.allowed(access, context.caller, context.sender)
-        if context.match.route.template == _DROPDOWNS:
+        if context.match.route is routes.DROPDOWN:
             await self._check_dropdown(access, context, allowed)
             return allowed
         if allowed is None or isinstance(operation, Ping | ReadJob | CancelJob):
             return allowed
         if isinstance(operation, ExecuteText):
             raise Forbidden(f"Client '{context.caller.name}' is bound to some queries and may send no SQL of its own.")
-        if context.match.route.template == DASHBOARD_ROUTE:
+        if context.match.route.has_path_of(routes.DASHBOARD):
             self._check_path(context)
         elif not isinstance(operation, ReadResult) or operation.query_id is not None:
             self._check_query(context.caller, context.match.number("query_id"), allowed, operation)
@@ -88,7 +86,7 @@ class Bindings:
         Redash itself shows a query key the first column of any query on a source of its groups (CONTRACT 12).
         """
         query_id, dropdown = context.match.number("query_id"), context.match.number("dropdown_id")
-        credential = access.credential(context.caller, context.match, Ping())
+        credential = access.credential(context.caller, context.match)
         if allowed is None and not credential.is_query_key:
             return
         if allowed is not None:
@@ -124,7 +122,7 @@ class Bindings:
         return (await self._flights.share(place, lambda: self._read(credential, dashboard, sender)))[0]
 
     async def _read(self, credential: Credential, dashboard: int, sender: Sender) -> frozenset[int]:
-        call = UpstreamRequest(method="GET", path=f"/api/dashboards/{dashboard}", route=DASHBOARD_ROUTE)
+        call = UpstreamRequest(method="GET", path=f"/api/dashboards/{dashboard}", route=routes.DASHBOARD.template)
         response = await self._upstream.send(credential, call, sender)
         if response.status != 200:
             raise refusal(response)

@@ -17,18 +17,17 @@ from gateway.model import Body, Clock, Key, Response
 from gateway.policy.access import Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import metadata_key
+from gateway.redash import routes
 from gateway.redash.answers import read_id
 from gateway.redash.redaction import without_keys
 from gateway.redash.requests import Relay, read_arguments, write_arguments
-from gateway.results.bindings import DASHBOARD_ROUTE, Bindings
+from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.store.forms import gzip_form
 from gateway.upstream.request import Upstream, UpstreamRequest, UpstreamResponse
 
 T = TypeVar("T")
 
-EDIT_ROUTE: Final = "/api/queries/{query_id}"
-SEARCH_ROUTE: Final = "/api/queries/search"
 KEPT_BYTES: Final = 32 * 10**6
 _OFF_LOOP_BYTES: Final = 64 * 1024
 _OVERHEAD_BYTES: Final = 1_000
@@ -80,7 +79,7 @@ class Metadata:
             kept = await self._ask(context, credential, operation)
             return _shown(kept)
         kept = await self._read(context, credential, operation)
-        if context.match.route.template == DASHBOARD_ROUTE and context.caller.is_bound:
+        if context.match.route is routes.DASHBOARD and context.caller.is_bound:
             self._bindings.check_dashboard(context.caller, read_id(kept.body.load()))
         return _shown(kept)
 
@@ -145,12 +144,12 @@ class Metadata:
         )
         response = await self._upstream.send(credential, call, context.sender)
         body = await self._cleaned(context, response)
-        if route.template == SEARCH_ROUTE and response.status == 301:
+        if route.redirects and response.status == 301:
             return Kept(body, response.content_type, "", response.sent, None, _search_location(response.location))
         if response.status != 200:
             raise UpstreamRefused(response.status, body, response.content_type)
         etag = (await _off_loop(_digest, body))[:16]
-        alone = operation.query_id if route.template == EDIT_ROUTE else None
+        alone = operation.query_id if route is routes.QUERY else None
         return Kept(body, response.content_type, etag, response.sent, alone)
 
     async def _write(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
@@ -159,7 +158,7 @@ class Metadata:
             kept = await self._ask(context, credential, operation)
         finally:  # also when the answer is lost: the write may have been done
             self.drop_all()
-            if operation.query_id is not None and context.match.route.template == EDIT_ROUTE:
+            if operation.query_id is not None and context.match.route.has_path_of(routes.QUERY):
                 await self._definitions.forget(operation.query_id)
             elif operation.query_id is not None:
                 self._definitions.drop(operation.query_id)
@@ -217,4 +216,4 @@ def _shown(kept: Kept) -> Response:
 def _search_location(location: str) -> str:
     """Make the one redirect of Redash's API our own: the old search sends to the list (CONTRACT 5)."""
     arguments = read_arguments(location.partition("?")[2])
-    return f"/api/queries?{write_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"
+    return f"{routes.QUERIES.template}?{write_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

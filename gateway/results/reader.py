@@ -97,7 +97,7 @@ class ResultReader:
         """Find out which credential's scope the id belongs to, and for which query it was seen there."""
         credential = None
         with contextlib.suppress(Forbidden):
-            credential = access.credential(context.caller, context.match, operation)
+            credential = access.credential(context.caller, context.match)
         scopes = access.scopes(context.caller)
         for scope in sorted(scopes, key=lambda scope: credential is None or scope != credential.scope):
             seen = await self._ledger.queries_of_result(scope, operation.result_id)

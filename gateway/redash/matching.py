@@ -1,0 +1,122 @@
+"""Matching raw paths to rows of the route table, by a strict grammar: each route has exactly one spelling."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from gateway.errors import BadRequest, MethodNotAllowed, NotFound
+from gateway.redash.routes import ROUTES, Route
+
+_ID: Final = r"[1-9][0-9]{0,17}"
+_PARTS: Final = {
+    "form": "json|csv|tsv|xlsx",
+    "job_id": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+    "token": "[A-Za-z0-9]{40}",
+    "dashboard": r"[A-Za-z0-9_-]{1,200}",
+    "word": "[a-z_]{1,50}",
+}
+
+
+class Match(msgspec.Struct, frozen=True):
+    """A route with the parts of the path that it captured, as text."""
+
+    route: Route
+    parts: dict[str, str]
+
+    def number(self, name: str) -> int | None:
+        """Return the captured decimal id, None if the route has no such part."""
+        text = self.parts.get(name)
+        return int(text) if text is not None else None
+
+    def path(self) -> str:
+        """Return the path as Redash knows it, built from the table and the captured parts only."""
+        return self.route.template.format_map(self.parts)
+
+
+class _Node:
+    """One segment of the paths so far: what may follow, and which methods end here."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, _Node] = {}
+        self.patterns: list[tuple[re.Pattern[str], _Node]] = []
+        self.routes: dict[str, Route] = {}
+
+    def child(self, segment: str) -> _Node:
+        if "{" not in segment:
+            return self.words.setdefault(segment, _Node())
+        pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", _group, re.escape(segment)))
+        for known, node in self.patterns:
+            if known.pattern == pattern.pattern:
+                return node
+        self.patterns.append((pattern, _Node()))
+        return self.patterns[-1][1]
+
+    def step(self, segment: str, parts: dict[str, str]) -> _Node | None:
+        if segment in self.words:
+            return self.words[segment]
+        for pattern, node in self.patterns:
+            if found := pattern.fullmatch(segment):
+                parts.update(found.groupdict())
+                return node
+        return None
+
+
+def _group(name: re.Match[str]) -> str:
+    return f"(?P<{name[1]}>{_PARTS.get(name[1], _ID)})"
+
+
+def _tree() -> _Node:
+    root = _Node()
+    for route in ROUTES:
+        node = root
+        for segment in route.template.split("/")[1:]:
+            node = node.child(segment)
+        node.routes[route.method] = route
+    return root
+
+
+_TREE: Final = _tree()
+_PLAIN_PATH: Final = re.compile(r"/[A-Za-z0-9_.~!$&'()*+,=:@/-]*")
+_DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(/|$)")
+
+
+def match(method: str, path: str, slug: str = "") -> Match:
+    """Find the route of a raw path (as it stood on the wire, without query).
+
+    `slug` is the organisation's, which a path may carry or leave out. HEAD takes the route of GET.
+
+    Raises:
+        BadRequest: the path is none that Redash's API could mean, or an alias of one (CONTRACT 20.3).
+        NotFound: the table does not name it.
+        MethodNotAllowed: the table names it for other methods.
+    """
+    return _match(method, path, slug)
+
+
+@lru_cache(maxsize=4096)
+def _match(method: str, path: str, slug: str) -> Match:
+    if not _PLAIN_PATH.fullmatch(path) or "//" in path or _DOT_SEGMENT.search(path):
+        raise BadRequest(
+            "The path has characters or segments that no Redash API path has (percent-encoding, '//', '.', '..', ';', "
+            "'\\' and fragments are refused). Send the path in its plain form, e.g. /api/queries/1/results."
+        )
+    parts: dict[str, str] = {}
+    node = _walk(path.removeprefix(f"/{slug}") if slug and path.startswith(f"/{slug}/") else path, parts)
+    if node is None or not node.routes:
+        raise NotFound("This is no route of the Redash API that the gateway serves.")
+    route = node.routes.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allow = tuple(sorted(node.routes)) + (("HEAD",) if "GET" in node.routes else ())
+        raise MethodNotAllowed(f"This route takes {', '.join(allow)}.", allow)
+    return Match(route, parts)
+
+
+def _walk(path: str, parts: dict[str, str]) -> _Node | None:
+    node: _Node | None = _TREE
+    for segment in path.split("/")[1:]:
+        node = node.step(segment, parts) if node is not None else None
+    return node
