@@ -21,10 +21,11 @@ from gateway.outcome import Outcome, Sender
 from gateway.pipeline import Gateway
 from gateway.policy.access import Caller, Credential
 from gateway.policy.plan import Plan, decide
+from gateway.redash import calls
 from gateway.redash.answers import queries_on
 from gateway.redash.parameters import defaults
 from gateway.redash.requests import Execute
-from gateway.upstream.request import Upstream, UpstreamRequest, refusal
+from gateway.upstream.protocol import Upstream, refusal
 
 log = logging.getLogger("gateway.warm")
 
@@ -139,11 +140,10 @@ class Warmer:
         return self._breaker.is_open or not slots.free() or spare <= 0 or self._active >= max(1, slots.size // 2)
 
     async def _queries(self, entry: config.Warm, credential: Credential) -> list[int]:
-        return [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard)
+        return [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard or 0)
 
-    async def _queries_on(self, credential: Credential, dashboard: int | None) -> list[int]:
-        call = UpstreamRequest(method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}")
-        response = await self._upstream.send(credential, call, _sender())
+    async def _queries_on(self, credential: Credential, dashboard: int) -> list[int]:
+        response = await self._upstream.send(credential, calls.dashboard(dashboard), _sender())
         if response.status != 200:
             raise refusal(response)
         return sorted(queries_on(response.body.load()))

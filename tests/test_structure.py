@@ -6,6 +6,7 @@ Read from the source, not from what is installed. A new file must be given its p
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,9 @@ FOREIGN: Final = {
     "no network": HTTP | NETWORK | {"prometheus_client", "opentelemetry"},
 }
 """Top-level packages that a room of this kind may not import."""
+
+ROUTE_TABLE: Final = "redash.routes"
+"""The only file that writes paths of Redash's API; `redash.calls` builds requests from its rows."""
 
 READS_FILES: Final = frozenset({"config.load", "config.material", "model"})
 """The configuration and the key files that it names; `Body.load`, which its callers run in a thread."""
@@ -213,6 +217,22 @@ def test_only_upstream_is_an_http_client() -> None:
         and (getattr(node, "attr", None) or getattr(node, "id", "")) == "ClientSession"
     }
     assert clients == {"upstream"}
+
+
+def test_only_the_route_table_writes_paths_of_redash() -> None:
+    """Docstrings and texts for people (they have blanks) may name a path; `/api/status` is the admin listener's own."""
+    wrong = [
+        f"{file.name}:{node.lineno} {node.value!r}"
+        for file in product()
+        if file.name != ROUTE_TABLE
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and "/api/" in node.value
+        and not re.search(r"\s", node.value)
+        and node.value != "/api/status"
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_pure_files_wait_for_nothing() -> None:

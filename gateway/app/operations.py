@@ -15,8 +15,8 @@ from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError
 from gateway.outcome import Sender
+from gateway.redash import calls
 from gateway.redash.answers import queries_on
-from gateway.upstream.request import UpstreamRequest
 
 events = logging.getLogger("gateway.events")
 
@@ -76,10 +76,8 @@ class RuntimeOperations:
         for credential in self._runtime.access.credentials.values():
             if credential.is_query_key:
                 continue
-            call = UpstreamRequest(
-                method="GET", path=f"/api/dashboards/{dashboard}", route="/api/dashboards/{dashboard}"
-            )
-            response = await self._runtime.upstream.send(credential, call, Sender("gateway", "purge"))
+            sender = Sender("gateway", "purge")
+            response = await self._runtime.upstream.send(credential, calls.dashboard(dashboard), sender)
             if response.status == 200:
                 return sum([await self._purge(query_id=q) for q in queries_on(response.body.load())])
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")

@@ -18,11 +18,11 @@ from gateway.errors import ConfigurationError, GatewayError, StoreError
 from gateway.model import SystemClock
 from gateway.outcome import Sender
 from gateway.policy.access import Access
+from gateway.redash import calls
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics
 from gateway.telemetry.telemetry import Telemetry
 from gateway.upstream.client import HttpUpstream
-from gateway.upstream.request import UpstreamRequest
 
 events = logging.getLogger("gateway.events")
 
@@ -114,15 +114,15 @@ async def check_online(settings: config.Config) -> list[str]:
     mistakes = []
     try:
         for credential in access.credentials.values():
-            path = f"/api/queries/{credential.query_id}" if credential.is_query_key else "/api/session"
-            call = UpstreamRequest(method="GET", path=path, route="check")
+            request = calls.session() if credential.query_id is None else calls.query(credential.query_id)
             try:
-                response = await upstream.send(credential, call, Sender("check", "check"))
+                response = await upstream.send(credential, request, Sender("check", "check"))
             except GatewayError as error:
                 mistakes.append(f"credentials.{credential.name}: {error.detail}")
                 continue
             if response.status != 200:
-                mistakes.append(f"credentials.{credential.name}: Redash answered {response.status} to GET {path}.")
+                answered = f"Redash answered {response.status} to GET {request.path}."
+                mistakes.append(f"credentials.{credential.name}: {answered}")
     finally:
         await upstream.close()
     return mistakes

@@ -12,7 +12,8 @@ from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
 from gateway.model import Entry, ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
-from gateway.policy.plan import Plan, upstream_post
+from gateway.policy.plan import Plan
+from gateway.redash import calls
 from gateway.redash.answers import read_error
 from gateway.results.cache import Found
 
@@ -109,15 +110,15 @@ class Execution:
 
     def record(self, wall: float, now: float) -> ExecutionRecord:
         """Return what the ledger keeps of it."""
-        path, query, body = upstream_post(self.plan.operation, self.plan.upstream_max_age())
+        request = calls.execution(self.plan.operation, self.plan.upstream_max_age())
         return ExecutionRecord(
             id=self.id,
             key=self.plan.key,
             scope=self.plan.credential.scope,
             credential=self.plan.credential.name,
             query_id=self.plan.query_id,
-            path=f"{path}?{query}" if query else path,
-            body=body,
+            path=request.target,
+            body=request.body or b"",
             marker=self.plan.marker,
             started_at=wall - (now - self.started),
             upstream_job=self.upstream_job,

@@ -16,10 +16,11 @@ from gateway.model import Clock, JobRecord
 from gateway.outcome import Sender
 from gateway.policy.access import Caller
 from gateway.policy.plan import Plan
+from gateway.redash import calls
 from gateway.redash.answers import job_body
 from gateway.redash.requests import CancelJob, ReadJob
 from gateway.store import Ledger
-from gateway.upstream.request import Upstream, UpstreamRequest
+from gateway.upstream.protocol import Upstream
 
 ALIVE_SECONDS: Final = 60.0
 """A job id that polled or waited within this time keeps Redash's job from being cancelled by another's DELETE."""
@@ -178,10 +179,10 @@ class Jobs:
         shared = any(o is not execution and o.upstream_job == execution.upstream_job for o in self._executions.running)
         if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
             return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept
-        call = UpstreamRequest(method="DELETE", path=f"/api/jobs/{execution.upstream_job}", route="/api/jobs/{job_id}")
+        request = calls.cancellation(execution.upstream_job)
         execution.cancelled = True  # nobody joins it from now on
         try:
-            await self._upstream.send(execution.plan.credential, call, sender)
+            await self._upstream.send(execution.plan.credential, request, sender)
         except GatewayError:
             execution.cancelled = False
             raise

@@ -16,12 +16,11 @@ from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
 from gateway.executions.guard import may_be_mixed_up, shows_what_was_asked
 from gateway.model import Clock, Definition
 from gateway.outcome import ExecutionResult
-from gateway.policy.plan import Plan, upstream_post
+from gateway.redash import calls
 from gateway.redash.answers import Job, ResultHead, read_beginning
-from gateway.redash.requests import ExecuteText
 from gateway.results.cache import Results, early_entry, read_any, read_result
 from gateway.results.fetcher import Fetching
-from gateway.upstream.request import Upstream, UpstreamRequest, UpstreamResponse, refusal
+from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 log = logging.getLogger("gateway.runner")
 
@@ -33,8 +32,6 @@ NO_TEXT: Final = "The query failed in Redash without a text."
 RE_RUNS: Final = 3
 """How often a query is run again when Redash answers with the rows of another SQL text (CONTRACT 7)."""
 
-_JOB_ROUTE: Final = "/api/jobs/{job_id}"
-_NESTED_JOB_ROUTE: Final = "/api/queries/{query_id}/jobs/{job_id}"
 _UNKNOWN: Final = 0
 """Our own status for a job that Redash does not know."""
 
@@ -110,12 +107,9 @@ class Runner:
         return await self._follow(execution, head)
 
     async def _post(self, execution: Execution, max_age: int | None) -> tuple[UpstreamResponse, ResultHead | Job]:
-        path, query, body = upstream_post(execution.plan.operation, max_age)
+        request = calls.execution(execution.plan.operation, max_age)
         early = partial(self._show_early, execution)
-        call = UpstreamRequest(
-            method="POST", path=path, query=query, body=body, route=_post_route(execution.plan), early=early
-        )
-        response = await self._upstream.send(execution.plan.credential, call, execution.sender)
+        response = await self._upstream.send(execution.plan.credential, request, execution.sender, early=early)
         if response.status != 200:
             raise refusal(response)
         return response, await read_any(response.body)
@@ -152,14 +146,8 @@ class Runner:
 
     async def _poll(self, execution: Execution) -> Job:
         credential = execution.plan.credential
-        nested = credential.is_query_key
-        path = (
-            f"/api/queries/{execution.plan.query_id}/jobs/{execution.upstream_job}"
-            if nested
-            else f"/api/jobs/{execution.upstream_job}"
-        )
-        call = UpstreamRequest(method="GET", path=path, route=_NESTED_JOB_ROUTE if nested else _JOB_ROUTE)
-        response = await self._upstream.send(credential, call, execution.sender)
+        request = calls.job(execution.upstream_job, execution.plan.query_id if credential.is_query_key else None)
+        response = await self._upstream.send(credential, request, execution.sender)
         if response.status == 500:  # what Redash says of a job that it does not know (CONTRACT 9)
             return Job(status=_UNKNOWN)
         if response.status != 200:
@@ -241,9 +229,3 @@ def _kind(error: str) -> ExecutionResult:
     if error == CANCELLED_TEXT:
         return "cancelled"
     return "lost" if error == LOST_TEXT else "failure"
-
-
-def _post_route(plan: Plan) -> str:
-    if isinstance(plan.operation, ExecuteText):
-        return "/api/query_results"
-    return "/api/queries/{query_id}/refresh" if plan.operation.refresh else "/api/queries/{query_id}/results"

@@ -12,7 +12,7 @@ from gateway import config
 from gateway.model import Definition, Entry, Key, digest
 from gateway.policy.access import Caller, Credential
 from gateway.policy.memo import IdentityMemo
-from gateway.redash.requests import Execute, ExecuteText, canonical, execution_body, write_arguments
+from gateway.redash.requests import Execute, ExecuteText, canonical, write_arguments
 
 KEY_VERSION: Final = b"1"
 
@@ -164,17 +164,6 @@ def metadata_key(scope: str, path: str, arguments: tuple[tuple[str, str], ...], 
     """The key of a metadata answer; those with keys in them never meet those without."""
     shown = b"keys" if reveal_keys else b"-"
     return digest(KEY_VERSION, b"metadata", scope.encode(), path.encode(), write_arguments(arguments).encode(), shown)
-
-
-def upstream_post(operation: Execute | ExecuteText, max_age: int | None) -> tuple[str, str, bytes]:
-    """Return path, query string and body of the POST that runs the operation in Redash."""
-    arguments = write_arguments(operation.arguments)
-    if isinstance(operation, ExecuteText):
-        return "/api/query_results", arguments, execution_body(operation, max_age)
-    path = f"/api/queries/{operation.query_id}"
-    if operation.refresh:
-        return f"{path}/refresh", arguments, b""
-    return f"{path}/results", arguments, execution_body(operation, max_age)
 
 
 def age_on_arrival(retrieved_at: float, received_at: float, date: float | None) -> float:

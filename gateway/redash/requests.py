@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Final, Literal, cast
 from urllib.parse import parse_qsl, urlencode
 
@@ -276,15 +275,3 @@ def canonical(value: object, *, sort: bool = True) -> bytes:
         return (_SORTED if sort else _AS_IS).encode(value).encode()
     except (ValueError, RecursionError):
         raise BadRequest("NaN, Infinity and deeply nested values cannot be passed on.") from None
-
-
-def execution_body(operation: Execute | ExecuteText, max_age: int | None) -> bytes:
-    """Build the body of the POST that Redash gets, from what was read, with `max_age` as the gateway decided it."""
-    age = -1 if max_age is None else math.floor(max_age)
-    if isinstance(operation, ExecuteText):
-        head = {"query": operation.text, "data_source_id": operation.data_source_id, "max_age": age}
-        return canonical({**head, **operation.rest}, sort=False)
-    members: dict[str, object] = {"max_age": age, "parameters": operation.parameters}
-    if operation.auto_limit is not None:
-        members["apply_auto_limit"] = operation.auto_limit
-    return canonical(members, sort=False)

@@ -11,11 +11,11 @@ from gateway.model import Clock, Definition
 from gateway.outcome import Sender
 from gateway.policy.access import Access, Caller, Credential
 from gateway.policy.context import RequestContext
-from gateway.redash import routes
+from gateway.redash import calls, routes
 from gateway.redash.answers import queries_on
 from gateway.redash.requests import CancelJob, ExecuteText, Operation, Ping, ReadJob, ReadResult, Relay
 from gateway.results.definitions import Definitions
-from gateway.upstream.request import Upstream, UpstreamRequest, refusal
+from gateway.upstream.protocol import Upstream, refusal
 
 REREAD_SECONDS: Final = 60.0
 """A dashboard's queries are read again after this time; a widget that was taken off stops opening its query."""
@@ -122,8 +122,7 @@ class Bindings:
         return (await self._flights.share(place, lambda: self._read(credential, dashboard, sender)))[0]
 
     async def _read(self, credential: Credential, dashboard: int, sender: Sender) -> frozenset[int]:
-        call = UpstreamRequest(method="GET", path=f"/api/dashboards/{dashboard}", route=routes.DASHBOARD.template)
-        response = await self._upstream.send(credential, call, sender)
+        response = await self._upstream.send(credential, calls.dashboard(dashboard), sender)
         if response.status != 200:
             raise refusal(response)
         found = queries_on(response.body.load())

@@ -26,7 +26,7 @@ from gateway.policy.access import Credential
 from gateway.policy.plan import age_on_arrival, result_key
 from gateway.redash.answers import PARSE_LIMIT, Job, ResultHead, read_answer, read_time
 from gateway.store import FrontStore, Ledger
-from gateway.upstream.request import UpstreamResponse
+from gateway.upstream.protocol import UpstreamResponse
 
 Found = tuple[Entry, Body]
 Shown = tuple[Entry, Body | Arriving]

@@ -16,13 +16,13 @@ from gateway.model import Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.plan import definition_key
+from gateway.redash import calls
 from gateway.redash.answers import read_definition
 from gateway.store import Ledger, Store
-from gateway.upstream.request import Upstream, UpstreamRequest, refusal
+from gateway.upstream.protocol import Upstream, refusal
 
 log = logging.getLogger("gateway.definitions")
 
-ROUTE: Final = "/api/queries/{query_id}"
 MOST_KNOWN: Final = 10_000
 _Place = tuple[int, str]
 
@@ -134,9 +134,8 @@ class Definitions:
     async def _ask(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         place = (query_id, credential.scope)
         generation = self._generation.get(query_id, 0)
-        call = UpstreamRequest(method="GET", path=f"/api/queries/{query_id}", route=ROUTE)
         try:
-            response = await self._upstream.send(credential, call, sender)
+            response = await self._upstream.send(credential, calls.query(query_id), sender)
         except CredentialRejected:
             await self._deny(place)
             raise

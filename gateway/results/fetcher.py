@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from functools import partial
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -18,15 +18,13 @@ from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entr
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.plan import result_key
+from gateway.redash import calls
 from gateway.redash.answers import read_beginning
+from gateway.redash.calls import UpstreamRequest
 from gateway.redash.renderings import render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.results.cache import Found, Results, Shown, day_in, early_entry, read_result
-from gateway.upstream.request import Early, Upstream, UpstreamRequest, UpstreamResponse, refusal
-
-NESTED_ROUTE: Final = "/api/queries/{query_id}/results/{result_id}.{form}"
-FLAT_ROUTE: Final = "/api/query_results/{result_id}.{form}"
-LATEST_ROUTE: Final = "/api/queries/{query_id}/results.{form}"
+from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 Offer = Callable[[Entry, Spool], None]
 RenderedForm = Literal["csv", "tsv", "xlsx"]
@@ -88,11 +86,7 @@ class Fetching:
         Raises:
             UpstreamRefused: any status but 200.
         """
-        if query_id is not None:
-            path, route = f"/api/queries/{query_id}/results/{result_id}.{form}", NESTED_ROUTE
-        else:
-            path, route = f"/api/query_results/{result_id}.{form}", FLAT_ROUTE
-        return await self._get(credential, UpstreamRequest(method="GET", path=path, route=route, early=early), sender)
+        return await self._get(credential, calls.result(result_id, form, query_id), sender, early)
 
     async def aclose(self) -> None:
         """End the fetches that are under way."""
@@ -139,11 +133,8 @@ class Fetching:
 
     async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender, offer: Offer) -> Found:
         early = partial(_offer_json, offer, credential, None)
-        call = UpstreamRequest(
-            method="GET", path=f"/api/queries/{query_id}/results.json", route=LATEST_ROUTE, early=early
-        )
         begun = self._clock.monotonic()
-        response = await self._get(credential, call, sender)
+        response = await self._get(credential, calls.latest_result(query_id), sender, early)
         head = await read_result(response.body)
         return await self._results.keep(credential, query_id, head, response, begun=begun, confirmed=begun)
 
@@ -178,8 +169,10 @@ class Fetching:
         key = result_key(credential.scope, result_id, form)
         return await self._results.keep_as([key], entry, response.body, begun)
 
-    async def _get(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
-        response = await self._upstream.send(credential, call, sender)
+    async def _get(
+        self, credential: Credential, request: UpstreamRequest, sender: Sender, early: Early
+    ) -> UpstreamResponse:
+        response = await self._upstream.send(credential, request, sender, early=early)
         if response.status != 200:
             raise refusal(response)
         return response

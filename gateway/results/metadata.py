@@ -17,14 +17,14 @@ from gateway.model import Body, Clock, Key, Response
 from gateway.policy.access import Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import metadata_key
-from gateway.redash import routes
+from gateway.redash import calls, routes
 from gateway.redash.answers import read_id
 from gateway.redash.redaction import without_keys
 from gateway.redash.requests import Relay, read_arguments, write_arguments
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.store.forms import gzip_form
-from gateway.upstream.request import Upstream, UpstreamRequest, UpstreamResponse
+from gateway.upstream.protocol import Upstream, UpstreamResponse
 
 T = TypeVar("T")
 
@@ -135,14 +135,7 @@ class Metadata:
 
     async def _ask(self, context: RequestContext, credential: Credential, operation: Relay) -> Kept:
         route = context.match.route
-        call = UpstreamRequest(
-            method=route.method,
-            path=operation.path,
-            route=route.template,
-            query=write_arguments(operation.arguments),
-            body=operation.body,
-        )
-        response = await self._upstream.send(credential, call, context.sender)
+        response = await self._upstream.send(credential, calls.relayed(route, operation), context.sender)
         body = await self._cleaned(context, response)
         if route.redirects and response.status == 301:
             return Kept(body, response.content_type, "", response.sent, None, _search_location(response.location))

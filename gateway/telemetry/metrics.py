@@ -20,6 +20,7 @@ from gateway import __version__
 from gateway.errors import GatewayError
 from gateway.model import TierStats
 from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, OutcomeBatch, UpstreamCall
+from gateway.redash import routes
 from gateway.telemetry.exposition import PREFIX, Histogram, Labels, counter, gauge, histogram
 
 REQUEST_SECONDS: Final = (
@@ -49,21 +50,9 @@ EXECUTIONS: Final[tuple[ExecutionResult, ...]] = get_args(ExecutionResult)
 SAVED: Final = ("hit", "collapsed")
 WARM: Final = ("success", "failure", "skipped")
 
-RESULT_ROUTES: Final = (
-    "/api/queries/{query_id}/results",
-    "/api/queries/{query_id}/results.{form}",
-    "/api/queries/{query_id}/results/{result_id}.{form}",
-    "/api/queries/{query_id}/refresh",
-    "/api/query_results",
-    "/api/query_results/{result_id}",
-    "/api/query_results/{result_id}.{form}",
-)
-UPSTREAM_ROUTES: Final = (
-    "/api/queries/{query_id}",
-    "/api/queries/{query_id}/results",
-    "/api/query_results",
-    "/api/query_results/{result_id}.{form}",
-    "/api/jobs/{job_id}",
+RESULT_ROUTES: Final = tuple(dict.fromkeys(route.template for route in routes.ROUTES if route.has_results))
+UPSTREAM_ROUTES: Final = tuple(
+    route.template for route in (routes.QUERY, routes.EXECUTE, routes.EXECUTE_TEXT, routes.RESULT, routes.JOB)
 )
 UPSTREAM_STATUSES: Final = ("2xx", "4xx", "5xx", "none")
 

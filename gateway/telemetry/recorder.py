@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.outcome import ExecutionEnd, OutcomeBatch, UpstreamCall
+from gateway.redash import routes
 from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, History
 from gateway.telemetry.tables import ClientRow, QueryRow, Table, UpstreamRow
 
 AD_HOC: Final = 0
 """Stands for a query id where SQL belongs to no saved query."""
-
-_AD_HOC_ROUTE: Final = "/api/query_results"
 
 
 class StatusRecorder:
@@ -59,7 +58,7 @@ class StatusRecorder:
         saved = alike.runtime if kind.saves_run else 0.0
         if kind.saves_run:
             self._save(count, saved)
-        query_id = AD_HOC if kind.query_id is None and kind.route == _AD_HOC_ROUTE else kind.query_id
+        query_id = AD_HOC if kind.query_id is None and kind.route == routes.EXECUTE_TEXT.template else kind.query_id
         if cache != "none" and query_id is not None:
             query = self.queries[query_id]
             query.seen = now

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -25,24 +25,35 @@ from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, U
 from gateway.model import Body, Clock
 from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
+from gateway.redash import routes
 from gateway.redash.answers import BEGINNING_BYTES, PARSE_LIMIT, is_login_refusal
+from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
-from gateway.upstream.request import Early, UpstreamRequest, UpstreamResponse
+from gateway.upstream.protocol import Early, UpstreamResponse
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
 
 _BROKEN_OFF: Final = "Redash cannot be reached, or broke off its answer."
 _PIECE: Final = 256 * 1024
-_REDIRECT: Final = re.compile(r"(?:/[\w-]+)?/api/queries")
+_REDIRECT: Final = re.compile(rf"(?:/[\w-]+)?{re.escape(routes.QUERIES.template)}")
 """Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
 
 _AWAY: Final = frozenset({502, 503, 504})
 """Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
 
 
+class _Call(NamedTuple):
+    """The arguments of one `send`."""
+
+    credential: Credential
+    request: UpstreamRequest
+    sender: Sender
+    early: Early | None
+
+
 class HttpUpstream:
-    """Redash, as far as it can be reached with the configured credentials."""
+    """Redash over HTTP, with one connection pool, a limit of concurrent requests and a circuit breaker."""
 
     def __init__(
         self,
@@ -84,12 +95,14 @@ class HttpUpstream:
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
-        """See `Redash`."""
+    async def send(
+        self, credential: Credential, request: UpstreamRequest, sender: Sender, *, early: Early | None = None
+    ) -> UpstreamResponse:
+        """Send one request; see `Upstream`."""
         async with self.slots.hold(sender.client):
             self.breaker.check()
             try:
-                response = await self._send_twice(credential, call, sender)
+                response = await self._send_twice(_Call(credential, request, sender, early))
             except UpstreamError:
                 self.breaker.failed()
                 raise
@@ -102,23 +115,24 @@ class HttpUpstream:
                 self._observer.breaker(self.breaker.is_open)
             return response
 
-    async def _send_twice(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
+    async def _send_twice(self, call: _Call) -> UpstreamResponse:
         try:
-            return await self._timed(credential, call, sender)
+            return await self._timed(call)
         except UpstreamTimeout:
             raise
         except UpstreamError as error:
             # A POST may have begun an execution unless the connection was never made.
-            if call.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
+            if call.request.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 raise
-            return await self._timed(credential, call, sender)
+            return await self._timed(call)
 
-    async def _timed(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
+    async def _timed(self, call: _Call) -> UpstreamResponse:
+        credential, request, sender, _ = call
         started = self._clock.monotonic()
         trace = self._observer.begin(sender.trace)
         status, accepted, failure = 0, True, ""
         try:
-            response = await self._exchange(credential, call, sender, trace)
+            response = await self._exchange(call, trace)
             status = response.status
             return _usable(response, credential)
         except CredentialRejected:
@@ -131,21 +145,30 @@ class HttpUpstream:
             seconds = self._clock.monotonic() - started
             if sender.outcome is not None:
                 sender.outcome.upstream_seconds += seconds
-            about = (call.method, failure, started, trace)
-            self._observer.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted, *about))
+            self._observer.upstream(
+                UpstreamCall(
+                    route=request.route.template,
+                    status=status,
+                    seconds=seconds,
+                    credential=credential.name,
+                    accepted=accepted,
+                    method=request.method,
+                    failure=failure,
+                    started=started,
+                    trace=trace,
+                )
+            )
 
-    async def _exchange(
-        self, credential: Credential, call: UpstreamRequest, sender: Sender, trace: Trace | None
-    ) -> UpstreamResponse:
+    async def _exchange(self, call: _Call, trace: Trace | None) -> UpstreamResponse:
         assert self._session is not None  # noqa: S101 - `open` comes first
-        sent = self._clock.monotonic()
+        request, sent = call.request, self._clock.monotonic()
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 async with self._session.request(
-                    call.method,
-                    self._url(call.path, call.query),
-                    data=call.body,
-                    headers=_headers(credential, sender, call, trace),
+                    request.method,
+                    self._url(request.path, request.query),
+                    data=request.body,
+                    headers=_headers(call, trace),
                     allow_redirects=False,
                     timeout=self._timeout,
                     ssl=self._tls,
@@ -160,22 +183,20 @@ class HttpUpstream:
                         location=raw.headers.get("Location", ""),
                         disposition=raw.headers.get("Content-Disposition", ""),
                     )
-                    body = await self._read(raw, response, credential, call.early)
+                    body = await self._read(raw, response, call)
                     return msgspec.structs.replace(response, body=body)
         except TimeoutError as error:  # aiohttp's own timeouts are such too
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_BROKEN_OFF) from error
 
-    async def _read(
-        self, raw: aiohttp.ClientResponse, response: UpstreamResponse, credential: Credential, early: Early | None
-    ) -> Body:
+    async def _read(self, raw: aiohttp.ClientResponse, response: UpstreamResponse, call: _Call) -> Body:
         """Read the body into memory, or that of a result into a file once it is larger than what is parsed."""
         announced = raw.headers.get("Content-Length", "")
         size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
         if size is not None and size <= PARSE_LIMIT:
             return Body.of(await raw.read())
-        early = early if response.status == 200 else None
+        early = call.early if call.request.route.has_results and response.status == 200 else None
         if early is None and size is not None and size > LARGEST_METADATA:
             raise UpstreamUnusable(TOO_LARGE)
         pieces: list[bytes] = []
@@ -186,7 +207,7 @@ class HttpUpstream:
             if early is not None and read > PARSE_LIMIT:
                 first = b"".join(pieces)
                 beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
-                show = partial(early, _usable(beginning, credential))
+                show = partial(early, _usable(beginning, call.credential))
                 return await self._read_on(raw, first, await asyncio.to_thread(Spool, self._spool(), size), show)
             if read > LARGEST_METADATA:
                 raise UpstreamUnusable(TOO_LARGE)
@@ -234,16 +255,16 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
         raise UpstreamError(_BROKEN_OFF) from error
 
 
-def _headers(credential: Credential, sender: Sender, call: UpstreamRequest, trace: Trace | None) -> dict[str, str]:
+def _headers(call: _Call, trace: Trace | None) -> dict[str, str]:
     headers = {
-        "Authorization": f"Key {credential.key.reveal()}",
+        "Authorization": f"Key {call.credential.key.reveal()}",
         "Accept": "*/*",
         "Accept-Encoding": "gzip",
-        "User-Agent": f"redash-gateway/{__version__} ({sender.client})",
+        "User-Agent": f"redash-gateway/{__version__} ({call.sender.client})",
         "Via": "1.1 redash-gateway",
-        "X-Request-ID": sender.request_id,
+        "X-Request-ID": call.sender.request_id,
     }
-    if call.body is not None:
+    if call.request.body is not None:
         headers["Content-Type"] = "application/json"
     if trace is not None:
         headers["traceparent"] = trace.header

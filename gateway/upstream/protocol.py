@@ -1,4 +1,4 @@
-"""What is said to Redash and what it answers, as values. Who says it is an interface: only the edge knows HTTP."""
+"""The `Upstream` protocol and its response, as plain values: only the client behind it knows HTTP."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.errors import UpstreamRefused
 from gateway.model import Body
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
+from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import without_keys
 
 
@@ -29,19 +30,7 @@ class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Early = Callable[[UpstreamResponse, Spool], Awaitable[None]]
-"""What is told of a large answer of status 200 when it begins: its body is the first bytes, all comes in the spool."""
-
-
-class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for Redash. `path` is below the organisation's URL; `route` is its template, for the metrics."""
-
-    method: str
-    path: str
-    route: str
-    query: str = ""
-    body: bytes | None = None
-    early: Early | None = None
-    """Set where results are expected: only those may be large, and arrive in a file."""
+"""Called once when a large response of status 200 begins: `body` holds the first bytes, the spool receives all."""
 
 
 def refusal(response: UpstreamResponse) -> UpstreamRefused:
@@ -56,8 +45,12 @@ def refusal(response: UpstreamResponse) -> UpstreamRefused:
 class Upstream(Protocol):
     """Redash, as far as the configured credentials reach."""
 
-    async def send(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
-        """Ask Redash once; a GET whose connection broke is asked a second time.
+    async def send(
+        self, credential: Credential, request: UpstreamRequest, sender: Sender, *, early: Early | None = None
+    ) -> UpstreamResponse:
+        """Send the request once; send a GET a second time if its connection broke.
+
+        Only routes that have results may bring large responses: with `early`, these arrive in a file.
 
         Raises:
             UpstreamError: unreachable, reset, cut short, 502 or 503, or the breaker is open.
