@@ -66,8 +66,8 @@ async def _fill(path: Path) -> None:
     await store.locked()
     for batch in batched(results(RESULTS, BODY_BYTES), BATCH):
         for keys, entry, body in batch:
-            await store.keep(keys, entry, body)
-        await asyncio.gather(*(ledger.note_result(e.scope, e.result_id, e.query_id) for _, e, _ in batch))
+            await store.put(keys, entry, body)
+        await asyncio.gather(*(ledger.record_result(e.scope, e.result_id, e.query_id) for _, e, _ in batch))
         await store.flush()
     if store.dropped or store.disk.held.entries < RESULTS:
         raise SystemExit(f"the store took {store.disk.held.entries} entries only")

@@ -22,7 +22,7 @@ class Store(Protocol):
     async def close(self) -> None:
         """Write what is pending and release every handle. Safe to call twice."""
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """Return the entry under `key`, most recently kept; None where there is none or its bytes are lost."""
 
     async def read(self, entry: Entry) -> Body | None:
@@ -31,7 +31,7 @@ class Store(Protocol):
         A body with a `path` stays readable for at least 10 s after this returns, also when it is evicted meanwhile.
         """
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """Keep `entry` under each of `keys`, and its bytes; return those as they can be read from now on.
 
         A body with a `path` is a spool file made by `spool_path`: the store owns it from now on, and gives it another
@@ -42,7 +42,7 @@ class Store(Protocol):
     async def confirm(self, key: Key, confirmed: float) -> None:
         """Set `confirmed` (monotonic seconds) of the entry under `key`, if there is one."""
 
-    async def forget(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+    async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Drop every entry (and bytes no entry leads to) of that scope and query (None: of all); returns how many."""
 
     def stats(self) -> list[TierStats]:
@@ -64,7 +64,7 @@ class FrontStore(Store, Protocol):
     def peek_gzip(self, entry: Entry, body: Body) -> Body | None:
         """Return the gzip form of `body`, None if none was kept or it is not (or no more) what `entry` leads to."""
 
-    def keep_gzip(self, entry: Entry, body: Body, form: Body) -> None:
+    def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Keep `form` beside `body`, the bytes of `entry`, in memory only; an empty one says that none is worth it."""
 
 
@@ -75,10 +75,10 @@ class Ledger(Protocol):
     As with `Store`, trouble of the medium never raises: the ledger then remembers in memory only.
     """
 
-    async def note_execution(self, record: ExecutionRecord) -> None:
+    async def record_execution(self, record: ExecutionRecord) -> None:
         """Insert or replace by `record.id`."""
 
-    async def note_job(self, job: JobRecord) -> None:
+    async def record_job(self, job: JobRecord) -> None:
         """Insert or replace by `job.id`."""
 
     async def job(self, job_id: str) -> JobRecord | None:
@@ -93,7 +93,7 @@ class Ledger(Protocol):
     async def jobs_of(self, execution_id: str) -> list[JobRecord]:
         """Every job id that stands for that execution, oldest first."""
 
-    async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
         """Remember that `result_id` was seen in an answer for that scope and query (0: for no saved query).
 
         Returns at once; after a kill -9 it is known if anything that was noted later is.

@@ -66,7 +66,7 @@ class Disk:
 
     # -- reading
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """Return the committed entry under `key`; drops it when its body is lost."""
         if not self._keys.may_hold(key):
             return None
@@ -271,7 +271,7 @@ def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[boo
         keys = list(put.keys)  # the loop may take keys away, or cancel, at any moment
         wrote.append(bool(keys) and not put.cancelled)
         if row is None:
-            rows.forget_keys(db, keys, change)
+            rows.delete_keys(db, keys, change)
         elif wrote[-1]:
             rows.put(db, keys, row, now, change)
     return wrote, change
@@ -279,7 +279,7 @@ def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[boo
 
 def _drop(body_ids: list[bytes], db: sqlite3.Connection, *, evicted: bool = False) -> rows.Change:
     change = rows.Change()
-    rows.drop_bodies(db, body_ids, change)
+    rows.delete_bodies(db, body_ids, change)
     change.evicted = -change.entries if evicted else 0
     return change
 

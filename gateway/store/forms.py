@@ -66,7 +66,7 @@ class Compressor:
 
     async def _make(self, entry: Entry, body: Body) -> Body:
         form = await gzip_form(body) or _NOT_WORTH_IT
-        self._store.keep_gzip(entry, body, form)
+        self._store.put_gzip(entry, body, form)
         return form
 
     async def aclose(self) -> None:

@@ -54,12 +54,12 @@ class MemoryStore:
     # -- the hit path
 
     def peek(self, key: Key) -> Entry | None:
-        """As `look`, at once."""
+        """As `get`, at once."""
         held = self._by_key.get(key)
         if held is None:
             return None
         if held.expires is not None and held.expires <= self._clock.monotonic():
-            self._remove(held)
+            self._drop(held)
             return None
         self._recent[held.body_id]  # touches it
         return held.entries[key]
@@ -83,7 +83,7 @@ class MemoryStore:
         held = self._recent.get(entry.body_id)
         return held.gzip if held is not None and held.body == body else None
 
-    def keep_gzip(self, entry: Entry, body: Body, form: Body) -> None:
+    def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Keep the gzip form of `body` as long as the body itself; nothing is kept where that is here no more."""
         held = self._recent.get(entry.body_id)
         if held is None or held.body != body or cost_of(held) + form.size > self._limit:
@@ -139,7 +139,7 @@ class MemoryStore:
             raise StoreError("the store is not open")
         return self._files.spool_path()
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
         return self.peek(key)
 
@@ -147,7 +147,7 @@ class MemoryStore:
         """See the protocol."""
         return self.peek_body(entry)
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         if body.path is not None and self._files is not None:
             try:
@@ -155,16 +155,16 @@ class MemoryStore:
             except OSError:
                 self._refuse(keys, body)
                 return body
-        self.put(keys, entry, body)
+        self.insert(keys, entry, body)
         return body
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol."""
         self.set_confirmed(key, confirmed)
 
-    async def forget(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+    async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol."""
-        return self.drop_entries(scope, query_id)
+        return self.remove(scope, query_id)
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
@@ -173,7 +173,7 @@ class MemoryStore:
 
     # -- the same, at once
 
-    def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> bool:
+    def insert(self, keys: Sequence[Key], entry: Entry, body: Body) -> bool:
         """Keep it if it fits; returns whether it did."""
         entry = msgspec.structs.replace(entry, size=body.size)
         if not self._fits(body, len(keys)):
@@ -196,24 +196,24 @@ class MemoryStore:
         if held is not None:
             held.entries[key] = msgspec.structs.replace(held.entries[key], confirmed=confirmed)
 
-    def drop_entries(self, scope: str | None, query_id: int | None) -> int:
-        """As `forget`, at once."""
+    def remove(self, scope: str | None, query_id: int | None) -> int:
+        """As `delete`, at once."""
         keys = [key for group in self._matching(scope, query_id) for key in self._groups[group]]
         for key in keys:
             self._unmap(key)
         return len(keys)
 
-    def drop_body(self, body_id: bytes | None) -> None:
+    def remove_body(self, body_id: bytes | None) -> None:
         """Drop the entries that lead to a file of the store below which is about to go; None: all such files."""
         for held in set(self._by_key.values()) if body_id is None else (self._recent.get(body_id),):
             if held is not None and held.body.path is not None:
-                self._remove(held)
+                self._drop(held)
 
     async def sweep(self) -> None:
         """Drop what was kept briefly, unlink what was dropped."""
         now = self._clock.monotonic()
         for held in [held for held in self._brief if held.expires is None or held.expires <= now]:
-            self._remove(held)
+            self._drop(held)
         if self._files is not None:
             await self._files.empty_trash()
 
@@ -257,7 +257,7 @@ class MemoryStore:
         if old is not None:
             if old.body == body and cost_of(old) + keys * ENTRY_OVERHEAD <= self._limit:
                 return old
-            self._remove(old)
+            self._drop(old)
         held = Held(body_id, body, self._file_cost(body) if body.path else body.size)
         if body.size > self._max_entry:
             held.expires = self._clock.monotonic() + BRIEF_SECONDS
@@ -272,11 +272,11 @@ class MemoryStore:
     def _unmap(self, key: Key, keep: Held | None = None) -> None:
         held = self._by_key.get(key)
         if held is not None:
-            self._forget_key(key, held)
+            self._unlink_key(key, held)
             if not held.entries and held is not keep:
-                self._remove(held)
+                self._drop(held)
 
-    def _forget_key(self, key: Key, held: Held) -> None:
+    def _unlink_key(self, key: Key, held: Held) -> None:
         entry = held.entries.pop(key)
         del self._by_key[key]
         group = (entry.scope, entry.query_id)
@@ -284,7 +284,7 @@ class MemoryStore:
         if not self._groups[group]:
             del self._groups[group]
 
-    def _remove(self, held: Held) -> None:
+    def _drop(self, held: Held) -> None:
         self._recent.pop(held.body_id, None)
         self._gone(held)
 
@@ -295,6 +295,6 @@ class MemoryStore:
     def _gone(self, held: Held) -> None:
         self._brief.discard(held)
         for key in list(held.entries):
-            self._forget_key(key, held)
+            self._unlink_key(key, held)
         if held.body.path is not None and self._files is not None:
             self._files.discard(held.body.path)

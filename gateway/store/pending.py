@@ -12,7 +12,7 @@ PUT_OVERHEAD = 1024
 
 
 class Put:
-    """One call of `keep`. `cancelled` is also read on the connection's thread, just before rows are written."""
+    """One call of `put`. `cancelled` is also read on the connection's thread, just before rows are written."""
 
     __slots__ = ("body", "cancelled", "entry", "expires", "file", "keys", "written")
 
@@ -92,7 +92,7 @@ class Pending:
         if not self._queue:
             self.drained.set()
 
-    def forget(self, scope: str | None, query_id: int | None) -> tuple[set[Key], list[Put]]:
+    def cancel(self, scope: str | None, query_id: int | None) -> tuple[set[Key], list[Put]]:
         """Cancel by scope and query (None: all). Returns the keys that led there and the puts nobody will write."""
         keys: set[Key] = set()
         untaken: list[Put] = []

@@ -65,7 +65,7 @@ def put(db: sqlite3.Connection, keys: Sequence[Key], row: PutRow, now: float, ch
 def _put_body(db: sqlite3.Connection, row: PutRow, now: float, change: Change) -> None:
     old = db.execute("SELECT size, digest, file FROM bodies WHERE body_id = ?", (row.body_id,)).fetchone()
     if old is not None and old[1] != row.digest:  # other bytes under the same id: nothing may lead to them any more
-        drop_bodies(db, [row.body_id], change)
+        delete_bodies(db, [row.body_id], change)
         old = None
     if old is not None and old[2] == row.file:
         db.execute("UPDATE bodies SET last_used = ? WHERE body_id = ?", (now, row.body_id))
@@ -91,7 +91,7 @@ def _put_entry(db: sqlite3.Connection, key: Key, row: PutRow, now: float, change
         change.entries += 1
         change.size += ENTRY_ROW_BYTES
     elif old[0] != row.body_id:
-        _drop_unused(db, [old[0]], change)
+        _delete_unused(db, [old[0]], change)
 
 
 def find(db: sqlite3.Connection, key: Key, now: float) -> Found | None:
@@ -132,10 +132,10 @@ def oldest(db: sqlite3.Connection, count: int) -> list[tuple[bytes, int]]:
     return [(body_id, size + BODY_ROW_BYTES) for body_id, size in rows]
 
 
-def forget(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
+def delete(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
     """Drop entries by scope and query (None: all) and the bodies they leave behind; returns their keys."""
     if scope is None and query_id is None:
-        return _forget_all(db, change)
+        return _delete_all(db, change)
     # SQL is put together from these literals only; values are bound.
     terms = [("scope = ?", scope), ("query_id = ?", query_id)]
     where = " AND ".join(["1", *(term for term, value in terms if value is not None)])
@@ -144,11 +144,11 @@ def forget(db: sqlite3.Connection, scope: str | None, query_id: int | None, chan
     db.execute(f"DELETE FROM entries WHERE {where}", values)  # noqa: S608
     change.entries -= len(rows)
     change.size -= len(rows) * ENTRY_ROW_BYTES
-    _drop_unused(db, {body_id for _, body_id in rows}, change)
+    _delete_unused(db, {body_id for _, body_id in rows}, change)
     return {key for key, _ in rows}
 
 
-def _forget_all(db: sqlite3.Connection, change: Change) -> set[Key]:
+def _delete_all(db: sqlite3.Connection, change: Change) -> set[Key]:
     keys = {row[0] for row in db.execute("SELECT key FROM entries")}
     bodies = db.execute("SELECT body_id, size, file FROM bodies").fetchall()
     db.execute("DELETE FROM entries")
@@ -160,7 +160,7 @@ def _forget_all(db: sqlite3.Connection, change: Change) -> set[Key]:
     return keys
 
 
-def forget_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> None:
+def delete_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> None:
     """Drop single entries and the bodies they leave behind."""
     for key in keys:
         old = db.execute("SELECT body_id FROM entries WHERE key = ?", (key,)).fetchone()
@@ -168,25 +168,25 @@ def forget_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> 
             db.execute("DELETE FROM entries WHERE key = ?", (key,))
             change.entries -= 1
             change.size -= ENTRY_ROW_BYTES
-            _drop_unused(db, [old[0]], change)
+            _delete_unused(db, [old[0]], change)
 
 
-def drop_bodies(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
+def delete_bodies(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
     """Drop bodies and every entry that leads to them."""
     for body_id in body_ids:
         gone = db.execute("DELETE FROM entries WHERE body_id = ?", (body_id,)).rowcount
         change.entries -= gone
         change.size -= gone * ENTRY_ROW_BYTES
-        _drop_body(db, body_id, change)
+        _delete_body(db, body_id, change)
 
 
-def _drop_unused(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
+def _delete_unused(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
     for body_id in body_ids:
         if db.execute("SELECT 1 FROM entries WHERE body_id = ? LIMIT 1", (body_id,)).fetchone() is None:
-            _drop_body(db, body_id, change)
+            _delete_body(db, body_id, change)
 
 
-def _drop_body(db: sqlite3.Connection, body_id: bytes, change: Change) -> None:
+def _delete_body(db: sqlite3.Connection, body_id: bytes, change: Change) -> None:
     row = db.execute("SELECT size, file FROM bodies WHERE body_id = ?", (body_id,)).fetchone()
     if row is None:
         return

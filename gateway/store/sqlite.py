@@ -143,12 +143,12 @@ class SqliteStore:
         """Return a fresh path for the upstream client to write a large body to."""
         return self.files.spool_path()
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
         put = self._pending.put_of(key, self._clock.monotonic())
         if put is not None:
             return self._with_confirmed(key, put.entry)
-        entry = await self.disk.look(key)
+        entry = await self.disk.get(key)
         if entry is None or any(_matches(bar, entry) for bar in self._barred):
             return None
         return self._with_confirmed(key, entry)
@@ -162,7 +162,7 @@ class SqliteStore:
         self._used[entry.body_id] = self._clock.wall()
         return body
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         if body.path is not None:
             try:
@@ -185,9 +185,9 @@ class SqliteStore:
         """See the protocol; reaches the file with the next tick."""
         self._confirms[key] = confirmed
 
-    async def forget(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+    async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol. While the file is not usable, what it holds is barred, and dropped later."""
-        keys, puts = self._pending.forget(scope, query_id)
+        keys, puts = self._pending.cancel(scope, query_id)
         self._give_up(puts)
         bar = (scope, query_id)
         if not self.ready and bar in self._barred:
@@ -201,7 +201,7 @@ class SqliteStore:
             self._barred.remove(bar)
             self.disk.apply(done[1])
 
-        done = self.writer.submit(partial(_forget, bar, keys), rank=FIRST, then=committed)
+        done = self.writer.submit(partial(_delete, bar, keys), rank=FIRST, then=committed)
         if self.ready:
             await done
         return counted
@@ -266,7 +266,7 @@ def _matches(bar: Bar, entry: Entry) -> bool:
     return bar[0] in (None, entry.scope) and bar[1] in (None, entry.query_id)
 
 
-def _forget(bar: Bar, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
+def _delete(bar: Bar, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
     change = rows.Change()
-    rows.forget_keys(db, list(keys), change)  # what they led to before the put that is cancelled
-    return rows.forget(db, *bar, change), change
+    rows.delete_keys(db, list(keys), change)  # what they led to before the put that is cancelled
+    return rows.delete(db, *bar, change), change

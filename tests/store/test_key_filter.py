@@ -45,7 +45,7 @@ async def looked_over(path: Path, clock: FakeClock, wanted: list[bytes], monkeyp
             return await run(self, *arguments, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Database, "run", counted)
-        found = [await store.look(one) is not None for one in wanted]
+        found = [await store.get(one) is not None for one in wanted]
         monkeypatch.setattr(Database, "run", run)
         assert asked <= found.count(True) + 1
         return found
@@ -56,6 +56,6 @@ async def test_after_a_restart_everything_is_found_and_misses_ask_nobody(
 ) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         for number in range(2_500):  # more than are read in one step
-            await store.keep([key(number)], entry(number), Body.of(b"x"))
+            await store.put([key(number)], entry(number), Body.of(b"x"))
     wanted = [key(number) for number in range(0, 2_500, 50)] + [key(number) for number in range(3_000, 3_050)]
     assert await looked_over(path, clock, wanted, monkeypatch) == [True] * 50 + [False] * 50
