@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.concurrency.flight import Flights
 from gateway.model import Body, Entry
-from gateway.store import FrontStore
+from gateway.store.protocols import FrontStore
 
 try:  # the extra `speed`: a sixth of the time for the same size
     from isal.isal_zlib import compressobj as _make

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from gateway.errors import StoreError
 from gateway.model import Body, Entry, Key, TierStats
-from gateway.store import Store
 from gateway.store.memory import MemoryStore
+from gateway.store.protocols import Store
 
 
 class LastingStore(Store, Protocol):
