@@ -13,8 +13,8 @@ from bench.processes import running
 from bench.report import Options, Section, bars
 from bench.servers import command, settings
 from gateway.model import SystemClock
-from gateway.store.sqlite import SqliteStore
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.sqlite.ledger import SqliteLedger
+from gateway.store.sqlite.store import SqliteStore
 
 RESULTS = 100_000
 BODY_BYTES = 500

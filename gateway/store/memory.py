@@ -15,9 +15,9 @@ import msgspec
 
 from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
-from gateway.store.files import BodyFiles
-from gateway.store.forever import forever
-from gateway.store.recent import BODY_OVERHEAD, ENTRY_OVERHEAD, Held, Recent, cost_of
+from gateway.store.background import run_forever
+from gateway.store.body_files import BodyFiles
+from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, CachedBody, LruCache, cost_of
 
 BRIEF_SECONDS = 60.0
 """How long a body over the entry limit is kept: long enough for those who waited for it."""
@@ -44,10 +44,10 @@ class MemoryStore:
         self._max_entry = limit_bytes if max_entry_bytes is None else max_entry_bytes
         self._spool = spool
         self._files: BodyFiles | None = None
-        self._recent = Recent(limit_bytes, self._evicted)
-        self._by_key: dict[Key, Held] = {}
+        self._recent = LruCache(limit_bytes, self._evicted)
+        self._by_key: dict[Key, CachedBody] = {}
         self._groups: dict[tuple[str, int], set[Key]] = {}
-        self._brief: set[Held] = set()
+        self._brief: set[CachedBody] = set()
         self._evictions = 0
         self._house: asyncio.Task[None] | None = None
 
@@ -112,7 +112,7 @@ class MemoryStore:
             except OSError as error:
                 raise StoreError(f"no temporary directory for large results: {error}") from error
             self._files = BodyFiles(Path(directory), self._clock)
-            self._house = asyncio.create_task(forever(self._keep_house))
+            self._house = asyncio.create_task(run_forever(self._keep_house))
 
     async def close(self) -> None:
         """Forget everything and remove the files."""
@@ -251,14 +251,14 @@ class MemoryStore:
         if body.path is not None and self._files is not None:
             self._files.discard(body.path)
 
-    def _holding(self, body_id: bytes, body: Body, keys: int) -> Held:
+    def _holding(self, body_id: bytes, body: Body, keys: int) -> CachedBody:
         """Return what already holds these bytes and has room for so many more keys, else a new holder."""
         old = self._recent.get(body_id)
         if old is not None:
             if old.body == body and cost_of(old) + keys * ENTRY_OVERHEAD <= self._limit:
                 return old
             self._drop(old)
-        held = Held(body_id, body, self._file_cost(body) if body.path else body.size)
+        held = CachedBody(body_id, body, self._file_cost(body) if body.path else body.size)
         if body.size > self._max_entry:
             held.expires = self._clock.monotonic() + BRIEF_SECONDS
             self._brief.add(held)
@@ -269,14 +269,14 @@ class MemoryStore:
             return iter([(scope, query_id)] if (scope, query_id) in self._groups else [])
         return iter([g for g in self._groups if scope in (None, g[0]) and query_id in (None, g[1])])
 
-    def _unmap(self, key: Key, keep: Held | None = None) -> None:
+    def _unmap(self, key: Key, keep: CachedBody | None = None) -> None:
         held = self._by_key.get(key)
         if held is not None:
             self._unlink_key(key, held)
             if not held.entries and held is not keep:
                 self._drop(held)
 
-    def _unlink_key(self, key: Key, held: Held) -> None:
+    def _unlink_key(self, key: Key, held: CachedBody) -> None:
         entry = held.entries.pop(key)
         del self._by_key[key]
         group = (entry.scope, entry.query_id)
@@ -284,15 +284,15 @@ class MemoryStore:
         if not self._groups[group]:
             del self._groups[group]
 
-    def _drop(self, held: Held) -> None:
+    def _drop(self, held: CachedBody) -> None:
         self._recent.pop(held.body_id, None)
         self._gone(held)
 
-    def _evicted(self, held: Held) -> None:
+    def _evicted(self, held: CachedBody) -> None:
         self._evictions += 1
         self._gone(held)
 
-    def _gone(self, held: Held) -> None:
+    def _gone(self, held: CachedBody) -> None:
         self._brief.discard(held)
         for key in list(held.entries):
             self._unlink_key(key, held)

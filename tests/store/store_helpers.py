@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord, digest
-from gateway.store.layers import LayeredStore
+from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 MB = 2**20
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from store_helpers import FakeClock, execution, job, make_sqlite, opened
 
-from gateway.store.ledger import MemoryLedger
-from gateway.store.sqlite import SqliteStore
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.sqlite.ledger import SqliteLedger
+from gateway.store.sqlite.store import SqliteStore
 
 HOUR = 3600.0
 

@@ -17,11 +17,11 @@ from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered
 
 from gateway.errors import StoreError
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord, SystemClock
-from gateway.store import schema
 from gateway.store.factory import open_store
-from gateway.store.layers import LayeredStore
+from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.sqlite import schema
+from gateway.store.sqlite.ledger import SqliteLedger
 
 
 async def fill(store: Any) -> None:

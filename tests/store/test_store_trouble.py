@@ -28,7 +28,7 @@ from store_helpers import (
 )
 
 from gateway.model import Body, SystemClock
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.sqlite.ledger import SqliteLedger
 
 HOLDER = """
 import fcntl, os, sys
@@ -43,7 +43,7 @@ OTHER_GATEWAY = """
 import asyncio, sys
 from pathlib import Path
 from gateway.model import Body, Entry, SystemClock
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 async def main():
     store = SqliteStore(Path(sys.argv[1]), disk_bytes=2**20, max_entry_bytes=2**20, clock=SystemClock())
@@ -164,7 +164,7 @@ async def test_disk_too_full_for_a_large_body(path: Path, clock: FakeClock, monk
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("gateway.store.files.os.fsync", full)
+        monkeypatch.setattr("gateway.store.body_files.os.fsync", full)
         await store.put([key(1)], entry(1), Body.of(bytes(MB)))
         await store._pending.drained.wait()
         assert await store.get(key(1)) is None

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
-from gateway.store.database import Database, UnusableError
-from gateway.store.ledger import MemoryLedger, by_age, open_ones
-from gateway.store.writer import LASTING, Writer
+from gateway.store.memory_ledger import MemoryLedger, by_age, open_ones
+from gateway.store.sqlite.database import Database, UnusableError
+from gateway.store.sqlite.writer import LASTING, Writer
 
 T = TypeVar("T")
 

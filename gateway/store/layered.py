@@ -12,7 +12,7 @@ from gateway.store.memory import MemoryStore
 from gateway.store.protocols import Store
 
 
-class LastingStore(Store, Protocol):
+class BackingStore(Store, Protocol):
     """What a store must offer beside `Store` to stand below memory."""
 
     @property
@@ -32,7 +32,7 @@ class LastingStore(Store, Protocol):
 class LayeredStore:
     """Looks in memory, else below, and then keeps what it found in memory too."""
 
-    def __init__(self, memory: MemoryStore, below: LastingStore) -> None:
+    def __init__(self, memory: MemoryStore, below: BackingStore) -> None:
         self._memory = memory
         self._below = below
         self._forgets = 0
