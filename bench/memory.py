@@ -68,11 +68,11 @@ def _per_entry(directory: Path) -> tuple[float, float]:
 def _fill() -> dict[str, float]:
     store = MemoryStore(1_000 * MB, SystemClock())
     for keys, entry, body in results(1_000, BODY_BYTES):  # what the first ones load and allocate is no result's
-        store.put(keys, entry, body)
-    store.drop_entries(None, None)
+        store.insert(keys, entry, body)
+    store.remove(None, None)
     before = resident_bytes(os.getpid())
     for keys, entry, body in results(RESULTS, BODY_BYTES):
-        store.put(keys, entry, body)
+        store.insert(keys, entry, body)
     taken = resident_bytes(os.getpid()) - before
     return {"taken": taken / RESULTS, "counted": store.stats()[0].bytes / RESULTS}
 

@@ -13,8 +13,8 @@ from bench.processes import running
 from bench.report import Options, Section, bars
 from bench.servers import command, settings
 from gateway.model import SystemClock
-from gateway.store.sqlite import SqliteStore
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.sqlite.ledger import SqliteLedger
+from gateway.store.sqlite.store import SqliteStore
 
 RESULTS = 100_000
 BODY_BYTES = 500
@@ -66,8 +66,8 @@ async def _fill(path: Path) -> None:
     await store.locked()
     for batch in batched(results(RESULTS, BODY_BYTES), BATCH):
         for keys, entry, body in batch:
-            await store.keep(keys, entry, body)
-        await asyncio.gather(*(ledger.note_result(e.scope, e.result_id, e.query_id) for _, e, _ in batch))
+            await store.put(keys, entry, body)
+        await asyncio.gather(*(ledger.record_result(e.scope, e.result_id, e.query_id) for _, e, _ in batch))
         await store.flush()
     if store.dropped or store.disk.held.entries < RESULTS:
         raise SystemExit(f"the store took {store.disk.held.entries} entries only")

@@ -33,8 +33,8 @@ from gateway.results.definitions import Definitions
 from gateway.results.fetcher import Fetching
 from gateway.results.metadata import Metadata
 from gateway.results.reader import ResultReader
+from gateway.store.compression import Compressor
 from gateway.store.factory import open_store
-from gateway.store.forms import Compressor
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics, registry
 from gateway.telemetry.recorder import StatusRecorder

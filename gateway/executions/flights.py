@@ -185,7 +185,7 @@ class Executions:
     async def note(self, execution: Execution) -> None:
         """Write down in the ledger how far it is."""
         execution.noted = True
-        await self._ledger.note_execution(execution.record(self._clock.wall(), self._clock.monotonic()))
+        await self._ledger.record_execution(execution.record(self._clock.wall(), self._clock.monotonic()))
 
     async def _end(self, execution: Execution) -> None:
         for flights in (self._by_key, self._asides):
@@ -230,7 +230,7 @@ class Executions:
             credential = by_scope.get(record.scope)
             if credential is None:
                 text = "The credential of this execution is no longer configured; run the query again."
-                await self._ledger.note_execution(msgspec.structs.replace(record, status=4, error=text))
+                await self._ledger.record_execution(msgspec.structs.replace(record, status=4, error=text))
             elif record.key not in self._by_key:
                 execution = self._revive(record, credential)
                 jobs = await self._ledger.jobs_of(record.id)

@@ -84,7 +84,7 @@ class Jobs:
         """Give a caller a job that has already succeeded: it asked for a run, and a floor lets an entry answer."""
         execution = Execution(plan, sender, self._clock.monotonic())
         record = execution.record(self._clock.wall(), self._clock.monotonic())
-        await self._ledger.note_execution(msgspec.structs.replace(record, status=3, result_id=result_id))
+        await self._ledger.record_execution(msgspec.structs.replace(record, status=3, result_id=result_id))
         job = await self._new_record(execution, client)
         return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 
@@ -97,7 +97,7 @@ class Jobs:
             query_id=execution.plan.query_id,
             noted_at=self._clock.wall(),
         )
-        await self._ledger.note_job(job)
+        await self._ledger.record_job(job)
         return job
 
     async def look_up(
@@ -155,7 +155,7 @@ class Jobs:
         if not (await self._told(job, execution)).pending:
             return
         cancelled = msgspec.structs.replace(job, cancelled=True)
-        await self._ledger.note_job(cancelled)
+        await self._ledger.record_job(cancelled)
         if not isinstance(execution, Execution):
             return
         self._recent[job.id] = (cancelled, _view(cancelled, execution))

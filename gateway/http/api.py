@@ -21,7 +21,7 @@ from gateway.model import Body, Clock, Response
 from gateway.outcome import Observer, Outcome
 from gateway.pipeline import Gateway
 from gateway.policy.access import Access
-from gateway.store.forms import Compressor
+from gateway.store.compression import Compressor
 from gateway.telemetry.tracing import incoming
 
 log = logging.getLogger("gateway.web")
@@ -145,7 +145,7 @@ class Api:
         if accepts_gzip(request):
             form = response.gzip
             if form is None and response.entry is not None and isinstance(response.body, Body):
-                form = await self._compressor.form(response.entry, response.body)
+                form = await self._compressor.gzip(response.entry, response.body)
             if form is not None:
                 response.body, response.encoding = form, "gzip"
         if has_already(request, response.tag):

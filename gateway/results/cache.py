@@ -46,7 +46,7 @@ class Results:
         """Return what the store has under `key`, with its bytes."""
         if (entry := self._store.peek(key)) is not None and (body := self._store.peek_body(entry)) is not None:
             return entry, body  # from memory, without a step through the event loop
-        entry = await self._store.look(key)
+        entry = await self._store.get(key)
         body = await self._store.read(entry) if entry is not None else None
         return (entry, body) if entry is not None and body is not None else None
 
@@ -84,7 +84,7 @@ class Results:
             confirmed=confirmed,
             size=response.body.size,
         )
-        await self._ledger.note_result(credential.scope, result_id, query_id)
+        await self._ledger.record_result(credential.scope, result_id, query_id)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
         return await self.keep_as(keys, entry, response.body, begun)
 
@@ -95,9 +95,9 @@ class Results:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         found = await self._confirmed(keys, entry)
         if found is None:
-            found = entry, await self._store.keep(keys, entry, body)
+            found = entry, await self._store.put(keys, entry, body)
             if not purged and self._purged_since(begun, entry.query_id):  # while it was being kept
-                await self._store.forget(scope=entry.scope, query_id=entry.query_id)
+                await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
         return found
@@ -120,7 +120,7 @@ class Results:
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Forget results, also those of executions that are under way now. Returns how many entries went."""
         self._purged_at[query_id if scope is None else None] = self._clock.monotonic()
-        return await self._store.forget(scope=scope, query_id=query_id)
+        return await self._store.delete(scope=scope, query_id=query_id)
 
     def _purged_since(self, begun: float, query_id: int) -> bool:
         return begun <= max(self._purged_at.get(query_id, -math.inf), self._purged_at.get(None, -math.inf))

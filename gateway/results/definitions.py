@@ -77,7 +77,7 @@ class Definitions:
         """Forget a query and its results in every scope: it has been edited, and old rows may not stand in for new."""
         self.drop(query_id)
         self._invalidated -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
-        await self._store.forget(query_id=query_id)
+        await self._store.delete(query_id=query_id)
 
     def unquestioned_until(self, definition: Definition, scope: str, cache: config.Cache) -> float:
         """Return until when (monotonic) nobody has to ask Redash for this definition again."""
@@ -103,7 +103,7 @@ class Definitions:
         found = self._known.get(query_id, {}).get(scope)
         if found is not None:
             return found
-        entry = await self._store.look(definition_key(scope, query_id))
+        entry = await self._store.get(definition_key(scope, query_id))
         body = await self._store.read(entry) if entry is not None else None
         # Redash may have answered while we looked: who comes late must not ask again.
         found = self._known.get(query_id, {}).get(scope)
@@ -159,7 +159,7 @@ class Definitions:
         self.on_invalidated(query_id)
         self._known.get(query_id, {}).pop(scope, None)
         self._invalidated.discard(place)
-        await self._store.forget(scope=scope, query_id=query_id)
+        await self._store.delete(scope=scope, query_id=query_id)
 
     async def _write_down(self, scope: str, definition: Definition) -> None:
         data = msgspec.json.encode(definition)
@@ -175,6 +175,6 @@ class Definitions:
             confirmed=definition.checked,
             size=len(data),
         )
-        await self._store.keep([key], entry, Body.of(data))
+        await self._store.put([key], entry, Body.of(data))
         if definition.latest_result_id is not None:
-            await self._ledger.note_result(scope, definition.latest_result_id, definition.query_id)
+            await self._ledger.record_result(scope, definition.latest_result_id, definition.query_id)

@@ -23,7 +23,7 @@ from gateway.redash.redaction import without_keys
 from gateway.redash.requests import Relay, read_arguments, write_arguments
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
-from gateway.store.forms import gzip_form
+from gateway.store.compression import gzip_body
 from gateway.upstream.protocol import Upstream, UpstreamResponse
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class Metadata:
         except UpstreamRefused:
             self._kept.pop(key, None)
             raise
-        kept = msgspec.structs.replace(kept, gzip=await gzip_form(kept.body))
+        kept = msgspec.structs.replace(kept, gzip=await gzip_body(kept.body))
         if generation == self._generation and _cost(kept) < KEPT_BYTES // 8:
             self._kept[key] = kept
         return kept

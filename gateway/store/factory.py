@@ -6,11 +6,11 @@ from pathlib import Path
 
 from gateway.errors import StoreError
 from gateway.model import Clock
-from gateway.store.layers import LayeredStore
-from gateway.store.ledger import MemoryLedger
+from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
-from gateway.store.sqlite import SqliteStore
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.sqlite.ledger import SqliteLedger
+from gateway.store.sqlite.store import SqliteStore
 
 
 def open_store(

@@ -15,9 +15,9 @@ import msgspec
 
 from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
-from gateway.store.files import BodyFiles
-from gateway.store.forever import forever
-from gateway.store.recent import BODY_OVERHEAD, ENTRY_OVERHEAD, Held, Recent, cost_of
+from gateway.store.background import run_forever
+from gateway.store.body_files import BodyFiles
+from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, CachedBody, LruCache, cost_of
 
 BRIEF_SECONDS = 60.0
 """How long a body over the entry limit is kept: long enough for those who waited for it."""
@@ -44,22 +44,22 @@ class MemoryStore:
         self._max_entry = limit_bytes if max_entry_bytes is None else max_entry_bytes
         self._spool = spool
         self._files: BodyFiles | None = None
-        self._recent = Recent(limit_bytes, self._evicted)
-        self._by_key: dict[Key, Held] = {}
+        self._recent = LruCache(limit_bytes, self._evicted)
+        self._by_key: dict[Key, CachedBody] = {}
         self._groups: dict[tuple[str, int], set[Key]] = {}
-        self._brief: set[Held] = set()
+        self._brief: set[CachedBody] = set()
         self._evictions = 0
         self._house: asyncio.Task[None] | None = None
 
     # -- the hit path
 
     def peek(self, key: Key) -> Entry | None:
-        """As `look`, at once."""
+        """As `get`, at once."""
         held = self._by_key.get(key)
         if held is None:
             return None
         if held.expires is not None and held.expires <= self._clock.monotonic():
-            self._remove(held)
+            self._drop(held)
             return None
         self._recent[held.body_id]  # touches it
         return held.entries[key]
@@ -83,7 +83,7 @@ class MemoryStore:
         held = self._recent.get(entry.body_id)
         return held.gzip if held is not None and held.body == body else None
 
-    def keep_gzip(self, entry: Entry, body: Body, form: Body) -> None:
+    def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Keep the gzip form of `body` as long as the body itself; nothing is kept where that is here no more."""
         held = self._recent.get(entry.body_id)
         if held is None or held.body != body or cost_of(held) + form.size > self._limit:
@@ -112,7 +112,7 @@ class MemoryStore:
             except OSError as error:
                 raise StoreError(f"no temporary directory for large results: {error}") from error
             self._files = BodyFiles(Path(directory), self._clock)
-            self._house = asyncio.create_task(forever(self._keep_house))
+            self._house = asyncio.create_task(run_forever(self._keep_house))
 
     async def close(self) -> None:
         """Forget everything and remove the files."""
@@ -139,7 +139,7 @@ class MemoryStore:
             raise StoreError("the store is not open")
         return self._files.spool_path()
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
         return self.peek(key)
 
@@ -147,7 +147,7 @@ class MemoryStore:
         """See the protocol."""
         return self.peek_body(entry)
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         if body.path is not None and self._files is not None:
             try:
@@ -155,16 +155,16 @@ class MemoryStore:
             except OSError:
                 self._refuse(keys, body)
                 return body
-        self.put(keys, entry, body)
+        self.insert(keys, entry, body)
         return body
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol."""
         self.set_confirmed(key, confirmed)
 
-    async def forget(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+    async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol."""
-        return self.drop_entries(scope, query_id)
+        return self.remove(scope, query_id)
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
@@ -173,7 +173,7 @@ class MemoryStore:
 
     # -- the same, at once
 
-    def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> bool:
+    def insert(self, keys: Sequence[Key], entry: Entry, body: Body) -> bool:
         """Keep it if it fits; returns whether it did."""
         entry = msgspec.structs.replace(entry, size=body.size)
         if not self._fits(body, len(keys)):
@@ -196,24 +196,24 @@ class MemoryStore:
         if held is not None:
             held.entries[key] = msgspec.structs.replace(held.entries[key], confirmed=confirmed)
 
-    def drop_entries(self, scope: str | None, query_id: int | None) -> int:
-        """As `forget`, at once."""
+    def remove(self, scope: str | None, query_id: int | None) -> int:
+        """As `delete`, at once."""
         keys = [key for group in self._matching(scope, query_id) for key in self._groups[group]]
         for key in keys:
             self._unmap(key)
         return len(keys)
 
-    def drop_body(self, body_id: bytes | None) -> None:
+    def remove_body(self, body_id: bytes | None) -> None:
         """Drop the entries that lead to a file of the store below which is about to go; None: all such files."""
         for held in set(self._by_key.values()) if body_id is None else (self._recent.get(body_id),):
             if held is not None and held.body.path is not None:
-                self._remove(held)
+                self._drop(held)
 
     async def sweep(self) -> None:
         """Drop what was kept briefly, unlink what was dropped."""
         now = self._clock.monotonic()
         for held in [held for held in self._brief if held.expires is None or held.expires <= now]:
-            self._remove(held)
+            self._drop(held)
         if self._files is not None:
             await self._files.empty_trash()
 
@@ -251,14 +251,14 @@ class MemoryStore:
         if body.path is not None and self._files is not None:
             self._files.discard(body.path)
 
-    def _holding(self, body_id: bytes, body: Body, keys: int) -> Held:
+    def _holding(self, body_id: bytes, body: Body, keys: int) -> CachedBody:
         """Return what already holds these bytes and has room for so many more keys, else a new holder."""
         old = self._recent.get(body_id)
         if old is not None:
             if old.body == body and cost_of(old) + keys * ENTRY_OVERHEAD <= self._limit:
                 return old
-            self._remove(old)
-        held = Held(body_id, body, self._file_cost(body) if body.path else body.size)
+            self._drop(old)
+        held = CachedBody(body_id, body, self._file_cost(body) if body.path else body.size)
         if body.size > self._max_entry:
             held.expires = self._clock.monotonic() + BRIEF_SECONDS
             self._brief.add(held)
@@ -269,14 +269,14 @@ class MemoryStore:
             return iter([(scope, query_id)] if (scope, query_id) in self._groups else [])
         return iter([g for g in self._groups if scope in (None, g[0]) and query_id in (None, g[1])])
 
-    def _unmap(self, key: Key, keep: Held | None = None) -> None:
+    def _unmap(self, key: Key, keep: CachedBody | None = None) -> None:
         held = self._by_key.get(key)
         if held is not None:
-            self._forget_key(key, held)
+            self._unlink_key(key, held)
             if not held.entries and held is not keep:
-                self._remove(held)
+                self._drop(held)
 
-    def _forget_key(self, key: Key, held: Held) -> None:
+    def _unlink_key(self, key: Key, held: CachedBody) -> None:
         entry = held.entries.pop(key)
         del self._by_key[key]
         group = (entry.scope, entry.query_id)
@@ -284,17 +284,17 @@ class MemoryStore:
         if not self._groups[group]:
             del self._groups[group]
 
-    def _remove(self, held: Held) -> None:
+    def _drop(self, held: CachedBody) -> None:
         self._recent.pop(held.body_id, None)
         self._gone(held)
 
-    def _evicted(self, held: Held) -> None:
+    def _evicted(self, held: CachedBody) -> None:
         self._evictions += 1
         self._gone(held)
 
-    def _gone(self, held: Held) -> None:
+    def _gone(self, held: CachedBody) -> None:
         self._brief.discard(held)
         for key in list(held.entries):
-            self._forget_key(key, held)
+            self._unlink_key(key, held)
         if held.body.path is not None and self._files is not None:
             self._files.discard(held.body.path)

@@ -17,8 +17,8 @@ import pytest
 from harness import TOKENS, World, exchange, until
 
 from gateway.sandbox import wreck
-from gateway.store.files import BodyFiles
-from gateway.store.pending import Pending
+from gateway.store.body_files import BodyFiles
+from gateway.store.sqlite.write_buffer import WriteBuffer
 from gateway.upstream import client as upstream
 
 LATEST_ROUTE = "/api/queries/<query_id>/results.<filetype>"
@@ -419,7 +419,7 @@ async def test_a_run_that_has_ended_lets_go_of_its_result(world: World) -> None:
 async def test_a_result_that_the_store_does_not_take_is_shown_all_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Pending, "add", lambda self, put: False)
+    monkeypatch.setattr(WriteBuffer, "add", lambda self, put: False)
     path = latest(world, "csv")
     replies = await asyncio.gather(world.get(f"{latest(world)}?max_age=0"), world.get(f"{path}?max_age=0"))
     assert [reply.status for reply in replies] == [200, 200]

@@ -52,16 +52,16 @@ async def test_a_crowd_at_a_cold_start_asks_for_the_definition_once(
 ) -> None:
     # Callers who began to look on the disk before Redash answered the first of them must not ask again after it.
     first_is_answered, looks = asyncio.Event(), 0
-    look = world.runtime.store.look
+    get = world.runtime.store.get
 
     async def slow(key: bytes) -> object:
         nonlocal looks
         looks += 1
         if looks > 1:
             await first_is_answered.wait()
-        return await look(key)
+        return await get(key)
 
-    monkeypatch.setattr(world.runtime.store, "look", slow)
+    monkeypatch.setattr(world.runtime.store, "get", slow)
     callers = [asyncio.create_task(world.get(f"/api/queries/{world.named['kb1']}/results.json")) for _ in range(20)]
     known = world.runtime.definitions._known
     await until(lambda: bool(known))

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from harness import TOKENS, Reply, World
 
-import gateway.store.forms
+import gateway.store.compression
 
 GZIP = {"Accept-Encoding": "gzip"}
 
@@ -40,13 +40,13 @@ def latest(world: World, name: str, form: str = "json") -> str:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """Every form that is made: the size of its body, and whether that was off the event loop."""
     sizes: list[tuple[int, bool]] = []
-    original = gateway.store.forms._gzip
+    original = gateway.store.compression._gzip
 
     def noted(body: Any) -> bytes:
         sizes.append((body.size, threading.current_thread() is not threading.main_thread()))
         return original(body)
 
-    monkeypatch.setattr(gateway.store.forms, "_gzip", noted)
+    monkeypatch.setattr(gateway.store.compression, "_gzip", noted)
     return sizes
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord, digest
-from gateway.store.layers import LayeredStore
+from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 MB = 2**20
 
@@ -108,6 +108,6 @@ def spooled(store: Any, data: bytes) -> Body:
 
 async def bytes_of(store: Any, name: object) -> bytes | None:
     """The bytes that `name` leads to, by the ordinary way."""
-    found = await store.look(key(name))
+    found = await store.get(key(name))
     body = None if found is None else await store.read(found)
     return None if body is None else body.load()

@@ -29,73 +29,73 @@ async def settled_not() -> None:
 
 
 async def test_unknown_key_is_none(store: Any) -> None:
-    assert await store.look(key("nothing")) is None
+    assert await store.get(key("nothing")) is None
     assert await store.read(entry()) is None
 
 
 async def test_what_was_kept_is_found_with_all_fields(store: Any, moment: Any) -> None:
     kept = entry(marker="2026", query_hash="h", retrieved_at="then", runtime=1.5, result_id=2**52 + 1)
-    await store.keep([key(1)], kept, Body.of(b"rows"))
+    await store.put([key(1)], kept, Body.of(b"rows"))
     await moment(store)
-    found = await store.look(key(1))
+    found = await store.get(key(1))
     assert found == msgspec.structs.replace(kept, size=4)
     assert await bytes_of(store, 1) == b"rows"
 
 
 async def test_minus_infinity_survives(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry(confirmed=-math.inf), Body.of(b"rows"))
+    await store.put([key(1)], entry(confirmed=-math.inf), Body.of(b"rows"))
     await moment(store)
-    assert (await store.look(key(1))).confirmed == -math.inf
+    assert (await store.get(key(1))).confirmed == -math.inf
 
 
 async def test_several_keys_share_one_body(store: Any, moment: Any) -> None:
-    await store.keep([key(1), key(2)], entry(), Body.of(b"x" * 100_000))
-    await store.keep([key(3)], entry(result_id=9), Body.of(b"x" * 100_000))
+    await store.put([key(1), key(2)], entry(), Body.of(b"x" * 100_000))
+    await store.put([key(3)], entry(result_id=9), Body.of(b"x" * 100_000))
     await moment(store)
     assert [await bytes_of(store, name) for name in (1, 2, 3)] == [b"x" * 100_000] * 3
-    assert (await store.look(key(3))).result_id == 9
-    assert (await store.look(key(1))).result_id == 7
+    assert (await store.get(key(3))).result_id == 9
+    assert (await store.get(key(1))).result_id == 7
     await settled(store)
     assert all(100_000 < tier.bytes < 120_000 and tier.entries == 3 for tier in store.stats())
 
 
 async def test_last_kept_wins(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry("old"), Body.of(b"old"))
+    await store.put([key(1)], entry("old"), Body.of(b"old"))
     await moment(store)
-    await store.keep([key(1)], entry("new"), Body.of(b"new"))
+    await store.put([key(1)], entry("new"), Body.of(b"new"))
     await moment(store)
     assert await bytes_of(store, 1) == b"new"
 
 
 async def test_other_bytes_under_one_body_id_leave_older_keys_without_them(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry(), Body.of(b"one"))
+    await store.put([key(1)], entry(), Body.of(b"one"))
     await moment(store)
-    await store.keep([key(2)], entry(), Body.of(b"two"))
+    await store.put([key(2)], entry(), Body.of(b"two"))
     await settled(store)
     assert await bytes_of(store, 1) in (None, b"two")
     assert await bytes_of(store, 2) == b"two"
 
 
 async def test_large_body_in_memory(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry(), Body.of(b"y" * MB))
+    await store.put([key(1)], entry(), Body.of(b"y" * MB))
     await moment(store)
     assert await bytes_of(store, 1) == b"y" * MB
 
 
 async def test_spooled_body(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry(), spooled(store, b"z" * MB))
+    await store.put([key(1)], entry(), spooled(store, b"z" * MB))
     await moment(store)
-    found = await store.look(key(1))
+    found = await store.get(key(1))
     body = await store.read(found)
     assert body.path is not None
     assert (body.size, found.size, body.load()) == (MB, MB, b"z" * MB)
 
 
 async def test_evicted_file_stays_for_ten_seconds(store: Any, moment: Any, clock: FakeClock) -> None:
-    await store.keep([key(1)], entry(), spooled(store, b"z" * MB))
+    await store.put([key(1)], entry(), spooled(store, b"z" * MB))
     await moment(store)
-    body = await store.read(await store.look(key(1)))
-    await store.forget()
+    body = await store.read(await store.get(key(1)))
+    await store.delete()
     sweep = getattr(store, "_below", store).sweep
     clock.advance(9.9)
     await sweep()
@@ -106,15 +106,15 @@ async def test_evicted_file_stays_for_ten_seconds(store: Any, moment: Any, clock
 
 
 async def test_body_over_the_entry_limit_is_kept_for_a_minute(store: Any, clock: FakeClock) -> None:
-    await store.keep([key(1)], entry("small"), Body.of(b"small"))
-    await store.keep([key(1)], entry("big"), spooled(store, b"b" * (5 * MB)))
+    await store.put([key(1)], entry("small"), Body.of(b"small"))
+    await store.put([key(1)], entry("big"), spooled(store, b"b" * (5 * MB)))
     await settled(store)
     clock.advance(59)
-    found = await store.look(key(1))
+    found = await store.get(key(1))
     body = await store.read(found)
     assert body.size == 5 * MB
     clock.advance(2)
-    assert await store.look(key(1)) is None
+    assert await store.get(key(1)) is None
     clock.advance(0)
     for part in (store, getattr(store, "_below", store)):
         if hasattr(part, "sweep"):
@@ -125,20 +125,20 @@ async def test_body_over_the_entry_limit_is_kept_for_a_minute(store: Any, clock:
 
 
 async def test_confirm_changes_one_key_only(store: Any, moment: Any) -> None:
-    await store.keep([key(1), key(2)], entry(), Body.of(b"rows"))
+    await store.put([key(1), key(2)], entry(), Body.of(b"rows"))
     await moment(store)
     await store.confirm(key(1), 4_900.0)
     await store.confirm(key("nothing"), 4_900.0)
     await moment(store)
-    assert (await store.look(key(1))).confirmed == 4_900.0
-    assert (await store.look(key(2))).confirmed == 4_500.0
+    assert (await store.get(key(1))).confirmed == 4_900.0
+    assert (await store.get(key(2))).confirmed == 4_500.0
 
 
 async def test_keep_is_newer_than_an_earlier_confirmation(store: Any) -> None:
     await store.confirm(key(1), 4_900.0)
-    await store.keep([key(1)], entry(confirmed=4_000.0), Body.of(b"rows"))
+    await store.put([key(1)], entry(confirmed=4_000.0), Body.of(b"rows"))
     await settled(store)
-    assert (await store.look(key(1))).confirmed == 4_000.0
+    assert (await store.get(key(1))).confirmed == 4_000.0
 
 
 @pytest.mark.parametrize(
@@ -155,38 +155,38 @@ async def test_forget_by_scope_and_query(store: Any, moment: Any, what: dict[str
     for scope in "st":
         for query in (1, 2):
             name = f"{scope}{query}"
-            await store.keep([key(name)], entry(name, scope=scope, query_id=query), Body.of(name.encode()))
+            await store.put([key(name)], entry(name, scope=scope, query_id=query), Body.of(name.encode()))
     await moment(store)
-    assert await store.forget(**what) == 4 - len(left)
+    assert await store.delete(**what) == 4 - len(left)
     await settled(store)
     assert {name for name in ("s1", "s2", "t1", "t2") if await bytes_of(store, name)} == left
     assert all(tier.entries == len(left) for tier in store.stats())
 
 
 async def test_forgotten_is_not_read_either(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry(), Body.of(b"rows"))
+    await store.put([key(1)], entry(), Body.of(b"rows"))
     await moment(store)
-    found = await store.look(key(1))
-    await store.forget(scope="s", query_id=1)
+    found = await store.get(key(1))
+    await store.delete(scope="s", query_id=1)
     assert await store.read(found) is None
 
 
 async def test_kept_again_after_forget(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry(), Body.of(b"rows"))
+    await store.put([key(1)], entry(), Body.of(b"rows"))
     await moment(store)
-    await store.forget()
-    await store.keep([key(1)], entry(), Body.of(b"rows"))
+    await store.delete()
+    await store.put([key(1)], entry(), Body.of(b"rows"))
     await settled(store)
     assert await bytes_of(store, 1) == b"rows"
 
 
 async def test_shared_body_stays_until_its_last_entry_goes(store: Any, moment: Any) -> None:
-    await store.keep([key(1)], entry(), Body.of(b"rows"))
-    await store.keep([key(2)], entry(query_id=2), Body.of(b"rows"))
+    await store.put([key(1)], entry(), Body.of(b"rows"))
+    await store.put([key(2)], entry(query_id=2), Body.of(b"rows"))
     await moment(store)
-    await store.forget(query_id=1)
+    await store.delete(query_id=1)
     assert await bytes_of(store, 2) == b"rows"
-    await store.forget(query_id=2)
+    await store.delete(query_id=2)
     await settled(store)
     assert all((tier.bytes, tier.entries) == (0, 0) for tier in store.stats())
 
@@ -197,7 +197,7 @@ async def test_bytes_stay_within_bounds_and_the_least_recently_used_go(kind: str
     async with opened(made) as store:
         for number in range(30):
             clock.advance(1)
-            await store.keep([key(number)], entry(number), Body.of(bytes(90_000)))
+            await store.put([key(number)], entry(number), Body.of(bytes(90_000)))
             await settled(store)
             assert await bytes_of(store, 0) is not None, "used all the time"
         await settled(store)
@@ -207,26 +207,26 @@ async def test_bytes_stay_within_bounds_and_the_least_recently_used_go(kind: str
 
 
 async def test_close_twice(store: Any) -> None:
-    await store.keep([key(1)], entry(), Body.of(b"rows"))
+    await store.put([key(1)], entry(), Body.of(b"rows"))
     await store.close()
     await store.close()
 
 
 async def test_layered_store_promotes_what_it_finds_below(path: Any, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock)) as store:
-        await store.keep([key(1)], entry(1), Body.of(b"rows"))
-        await store.keep([key(2)], entry(2), spooled(store, b"z" * MB))
+        await store.put([key(1)], entry(1), Body.of(b"rows"))
+        await store.put([key(2)], entry(2), spooled(store, b"z" * MB))
     async with opened(make_layered(path, clock)) as store:
         assert store.peek(key(1)) is None
         for name, size in ((1, 4), (2, MB)):
-            await store.look(key(name))
+            await store.get(key(name))
             assert store.peek_body(store.peek(key(name))).size == size
 
 
 async def test_memory_lets_go_of_files_that_go_below(path: Any, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock, disk_bytes=4 * MB, memory_bytes=5_000)) as store:
         for number in range(5):
-            await store.keep([key(number)], entry(number), spooled(store, bytes(MB)))
+            await store.put([key(number)], entry(number), spooled(store, bytes(MB)))
             await settled(store)
         there = [number for number in range(5) if store.peek(key(number))]
         assert all(store.peek_body(store.peek(key(number))).path.exists() for number in there)

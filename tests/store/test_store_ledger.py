@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from store_helpers import FakeClock, execution, job, make_sqlite, opened
 
-from gateway.store.ledger import MemoryLedger
-from gateway.store.sqlite import SqliteStore
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.sqlite.ledger import SqliteLedger
+from gateway.store.sqlite.store import SqliteStore
 
 HOUR = 3600.0
 
@@ -28,9 +28,9 @@ class Bare:
         self._make = lambda: bare(store, clock)
         self._store = store
 
-    async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
         """Result ids are written behind."""
-        await self._make().note_result(scope, result_id, query_id)
+        await self._make().record_result(scope, result_id, query_id)
         await self._store.writer.flushed()
 
     def __getattr__(self, name: str) -> Any:
@@ -56,17 +56,17 @@ async def test_unknown(ledger: Any) -> None:
 
 async def test_notes_are_returned_as_they_were(ledger: Any) -> None:
     record = execution(body=b"\0\xff", error="é", result_id=2**52 + 1, upstream_job="u", status=3)
-    await ledger.note_execution(record)
-    await ledger.note_job(job(cancelled=True))
+    await ledger.record_execution(record)
+    await ledger.record_job(job(cancelled=True))
     assert await ledger.execution("e1") == record
     assert await ledger.job("j1") == job(cancelled=True)
 
 
 async def test_notes_are_replaced_by_id(ledger: Any) -> None:
-    await ledger.note_execution(execution(status=1))
-    await ledger.note_execution(execution(status=3))
-    await ledger.note_job(job())
-    await ledger.note_job(job(cancelled=True, execution_id="e2"))
+    await ledger.record_execution(execution(status=1))
+    await ledger.record_execution(execution(status=3))
+    await ledger.record_job(job())
+    await ledger.record_job(job(cancelled=True, execution_id="e2"))
     assert (await ledger.execution("e1")).status == 3
     assert await ledger.jobs_of("e1") == []
     assert [found.cancelled for found in await ledger.jobs_of("e2")] == [True]
@@ -74,20 +74,20 @@ async def test_notes_are_replaced_by_id(ledger: Any) -> None:
 
 async def test_unfinished_are_oldest_first(ledger: Any) -> None:
     for number, status in enumerate((1, 2, 3, 4, 2)):
-        await ledger.note_execution(execution(f"e{number}", status=status, started_at=1_800_000_000.0 - number))
+        await ledger.record_execution(execution(f"e{number}", status=status, started_at=1_800_000_000.0 - number))
     assert [record.id for record in await ledger.unfinished()] == ["e4", "e1", "e0"]
 
 
 async def test_jobs_of_an_execution_are_oldest_first(ledger: Any) -> None:
     for number in range(3):
-        await ledger.note_job(job(f"j{number}", noted_at=1_800_000_000.0 - number))
-    await ledger.note_job(job("other", execution_id="e2"))
+        await ledger.record_job(job(f"j{number}", noted_at=1_800_000_000.0 - number))
+    await ledger.record_job(job("other", execution_id="e2"))
     assert [found.id for found in await ledger.jobs_of("e1")] == ["j2", "j1", "j0"]
 
 
 async def test_twelve_hours(ledger: Any, clock: FakeClock) -> None:
-    await ledger.note_execution(execution())
-    await ledger.note_job(job())
+    await ledger.record_execution(execution())
+    await ledger.record_job(job())
     clock.advance(12 * HOUR)
     assert await ledger.job("j1") is not None
     clock.advance(1)
@@ -99,7 +99,7 @@ async def test_twelve_hours(ledger: Any, clock: FakeClock) -> None:
 
 async def test_results_are_known_by_scope_and_query(ledger: Any) -> None:
     for scope, result, query in (("s", 7, 1), ("s", 7, 2), ("s", 7, 2), ("t", 7, 3), ("s", 2**52, 0)):
-        await ledger.note_result(scope, result, query)
+        await ledger.record_result(scope, result, query)
     assert await ledger.queries_of_result("s", 7) == {1, 2}
     assert await ledger.queries_of_result("t", 7) == {3}
     assert await ledger.queries_of_result("s", 2**52) == {0}
@@ -109,19 +109,19 @@ async def test_a_result_is_known_as_soon_as_what_is_noted_after_it(path: Path, c
     # A job that a caller was told to have ended must lead to its result, also for the process after a kill.
     async with opened(make_sqlite(path, clock)) as store:
         ledger = bare(store, clock)
-        await ledger.note_result("s", 7, 1)
+        await ledger.record_result("s", 7, 1)
         assert await ledger.queries_of_result("s", 7) == {1}
-        await ledger.note_execution(execution(status=3, result_id=7))
+        await ledger.record_execution(execution(status=3, result_id=7))
         assert await bare(store, clock).queries_of_result("s", 7) == {1}
 
 
 async def test_sweep_removes_expired_rows(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         ledger = bare(store, clock)
-        await ledger.note_execution(execution())
-        await ledger.note_job(job())
+        await ledger.record_execution(execution())
+        await ledger.record_job(job())
         clock.advance(13 * HOUR)
-        await ledger.note_job(job("new", noted_at=clock.wall()))
+        await ledger.record_job(job("new", noted_at=clock.wall()))
         await ledger.sweep()
         count = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM executions)"
         assert await store.database.run(lambda db: db.execute(count).fetchone()) == (1, 0)
@@ -131,7 +131,7 @@ async def test_result_ids_are_bounded_and_the_oldest_go(path: Path, clock: FakeC
     async with opened(make_sqlite(path, clock)) as store:
         ledger = bare(store, clock, results=10)
         for number in range(15):
-            await ledger.note_result("s", number, 1)
+            await ledger.record_result("s", number, 1)
         await ledger.sweep()
         seen = [number for number in range(15) if await bare(store, clock).queries_of_result("s", number)]
         assert seen == list(range(5, 15))
@@ -140,9 +140,9 @@ async def test_result_ids_are_bounded_and_the_oldest_go(path: Path, clock: FakeC
 async def test_memory_ledger_is_bounded(clock: FakeClock) -> None:
     ledger = MemoryLedger(clock, limit_bytes=100_000, results=10)
     for number in range(200):
-        await ledger.note_execution(execution(f"e{number}", body=bytes(2_000)))
-        await ledger.note_job(job(f"j{number}", execution_id=f"e{number}"))
-        await ledger.note_result("s", number, 1)
+        await ledger.record_execution(execution(f"e{number}", body=bytes(2_000)))
+        await ledger.record_job(job(f"j{number}", execution_id=f"e{number}"))
+        await ledger.record_result("s", number, 1)
     assert len(await ledger.unfinished()) == 31
     assert await ledger.job("j199") is not None
     assert await ledger.job("j0") is None

@@ -39,17 +39,17 @@ class StoreMachine(RuleBasedStateMachine):
         self.runner.run(self.store.open())
 
     @rule(name=several, scope=scopes, query=queries, size=st.integers(0, 4), as_file=st.booleans())
-    def keep(self, name: list[int], scope: str, query: int, size: int, as_file: bool) -> None:
+    def put(self, name: list[int], scope: str, query: int, size: int, as_file: bool) -> None:
         data = bytes([size]) * (size * 1_000)
         kept = entry(f"{as_file} {size}", scope=scope, query_id=query, confirmed=4_000.0)
         body = spooled(self.store, data) if as_file else Body.of(data)
-        self.runner.run(self.store.keep([key(one) for one in name], kept, body))
+        self.runner.run(self.store.put([key(one) for one in name], kept, body))
         self.model.update(dict.fromkeys(name, ((scope, query, 4_000.0), data)))
 
     @rule(name=names)
-    def look(self, name: int) -> None:
+    def get(self, name: int) -> None:
         async def both() -> tuple[Any, bytes] | None:
-            found = await self.store.look(key(name))
+            found = await self.store.get(key(name))
             if found is None:
                 return None
             body = await self.store.read(found)
@@ -66,9 +66,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.model[name] = ((scope, query, float(at)), data)
 
     @rule(scope=st.none() | scopes, query=st.none() | queries)
-    def forget(self, scope: str | None, query: int | None) -> None:
+    def delete(self, scope: str | None, query: int | None) -> None:
         gone = [name for name, ((s, q, _), _) in self.model.items() if scope in (None, s) and query in (None, q)]
-        assert self.runner.run(self.store.forget(scope=scope, query_id=query)) == len(gone)
+        assert self.runner.run(self.store.delete(scope=scope, query_id=query)) == len(gone)
         for name in gone:
             del self.model[name]
 

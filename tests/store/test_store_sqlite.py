@@ -17,17 +17,17 @@ from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered
 
 from gateway.errors import StoreError
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord, SystemClock
-from gateway.store import schema
 from gateway.store.factory import open_store
-from gateway.store.layers import LayeredStore
+from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.sqlite import schema
+from gateway.store.sqlite.ledger import SqliteLedger
 
 
 async def fill(store: Any) -> None:
-    await store.keep([key("blob")], entry("blob"), Body.of(b"rows"))
-    await store.keep([key("large")], entry("large"), Body.of(b"l" * MB))
-    await store.keep([key("file")], entry("file"), spooled(store, b"f" * MB))
+    await store.put([key("blob")], entry("blob"), Body.of(b"rows"))
+    await store.put([key("large")], entry("large"), Body.of(b"l" * MB))
+    await store.put([key("file")], entry("file"), spooled(store, b"f" * MB))
     await store.flush()
 
 
@@ -45,34 +45,34 @@ async def test_restart_keeps_everything(path: Path, clock: FakeClock) -> None:
         before = store.stats()
     async with opened(make_sqlite(path, clock)) as store:
         assert [len(await bytes_of(store, name)) for name in NAMES] == [4, MB, MB]
-        assert (await store.look(key("blob"))).confirmed == 4_900.0
+        assert (await store.get(key("blob"))).confirmed == 4_900.0
         assert store.stats() == before
 
 
 async def test_close_writes_what_is_pending(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
-        await store.keep([key(1)], entry(), Body.of(b"rows"))
+        await store.put([key(1)], entry(), Body.of(b"rows"))
     async with opened(make_sqlite(path, clock)) as store:
         assert await bytes_of(store, 1) == b"rows"
 
 
 async def test_ages_go_on_over_a_restart_with_another_monotonic_clock(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
-        await store.keep([key(1)], entry(born=clock.monotonic() - 10), Body.of(b"rows"))
+        await store.put([key(1)], entry(born=clock.monotonic() - 10), Body.of(b"rows"))
     later = FakeClock(wall=clock.wall() + 100, monotonic=3.0)
     async with opened(make_sqlite(path, later)) as store:
-        found = await store.look(key(1))
+        found = await store.get(key(1))
         assert found.age(later.monotonic()) == pytest.approx(110)
 
 
 async def test_entries_from_the_future_are_absent(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
-        await store.keep([key(1)], entry(), Body.of(b"rows"))
+        await store.put([key(1)], entry(), Body.of(b"rows"))
         await store.flush()
         clock.set_wall(clock.wall() - 5)
-        assert await store.look(key(1)) is None
+        assert await store.get(key(1)) is None
         clock.set_wall(clock.wall() + 5)
-        assert await store.look(key(1)) is not None
+        assert await store.get(key(1)) is not None
 
 
 def copied(path: Path, to: Path) -> Path:
@@ -93,7 +93,7 @@ async def test_kill_keeps_what_was_written_and_checks_the_file(path: Path, clock
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         ledger = SqliteLedger(store.database, store.writer, clock)
-        await ledger.note_job(job())
+        await ledger.record_job(job())
         killed = copied(path, tmp_path / "killed")
     store = make_sqlite(killed, clock)
     async with opened(store):
@@ -113,7 +113,7 @@ async def test_damaged_file_is_renamed_aside(
     await asyncio.to_thread(path.write_bytes, damage)
     async with opened(make_sqlite(path, clock)) as store:
         assert store.ready
-        await store.keep([key(1)], entry(), Body.of(b"rows"))
+        await store.put([key(1)], entry(), Body.of(b"rows"))
         await store.flush()
         assert await bytes_of(store, 1) == b"rows"
     assert len(list(path.parent.glob("gateway.db.damaged-*"))) == 1
@@ -123,13 +123,13 @@ async def test_damaged_file_is_renamed_aside(
 async def test_damage_found_later_begins_a_new_file(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         for number in range(300):
-            await store.keep([key(number)], entry(number), Body.of(bytes(2_000)))
+            await store.put([key(number)], entry(number), Body.of(bytes(2_000)))
     spoil(path)
     async with opened(make_sqlite(path, clock)) as store:
-        found = [await store.look(key(number)) for number in range(300)]
+        found = [await store.get(key(number)) for number in range(300)]
         assert None in found
         await store.locked()
-        await store.keep([key("new")], entry("new"), Body.of(b"new"))
+        await store.put([key("new")], entry("new"), Body.of(b"new"))
         await store.flush()
         assert await bytes_of(store, "new") == b"new"
         assert store.stats()[0].entries == 1
@@ -164,7 +164,7 @@ async def test_other_versions_are_renamed_aside(path: Path, clock: FakeClock, ve
     db.commit()
     db.close()
     async with opened(make_sqlite(path, clock)) as store:
-        assert await store.look(key("blob")) is None
+        assert await store.get(key("blob")) is None
         assert store.stats()[0].entries == 0
     assert len(list(path.parent.glob("gateway.db.old-*"))) == 1
 
@@ -202,15 +202,15 @@ async def test_blob_that_does_not_match_its_digest_is_dropped(path: Path, clock:
         await store.database.run(lambda db: db.execute("UPDATE bodies SET data = x'00112233' WHERE file IS NULL"))
         assert await bytes_of(store, "blob") is None
         await store.flush()
-        assert await store.look(key("blob")) is None
+        assert await store.get(key("blob")) is None
 
 
 async def test_spool_file_of_another_length_than_said_is_not_kept(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         body = msgspec.structs.replace(spooled(store, bytes(1000)), size=2000)
-        await store.keep([key(1)], entry(), body)
+        await store.put([key(1)], entry(), body)
         await store.flush()
-        assert await store.look(key(1)) is None
+        assert await store.get(key(1)) is None
 
 
 async def test_orphans_are_swept(path: Path, clock: FakeClock) -> None:
@@ -232,26 +232,26 @@ async def test_orphans_are_swept(path: Path, clock: FakeClock) -> None:
 async def test_forget_cancels_queued_writes(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         for number in range(200):
-            await store.keep([key(number)], entry(number, query_id=number % 2), Body.of(bytes(50_000)))
-        assert await store.forget(query_id=0) == 100
+            await store.put([key(number)], entry(number, query_id=number % 2), Body.of(bytes(50_000)))
+        assert await store.delete(query_id=0) == 100
     async with opened(make_sqlite(path, clock)) as store:
-        left = [number for number in range(200) if await store.look(key(number))]
+        left = [number for number in range(200) if await store.get(key(number))]
         assert left == list(range(1, 200, 2))
 
 
 async def test_writes_over_the_queue_bound_are_dropped_and_counted(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock, queue_bytes=100_000)) as store:
         for number in range(5):
-            await store.keep([key(number)], entry(number), Body.of(bytes(40_000)))
+            await store.put([key(number)], entry(number), Body.of(bytes(40_000)))
         assert store.dropped == 3
 
 
 async def test_value_that_sqlite_cannot_hold_harms_nothing_else(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         ledger = SqliteLedger(store.database, store.writer, clock)
-        await asyncio.gather(ledger.note_job(job("bad", client="\ud800")), ledger.note_job(job("good")))
-        await store.keep([key("bad")], entry("bad", retrieved_at="\ud800"), Body.of(b"rows"))
-        await store.keep([key("good")], entry("good"), Body.of(b"rows"))
+        await asyncio.gather(ledger.record_job(job("bad", client="\ud800")), ledger.record_job(job("good")))
+        await store.put([key("bad")], entry("bad", retrieved_at="\ud800"), Body.of(b"rows"))
+        await store.put([key("good")], entry("good"), Body.of(b"rows"))
         await store.flush()
         assert store.stats()[0].entries == 1
         assert store.ready
@@ -260,21 +260,21 @@ async def test_value_that_sqlite_cannot_hold_harms_nothing_else(path: Path, cloc
 
 async def test_spool_file_that_is_gone_is_not_the_disks_fault(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
-        await store.keep([key(1)], entry(1), Body(size=5, path=store.spool_path()))
-        await store.keep([key(2)], entry(2), spooled(store, b"there"))
+        await store.put([key(1)], entry(1), Body(size=5, path=store.spool_path()))
+        await store.put([key(2)], entry(2), spooled(store, b"there"))
         await asyncio.to_thread(lambda: [file.unlink() for file in row_files(path)])
         await store.flush()
         assert store.ready
-        assert await store.look(key(1)) is None
-        assert await store.look(key(2)) is None
+        assert await store.get(key(1)) is None
+        assert await store.get(key(2)) is None
 
 
 async def test_recently_used_in_memory_is_spared_below(path: Path, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock, disk_bytes=MB, memory_bytes=16 * MB)) as layered:
-        await layered.keep([key("hot")], entry("hot"), Body.of(bytes(90_000)))
+        await layered.put([key("hot")], entry("hot"), Body.of(bytes(90_000)))
         for number in range(30):
             clock.advance(1)
-            await layered.keep([key(number)], entry(number), spooled(layered, bytes(90_000)))
+            await layered.put([key(number)], entry(number), spooled(layered, bytes(90_000)))
             await layered._below.flush()
         assert layered.stats()[1].bytes <= MB
         assert layered.peek(key("hot")) is not None
@@ -307,7 +307,7 @@ async def test_factory(spec: str, kind: type, path: Path) -> None:
     store, ledger = open_store(spec.format(path), **sizes, clock=SystemClock(), lock_wait_seconds=1)
     assert isinstance(store, kind)
     async with opened(store):
-        await ledger.note_job(job(noted_at=time.time()))
+        await ledger.record_job(job(noted_at=time.time()))
         assert await ledger.job("j1") is not None
         assert store.ready
 

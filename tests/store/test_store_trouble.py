@@ -28,7 +28,7 @@ from store_helpers import (
 )
 
 from gateway.model import Body, SystemClock
-from gateway.store.sqlite_ledger import SqliteLedger
+from gateway.store.sqlite.ledger import SqliteLedger
 
 HOLDER = """
 import fcntl, os, sys
@@ -43,13 +43,13 @@ OTHER_GATEWAY = """
 import asyncio, sys
 from pathlib import Path
 from gateway.model import Body, Entry, SystemClock
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 async def main():
     store = SqliteStore(Path(sys.argv[1]), disk_bytes=2**20, max_entry_bytes=2**20, clock=SystemClock())
     await store.open()
     entry = Entry(body_id=b"b" * 32, scope="s", query_id=1, result_id=1, form="full", born=0.0)
-    await store.keep([b"k" * 32], entry, Body.of(b"theirs"))
+    await store.put([b"k" * 32], entry, Body.of(b"theirs"))
     await store.flush()
     print("held", flush=True)
     await asyncio.to_thread(sys.stdin.read)
@@ -77,17 +77,17 @@ async def test_second_process_serves_from_memory_until_the_first_lets_go(path: P
         async with opened(make_layered(path, SystemClock())) as store:
             assert not store.ready
             ledger = SqliteLedger(store._below.database, store._below.writer, clock)
-            await ledger.note_execution(execution())
-            await ledger.note_job(job())
-            await store.keep([key(1)], entry(1), Body.of(b"ours"))
-            await store.keep([key(2)], entry(2), spooled(store, b"o" * MB))
+            await ledger.record_execution(execution())
+            await ledger.record_job(job())
+            await store.put([key(1)], entry(1), Body.of(b"ours"))
+            await store.put([key(2)], entry(2), spooled(store, b"o" * MB))
             assert await bytes_of(store, 1) == b"ours"
             assert await ledger.job("j1") == job()
             assert [tier.up for tier in store.stats()] == [True, False]
             assert other.stdin is not None
             other.stdin.close()
             await store._below.locked()
-            assert await store.look(b"k" * 32) is not None
+            assert await store.get(b"k" * 32) is not None
             assert await bytes_of(store, 1) == b"ours"
     async with opened(make_layered(path, SystemClock())) as store:
         assert await bytes_of(store, 1) == b"ours"
@@ -100,12 +100,12 @@ async def test_second_process_serves_from_memory_until_the_first_lets_go(path: P
 async def test_forget_while_waiting_drops_what_the_first_process_wrote(path: Path, clock: FakeClock) -> None:
     with other_process(OTHER_GATEWAY, path) as other:
         async with opened(make_sqlite(path, SystemClock())) as store:
-            await store.forget(scope="s", query_id=1)
-            await store.forget(scope="s", query_id=1)
+            await store.delete(scope="s", query_id=1)
+            await store.delete(scope="s", query_id=1)
             assert other.stdin is not None
             other.stdin.close()
             await store.locked()
-            assert await store.look(b"k" * 32) is None
+            assert await store.get(b"k" * 32) is None
             await store.flush()
             assert store.stats()[0].entries == 0
 
@@ -116,7 +116,7 @@ async def test_lock_that_is_never_given_back_fails(path: Path, clock: FakeClock)
             async with asyncio.timeout(5):
                 error = await store.failed()
             assert str(other.pid) in error.detail
-            await store.keep([key(1)], entry(), Body.of(b"rows"))
+            await store.put([key(1)], entry(), Body.of(b"rows"))
             assert await bytes_of(store, 1) == b"rows"
 
 
@@ -140,15 +140,15 @@ async def test_full_disk_means_empty_and_is_said_once(
         gone = asyncio.Event()
         trouble = store.database.trouble
         store.database.trouble = lambda error: (trouble(error), gone.set())  # type: ignore[method-assign]
-        await store.keep([key(1)], entry(1), Body.of(bytes(200_000)))
+        await store.put([key(1)], entry(1), Body.of(bytes(200_000)))
         await gone.wait()
         assert [tier.up for tier in store.stats()] == [False]
-        assert await store.look(key("x")) is None
-        await ledger.note_job(job())
+        assert await store.get(key("x")) is None
+        await ledger.record_job(job())
         assert await ledger.job("j1") == job()
         await store.database.on_thread(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone())
         await store.locked()
-        await store.keep([key(2)], entry(2), Body.of(bytes(200_000)))
+        await store.put([key(2)], entry(2), Body.of(bytes(200_000)))
         await store.flush()
         assert [tier.up for tier in store.stats()] == [True]
         assert await bytes_of(store, 2) == bytes(200_000)
@@ -164,10 +164,10 @@ async def test_disk_too_full_for_a_large_body(path: Path, clock: FakeClock, monk
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("gateway.store.files.os.fsync", full)
-        await store.keep([key(1)], entry(1), Body.of(bytes(MB)))
+        monkeypatch.setattr("gateway.store.body_files.os.fsync", full)
+        await store.put([key(1)], entry(1), Body.of(bytes(MB)))
         await store._pending.drained.wait()
-        assert await store.look(key(1)) is None
+        assert await store.get(key(1)) is None
         monkeypatch.undo()
         await store.locked()
         assert not list(store.files.directory.glob("*.tmp"))
@@ -175,12 +175,12 @@ async def test_disk_too_full_for_a_large_body(path: Path, clock: FakeClock, monk
 
 async def test_forget_while_the_file_is_unusable_is_made_good(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
-        await store.keep([key(1)], entry(1), Body.of(b"rows"))
+        await store.put([key(1)], entry(1), Body.of(b"rows"))
         await store.flush()
         store.database.trouble(sqlite3.OperationalError("disk I/O error"))
-        assert await store.forget(query_id=1) == 0
+        assert await store.delete(query_id=1) == 0
         await store.locked()
-        assert await store.look(key(1)) is None
+        assert await store.get(key(1)) is None
         await store.flush()
         assert store.stats()[0].entries == 0
 
@@ -197,7 +197,7 @@ async def test_process_ends_although_the_store_was_not_closed(path: Path) -> Non
 async def test_cancelled_callers_leave_nothing_half_done(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         ledger = SqliteLedger(store.database, store.writer, clock)
-        callers = [asyncio.create_task(ledger.note_job(job(f"j{number}"))) for number in range(50)]
+        callers = [asyncio.create_task(ledger.record_job(job(f"j{number}"))) for number in range(50)]
         await asyncio.sleep(0)
         for caller in callers[::2]:
             caller.cancel()

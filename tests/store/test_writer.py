@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from store_helpers import FakeClock, make_sqlite, opened
 
-from gateway.store import writer as module
-from gateway.store.writer import LASTING, Writer
+from gateway.store.sqlite import writer as module
+from gateway.store.sqlite.writer import LASTING, Writer
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
-from gateway.store.database import Database, UnusableError
-from gateway.store.forever import forever
+from gateway.store.background import run_forever
+from gateway.store.sqlite.database import Database, UnusableError
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Writer:
 
     def start(self) -> None:
         """Begin to commit."""
-        self._task = asyncio.create_task(forever(self._step))
+        self._task = asyncio.create_task(run_forever(self._step))
 
     def submit(
         self, work: Work, *, size: int = 256, rank: Rank = OTHER, then: Then | None = None, awaited: bool = True

@@ -13,7 +13,7 @@ BITS: Final = 1 << 24
 _MASK: Final = BITS - 1
 
 
-class KeyFilter:
+class BloomFilter:
     """Keys are added and never taken out. Not for threads: two that add at once lose bits."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class KeyFilter:
             bits[first >> 3] |= 1 << (first & 7)
             bits[second >> 3] |= 1 << (second & 7)
 
-    def may_hold(self, key: Key) -> bool:
+    def may_contain(self, key: Key) -> bool:
         """Whether the file may hold the key; False is certain."""
         number = int.from_bytes(key[:8], "big")
         first, second = number & _MASK, number >> 32 & _MASK

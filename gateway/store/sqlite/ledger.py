@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
-from gateway.store.database import Database, UnusableError
-from gateway.store.ledger import MemoryLedger, by_age, open_ones
-from gateway.store.writer import LASTING, Writer
+from gateway.store.memory_ledger import MemoryLedger, by_age, open_ones
+from gateway.store.sqlite.database import Database, UnusableError
+from gateway.store.sqlite.writer import LASTING, Writer
 
 T = TypeVar("T")
 
@@ -48,12 +48,12 @@ class SqliteLedger:
 
     # -- Ledger
 
-    async def note_execution(self, record: ExecutionRecord) -> None:
+    async def record_execution(self, record: ExecutionRecord) -> None:
         """See the protocol."""
         self._recent.put_execution(record)
         await self._commit(partial(_put_execution, record), 500 + len(record.body))
 
-    async def note_job(self, job: JobRecord) -> None:
+    async def record_job(self, job: JobRecord) -> None:
         """See the protocol."""
         self._recent.put_job(job)
         await self._commit(partial(_put_job, job), 500)
@@ -88,7 +88,7 @@ class SqliteLedger:
         found.update((job.id, job) for job in self._recent.get_jobs_of(execution_id))
         return by_age(found.values(), self._recent.oldest_time())
 
-    async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
         """See the protocol; what was noted lately costs nothing."""
         if self._recent.put_result(scope, result_id, query_id):
             work = partial(_put_result, _short(scope), result_id, query_id)

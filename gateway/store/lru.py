@@ -13,7 +13,7 @@ ENTRY_OVERHEAD = 900
 """Of entries of usual length tracemalloc counts 1,250 bytes for a body with one key; further keys cost less."""
 
 
-class Held:
+class CachedBody:
     """A body and every entry that leads to it."""
 
     __slots__ = ("body", "body_id", "cost", "entries", "expires", "gzip")
@@ -27,20 +27,20 @@ class Held:
         self.entries: dict[Key, Entry] = {}
 
 
-def cost_of(held: Held) -> int:
+def cost_of(held: CachedBody) -> int:
     """What it counts against the limit."""
     gzip = held.gzip.size if held.gzip is not None else 0
     return held.cost + gzip + BODY_OVERHEAD + ENTRY_OVERHEAD * len(held.entries)
 
 
-class Recent(LRUCache[bytes, Held]):
+class LruCache(LRUCache[bytes, CachedBody]):
     """cachetools' LRU, which tells whom it has pushed out."""
 
-    def __init__(self, limit_bytes: int, pushed_out: Callable[[Held], None]) -> None:
+    def __init__(self, limit_bytes: int, pushed_out: Callable[[CachedBody], None]) -> None:
         super().__init__(limit_bytes, getsizeof=cost_of)
         self._pushed_out = pushed_out
 
-    def popitem(self) -> tuple[bytes, Held]:
+    def popitem(self) -> tuple[bytes, CachedBody]:
         """Remove the least recently used."""
         body_id, held = super().popitem()
         self._pushed_out(held)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from gateway.model import Key
-from gateway.store.schema import BODY_ROW_BYTES, ENTRY_ROW_BYTES
+from gateway.store.sqlite.schema import BODY_ROW_BYTES, ENTRY_ROW_BYTES
 
 
 class Change(msgspec.Struct):
@@ -21,7 +21,7 @@ class Change(msgspec.Struct):
     files: list[str] = msgspec.field(default_factory=list)
 
 
-class PutRow(msgspec.Struct, frozen=True, kw_only=True):
+class NewRow(msgspec.Struct, frozen=True, kw_only=True):
     """An entry with its body, ready to be written: bytes in `data`, or the name of a complete file in `file`."""
 
     scope: str
@@ -35,7 +35,7 @@ class PutRow(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes | None = None
 
 
-class Found(msgspec.Struct, frozen=True):
+class EntryRow(msgspec.Struct, frozen=True):
     """An entry as it lies in the file; times are wall-clock seconds."""
 
     packed: bytes
@@ -46,7 +46,7 @@ class Found(msgspec.Struct, frozen=True):
     data_size: int | None
 
 
-class FoundBody(msgspec.Struct, frozen=True):
+class BodyRow(msgspec.Struct, frozen=True):
     """A body as it lies in the file."""
 
     size: int
@@ -55,17 +55,17 @@ class FoundBody(msgspec.Struct, frozen=True):
     data: bytes | None
 
 
-def put(db: sqlite3.Connection, keys: Sequence[Key], row: PutRow, now: float, change: Change) -> None:
+def put(db: sqlite3.Connection, keys: Sequence[Key], row: NewRow, now: float, change: Change) -> None:
     """Write an entry under its keys, and its body once. `now` is wall-clock seconds."""
     _put_body(db, row, now, change)
     for key in keys:
         _put_entry(db, key, row, now, change)
 
 
-def _put_body(db: sqlite3.Connection, row: PutRow, now: float, change: Change) -> None:
+def _put_body(db: sqlite3.Connection, row: NewRow, now: float, change: Change) -> None:
     old = db.execute("SELECT size, digest, file FROM bodies WHERE body_id = ?", (row.body_id,)).fetchone()
     if old is not None and old[1] != row.digest:  # other bytes under the same id: nothing may lead to them any more
-        drop_bodies(db, [row.body_id], change)
+        delete_bodies(db, [row.body_id], change)
         old = None
     if old is not None and old[2] == row.file:
         db.execute("UPDATE bodies SET last_used = ? WHERE body_id = ?", (now, row.body_id))
@@ -80,7 +80,7 @@ def _put_body(db: sqlite3.Connection, row: PutRow, now: float, change: Change) -
         change.size += row.size + BODY_ROW_BYTES
 
 
-def _put_entry(db: sqlite3.Connection, key: Key, row: PutRow, now: float, change: Change) -> None:
+def _put_entry(db: sqlite3.Connection, key: Key, row: NewRow, now: float, change: Change) -> None:
     old = db.execute("SELECT body_id FROM entries WHERE key = ?", (key,)).fetchone()
     db.execute(
         "INSERT OR REPLACE INTO entries (key, scope, query_id, body_id, stored_at, confirmed, packed)"
@@ -91,17 +91,17 @@ def _put_entry(db: sqlite3.Connection, key: Key, row: PutRow, now: float, change
         change.entries += 1
         change.size += ENTRY_ROW_BYTES
     elif old[0] != row.body_id:
-        _drop_unused(db, [old[0]], change)
+        _delete_unused(db, [old[0]], change)
 
 
-def find(db: sqlite3.Connection, key: Key, now: float) -> Found | None:
+def find(db: sqlite3.Connection, key: Key, now: float) -> EntryRow | None:
     """Return the entry under a key, unless its time of writing lies ahead of `now` (the wall clock was put back)."""
     row = db.execute(
         "SELECT e.packed, e.confirmed, e.body_id, b.size, b.file, length(b.data)"
         " FROM entries e JOIN bodies b ON b.body_id = e.body_id WHERE e.key = ? AND e.stored_at <= ?",
         (key, now),
     ).fetchone()
-    return None if row is None else Found(*row)
+    return None if row is None else EntryRow(*row)
 
 
 def keys_after(db: sqlite3.Connection, key: Key, count: int) -> list[Key]:
@@ -110,10 +110,10 @@ def keys_after(db: sqlite3.Connection, key: Key, count: int) -> list[Key]:
     return [row[0] for row in found]
 
 
-def load(db: sqlite3.Connection, body_id: bytes) -> FoundBody | None:
+def load(db: sqlite3.Connection, body_id: bytes) -> BodyRow | None:
     """Return a body as it is kept, unchecked."""
     row = db.execute("SELECT size, digest, file, data FROM bodies WHERE body_id = ?", (body_id,)).fetchone()
-    return None if row is None else FoundBody(*row)
+    return None if row is None else BodyRow(*row)
 
 
 def confirm(db: sqlite3.Connection, confirmed: Mapping[Key, float]) -> None:
@@ -132,10 +132,10 @@ def oldest(db: sqlite3.Connection, count: int) -> list[tuple[bytes, int]]:
     return [(body_id, size + BODY_ROW_BYTES) for body_id, size in rows]
 
 
-def forget(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
+def delete(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
     """Drop entries by scope and query (None: all) and the bodies they leave behind; returns their keys."""
     if scope is None and query_id is None:
-        return _forget_all(db, change)
+        return _delete_all(db, change)
     # SQL is put together from these literals only; values are bound.
     terms = [("scope = ?", scope), ("query_id = ?", query_id)]
     where = " AND ".join(["1", *(term for term, value in terms if value is not None)])
@@ -144,11 +144,11 @@ def forget(db: sqlite3.Connection, scope: str | None, query_id: int | None, chan
     db.execute(f"DELETE FROM entries WHERE {where}", values)  # noqa: S608
     change.entries -= len(rows)
     change.size -= len(rows) * ENTRY_ROW_BYTES
-    _drop_unused(db, {body_id for _, body_id in rows}, change)
+    _delete_unused(db, {body_id for _, body_id in rows}, change)
     return {key for key, _ in rows}
 
 
-def _forget_all(db: sqlite3.Connection, change: Change) -> set[Key]:
+def _delete_all(db: sqlite3.Connection, change: Change) -> set[Key]:
     keys = {row[0] for row in db.execute("SELECT key FROM entries")}
     bodies = db.execute("SELECT body_id, size, file FROM bodies").fetchall()
     db.execute("DELETE FROM entries")
@@ -160,7 +160,7 @@ def _forget_all(db: sqlite3.Connection, change: Change) -> set[Key]:
     return keys
 
 
-def forget_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> None:
+def delete_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> None:
     """Drop single entries and the bodies they leave behind."""
     for key in keys:
         old = db.execute("SELECT body_id FROM entries WHERE key = ?", (key,)).fetchone()
@@ -168,25 +168,25 @@ def forget_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> 
             db.execute("DELETE FROM entries WHERE key = ?", (key,))
             change.entries -= 1
             change.size -= ENTRY_ROW_BYTES
-            _drop_unused(db, [old[0]], change)
+            _delete_unused(db, [old[0]], change)
 
 
-def drop_bodies(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
+def delete_bodies(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
     """Drop bodies and every entry that leads to them."""
     for body_id in body_ids:
         gone = db.execute("DELETE FROM entries WHERE body_id = ?", (body_id,)).rowcount
         change.entries -= gone
         change.size -= gone * ENTRY_ROW_BYTES
-        _drop_body(db, body_id, change)
+        _delete_body(db, body_id, change)
 
 
-def _drop_unused(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
+def _delete_unused(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
     for body_id in body_ids:
         if db.execute("SELECT 1 FROM entries WHERE body_id = ? LIMIT 1", (body_id,)).fetchone() is None:
-            _drop_body(db, body_id, change)
+            _delete_body(db, body_id, change)
 
 
-def _drop_body(db: sqlite3.Connection, body_id: bytes, change: Change) -> None:
+def _delete_body(db: sqlite3.Connection, body_id: bytes, change: Change) -> None:
     row = db.execute("SELECT size, file FROM bodies WHERE body_id = ?", (body_id,)).fetchone()
     if row is None:
         return

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.concurrency.flight import Flights
 from gateway.model import Body, Entry
-from gateway.store import FrontStore
+from gateway.store.protocols import FrontStore
 
 try:  # the extra `speed`: a sixth of the time for the same size
     from isal.isal_zlib import compressobj as _make
@@ -34,14 +34,14 @@ _NOT_WORTH_IT: Final = Body.of(b"")
 """Stands for the form of a body that it would not make smaller."""
 
 
-def may_have_a_form(body: Body) -> bool:
+def is_compressible(body: Body) -> bool:
     """Whether the body has a size for which a form is made at all."""
     return LEAST_BYTES <= body.size <= MOST_BYTES
 
 
-async def gzip_form(body: Body) -> Body | None:
+async def gzip_body(body: Body) -> Body | None:
     """Return the gzip form of `body`, None where it is not worth one; off the event loop, if it takes long."""
-    if not may_have_a_form(body):
+    if not is_compressible(body):
         return None
     data = _gzip(body) if body.size <= _AT_ONCE_BYTES else await asyncio.to_thread(_gzip, body)
     return Body.of(data) if len(data) < body.size * _WORTH else None
@@ -54,9 +54,9 @@ class Compressor:
         self._store = store
         self._flights: Flights[Body] = Flights()
 
-    async def form(self, entry: Entry, body: Body) -> Body | None:
+    async def gzip(self, entry: Entry, body: Body) -> Body | None:
         """Return the gzip form of the body that the store has under `entry`, None where it is not worth one."""
-        if not may_have_a_form(body):
+        if not is_compressible(body):
             return None
         form = self._store.peek_gzip(entry, body)
         if form is None:
@@ -65,8 +65,8 @@ class Compressor:
         return form if form.size else None
 
     async def _make(self, entry: Entry, body: Body) -> Body:
-        form = await gzip_form(body) or _NOT_WORTH_IT
-        self._store.keep_gzip(entry, body, form)
+        form = await gzip_body(body) or _NOT_WORTH_IT
+        self._store.put_gzip(entry, body, form)
         return form
 
     async def aclose(self) -> None:

@@ -11,8 +11,8 @@ from gateway.model import Body, Entry, Key
 PUT_OVERHEAD = 1024
 
 
-class Put:
-    """One call of `keep`. `cancelled` is also read on the connection's thread, just before rows are written."""
+class PendingPut:
+    """One call of `put`. `cancelled` is also read on the connection's thread, just before rows are written."""
 
     __slots__ = ("body", "cancelled", "entry", "expires", "file", "keys", "written")
 
@@ -31,7 +31,7 @@ class Put:
         return PUT_OVERHEAD + (len(self.body.data) if self.body.data is not None else 0)
 
 
-class Pending:
+class WriteBuffer:
     """Bounded by the bytes it holds in memory. Newer puts hide older ones under the same key or body id."""
 
     def __init__(self, limit_bytes: int) -> None:
@@ -40,13 +40,13 @@ class Pending:
         self.drained.set()
         self._limit = limit_bytes
         self._bytes = 0
-        self._queue: deque[Put] = deque()
-        self._taken: list[Put] = []
-        self._brief: list[Put] = []
-        self._by_key: dict[Key, Put] = {}
-        self._by_body: dict[bytes, Put] = {}
+        self._queue: deque[PendingPut] = deque()
+        self._taken: list[PendingPut] = []
+        self._brief: list[PendingPut] = []
+        self._by_key: dict[Key, PendingPut] = {}
+        self._by_body: dict[bytes, PendingPut] = {}
 
-    def add(self, put: Put) -> bool:
+    def add(self, put: PendingPut) -> bool:
         """Accept it; False where there is no room."""
         if self._bytes + put.size > self._limit:
             return False
@@ -62,7 +62,7 @@ class Pending:
         self.drained.clear()
         return True
 
-    def put_of(self, key: Key, now: float) -> Put | None:
+    def put_of(self, key: Key, now: float) -> PendingPut | None:
         """What was kept last under a key. `now` is monotonic."""
         return _alive(self._by_key.get(key), now)
 
@@ -70,11 +70,11 @@ class Pending:
         """Whether what the file holds under a key has been replaced here."""
         return key in self._by_key
 
-    def put_with(self, body_id: bytes, now: float) -> Put | None:
+    def put_with(self, body_id: bytes, now: float) -> PendingPut | None:
         """What was kept last with that body. `now` is monotonic."""
         return _alive(self._by_body.get(body_id), now)
 
-    def take(self, count: int, size: int) -> list[Put]:
+    def take(self, count: int, size: int) -> list[PendingPut]:
         """The next puts to write, at least one if there is any; they stay visible until `settle`."""
         while self._queue and len(self._taken) < count and (size > 0 or not self._taken):
             self._taken.append(self._queue.popleft())
@@ -92,10 +92,10 @@ class Pending:
         if not self._queue:
             self.drained.set()
 
-    def forget(self, scope: str | None, query_id: int | None) -> tuple[set[Key], list[Put]]:
+    def cancel(self, scope: str | None, query_id: int | None) -> tuple[set[Key], list[PendingPut]]:
         """Cancel by scope and query (None: all). Returns the keys that led there and the puts nobody will write."""
         keys: set[Key] = set()
-        untaken: list[Put] = []
+        untaken: list[PendingPut] = []
         for put in [*self._queue, *self._taken, *self._brief]:
             if scope in (None, put.entry.scope) and query_id in (None, put.entry.query_id) and not put.cancelled:
                 put.cancelled = True
@@ -109,7 +109,7 @@ class Pending:
         self._brief = [put for put in self._brief if not put.cancelled]
         return keys, untaken
 
-    def expire(self, now: float) -> list[Put]:
+    def expire(self, now: float) -> list[PendingPut]:
         """Take out what was kept briefly and long enough."""
         due = [put for put in self._brief if _alive(put, now) is None]
         self._brief = [put for put in self._brief if put not in due]
@@ -117,18 +117,18 @@ class Pending:
             self._release(put)
         return due
 
-    def clear(self) -> list[Put]:
+    def clear(self) -> list[PendingPut]:
         """Give up everything; returns it."""
         left = {*self._taken, *self._queue, *self._brief}
         for queue in (self._taken, self._queue, self._brief, self._by_key, self._by_body):
             queue.clear()
         return list(left)
 
-    def _release(self, put: Put) -> None:
+    def _release(self, put: PendingPut) -> None:
         self._bytes -= put.size
         self._hide(put)
 
-    def _hide(self, put: Put) -> None:
+    def _hide(self, put: PendingPut) -> None:
         for key in put.keys:
             if self._by_key.get(key) is put:
                 del self._by_key[key]
@@ -136,5 +136,5 @@ class Pending:
             del self._by_body[put.entry.body_id]
 
 
-def _alive(put: Put | None, now: float) -> Put | None:
+def _alive(put: PendingPut | None, now: float) -> PendingPut | None:
     return put if put is not None and (put.expires is None or put.expires > now) else None

@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from gateway.model import Body, Clock, Entry, Key
-from gateway.store import packing, rows, schema
-from gateway.store.database import Database, UnusableError
-from gateway.store.files import BodyFiles
-from gateway.store.keyfilter import KeyFilter
-from gateway.store.pending import Put
-from gateway.store.writer import Writer
+from gateway.store.body_files import BodyFiles
+from gateway.store.sqlite import encoding, rows, schema
+from gateway.store.sqlite.bloom import BloomFilter
+from gateway.store.sqlite.database import Database, UnusableError
+from gateway.store.sqlite.write_buffer import PendingPut
+from gateway.store.sqlite.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,11 @@ CHECK_SECONDS = 60.0
 KEYS_AT_ONCE = 1000
 ORPHANS_EVERY_SECONDS = 3600.0
 
-Written = list[tuple[Put, rows.PutRow | None]]
+Written = list[tuple[PendingPut, rows.NewRow | None]]
 """None: not to be written, but older entries under its keys are to go."""
 
 
-class Disk:
+class DiskTier:
     """Rows and files. `held` are the totals of what is committed."""
 
     def __init__(self, database: Database, writer: Writer, files: BodyFiles, limit_bytes: int, clock: Clock) -> None:
@@ -49,7 +49,7 @@ class Disk:
         self._limit = limit_bytes
         self._clock = clock
         self._after_open: asyncio.Task[None] | None = None
-        self._keys = KeyFilter()
+        self._keys = BloomFilter()
         self._orphans_at = clock.monotonic() + ORPHANS_EVERY_SECONDS
         database.on_opened.append(self._opened)
 
@@ -66,9 +66,9 @@ class Disk:
 
     # -- reading
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """Return the committed entry under `key`; drops it when its body is lost."""
-        if not self._keys.may_hold(key):
+        if not self._keys.may_contain(key):
             return None
         try:
             found = await self._database.run(partial(self._find, key, self._clock.wall()))
@@ -76,12 +76,12 @@ class Disk:
             return None
         if found is None:
             return None
-        entry = packing.entry_of(found, self._clock) if found.data_size == found.size else None
+        entry = encoding.decode_entry(found, self._clock) if found.data_size == found.size else None
         if entry is None:
             self.drop(found.body_id)
         return entry
 
-    def _find(self, key: Key, now: float, db: sqlite3.Connection) -> rows.Found | None:
+    def _find(self, key: Key, now: float, db: sqlite3.Connection) -> rows.EntryRow | None:
         found = rows.find(db, key, now)
         if found is not None and found.file is not None:
             return msgspec.structs.replace(found, data_size=self._files.size(found.file))
@@ -109,7 +109,7 @@ class Disk:
 
     # -- writing
 
-    async def write(self, puts: list[Put]) -> None:
+    async def write(self, puts: list[PendingPut]) -> None:
         """Write puts and their bodies in one transaction; returns when it is committed or given up."""
         written: Written = []
         self._keys.add(key for put in puts for key in put.keys)
@@ -123,7 +123,7 @@ class Disk:
         finally:
             self._clear_away(puts)
 
-    def _prepare(self, puts: list[Put], written: Written) -> None:
+    def _prepare(self, puts: list[PendingPut], written: Written) -> None:
         for put in puts:
             if put.expires is not None:
                 written.append((put, None))
@@ -132,9 +132,9 @@ class Disk:
                 if row is not None:
                     written.append((put, row))
 
-    def _row(self, put: Put) -> rows.PutRow | None:
+    def _row(self, put: PendingPut) -> rows.NewRow | None:
         try:
-            return packing.row_of(put, self._files, self._clock)
+            return encoding.encode_row(put, self._files, self._clock)
         except FileNotFoundError:  # somebody took the file away; the disk is not at fault
             return None
         except ValueError as error:  # a lone surrogate from a JSON escape cannot be encoded
@@ -146,7 +146,7 @@ class Disk:
             put.written = wrote
         self.apply(done[1])
 
-    def _clear_away(self, puts: list[Put]) -> None:
+    def _clear_away(self, puts: list[PendingPut]) -> None:
         for put in puts:
             if put.file is not None and put.expires is None and not put.written:
                 self.discard(put.entry.body_id, put.file)
@@ -271,7 +271,7 @@ def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[boo
         keys = list(put.keys)  # the loop may take keys away, or cancel, at any moment
         wrote.append(bool(keys) and not put.cancelled)
         if row is None:
-            rows.forget_keys(db, keys, change)
+            rows.delete_keys(db, keys, change)
         elif wrote[-1]:
             rows.put(db, keys, row, now, change)
     return wrote, change
@@ -279,7 +279,7 @@ def _put(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[boo
 
 def _drop(body_ids: list[bytes], db: sqlite3.Connection, *, evicted: bool = False) -> rows.Change:
     change = rows.Change()
-    rows.drop_bodies(db, body_ids, change)
+    rows.delete_bodies(db, body_ids, change)
     change.evicted = -change.entries if evicted else 0
     return change
 

@@ -32,11 +32,11 @@ class MemoryLedger:
 
     # -- Ledger
 
-    async def note_execution(self, record: ExecutionRecord) -> None:
+    async def record_execution(self, record: ExecutionRecord) -> None:
         """See the protocol."""
         self.put_execution(record)
 
-    async def note_job(self, job: JobRecord) -> None:
+    async def record_job(self, job: JobRecord) -> None:
         """See the protocol."""
         self.put_job(job)
 
@@ -56,7 +56,7 @@ class MemoryLedger:
         """See the protocol."""
         return by_age(self.get_jobs_of(execution_id), self.oldest_time())
 
-    async def note_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
         """See the protocol."""
         self.put_result(scope, result_id, query_id)
 
@@ -71,7 +71,7 @@ class MemoryLedger:
         return self._clock.wall() - LIFETIME_SECONDS
 
     def put_execution(self, record: ExecutionRecord) -> None:
-        """As `note_execution`, at once."""
+        """As `record_execution`, at once."""
         old = self._executions.get(record.id)
         self._execution_bytes += _size(record) - (_size(old) if old is not None else 0)
         self._executions[record.id] = record
@@ -80,7 +80,7 @@ class MemoryLedger:
                 self._drop_execution(execution)
 
     def put_job(self, job: JobRecord) -> None:
-        """As `note_job`, at once."""
+        """As `record_job`, at once."""
         old = self._jobs.get(job.id)
         if old is not None and old.execution_id != job.execution_id:
             self._drop_job(old)
@@ -91,7 +91,7 @@ class MemoryLedger:
                 self._drop_job(old)
 
     def put_result(self, scope: str, result_id: int, query_id: int) -> bool:
-        """As `note_result`, at once; returns whether it was news."""
+        """As `record_result`, at once; returns whether it was news."""
         known = self._results.get((scope, result_id), frozenset())
         if query_id in known:
             return False

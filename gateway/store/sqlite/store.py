@@ -18,14 +18,14 @@ import msgspec
 
 from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
-from gateway.store import rows
-from gateway.store.database import Database
-from gateway.store.disk import Disk
-from gateway.store.files import BodyFiles
-from gateway.store.forever import forever
+from gateway.store.background import run_forever
+from gateway.store.body_files import BodyFiles
 from gateway.store.memory import BRIEF_SECONDS
-from gateway.store.pending import Pending, Put
-from gateway.store.writer import FIRST, Writer
+from gateway.store.sqlite import rows
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.disk import DiskTier
+from gateway.store.sqlite.write_buffer import PendingPut, WriteBuffer
+from gateway.store.sqlite.writer import FIRST, Writer
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +64,13 @@ class SqliteStore:
         self.database = Database(path, lock_wait_seconds=lock_wait_seconds, retry_seconds=retry_seconds)
         self.writer = Writer(self.database)
         self.files = BodyFiles(path.with_name(path.name + ".bodies"), clock)
-        self.disk = Disk(self.database, self.writer, self.files, disk_bytes, clock)
+        self.disk = DiskTier(self.database, self.writer, self.files, disk_bytes, clock)
         self.sweepers: list[Callable[[], Awaitable[None]]] = [self.sweep]
         self.dropped = 0  # writes given up because too many were waiting
         self._max_entry = min(max_entry_bytes, disk_bytes)
         self._clock = clock
         self._tick_seconds = tick_seconds
-        self._pending = Pending(queue_bytes)
+        self._pending = WriteBuffer(queue_bytes)
         self._confirms: dict[Key, float] = {}
         self._used: dict[bytes, float] = {}
         self._barred: list[Bar] = []
@@ -104,7 +104,7 @@ class SqliteStore:
             raise StoreError(f"cannot make {self.files.directory}: {error.strerror or error}") from error
         await self.database.open()
         self.writer.start()
-        self._tasks = [asyncio.create_task(forever(step)) for step in (self._feed, self._keep_house)]
+        self._tasks = [asyncio.create_task(run_forever(step)) for step in (self._feed, self._keep_house)]
 
     async def close(self) -> None:
         """Write what is pending (for at most 5 s) and release every handle. Safe to call twice."""
@@ -143,12 +143,12 @@ class SqliteStore:
         """Return a fresh path for the upstream client to write a large body to."""
         return self.files.spool_path()
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
         put = self._pending.put_of(key, self._clock.monotonic())
         if put is not None:
             return self._with_confirmed(key, put.entry)
-        entry = await self.disk.look(key)
+        entry = await self.disk.get(key)
         if entry is None or any(_matches(bar, entry) for bar in self._barred):
             return None
         return self._with_confirmed(key, entry)
@@ -162,7 +162,7 @@ class SqliteStore:
         self._used[entry.body_id] = self._clock.wall()
         return body
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         if body.path is not None:
             try:
@@ -173,7 +173,7 @@ class SqliteStore:
                 return body
             body = Body(size=body.size, path=path)
         expires = self._clock.monotonic() + BRIEF_SECONDS if body.size > self._max_entry else None
-        put = Put(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
+        put = PendingPut(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
         for key in keys:
             self._confirms.pop(key, None)
         if not self._pending.add(put):
@@ -185,9 +185,9 @@ class SqliteStore:
         """See the protocol; reaches the file with the next tick."""
         self._confirms[key] = confirmed
 
-    async def forget(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+    async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol. While the file is not usable, what it holds is barred, and dropped later."""
-        keys, puts = self._pending.forget(scope, query_id)
+        keys, puts = self._pending.cancel(scope, query_id)
         self._give_up(puts)
         bar = (scope, query_id)
         if not self.ready and bar in self._barred:
@@ -201,7 +201,7 @@ class SqliteStore:
             self._barred.remove(bar)
             self.disk.apply(done[1])
 
-        done = self.writer.submit(partial(_forget, bar, keys), rank=FIRST, then=committed)
+        done = self.writer.submit(partial(_delete, bar, keys), rank=FIRST, then=committed)
         if self.ready:
             await done
         return counted
@@ -238,7 +238,7 @@ class SqliteStore:
             self._write_marks()
         await self.disk.sweep()
 
-    def _give_up(self, puts: list[Put]) -> None:
+    def _give_up(self, puts: list[PendingPut]) -> None:
         for put in puts:
             if put.body.path is not None:
                 self.disk.discard(put.entry.body_id, put.body.path)
@@ -266,7 +266,7 @@ def _matches(bar: Bar, entry: Entry) -> bool:
     return bar[0] in (None, entry.scope) and bar[1] in (None, entry.query_id)
 
 
-def _forget(bar: Bar, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
+def _delete(bar: Bar, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
     change = rows.Change()
-    rows.forget_keys(db, list(keys), change)  # what they led to before the put that is cancelled
-    return rows.forget(db, *bar, change), change
+    rows.delete_keys(db, list(keys), change)  # what they led to before the put that is cancelled
+    return rows.delete(db, *bar, change), change

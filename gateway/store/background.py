@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 1.0
 
 
-async def forever(step: Callable[[], Awaitable[None]]) -> None:
+async def run_forever(step: Callable[[], Awaitable[None]]) -> None:
     """Do `step` again and again until cancelled."""
     while True:
         try:

@@ -10,26 +10,26 @@ from hypothesis import strategies as st
 from store_helpers import FakeClock, entry, key, make_sqlite, opened
 
 from gateway.model import Body
-from gateway.store.database import Database
-from gateway.store.keyfilter import KeyFilter
+from gateway.store.sqlite.bloom import BloomFilter
+from gateway.store.sqlite.database import Database
 
 KEYS = st.binary(min_size=32, max_size=32)
 
 
 @given(st.sets(KEYS), st.sets(KEYS))
 def test_what_was_added_may_be_held(added: set[bytes], others: set[bytes]) -> None:
-    keys = KeyFilter()
+    keys = BloomFilter()
     keys.add(added)
-    assert all(keys.may_hold(one) for one in added | others)  # nothing is certain before it is complete
+    assert all(keys.may_contain(one) for one in added | others)  # nothing is certain before it is complete
     keys.complete = True
-    assert all(keys.may_hold(one) for one in added)
+    assert all(keys.may_contain(one) for one in added)
 
 
 def test_most_of_what_was_not_added_is_not_held() -> None:
-    keys = KeyFilter()
+    keys = BloomFilter()
     keys.add(map(key, range(100_000)))
     keys.complete = True
-    assert sum(keys.may_hold(key(number)) for number in range(100_000, 110_000)) < 100
+    assert sum(keys.may_contain(key(number)) for number in range(100_000, 110_000)) < 100
 
 
 async def looked_over(path: Path, clock: FakeClock, wanted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -45,7 +45,7 @@ async def looked_over(path: Path, clock: FakeClock, wanted: list[bytes], monkeyp
             return await run(self, *arguments, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Database, "run", counted)
-        found = [await store.look(one) is not None for one in wanted]
+        found = [await store.get(one) is not None for one in wanted]
         monkeypatch.setattr(Database, "run", run)
         assert asked <= found.count(True) + 1
         return found
@@ -56,6 +56,6 @@ async def test_after_a_restart_everything_is_found_and_misses_ask_nobody(
 ) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         for number in range(2_500):  # more than are read in one step
-            await store.keep([key(number)], entry(number), Body.of(b"x"))
+            await store.put([key(number)], entry(number), Body.of(b"x"))
     wanted = [key(number) for number in range(0, 2_500, 50)] + [key(number) for number in range(3_000, 3_050)]
     assert await looked_over(path, clock, wanted, monkeypatch) == [True] * 50 + [False] * 50

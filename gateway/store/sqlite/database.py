@@ -19,8 +19,8 @@ from typing import TypeVar, cast
 import aiosqlite
 
 from gateway.errors import StoreError
-from gateway.store import schema
-from gateway.store.lock import FileLock
+from gateway.store.sqlite import schema
+from gateway.store.sqlite.file_lock import FileLock
 
 T = TypeVar("T")
 

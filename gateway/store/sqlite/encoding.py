@@ -7,15 +7,15 @@ import hashlib
 import msgspec
 
 from gateway.model import Clock, Entry
-from gateway.store import rows
-from gateway.store.files import BodyFiles, seal
-from gateway.store.pending import Put
+from gateway.store.body_files import BodyFiles, seal
+from gateway.store.sqlite import rows
+from gateway.store.sqlite.write_buffer import PendingPut
 
 BLOB_BYTES = 256 * 1024
 """Above, a file is faster than a BLOB (measured: equal between 200 and 256 KB)."""
 
 
-def row_of(put: Put, files: BodyFiles, clock: Clock) -> rows.PutRow | None:
+def encode_row(put: PendingPut, files: BodyFiles, clock: Clock) -> rows.NewRow | None:
     """Make bytes complete and the row that leads to them; None where they are not what was said. Waits for the disk."""
     data = put.body.data
     if put.body.path is not None:
@@ -30,9 +30,9 @@ def row_of(put: Put, files: BodyFiles, clock: Clock) -> rows.PutRow | None:
     return _row(put, digest, data, clock)
 
 
-def _row(put: Put, digest: bytes, data: bytes | None, clock: Clock) -> rows.PutRow:
+def _row(put: PendingPut, digest: bytes, data: bytes | None, clock: Clock) -> rows.NewRow:
     entry = _shifted(put.entry, clock.wall() - clock.monotonic())
-    return rows.PutRow(
+    return rows.NewRow(
         scope=entry.scope,
         query_id=entry.query_id,
         confirmed=entry.confirmed,
@@ -45,7 +45,7 @@ def _row(put: Put, digest: bytes, data: bytes | None, clock: Clock) -> rows.PutR
     )
 
 
-def entry_of(found: rows.Found, clock: Clock) -> Entry | None:
+def decode_entry(found: rows.EntryRow, clock: Clock) -> Entry | None:
     """Turn what was found into an entry; None where it cannot be read."""
     try:
         entry = msgspec.msgpack.decode(found.packed, type=Entry)

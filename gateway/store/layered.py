@@ -8,11 +8,11 @@ from typing import Protocol
 
 from gateway.errors import StoreError
 from gateway.model import Body, Entry, Key, TierStats
-from gateway.store import Store
 from gateway.store.memory import MemoryStore
+from gateway.store.protocols import Store
 
 
-class LastingStore(Store, Protocol):
+class BackingStore(Store, Protocol):
     """What a store must offer beside `Store` to stand below memory."""
 
     @property
@@ -32,7 +32,7 @@ class LastingStore(Store, Protocol):
 class LayeredStore:
     """Looks in memory, else below, and then keeps what it found in memory too."""
 
-    def __init__(self, memory: MemoryStore, below: LastingStore) -> None:
+    def __init__(self, memory: MemoryStore, below: BackingStore) -> None:
         self._memory = memory
         self._below = below
         self._forgets = 0
@@ -40,10 +40,10 @@ class LayeredStore:
         self.holds = memory.holds
         self.peek_body = memory.peek_body
         self.peek_gzip = memory.peek_gzip
-        self.keep_gzip = memory.keep_gzip
+        self.put_gzip = memory.put_gzip
         self.failed = below.failed
         self.spool_path = below.spool_path
-        below.watch(memory.drop_body, memory.has_body)
+        below.watch(memory.remove_body, memory.has_body)
 
     @property
     def ready(self) -> bool:
@@ -62,13 +62,13 @@ class LayeredStore:
         finally:
             await self._memory.close()
 
-    async def look(self, key: Key) -> Entry | None:
+    async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
         entry = self._memory.peek(key)
         if entry is not None:
             return entry
         forgets = self._forgets
-        entry = await self._below.look(key)
+        entry = await self._below.get(key)
         if entry is None:
             return None
         body = await self._below.read(entry)
@@ -81,23 +81,23 @@ class LayeredStore:
     def _promote(self, key: Key, entry: Entry, body: Body) -> Entry:
         newer = self._memory.peek(key)  # kept while we looked below
         if newer is None:
-            self._memory.put([key], entry, body)
+            self._memory.insert([key], entry, body)
         return newer or entry
 
     async def read(self, entry: Entry) -> Body | None:
         """See the protocol."""
         return self._memory.peek_body(entry) or await self._below.read(entry)
 
-    async def keep(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         forgets = self._forgets
         if body.path is None:
-            self._memory.put(keys, entry, body)
-            return await self._below.keep(keys, entry, body)
-        lasting = await self._below.keep(keys, entry, body)
+            self._memory.insert(keys, entry, body)
+            return await self._below.put(keys, entry, body)
+        lasting = await self._below.put(keys, entry, body)
         kept = await self._below.read(entry)  # else it was not kept; memory only points to files
         if kept is not None and forgets == self._forgets:
-            self._memory.put(keys, entry, kept)
+            self._memory.insert(keys, entry, kept)
         return lasting
 
     async def confirm(self, key: Key, confirmed: float) -> None:
@@ -105,12 +105,12 @@ class LayeredStore:
         self._memory.set_confirmed(key, confirmed)
         await self._below.confirm(key, confirmed)
 
-    async def forget(self, *, scope: str | None = None, query_id: int | None = None) -> int:
+    async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol."""
         self._forgets += 1
         try:
-            held = self._memory.drop_entries(scope, query_id)
-            return max(held, await self._below.forget(scope=scope, query_id=query_id))
+            held = self._memory.remove(scope, query_id)
+            return max(held, await self._below.delete(scope=scope, query_id=query_id))
         finally:
             self._forgets += 1
 
