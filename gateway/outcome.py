@@ -87,21 +87,21 @@ class Outcome(msgspec.Struct):
     trace: Trace | None = None
     steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
 
-    def hit(self, ttl: float, age: float, runtime: float) -> None:
+    def record_hit(self, ttl: float, age: float, runtime: float) -> None:
         """Note an answer from the store, within its freshness."""
         self.cache, self.ttl, self.age, self.saved_runtime = "hit", ttl, age, runtime
 
-    def stale(self, ttl: float, age: float, runtime: float, detail: str) -> None:
+    def record_stale(self, ttl: float, age: float, runtime: float, detail: str) -> None:
         """Note an answer from the store beyond its freshness; `detail` says which window allowed it."""
-        self.hit(ttl, age, runtime)
+        self.record_hit(ttl, age, runtime)
         self.cache, self.detail = "stale", detail
 
-    def went(self, forward: str, *, joined: bool = False, stored: bool = False) -> None:
+    def record_forward(self, forward: str, *, joined: bool = False, stored: bool = False) -> None:
         """Note that Redash was asked, and why; `joined` when another caller's question served this one too."""
         self.forward, self.stored = forward, stored
         self.cache = "collapsed" if joined else "bypass" if forward in ("bypass", "method") else "miss"
 
-    def step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
+    def add_step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
         """Note a part of the way, if somebody will look at it."""
         if self.trace is not None and self.trace.recorded:
             self.steps.append(Step(name, started, ended, link))
@@ -142,7 +142,7 @@ class OutcomeBatch(msgspec.Struct):
         return len(self.durations) * self.times
 
 
-def alike(told: Iterable[Outcome]) -> list[OutcomeBatch]:
+def batched(told: Iterable[Outcome]) -> list[OutcomeBatch]:
     """Group outcomes of requests; a batch of them has few kinds."""
     kinds: dict[tuple[object, ...], OutcomeBatch] = {}
     for o in told:
@@ -193,26 +193,26 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
 class Observer(Protocol):
     """Whoever counts and writes down what became of things; must not raise and must not wait."""
 
-    def begin(self, parent: Trace | None) -> Trace | None:
+    def begin_span(self, parent: Trace | None) -> Trace | None:
         """Return the place in a trace of what begins now: a span of its own below `parent`, or `parent` itself."""
 
-    def request(self, outcome: Outcome) -> None:
+    def record_request(self, outcome: Outcome) -> None:
         """A request has been answered, or its caller has left."""
 
-    def line_of(self, outcome: Outcome) -> LineParts | None:
+    def access_line(self, outcome: Outcome) -> LineParts | None:
         """Return what all answers like this one have in common in the access log; None where there is none."""
 
     def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts) -> None:
         """One request got a known answer; it is counted with others later."""
 
-    def count_hits(self, hits: OutcomeBatch) -> None:
+    def record_hits(self, hits: OutcomeBatch) -> None:
         """So many requests got the same known answer; the access log has been told."""
 
-    def upstream(self, call: UpstreamCall) -> None:
+    def record_upstream(self, call: UpstreamCall) -> None:
         """Redash has been asked."""
 
-    def execution(self, end: ExecutionEnd) -> None:
+    def record_execution(self, end: ExecutionEnd) -> None:
         """An execution has ended."""
 
-    def breaker(self, is_open: bool) -> None:
+    def record_breaker(self, is_open: bool) -> None:
         """How the breaker stands after a call."""

@@ -117,25 +117,25 @@ class Metrics(Collector):
         self.credential_up = {(name,): self.credential_up.get((name,), 1) for name in credentials}
         self._labels.most = per_query
 
-    def requests_of(self, alike: OutcomeBatch) -> None:
+    def record_requests(self, batch: OutcomeBatch) -> None:
         """Count requests of one kind."""
-        kind, count, times = alike.first, alike.count, alike.times
+        kind, count, times = batch.first, batch.count, batch.times
         key = (kind.route, kind.client, kind.cache, kind.status)
         series = self._answered.get(key)
         if series is None:
             series = self._answered[key] = Histogram(REQUEST_SECONDS)
-        series.observe(alike.durations, times)
+        series.observe(batch.durations, times)
         if kind.cache != "none":
             if kind.query_id is not None:
                 self.query_requests[self._labels[kind.query_id], kind.cache] += count
-            self._ages.observe(alike.ages, alike.age_times)
+            self._ages.observe(batch.ages, batch.age_times)
         if kind.saves_run:
             self.saved["hit",] += count
-            self.saved_seconds["hit",] += alike.runtime
+            self.saved_seconds["hit",] += batch.runtime
         if kind.reason:
             self.rejected[kind.reason,] = self.rejected.get((kind.reason,), 0) + count
 
-    def upstream(self, call: UpstreamCall) -> None:
+    def record_upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         key = (call.route, f"{call.status // 100}xx" if call.status else "none")
         self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
@@ -143,7 +143,7 @@ class Metrics(Collector):
         if call.status and not call.unavailable and (call.credential,) in self.credential_up:
             self.credential_up[call.credential,] = int(call.accepted)
 
-    def execution(self, end: ExecutionEnd) -> None:
+    def record_execution(self, end: ExecutionEnd) -> None:
         """Count one execution; what Redash answered at once from its own cache was none."""
         if not end.ran:
             return

@@ -38,17 +38,17 @@ class StatusRecorder:
         self.reached: float | None = None  # when Redash last answered
         self.unreached: float | None = None  # when it last did not
 
-    def requests_of(self, alike: OutcomeBatch) -> None:
+    def record_requests(self, batch: OutcomeBatch) -> None:
         """Count requests of one kind."""
         now = self._now()
         if now >= self._until:
             self._turn(now)
-        step, kind, count, times = self._step, alike.first, alike.count, alike.times
+        step, kind, count, times = self._step, batch.first, batch.count, batch.times
         cache = kind.cache
         self.requests[cache] += count
         step.cache[cache] += count
         latency = step.latency
-        for duration in alike.durations:
+        for duration in batch.durations:
             latency[bisect_left(BOUNDS, duration)] += times
         client = self.clients[kind.client]
         client.seen = now
@@ -56,7 +56,7 @@ class StatusRecorder:
         if kind.reason:
             self.refused += count
             client.refused += count
-        saved = alike.runtime if kind.saves_run else 0.0
+        saved = batch.runtime if kind.saves_run else 0.0
         if kind.saves_run:
             self._save(count, saved)
         query_id = AD_HOC if kind.query_id is None and kind.route == _AD_HOC_ROUTE else kind.query_id
@@ -77,7 +77,7 @@ class StatusRecorder:
         self._step = self.history.step(now)
         self._until = (now // STEP_SECONDS + 1) * STEP_SECONDS
 
-    def upstream(self, call: UpstreamCall) -> None:
+    def record_upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         now = self._now()
         self._turn(now)
@@ -95,7 +95,7 @@ class StatusRecorder:
             self.reached = now
             self.accepted[call.credential] = call.accepted
 
-    def execution(self, end: ExecutionEnd) -> None:
+    def record_execution(self, end: ExecutionEnd) -> None:
         """Count one execution; what Redash answered at once from its own cache was none."""
         if not end.ran:
             return

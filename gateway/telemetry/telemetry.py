@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Final
 
 from gateway.model import Clock
-from gateway.outcome import ExecutionEnd, LineParts, Outcome, OutcomeBatch, Trace, UpstreamCall, alike
+from gateway.outcome import ExecutionEnd, LineParts, Outcome, OutcomeBatch, Trace, UpstreamCall, batched
 from gateway.telemetry import log
 from gateway.telemetry.health import UpstreamHealth
 from gateway.telemetry.metrics import Metrics
@@ -50,18 +50,18 @@ class Telemetry:
         self._calls: list[UpstreamCall] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, parent: Trace | None) -> Trace | None:
+    def begin_span(self, parent: Trace | None) -> Trace | None:
         """Return a span of its own for what begins; without an exporter, what the caller sent is passed on."""
-        return parent if self._tracing is None else self._tracing.begin(parent)
+        return parent if self._tracing is None else self._tracing.begin_span(parent)
 
-    def request(self, outcome: Outcome) -> None:
+    def record_request(self, outcome: Outcome) -> None:
         """Count and log one request, soon."""
         self._requests.append(outcome)
         if self.access_log:
             self._lines.append(outcome)
         self._flush_soon()
 
-    def line_of(self, outcome: Outcome) -> LineParts | None:
+    def access_line(self, outcome: Outcome) -> LineParts | None:
         """See the protocol."""
         return log.parts_of_line(outcome) if self.access_log else None
 
@@ -72,12 +72,12 @@ class Telemetry:
         if self._timer is None or len(lines) >= MOST_LINES:
             self._flush_soon()
 
-    def count_hits(self, hits: OutcomeBatch) -> None:
+    def record_hits(self, hits: OutcomeBatch) -> None:
         """Count requests that got the same known answer, soon."""
         self._hits.append(hits)
         self._flush_soon()
 
-    def upstream(self, call: UpstreamCall) -> None:
+    def record_upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash, soon; a change of what is known of Redash is logged at once."""
         self._watch.tell(call)
         self._calls.append(call)
@@ -108,31 +108,31 @@ class Telemetry:
 
     def _record_calls(self, calls: list[UpstreamCall]) -> None:
         for call in calls:
-            self._metrics.upstream(call)
+            self._metrics.record_upstream(call)
             if self._recorder is not None:
-                self._recorder.upstream(call)
+                self._recorder.record_upstream(call)
             if self._tracing is not None:
-                self._tracing.upstream(call)
+                self._tracing.record_upstream(call)
 
     def _record_requests(self, told: list[Outcome], hits: list[OutcomeBatch]) -> None:
-        for group in chain(alike(told), hits):
-            self._metrics.requests_of(group)
+        for group in chain(batched(told), hits):
+            self._metrics.record_requests(group)
             if self._recorder is not None:
-                self._recorder.requests_of(group)
+                self._recorder.record_requests(group)
         if self._tracing is not None:
             for outcome in told:
-                self._tracing.request(outcome)
+                self._tracing.record_request(outcome)
 
-    def execution(self, end: ExecutionEnd) -> None:
+    def record_execution(self, end: ExecutionEnd) -> None:
         """Count and log one execution."""
-        self._metrics.execution(end)
+        self._metrics.record_execution(end)
         if self._recorder is not None:
-            self._recorder.execution(end)
+            self._recorder.record_execution(end)
         if end.ran:
             log.write_execution(end)
         if self._tracing is not None:
-            self._tracing.execution(end)
+            self._tracing.record_execution(end)
 
-    def breaker(self, is_open: bool) -> None:
+    def record_breaker(self, is_open: bool) -> None:
         """Log how the breaker stands, once for each change."""
         self._watch.breaker.tell(bad=is_open)

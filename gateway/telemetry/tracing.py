@@ -92,7 +92,7 @@ class Tracing:
         self._api: Any = api
         self._clock = clock
 
-    def begin(self, parent: Trace | None) -> Trace:
+    def begin_span(self, parent: Trace | None) -> Trace:
         """Return a new span's place; a caller who does not want to be sampled is not."""
         if parent is None:
             return Trace(secrets.token_hex(16), secrets.token_hex(8), recorded=True)
@@ -100,19 +100,21 @@ class Tracing:
             return parent
         return Trace(parent.trace_id, secrets.token_hex(8), parent.flags, parent.state, parent.span_id, recorded=True)
 
-    def request(self, outcome: Outcome) -> None:
+    def record_request(self, outcome: Outcome) -> None:
         """Make the spans of one request: its own, and one for each step on its way."""
-        trace = outcome.trace or self.begin(None)  # the hit lane begins nothing
+        trace = outcome.trace or self.begin_span(None)  # the hit lane begins nothing
         if not trace.recorded:
             return
         kinds = self._api.SpanKind
         for step in outcome.steps:
-            self._export(self.begin(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link)
+            self._export(
+                self.begin_span(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link
+            )
         name = "request" if outcome.route == "none" else f"{clean(outcome.method)} {outcome.route}"
         failed, ended = outcome.status >= 500, outcome.started + outcome.duration
         self._export(trace, name, kinds.SERVER, outcome.started, ended, _request_attributes(outcome), failed=failed)
 
-    def upstream(self, call: UpstreamCall) -> None:
+    def record_upstream(self, call: UpstreamCall) -> None:
         """Make the span of one request to Redash."""
         if call.trace is None or not call.trace.recorded:
             return
@@ -126,7 +128,7 @@ class Tracing:
         failed = call.unavailable or not call.accepted or call.status >= 500
         self._export(call.trace, name, kind, call.started, ended, attributes, failed=failed)
 
-    def execution(self, end: ExecutionEnd) -> None:
+    def record_execution(self, end: ExecutionEnd) -> None:
         """Make the span of one execution."""
         if end.trace is None or not end.trace.recorded:
             return

@@ -99,7 +99,7 @@ class HttpUpstream:
             else:
                 self.breaker.succeeded()
             finally:
-                self._observer.breaker(self.breaker.is_open)
+                self._observer.record_breaker(self.breaker.is_open)
             return response
 
     async def _send_twice(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
@@ -115,7 +115,7 @@ class HttpUpstream:
 
     async def _timed(self, credential: Credential, call: UpstreamRequest, sender: Sender) -> UpstreamResponse:
         started = self._clock.monotonic()
-        trace = self._observer.begin(sender.trace)
+        trace = self._observer.begin_span(sender.trace)
         status, accepted, failure = 0, True, ""
         try:
             response = await self._exchange(credential, call, sender, trace)
@@ -132,7 +132,7 @@ class HttpUpstream:
             if sender.outcome is not None:
                 sender.outcome.upstream_seconds += seconds
             about = (call.method, failure, started, trace)
-            self._observer.upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted, *about))
+            self._observer.record_upstream(UpstreamCall(call.route, status, seconds, credential.name, accepted, *about))
 
     async def _exchange(
         self, credential: Credential, call: UpstreamRequest, sender: Sender, trace: Trace | None

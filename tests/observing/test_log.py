@@ -56,7 +56,7 @@ def flushed(stream: io.StringIO) -> list[str]:
 def hit() -> Outcome:
     outcome = Outcome(request_id="a" * 32, method="POST", route="/api/queries/{query_id}/results", client="sales")
     outcome.status, outcome.query_id, outcome.duration, outcome.sent_bytes = 200, 42, 0.00123, 1024
-    outcome.hit(30.0, 12.34, 0.5)
+    outcome.record_hit(30.0, 12.34, 0.5)
     return outcome
 
 
