@@ -20,7 +20,7 @@ from gateway.outcome import Sender
 from gateway.policy.access import Access
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics
-from gateway.telemetry.telemetry import Telemetry
+from gateway.telemetry.observer import Telemetry
 from gateway.upstream.client import HttpUpstream
 from gateway.upstream.request import UpstreamRequest
 

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from gateway import __version__
 from gateway.errors import GatewayError
 from gateway.outcome import Outcome, UpstreamCall, batched
-from gateway.telemetry.exposition import Labels
+from gateway.telemetry.exposition import QueryLabels
 from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons
 
 PROMISED = {
@@ -169,7 +169,7 @@ def test_query_labels_are_bounded() -> None:
 
 
 def test_ids_beyond_the_bound_are_not_remembered() -> None:
-    labels = Labels(1)
+    labels = QueryLabels(1)
     assert [labels[query_id] for query_id in range(1000)] == ["0"] + ["other"] * 999
     assert len(labels) == 1
 
