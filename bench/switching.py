@@ -18,8 +18,8 @@ from typing import Any
 
 from gateway.http.connection import Server
 from gateway.http.response_cache import ResponseCache
-from gateway.telemetry import lines, log
-from gateway.telemetry.telemetry import Telemetry
+from gateway.telemetry import log, log_writer
+from gateway.telemetry.observer import Telemetry
 
 NOTHING, METRICS, ALL = STATES = ("nothing", "metrics and status page", "metrics, status page and access log")
 FILE = "BENCH_SPELLS"
@@ -58,19 +58,19 @@ def start() -> None:
     meter = Meter()
     _note(Server, meter.servers, lambda: _begin(meter))
     _note(ResponseCache, meter.answers, lambda: None)
-    drain, put = lines.Writer._drain, lines.Writer.put
+    drain, put = log_writer.LogWriter._drain, log_writer.LogWriter.put
 
-    def timed(self: lines.Writer) -> None:
+    def timed(self: log_writer.LogWriter) -> None:
         began = time.thread_time_ns()
         drain(self)
         meter.writing += time.thread_time_ns() - began
 
-    def counted(writer: lines.Writer, text: str, lines: int = 1) -> None:
+    def counted(writer: log_writer.LogWriter, text: str, lines: int = 1) -> None:
         meter.lines += lines
         put(writer, text, lines)
 
-    lines.Writer._drain = timed  # type: ignore[method-assign]
-    lines.Writer.put = counted  # type: ignore[assignment, method-assign]
+    log_writer.LogWriter._drain = timed  # type: ignore[method-assign]
+    log_writer.LogWriter.put = counted  # type: ignore[assignment, method-assign]
 
 
 def _note(kind: type[Any], made: list[Any], then: Callable[[], None]) -> None:
@@ -96,14 +96,14 @@ class Switch:
     """What is told, as methods of the gateway's own that stand in their places or not."""
 
     def __init__(self) -> None:
-        self._later, self._request = ResponseCache.record_later, Telemetry.request
+        self._later, self._request = ResponseCache.record_later, Telemetry.record_request
         self._hit, self._lines = Telemetry.log_hit, log.write_requests
 
     def tell(self, state: str) -> None:
         """Tell what the state says from now on."""
         told, logged = state != NOTHING, state == ALL
         ResponseCache.record_later = self._later if told else _no  # type: ignore[method-assign, assignment]
-        Telemetry.request = self._request if told else _no  # type: ignore[method-assign, assignment]
+        Telemetry.record_request = self._request if told else _no  # type: ignore[method-assign, assignment]
         Telemetry.log_hit = self._hit if logged else _no  # type: ignore[method-assign, assignment]
         log.write_requests = self._lines if logged else _no  # type: ignore[assignment]
 

@@ -1,5 +1,5 @@
-"""What became of one request, of one call to Redash, of one execution: the records that metrics, log, status page and
-response headers are made from. Nobody counts anything elsewhere.
+"""The records of requests, calls to Redash and executions, and `Observer`, which receives them. Metrics, logs, traces,
+status page and response headers are made from these records only.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ CacheResult = Literal["hit", "stale", "miss", "collapsed", "bypass", "none"]
 ExecutionResult = Literal["success", "failure", "cancelled", "lost"]
 
 LineParts = tuple[str, str]
-"""Of an access line: what stands between the request's id and its milliseconds, and what follows those."""
+"""Parts of an access line: between the request's id and its milliseconds, and after them."""
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """A place in a trace (W3C Trace Context): one span, and what is passed on of it. Ids are lower-case hex."""
+    """One span of a trace and what is passed on with it (W3C Trace Context). Ids are lower-case hex."""
 
     trace_id: str
     span_id: str
     flags: str = "01"
     state: str = ""  # `tracestate`
     parent: str = ""  # the span above, if it is known
-    recorded: bool = False  # whether `span_id` is a span of ours, which will be exported
+    recorded: bool = False  # whether `span_id` is our own span, to be exported
 
     @property
     def header(self) -> str:
-        """Return the `traceparent` for whoever is asked from here."""
+        """Return the `traceparent` to send with requests."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A part of a request that is worth a span of its own; times are monotonic seconds."""
+    """A part of a request that gets its own span; times are monotonic seconds."""
 
     name: str
     started: float
     ended: float
-    link: Trace | None = None  # what it waited for, in whichever trace that is
+    link: Trace | None = None  # what it waited for, perhaps in another trace
 
 
 class Sender(msgspec.Struct, frozen=True):
-    """On whose behalf Redash is asked: for User-Agent, fair queueing and tracing."""
+    """On whose behalf Redash is called: for User-Agent, fair queueing and tracing."""
 
     client: str
     request_id: str
     trace: Trace | None = None
-    outcome: Outcome | None = None  # of the request that caused it, where one did
+    outcome: Outcome | None = None  # of the request that caused the call, if any
 
 
 class Quota(msgspec.Struct, frozen=True):
-    """What is left of a client's rate: `limit` requests in `window` seconds, `remaining` now, full again in `reset`."""
+    """A client's rate limit: `limit` requests in `window` seconds, `remaining` now, full again in `reset` seconds."""
 
     limit: int
     window: int
@@ -60,54 +60,54 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct):
-    """One request, filled in along the way; told once, when its answer has left or its caller has."""
+    """One request, filled in while it is handled; recorded once, when the response is sent or the caller has left."""
 
     request_id: str
     method: str = ""
     route: str = "none"  # the template; never a raw path
     client: str = "-"
-    token_sha256: str = ""  # which of the client's tokens; compared when the configuration changes, never told
+    token_sha256: str = ""  # of the client's token; compared when the configuration changes, never shown
     query_id: int | None = None
     cache: CacheResult = "none"
-    forward: str = ""  # RFC 9211 `fwd`: why Redash was asked
+    forward: str = ""  # RFC 9211 `fwd`: why the request went to Redash
     stored: bool = False
     ttl: float | None = None
     detail: str = ""
     age: float | None = None
-    saved_runtime: float = 0.0  # seconds of warehouse time that this answer did not cost
+    saved_runtime: float = 0.0  # seconds of warehouse time that this response avoided
     execution_id: str = ""
     status: int = 0
-    reason: str = ""  # of a refusal or error
+    reason: str = ""  # of a rejection or error
     quota: Quota | None = None
     sent_bytes: int = 0
     started: float = 0.0  # monotonic
     duration: float = 0.0
-    upstream_seconds: float = 0.0  # what Redash spent on what this request itself asked it, so far
-    saves_run: bool = False  # a hit of what would have been a run
+    upstream_seconds: float = 0.0  # spent so far in this request's own calls to Redash
+    saves_run: bool = False  # a hit that avoided a query run
     trace: Trace | None = None
     steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
 
-    def hit(self, ttl: float, age: float, runtime: float) -> None:
-        """Note an answer from the store, within its freshness."""
+    def record_hit(self, ttl: float, age: float, runtime: float) -> None:
+        """Record a response from the store that is still fresh."""
         self.cache, self.ttl, self.age, self.saved_runtime = "hit", ttl, age, runtime
 
-    def stale(self, ttl: float, age: float, runtime: float, detail: str) -> None:
-        """Note an answer from the store beyond its freshness; `detail` says which window allowed it."""
-        self.hit(ttl, age, runtime)
+    def record_stale(self, ttl: float, age: float, runtime: float, detail: str) -> None:
+        """Record a stale response from the store; `detail` says which window allowed it."""
+        self.record_hit(ttl, age, runtime)
         self.cache, self.detail = "stale", detail
 
-    def went(self, forward: str, *, joined: bool = False, stored: bool = False) -> None:
-        """Note that Redash was asked, and why; `joined` when another caller's question served this one too."""
+    def record_forward(self, forward: str, *, joined: bool = False, stored: bool = False) -> None:
+        """Record that the request went to Redash, and why; `joined` if it shared another caller's request."""
         self.forward, self.stored = forward, stored
         self.cache = "collapsed" if joined else "bypass" if forward in ("bypass", "method") else "miss"
 
-    def step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
-        """Note a part of the way, if somebody will look at it."""
+    def add_step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
+        """Record a part of the request, if its trace is recorded."""
         if self.trace is not None and self.trace.recorded:
             self.steps.append(Step(name, started, ended, link))
 
     def cache_status(self) -> str | None:
-        """Return the Cache-Status field (RFC 9211), None where the cache took no part."""
+        """Return the Cache-Status field (RFC 9211); None if the cache took no part."""
         if self.cache == "none":
             return None
         parts = ["redash-gateway"]
@@ -123,42 +123,42 @@ class Outcome(msgspec.Struct):
 
 
 class OutcomeBatch(msgspec.Struct):
-    """Requests that are counted under the same labels; only durations, ages and runtimes differ."""
+    """Requests with the same labels; only durations, ages and runtimes differ."""
 
     first: Outcome
-    """One of them, for what all have in common."""
+    """One of them, for the labels."""
     times: int = 1
-    """How many requests each duration stands for: the hit lane does not measure each."""
+    """How many requests each duration stands for: the fast path does not measure each one."""
     durations: list[float] = []
     ages: list[float] = []
     age_times: int = 1
-    """How many requests each age stands for: of an answer that is given again it is the same for a second."""
+    """How many requests each age stands for: a cached response has the same age for a second."""
     runtime: float = 0.0
-    """Saved by all, in seconds of warehouse time."""
+    """Warehouse time that all of them avoided, in seconds."""
 
     @property
     def count(self) -> int:
-        """How many requests these are."""
+        """The number of requests."""
         return len(self.durations) * self.times
 
 
-def alike(told: Iterable[Outcome]) -> list[OutcomeBatch]:
-    """Group outcomes of requests; a batch of them has few kinds."""
-    kinds: dict[tuple[object, ...], OutcomeBatch] = {}
-    for o in told:
-        kind = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run)
-        known = kinds.get(kind)
-        if known is None:
-            known = kinds[kind] = OutcomeBatch(o)
-        known.durations.append(o.duration)
+def batched(outcomes: Iterable[Outcome]) -> list[OutcomeBatch]:
+    """Group outcomes by everything that metrics and status page use as a label."""
+    batches: dict[tuple[object, ...], OutcomeBatch] = {}
+    for o in outcomes:
+        labels = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run)
+        batch = batches.get(labels)
+        if batch is None:
+            batch = batches[labels] = OutcomeBatch(o)
+        batch.durations.append(o.duration)
         if o.age is not None:
-            known.ages.append(o.age)
-        known.runtime += o.saved_runtime
-    return list(kinds.values())
+            batch.ages.append(o.age)
+        batch.runtime += o.saved_runtime
+    return list(batches.values())
 
 
 class UpstreamCall(msgspec.Struct, frozen=True):
-    """One request to Redash. `status` is 0 where no answer came."""
+    """One request to Redash. `status` is 0 if no response came."""
 
     route: str
     status: int
@@ -166,13 +166,13 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     credential: str
     accepted: bool  # False: Redash does not know the key
     method: str = ""
-    failure: str = ""  # why it counts as one of Redash's being away: no answer, or only a proxy's
+    failure: str = ""  # why Redash counts as unavailable: no response, or only a proxy's
     started: float = 0.0  # monotonic
     trace: Trace | None = None
 
     @property
     def unavailable(self) -> bool:
-        """Whether nobody answered but perhaps a proxy (Redash's own failures are 500, CONTRACT 3)."""
+        """Whether Redash itself did not respond, only perhaps a proxy (Redash's own failures are 500, CONTRACT 3)."""
         return self.failure != ""
 
 
@@ -183,36 +183,36 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
     query_id: int
     result: ExecutionResult
     seconds: float
-    callers: int  # how many asked for it, the first included
-    runtime: float  # of the warehouse, as Redash measured it
-    ran: bool = True  # False: Redash answered at once from its own cache, or refused
+    callers: int  # how many requested it, the first included
+    runtime: float  # warehouse seconds, as Redash measured them
+    ran: bool = True  # False: Redash returned its own cached result, or refused
     started: float = 0.0  # monotonic
     trace: Trace | None = None
 
 
 class Observer(Protocol):
-    """Whoever counts and writes down what became of things; must not raise and must not wait."""
+    """Receives every record. Its methods must not raise and must not block."""
 
-    def begin(self, parent: Trace | None) -> Trace | None:
-        """Return the place in a trace of what begins now: a span of its own below `parent`, or `parent` itself."""
+    def begin_span(self, parent: Trace | None) -> Trace | None:
+        """Begin a span below `parent`, and return it; where no spans are recorded, return `parent`."""
 
-    def request(self, outcome: Outcome) -> None:
-        """A request has been answered, or its caller has left."""
+    def record_request(self, outcome: Outcome) -> None:
+        """Record a request: its response is sent, or its caller has left."""
 
-    def line_of(self, outcome: Outcome) -> LineParts | None:
-        """Return what all answers like this one have in common in the access log; None where there is none."""
+    def access_line(self, outcome: Outcome) -> LineParts | None:
+        """Return the parts of the access line that repetitions of this request share; None without an access log."""
 
     def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts) -> None:
-        """One request got a known answer; it is counted with others later."""
+        """Write the access line of one request served from the response cache; `record_hits` counts it later."""
 
-    def count_hits(self, hits: OutcomeBatch) -> None:
-        """So many requests got the same known answer; the access log has been told."""
+    def record_hits(self, hits: OutcomeBatch) -> None:
+        """Count requests that got the same cached response; their access lines are already written."""
 
-    def upstream(self, call: UpstreamCall) -> None:
-        """Redash has been asked."""
+    def record_upstream(self, call: UpstreamCall) -> None:
+        """Record a request to Redash that has ended."""
 
-    def execution(self, end: ExecutionEnd) -> None:
-        """An execution has ended."""
+    def record_execution(self, end: ExecutionEnd) -> None:
+        """Record an execution that has ended."""
 
-    def breaker(self, is_open: bool) -> None:
-        """How the breaker stands after a call."""
+    def record_breaker(self, is_open: bool) -> None:
+        """Record whether the breaker is open after a call."""

@@ -270,7 +270,7 @@ class Gateway:
         slack = plan.accepts(found[0], self.clock.monotonic()) if found is not None else None
         if found is None or slack is None or slack < 0:
             raise NotFound("Nothing stored answers this, and HEAD runs no query; GET does.")
-        context.outcome.hit(slack, found[0].age(self.clock.monotonic()), found[0].runtime)
+        context.outcome.record_hit(slack, found[0].age(self.clock.monotonic()), found[0].runtime)
         return found
 
     # -- answer: jobs ----------------------------------------------------------------------------------------------

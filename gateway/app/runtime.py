@@ -37,8 +37,8 @@ from gateway.store.compression import Compressor
 from gateway.store.factory import open_store
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics, registry
+from gateway.telemetry.observer import Telemetry
 from gateway.telemetry.recorder import StatusRecorder
-from gateway.telemetry.telemetry import Telemetry
 from gateway.telemetry.tracing import Tracing
 from gateway.upstream.client import HttpUpstream
 from gateway.warm import Warmer

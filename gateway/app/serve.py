@@ -21,7 +21,7 @@ from gateway.policy.access import Access
 from gateway.redash import calls
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics
-from gateway.telemetry.telemetry import Telemetry
+from gateway.telemetry.observer import Telemetry
 from gateway.upstream.client import HttpUpstream
 
 events = logging.getLogger("gateway.events")

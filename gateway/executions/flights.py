@@ -109,7 +109,7 @@ class Executions:
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
         """Start one. `aside`: only a question whether a stored result is still the newest, beside a run under way."""
-        sender = msgspec.structs.replace(sender, trace=self._observer.begin(sender.trace))
+        sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
         execution = Execution(plan, sender, self._clock.monotonic())
         before = None
         if aside:
@@ -218,7 +218,7 @@ class Executions:
             execution.started,
             trace,
         )
-        self._observer.execution(end)
+        self._observer.record_execution(end)
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -255,7 +255,7 @@ class Executions:
             bounds=Bounds(),
             operation=operation,
         )
-        sender = Sender("gateway", record.id, self._observer.begin(None))
+        sender = Sender("gateway", record.id, self._observer.begin_span(None))
         ago = max(0.0, self._clock.wall() - record.started_at)
         execution = Execution(plan, sender, self._clock.monotonic() - ago, record.id)
         execution.purged = record.purged

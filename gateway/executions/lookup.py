@@ -42,10 +42,10 @@ class ResultLookup:
             began = self._clock.monotonic()
             found = await self._results.find(plan.key)
             now = self._clock.monotonic()
-            outcome.step("store", began, now)
+            outcome.add_step("store", began, now)
             slack = plan.accepts(found[0], now) if found is not None else None
             if found is not None and slack is not None and slack >= 0:
-                outcome.hit(slack, found[0].age(now), found[0].runtime)
+                outcome.record_hit(slack, found[0].age(now), found[0].runtime)
                 outcome.saves_run = True
                 return Obtained(found=found)
             stored = found if slack is not None else None
@@ -69,7 +69,7 @@ class ResultLookup:
     ) -> Obtained:
         if execution is None:
             self._check_limit(plan, sender)
-        outcome.went(_forward(plan, stored), joined=execution is not None)
+        outcome.record_forward(_forward(plan, stored), joined=execution is not None)
         if execution is None:
             execution = self._executions.begin(plan, sender, aside=plan.max_age is None and stored is not None)
         else:
@@ -107,7 +107,7 @@ class ResultLookup:
         return self._stale(fallback, -math.inf if slack is None else slack, outcome, "stale-if-error")
 
     def _stale(self, found: Found, slack: float, outcome: Outcome, detail: str) -> Obtained:
-        outcome.stale(slack, found[0].age(self._clock.monotonic()), found[0].runtime, detail)
+        outcome.record_stale(slack, found[0].age(self._clock.monotonic()), found[0].runtime, detail)
         outcome.saves_run = True
         return Obtained(found=found)
 
@@ -116,7 +116,7 @@ class ResultLookup:
         try:
             await waiting
         finally:
-            outcome.step("wait", began, self._clock.monotonic(), execution.sender.trace)
+            outcome.add_step("wait", began, self._clock.monotonic(), execution.sender.trace)
 
     async def wait(
         self, obtained: Obtained, seconds: float, plan: Plan, outcome: Outcome, *, enough: Enough = lambda entry: True

@@ -61,12 +61,12 @@ class Api:
         """Tell of a request that was no HTTP, or more of it than is read, or came in part."""
         reason = {414: "uri_too_long", 431: "headers_too_large", 499: ""}.get(status, "bad_request")
         now = self._clock.monotonic()
-        self._observer.request(Outcome(request_id="-", status=status, reason=reason, started=now))
+        self._observer.record_request(Outcome(request_id="-", status=status, reason=reason, started=now))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and tell its outcome once: when the answer has left, or its caller has."""
         outcome = Outcome(request_id=request_id(request), started=self._clock.monotonic(), status=499)
-        outcome.trace = self._observer.begin(incoming(request.headers))
+        outcome.trace = self._observer.begin_span(incoming(request.headers))
         task = request.task  # the connection's, which has one request at a time
         self._open[task] = outcome
         known: Known | None = None
@@ -108,7 +108,7 @@ class Api:
         if known is not None:
             known.repeat(outcome)
             outcome.sent_bytes = known.body.size
-        self._observer.request(outcome)
+        self._observer.record_request(outcome)
 
     async def _find(
         self, request: web.BaseRequest, outcome: Outcome, gateway: Gateway

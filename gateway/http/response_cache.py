@@ -200,7 +200,7 @@ class ResponseCache:
             outcome.age += aged
             outcome.ttl = outcome.ttl - aged if outcome.ttl is not None else None
         known.head = known.fixed + moving_part(outcome, self._wall())
-        known.line = self._observer.line_of(outcome)
+        known.line = self._observer.access_line(outcome)
         known.until = math.floor(now) + 1.0
 
     def record_fast(self, known: Known, request_id: str) -> None:
@@ -240,7 +240,7 @@ class ResponseCache:
     def record_one(self, known: Known, request_id: str) -> None:
         """Tell of one answer that the lane has given, under its own id, on its own."""
         started = self._monotonic() - FAST_PATH_SECONDS
-        self._observer.request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
+        self._observer.record_request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
 
     def flush(self, known: Known) -> None:
         """Tell what has been given since the last time, under one record: the age is that of all."""
@@ -251,9 +251,9 @@ class ResponseCache:
         self._counting.discard(known)
         told = msgspec.structs.replace(known.outcome)  # ours moves on, that one stays
         if by_lane:
-            self._observer.count_hits(_hits(told, [FAST_PATH_SECONDS], by_lane))
+            self._observer.record_hits(_hits(told, [FAST_PATH_SECONDS], by_lane))
         if durations:
-            self._observer.count_hits(_hits(told, durations, 1))
+            self._observer.record_hits(_hits(told, durations, 1))
 
     def flush_all(self) -> None:
         """Tell everything that has been given; the scrape asks for it."""

@@ -75,7 +75,7 @@ class Metadata:
         if context.match.route.kind == "write":
             return await self._write(context, credential, operation)
         if context.match.route.kind == "live":
-            context.outcome.went("bypass")
+            context.outcome.record_forward("bypass")
             kept = await self._ask(context, credential, operation)
             return _shown(kept)
         kept = await self._read(context, credential, operation)
@@ -89,21 +89,21 @@ class Metadata:
         kept = self._kept.get(key)
         slack = self._slack(kept)
         if kept is not None and slack >= 0:
-            context.outcome.hit(slack, self._age(kept), 0.0)
+            context.outcome.record_hit(slack, self._age(kept), 0.0)
             return kept
         flight = (key, self._generation)
         if kept is not None and -slack <= self.settings.cache.metadata_stale_while_revalidate:
             self._flights.start(flight, lambda: self._refresh(context, credential, operation, key))
-            context.outcome.stale(slack, self._age(kept), 0.0, "stale-while-revalidate")
+            context.outcome.record_stale(slack, self._age(kept), 0.0, "stale-while-revalidate")
             return kept
-        context.outcome.went("uri-miss" if kept is None else "stale")
+        context.outcome.record_forward("uri-miss" if kept is None else "stale")
         try:
             fresh, joined = await self._flights.share(
                 flight, lambda: self._refresh(context, credential, operation, key)
             )
         except UpstreamError as error:
             return self._stale_if_error(context, kept, slack, error)
-        context.outcome.went("uri-miss" if kept is None else "stale", joined=joined, stored=True)
+        context.outcome.record_forward("uri-miss" if kept is None else "stale", joined=joined, stored=True)
         return fresh
 
     def _stale_if_error(self, context: RequestContext, kept: Kept | None, slack: float, error: UpstreamError) -> Kept:
@@ -112,7 +112,7 @@ class Metadata:
         window = client if client is not None else self.settings.cache.stale_if_error
         if kept is None or -slack > window:
             raise error
-        context.outcome.stale(slack, self._age(kept), 0.0, "stale-if-error")
+        context.outcome.record_stale(slack, self._age(kept), 0.0, "stale-if-error")
         return kept
 
     def _age(self, kept: Kept) -> float:
@@ -146,7 +146,7 @@ class Metadata:
         return Kept(body, response.content_type, etag, response.sent, alone)
 
     async def _write(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
-        context.outcome.went("method")
+        context.outcome.record_forward("method")
         try:
             kept = await self._ask(context, credential, operation)
         finally:  # also when the answer is lost: the write may have been done

@@ -60,10 +60,10 @@ class ResultReader:
     async def _ask_latest(
         self, context: RequestContext, credential: Credential, definition: Definition, form: ResultForm
     ) -> Response:
-        context.outcome.went("uri-miss")
+        context.outcome.record_forward("uri-miss")
         shown, joined = await self._fetching.latest(credential, definition.query_id, context.sender)
         stored = isinstance(shown[1], Body)
-        context.outcome.went("uri-miss", joined=joined, stored=stored)
+        context.outcome.record_forward("uri-miss", joined=joined, stored=stored)
         if form != "json":
             return await self._fetch(context, credential, shown[0].result_id, form, definition)
         context.outcome.age = shown[0].age(self._clock.monotonic()) if stored else None
@@ -142,9 +142,9 @@ class ResultReader:
         """Fetch it from Redash; below its query's path where the request had one (a query key has no other way)."""
         if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
             raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
-        context.outcome.went("uri-miss")
+        context.outcome.record_forward("uri-miss")
         shown, joined, fetched = await self._fetching.by_id(credential, result_id, form, nested, context.sender)
-        context.outcome.went("uri-miss", joined=joined, stored=fetched and isinstance(shown[1], Body))
+        context.outcome.record_forward("uri-miss", joined=joined, stored=fetched and isinstance(shown[1], Body))
         return _file(context, shown, form, nested.name if nested is not None else None)
 
     def _hit(
@@ -158,7 +158,7 @@ class ResultReader:
     ) -> Response:
         entry = found[0]
         age = entry.age(self._clock.monotonic()) if form == "json" else self._clock.monotonic() - entry.born
-        context.outcome.hit(math.inf, age, entry.runtime)
+        context.outcome.record_hit(math.inf, age, entry.runtime)
         context.outcome.ttl = None if form == "json" else self.settings.cache.rendered_ttl - age
         response = _file(context, found, form, name)
         now = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""What became of requests, upstream calls and executions: one record each, made into metrics, log, traces and history.
+"""Turns the records of `outcome` into metrics, logs, traces and the numbers of the status page.
 
-The records themselves are in `outcome`. Pages that show them live in `admin`.
+The status page itself lives in `admin`.
 """

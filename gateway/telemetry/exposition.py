@@ -1,4 +1,4 @@
-"""Plain numbers, and how Prometheus wants to see them."""
+"""Histograms and query labels as plain numbers, and their form in the Prometheus exposition."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, values: Sequence[float], times: int = 1) -> None:
-        """Count observations, each so many times."""
+        """Count observations, each `times` times."""
         bounds, counts = self.bounds, self.counts
         for value in values:
             counts[bisect_left(bounds, value)] += times
@@ -36,25 +36,25 @@ class Histogram:
         return sum(self.counts)
 
     def add(self, other: Histogram) -> None:
-        """Take in the observations of another with the same bounds."""
+        """Add the observations of another histogram with the same bounds."""
         self.counts = [one + more for one, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return cumulative counts by upper bound, as the exposition wants them."""
+        """Return cumulative counts by upper bound, as the exposition needs them."""
         names = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
         return [(name, float(count)) for name, count in zip(names, accumulate(self.counts), strict=True)]
 
 
-class Labels(dict[int, str]):
-    """The label of each query id: the id itself for the first `most`, "other" for all that come after."""
+class QueryLabels(dict[int, str]):
+    """The label of each query id: the id itself for the first `most` ids, "other" for all later ones."""
 
     def __init__(self, most: int) -> None:
         self.most = most
 
     def __missing__(self, query_id: int) -> str:
         if len(self) >= self.most:
-            return _OTHER  # not kept: ids are the caller's to choose
+            return _OTHER  # not kept: callers choose the ids
         self[query_id] = str(query_id)
         return self[query_id]
 

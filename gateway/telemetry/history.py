@@ -1,4 +1,4 @@
-"""The last hour in steps of a minute. Pure and bounded: every moment is an argument, on the monotonic clock."""
+"""The last hour in steps of one minute. Pure and bounded: time is an argument, on the monotonic clock."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gateway.outcome import CacheResult
 STEP_SECONDS: Final = 60
 STEPS: Final = 60
 SMOOTHING: Final = 3
-"""Rates and latencies in charts are those of so many steps up to each: a minute with few requests says little."""
+"""Each point of a rate or latency chart covers this many steps: one minute with few requests says little."""
 
 CACHE: Final[tuple[str, ...]] = get_args(CacheResult)
 BOUNDS: Final = tuple(0.0001 * 10 ** (n / 4) for n in range(25))
-"""Upper bounds of the latency buckets in seconds: four a decade, from 0.1 ms to 100 s."""
+"""Upper bounds of the latency buckets in seconds: four per decade, from 0.1 ms to 100 s."""
 
 
 class Counts:
-    """What happened in one stretch of time."""
+    """Counts of one span of time."""
 
     __slots__ = ("cache", "executions", "latency", "number", "saved", "upstream", "upstream_errors")
 
@@ -40,21 +40,21 @@ class Counts:
         return sum(self.cache.values())
 
     def hit_rate(self) -> float | None:
-        """Return the share of `hits` in `lookups`, None where nothing was looked up."""
+        """Return the share of `hits` in `lookups`; None without lookups."""
         return rate(hits(self.cache), lookups(self.cache))
 
     def quantile(self, q: float) -> float | None:
-        """Return the seconds within which a share `q` of the requests was answered, None without requests."""
+        """Return the seconds within which a share `q` of the requests was answered; None without requests."""
         return quantile(self.latency, q)
 
 
 def hits(cache: dict[str, int]) -> int:
-    """Count the requests that the store answered, within its freshness or beyond."""
+    """Count the requests that were served from the store, fresh or stale."""
     return cache["hit"] + cache["stale"]
 
 
 def lookups(cache: dict[str, int]) -> int:
-    """Count the requests that the store could have answered: no writes, job polls, refusals, and what is never kept."""
+    """Count the cacheable requests: no writes, job polls, rejected requests, or responses that are never stored."""
     return cache["hit"] + cache["stale"] + cache["miss"] + cache["collapsed"]
 
 
@@ -64,7 +64,7 @@ def rate(part: float, whole: float) -> float | None:
 
 
 def quantile(counts: Sequence[int], q: float) -> float | None:
-    """Estimate a quantile from buckets; within one it goes by the ratio of its bounds, as latencies do."""
+    """Estimate a quantile from buckets; interpolation within a bucket is geometric, as its bounds are."""
     wanted, passed = q * sum(counts), 0
     for place, count in enumerate(counts):
         if count and passed + count >= wanted:
@@ -76,7 +76,7 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
 
 
 def total(steps: Iterable[Counts]) -> Counts:
-    """Add up."""
+    """Return the sum of several spans of time."""
     made = Counts()
     for step in steps:
         for name, count in step.cache.items():
@@ -90,7 +90,7 @@ def total(steps: Iterable[Counts]) -> Counts:
 
 
 class Series(msgspec.Struct, frozen=True):
-    """The last hour for charts: oldest first, the last point is still being filled. None: no request then."""
+    """The last hour for charts, oldest first; the last point is not complete yet. None: no request then."""
 
     seconds_per_point: int
     requests: list[int]
@@ -101,20 +101,20 @@ class Series(msgspec.Struct, frozen=True):
 
 
 class History:
-    """The steps of the last hour in which anything happened."""
+    """The counts of the last hour; a minute without records takes no memory."""
 
     def __init__(self) -> None:
         self._steps: deque[Counts] = deque(maxlen=STEPS)
 
     def step(self, now: float) -> Counts:
-        """Return the step to count in at `now`; a moment before the newest step counts there."""
+        """Return the step to count in at `now`; a time before the newest step counts there."""
         number = int(now // STEP_SECONDS)
         if not self._steps or self._steps[-1].number < number:
             self._steps.append(Counts(number))
         return self._steps[-1]
 
     def hour(self, now: float) -> Counts:
-        """Add up the last hour."""
+        """Return the sum of the last hour."""
         first = int(now // STEP_SECONDS) - STEPS + 1
         return total(step for step in self._steps if step.number >= first)
 
@@ -122,25 +122,25 @@ class History:
         """Return the last hour step by step."""
         last = int(now // STEP_SECONDS)
         known = {step.number: step for step in self._steps}
-        steps = [known.get(number, _NOTHING) for number in range(last - STEPS + 1, last + 1)]
-        smooth = [total(filter(_asked, steps[max(0, n - SMOOTHING) : n])) for n in range(1, STEPS + 1)]
+        steps = [known.get(number, _EMPTY) for number in range(last - STEPS + 1, last + 1)]
+        smooth = [total(filter(_has_requests, steps[max(0, n - SMOOTHING) : n])) for n in range(1, STEPS + 1)]
         return Series(
             seconds_per_point=STEP_SECONDS,
             requests=[step.requests for step in steps],
             upstream_requests=[step.upstream for step in steps],
-            hit_rate=[_short(counts.hit_rate()) for counts in smooth],
-            p50_seconds=[_short(counts.quantile(0.5)) for counts in smooth],
-            p99_seconds=[_short(counts.quantile(0.99)) for counts in smooth],
+            hit_rate=[_rounded(counts.hit_rate()) for counts in smooth],
+            p50_seconds=[_rounded(counts.quantile(0.5)) for counts in smooth],
+            p99_seconds=[_rounded(counts.quantile(0.99)) for counts in smooth],
         )
 
 
-_NOTHING: Final = Counts()
+_EMPTY: Final = Counts()
 
 
-def _asked(counts: Counts) -> bool:
+def _has_requests(counts: Counts) -> bool:
     return counts.requests > 0
 
 
-def _short(value: float | None) -> float | None:
-    """Four digits are more than a chart shows."""
+def _rounded(value: float | None) -> float | None:
+    """Round to four digits: more than a chart shows."""
     return None if value is None else float(f"{value:.4g}")

@@ -1,6 +1,6 @@
-"""The logs: one line a request, one line an event, as text or JSON, with every key and token taken out.
+"""The logs: one line per request and per event, as text or JSON, with every key and token removed.
 
-Nobody waits for whoever reads them: lines go through a bounded queue to a thread (`lines.py`).
+A slow log reader never blocks requests: lines go through a bounded queue to a thread (`log_writer.py`).
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Final
 
 from gateway.outcome import ExecutionEnd, LineParts, Outcome
 from gateway.redash.redaction import text_without_keys
-from gateway.telemetry.lines import Writer
+from gateway.telemetry.log_writer import LogWriter
 
 events = logging.getLogger("gateway.events")
 
 SETTLE_SECONDS: Final = 10.0
-"""What changes to and fro is told once in so long."""
+"""A state that flaps is logged at most once in this time."""
 
-MOST_ALIKE: Final = 50
-"""Warnings and errors of one kind within `SETTLE_SECONDS`; the rest is counted."""
+MOST_REPEATS: Final = 50
+"""Warnings and errors of one kind logged within `SETTLE_SECONDS`; the rest is only counted."""
 
 _MOST_KINDS: Final = 10_000
 
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-]{1,36}").fullmatch
-"""Words that hold no key or token: a key of Redash's has 40 characters, a token of ours has an underscore."""
+"""Words that contain no key or token: a Redash key has 40 characters, a token of ours has an underscore."""
 
 
 def clean(text: str) -> str:
-    """Return `text` without what looks like a key or token; most words of a line are told apart by a look."""
+    """Return `text` without anything that looks like a key or token; most words pass the quick check."""
     return text if _PLAIN(text) else text_without_keys(text)
 
 
@@ -42,7 +42,7 @@ def _value(value: object) -> object:
 
 
 def _plain(value: object) -> str:
-    """Write a value for the text form: quoted, if it could be taken for more than one word."""
+    """Format a value for the text form; quoted, unless it is one plain word."""
     text = str(_value(value))
     return json.dumps(text) if not text or any(c in text for c in ' "=\\') or not text.isprintable() else text
 
@@ -52,7 +52,7 @@ def _one_line(text: str) -> str:
 
 
 class _Stamp:
-    """The time of a line, of unix milliseconds; what is the same for a second is written once only."""
+    """Formats unix milliseconds as the time of a line; the part down to the second is formatted once per second."""
 
     def __init__(self) -> None:
         self._known = (-1, "")  # one value: several threads write lines
@@ -70,14 +70,14 @@ _stamp: Final = _Stamp()
 
 
 class Formatter(logging.Formatter):
-    """Writes a record in the configured form, each part cleaned of keys before it is quoted, exceptions included."""
+    """Formats a record as text or JSON; keys are removed from each part, exceptions included, before it is quoted."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
         self._form = form
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; an exception's trace follows in text on lines of its own, indented."""
+        """Return the line; in text, an exception's traceback follows on indented lines of its own."""
         fields: Mapping[str, object] = getattr(record, "fields", {})
         text = clean(record.getMessage())
         trace = clean(self.formatException(record.exc_info)) if record.exc_info else ""
@@ -91,12 +91,12 @@ class Formatter(logging.Formatter):
         return f"{moment} {level} {name.removeprefix('gateway.')}: {_one_line(text)}{pairs}{below}"
 
 
-class _Damper(logging.Filter):
-    """Lets so many warnings of one kind pass; when they have become rare again, the next one says how many were not."""
+class _RepeatFilter(logging.Filter):
+    """Limits warnings of one kind; when they have become rare again, the next one says how many were not logged."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}  # since when, how many
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}  # first seen, number
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
@@ -104,24 +104,24 @@ class _Damper(logging.Filter):
         kind = (record.name, str(record.msg))
         since, number = self._seen.get(kind, (record.created, 0))
         if record.created - since > SETTLE_SECONDS:
-            if number > MOST_ALIKE:
-                record.fields = {**getattr(record, "fields", {}), "not_logged": number - MOST_ALIKE}
+            if number > MOST_REPEATS:
+                record.fields = {**getattr(record, "fields", {}), "not_logged": number - MOST_REPEATS}
             since, number = record.created, 0
         if len(self._seen) > _MOST_KINDS:
             self._seen.clear()
         self._seen[kind] = (since, number + 1)
-        return number < MOST_ALIKE
+        return number < MOST_REPEATS
 
 
 class Handler(logging.Handler):
-    """Formats on the spot, so that a record's values are those of its moment, and leaves the writing to the thread."""
+    """Formats at once, while a record's values are current, and leaves the writing to the thread."""
 
-    def __init__(self, form: str, writer: Writer) -> None:
+    def __init__(self, form: str, writer: LogWriter) -> None:
         super().__init__()
         self.writer = writer
         self.access_lines = AccessLines(form)
         self.setFormatter(Formatter(form))
-        self.addFilter(_Damper())
+        self.addFilter(_RepeatFilter())
 
     def emit(self, record: logging.LogRecord) -> None:
         """See the base class."""
@@ -131,7 +131,7 @@ class Handler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until everything is written, or the reader has proved too slow. `logging` calls it at exit."""
+        """Wait until everything is written, or the reader is too slow. `logging` calls this at exit."""
         self.writer.flush()
 
 
@@ -139,18 +139,18 @@ _handler: Handler | None = None
 
 
 def set_up(form: str, level: int = logging.INFO) -> None:
-    """Send every log of the process to standard error, in one form; nothing else is configured anywhere."""
+    """Send all logs of the process to standard error, in one form; nothing else configures logging."""
     global _handler  # noqa: PLW0603 - the log of a process is one, as `logging` has it
     if _handler is not None:
         _handler.flush()
-    _handler = Handler(form, Writer(sys.stderr, lambda number: _lost(form, number)))
+    _handler = Handler(form, LogWriter(sys.stderr, lambda number: _lost(form, number)))
     root = logging.getLogger()
     root.handlers = [_handler]
     root.setLevel(level)
 
 
 def lines_dropped() -> int:
-    """Return how many lines were lost because whoever reads the log was too slow."""
+    """Return how many lines were dropped because the log reader was too slow."""
     return _handler.writer.dropped if _handler is not None else 0
 
 
@@ -162,35 +162,35 @@ def _lost(form: str, number: int) -> str:
 
 
 _MILLISECONDS: Final = tuple(f"{micros / 1000:.3f}" for micros in range(1000))
-"""What most requests take, as lines say it: writing a float costs as much as all else of a line."""
+"""Milliseconds of short requests as text: formatting a float costs as much as the rest of a line."""
 
 Hit = tuple[str, float, float, LineParts]
-"""A known answer: its request id (ours, or found to be plain when it came), when it ended (monotonic), what it took
-(seconds), and the rest of its line."""
+"""A request served from the response cache: its id (known to be plain), its end (monotonic), its duration (seconds),
+and the rest of its line."""
 
 
-def write_requests(told: Sequence[Outcome | Hit], ahead: float) -> None:
-    """Write the access lines of requests that have ended; past `logging`, whose records cost more than a hit.
+def write_requests(requests: Sequence[Outcome | Hit], offset: float) -> None:
+    """Write the access lines of requests that have ended; not through `logging`, whose records cost more than a hit.
 
-    `ahead` is what unix time has before the monotonic clock of what is told.
+    `offset` is unix time minus monotonic time.
     """
     if _handler is not None:
-        lines = _handler.access_lines.of(told, ahead)
+        lines = _handler.access_lines.of(requests, offset)
         _handler.writer.put("".join(lines), len(lines))
 
 
 def parts_of_line(outcome: Outcome) -> LineParts | None:
-    """Return what answers that are alike have in common in their access lines, None where there are no lines."""
+    """Return the parts of the access line that repeated identical requests share; None without an access log."""
     return _handler.access_lines.parts_of(outcome) if _handler is not None else None
 
 
 class AccessLines:
-    """Writes access lines, quickly: what repeats from line to line is made once."""
+    """Formats access lines quickly: repeated parts are formatted once."""
 
     def __init__(self, form: str) -> None:
         self._json = form == "json"
         self._heads: dict[tuple[object, ...], str] = {}
-        self._from, self._until, self._start = 0.0, 0.0, ""  # how all lines of one millisecond begin
+        self._from, self._until, self._start = 0.0, 0.0, ""  # the start of all lines of one millisecond
         middle = '", "level": "info", "logger": "gateway.access", "message": "request"'
         self._before, self._end = ('{"time": "', "}\n") if self._json else ("", "\n")
         self._quote = '"' if self._json else ""
@@ -198,17 +198,17 @@ class AccessLines:
         names = ("bytes", "age", "upstream_ms", "execution", "trace")
         self._bytes, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
 
-    def of(self, told: Iterable[Outcome | Hit], ahead: float) -> list[str]:
-        """Return the lines of requests, each with its line feed; see `tell_requests`."""
+    def of(self, requests: Iterable[Outcome | Hit], offset: float) -> list[str]:
+        """Return the lines of requests, each with its line feed; see `write_requests`."""
         lines = []
-        for one in told:
+        for one in requests:
             if isinstance(one, tuple):
                 request_id, ended, duration, (before, after) = one
             else:
                 request_id, duration = self._inside(one.request_id), one.duration
                 ended = one.started + duration
                 before, after = self.parts_of(one)
-            ended += ahead
+            ended += offset
             if not self._from <= ended < self._until:
                 self._begin(ended)
             micros = int(duration * 1e6 + 0.5)
@@ -217,13 +217,13 @@ class AccessLines:
         return lines
 
     def _begin(self, moment: float) -> None:
-        """Make what all lines of this millisecond begin with."""
+        """Format the start of all lines of this millisecond."""
         millisecond = int(moment * 1000)
         self._from, self._until = millisecond / 1000, (millisecond + 1) / 1000
         self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
 
     def parts_of(self, o: Outcome) -> LineParts:
-        """Return what stands between a request's id and its milliseconds, and what follows those."""
+        """Return the part between a request's id and its milliseconds, and the part after them."""
         kind = (o.client, o.method, o.route, o.status, o.cache, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"
@@ -231,7 +231,7 @@ class AccessLines:
         return head, f"{self._bytes}{o.sent_bytes}{age}{more}"
 
     def _more(self, o: Outcome) -> str:
-        """Return what only those lines have whose requests had to do with Redash, or with a trace."""
+        """Return the end of the line, with the fields of requests that called Redash or belong to a trace."""
         more = f"{self._upstream}{o.upstream_seconds * 1000:.3f}" if o.upstream_seconds else ""
         if o.execution_id:
             more += f"{self._execution}{self._word(o.execution_id)}"
@@ -243,7 +243,7 @@ class AccessLines:
         return f"{self._quote}{self._inside(text)}{self._quote}"
 
     def _inside(self, text: str) -> str:
-        """Return what stands between the quotes, where there are any; no key, and nothing that ends them."""
+        """Return the text as it stands inside quotes, where the form has them: no key, and escaped."""
         if _PLAIN(text):
             return text
         return json.dumps(clean(text))[1:-1] if self._json else _plain(text)

@@ -1,8 +1,8 @@
-"""Counts what `outcome.py` records, in plain numbers, and shows them to Prometheus when it asks.
+"""Counts the records of `outcome.py` in plain numbers and renders them for a scrape.
 
-What is known beforehand is there from the start with 0, so that `rate()` misses no first increment: every reason,
-outcome and tier, requests to Redash, and `request_duration_seconds` for whatever reads results. Clients are not
-multiplied in: a series of `requests_total` appears with its first request.
+Series with labels known in advance start at 0, so that `rate()` sees the first increment: every reason, outcome and
+tier, requests to Redash, and `request_duration_seconds` of routes that read results. Series with a client label
+(`requests_total`) appear with their first request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.errors import GatewayError
 from gateway.model import TierStats
 from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, OutcomeBatch, UpstreamCall
 from gateway.redash import routes
-from gateway.telemetry.exposition import PREFIX, Histogram, Labels, counter, gauge, histogram
+from gateway.telemetry.exposition import PREFIX, Histogram, QueryLabels, counter, gauge, histogram
 
 REQUEST_SECONDS: Final = (
     0.0001,
@@ -58,7 +58,7 @@ UPSTREAM_STATUSES: Final = ("2xx", "4xx", "5xx", "none")
 
 
 def reasons() -> set[str]:
-    """Return every reason for which a request can be refused or fail."""
+    """Return every reason for which a request can be rejected or fail."""
     kinds, found = [GatewayError], set()
     while kinds:
         kind = kinds.pop()
@@ -68,7 +68,7 @@ def reasons() -> set[str]:
 
 
 class Levels(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read at scrape time from the parts that know it."""
+    """What the parts of the gateway report at the moment of a scrape."""
 
     executions_in_flight: int
     execution_waiters: int
@@ -83,11 +83,11 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Metrics(Collector):
-    """All counters of the gateway; a `Teller` feeds it, a registry reads it."""
+    """All metrics of the gateway; `Telemetry` feeds it, a registry reads it."""
 
     def __init__(self, levels: Callable[[], Levels], credentials: Iterable[str], per_query: int) -> None:
         self._levels = levels
-        self._labels = Labels(per_query)
+        self._labels = QueryLabels(per_query)
         self._answered: dict[tuple[str, str, str, int], Histogram] = {}
         self.query_requests: dict[tuple[str, str], int] = defaultdict(int)
         self.upstream_requests = {(route, s): 0 for route in UPSTREAM_ROUTES for s in UPSTREAM_STATUSES}
@@ -102,29 +102,29 @@ class Metrics(Collector):
         self.configure(credentials, per_query)
 
     def configure(self, credentials: Iterable[str], per_query: int) -> None:
-        """Take over what the configuration says; what is known of a credential that stays is kept."""
+        """Apply a configuration; a credential that stays keeps its value."""
         self.credential_up = {(name,): self.credential_up.get((name,), 1) for name in credentials}
         self._labels.most = per_query
 
-    def requests_of(self, alike: OutcomeBatch) -> None:
-        """Count requests of one kind."""
-        kind, count, times = alike.first, alike.count, alike.times
-        key = (kind.route, kind.client, kind.cache, kind.status)
+    def record_requests(self, batch: OutcomeBatch) -> None:
+        """Count requests with the same labels."""
+        first, count, times = batch.first, batch.count, batch.times
+        key = (first.route, first.client, first.cache, first.status)
         series = self._answered.get(key)
         if series is None:
             series = self._answered[key] = Histogram(REQUEST_SECONDS)
-        series.observe(alike.durations, times)
-        if kind.cache != "none":
-            if kind.query_id is not None:
-                self.query_requests[self._labels[kind.query_id], kind.cache] += count
-            self._ages.observe(alike.ages, alike.age_times)
-        if kind.saves_run:
+        series.observe(batch.durations, times)
+        if first.cache != "none":
+            if first.query_id is not None:
+                self.query_requests[self._labels[first.query_id], first.cache] += count
+            self._ages.observe(batch.ages, batch.age_times)
+        if first.saves_run:
             self.saved["hit",] += count
-            self.saved_seconds["hit",] += alike.runtime
-        if kind.reason:
-            self.rejected[kind.reason,] = self.rejected.get((kind.reason,), 0) + count
+            self.saved_seconds["hit",] += batch.runtime
+        if first.reason:
+            self.rejected[first.reason,] = self.rejected.get((first.reason,), 0) + count
 
-    def upstream(self, call: UpstreamCall) -> None:
+    def record_upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         key = (call.route, f"{call.status // 100}xx" if call.status else "none")
         self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
@@ -132,8 +132,8 @@ class Metrics(Collector):
         if call.status and not call.unavailable and (call.credential,) in self.credential_up:
             self.credential_up[call.credential,] = int(call.accepted)
 
-    def execution(self, end: ExecutionEnd) -> None:
-        """Count one execution; what Redash answered at once from its own cache was none."""
+    def record_execution(self, end: ExecutionEnd) -> None:
+        """Count one execution; a result from Redash's own cache is not one."""
         if not end.ran:
             return
         self.executions[end.result,] += 1
@@ -161,33 +161,31 @@ class Metrics(Collector):
 
     @property
     def ages(self) -> dict[tuple[()], Histogram]:
-        """The age of what was served."""
+        """Ages of served results."""
         return {(): self._ages}
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric of DESIGN's table that has a value now."""
-        levels = self._levels()  # first: the hit lane tells its sums when it is asked
+        """Yield every metric."""
+        levels = self._levels()  # first: this flushes what waits to be recorded
         yield from self._collect_requests()
         yield from self._collect_upstream()
         yield from self._collect_levels(levels)
         yield from self._collect_stores(levels.tiers)
 
     def _collect_requests(self) -> Iterator[Metric]:
-        yield counter("requests", "Requests answered.", ("route", "client", "cache", "status"), self.requests)
-        yield histogram("request_duration_seconds", "Time to answer.", ("route", "cache"), self.durations)
+        yield counter("requests", "Requests.", ("route", "client", "cache", "status"), self.requests)
+        yield histogram("request_duration_seconds", "Time to respond.", ("route", "cache"), self.durations)
         yield counter("query_requests", "Requests by query.", ("query", "cache"), self.query_requests)
-        yield counter("saved_executions", "Executions that callers did not cost.", ("cache",), self.saved)
-        yield counter(
-            "saved_execution_seconds", "Warehouse time that callers did not cost.", ("cache",), self.saved_seconds
-        )
-        yield histogram("served_age_seconds", "Age of the results that were served.", (), self.ages)
-        yield counter("rejected", "Requests that were refused or failed.", ("reason",), self.rejected)
+        yield counter("saved_executions", "Query runs avoided.", ("cache",), self.saved)
+        yield counter("saved_execution_seconds", "Warehouse time of the runs avoided.", ("cache",), self.saved_seconds)
+        yield histogram("served_age_seconds", "Age of served results.", (), self.ages)
+        yield counter("rejected", "Requests that were rejected or failed.", ("reason",), self.rejected)
 
     def _collect_upstream(self) -> Iterator[Metric]:
         labels = ("route", "status")
         yield counter("upstream_requests", "Requests to Redash.", labels, self.upstream_requests)
         yield histogram(
-            "upstream_request_duration_seconds", "Redash's time to answer.", labels, self.upstream_durations
+            "upstream_request_duration_seconds", "Redash's time to respond.", labels, self.upstream_durations
         )
         yield counter("executions", "Executions that ended.", ("outcome",), self.executions)
         yield histogram("execution_duration_seconds", "Time an execution took.", (), self.execution_durations)
@@ -195,9 +193,14 @@ class Metrics(Collector):
 
     def _collect_levels(self, levels: Levels) -> Iterator[Metric]:
         yield gauge("executions_in_flight", "Executions under way.", (), {(): levels.executions_in_flight})
-        yield gauge("execution_waiters", "Callers that wait for executions.", (), {(): levels.execution_waiters})
-        yield gauge("upstream_queue", "Executions and requests that wait for a slot.", (), {(): levels.upstream_queue})
-        yield gauge("breaker_open", "Whether Redash is left alone after failures.", (), {(): levels.breaker_open})
+        yield gauge("execution_waiters", "Callers waiting for executions.", (), {(): levels.execution_waiters})
+        yield gauge("upstream_queue", "Executions and requests waiting for a slot.", (), {(): levels.upstream_queue})
+        yield gauge(
+            "breaker_open",
+            "Whether the breaker is open and calls to Redash are refused.",
+            (),
+            {(): levels.breaker_open},
+        )
         yield gauge(
             "config_last_reload_successful", "Whether the last reload worked.", (), {(): levels.reload_successful}
         )
@@ -211,7 +214,10 @@ class Metrics(Collector):
             {(result,): levels.warm.get(result, 0) for result in WARM},
         )
         yield counter(
-            "log_lines_dropped", "Lines of the log that nobody could take.", (), {(): levels.log_lines_dropped}
+            "log_lines_dropped",
+            "Log lines dropped because the reader was too slow.",
+            (),
+            {(): levels.log_lines_dropped},
         )
         yield InfoMetricFamily(PREFIX + "build", "The version that runs.", value={"version": __version__})
 
@@ -223,7 +229,7 @@ class Metrics(Collector):
 
 
 def registry(metrics: Metrics) -> CollectorRegistry:
-    """Make the registry that `/metrics` shows: ours, and the process's."""
+    """Make the registry behind `/metrics`: our metrics and those of the process."""
     made = CollectorRegistry()
     made.register(metrics)
     ProcessCollector(registry=made)

@@ -1,4 +1,4 @@
-"""Counts for the status page what `outcome.py` records. On the way of every request: plain numbers, no waiting."""
+"""Counts the records of `outcome.py` for the status page. Every request passes here: plain numbers, no waiting."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, History
 from gateway.telemetry.tables import ClientRow, QueryRow, Table, UpstreamRow
 
 AD_HOC: Final = 0
-"""Stands for a query id where SQL belongs to no saved query."""
+"""The query id of SQL that belongs to no saved query."""
 
 
 class StatusRecorder:
-    """What the status page is told: totals since the start, the last hour, and rows for queries and clients."""
+    """The numbers of the status page: totals since the start, the last hour, rows for queries, clients and routes."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         """`now` is the monotonic clock."""
@@ -33,53 +33,53 @@ class StatusRecorder:
         self.clients: Table[str, ClientRow] = Table(ClientRow)
         self.queries: Table[int, QueryRow] = Table(QueryRow)
         self.upstream_routes: Table[str, UpstreamRow] = Table(UpstreamRow)
-        self.accepted: dict[str, bool] = {}  # by credential, once Redash has said
-        self.reached: float | None = None  # when Redash last answered
+        self.accepted: dict[str, bool] = {}  # by credential, as of its last use
+        self.reached: float | None = None  # when Redash last responded
         self.unreached: float | None = None  # when it last did not
 
-    def requests_of(self, alike: OutcomeBatch) -> None:
-        """Count requests of one kind."""
+    def record_requests(self, batch: OutcomeBatch) -> None:
+        """Count requests with the same labels."""
         now = self._now()
         if now >= self._until:
-            self._turn(now)
-        step, kind, count, times = self._step, alike.first, alike.count, alike.times
-        cache = kind.cache
+            self._advance(now)
+        step, first, count, times = self._step, batch.first, batch.count, batch.times
+        cache = first.cache
         self.requests[cache] += count
         step.cache[cache] += count
         latency = step.latency
-        for duration in alike.durations:
+        for duration in batch.durations:
             latency[bisect_left(BOUNDS, duration)] += times
-        client = self.clients[kind.client]
+        client = self.clients[first.client]
         client.seen = now
         client.cache[cache] += count
-        if kind.reason:
+        if first.reason:
             self.refused += count
             client.refused += count
-        saved = alike.runtime if kind.saves_run else 0.0
-        if kind.saves_run:
+        saved = batch.runtime if first.saves_run else 0.0
+        if first.saves_run:
             self._save(count, saved)
-        query_id = AD_HOC if kind.query_id is None and kind.route == routes.EXECUTE_TEXT.template else kind.query_id
+        query_id = AD_HOC if first.query_id is None and first.route == routes.EXECUTE_TEXT.template else first.query_id
         if cache != "none" and query_id is not None:
             query = self.queries[query_id]
             query.seen = now
             query.cache[cache] += count
-            if kind.saves_run:
+            if first.saves_run:
                 query.saved += saved
-                query.served_runtime = kind.saved_runtime
+                query.served_runtime = first.saved_runtime
 
     def _save(self, executions: int, seconds: float) -> None:
         self.saved_executions += executions
         self.saved_seconds += seconds
         self._step.saved += seconds
 
-    def _turn(self, now: float) -> None:
+    def _advance(self, now: float) -> None:
         self._step = self.history.step(now)
         self._until = (now // STEP_SECONDS + 1) * STEP_SECONDS
 
-    def upstream(self, call: UpstreamCall) -> None:
+    def record_upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         now = self._now()
-        self._turn(now)
+        self._advance(now)
         row = self.upstream_routes[call.route]
         failed = call.unavailable or call.status >= 500
         row.requests += 1
@@ -94,12 +94,12 @@ class StatusRecorder:
             self.reached = now
             self.accepted[call.credential] = call.accepted
 
-    def execution(self, end: ExecutionEnd) -> None:
-        """Count one execution; what Redash answered at once from its own cache was none."""
+    def record_execution(self, end: ExecutionEnd) -> None:
+        """Count one execution; a result from Redash's own cache is not one."""
         if not end.ran:
             return
         now = self._now()
-        self._turn(now)
+        self._advance(now)
         row = self.queries[end.query_id]
         row.seen = now
         self.executions[end.result] += 1

@@ -1,4 +1,4 @@
-"""Who asked and what was asked for, row by row. Pure and bounded: those not seen for longest go first."""
+"""Rows of the status page: clients, queries, routes of Redash. Pure and bounded: the least recently seen go first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_ROWS: Final = 1_000
 
 
 class Row(Protocol):
-    """What a table keeps."""
+    """A row that knows when it was last used."""
 
     seen: float  # monotonic
 
@@ -35,20 +35,20 @@ class QueryRow:
     def __init__(self) -> None:
         self.cache = dict.fromkeys(CACHE, 0)
         self.saved = 0.0  # seconds of warehouse time
-        self.runs = 0  # that brought rows
+        self.runs = 0  # that succeeded
         self.failures = 0
         self.runtime = 0.0  # of all runs, in seconds, as Redash measured it
-        self.served_runtime = 0.0  # of a run whose rows were served lately
+        self.served_runtime = 0.0  # of the run whose result was served last
         self.seen = 0.0
 
     @property
     def mean_runtime(self) -> float | None:
-        """Seconds that a run takes; what stored rows cost where none has been run since the start."""
+        """Seconds that a run takes; before the first run, what the stored result cost."""
         return self.runtime / self.runs if self.runs else self.served_runtime or None
 
 
 class UpstreamRow:
-    """Requests to one route of Redash since the start. An error is no answer, or one of 500 and above."""
+    """Requests to one route of Redash since the start. An error is no response, or a status of 500 and above."""
 
     __slots__ = ("errors", "requests", "seconds", "seen")
 
@@ -64,7 +64,7 @@ R = TypeVar("R", bound=Row)
 
 
 class Table(dict[K, R]):
-    """Rows by name, made on first sight; when it is full, the tenth that was not seen for longest makes room."""
+    """Rows by name, made on first use; a full table drops the tenth of its rows that was least recently seen."""
 
     def __init__(self, make: Callable[[], R], most: int = MOST_ROWS) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Table(dict[K, R]):
 
     def __missing__(self, name: K) -> R:
         if len(self) >= self._most:
-            for oldest in sorted(self, key=lambda known: self[known].seen)[: max(1, self._most // 10)]:
+            for oldest in sorted(self, key=lambda name: self[name].seen)[: max(1, self._most // 10)]:
                 del self[oldest]
         row = self[name] = self._make()
         return row

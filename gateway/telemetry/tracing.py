@@ -1,6 +1,6 @@
-"""Traces: `traceparent` read as W3C Trace Context has it, and spans for a collector where the extra `otel` is used.
+"""Traces: `traceparent` is read by W3C Trace Context; with the extra `otel`, spans go to a collector.
 
-Spans are made of the records that metrics and log are made of, when something has ended; nothing else is traced.
+Spans are made from the same records as metrics and logs, when something has ended; nothing else is traced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway import __version__
 from gateway.errors import ConfigurationError
 from gateway.model import Clock
 from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall
-from gateway.telemetry.health import Watch
+from gateway.telemetry.health import TransitionLog
 from gateway.telemetry.log import clean
 
 MOST_STATE_BYTES: Final = 512
@@ -25,14 +25,14 @@ EXPORT_SECONDS: Final = 5.0
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _KNOWN_FLAGS: Final = 0x03
-"""Sampled, and random (Trace Context level 2); others are set to zero when a trace is passed on."""
+"""Sampled, and random (Trace Context level 2); all other flags are cleared when a trace is passed on."""
 
 _VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 _MEMBER: Final = re.compile(rf"([a-z0-9][a-z0-9_*/-]{{0,240}}(?:@[a-z][a-z0-9_*/-]{{0,13}})?)={_VALUE}")
 
 
 class Headers(Protocol):
-    """Header fields by case-insensitive name, several of one name included."""
+    """Header fields by case-insensitive name; a name may occur several times."""
 
     def getall(self, key: str, default: Sequence[str]) -> Sequence[str]:
         """Return every value."""
@@ -41,7 +41,7 @@ class Headers(Protocol):
 
 
 def incoming(headers: Headers) -> Trace | None:
-    """Read where a request stands in its caller's trace; what breaks the rules is ignored as if it were not there."""
+    """Read the trace context of a request; an invalid one is ignored."""
     if "traceparent" not in headers:
         return None
     given = headers.getall("traceparent", ())
@@ -56,7 +56,7 @@ def incoming(headers: Headers) -> Trace | None:
 
 
 def _state(values: Sequence[str]) -> str:
-    """Read `tracestate`: nothing of it where a member is wrong, whole members only where it is too long."""
+    """Read `tracestate`: nothing if a member is invalid; if it is too long, only as many whole members as fit."""
     members = [member for value in values for part in value.split(",") if (member := part.strip(" \t"))]
     matches = [_MEMBER.fullmatch(member) for member in members]
     names = {match[1] for match in matches if match is not None}
@@ -68,10 +68,10 @@ def _state(values: Sequence[str]) -> str:
 
 
 class Tracing:
-    """Makes spans and hands them to the exporter of OpenTelemetry, which sends them from a thread of its own."""
+    """Makes spans and hands them to the OpenTelemetry exporter, which sends them from its own thread."""
 
     def __init__(self, endpoint: str, clock: Clock) -> None:
-        """Raise ConfigurationError where the extra is not installed."""
+        """Raise ConfigurationError if the extra is not installed."""
         try:
             import opentelemetry.trace as api  # noqa: PLC0415 - only with the extra
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
@@ -82,7 +82,7 @@ class Tracing:
         except ImportError:
             text = "tracing.endpoint: this needs the extra 'otel': pip install 'redash-gateway[otel]'"
             raise ConfigurationError([text]) from None
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would tell of every failed export
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would log every failed export
         exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
         resource = Resource.create({"service.name": "redash-gateway", "service.version": __version__})
         self._ids = _Ids()
@@ -92,28 +92,30 @@ class Tracing:
         self._api: Any = api
         self._clock = clock
 
-    def begin(self, parent: Trace | None) -> Trace:
-        """Return a new span's place; a caller who does not want to be sampled is not."""
+    def begin_span(self, parent: Trace | None) -> Trace:
+        """Begin a span; the parent's decision not to sample is kept."""
         if parent is None:
             return Trace(secrets.token_hex(16), secrets.token_hex(8), recorded=True)
         if not int(parent.flags, 16) & 1:
             return parent
         return Trace(parent.trace_id, secrets.token_hex(8), parent.flags, parent.state, parent.span_id, recorded=True)
 
-    def request(self, outcome: Outcome) -> None:
-        """Make the spans of one request: its own, and one for each step on its way."""
-        trace = outcome.trace or self.begin(None)  # the hit lane begins nothing
+    def record_request(self, outcome: Outcome) -> None:
+        """Export the spans of one request: its own, and one for each step."""
+        trace = outcome.trace or self.begin_span(None)  # the fast path begins no span
         if not trace.recorded:
             return
         kinds = self._api.SpanKind
         for step in outcome.steps:
-            self._export(self.begin(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link)
+            self._export(
+                self.begin_span(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link
+            )
         name = "request" if outcome.route == "none" else f"{clean(outcome.method)} {outcome.route}"
         failed, ended = outcome.status >= 500, outcome.started + outcome.duration
         self._export(trace, name, kinds.SERVER, outcome.started, ended, _request_attributes(outcome), failed=failed)
 
-    def upstream(self, call: UpstreamCall) -> None:
-        """Make the span of one request to Redash."""
+    def record_upstream(self, call: UpstreamCall) -> None:
+        """Export the span of one request to Redash."""
         if call.trace is None or not call.trace.recorded:
             return
         attributes = {
@@ -126,8 +128,8 @@ class Tracing:
         failed = call.unavailable or not call.accepted or call.status >= 500
         self._export(call.trace, name, kind, call.started, ended, attributes, failed=failed)
 
-    def execution(self, end: ExecutionEnd) -> None:
-        """Make the span of one execution."""
+    def record_execution(self, end: ExecutionEnd) -> None:
+        """Export the span of one execution."""
         if end.trace is None or not end.trace.recorded:
             return
         attributes = {
@@ -155,24 +157,24 @@ class Tracing:
         self._ids.next = trace
         span = self._tracer.start_span(
             name,
-            context=self._above(trace),
+            context=self._parent_context(trace),
             kind=kind,
             attributes=cast(Any, {name: value for name, value in attributes.items() if value is not None}),
-            links=[self._api.Link(self._place(link, link.span_id))] if link is not None else (),
+            links=[self._api.Link(self._span_context(link, link.span_id))] if link is not None else (),
             start_time=self._nanoseconds(started),
         )
         if failed:
             span.set_status(self._api.StatusCode.ERROR)
         span.end(self._nanoseconds(ended))
 
-    def _above(self, trace: Trace) -> Any:
-        above = self._api.INVALID_SPAN if not trace.parent else self._span_of(trace)
-        return self._api.set_span_in_context(above)
+    def _parent_context(self, trace: Trace) -> Any:
+        parent = self._api.INVALID_SPAN if not trace.parent else self._parent_span(trace)
+        return self._api.set_span_in_context(parent)
 
-    def _span_of(self, trace: Trace) -> Any:
-        return self._api.NonRecordingSpan(self._place(trace, trace.parent))
+    def _parent_span(self, trace: Trace) -> Any:
+        return self._api.NonRecordingSpan(self._span_context(trace, trace.parent))
 
-    def _place(self, trace: Trace, span_id: str) -> Any:
+    def _span_context(self, trace: Trace, span_id: str) -> Any:
         flags = self._api.TraceFlags(int(trace.flags, 16))
         return self._api.SpanContext(int(trace.trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=flags)
 
@@ -180,7 +182,7 @@ class Tracing:
         return int((self._clock.wall() - self._clock.monotonic() + monotonic) * 1e9)
 
     def close(self) -> None:
-        """Send what is left, as long as that takes `EXPORT_SECONDS` at most. Call it off the event loop."""
+        """Send what is left, within `EXPORT_SECONDS`. Blocks: call it in a thread."""
         thread = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         thread.start()
         thread.join(EXPORT_SECONDS)
@@ -201,7 +203,7 @@ def _request_attributes(outcome: Outcome) -> Mapping[str, object]:
 
 
 class _Ids:
-    """Gives the SDK the ids that were made when the span began: they have long been passed on to Redash."""
+    """Gives the SDK the ids made when the span began: Redash has already received them."""
 
     next: Trace
 
@@ -216,15 +218,17 @@ class _Ids:
 
 
 class _Exporter:
-    """The SDK's exporter, with one line in the log for each change of what becomes of the spans."""
+    """The SDK's exporter; logs one line when the collector starts or stops accepting spans."""
 
     def __init__(self, exporter: Any) -> None:
         self._exporter = exporter
-        self._watch = Watch("the trace collector does not take spans", "the trace collector takes spans again")
+        self._transitions = TransitionLog(
+            "the trace collector does not take spans", "the trace collector takes spans again"
+        )
 
     def export(self, spans: Sequence[Any]) -> Any:
         result = self._exporter.export(spans)
-        self._watch.tell(bad=result.name != "SUCCESS")
+        self._transitions.record(bad=result.name != "SUCCESS")
         return result
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:

@@ -112,7 +112,7 @@ class HttpUpstream:
             else:
                 self.breaker.succeeded()
             finally:
-                self._observer.breaker(self.breaker.is_open)
+                self._observer.record_breaker(self.breaker.is_open)
             return response
 
     async def _send_twice(self, call: _Call) -> UpstreamResponse:
@@ -129,7 +129,7 @@ class HttpUpstream:
     async def _timed(self, call: _Call) -> UpstreamResponse:
         credential, request, sender, _ = call
         started = self._clock.monotonic()
-        trace = self._observer.begin(sender.trace)
+        trace = self._observer.begin_span(sender.trace)
         status, accepted, failure = 0, True, ""
         try:
             response = await self._exchange(call, trace)
@@ -145,7 +145,7 @@ class HttpUpstream:
             seconds = self._clock.monotonic() - started
             if sender.outcome is not None:
                 sender.outcome.upstream_seconds += seconds
-            self._observer.upstream(
+            self._observer.record_upstream(
                 UpstreamCall(
                     route=request.route.template,
                     status=status,

@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.outcome import Outcome, Trace, UpstreamCall
-from gateway.telemetry import lines, log
-from gateway.telemetry.health import UpstreamHealth, Watch
-from gateway.telemetry.lines import Writer
+from gateway.telemetry import log, log_writer
+from gateway.telemetry.health import TransitionLog, UpstreamHealth
+from gateway.telemetry.log_writer import LogWriter
 
 FORMS = ("text", "json")
 
@@ -40,7 +40,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What goes to standard error while the log is set up; the process's own log is put back afterwards."""
     root, stream = logging.getLogger(), io.StringIO()
     before, level = root.handlers, root.level
-    monkeypatch.setattr(log, "Writer", lambda _, lost: Writer(stream, lost))
+    monkeypatch.setattr(log, "LogWriter", lambda _, lost: LogWriter(stream, lost))
     monkeypatch.setattr(log, "_handler", None)
     yield stream
     root.handlers = before
@@ -56,7 +56,7 @@ def flushed(stream: io.StringIO) -> list[str]:
 def hit() -> Outcome:
     outcome = Outcome(request_id="a" * 32, method="POST", route="/api/queries/{query_id}/results", client="sales")
     outcome.status, outcome.query_id, outcome.duration, outcome.sent_bytes = 200, 42, 0.00123, 1024
-    outcome.hit(30.0, 12.34, 0.5)
+    outcome.record_hit(30.0, 12.34, 0.5)
     return outcome
 
 
@@ -198,10 +198,10 @@ def test_a_storm_of_one_kind_is_damped_and_counted(written: io.StringIO, monkeyp
     for number in range(1000):
         logger.error("trouble %d", number)
     logger.warning("something else")
-    assert len(flushed(written)) == log.MOST_ALIKE + 1
+    assert len(flushed(written)) == log.MOST_REPEATS + 1
     monkeypatch.setattr(log, "SETTLE_SECONDS", -1.0)
     logger.error("trouble %d", 1000)
-    assert flushed(written)[-1].endswith(f"trouble 1000 not_logged={1000 - log.MOST_ALIKE}")
+    assert flushed(written)[-1].endswith(f"trouble 1000 not_logged={1000 - log.MOST_REPEATS}")
 
 
 def call(status: int = 200, *, accepted: bool = True, failure: str = "") -> UpstreamCall:
@@ -210,13 +210,13 @@ def call(status: int = 200, *, accepted: bool = True, failure: str = "") -> Upst
 
 def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "SETTLE_SECONDS", 0.0)
-    watch = UpstreamHealth()
+    health = UpstreamHealth()
     for state in (call(), call(0, failure="upstream_error"), call(0, failure="upstream_timeout"), call(), call()):
-        watch.tell(state)
+        health.record(state)
     for state in (call(404, accepted=False), call(404, accepted=False), call(0, failure="upstream_error"), call()):
-        watch.tell(state)
+        health.record(state)
     for is_open in (False, True, True, False, False):
-        watch.breaker.tell(bad=is_open)
+        health.breaker.record(bad=is_open)
     assert [record.getMessage() for record in caplog.records] == [
         "Redash does not answer: GET /api/x: upstream_error",
         "Redash answers again",
@@ -230,9 +230,9 @@ def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, mon
 
 
 def test_what_flutters_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    watch = Watch("bad", "good")
+    transitions = TransitionLog("bad", "good")
     for number in range(100):
-        watch.tell(bad=number % 2 == 0)
+        transitions.record(bad=number % 2 == 0)
     assert [record.getMessage() for record in caplog.records] == ["bad"]
 
 
@@ -279,9 +279,9 @@ class Pipe:
 
 
 def test_a_full_pipe_holds_nobody_up_and_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MOST_LINES", 1000)
+    monkeypatch.setattr(log_writer, "MOST_LINES", 1000)
     pipe = Pipe()
-    writer = Writer(pipe.stream, lambda number: f"lost {number}\n")
+    writer = LogWriter(pipe.stream, lambda number: f"lost {number}\n")
     longest = 0.0
     for number in range(20_000):
         began = time.perf_counter()
@@ -300,7 +300,7 @@ def test_a_full_pipe_holds_nobody_up_and_what_is_lost_is_counted(monkeypatch: py
 
 def test_an_end_does_not_wait_for_ever_for_a_reader() -> None:
     pipe = Pipe()
-    writer = Writer(pipe.stream, str)
+    writer = LogWriter(pipe.stream, str)
     for _ in range(5000):
         writer.put("x" * 100 + "\n")
     began = time.monotonic()
@@ -313,7 +313,7 @@ def test_an_end_does_not_wait_for_ever_for_a_reader() -> None:
 def test_a_closed_stream_ends_nothing() -> None:
     stream = io.StringIO()
     stream.close()
-    writer = Writer(stream, str)
+    writer = LogWriter(stream, str)
     writer.put("into the void\n")
     writer.flush()
     assert writer.dropped == 1

@@ -14,8 +14,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from gateway import __version__
 from gateway.errors import GatewayError
-from gateway.outcome import Outcome, UpstreamCall, alike
-from gateway.telemetry.exposition import Labels
+from gateway.outcome import Outcome, UpstreamCall, batched
+from gateway.telemetry.exposition import QueryLabels
 from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons
 
 PROMISED = {
@@ -164,12 +164,12 @@ def test_query_labels_are_bounded() -> None:
     metrics = Metrics(no_levels, [], per_query=2)
     for query_id in (7, 8, 9, 10, 7):
         outcome = Outcome(request_id="r", query_id=query_id, cache="hit", status=200)
-        metrics.requests_of(*alike([outcome]))
+        metrics.record_requests(*batched([outcome]))
     assert dict(metrics.query_requests) == {("7", "hit"): 2, ("8", "hit"): 1, ("other", "hit"): 2}
 
 
 def test_ids_beyond_the_bound_are_not_remembered() -> None:
-    labels = Labels(1)
+    labels = QueryLabels(1)
     assert [labels[query_id] for query_id in range(1000)] == ["0"] + ["other"] * 999
     assert len(labels) == 1
 
@@ -179,6 +179,6 @@ def test_ids_beyond_the_bound_are_not_remembered() -> None:
 )
 def test_a_rejected_key_stays_rejected_until_redash_itself_takes_it(status: int, failure: str, up: int) -> None:
     metrics = Metrics(no_levels, ["a"], 0)
-    metrics.upstream(UpstreamCall("r", 404, 0.1, "a", False))
-    metrics.upstream(UpstreamCall("r", status, 0.1, "a", True, failure=failure))
+    metrics.record_upstream(UpstreamCall("r", 404, 0.1, "a", False))
+    metrics.record_upstream(UpstreamCall("r", status, 0.1, "a", True, failure=failure))
     assert metrics.credential_up == {("a",): up}

@@ -21,7 +21,7 @@ from harness import TOKENS, Reply, World, configuration, exchange, token_table, 
 
 from gateway.app.operations import RuntimeOperations
 from gateway.telemetry import log
-from gateway.telemetry.lines import Writer
+from gateway.telemetry.log_writer import LogWriter
 from gateway.telemetry.metrics import CACHE
 
 LONG = os.environ.get("GATEWAY_TEST_LONG") == "1"
@@ -194,7 +194,7 @@ async def test_nothing_is_told_twice_or_not_at_all(
     bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access_log: bool
 ) -> None:
     stream = io.StringIO()
-    monkeypatch.setattr(log, "_handler", log.Handler("json", Writer(stream, str)))
+    monkeypatch.setattr(log, "_handler", log.Handler("json", LogWriter(stream, str)))
     load = Load(bare, await start(bare, tmp_path, monkeypatch, access_log=access_log), seed=7)
     await load.run(REQUESTS)
     await until(lambda: not bare.runtime.api._open and not bare.runtime.executions.running, timeout=60)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.outcome import Outcome, OutcomeBatch, alike
+from gateway.outcome import Outcome, OutcomeBatch, batched
 from gateway.telemetry.metrics import Levels, Metrics
 from gateway.telemetry.recorder import StatusRecorder
 
@@ -37,8 +37,8 @@ told = st.lists(outcomes, max_size=40)
 def counted(groups: list[OutcomeBatch]) -> dict[str, Any]:
     metrics, recorder = Metrics(no_levels, [], per_query=5), StatusRecorder(lambda: 0.0)
     for group in groups:
-        metrics.requests_of(group)
-        recorder.requests_of(group)
+        metrics.record_requests(group)
+        recorder.record_requests(group)
     return {
         "requests": metrics.requests,
         "durations": {key: (found.counts, found.total) for key, found in metrics.durations.items()},
@@ -55,11 +55,11 @@ def counted(groups: list[OutcomeBatch]) -> dict[str, Any]:
 
 @given(told)
 def test_counting_by_kind_comes_to_the_same(told: list[Outcome]) -> None:
-    assert counted(alike(told)) == counted([group for one in told for group in alike([one])])
+    assert counted(batched(told)) == counted([group for one in told for group in batched([one])])
 
 
 @given(told)
 def test_every_request_is_in_one_kind(told: list[Outcome]) -> None:
-    groups = alike(told)
+    groups = batched(told)
     assert sum(group.count for group in groups) == len(told)
     assert sorted(seconds for group in groups for seconds in group.durations) == sorted(o.duration for o in told)

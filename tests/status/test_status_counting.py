@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, alike
+from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, batched
 from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, STEPS, History, quantile
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tables import MOST_ROWS, ClientRow, Table
@@ -43,7 +43,7 @@ def call(status: int, *, accepted: bool = True) -> UpstreamCall:
 
 
 def test_an_hour_later_nothing_is_left_of_a_request(recorder: StatusRecorder, now: Now) -> None:
-    recorder.requests_of(*alike([outcome()]))
+    recorder.record_requests(*batched([outcome()]))
     assert recorder.history.hour(now.at + STEP_SECONDS * (STEPS - 1)).requests == 1
     assert recorder.history.hour(now.at + STEP_SECONDS * STEPS).requests == 0
     assert recorder.requests["hit"] == 1
@@ -52,7 +52,7 @@ def test_an_hour_later_nothing_is_left_of_a_request(recorder: StatusRecorder, no
 def test_steps_are_bounded_however_long_it_runs(recorder: StatusRecorder, now: Now) -> None:
     for _ in range(3 * STEPS):
         now.at += STEP_SECONDS
-        recorder.requests_of(*alike([outcome()]))
+        recorder.record_requests(*batched([outcome()]))
     assert recorder.history.hour(now.at).requests == STEPS
     assert len(recorder.history._steps) == STEPS
 
@@ -69,7 +69,7 @@ def test_the_series_has_every_request_in_its_minute(recorder: StatusRecorder, no
 
 def test_hit_rate_is_of_what_the_cache_could_answer(recorder: StatusRecorder, now: Now) -> None:
     for cache in ("hit", "hit", "stale", "miss", "collapsed", "bypass", "none"):
-        recorder.requests_of(*alike([outcome(cache)]))
+        recorder.record_requests(*batched([outcome(cache)]))
     assert recorder.history.hour(now.at).hit_rate() == pytest.approx(3 / 5)
 
 
@@ -87,7 +87,7 @@ def test_a_moment_before_the_newest_step_counts_there() -> None:
 def test_quantiles_are_within_a_bucket_of_the_truth(seconds: list[float]) -> None:
     recorder = StatusRecorder(lambda: 0.0)
     for one in seconds:
-        recorder.requests_of(*alike([outcome(duration=one)]))
+        recorder.record_requests(*batched([outcome(duration=one)]))
     estimate = recorder.history.hour(0.0).quantile(0.5)
     truth = sorted(seconds)[(len(seconds) + 1) // 2 - 1]
     ratio = BOUNDS[1] / BOUNDS[0] * 1.0001
@@ -101,47 +101,47 @@ def test_quantiles_beyond_the_last_bound_stay_there() -> None:
 
 
 def test_a_run_for_many_saves_all_but_one(recorder: StatusRecorder, now: Now) -> None:
-    recorder.execution(ExecutionEnd("x", 7, "success", 3.0, callers=5, runtime=2.0))
+    recorder.record_execution(ExecutionEnd("x", 7, "success", 3.0, callers=5, runtime=2.0))
     assert (recorder.saved_executions, recorder.saved_seconds) == (4, 8.0)
     assert recorder.queries[7].saved == recorder.history.hour(now.at).saved == 8.0
     assert recorder.queries[7].mean_runtime == 2.0
 
 
 def test_what_redash_had_in_its_own_cache_was_no_run(recorder: StatusRecorder) -> None:
-    recorder.execution(ExecutionEnd("x", 7, "success", 3.0, callers=5, runtime=2.0, ran=False))
+    recorder.record_execution(ExecutionEnd("x", 7, "success", 3.0, callers=5, runtime=2.0, ran=False))
     assert sum(recorder.executions.values()) == recorder.saved_executions == 0
 
 
 def test_stored_rows_tell_their_runtime_before_anything_has_run(recorder: StatusRecorder) -> None:
-    recorder.requests_of(*alike([outcome(saved_runtime=4.0, saves_run=True)]))
+    recorder.record_requests(*batched([outcome(saved_runtime=4.0, saves_run=True)]))
     assert recorder.queries[7].mean_runtime == 4.0
     assert recorder.saved_seconds == 4.0
 
 
 def test_job_polls_and_refusals_are_no_use_of_a_query(recorder: StatusRecorder) -> None:
-    recorder.requests_of(*alike([outcome("none", status=403, reason="forbidden")]))
+    recorder.record_requests(*batched([outcome("none", status=403, reason="forbidden")]))
     assert not recorder.queries
     assert recorder.clients["sales"].refused == recorder.refused == 1
 
 
 def test_free_sql_counts_as_one_query(recorder: StatusRecorder) -> None:
-    recorder.requests_of(*alike([outcome("miss", query_id=None, route="/api/query_results")]))
+    recorder.record_requests(*batched([outcome("miss", query_id=None, route="/api/query_results")]))
     assert sum(recorder.queries[0].cache.values()) == 1
 
 
 def test_redash_is_reached_by_any_answer_of_its_own(recorder: StatusRecorder, now: Now) -> None:
-    recorder.upstream(call(500))
+    recorder.record_upstream(call(500))
     assert (recorder.reached, recorder.unreached) == (now.at, None)
     now.at += 1
-    recorder.upstream(call(502))
-    recorder.upstream(call(0))
+    recorder.record_upstream(call(502))
+    recorder.record_upstream(call(0))
     assert recorder.unreached == now.at
     assert recorder.upstream_routes["/api/jobs/{job_id}"].errors == 3
 
 
 def test_a_proxy_before_redash_says_nothing_of_the_key(recorder: StatusRecorder) -> None:
-    recorder.upstream(call(404, accepted=False))
-    recorder.upstream(call(503))
+    recorder.record_upstream(call(404, accepted=False))
+    recorder.record_upstream(call(503))
     assert recorder.accepted == {"reporting": False}
 
 
@@ -160,7 +160,7 @@ def test_a_full_table_lets_go_of_those_not_seen_for_longest() -> None:
 def test_ids_without_end_take_bounded_memory(recorder: StatusRecorder, now: Now) -> None:
     for number in range(3 * MOST_ROWS):
         now.at += 0.001
-        recorder.requests_of(*alike([outcome("miss", query_id=number + 1, client=f"client {number}")]))
+        recorder.record_requests(*batched([outcome("miss", query_id=number + 1, client=f"client {number}")]))
     assert len(recorder.queries) <= MOST_ROWS
     assert len(recorder.clients) <= MOST_ROWS
     assert recorder.requests == dict.fromkeys(CACHE, 0) | {"miss": 3 * MOST_ROWS}

@@ -14,7 +14,7 @@ from harness import TOKENS, Process, World
 
 from gateway.admin.layout import SHEETS
 from gateway.admin.site import POLICY
-from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, alike
+from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, batched
 
 VOID = {"meta", "link", "path", "br"}
 
@@ -178,9 +178,9 @@ async def test_nothing_secret_is_shown(world: World) -> None:
 async def test_every_text_is_escaped(world: World) -> None:
     evil = "<script>alert('x')</script>&\"'"
     recorder = world.runtime.recorder
-    recorder.requests_of(*alike([Outcome(request_id="r", client=evil, cache="hit")]))
-    recorder.upstream(UpstreamCall(evil, 200, 0.1, "analyst", True))
-    recorder.execution(ExecutionEnd("x", 7, "success", 1.0, 1, 1.0))
+    recorder.record_requests(*batched([Outcome(request_id="r", client=evil, cache="hit")]))
+    recorder.record_upstream(UpstreamCall(evil, 200, 0.1, "analyst", True))
+    recorder.record_execution(ExecutionEnd("x", 7, "success", 1.0, 1, 1.0))
     html = (await read(world))[2]
     assert "<script>alert" not in html
     assert html.count("&lt;script&gt;alert") == 2
@@ -188,7 +188,7 @@ async def test_every_text_is_escaped(world: World) -> None:
 
 
 async def test_troubles_are_told_in_the_first_sentence(world: World) -> None:
-    world.runtime.recorder.upstream(UpstreamCall("/api/session", 404, 0.1, "analyst", False))
+    world.runtime.recorder.record_upstream(UpstreamCall("/api/session", 404, 0.1, "analyst", False))
     report = await status(world)
     assert report["state"] == "bad"
     assert report["verdict"].startswith("Serving, but Redash rejects the key of analyst.")

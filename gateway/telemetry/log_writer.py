@@ -1,4 +1,4 @@
-"""Lines on their way to a reader who may be slow. No formatting, no loggers: see `log.py`."""
+"""A thread that writes log lines, so that a slow reader blocks nobody. No formatting, no loggers: see `log.py`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Final, TextIO
 
 MOST_LINES: Final = 20_000
 FLUSH_SECONDS: Final = 2.0
-"""How long an end of the process waits for a reader that is too slow."""
+"""How long the process waits at exit for a slow reader."""
 
 _GATHER_SECONDS: Final = 0.2
-_TOGETHER: Final = 32 * 1024
-"""So many characters are written together at least, if they are there; copying more costs more than another write."""
+_CHUNK_CHARACTERS: Final = 32 * 1024
+"""Lines are joined up to this size for one write; joining more costs more than another write."""
 
-_AGAIN_SECONDS: Final = 0.01
+_RETRY_SECONDS: Final = 0.01
 
 
-class Writer:
-    """Writes lines from a thread of its own, many at a time; when too many wait, the newest are dropped and counted."""
+class LogWriter:
+    """Writes lines from its own thread, many at a time; when too many wait, new ones are dropped and counted."""
 
     def __init__(self, stream: TextIO, lost: Callable[[int], str]) -> None:
         """`lost` makes the line that says how many lines were dropped."""
         self.dropped = 0
         self._stream = stream
         self._lost = lost
-        self._told = 0
-        self._texts: deque[tuple[str, int]] = deque()  # and how many lines each has
-        self._put = 0  # lines, by whoever puts them
+        self._reported = 0  # of the dropped
+        self._texts: deque[tuple[str, int]] = deque()  # each with its number of lines
+        self._put = 0  # lines, by the callers
         self._taken = 0  # lines, by the thread
         self._awake = False
         self._wake = threading.Event()
@@ -39,7 +39,7 @@ class Writer:
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, text: str, lines: int = 1) -> None:
-        """Leave a line, or several in one text, to be written; each ends with a line feed. Returns at once."""
+        """Queue one line, or several in one text, each with its line feed. Returns at once."""
         if self._put - self._taken >= MOST_LINES:
             self.dropped += lines
             return
@@ -51,7 +51,7 @@ class Writer:
             self._wake.set()
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until everything is written, so long at most."""
+        """Wait until everything is written, at most `seconds`."""
         self._hurry.set()
         self._idle.wait(seconds)
         self._hurry.clear()
@@ -61,7 +61,7 @@ class Writer:
             self._wake.wait()
             self._wake.clear()
             self._hurry.wait(_GATHER_SECONDS)  # a wake-up for each line would cost more than the line
-            self._awake = False  # before the last look: a line that comes now wakes again
+            self._awake = False  # before the queue is drained: a line that comes now wakes the thread again
             self._drain()
             if not self._awake:
                 self._idle.set()
@@ -69,19 +69,19 @@ class Writer:
     def _drain(self) -> None:
         while self._texts:
             texts, size, lines = [], 0, 0
-            while self._texts and size < _TOGETHER:
+            while self._texts and size < _CHUNK_CHARACTERS:
                 text, number = self._texts.popleft()
                 texts.append(text)
                 size += len(text)
                 lines += number
-            if self.dropped > self._told:
-                texts.append(self._lost(self.dropped - self._told))
-                self._told = self.dropped
+            if self.dropped > self._reported:
+                texts.append(self._lost(self.dropped - self._reported))
+                self._reported = self.dropped
             try:
                 self._write("".join(texts))
             except (OSError, ValueError):  # closed: nobody will ever read it
                 self.dropped += lines
-                self._told = self.dropped
+                self._reported = self.dropped
             self._taken += lines
 
     def _write(self, text: str) -> None:
@@ -90,6 +90,6 @@ class Writer:
                 self._stream.write(text)
                 self._stream.flush()
             except BlockingIOError:
-                time.sleep(_AGAIN_SECONDS)
+                time.sleep(_RETRY_SECONDS)
             else:
                 return
