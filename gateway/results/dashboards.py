@@ -10,7 +10,7 @@ from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.redash import calls
-from gateway.redash.answers import queries_on
+from gateway.redash.responses import parse_dashboard_queries
 from gateway.upstream.protocol import Upstream, refusal
 
 REREAD_SECONDS: Final = 60.0
@@ -60,4 +60,4 @@ class Dashboards:
         response = await self._upstream.send(credential, calls.dashboard(dashboard_id), sender)
         if response.status != 200:
             raise refusal(response)
-        return queries_on(response.body.load()), response.sent
+        return parse_dashboard_queries(response.body.load()), response.sent
