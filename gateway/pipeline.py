@@ -21,7 +21,7 @@ from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan, decide
 from gateway.policy.quotas import Quotas
 from gateway.redash.matching import Match, match
-from gateway.redash.parameters import from_query_string
+from gateway.redash.parameters import parse_parameters
 from gateway.redash.requests import (
     CancelJob,
     Execute,
@@ -33,7 +33,7 @@ from gateway.redash.requests import (
     ReadResult,
     Relay,
     ResultForm,
-    read,
+    parse_operation,
 )
 from gateway.results.bindings import Bindings
 from gateway.results.cache import Found, Results, Shown
@@ -105,7 +105,7 @@ class Gateway:
         if caller is None:
             return Response(body=Body.of(b"PONG."), content_type="text/html; charset=utf-8")
         check_capability(caller, found)
-        operation = read(found, request.query_string, request.body)
+        operation = parse_operation(found, request.query_string, request.body)
         check_operation(caller, operation)
         outcome.query_id = found.number("query_id")
         sender = Sender(caller.name, outcome.request_id, outcome.trace, outcome)
@@ -231,7 +231,7 @@ class Gateway:
         credential = self._credential(context)
         definition = await self.know(credential, operation.query_id, context.sender)
         now = datetime.fromtimestamp(self.clock.wall(), UTC).astimezone(ZoneInfo(self.settings.cache.timezone))
-        values = from_query_string(definition, list(operation.arguments), now)
+        values = parse_parameters(definition, list(operation.arguments), now)
         execute = Execute(operation.query_id, operation.max_age, values, None)
         plan = await self._decide(context, execute, definition)
         if operation.form == "xlsx" and credential.is_query_key:

@@ -21,11 +21,9 @@ from gateway.outcome import Outcome, Sender
 from gateway.pipeline import Gateway
 from gateway.policy.access import Caller, Credential
 from gateway.policy.plan import Plan, decide
-from gateway.redash import calls
-from gateway.redash.answers import queries_on
 from gateway.redash.parameters import defaults
 from gateway.redash.requests import Execute
-from gateway.upstream.protocol import Upstream, refusal
+from gateway.results.dashboards import Dashboards
 
 log = logging.getLogger("gateway.warm")
 
@@ -51,11 +49,11 @@ class Warmer:
     """Runs the `[[warm]]` entries of the configuration."""
 
     def __init__(
-        self, gateway: Gateway, executions: Executions, upstream: Upstream, clock: Clock, *, breaker: Breaker
+        self, gateway: Gateway, executions: Executions, dashboards: Dashboards, clock: Clock, *, breaker: Breaker
     ) -> None:
         self._gateway = gateway
         self._executions = executions
-        self._upstream = upstream
+        self._dashboards = dashboards
         self._clock = clock
         self._breaker = breaker
         self._active = 0
@@ -140,13 +138,10 @@ class Warmer:
         return self._breaker.is_open or not slots.free() or spare <= 0 or self._active >= max(1, slots.size // 2)
 
     async def _queries(self, entry: config.Warm, credential: Credential) -> list[int]:
-        return [entry.query] if entry.query is not None else await self._queries_on(credential, entry.dashboard or 0)
-
-    async def _queries_on(self, credential: Credential, dashboard: int) -> list[int]:
-        response = await self._upstream.send(credential, calls.dashboard(dashboard), _sender())
-        if response.status != 200:
-            raise refusal(response)
-        return sorted(queries_on(response.body.load()))
+        if entry.query is not None:
+            return [entry.query]
+        assert entry.dashboard is not None  # noqa: S101 - the configuration has one or the other
+        return sorted(await self._dashboards.queries_on(credential, entry.dashboard, _sender()))
 
     async def _plan(self, entry: config.Warm, credential: Credential, query_id: int) -> Plan:
         settings = self._gateway.settings

@@ -13,10 +13,8 @@ from gateway.admin.report import report
 from gateway.admin.values import Report
 from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context, server_context
-from gateway.errors import BadRequest, ConfigurationError
+from gateway.errors import BadRequest, ConfigurationError, UpstreamRefused
 from gateway.outcome import Sender
-from gateway.redash import calls
-from gateway.redash.answers import queries_on
 
 events = logging.getLogger("gateway.events")
 
@@ -72,14 +70,15 @@ class RuntimeOperations:
         return await self._purge(scope=credential.scope)
 
     async def _purge_dashboard(self, dashboard: int) -> int:
-        """Forget the results of every query on a dashboard, as the first user credential that may see it tells."""
+        """Forget the results of every query on a dashboard, as the first user credential sees it that may read it."""
         for credential in self._runtime.access.credentials.values():
             if credential.is_query_key:
                 continue
-            sender = Sender("gateway", "purge")
-            response = await self._runtime.upstream.send(credential, calls.dashboard(dashboard), sender)
-            if response.status == 200:
-                return sum([await self._purge(query_id=q) for q in queries_on(response.body.load())])
+            try:
+                queries = await self._runtime.dashboards.queries_on(credential, dashboard, Sender("gateway", "purge"))
+            except UpstreamRefused:
+                continue
+            return sum([await self._purge(query_id=query) for query in queries])
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
 
     async def reload(self) -> list[str]:

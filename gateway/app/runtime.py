@@ -29,6 +29,7 @@ from gateway.policy.access import ANONYMOUS, Access
 from gateway.policy.quotas import Quotas
 from gateway.results.bindings import Bindings
 from gateway.results.cache import Results
+from gateway.results.dashboards import Dashboards
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import Fetching
 from gateway.results.metadata import Metadata
@@ -91,7 +92,8 @@ class Runtime:
         self.results = Results(self.store, self.ledger, clock)
         self.fetching = Fetching(self.upstream, self.results, clock)
         self.quotas = Quotas(settings.clients, clock)
-        self.bindings = Bindings(self.upstream, self.definitions, clock)
+        self.dashboards = Dashboards(self.upstream, clock)
+        self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(settings, self.upstream, self.definitions, self.bindings, clock)
         runner = Runner(self.upstream, self.results, self.fetching, clock)
         self.executions = Executions(
@@ -113,7 +115,7 @@ class Runtime:
             clock=clock,
             slug=_slug(settings),
         )
-        self.warmer = Warmer(self.gateway, self.executions, self.upstream, clock, breaker=self.upstream.breaker)
+        self.warmer = Warmer(self.gateway, self.executions, self.dashboards, clock, breaker=self.upstream.breaker)
 
     def _build_listener(self) -> None:
         settings, clock = self.settings, self.clock
@@ -192,7 +194,7 @@ class Runtime:
         await self.warmer.stop()
         await self.executions.close()
         await self.metadata.aclose()
-        await self.bindings.aclose()
+        await self.dashboards.aclose()
         await self.definitions.aclose()
         await self.fetching.aclose()
         await self.compressor.aclose()

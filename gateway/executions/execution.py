@@ -14,7 +14,7 @@ from gateway.model import Entry, ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan
 from gateway.redash import calls
-from gateway.redash.answers import read_error
+from gateway.redash.responses import parse_error
 from gateway.results.cache import Found
 
 CANCELLED_TEXT: Final = "Query cancelled by user."
@@ -132,7 +132,7 @@ class Execution:
 def failure_text(error: GatewayError) -> str:
     """Return the text that a job in status 4 shows for an error."""
     if isinstance(error, UpstreamRefused) and error.body.data is not None:
-        return read_error(error.body.data) or error.detail
+        return parse_error(error.body.data) or error.detail
     if isinstance(error, CredentialRejected):
         return "Redash does not accept the gateway's key."
     return error.detail

@@ -23,7 +23,7 @@ from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.plan import Bounds, Plan
 from gateway.redash.matching import match
-from gateway.redash.requests import Execute, ExecuteText, read
+from gateway.redash.requests import Execute, ExecuteText, parse_operation
 from gateway.results.definitions import Definitions
 from gateway.store import Ledger
 
@@ -241,7 +241,7 @@ class Executions:
 
     def _revive(self, record: ExecutionRecord, credential: Credential) -> Execution:
         target = urlsplit(record.path)
-        operation = read(match("POST", target.path), target.query, record.body)
+        operation = parse_operation(match("POST", target.path), target.query, record.body)
         assert isinstance(operation, Execute | ExecuteText)  # noqa: S101 - nothing else is ever executed
         # A result since the first start is what the callers asked for: Redash joins its run or shows what it made.
         since = max(1, int(self._clock.wall() - record.started_at) + 1)

@@ -9,8 +9,8 @@ from gateway.model import Definition
 from gateway.policy.plan import Plan
 from gateway.redash import sqltext
 from gateway.redash.ambiguity import is_ambiguous
-from gateway.redash.answers import ResultHead
 from gateway.redash.requests import Execute, ExecuteText, canonical
+from gateway.redash.responses import ResultHead
 from gateway.redash.template import render
 
 _OFF_LOOP_CHARACTERS: Final = 20_000

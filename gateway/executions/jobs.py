@@ -17,8 +17,8 @@ from gateway.outcome import Sender
 from gateway.policy.access import Caller
 from gateway.policy.plan import Plan
 from gateway.redash import calls
-from gateway.redash.answers import job_body
 from gateway.redash.requests import CancelJob, ReadJob
+from gateway.redash.responses import job_body
 from gateway.store import Ledger
 from gateway.upstream.protocol import Upstream
 

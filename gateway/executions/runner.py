@@ -17,8 +17,8 @@ from gateway.executions.guard import may_be_mixed_up, shows_what_was_asked
 from gateway.model import Clock, Definition
 from gateway.outcome import ExecutionResult
 from gateway.redash import calls
-from gateway.redash.answers import Job, ResultHead, read_beginning
-from gateway.results.cache import Results, early_entry, read_any, read_result
+from gateway.redash.responses import Job, ResultHead, parse_beginning
+from gateway.results.cache import Results, early_entry, load_result, load_result_or_job
 from gateway.results.fetcher import Fetching
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
@@ -112,7 +112,7 @@ class Runner:
         response = await self._upstream.send(execution.plan.credential, request, execution.sender, early=early)
         if response.status != 200:
             raise refusal(response)
-        return response, await read_any(response.body)
+        return response, await load_result_or_job(response.body)
 
     async def _follow(self, execution: Execution, job: Job) -> tuple[UpstreamResponse | None, ResultHead | None]:
         """Poll until the job has ended, then fetch what it made."""
@@ -152,7 +152,7 @@ class Runner:
             return Job(status=_UNKNOWN)
         if response.status != 200:
             raise refusal(response)
-        job = await read_any(response.body)
+        job = await load_result_or_job(response.body)
         if not isinstance(job, Job):
             raise UpstreamUnusable("Redash's answer is not the JSON of a job.")
         return job
@@ -184,11 +184,11 @@ class Runner:
         response = await self._fetching.download(
             execution.plan.credential, job.query_result_id, "json", None, execution.sender, early
         )
-        return response, await read_result(response.body)
+        return response, await load_result(response.body)
 
     async def _show_early(self, execution: Execution, beginning: UpstreamResponse, spool: Spool) -> None:
         """Show a large result to those who wait while it arrives, if its first bytes say that it is theirs."""
-        head = read_beginning(beginning.body.load())
+        head = parse_beginning(beginning.body.load())
         if head is None or (head.reduced and not execution.plan.credential.is_query_key):
             return  # the SQL would have to stand there
         if await shows_what_was_asked(execution.plan, execution.plan.definition, head):

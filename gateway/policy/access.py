@@ -16,7 +16,7 @@ from gateway.errors import BadRequest, Forbidden, Unauthorized
 from gateway.model import Definition, Secret
 from gateway.redash.matching import Match
 from gateway.redash.parameters import is_raw_sql
-from gateway.redash.requests import Execute, Operation, ReadParameterised, query_token
+from gateway.redash.requests import Execute, Operation, ReadParameterised, parse_query_token
 
 ANONYMOUS: Final = "anonymous"
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
@@ -81,8 +81,8 @@ class Access:
         known = self._admitted.get(header) if header is not None else None
         if known is not None and not _expired(known[0], now):
             return known
-        token = read_token(header)
-        argument = query_token(query_string) if token is None else None
+        token = parse_token(header)
+        argument = parse_query_token(query_string) if token is None else None
         given = token if token is not None else argument
         hashed = _hash(given) if given is not None else ""
         # Looking up the hash compares nothing secret: timing tells about the hash of what the caller sent himself.
@@ -154,7 +154,7 @@ def _credential(name: str, settings: config.Credential, url: str) -> Credential:
     return Credential(name, settings.kind, settings.query, settings.key, hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
-def read_token(header: str | None) -> str | None:
+def parse_token(header: str | None) -> str | None:
     """Take the token out of `Authorization`: `Key T`, `Bearer T`, bare `T`, or `Basic` with it as the password.
 
     Raises:

@@ -12,7 +12,7 @@ from gateway import config
 from gateway.model import Definition, Entry, Key, digest
 from gateway.policy.access import Caller, Credential
 from gateway.policy.memo import IdentityMemo
-from gateway.redash.requests import Execute, ExecuteText, canonical, write_arguments
+from gateway.redash.requests import Execute, ExecuteText, canonical, encode_arguments
 
 KEY_VERSION: Final = b"1"
 
@@ -163,7 +163,7 @@ def definition_key(scope: str, query_id: int) -> Key:
 def metadata_key(scope: str, path: str, arguments: tuple[tuple[str, str], ...], *, reveal_keys: bool) -> Key:
     """The key of a metadata answer; those with keys in them never meet those without."""
     shown = b"keys" if reveal_keys else b"-"
-    return digest(KEY_VERSION, b"metadata", scope.encode(), path.encode(), write_arguments(arguments).encode(), shown)
+    return digest(KEY_VERSION, b"metadata", scope.encode(), path.encode(), encode_arguments(arguments).encode(), shown)
 
 
 def age_on_arrival(retrieved_at: float, received_at: float, date: float | None) -> float:

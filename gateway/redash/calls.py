@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from gateway.redash import routes
-from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm, canonical, write_arguments
+from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm, canonical, encode_arguments
 from gateway.redash.routes import Route
 
 
@@ -59,7 +59,7 @@ def result(result_id: int, form: ResultForm, query_id: int | None = None) -> Ups
 
 def execution(operation: Execute | ExecuteText, max_age: int | None) -> UpstreamRequest:
     """Run the operation, with `max_age` as the gateway decided it; None for any age."""
-    query = write_arguments(operation.arguments)
+    query = encode_arguments(operation.arguments)
     if isinstance(operation, ExecuteText):
         return _request(routes.EXECUTE_TEXT, query, _text_body(operation, max_age))
     if operation.refresh:
@@ -82,7 +82,7 @@ def cancellation(job_id: str) -> UpstreamRequest:
 def relayed(route: Route, operation: Relay) -> UpstreamRequest:
     """Forward metadata or a write; its path was built from the same route."""
     return UpstreamRequest(
-        route=route, path=operation.path, query=write_arguments(operation.arguments), body=operation.body
+        route=route, path=operation.path, query=encode_arguments(operation.arguments), body=operation.body
     )
 
 

@@ -34,7 +34,7 @@ def is_raw_sql(definition: Definition) -> bool:
     return bool(undeclared(definition.text, definition.parameters))
 
 
-def from_query_string(definition: Definition, arguments: list[tuple[str, str]], now: datetime) -> dict[str, object]:
+def parse_parameters(definition: Definition, arguments: list[tuple[str, str]], now: datetime) -> dict[str, object]:
     """The values that `p_…` arguments mean, others ignored; those not given take the query's defaults.
 
     `now` is in the configured time zone. Raises BadRequest, with a text for the caller, on unknown names, on values

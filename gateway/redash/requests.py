@@ -98,18 +98,18 @@ class Ping(msgspec.Struct, frozen=True):
 Operation = Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadJob | CancelJob | Relay | Ping
 
 
-def read(match: Match, query_string: str, body: bytes) -> Operation:
+def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
     """Turn a matched request into its operation.
 
     Raises:
         BadRequest: arguments or body cannot mean anything to Redash.
     """
     if match.route.kind not in _REPEATED or len(body) > _SMALL_BYTES:
-        return _read(match, query_string, body)
+        return _parse(match, query_string, body)
     place = (match.path(), match.route.method, query_string, body)
     known = _known.get(place)
     if known is None:
-        known = _known[place] = _read(match, query_string, body)
+        known = _known[place] = _parse(match, query_string, body)
     return known
 
 
@@ -120,8 +120,8 @@ _SMALL_BYTES: Final = 4_096
 _known: Final[LRUCache[tuple[str, str, str, bytes], Operation]] = LRUCache(4_096)
 
 
-def _read(match: Match, query_string: str, body: bytes) -> Operation:
-    arguments = read_arguments(query_string)
+def _parse(match: Match, query_string: str, body: bytes) -> Operation:
+    arguments = parse_arguments(query_string)
     query_id = match.number("query_id") or 0
     form = cast(ResultForm, match.parts.get("form", "json"))
     match match.route.kind:
@@ -134,19 +134,19 @@ def _read(match: Match, query_string: str, body: bytes) -> Operation:
         case "result":
             return ReadResult(match.number("result_id") or 0, form, match.number("query_id"))
         case "latest":
-            return _read_latest(query_id, form, arguments)
+            return _parse_latest(query_id, form, arguments)
         case "execute":
-            return _read_execute(query_id, body)
+            return _parse_execute(query_id, body)
         case "refresh":
             given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
             return Execute(query_id, 0, {}, None, refresh=True, arguments=given)
         case "execute_text":
-            return _read_execute_text(body, arguments)
+            return _parse_execute_text(body, arguments)
         case _:
             return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.number("query_id"))
 
 
-def read_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
+def parse_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
     """Decode the query string, without the names that Redash would take for credentials (CONTRACT 1, 20.1).
 
     Raises:
@@ -161,7 +161,7 @@ def read_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in fields if name not in _NOT_FOR_REDASH)
 
 
-def query_token(query_string: str) -> str | None:
+def parse_query_token(query_string: str) -> str | None:
     """Return the first `api_key` argument, by decoded name as Redash takes it (CONTRACT 1), None without one."""
     if "api" not in query_string and "%" not in query_string:
         return None
@@ -172,12 +172,12 @@ def query_token(query_string: str) -> str | None:
     return next((value for name, value in fields if name == "api_key"), None)
 
 
-def write_arguments(arguments: tuple[tuple[str, str], ...]) -> str:
+def encode_arguments(arguments: tuple[tuple[str, str], ...]) -> str:
     """Encode arguments for the upstream's query string."""
     return urlencode(arguments) if arguments else ""
 
 
-def read_max_age(value: object) -> int | None:
+def parse_max_age(value: object) -> int | None:
     """Read `max_age` as Redash does, with Python's `int()` (CONTRACT 6).
 
     Returns seconds, or `ANY_AGE`; 0 where Redash would execute.
@@ -200,7 +200,7 @@ def _bad_max_age() -> BadRequest:
     return BadRequest(f"max_age must be a whole number of seconds up to {LONGEST_MAX_AGE}; -1 or absent for any age.")
 
 
-def read_json(body: bytes) -> object:
+def parse_json(body: bytes) -> object:
     """Parse as Redash does (standard `json`, any Unicode encoding, last of repeated keys); an empty body is `{}`.
 
     Raises:
@@ -214,8 +214,8 @@ def read_json(body: bytes) -> object:
         raise BadRequest('The body is not JSON. Send an object such as {"max_age": 3600}, or no body.') from None
 
 
-def _read_object(body: bytes) -> dict[str, object]:
-    value = read_json(body)
+def _parse_object(body: bytes) -> dict[str, object]:
+    value = parse_json(body)
     if value is None or value == []:
         return {}  # what Redash makes of them
     if not isinstance(value, dict):
@@ -223,42 +223,42 @@ def _read_object(body: bytes) -> dict[str, object]:
     return value
 
 
-def _read_execute(query_id: int, body: bytes) -> Execute:
-    members = _read_object(body)
+def _parse_execute(query_id: int, body: bytes) -> Execute:
+    members = _parse_object(body)
     parameters = members.get("parameters", {})
     if not isinstance(parameters, dict):
         raise BadRequest('"parameters" must be an object of names and values.')
     auto_limit = bool(members["apply_auto_limit"]) if "apply_auto_limit" in members else None
-    return Execute(query_id, read_max_age(members.get("max_age", -1)), parameters, auto_limit)
+    return Execute(query_id, parse_max_age(members.get("max_age", -1)), parameters, auto_limit)
 
 
-def _read_execute_text(body: bytes, arguments: tuple[tuple[str, str], ...]) -> ExecuteText:
+def _parse_execute_text(body: bytes, arguments: tuple[tuple[str, str], ...]) -> ExecuteText:
     if not body.strip():
         raise BadRequest('The body must be a JSON object with "query" and "data_source_id".')
-    members = _read_object(body)
+    members = _parse_object(body)
     names = ("parameters", "query_id", "apply_auto_limit")
     rest: dict[str, object] = {name: members[name] for name in names if name in members}
     if not isinstance(rest.get("parameters", {}), dict):
         raise BadRequest('"parameters" must be an object of names and values.')
     given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
-    max_age = read_max_age(members.get("max_age", -1))
+    max_age = parse_max_age(members.get("max_age", -1))
     if not isinstance(members.get("query"), str):
         raise BadRequest('"query" must be the SQL text.')
     return ExecuteText(members.get("data_source_id"), members["query"], max_age, rest, given)
 
 
-def _read_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]) -> Operation:
+def _parse_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]) -> Operation:
     given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
     max_ages = [v for n, v in arguments if n == "max_age"]
     if not given and not max_ages:
         return ReadLatest(query_id, form)
-    return ReadParameterised(query_id, form, read_max_age(max_ages[0] if max_ages else None), given)
+    return ReadParameterised(query_id, form, parse_max_age(max_ages[0] if max_ages else None), given)
 
 
 def _relayed_body(method: str, body: bytes) -> bytes | None:
     if method == "GET" or not body.strip():
         return None
-    return canonical(read_json(body), sort=False)
+    return canonical(parse_json(body), sort=False)
 
 
 _AS_IS: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)

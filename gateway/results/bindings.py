@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
-from gateway.concurrency.flight import Flights
 from gateway.errors import Forbidden
-from gateway.model import Clock, Definition
+from gateway.model import Definition
 from gateway.outcome import Sender
-from gateway.policy.access import Access, Caller, Credential
+from gateway.policy.access import Access, Caller
 from gateway.policy.context import RequestContext
-from gateway.redash import calls, routes
-from gateway.redash.answers import queries_on
+from gateway.redash import routes
 from gateway.redash.requests import CancelJob, ExecuteText, Operation, Ping, ReadJob, ReadResult, Relay
+from gateway.results.dashboards import Dashboards
 from gateway.results.definitions import Definitions
-from gateway.upstream.protocol import Upstream, refusal
-
-REREAD_SECONDS: Final = 60.0
-"""A dashboard's queries are read again after this time; a widget that was taken off stops opening its query."""
 
 
 class Bindings:
     """Judges requests of clients that are bound to queries or dashboards. Where Redash does not tell, it refuses."""
 
-    def __init__(self, upstream: Upstream, definitions: Definitions, clock: Clock) -> None:
-        self._upstream = upstream
+    def __init__(self, dashboards: Dashboards, definitions: Definitions) -> None:
+        self._dashboards = dashboards
         self._definitions = definitions
-        self._clock = clock
-        self._boards: dict[tuple[str, int], tuple[frozenset[int], float]] = {}
-        self._flights: Flights[frozenset[int]] = Flights()
 
     async def allowed(self, access: Access, caller: Caller, sender: Sender) -> frozenset[int] | None:
         """Return the ids of the queries that the client may use; None if it is not bound.
@@ -41,16 +32,15 @@ class Bindings:
             return None
         found = set(caller.settings.queries)
         for dashboard in sorted(caller.settings.dashboards):
-            found |= await self._on_dashboard(access.user_credential(caller), dashboard, sender)
+            found |= await self._dashboards.recent_queries_on(access.user_credential(caller), dashboard, sender)
         return frozenset(found)
 
     def unquestioned_until(self, access: Access, caller: Caller) -> float:
         """Return until when (monotonic) what was read of the client's dashboards counts."""
         if not caller.settings.dashboards:
             return math.inf
-        scope = access.user_credential(caller).scope
-        read_at = (self._boards.get((scope, d), (None, -math.inf))[1] for d in caller.settings.dashboards)
-        return min(read_at) + REREAD_SECONDS
+        credential = access.user_credential(caller)
+        return min(self._dashboards.valid_until(credential, dashboard) for dashboard in caller.settings.dashboards)
 
     async def check(self, access: Access, context: RequestContext, operation: Operation) -> frozenset[int] | None:
         """Refuse what the client's binding does not cover; returns the queries that it does cover, None for all.
@@ -113,25 +103,6 @@ class Bindings:
         """
         if caller.is_bound and dashboard_id not in caller.settings.dashboards:
             raise Forbidden(f"This dashboard is not among those of client '{caller.name}'.")
-
-    async def _on_dashboard(self, credential: Credential, dashboard: int, sender: Sender) -> frozenset[int]:
-        place = (credential.scope, dashboard)
-        known, read_at = self._boards.get(place, (frozenset(), float("-inf")))
-        if self._clock.monotonic() - read_at <= REREAD_SECONDS:
-            return known
-        return (await self._flights.share(place, lambda: self._read(credential, dashboard, sender)))[0]
-
-    async def _read(self, credential: Credential, dashboard: int, sender: Sender) -> frozenset[int]:
-        response = await self._upstream.send(credential, calls.dashboard(dashboard), sender)
-        if response.status != 200:
-            raise refusal(response)
-        found = queries_on(response.body.load())
-        self._boards[credential.scope, dashboard] = found, response.sent
-        return found
-
-    async def aclose(self) -> None:
-        """End the questions that are under way."""
-        await self._flights.aclose()
 
 
 def _declared(definition: Definition) -> frozenset[int]:

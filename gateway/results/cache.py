@@ -24,7 +24,7 @@ from gateway.model import (
 )
 from gateway.policy.access import Credential
 from gateway.policy.plan import age_on_arrival, result_key
-from gateway.redash.answers import PARSE_LIMIT, Job, ResultHead, read_answer, read_time
+from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
 from gateway.store import FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
 
@@ -68,7 +68,7 @@ class Results:
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
-        retrieved = read_time(head.retrieved_at)
+        retrieved = parse_time(head.retrieved_at)
         age = age_on_arrival(retrieved, response.received, response.date)
         entry = Entry(
             body_id=_body_id(credential.scope, result_id, form),
@@ -126,28 +126,28 @@ class Results:
         return begun <= max(self._purged_at.get(query_id, -math.inf), self._purged_at.get(None, -math.inf))
 
 
-async def read_any(body: Body) -> ResultHead | Job:
+async def load_result_or_job(body: Body) -> ResultHead | Job:
     """Read the head of a result, or a job; off the event loop where the body is a file.
 
     Raises:
         UpstreamUnusable: it is neither.
     """
     if body.size <= PARSE_LIMIT:
-        return read_answer(body)
+        return parse_result_or_job(body)
     try:
-        return await asyncio.to_thread(read_answer, body)
+        return await asyncio.to_thread(parse_result_or_job, body)
     except UpstreamUnusable:
         body.give_up()
         raise
 
 
-async def read_result(body: Body) -> ResultHead:
+async def load_result(body: Body) -> ResultHead:
     """Read the head of a result.
 
     Raises:
         UpstreamUnusable: it is none.
     """
-    head = await read_any(body)
+    head = await load_result_or_job(body)
     if not isinstance(head, ResultHead):
         body.give_up()
         raise UpstreamUnusable("Redash answered with a job where a result was asked for.")

@@ -17,7 +17,7 @@ from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.plan import definition_key
 from gateway.redash import calls
-from gateway.redash.answers import read_definition
+from gateway.redash.responses import parse_definition
 from gateway.store import Ledger, Store
 from gateway.upstream.protocol import Upstream, refusal
 
@@ -143,7 +143,7 @@ class Definitions:
             if response.status in (403, 404):
                 await self._deny(place)
             raise refusal(response)
-        definition = read_definition(response.body.load(), response.sent)
+        definition = parse_definition(response.body.load(), response.sent)
         before = self._known.get(query_id, {}).get(credential.scope)
         if before is not None and before.marker != definition.marker:
             self.on_invalidated(query_id)

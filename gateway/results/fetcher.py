@@ -19,11 +19,11 @@ from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.plan import result_key
 from gateway.redash import calls
-from gateway.redash.answers import read_beginning
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.renderings import render_csv, render_tsv
 from gateway.redash.requests import ResultForm
-from gateway.results.cache import Found, Results, Shown, day_in, early_entry, read_result
+from gateway.redash.responses import parse_beginning
+from gateway.results.cache import Found, Results, Shown, day_in, early_entry, load_result
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 Offer = Callable[[Entry, Spool], None]
@@ -122,7 +122,7 @@ class Fetching:
         begun = self._clock.monotonic()
         path_id = nested.query_id if nested is not None else None
         response = await self.download(credential, result_id, "json", path_id, sender, early)
-        head = await read_result(response.body)
+        head = await load_result(response.body)
         if head.id != result_id:
             response.body.give_up()
             raise UpstreamUnusable("Redash answered with another result than the one asked for.")
@@ -135,7 +135,7 @@ class Fetching:
         early = partial(_offer_json, offer, credential, None)
         begun = self._clock.monotonic()
         response = await self._get(credential, calls.latest_result(query_id), sender, early)
-        head = await read_result(response.body)
+        head = await load_result(response.body)
         return await self._results.keep(credential, query_id, head, response, begun=begun, confirmed=begun)
 
     async def _fetch_rendering(
@@ -196,7 +196,7 @@ async def _offer_json(
 
     Redash's name of the file has the day, ours shall have it, too, and in the JSON it stands at the end.
     """
-    head = read_beginning(response.body.load())
+    head = parse_beginning(response.body.load())
     if head is None or head.reduced or result_id not in (None, head.id):
         return
     entry = early_entry(credential, 0, head, response)

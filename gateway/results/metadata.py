@@ -18,9 +18,9 @@ from gateway.policy.access import Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import metadata_key
 from gateway.redash import calls, routes
-from gateway.redash.answers import read_id
 from gateway.redash.redaction import without_keys
-from gateway.redash.requests import Relay, read_arguments, write_arguments
+from gateway.redash.requests import Relay, encode_arguments, parse_arguments
+from gateway.redash.responses import parse_id
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.store.compression import gzip_body
@@ -80,7 +80,7 @@ class Metadata:
             return _shown(kept)
         kept = await self._read(context, credential, operation)
         if context.match.route is routes.DASHBOARD and context.caller.is_bound:
-            self._bindings.check_dashboard(context.caller, read_id(kept.body.load()))
+            self._bindings.check_dashboard(context.caller, parse_id(kept.body.load()))
         return _shown(kept)
 
     async def _read(self, context: RequestContext, credential: Credential, operation: Relay) -> Kept:
@@ -208,5 +208,5 @@ def _shown(kept: Kept) -> Response:
 
 def _search_location(location: str) -> str:
     """Make the one redirect of Redash's API our own: the old search sends to the list (CONTRACT 5)."""
-    arguments = read_arguments(location.partition("?")[2])
-    return f"{routes.QUERIES.template}?{write_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"
+    arguments = parse_arguments(location.partition("?")[2])
+    return f"{routes.QUERIES.template}?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

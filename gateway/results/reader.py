@@ -12,7 +12,7 @@ from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entr
 from gateway.policy.access import Access, Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import result_key
-from gateway.redash.files import CONTENT_TYPES, content_disposition
+from gateway.redash.downloads import CONTENT_TYPES, content_disposition
 from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
 from gateway.results.cache import Found, Results, Shown, rendering_expired
 from gateway.results.definitions import Definitions

@@ -26,9 +26,9 @@ from gateway.model import Body, Clock
 from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
 from gateway.redash import routes
-from gateway.redash.answers import BEGINNING_BYTES, PARSE_LIMIT, is_login_refusal
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
+from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT, is_login_refusal
 from gateway.upstream.protocol import Early, UpstreamResponse
 
 DEADLINE_SECONDS: Final = 900.0

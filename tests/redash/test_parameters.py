@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import BadRequest
 from gateway.model import Definition, Parameter
-from gateway.redash.parameters import defaults, from_query_string, is_raw_sql, undeclared
+from gateway.redash.parameters import defaults, is_raw_sql, parse_parameters, undeclared
 
 NOW = datetime(2024, 2, 29, 14, 5, 59, tzinfo=ZoneInfo("Europe/Berlin"))
 
@@ -42,7 +42,7 @@ def definition(*parameters: Parameter, text: str = "select 1") -> Definition:
 
 
 def read(parameter: Parameter, *arguments: tuple[str, str]) -> object:
-    return from_query_string(definition(parameter), list(arguments), NOW)[parameter.name]
+    return parse_parameters(definition(parameter), list(arguments), NOW)[parameter.name]
 
 
 @pytest.mark.parametrize(
@@ -147,20 +147,20 @@ def test_dates_are_passed_on_as_written_but_tokens_must_exist() -> None:
 
 def test_unknown_names_are_refused_with_the_names_there_are() -> None:
     with pytest.raises(BadRequest, match=r"Unknown parameter 'bogus'. This query has: n, status"):
-        from_query_string(definition(NUMBER, STATUS), [("p_bogus", "1")], NOW)
+        parse_parameters(definition(NUMBER, STATUS), [("p_bogus", "1")], NOW)
     with pytest.raises(BadRequest, match="This query has: none"):
-        from_query_string(definition(), [("p_x.start", "1")], NOW)
+        parse_parameters(definition(), [("p_x.start", "1")], NOW)
     with pytest.raises(BadRequest, match="'n' is no range"):
         read(NUMBER, ("p_n.start", "1"))
 
 
 def test_other_arguments_are_not_ours() -> None:
-    assert from_query_string(definition(NUMBER), [("max_age", "60"), ("bogus", "1")], NOW) == {"n": 10}
+    assert parse_parameters(definition(NUMBER), [("max_age", "60"), ("bogus", "1")], NOW) == {"n": 10}
 
 
 def test_missing_ones_take_the_defaults() -> None:
     query = definition(NUMBER, STATUS, STATUSES, PERIOD, DAY, Parameter(name="t", type="text", value=""))
-    assert from_query_string(query, [("p_n", "3")], NOW) == {
+    assert parse_parameters(query, [("p_n", "3")], NOW) == {
         "n": 3,
         "status": "paid",
         "s": ["paid", "new"],
@@ -182,18 +182,18 @@ def test_defaults_that_are_no_option_count_as_on_redash_pages() -> None:
 def test_a_used_parameter_without_value_and_default_is_refused() -> None:
     query = definition(Parameter(name="n", type="number"), text="select {{ n }}")
     with pytest.raises(BadRequest, match="'n' has no default: give p_n="):
-        from_query_string(query, [], NOW)
-    assert from_query_string(definition(Parameter(name="n", type="number")), [], NOW) == {}
+        parse_parameters(query, [], NOW)
+    assert parse_parameters(definition(Parameter(name="n", type="number")), [], NOW) == {}
 
 
 def test_undeclared_names_are_texts() -> None:
     query = definition(text="select {{ x }}, {{ w.start }}, {{ w.end }}")
-    assert from_query_string(query, [("p_x", "5"), ("p_w.start", "a"), ("p_w.end", "b")], NOW) == {
+    assert parse_parameters(query, [("p_x", "5"), ("p_w.start", "a"), ("p_w.end", "b")], NOW) == {
         "x": "5",
         "w": {"start": "a", "end": "b"},
     }
     with pytest.raises(BadRequest, match="'w' has no default"):
-        from_query_string(query, [("p_x", "5")], NOW)
+        parse_parameters(query, [("p_x", "5")], NOW)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: object = 0
 
 
-class _Answer(msgspec.Struct):
+class _ResultOrJob(msgspec.Struct):
     query_result: ResultHead | None = None
     job: Job | None = None
 
@@ -71,32 +71,32 @@ class _Query(msgspec.Struct):
     is_archived: bool = False
 
 
-_answers = msgspec.json.Decoder(_Answer, strict=False)
+_results_or_jobs = msgspec.json.Decoder(_ResultOrJob, strict=False)
 _queries = msgspec.json.Decoder(_Query, strict=False)
 
 
-def read_answer(body: Body) -> ResultHead | Job:
+def parse_result_or_job(body: Body) -> ResultHead | Job:
     """Read the answer of a POST that executes, of a result by id, or of a job. Reads a file where the body is one.
 
     Raises:
         UpstreamUnusable: it is none of these, or cut short.
     """
     if body.size > PARSE_LIMIT:
-        return _read_large(body)
+        return _parse_large(body)
     try:
-        response = _answers.decode(body.load())
+        response = _results_or_jobs.decode(body.load())
     except msgspec.DecodeError:  # also ValidationError
-        return _read_whole(body.load())
+        return _parse_whole(body.load())
     found = response.query_result or response.job
     if found is None:
         raise UpstreamUnusable("Redash's answer holds neither a result nor a job.")
     return found
 
 
-def _read_whole(data: bytes) -> ResultHead | Job:
+def _parse_whole(data: bytes) -> ResultHead | Job:
     """Read with the standard parser, which takes what msgspec refuses: NaN, BOM, lone surrogates."""
     try:
-        response = msgspec.convert(json.loads(data), _Answer, strict=False)
+        response = msgspec.convert(json.loads(data), _ResultOrJob, strict=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's answer is not the JSON of a result or a job.") from None
     found = response.query_result or response.job
@@ -116,7 +116,7 @@ _FULL_TAIL: Final = re.compile(
 _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
 
 
-def read_beginning(data: bytes) -> ResultHead | None:
+def parse_beginning(data: bytes) -> ResultHead | None:
     """Read what the first bytes of a large result tell: neither runtime nor `retrieved_at`. None where they do not."""
     start = _FULL_HEAD.match(data)
     sql = _string_at(data, start.end()) if start else None
@@ -125,14 +125,14 @@ def read_beginning(data: bytes) -> ResultHead | None:
     return ResultHead(retrieved_at="") if _REDUCED_HEAD.match(data) else None
 
 
-def _read_large(body: Body) -> ResultHead | Job:
+def _parse_large(body: Body) -> ResultHead | Job:
     first, last = body.ends(_HEAD_BYTES, _TAIL_BYTES)
-    head = read_beginning(first)
+    head = parse_beginning(first)
     if head is not None and not head.reduced and (end := _FULL_TAIL.search(last)):
         return msgspec.structs.replace(head, runtime=float(end[1]), retrieved_at=end[2].decode())
     if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
         return msgspec.structs.replace(head, retrieved_at=end[1].decode())
-    return _read_whole(body.load())
+    return _parse_whole(body.load())
 
 
 def _string_at(data: bytes, position: int) -> str | None:
@@ -144,7 +144,7 @@ def _string_at(data: bytes, position: int) -> str | None:
         return None
 
 
-def read_definition(data: bytes, checked: float) -> Definition:
+def parse_definition(data: bytes, checked: float) -> Definition:
     """Read the answer of GET `/api/queries/<id>`; the query's key is not taken over.
 
     Raises:
@@ -175,7 +175,7 @@ def is_login_refusal(status: int, data: bytes) -> bool:
     return status == 404 and _LOGIN_MESSAGE in data
 
 
-def read_error(data: bytes) -> str:
+def parse_error(data: bytes) -> str:
     """Return the text of an error body, job-shaped or with `message`; "" where there is none."""
     try:
         members = json.loads(data)
@@ -188,7 +188,7 @@ def read_error(data: bytes) -> str:
     return text if isinstance(text, str) else ""
 
 
-def read_time(text: str) -> float:
+def parse_time(text: str) -> float:
     """Turn Redash's `2026-11-23T20:54:00.127Z` (fraction optional, CONTRACT 4) into unix seconds.
 
     Raises:
@@ -233,7 +233,7 @@ class _Dashboard(msgspec.Struct):
     widgets: tuple[_Widget, ...] | None = None
 
 
-def queries_on(data: bytes) -> frozenset[int]:
+def parse_dashboard_queries(data: bytes) -> frozenset[int]:
     """Return the ids of the queries that a dashboard object shows to its reader; restricted widgets name none.
 
     Raises:
@@ -247,7 +247,7 @@ def queries_on(data: bytes) -> frozenset[int]:
     return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
 
 
-def read_id(data: bytes) -> int | None:
+def parse_id(data: bytes) -> int | None:
     """Return the id of an object, None where it has none."""
     try:
         return msgspec.json.decode(data, type=_Identified).id
