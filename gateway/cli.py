@@ -73,7 +73,7 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"note: {note}")
     if not arguments.online:
         return 0
-    from gateway.app.serve import check_online  # noqa: PLC0415
+    from gateway.app.online_check import check_online  # noqa: PLC0415
 
     failures = asyncio.run(check_online(loaded))
     if not failures:

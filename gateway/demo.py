@@ -97,7 +97,7 @@ async def _run(port: int, admin_port: int, sandbox_port: int) -> None:
         try:
             token, query_token = (f"rg_{secrets.token_urlsafe(32)}" for _ in range(2))
             settings = _settings(sandbox, Path(directory), port, admin_port, token, query_token)
-            runtime = Runtime(settings, operator=lambda runtime: RuntimeOperations(runtime, None))
+            runtime = Runtime(settings, operations=lambda runtime: RuntimeOperations(runtime, None))
             await run(runtime, started=lambda: print(_text(runtime, sandbox, token), flush=True))  # noqa: T201
         finally:
             await sandbox.stop()

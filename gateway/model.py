@@ -129,13 +129,12 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a caller sent, as it stood on the wire: raw path and query string, headers by case-insensitive name."""
+    """The head of what a caller sent, as on the wire: raw path and query string, headers by case-insensitive name."""
 
     method: str
     path: str
     query_string: str
     headers: Mapping[str, str]
-    body: bytes
 
 
 class Response(msgspec.Struct, kw_only=True):
@@ -152,8 +151,8 @@ class Response(msgspec.Struct, kw_only=True):
     waited: int | None = None
     """The `Prefer: wait=N` that was honoured."""
     location: str = ""
-    ticket: Ticket | None = None
-    """Where it is a hit that may be given again without being judged anew."""
+    reuse: ReuseTerms | None = None
+    """Set for a hit that may be sent again without being judged anew."""
     entry: Entry | None = None
     """What the store has the body under, where it does: its gzip form is found, or made, by that."""
     gzip: Body | None = None
@@ -195,9 +194,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, now - self.born)
 
 
-class Ticket(msgspec.Struct, frozen=True):
-    """What the answer of a hit depends on, from the part that judged it: it may be given again until `good_until`
-    (monotonic: the earliest of freshness, confirmation, definition check and the end of the client's token) as long
+class ReuseTerms(msgspec.Struct, frozen=True):
+    """What the response of a hit depends on, from the part that judged it. It may be sent again until `good_until`
+    (monotonic: the earliest of freshness, confirmation, definition check and the end of the client's token), as long
     as `entry` is what the store has under `key`.
     """
 

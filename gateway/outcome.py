@@ -87,6 +87,11 @@ class Outcome(msgspec.Struct):
     trace: Trace | None = None
     steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
 
+    @property
+    def sender(self) -> Sender:
+        """Return on whose behalf this request calls Redash."""
+        return Sender(self.client, self.request_id, self.trace, self)
+
     def record_hit(self, ttl: float, age: float, runtime: float) -> None:
         """Record a response from the store that is still fresh."""
         self.cache, self.ttl, self.age, self.saved_runtime = "hit", ttl, age, runtime

@@ -1,4 +1,4 @@
-"""Keeping queries fresh without anybody asking, and never in the way of those who do."""
+"""Keeping queries fresh without a request for them, and never in the way of requests."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ import msgspec
 
 from gateway import config
 from gateway.concurrency.flight import wait_for
-from gateway.concurrency.limits import Breaker
+from gateway.concurrency.limits import Breaker, FairSlots
 from gateway.errors import GatewayError, QueryFailed, Unavailable
-from gateway.executions.flights import Executions
+from gateway.executions.execution import Execution
+from gateway.executions.lookup import Pending
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
-from gateway.pipeline import Gateway
+from gateway.pipeline import Pipeline
 from gateway.policy.access import Caller, Credential
+from gateway.policy.configured import Live
 from gateway.policy.plan import Plan, decide
 from gateway.redash.parameters import defaults
 from gateway.redash.requests import Execute
-from gateway.results.dashboards import Dashboards
+from gateway.results.cache import StoredResult
+from gateway.results.parts import ResultParts
 
 log = logging.getLogger("gateway.warm")
 
 NAME: Final = "gateway-warm"
 _BUSY_SECONDS: Final = 5.0
-"""How long to stand back when Redash is away or its executions are at their limit."""
+"""How long to stand back when Redash is unavailable or its executions are at their limit."""
 
 _LONGEST_RUN: Final = 3600.0
 
@@ -49,19 +52,28 @@ class Warmer:
     """Runs the `[[warm]]` entries of the configuration."""
 
     def __init__(
-        self, gateway: Gateway, executions: Executions, dashboards: Dashboards, clock: Clock, *, breaker: Breaker
+        self,
+        live: Live,
+        pipeline: Pipeline,
+        results: ResultParts,
+        slots: FairSlots,
+        breaker: Breaker,
+        clock: Clock,
     ) -> None:
-        self._gateway = gateway
-        self._executions = executions
-        self._dashboards = dashboards
-        self._clock = clock
+        self._live = live
+        self._pipeline = pipeline
+        self._results = results
+        self._slots = slots
         self._breaker = breaker
+        self._clock = clock
         self._active = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.states: list[WarmState] = []
+        live.on_change.append(self.start)
 
-    def start(self, entries: tuple[config.Warm, ...]) -> None:
-        """Begin with these entries; those of an earlier configuration end."""
+    def start(self) -> None:
+        """Begin with the entries of the configuration in force; those of an earlier one end."""
+        entries = self._live.settings.warm
         for task in self._tasks:
             task.cancel()
         self.states = [WarmState(_name(entry), entry.every) for entry in entries]
@@ -96,7 +108,7 @@ class Warmer:
             state.skips += 1
             return _BUSY_SECONDS
         try:
-            credential = self._gateway.access.credentials[entry.credential]
+            credential = self._live.access.credentials[entry.credential]
             for query_id in await self._queries(entry, credential):
                 if self._in_the_way():
                     state.skips += 1
@@ -129,11 +141,11 @@ class Warmer:
         state.last_error = error
 
     def _in_the_way(self) -> bool:
-        """Whether a run now would be in the way of callers: Redash is away, or slots are scarce.
+        """Whether a run now would be in the way of callers: Redash is unavailable, or slots are scarce.
 
         Half of the slots at most are for keeping warm, and one is always left for callers where there are several.
         """
-        slots = self._executions.slots
+        slots = self._slots
         spare = slots.size - slots.taken - (1 if slots.size > 1 else 0)
         return self._breaker.is_open or not slots.free() or spare <= 0 or self._active >= max(1, slots.size // 2)
 
@@ -141,11 +153,11 @@ class Warmer:
         if entry.query is not None:
             return [entry.query]
         assert entry.dashboard is not None  # noqa: S101 - the configuration has one or the other
-        return sorted(await self._dashboards.queries_on(credential, entry.dashboard, _sender()))
+        return sorted(await self._results.dashboards.queries_on(credential, entry.dashboard, _sender()))
 
     async def _plan(self, entry: config.Warm, credential: Credential, query_id: int) -> Plan:
-        settings = self._gateway.settings
-        definition = await self._gateway.know(credential, query_id, _sender())
+        settings = self._live.settings
+        definition = await self._results.definitions.get(credential, query_id, _sender())
         now = datetime.fromtimestamp(self._clock.wall(), UTC).astimezone(ZoneInfo(settings.cache.timezone))
         values = {**defaults(definition, now), **entry.parameters}
         caller = Caller(NAME, config.Client(credentials=(credential.name,)))
@@ -154,19 +166,22 @@ class Warmer:
 
     async def _refresh(self, plan: Plan) -> float:
         """Make sure that the result is younger than the entry's `every`; returns the seconds for which it will be."""
-        obtained = await self._gateway.lookup.obtain(plan, _sender(), Outcome(request_id=NAME))
-        execution = obtained.execution
-        if execution is not None:
-            await wait_for(execution.ended, _LONGEST_RUN)
-            if not execution.ended.is_set:
-                raise Unavailable("still running after an hour")
-            if execution.failure is not None:
-                raise execution.failure
-            if execution.found is None:
-                raise QueryFailed(execution.error)
-        found = obtained.found or (execution.found if execution is not None else None)
-        assert found is not None  # noqa: S101 - it is one or the other
-        return plan.accepts(found[0], self._clock.monotonic()) or 0.0
+        found = await self._pipeline.result(plan, Outcome(request_id=NAME, client=NAME), None)
+        stored = await _ended(found.execution) if isinstance(found, Pending) else found
+        return plan.accepts(stored.entry, self._clock.monotonic()) or 0.0
+
+
+async def _ended(execution: Execution) -> StoredResult:
+    """Wait for the end of an execution, and return its result."""
+    await wait_for(execution.ended, _LONGEST_RUN)
+    ending = execution.ending
+    if ending is None:
+        raise Unavailable("still running after an hour")
+    if ending.failure is not None:
+        raise ending.failure
+    if ending.stored is None:
+        raise QueryFailed(ending.error)
+    return ending.stored
 
 
 def _sender() -> Sender:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple
 
 from gateway import __version__
 from gateway.admin import values, verdict
@@ -41,7 +41,7 @@ PHASES: Final = {
 NO_CLIENT: Final = "(no client)"
 
 
-class Parts(Protocol):
+class Parts(NamedTuple):
     """What is asked of the running gateway."""
 
     access: Access

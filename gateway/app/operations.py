@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from gateway import config
-from gateway.admin.report import report
+from gateway.admin.report import Parts, report
 from gateway.admin.values import Report
 from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context, server_context
@@ -38,7 +37,15 @@ class RuntimeOperations:
         """Return the state of everything, for people and scripts."""
         clock = self._runtime.clock
         levels, serving = self._runtime.levels(), self._runtime.serving
-        return report(self._runtime, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+        runtime = self._runtime
+        parts = Parts(
+            runtime.live.access,
+            runtime.telemetry.recorder,
+            runtime.executions.flights,
+            runtime.upstream,
+            runtime.warmer,
+        )
+        return report(parts, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
 
     async def purge(self, what: Mapping[str, object]) -> int:
         """Forget results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.
@@ -48,7 +55,7 @@ class RuntimeOperations:
         """
         match dict(what):
             case {"query": int(query)} if not isinstance(query, bool):
-                self._runtime.definitions.drop(query)
+                self._runtime.results.definitions.drop(query)
                 return await self._purge(query_id=query)
             case {"dashboard": int(dashboard)} if not isinstance(dashboard, bool):
                 return await self._purge_dashboard(dashboard)
@@ -59,23 +66,25 @@ class RuntimeOperations:
         raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
 
     async def _purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        await self._runtime.executions.purge(scope=scope, query_id=query_id)
-        return await self._runtime.results.purge(scope=scope, query_id=query_id)
+        await self._runtime.executions.flights.purge(scope=scope, query_id=query_id)
+        return await self._runtime.results.cache.purge(scope=scope, query_id=query_id)
 
     async def _purge_scope(self, name: str) -> int:
-        credential = self._runtime.access.credentials.get(name)
+        credential = self._runtime.live.access.credentials.get(name)
         if credential is None:
-            known = ", ".join(sorted(self._runtime.access.credentials))
+            known = ", ".join(sorted(self._runtime.live.access.credentials))
             raise BadRequest(f"A scope is named by its credential, one of: {known}.")
         return await self._purge(scope=credential.scope)
 
     async def _purge_dashboard(self, dashboard: int) -> int:
         """Forget the results of every query on a dashboard, as the first user credential sees it that may read it."""
-        for credential in self._runtime.access.credentials.values():
+        for credential in self._runtime.live.access.credentials.values():
             if credential.is_query_key:
                 continue
             try:
-                queries = await self._runtime.dashboards.queries_on(credential, dashboard, Sender("gateway", "purge"))
+                queries = await self._runtime.results.dashboards.queries_on(
+                    credential, dashboard, Sender("gateway", "purge")
+                )
             except UpstreamRefused:
                 continue
             return sum([await self._purge(query_id=query) for query in queries])
@@ -93,16 +102,15 @@ class RuntimeOperations:
             settings = config.load(self._source, os.environ)
             tls, upstream_tls = server_context(settings.server), client_context(settings.upstream)
         except ConfigurationError:
-            self._runtime.reload_successful = False
+            self._runtime.reload.successful = False
             raise
         notes = self._needs_restart(settings, has_tls=tls is not None)
-        self._runtime.apply(settings, upstream_tls)
-        self._runtime.reload_successful, self._runtime.reloaded_at = True, time.time()
+        self._runtime.reconfigure(settings, upstream_tls)
         events.info("configuration loaded again")
         return notes
 
     def _needs_restart(self, settings: config.Config, *, has_tls: bool) -> list[str]:
-        old, new = self._runtime.settings, settings
+        old, new = self._runtime.live.settings, settings
         changed = {
             "server.listen": old.server.listen != new.server.listen,
             "admin.listen": old.admin.listen != new.admin.listen,

@@ -1,4 +1,4 @@
-"""What the commands run: serve, and the online check. Nobody imports it but the commands."""
+"""Running the gateway as a process: signals, reload, the end. Only the commands import it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,8 @@ from pathlib import Path
 from gateway import config
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
-from gateway.app.tls import client_context
-from gateway.errors import ConfigurationError, GatewayError, StoreError
-from gateway.model import SystemClock
-from gateway.outcome import Sender
-from gateway.policy.access import Access
-from gateway.redash import calls
+from gateway.errors import ConfigurationError, StoreError
 from gateway.telemetry import log
-from gateway.telemetry.metrics import Levels, Metrics
-from gateway.telemetry.observer import Telemetry
-from gateway.upstream.client import HttpUpstream
 
 events = logging.getLogger("gateway.events")
 
@@ -33,7 +25,7 @@ def serve(source: Path) -> int:
     log.set_up(settings.log.format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(run(Runtime(settings, operator=lambda runtime: RuntimeOperations(runtime, source))))
+            runner.run(run(Runtime(settings, operations=lambda runtime: RuntimeOperations(runtime, source))))
     except (StoreError, OSError) as error:
         events.error("%s", error)
         return 1
@@ -91,46 +83,8 @@ def _spare_the_collector() -> None:
 
 async def _reload(runtime: Runtime) -> None:
     try:
-        for note in await runtime.operator.reload():
+        for note in await runtime.operations.reload():
             events.warning("reload: %s", note)
     except ConfigurationError as error:
         for mistake in error.mistakes:
             events.error("reload: %s", mistake)
-
-
-async def check_online(settings: config.Config) -> list[str]:
-    """Try Redash with every credential. Returns what is wrong, one line each."""
-    clock = SystemClock()
-    access = Access(settings)
-    metrics = Metrics(_no_levels, access.credentials, 0)
-    upstream = HttpUpstream(
-        settings.upstream,
-        client_context(settings.upstream),
-        clock,
-        Telemetry(metrics, clock, access_log=False),
-        _no_spool,
-    )
-    await upstream.open()
-    mistakes = []
-    try:
-        for credential in access.credentials.values():
-            request = calls.session() if credential.query_id is None else calls.query(credential.query_id)
-            try:
-                response = await upstream.send(credential, request, Sender("check", "check"))
-            except GatewayError as error:
-                mistakes.append(f"credentials.{credential.name}: {error.detail}")
-                continue
-            if response.status != 200:
-                answered = f"Redash answered {response.status} to GET {request.path}."
-                mistakes.append(f"credentials.{credential.name}: {answered}")
-    finally:
-        await upstream.close()
-    return mistakes
-
-
-def _no_levels() -> Levels:
-    raise NotImplementedError("nobody scrapes a check")
-
-
-def _no_spool() -> Path:
-    raise NotImplementedError("a check asks for no results")

@@ -1,4 +1,7 @@
-"""The state of one run of a query, from the POST to the stored result. What is done with it is in `runner.py`."""
+"""The state of one run of a query, from the POST to the stored result, and how it ended.
+
+What is done with it is in `runner`, what joins it in `flights`.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,16 @@ import uuid
 from enum import IntEnum
 from typing import Final
 
+import msgspec
+
 from gateway.concurrency.flight import Event
-from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
-from gateway.model import Entry, ExecutionRecord
+from gateway.model import ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan
 from gateway.redash import calls
 from gateway.redash.responses import parse_error
-from gateway.results.cache import Found
+from gateway.results.cache import ArrivingResult, StoredResult
 
 CANCELLED_TEXT: Final = "Query cancelled by user."
 
@@ -29,6 +33,35 @@ class Phase(IntEnum):
     ENDED = 3
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """How an execution ended: with a result that is stored, or with a text for whoever holds a job id."""
+
+    result: ExecutionResult
+    stored: StoredResult | None = None
+    """Of `success`."""
+    error: str = ""
+    failure: GatewayError | None = None
+    """What callers without a job id get instead; None where Redash itself failed or cancelled the job."""
+
+    @property
+    def status(self) -> int:
+        """Return the status that a job shows (CONTRACT 9)."""
+        return 3 if self.result == "success" else 4
+
+    @property
+    def result_id(self) -> int | None:
+        """Return the id of the result, None without one."""
+        return self.stored.entry.result_id if self.stored is not None else None
+
+    @classmethod
+    def failed(cls, error: GatewayError) -> Ending:
+        """Return the ending of an execution that an error of ours or Redash's refusal has ended."""
+        return cls("failure", error=failure_text(error), failure=error)
+
+
+CANCELLED: Final = Ending("cancelled", error=CANCELLED_TEXT)
+
+
 class Execution:
     """The state of one run, and who waits for it."""
 
@@ -39,60 +72,74 @@ class Execution:
         self.started = started  # monotonic
         self.max_age = plan.max_age  # callers that join while it is queued may tighten it
         self.phase = Phase.QUEUED
-        self.status = 1  # as a job shows it (CONTRACT 9)
-        self.error = ""
-        self.failure: GatewayError | None = None
-        self.found: Found | None = None
-        self._arriving: tuple[Entry, Spool] | None = None
+        self.ending: Ending | None = None
         self.upstream_job = ""
-        self.result: ExecutionResult = "success"
+        self.upstream_status = 1  # of Redash's job: 1 queued there, 2 started (CONTRACT 9)
+        self.updated_at: object = 0  # as Redash says it while the job is started (CONTRACT 9)
+        self._arriving: ArrivingResult | None = None
         self.callers = 1
-        self.cancelled = False
-        self.noted = False  # in the ledger
+        self.cancelling = False  # nobody joins it any more
+        self.recorded = False  # in the ledger
         self.purged = False  # a purge came since it began: its result is for those who wait only
-        self.seen: dict[str, float] = {}  # the job ids that stand for it, and when each was last asked for
-        self.answerable = Event()  # queued here, or Redash has answered the POST
-        self.posted = Event()  # Redash has answered the POST
+        self.seen: dict[str, float] = {}  # the job ids that stand for it, and when each was last polled
+        self.answerable = Event()  # queued here, or Redash has responded to the POST
+        self.posted = Event()  # Redash has responded to the POST
         self.showable = Event()  # a large result begins to arrive, or it has ended
         self.ended = Event()
         self.stopping = Event()  # cancelled in Redash: whoever follows the job need not wait for its next poll
         self.held: dict[str, Event] = {}  # by job id: who waits for that job
-        self.updated_at: object = 0  # as Redash tells it while the job is started (CONTRACT 9)
         self.task: asyncio.Task[None] | None = None
 
-    @property
-    def result_id(self) -> int | None:
-        """Return the id of the result, once there is one."""
-        return self.found[0].result_id if self.found is not None else None
+    @classmethod
+    def revived(cls, record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:
+        """Return an execution that an earlier process began, as the ledger has it."""
+        execution = cls(plan, sender, now - max(0.0, wall - record.started_at), record.id)
+        execution.purged = record.purged
+        execution.upstream_job, execution.upstream_status = record.upstream_job, record.status
+        execution.recorded = True
+        execution.answerable.set()
+        return execution
 
     @property
-    def arriving(self) -> tuple[Entry, Spool] | None:
+    def status(self) -> int:
+        """Return the status that a job shows."""
+        return self.upstream_status if self.ending is None else self.ending.status
+
+    @property
+    def stored(self) -> StoredResult | None:
+        """Return the result, once it has ended with one."""
+        return self.ending.stored if self.ending is not None else None
+
+    @property
+    def failure(self) -> GatewayError | None:
+        """Return what callers without a job id get, once it has ended with that."""
+        return self.ending.failure if self.ending is not None else None
+
+    @property
+    def arriving(self) -> ArrivingResult | None:
         """Return a large result as far as it has come; None where none is coming, or the last one broke off."""
-        return None if self._arriving is None or self._arriving[1].failed else self._arriving
+        return None if self._arriving is None or self._arriving.body.failed else self._arriving
 
-    def show_early(self, entry: Entry, spool: Spool) -> None:
+    def show_early(self, arriving: ArrivingResult) -> None:
         """Let those who wait have a large result while it arrives."""
-        self._arriving = entry, spool
+        self._arriving = arriving
         self.answerable.set()
         self.showable.set()
 
-    def fail(self, error: str, result: ExecutionResult = "failure", failure: GatewayError | None = None) -> None:
-        """End in status 4 with a text for whoever holds a job id."""
-        self.status, self.error, self.result, self.failure = 4, error, result, failure
-
-    def end(self) -> None:
-        """Let go of everybody who waits."""
+    def end(self, ending: Ending) -> None:
+        """End, and wake everybody who waits."""
+        self.ending = ending
         self.phase = Phase.ENDED
         if self._arriving is not None:
-            self._arriving[1].fail()  # unless it was kept
+            self._arriving.body.fail()  # unless it was kept
             self._arriving = None
-        for event in self._signals:
+        for event in self._events:
             event.set()
 
     @property
     def waiters(self) -> int:
-        """How many callers wait for an answer just now."""
-        return sum(map(len, self._signals))
+        """How many callers wait for a response just now."""
+        return sum(map(len, self._events))
 
     @property
     def is_awaited(self) -> bool:
@@ -100,16 +147,16 @@ class Execution:
         return len(self.showable) + len(self.ended) > 0
 
     def release_waiters(self) -> None:
-        """Send those home who wait for what it brings or for a job id, though it has not ended."""
+        """Wake those who wait for what it brings or for a job id, though it has not ended."""
         for event in (self.showable, self.ended, *self.held.values()):
             event.release()
 
     @property
-    def _signals(self) -> tuple[Event, ...]:
+    def _events(self) -> tuple[Event, ...]:
         return (self.answerable, self.posted, self.showable, self.ended, *self.held.values())
 
-    def record(self, wall: float, now: float) -> ExecutionRecord:
-        """Return what the ledger keeps of it."""
+    def record(self, wall: float, now: float, ending: Ending | None = None) -> ExecutionRecord:
+        """Return what the ledger keeps of it, as it is or as it is about to end."""
         request = calls.execution(self.plan.operation, self.plan.upstream_max_age())
         return ExecutionRecord(
             id=self.id,
@@ -122,9 +169,9 @@ class Execution:
             marker=self.plan.marker,
             started_at=wall - (now - self.started),
             upstream_job=self.upstream_job,
-            status=self.status,
-            error=self.error,
-            result_id=self.result_id,
+            status=self.status if ending is None else ending.status,
+            error="" if ending is None else ending.error,
+            result_id=None if ending is None else ending.result_id,
             purged=self.purged,
         )
 

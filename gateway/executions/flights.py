@@ -1,4 +1,4 @@
-"""Who waits for which execution: at most one per key, any number of callers, each with job ids of its own."""
+"""At most one execution per key, and any number of callers that wait for it. Doing the run is in `runner`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 import msgspec
 from cachetools import LRUCache
 
-from gateway import config
 from gateway.concurrency.limits import FairSlots, TurnsByText
 from gateway.errors import GatewayError
-from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase, failure_text
+from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
 from gateway.executions.guard import collisions
 from gateway.executions.runner import Runner
 from gateway.model import Clock, Definition, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
+from gateway.policy.configured import Live
 from gateway.policy.plan import Bounds, Plan
 from gateway.redash.matching import match
 from gateway.redash.requests import Execute, ExecuteText, parse_operation
@@ -29,9 +29,11 @@ from gateway.store import Ledger
 
 log = logging.getLogger("gateway.executions")
 
+Work = Callable[[], Awaitable[Ending]]
+
 
 class Executions:
-    """Every execution under way, and the recent ones whose job ids are still asked for."""
+    """Every execution under way, and the failures that are remembered for a moment."""
 
     def __init__(
         self,
@@ -40,17 +42,19 @@ class Executions:
         ledger: Ledger,
         clock: Clock,
         observer: Observer,
-        settings: config.Config,
+        live: Live,
         changed: Callable[[int], None],
     ) -> None:
-        """`changed` is told the id of each query that a run has brought a new result for."""
+        """`changed` is called with the id of each query that a run has brought a new result for."""
         self._runner = runner
         self._definitions = definitions
         self._ledger = ledger
         self._clock = clock
         self._observer = observer
+        self._live = live
         self._changed = changed
-        self.slots = FairSlots(settings.upstream.max_executions, timeout=settings.upstream.queue_timeout)
+        self.slots = FairSlots(live.settings.upstream.max_executions, timeout=live.settings.upstream.queue_timeout)
+        live.on_change.append(self._take_over_limits)
         self.on_end: list[Callable[[Execution], None]] = []
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
@@ -59,13 +63,12 @@ class Executions:
         self._turns = TurnsByText()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self.configure(settings)
+        self.draining = False
+        """No caller is held any more."""
 
-    def configure(self, settings: config.Config) -> None:
-        """Take over a new configuration; what runs goes on."""
-        self.settings = settings
-        self._has_query_keys = any(credential.kind == "query" for credential in settings.credentials.values())
-        self.slots.size, self.slots.timeout = settings.upstream.max_executions, settings.upstream.queue_timeout
+    def _take_over_limits(self) -> None:
+        upstream = self._live.settings.upstream
+        self.slots.size, self.slots.timeout = upstream.max_executions, upstream.queue_timeout
 
     @property
     def running(self) -> list[Execution]:
@@ -76,15 +79,15 @@ class Executions:
         """Return the execution of that id, None once it has ended or if it never was in this process."""
         return self._by_id.get(execution_id)
 
-    def find(self, plan: Plan, *, stored: bool) -> Execution | None:
-        """Return the execution or question under way whose answer will satisfy `plan`, None if there is none.
+    def joinable(self, plan: Plan, *, stored: bool) -> Execution | None:
+        """Return the execution or question under way whose end will satisfy `plan`, None if there is none.
 
-        `stored` says that the store holds a result of any age: who accepts that does not wait for a run.
+        `stored` says that the store holds a result of any age: callers that accept that do not wait for a run.
         """
         if plan.max_age is None and stored:
             return self._asides.get(plan.key)
         execution = self._by_key.get(plan.key)
-        if execution is None or execution.cancelled or execution.plan.marker != plan.marker:
+        if execution is None or execution.cancelling or execution.plan.marker != plan.marker:
             return None
         if execution.phase is Phase.QUEUED:
             execution.max_age = _stricter(execution.max_age, plan.max_age)  # its POST has not left yet
@@ -93,19 +96,19 @@ class Executions:
 
     def blocking(self, plan: Plan, *, stored: bool) -> Execution | None:
         """Return the question under way that `plan` cannot join but must wait for, as it may start the run."""
-        execution = None if plan.max_age is None and stored else self._by_key.get(plan.key)
-        return (
-            execution
-            if execution is not None and execution.phase is Phase.ASKING and execution.plan.marker == plan.marker
-            else None
-        )
+        if plan.max_age is None and stored:
+            return None
+        execution = self._by_key.get(plan.key)
+        if execution is None or execution.phase is not Phase.ASKING or execution.plan.marker != plan.marker:
+            return None
+        return execution
 
     def failed(self, plan: Plan) -> Execution | None:
-        """Return the failure of this key that is younger than `failure_ttl`; an execution on demand passes it."""
+        """Return the failure of this key that is younger than `failure_ttl`; max_age 0 passes it."""
         execution, at = self._failed.get(plan.key, (None, 0.0))
         if execution is None or plan.max_age == 0 or execution.plan.marker != plan.marker:
             return None
-        return execution if self._clock.monotonic() - at <= self.settings.cache.failure_ttl else None
+        return execution if self._clock.monotonic() - at <= self._live.settings.cache.failure_ttl else None
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
         """Start one. `aside`: only a question whether a stored result is still the newest, beside a run under way."""
@@ -120,44 +123,43 @@ class Executions:
         self._spawn(execution, partial(self._run, execution, before, aside=aside))
         return execution
 
-    def _spawn(self, execution: Execution, work: Callable[[], Awaitable[None]]) -> None:
+    def _spawn(self, execution: Execution, work: Work) -> None:
         self._by_id[execution.id] = execution
         execution.task = asyncio.create_task(self._guarded(execution, work))
         self._tasks.add(execution.task)
         execution.task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, execution: Execution, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, execution: Execution, work: Work) -> None:
+        ending = CANCELLED
         try:
-            await work()
+            ending = await work()
         except GatewayError as error:
-            execution.fail(failure_text(error), failure=error)
+            ending = Ending.failed(error)
         except asyncio.CancelledError:
-            execution.fail(CANCELLED_TEXT, "cancelled")
             if self._closing:
                 raise
         except Exception:
             log.exception("internal error in an execution", extra={"fields": {"execution": execution.id}})
-            fault = GatewayError("Internal error of the gateway.")
-            execution.fail(fault.detail, failure=fault)
+            ending = Ending.failed(GatewayError("Internal error of the gateway."))
         finally:
-            await self._end(execution)
+            await self._end(execution, ending)
 
-    async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> None:
+    async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> Ending:
         if before is not None:  # a run of an older definition of the same key, or one that is being cancelled
             execution.answerable.set()
             await before.ended.wait()
+        definition_now = partial(self._definition_now, execution)
         async with self._apart(execution):
             if aside:
-                await self._runner.run(execution, lambda: self._definition_now(execution), self._followed)
-                return
+                return await self._runner.run(execution, definition_now, self._followed)
             if not self.slots.free():
                 execution.answerable.set()
             async with self.slots.hold(execution.sender.client):
-                await self._runner.run(execution, lambda: self._definition_now(execution), self._followed)
+                return await self._runner.run(execution, definition_now, self._followed)
 
     def _apart(self, execution: Execution) -> AbstractAsyncContextManager[None]:
-        """Keep texts apart that Redash cannot, where a query key's answer would not show whose rows they are."""
-        return self._in_turn(execution) if self._has_query_keys else nullcontext()
+        """Keep texts apart that Redash cannot, where a query key's response would not show whose rows they are."""
+        return self._in_turn(execution) if self._live.access.has_query_keys else nullcontext()
 
     @asynccontextmanager
     async def _in_turn(self, execution: Execution) -> AsyncIterator[None]:
@@ -169,56 +171,55 @@ class Executions:
             yield
 
     async def _definition_now(self, execution: Execution) -> Definition | None:
-        if execution.plan.definition is None:
+        plan = execution.plan
+        if plan.definition is None:
             return None
-        self._definitions.drop(execution.plan.query_id)
-        return await self._definitions.know(
-            execution.plan.credential, execution.plan.query_id, execution.sender, self.settings.cache
-        )
+        self._definitions.drop(plan.query_id)
+        return await self._definitions.get(plan.credential, plan.query_id, execution.sender)
 
     async def _followed(self, execution: Execution) -> None:
         """Redash has made a job of it: write it down, so that the next process follows it after a kill."""
         if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
             self._by_key[execution.plan.key] = execution
-        await self.note(execution)
+        await self.record(execution)
 
-    async def note(self, execution: Execution) -> None:
-        """Write down in the ledger how far it is."""
-        execution.noted = True
-        await self._ledger.record_execution(execution.record(self._clock.wall(), self._clock.monotonic()))
+    async def record(self, execution: Execution, ending: Ending | None = None) -> None:
+        """Write down in the ledger how far it is, or how it is about to end."""
+        execution.recorded = True
+        record = execution.record(self._clock.wall(), self._clock.monotonic(), ending)
+        await self._ledger.record_execution(record)
 
-    async def _end(self, execution: Execution) -> None:
+    async def _end(self, execution: Execution, ending: Ending) -> None:
+        plan = execution.plan
         for flights in (self._by_key, self._asides):
-            if flights.get(execution.plan.key) is execution:
-                del flights[execution.plan.key]
+            if flights.get(plan.key) is execution:
+                del flights[plan.key]
         if execution.upstream_job:
-            self._changed(execution.plan.query_id)
-        self._tell(execution)
-        if execution.status == 4 and execution.failure is None and execution.result == "failure":
-            self._failed[execution.plan.key] = (execution, self._clock.monotonic())
-        if execution.noted and not self._closing:  # else it stays unfinished, for the next process to follow
-            await self.note(execution)
+            self._changed(plan.query_id)
+        self._observe(execution, ending)
+        if ending.result == "failure" and ending.failure is None:
+            self._failed[plan.key] = (execution, self._clock.monotonic())
+        if execution.recorded and not self._closing:  # else it stays unfinished, for the next process to follow
+            await self.record(execution, ending)
         self._by_id.pop(execution.id, None)
-        execution.end()
-        for told in self.on_end:
-            told(execution)
+        execution.end(ending)
+        for act in self.on_end:
+            act(execution)
 
-    def _tell(self, execution: Execution) -> None:
-        runtime = execution.found[0].runtime if execution.found is not None else 0.0
-        seconds = self._clock.monotonic() - execution.started
-        ran, trace = bool(execution.upstream_job), execution.sender.trace
-        end = ExecutionEnd(
-            execution.id,
-            execution.plan.query_id,
-            execution.result,
-            seconds,
-            execution.callers,
-            runtime,
-            ran,
-            execution.started,
-            trace,
+    def _observe(self, execution: Execution, ending: Ending) -> None:
+        self._observer.record_execution(
+            ExecutionEnd(
+                id=execution.id,
+                query_id=execution.plan.query_id,
+                result=ending.result,
+                seconds=self._clock.monotonic() - execution.started,
+                callers=execution.callers,
+                runtime=ending.stored.entry.runtime if ending.stored is not None else 0.0,
+                ran=bool(execution.upstream_job),
+                started=execution.started,
+                trace=execution.sender.trace,
+            )
         )
-        self._observer.record_execution(end)
 
     # -- start and stop --------------------------------------------------------------------------------------------
 
@@ -232,67 +233,63 @@ class Executions:
                 text = "The credential of this execution is no longer configured; run the query again."
                 await self._ledger.record_execution(msgspec.structs.replace(record, status=4, error=text))
             elif record.key not in self._by_key:
-                execution = self._revive(record, credential)
+                sender = Sender("gateway", record.id, self._observer.begin_span(None))
+                now, wall = self._clock.monotonic(), self._clock.wall()
+                execution = Execution.revived(record, _plan_of(record, credential, wall), sender, now, wall)
                 jobs = await self._ledger.jobs_of(record.id)
-                execution.seen = {job.id: self._clock.monotonic() for job in jobs if not job.cancelled}
+                execution.seen = {job.id: now for job in jobs if not job.cancelled}
                 self._by_key[record.key] = execution
                 self._spawn(execution, partial(self._run_again, execution))
         return len(records)
 
-    def _revive(self, record: ExecutionRecord, credential: Credential) -> Execution:
-        target = urlsplit(record.path)
-        operation = parse_operation(match("POST", target.path), target.query, record.body)
-        assert isinstance(operation, Execute | ExecuteText)  # noqa: S101 - nothing else is ever executed
-        # A result since the first start is what the callers asked for: Redash joins its run or shows what it made.
-        since = max(1, int(self._clock.wall() - record.started_at) + 1)
-        plan = Plan(
-            key=record.key,
-            credential=credential,
-            query_id=record.query_id,
-            marker=record.marker,
-            max_age=since,
-            forced=False,
-            bounds=Bounds(),
-            operation=operation,
-        )
-        sender = Sender("gateway", record.id, self._observer.begin_span(None))
-        ago = max(0.0, self._clock.wall() - record.started_at)
-        execution = Execution(plan, sender, self._clock.monotonic() - ago, record.id)
-        execution.purged = record.purged
-        execution.upstream_job, execution.status, execution.noted = record.upstream_job, record.status, True
-        execution.answerable.set()
-        return execution
-
-    async def _run_again(self, execution: Execution) -> None:
-        if execution.plan.query_id:
-            know = self._definitions.know(
-                execution.plan.credential, execution.plan.query_id, execution.sender, self.settings.cache
-            )
-            execution.plan = msgspec.structs.replace(execution.plan, definition=await know)
+    async def _run_again(self, execution: Execution) -> Ending:
+        plan = execution.plan
+        if plan.query_id:
+            definition = await self._definitions.get(plan.credential, plan.query_id, execution.sender)
+            execution.plan = msgspec.structs.replace(plan, definition=definition)
         async with self._apart(execution), self.slots.hold(execution.sender.client):
             execution.phase = Phase.RUNNING if execution.upstream_job else Phase.ASKING
             work = self._runner.resume if execution.upstream_job else self._runner.run
-            await work(execution, lambda: self._definition_now(execution), self._followed)
+            return await work(execution, partial(self._definition_now, execution), self._followed)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
         """Keep the results of what runs now from being stored, also if another process follows it to its end."""
         for execution in self.running:
             if scope in (None, execution.plan.credential.scope) and query_id in (None, execution.plan.query_id):
                 execution.purged = True
-                if execution.noted:
-                    await self.note(execution)
+                if execution.recorded:
+                    await self.record(execution)
 
-    def release_waiters(self) -> None:
-        """Answer those who wait for an end with what is known now: job ids outlive this process."""
+    def drain(self) -> None:
+        """Hold no caller any more; those that wait get what is known now, as job ids outlive this process."""
+        self.draining = True
         for execution in self.running:
             execution.release_waiters()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Let go of every execution; Redash goes on, and the next process follows."""
         self._closing = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Plan:
+    """Return the plan of a run that an earlier process began. `wall` is unix seconds."""
+    target = urlsplit(record.path)
+    operation = parse_operation(match("POST", target.path), target.query, record.body)
+    assert isinstance(operation, Execute | ExecuteText)  # noqa: S101 - nothing else is ever executed
+    return Plan(
+        key=record.key,
+        credential=credential,
+        query_id=record.query_id,
+        marker=record.marker,
+        # A result since the first start is what the callers want: Redash joins its run or shows what that made.
+        max_age=max(1, int(wall - record.started_at) + 1),
+        forced=False,
+        bounds=Bounds(),
+        operation=operation,
+    )
 
 
 def _stricter(one: float | None, other: float | None) -> float | None:

@@ -33,7 +33,7 @@ _UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
 
 
 class JobView(msgspec.Struct, frozen=True):
-    """What a caller is told of its job."""
+    """What a caller learns of its job."""
 
     id: str
     status: int
@@ -65,9 +65,9 @@ class Jobs:
         executions.on_end.append(self._ended)
 
     async def new(self, execution: Execution, client: str) -> JobView:
-        """Give a caller a job id of its own for `x`; it is in the ledger when this returns."""
-        if not execution.noted:
-            await self._executions.note(execution)
+        """Give a caller a job id of its own for an execution; it is in the ledger when this returns."""
+        if not execution.recorded:
+            await self._executions.record(execution)
         job = await self._new_record(execution, client)
         view = _view(job, execution)
         self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
@@ -101,9 +101,9 @@ class Jobs:
         return job
 
     async def look_up(
-        self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, patience: float = 0.0
+        self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, wait: float | None = None
     ) -> JobView:
-        """Return what is known of a job; if it has not ended, wait up to `patience` seconds for that.
+        """Return what is known of a job; if it has not ended, wait up to `wait` seconds for that.
 
         `allowed` are the queries that a bound client may use, None for all.
 
@@ -111,15 +111,15 @@ class Jobs:
             NotFound: unknown, expired, another client's, or below the path of a query that it is not of.
         """
         job, execution = await self._find(operation, caller, allowed)
-        view = await self._told(job, execution)
+        view = await self._state(job, execution)
         if not isinstance(execution, Execution) or not view.pending:
             return view
         execution.seen[job.id] = self._clock.monotonic()
-        if patience <= 0:
+        if not wait or self._executions.draining:
             return view
-        # Not on the end of the execution: a DELETE ends this id alone.
-        await wait_for(execution.held.setdefault(job.id, Event()), patience)
-        return await self._told(*await self._find(operation, caller, allowed))
+        # Not for the end of the execution: a DELETE ends this id alone.
+        await wait_for(execution.held.setdefault(job.id, Event()), wait)
+        return await self._state(*await self._find(operation, caller, allowed))
 
     async def _find(
         self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
@@ -133,7 +133,7 @@ class Jobs:
             raise NotFound(_UNKNOWN_TEXT)
         return job, execution or self._executions.by_id(job.execution_id)
 
-    async def _told(self, job: JobRecord, execution: Execution | JobView | None) -> JobView:
+    async def _state(self, job: JobRecord, execution: Execution | JobView | None) -> JobView:
         if isinstance(execution, JobView):
             return execution
         if execution is not None or job.cancelled:
@@ -146,13 +146,13 @@ class Jobs:
     async def cancel(
         self, operation: CancelJob, caller: Caller, allowed: frozenset[int] | None, sender: Sender
     ) -> None:
-        """End one job id; Redash's job too, when nobody else has asked for it lately. What has ended stays as it was.
+        """End one job id; Redash's job too, when no other id of it was polled lately. What has ended stays as it was.
 
         Raises:
             NotFound: as `look_up`.
         """
         job, execution = await self._find(operation, caller, allowed)
-        if not (await self._told(job, execution)).pending:
+        if not (await self._state(job, execution)).pending:
             return
         cancelled = msgspec.structs.replace(job, cancelled=True)
         await self._ledger.record_job(cancelled)
@@ -171,20 +171,20 @@ class Jobs:
 
     async def _stop(self, execution: Execution, sender: Sender) -> None:
         if execution.phase is Phase.QUEUED and execution.task is not None:
-            execution.cancelled = True
+            execution.cancelling = True
             execution.task.cancel()
             return
         if execution.arriving is not None:
             return  # the run is over, and others may be reading what it brings
         shared = any(o is not execution and o.upstream_job == execution.upstream_job for o in self._executions.running)
         if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
-            return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is kept
+            return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is stored
         request = calls.cancellation(execution.upstream_job)
-        execution.cancelled = True  # nobody joins it from now on
+        execution.cancelling = True  # nobody joins it from now on
         try:
             await self._upstream.send(execution.plan.credential, request, sender)
         except GatewayError:
-            execution.cancelled = False
+            execution.cancelling = False
             raise
         execution.stopping.set()
 
@@ -192,7 +192,7 @@ class Jobs:
 def _view(job: JobRecord, execution: Execution | None) -> JobView:
     if job.cancelled or execution is None:
         return JobView(job.id, 4, CANCELLED_TEXT, None, 0, job.execution_id, job.query_id)
-    if execution.phase is Phase.ENDED:
-        return JobView(job.id, execution.status, execution.error, execution.result_id, 0, execution.id, job.query_id)
-    status = execution.status if execution.status in (1, 2) else 2
+    if (ending := execution.ending) is not None:
+        return JobView(job.id, ending.status, ending.error, ending.result_id, 0, execution.id, job.query_id)
+    status = execution.upstream_status
     return JobView(job.id, status, "", None, execution.updated_at if status == 2 else 0, execution.id, job.query_id)

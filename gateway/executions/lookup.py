@@ -1,4 +1,4 @@
-"""Look, join, execute: from a plan to a stored result, or to the execution that will bring one."""
+"""From a plan to a stored result that it accepts, or to the execution that will bring one: look up, join, execute."""
 
 from __future__ import annotations
 
@@ -8,81 +8,112 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from gateway.concurrency.flight import wait_for
-from gateway.errors import TooManyRequests, UpstreamError
+from gateway.errors import NotFound, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.model import Clock, Entry
 from gateway.outcome import Outcome, Sender
 from gateway.policy.plan import Plan
-from gateway.results.cache import Found, Results
+from gateway.results.cache import ResultCache, StoredResult
 
 Enough = Callable[[Entry], bool]
 
 
-class Obtained(msgspec.Struct, frozen=True):
-    """What the way has found: a stored result, or an execution that can be answered from."""
+class Miss(msgspec.Struct, frozen=True):
+    """The store has nothing that the plan accepts."""
 
-    found: Found | None = None
-    execution: Execution | None = None
-    fallback: Found | None = None
-    """A stored result that may stand in if Redash turns out to be away (`stale_if_error`)."""
+    stored: StoredResult | None
+    """What it has that was acceptable once."""
+    slack: float
+    """Seconds since it no longer is, negative; -inf without one."""
+    joinable: Execution | None
+    """The execution under way, or the failure of a moment ago, that serves this plan, too."""
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """An execution that can be responded from, as far as it has come."""
+
+    execution: Execution
+    fallback: StoredResult | None
+    """A stored result that may stand in if Redash turns out to be unavailable (`stale_if_error`)."""
 
 
 class ResultLookup:
-    """Answers from the store where the plan accepts that, and else from at most one execution per key."""
+    """Responds from the store where the plan accepts that, and else from at most one execution per key."""
 
-    def __init__(self, results: Results, executions: Executions, clock: Clock) -> None:
+    def __init__(self, results: ResultCache, executions: Executions, clock: Clock) -> None:
         self._results = results
         self._executions = executions
         self._clock = clock
 
-    async def obtain(self, plan: Plan, sender: Sender, outcome: Outcome) -> Obtained:
-        """Look; else join, else execute; wait until there is something to answer from."""
+    async def find(self, plan: Plan, outcome: Outcome) -> StoredResult | Miss:
+        """Look up what the store has, and what is under way.
+
+        A question to Redash that this plan must not join, but that may start the run, is waited for first.
+        """
         while True:
             began = self._clock.monotonic()
-            found = await self._results.find(plan.key)
+            stored = await self._results.get(plan.key)
             now = self._clock.monotonic()
             outcome.add_step("store", began, now)
-            slack = plan.accepts(found[0], now) if found is not None else None
-            if found is not None and slack is not None and slack >= 0:
-                outcome.record_hit(slack, found[0].age(now), found[0].runtime)
+            slack = plan.accepts(stored.entry, now) if stored is not None else None
+            if stored is not None and slack is not None and slack >= 0:
+                outcome.record_hit(slack, stored.entry.age(now), stored.entry.runtime)
                 outcome.saves_run = True
-                return Obtained(found=found)
-            stored = found if slack is not None else None
-            if stored is not None and slack is not None and -slack <= plan.bounds.stale_while_revalidate:
-                self._revalidate(plan, sender)
+                return stored
+            if stored is None or slack is None:
+                stored, slack = None, -math.inf
+            elif -slack <= plan.bounds.stale_while_revalidate:
+                self._revalidate(plan, outcome.sender)
                 return self._stale(stored, slack, outcome, "stale-while-revalidate")
-            execution = self._executions.failed(plan) or self._executions.find(plan, stored=stored is not None)
-            if execution is None and (other := self._executions.blocking(plan, stored=stored is not None)) is not None:
-                await self._wait(other, other.posted.wait(), outcome)
-                continue
-            return await self._execute(plan, execution, sender, outcome, stored, slack)
+            joinable = self._executions.failed(plan) or self._executions.joinable(plan, stored=stored is not None)
+            other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
+            if other is None:
+                return Miss(stored, slack, joinable)
+            await self._wait(other, other.posted.wait(), outcome)
 
-    async def _execute(
-        self,
-        plan: Plan,
-        execution: Execution | None,
-        sender: Sender,
-        outcome: Outcome,
-        stored: Found | None,
-        slack: float | None,
-    ) -> Obtained:
-        if execution is None:
-            self._check_limit(plan, sender)
-        outcome.record_forward(_forward(plan, stored), joined=execution is not None)
-        if execution is None:
-            execution = self._executions.begin(plan, sender, aside=plan.max_age is None and stored is not None)
-        else:
-            execution.callers += 1
+    async def stored(self, plan: Plan, outcome: Outcome) -> StoredResult:
+        """Return what the store has and the plan accepts; runs and joins nothing.
+
+        Raises:
+            NotFound: it has nothing of the kind.
+        """
+        stored = await self._results.get(plan.key)
+        slack = plan.accepts(stored.entry, self._clock.monotonic()) if stored is not None else None
+        if stored is None or slack is None or slack < 0:
+            raise NotFound("Nothing stored answers this, and HEAD runs no query; GET does.")
+        outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
+        return stored
+
+    async def join(self, miss: Miss, execution: Execution, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
+        """Join an execution that is under way, until there is something to respond from."""
+        outcome.record_forward(_forward(plan, miss), joined=True)
+        execution.callers += 1
+        return await self._until_answerable(execution, miss, plan, outcome)
+
+    async def execute(self, miss: Miss, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
+        """Start an execution, and wait until there is something to respond from.
+
+        Raises:
+            TooManyRequests: the client has as many running as it may.
+        """
+        sender = outcome.sender
+        self._check_limit(plan, sender)
+        outcome.record_forward(_forward(plan, miss))
+        aside = plan.max_age is None and miss.stored is not None
+        execution = self._executions.begin(plan, sender, aside=aside)
+        return await self._until_answerable(execution, miss, plan, outcome)
+
+    async def _until_answerable(
+        self, execution: Execution, miss: Miss, plan: Plan, outcome: Outcome
+    ) -> StoredResult | Pending:
         outcome.execution_id = execution.id
         await self._wait(execution, execution.answerable.wait(), outcome)
-        fallback = stored if slack is not None and -slack <= plan.bounds.stale_if_error else None
+        fallback = miss.stored if -miss.slack <= plan.bounds.stale_if_error else None
         if fallback is not None and execution.arriving is not None:
-            await self._wait(
-                execution, execution.ended.wait(), outcome
-            )  # it may break off, and then there is something better
-        obtained = Obtained(execution=execution, fallback=fallback)
-        return self.fallen_back(obtained, plan, outcome) or obtained
+            # It may break off, and then there is something better.
+            await self._wait(execution, execution.ended.wait(), outcome)
+        return self._or_fallback(Pending(execution, fallback), plan, outcome)
 
     def _check_limit(self, plan: Plan, sender: Sender) -> None:
         running = sum(execution.sender.client == sender.client for execution in self._executions.running)
@@ -93,23 +124,47 @@ class ResultLookup:
             )
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:
-        """Ask Redash behind the answer, unless somebody does already."""
+        """Ask Redash in the background, unless that is under way already."""
         aside = plan.max_age is None
-        if self._executions.find(plan, stored=True) is None and self._executions.blocking(plan, stored=aside) is None:
+        under_way = self._executions.joinable(plan, stored=True) or self._executions.blocking(plan, stored=aside)
+        if under_way is None:
             self._executions.begin(plan, sender, aside=aside)
 
-    def fallen_back(self, obtained: Obtained, plan: Plan, outcome: Outcome) -> Obtained | None:
-        """Return the stored result that may be shown because Redash is away, None if there is none or it is not."""
-        execution, fallback = obtained.execution, obtained.fallback
-        if fallback is None or execution is None or not isinstance(execution.failure, UpstreamError):
-            return None
-        slack = plan.accepts(fallback[0], self._clock.monotonic())
+    async def wait(
+        self,
+        pending: Pending,
+        seconds: float,
+        plan: Plan,
+        outcome: Outcome,
+        *,
+        enough: Enough = lambda entry: True,
+    ) -> StoredResult | Pending:
+        """Wait so long for an execution to end; if Redash was unavailable meanwhile, fall back on what is stored.
+
+        A large result need only have begun to arrive, where what is known of it by then is `enough` and nothing stored
+        could stand in if it broke off.
+        """
+        execution, seconds = pending.execution, 0.0 if self._executions.draining else seconds
+        until = self._clock.monotonic() + seconds
+        await self._wait(execution, wait_for(execution.showable, seconds), outcome)
+        arriving = execution.arriving
+        shown = arriving is not None and pending.fallback is None and enough(arriving.entry)
+        if execution.showable.is_set and not shown:  # else the time is up, or the gateway stops
+            await self._wait(execution, wait_for(execution.ended, until - self._clock.monotonic()), outcome)
+        return self._or_fallback(pending, plan, outcome)
+
+    def _or_fallback(self, pending: Pending, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
+        """Return the stored result that may stand in because Redash is unavailable, else `pending` itself."""
+        fallback = pending.fallback
+        if fallback is None or not isinstance(pending.execution.failure, UpstreamError):
+            return pending
+        slack = plan.accepts(fallback.entry, self._clock.monotonic())
         return self._stale(fallback, -math.inf if slack is None else slack, outcome, "stale-if-error")
 
-    def _stale(self, found: Found, slack: float, outcome: Outcome, detail: str) -> Obtained:
-        outcome.record_stale(slack, found[0].age(self._clock.monotonic()), found[0].runtime, detail)
+    def _stale(self, stored: StoredResult, slack: float, outcome: Outcome, detail: str) -> StoredResult:
+        outcome.record_stale(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime, detail)
         outcome.saves_run = True
-        return Obtained(found=found)
+        return stored
 
     async def _wait(self, execution: Execution, waiting: Awaitable[None], outcome: Outcome) -> None:
         began = self._clock.monotonic()
@@ -118,26 +173,8 @@ class ResultLookup:
         finally:
             outcome.add_step("wait", began, self._clock.monotonic(), execution.sender.trace)
 
-    async def wait(
-        self, obtained: Obtained, seconds: float, plan: Plan, outcome: Outcome, *, enough: Enough = lambda entry: True
-    ) -> Obtained:
-        """Wait so long for an execution to end; if Redash went away meanwhile, fall back on what is stored.
 
-        A large result need only have begun to arrive, where what is known of it by then is `enough` and nothing stored
-        could stand in if it broke off.
-        """
-        execution = obtained.execution
-        if execution is None:
-            return obtained
-        until = self._clock.monotonic() + seconds
-        await self._wait(execution, wait_for(execution.showable, seconds), outcome)
-        shown = execution.arriving is not None and obtained.fallback is None and enough(execution.arriving[0])
-        if execution.showable.is_set and not shown:  # else the time is up, or the gateway stops
-            await self._wait(execution, wait_for(execution.ended, until - self._clock.monotonic()), outcome)
-        return self.fallen_back(obtained, plan, outcome) or obtained
-
-
-def _forward(plan: Plan, stored: Found | None) -> str:
+def _forward(plan: Plan, miss: Miss) -> str:
     if plan.max_age == 0:
         return "request"
-    return "stale" if stored is not None else "uri-miss"
+    return "stale" if miss.stored is not None else "uri-miss"

@@ -1,4 +1,4 @@
-"""Doing one run: POST, job, result, check, keep. Its state and who waits for it are in `execution.py`."""
+"""Doing one run: POST, job, result, check, store. Its state is in `execution`, what joins it in `flights`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from gateway.concurrency.flight import wait_for
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
-from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
+from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, Ending, Execution, Phase
 from gateway.executions.guard import may_be_mixed_up, shows_what_was_asked
 from gateway.model import Clock, Definition
 from gateway.outcome import ExecutionResult
 from gateway.redash import calls
 from gateway.redash.responses import Job, ResultHead, parse_beginning
-from gateway.results.cache import Results, early_entry, load_result, load_result_or_job
-from gateway.results.fetcher import Fetching
+from gateway.results.cache import ResultCache, arriving_result, load_result, load_result_or_job
+from gateway.results.fetcher import ResultFetcher
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
-log = logging.getLogger("gateway.runner")
+log = logging.getLogger("gateway.executions")
 
 DefinitionNow = Callable[[], Awaitable[Definition | None]]
 Followed = Callable[[Execution], Awaitable[None]]
@@ -30,7 +32,7 @@ Followed = Callable[[Execution], Awaitable[None]]
 LOST_TEXT: Final = "Redash no longer knows this job (it was restarted, or the job expired); run the query again."
 NO_TEXT: Final = "The query failed in Redash without a text."
 RE_RUNS: Final = 3
-"""How often a query is run again when Redash answers with the rows of another SQL text (CONTRACT 7)."""
+"""How often a query is run again when Redash responds with the rows of another SQL text (CONTRACT 7)."""
 
 _UNKNOWN: Final = 0
 """Our own status for a job that Redash does not know."""
@@ -40,81 +42,82 @@ _PATIENCE: Final = 60.0
 """Seconds for which polls may fail before an execution is given up as lost."""
 
 
-class Runner:
-    """Does the run: POST, job, result, check, keep."""
+class Fetched(msgspec.Struct, frozen=True):
+    """A result as Redash sent it, and what its head says of it."""
 
-    def __init__(self, upstream: Upstream, results: Results, fetching: Fetching, clock: Clock) -> None:
+    response: UpstreamResponse
+    head: ResultHead
+
+
+class Runner:
+    """Does the run: POST, job, result, check, store."""
+
+    def __init__(self, upstream: Upstream, results: ResultCache, fetcher: ResultFetcher, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
-        self._fetching = fetching
+        self._fetcher = fetcher
         self._clock = clock
 
-    async def run(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> None:
-        """Run `x` to its end: `x.found` is set, or `x.status` is 4.
+    async def run(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> Ending:
+        """Run it to its end.
 
-        `definition_now` asks for the definition again (an edit may explain other SQL), `followed` is told when Redash
-        has made a job of it.
+        `definition_now` asks for the definition again (an edit may explain other SQL); `followed` is called when
+        Redash has made a job of it.
 
         Raises:
-            GatewayError: Redash refused, is away, or answered unusably.
+            GatewayError: Redash refused, is unavailable, or responded unusably.
         """
         forced = may_be_mixed_up(execution.plan)
         for attempt in range(1 + RE_RUNS):
             max_age = 0 if attempt or forced else _upstream_max_age(execution)
             begun = self._clock.monotonic()
-            response, head = await self._ask(execution, max_age, followed)
-            if head is None or response is None:
-                return  # failed or cancelled
-            if await shows_what_was_asked(execution.plan, execution.plan.definition, head):
-                await self._keep(execution, head, response, begun, execution.plan.marker)
-                return
-            if definition_now is not None and await self._explained_by_edit(execution, head, definition_now):
-                await self._keep(execution, head, response, begun, "")
-                return
-            response.body.give_up()
+            fetched = await self._ask(execution, max_age, followed)
+            if isinstance(fetched, Ending):
+                return fetched
+            if await shows_what_was_asked(execution.plan, execution.plan.definition, fetched.head):
+                return await self._store(execution, fetched, begun, execution.plan.marker)
+            if await self._explained_by_edit(execution, fetched.head, definition_now):
+                return await self._store(execution, fetched, begun, "")
+            fetched.response.body.give_up()
             log.warning("rows of other SQL came back; running it again", extra={"fields": {"execution": execution.id}})
         raise UpstreamUnusable(
             "Redash answered with the rows of another SQL text that differs in white space only (its cache ignores "
             "white space, also inside quotes). Make the texts differ in more than white space."
         )
 
-    async def resume(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> None:
+    async def resume(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> Ending:
         """Go on with a run that an earlier process began: follow its job, then as in `run`."""
         begun = execution.started
-        response, head = await self._follow(execution, Job(id=execution.upstream_job, status=execution.status))
-        if (
-            head is not None
-            and response is not None
-            and await shows_what_was_asked(execution.plan, execution.plan.definition, head)
-        ):
-            await self._keep(execution, head, response, begun, execution.plan.marker)
-        elif head is not None:
-            await self.run(execution, definition_now, followed)
+        fetched = await self._follow(execution, Job(id=execution.upstream_job, status=execution.upstream_status))
+        if isinstance(fetched, Ending):
+            return fetched
+        if await shows_what_was_asked(execution.plan, execution.plan.definition, fetched.head):
+            return await self._store(execution, fetched, begun, execution.plan.marker)
+        return await self.run(execution, definition_now, followed)
 
-    async def _ask(
-        self, execution: Execution, max_age: int | None, followed: Followed
-    ) -> tuple[UpstreamResponse | None, ResultHead | None]:
+    async def _ask(self, execution: Execution, max_age: int | None, followed: Followed) -> Fetched | Ending:
         execution.phase = max(execution.phase, Phase.ASKING)
-        response, head = await self._post(execution, max_age)
-        if isinstance(head, ResultHead):
-            return response, head
-        execution.upstream_job = head.id
-        execution.status = head.status if head.status in (1, 2) else 2
+        asked = await self._post(execution, max_age)
+        if isinstance(asked, Fetched):
+            return asked
+        execution.upstream_job = asked.id
+        execution.upstream_status = asked.status if asked.status in (1, 2) else 2
         execution.phase = Phase.RUNNING
         await followed(execution)
         execution.posted.set()
         execution.answerable.set()
-        return await self._follow(execution, head)
+        return await self._follow(execution, asked)
 
-    async def _post(self, execution: Execution, max_age: int | None) -> tuple[UpstreamResponse, ResultHead | Job]:
+    async def _post(self, execution: Execution, max_age: int | None) -> Fetched | Job:
         request = calls.execution(execution.plan.operation, max_age)
         early = partial(self._show_early, execution)
         response = await self._upstream.send(execution.plan.credential, request, execution.sender, early=early)
         if response.status != 200:
             raise refusal(response)
-        return response, await load_result_or_job(response.body)
+        head = await load_result_or_job(response.body)
+        return head if isinstance(head, Job) else Fetched(response, head)
 
-    async def _follow(self, execution: Execution, job: Job) -> tuple[UpstreamResponse | None, ResultHead | None]:
+    async def _follow(self, execution: Execution, job: Job) -> Fetched | Ending:
         """Poll until the job has ended, then fetch what it made."""
         began = self._clock.monotonic()
         failing_since: float | None = None
@@ -123,18 +126,15 @@ class Runner:
             if job.status == 3:
                 return await self._fetch_patiently(execution, job)
             if job.status in (4, _UNKNOWN) and (job.error or asked_again):
-                text = LOST_TEXT if job.status == _UNKNOWN else job.error or NO_TEXT
-                execution.fail(text, _kind(text))
-                return None, None
+                return _failed(job)
             asked_again = job.status in (4, _UNKNOWN)
-            execution.status = job.status if job.status in (1, 2) else execution.status
+            if job.status in (1, 2):
+                execution.upstream_status = job.status
             execution.updated_at = job.updated_at
-            await wait_for(
-                execution.stopping, _AGAIN_SECONDS if asked_again else _pause(self._clock.monotonic() - began)
-            )
-            if execution.cancelled:
-                execution.fail(CANCELLED_TEXT, "cancelled")
-                return None, None
+            pause = _AGAIN_SECONDS if asked_again else _pause(self._clock.monotonic() - began)
+            await wait_for(execution.stopping, pause)
+            if execution.cancelling:
+                return CANCELLED
             try:
                 job = await self._poll(execution)
                 failing_since = None
@@ -157,10 +157,8 @@ class Runner:
             raise UpstreamUnusable("Redash's answer is not the JSON of a job.")
         return job
 
-    async def _fetch_patiently(
-        self, execution: Execution, job: Job
-    ) -> tuple[UpstreamResponse | None, ResultHead | None]:
-        """Fetch the result; rows that lie ready in Redash are not lost because it cannot be reached for a moment."""
+    async def _fetch_patiently(self, execution: Execution, job: Job) -> Fetched | Ending:
+        """Fetch the result; rows that are ready in Redash are not lost because it cannot be reached for a moment."""
         began = self._clock.monotonic()
         while True:
             try:
@@ -170,51 +168,48 @@ class Runner:
                     raise
             await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _fetch(self, execution: Execution, job: Job) -> tuple[UpstreamResponse | None, ResultHead | None]:
+    async def _fetch(self, execution: Execution, job: Job) -> Fetched | Ending:
         """Fetch the result of a finished job. A query key must POST again: it may not read by id (CONTRACT 8)."""
-        if execution.plan.credential.is_query_key:
-            response, head = await self._post(execution, None)
-            if not isinstance(head, ResultHead):
-                execution.upstream_job = head.id
-                return await self._follow(execution, head)
-            return response, head
+        credential = execution.plan.credential
+        if credential.is_query_key:
+            asked = await self._post(execution, None)
+            if isinstance(asked, Fetched):
+                return asked
+            execution.upstream_job = asked.id
+            return await self._follow(execution, asked)
         if not isinstance(job.query_result_id, int):
             raise UpstreamUnusable("Redash finished the job without naming a result.")
         early = partial(self._show_early, execution)
-        response = await self._fetching.download(
-            execution.plan.credential, job.query_result_id, "json", None, execution.sender, early
-        )
-        return response, await load_result(response.body)
+        response = await self._fetcher.download(credential, job.query_result_id, "json", None, execution.sender, early)
+        return Fetched(response, await load_result(response.body))
 
     async def _show_early(self, execution: Execution, beginning: UpstreamResponse, spool: Spool) -> None:
         """Show a large result to those who wait while it arrives, if its first bytes say that it is theirs."""
+        plan = execution.plan
         head = parse_beginning(beginning.body.load())
-        if head is None or (head.reduced and not execution.plan.credential.is_query_key):
+        if head is None or (head.reduced and not plan.credential.is_query_key):
             return  # the SQL would have to stand there
-        if await shows_what_was_asked(execution.plan, execution.plan.definition, head):
-            execution.show_early(
-                early_entry(execution.plan.credential, execution.plan.query_id, head, beginning), spool
-            )
+        if await shows_what_was_asked(plan, plan.definition, head):
+            execution.show_early(arriving_result(plan.credential, plan.query_id, head, beginning, spool))
 
     async def _explained_by_edit(self, execution: Execution, head: ResultHead, definition_now: DefinitionNow) -> bool:
         definition = await definition_now()
         edited = definition is not None and definition.marker != execution.plan.marker
         return edited and await shows_what_was_asked(execution.plan, definition, head)
 
-    async def _keep(
-        self, execution: Execution, head: ResultHead, response: UpstreamResponse, begun: float, marker: str
-    ) -> None:
-        execution.found = await self._results.keep(
-            execution.plan.credential,
-            execution.plan.query_id,
-            head,
-            response,
-            key=execution.plan.key,
+    async def _store(self, execution: Execution, fetched: Fetched, begun: float, marker: str) -> Ending:
+        plan = execution.plan
+        stored = await self._results.put(
+            plan.credential,
+            plan.query_id,
+            fetched.head,
+            fetched.response,
+            key=plan.key,
             marker=marker,
             begun=-math.inf if execution.purged else begun,
-            confirmed=response.sent if marker or execution.plan.definition is None else -math.inf,
+            confirmed=fetched.response.sent if marker or plan.definition is None else -math.inf,
         )
-        execution.status = 3
+        return Ending("success", stored)
 
 
 def _upstream_max_age(execution: Execution) -> int | None:
@@ -223,6 +218,11 @@ def _upstream_max_age(execution: Execution) -> int | None:
 
 def _pause(elapsed: float) -> float:
     return min(2.0, max(0.1, elapsed / 5))
+
+
+def _failed(job: Job) -> Ending:
+    text = LOST_TEXT if job.status == _UNKNOWN else job.error or NO_TEXT
+    return Ending(_kind(text), error=text)
 
 
 def _kind(error: str) -> ExecutionResult:

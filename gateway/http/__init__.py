@@ -1,4 +1,4 @@
 """The API listener: connections, the fast path, reading requests, writing responses.
 
-What a request means and how it is answered is decided in `pipeline`. The admin listener lives in `admin`.
+What a request means and how to respond is decided in `pipeline`. The admin listener lives in `admin`.
 """

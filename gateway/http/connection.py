@@ -1,4 +1,4 @@
-"""One connection to the API listener: aiohttp's handler without what would give a token away or wait for ever."""
+"""One connection to the API listener: aiohttp's handler, made safe, with the fast path in front of it."""
 
 from __future__ import annotations
 
@@ -35,24 +35,26 @@ _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Handler(RequestHandler):
     """aiohttp's connection handler without what would give a token away or wait for ever.
 
-    Its own answer to a bad head echoes the offending line, token included, into body and log, and it knows no
-    deadline for a head but keep-alive's.
+    Its own response to a bad head echoes the offending line, token included, into body and log, and its only deadline
+    for a head is that of keep-alive.
     """
 
-    __slots__ = ("_body_due", "_head_deadline", "_held", "_lane", "segments")
+    __slots__ = ("_body_due", "_fast_path", "_head_deadline", "_held", "segments")
 
-    def __init__(self, manager: web.Server, lane: FastPath | None, **settings: Any) -> None:
+    def __init__(self, manager: web.Server, fast_path: FastPath | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._head_deadline: asyncio.TimerHandle | None = None
-        self._lane = lane
-        self._held = b""  # a head that the lane knows; its body comes in the next segment
+        self._fast_path = fast_path
+        self._held = b""  # a head that the fast path knows; its body comes in the next segment
         self._body_due = 0  # bytes of the body of a request that aiohttp has not been given yet
         self.segments: tuple[bytes, ...] = ()
-        """The request under way, as it came: for the lane to know it again."""
+        """The request under way, as it came: for the fast path to know it again."""
 
     def data_received(self, data: bytes) -> None:
-        """Answer what the lane knows; feed the parser with all else, and mind the clock for the head."""
-        if self._lane is not None and data and self._passes(self._lane, data):  # aiohttp calls itself with b""
+        """Let the fast path respond; feed the parser with all else, and mind the clock for the head."""
+        if (
+            self._fast_path is not None and data and self._passes(self._fast_path, data)
+        ):  # aiohttp calls itself with b""
             return
         super().data_received(data)
         self._break_body_off()
@@ -62,13 +64,13 @@ class Handler(RequestHandler):
             self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
 
     def _waits(self) -> bool:
-        """Whether aiohttp waits for a request; also when its task has not begun to (uvloop reads before that)."""
+        """Whether aiohttp waits for a request; also when its task has not yet begun to (uvloop reads earlier)."""
         if self._waiter is None:
             return self._request_count == 0
         return not self._waiter.done()
 
     def _break_body_off(self) -> None:
-        """Tell the handler that its body is broken: aiohttp queues the parser's error, and the body waits for ever."""
+        """Break the body off: aiohttp only queues the parser's error, and its reader would wait for ever."""
         request = self._current_request
         if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._messages.pop()
@@ -76,28 +78,29 @@ class Handler(RequestHandler):
             if not request.content.is_eof():
                 request.content.set_exception(web.RequestPayloadError())
 
-    # The lane may write only when aiohttp is idle: between two requests, with nothing of the next one in its parser.
-    # aiohttp's own fields do not tell (it clears the current request before the response is finished), so every byte
-    # that it is given is followed to the boundaries of messages. Where that is in doubt, the lane is off for good.
+    # The fast path may write only when aiohttp is idle: between two requests, with nothing of the next one in its
+    # parser. aiohttp's own fields do not say so (it clears the current request before the response is finished). So
+    # every byte that it is given is followed to the boundaries of messages; where these are uncertain, the fast path
+    # is off for the rest of the connection.
 
-    def _passes(self, lane: FastPath, data: bytes) -> bool:
-        """Let the lane answer, or note what aiohttp will be given. Returns whether the data is dealt with."""
+    def _passes(self, fast_path: FastPath, data: bytes) -> bool:
+        """Let the fast path respond, or note what aiohttp will be given. Returns whether the data is dealt with."""
         if self._body_due == 0:
             if self._buffer_paused or self._close:
-                self._lane, self.segments = None, ()  # what the parser still holds is its secret
+                self._fast_path, self.segments = None, ()  # nobody can see what the parser still holds
                 self._give_held()
                 return False
             if not self._waits():
-                self._follow(data)  # a second request while the first is under way
+                self._follow(data)  # another request while the first is under way
                 return False
             transport = self.transport
-            if transport is not None and not self._paused and lane.respond(self._held + data, transport):
+            if transport is not None and not self._paused and fast_path.respond(self._held + data, transport):
                 self._held = b""
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
                 if self._head_deadline is not None:
                     self._stop_clock()
                 return True
-            if not self._held and lane.expects_body(data):
+            if not self._held and fast_path.expects_body(data):
                 self._held = data
                 self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
                 return True
@@ -106,7 +109,7 @@ class Handler(RequestHandler):
         return False
 
     def _give_held(self) -> None:
-        """Give aiohttp the head that was held for the lane."""
+        """Give aiohttp the head that was held for the fast path."""
         held, self._held = self._held, b""
         if held:
             self._stop_clock()
@@ -123,7 +126,7 @@ class Handler(RequestHandler):
             self.segments = (data,) if self._waits() else ()
             self._body_due = _bytes_due(data)
         if self._body_due < 0:
-            self._lane = None
+            self._fast_path = None
             self.segments = ()
 
     def begin_to_close(self) -> bool:
@@ -169,9 +172,9 @@ class Handler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what the parser refused, or a fault of ours, in words that repeat nothing of the request."""
+        """Respond to what the parser refused, or to a fault of ours, in words that repeat nothing of the request."""
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun; only the connection can say that it failed")
+            raise ConnectionError("the response has begun; only the connection can say that it failed")
         status, title, detail = _refusal(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)
@@ -183,12 +186,21 @@ class Handler(RequestHandler):
         return response
 
 
+def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
+    """Return the segments in which a request came, () where they are not known."""
+    handler = request.protocol
+    if not isinstance(handler, Handler) or not handler.segments:
+        return ()
+    start = f"{request.method} {request.raw_path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
+    return handler.segments if handler.segments[0].startswith(start) else ()
+
+
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\n(?:transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
 
 
 def _bytes_due(data: bytes) -> int:
-    """Return how many bytes of body are to come after `data`, which begins a request; -1 where that is in doubt."""
+    """Return how many bytes of body are to come after `data`, which begins a request; -1 where nobody can say."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return -1
@@ -202,7 +214,7 @@ def _bytes_due(data: bytes) -> int:
 
 
 def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
-    """Say what the parser did not like, by the kind of its error only: its text holds the offending line."""
+    """Describe what the parser refused by the kind of its error only: its text holds the offending line."""
     if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
         return 414, "URI too long", f"The request target is longer than {MAX_TARGET_BYTES} bytes."
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
@@ -248,15 +260,15 @@ def _came_short(request: web.BaseRequest) -> bool:
 
 
 def fast_path_is_possible() -> bool:
-    """Whether aiohttp's handler still is what the lane was made for; if not, every request takes the ordinary way."""
+    """Whether aiohttp's handler still is what the fast path was made for; if not, it stays off."""
     fields = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
     return fields.issuperset(_NEEDED) and hasattr(RequestHandler, "data_received")
 
 
 class Server(web.Server):
-    """Makes our `Handler` for each connection; `refused` is told the status of what the parser did not let through."""
+    """Makes our `Handler` for each connection; `refused` is called with the status of what the parser refused."""
 
-    def __init__(self, handler: _Handle, refused: Callable[[int], None], lane: FastPath | None) -> None:
+    def __init__(self, handler: _Handle, refused: Callable[[int], None], fast_path: FastPath | None) -> None:
         super().__init__(
             handler,
             handler_cancellation=True,
@@ -267,7 +279,7 @@ class Server(web.Server):
             max_field_size=MAX_FIELD_BYTES,
         )
         self.refused = refused
-        self._lane = lane
+        self._fast_path = fast_path
 
     def begin_to_close(self) -> bool:
         """Close every connection on which no request is under way; returns whether there are others."""
@@ -282,10 +294,10 @@ class Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         """Return the handler of one connection."""
-        return Handler(self, self._lane, loop=self._loop, **self._kwargs)
+        return Handler(self, self._fast_path, loop=self._loop, **self._kwargs)
 
 
 def problem(status: int, title: str, detail: str, request_id: str) -> bytes:
-    """Write an error of the gateway's own: RFC 9457, and `message`, which Redash's clients read."""
+    """Return an error of the gateway's own as JSON: RFC 9457, and `message`, which Redash's clients read."""
     members = {"type": "about:blank", "title": title, "status": status, "detail": detail, "message": detail}
     return json.dumps({**members, "request_id": request_id}).encode()

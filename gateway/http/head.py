@@ -1,6 +1,6 @@
-"""Heads of answers, as bytes: status line and fields. What moves with the second, and with each request, stands last.
+"""Heads of responses, as bytes: first what never changes, then what changes each second, last what each request has.
 
-One place makes them for the hit lane and for the ordinary way, so that the two cannot differ.
+One place makes them for the fast path and for the normal path, so that the two cannot differ.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.model import Response
 from gateway.outcome import Outcome, Quota
+from gateway.policy.access import TOKEN_FIELDS
 
 Field = tuple[str, str]
 
-_VARY: Final = "Authorization, Accept-Encoding, Prefer, Origin"
+_VARY: Final = ", ".join((*TOKEN_FIELDS, "Accept-Encoding", "Prefer", "Origin"))
+_ALLOWED: Final = ", ".join((*TOKEN_FIELDS, "Content-Type", "Prefer", "traceparent"))
 _EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BODILESS: Final = (204, 304)
@@ -29,12 +31,12 @@ _BODILESS: Final = (204, 304)
 def fixed_part(
     request: web.BaseRequest, response: Response, size: int | None, outcome: Outcome, origins: tuple[str, ...]
 ) -> bytes:
-    """Return status line and fields that are the same whenever this answer is given; without a `size` in chunks.
+    """Return status line and fields that are the same whenever this response is sent; chunked without a `size`.
 
     Raises:
         ValueError: a field holds what would end it.
     """
-    fields = [*_of_answer(response), *_policy(outcome.quota), *_cors(request, origins)]
+    fields = [*_of_response(response), *_policy(outcome.quota), *_cors(request, origins)]
     if response.status not in _BODILESS:  # RFC 9110 section 8.6
         fields.append(_framing(size))
     fields += _connection(request, keep=not response.closes)
@@ -60,7 +62,7 @@ def last_part(request_id: str, quota: Quota | None) -> bytes:
     return f"X-Request-ID: {request_id}\r\nRateLimit: {left}\r\n\r\n".encode()
 
 
-def _of_answer(response: Response) -> list[Field]:
+def _of_response(response: Response) -> list[Field]:
     optional = (
         (hdrs.CONTENT_TYPE, response.content_type),
         (hdrs.CONTENT_DISPOSITION, response.disposition),
@@ -98,7 +100,7 @@ def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> list[Field]:
     if request.method == hdrs.METH_OPTIONS:
         fields += [
             (hdrs.ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, DELETE"),
-            (hdrs.ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type, Prefer, traceparent"),
+            (hdrs.ACCESS_CONTROL_ALLOW_HEADERS, _ALLOWED),
             (hdrs.ACCESS_CONTROL_MAX_AGE, "600"),
         ]
     return fields
@@ -132,7 +134,7 @@ def _phrase(status: int) -> str:
 def _lines(fields: Iterable[Field]) -> bytes:
     lines = [f"{name}: {value}" for name, value in fields]
     if any(map(_CONTROL.search, lines)):
-        raise ValueError("a field of the answer holds a control character")
+        raise ValueError("a field of the response holds a control character")
     return "".join(f"{line}\r\n" for line in lines).encode()
 
 

@@ -1,4 +1,4 @@
-"""Receiving a request: its head checked, its body read, and what its answer depends on."""
+"""Reading a request: its head checked, its body read within bounds, and the key of its response."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from aiohttp import hdrs, web
 from gateway.errors import BadRequest, ContentTooLarge, Misdirected
 from gateway.http.connection import check_framing
 from gateway.http.fast_path import next_request_id
-from gateway.http.response_cache import Meaning
+from gateway.http.response_cache import RequestKey
 from gateway.model import Request
+from gateway.outcome import Outcome
+from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.redaction import text_without_keys
 
 BODY_SECONDS: Final = 30.0
@@ -22,30 +24,39 @@ _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?
 _BROKEN: Final = "The body is not framed as RFC 9112 has it."
 
 
-def request_id(request: web.BaseRequest) -> str:
+def read_head(request: web.BaseRequest, outcome: Outcome, hosts: tuple[str, ...]) -> Request:
+    """Return the head of a request as values; its id goes into `outcome` first, so that refusals carry it.
+
+    Raises:
+        BadRequest: target or framing are not plain; two fields that bring a token.
+        HeadersTooLarge: see `check_framing`.
+        Misdirected: `hosts` does not have the Host (DNS rebinding).
+    """
+    outcome.request_id = _request_id(request)
+    _check_head(request, hosts)
+    path, _, query_string = request.raw_path.partition("?")
+    return Request(request.method, path, query_string, request.headers)
+
+
+def _request_id(request: web.BaseRequest) -> str:
     """Return the caller's own id, if it is short and plain, else a new one."""
     given = request.headers.get("X-Request-ID")
     if given is None or not _SANE_ID.fullmatch(given):
         return next_request_id()
-    # What looks like a key or token is none: it would be echoed, logged and sent on.
+    # What looks like a key or token is refused as an id: it would be echoed, logged and sent on.
     return given if text_without_keys(given) == given else next_request_id()
 
 
-def check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
-    """Refuse what could be read in two ways, and what is meant for somebody else.
-
-    Raises:
-        BadRequest: target or framing are not plain; two Authorization fields.
-        HeadersTooLarge: see `check_framing`.
-        Misdirected: `hosts` does not have the Host (DNS rebinding).
-    """
+def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
+    """Refuse what could be read in two ways, and what is meant for somebody else."""
     check_framing(request)
     if not request.raw_path.startswith("/") or "#" in request.raw_path:
         raise BadRequest("The request target must be a path and a query string, without host and fragment.")
     if not _is_one_of(request.headers.get(hdrs.HOST, ""), hosts):
         raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
-    if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
-        raise BadRequest("The request has more than one Authorization header.")
+    for name in TOKEN_FIELDS:
+        if len(request.headers.getall(name, ())) > 1:
+            raise BadRequest(f"The request has more than one {name} header.")
 
 
 @lru_cache(maxsize=256)
@@ -54,17 +65,16 @@ def _is_one_of(host: str, hosts: tuple[str, ...]) -> bool:
     return found is not None and ("*" in hosts or found[1].lower() in hosts)
 
 
-def read_head(request: web.BaseRequest, body: bytes) -> Request:
-    """Take path and query string from the raw target."""
-    path, _, query_string = request.raw_path.partition("?")
-    return Request(request.method, path, query_string, request.headers, body)
+def is_preflight(request: web.BaseRequest) -> bool:
+    """Whether a browser asks if it may send a cross-origin request (Fetch standard, "CORS-preflight request")."""
+    return request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
 
 
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
-    """Read the request's body.
+    """Read the request's body, at most `limit` bytes.
 
     Raises:
-        ContentTooLarge: above `limit` bytes.
+        ContentTooLarge: it is larger.
         BadRequest: slower than the deadline, or broken off.
     """
     if not request.body_exists:
@@ -73,7 +83,7 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         raise _too_large(limit)
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # it is no part of the answer
+        request.writer.output_size = 0  # it is no part of the response
     if request.content.is_eof():  # all of it came with the head
         data = request.content.read_nowait()
         if len(data) > limit:
@@ -101,6 +111,23 @@ def _too_large(limit: int) -> ContentTooLarge:
     return ContentTooLarge(f"The body is larger than the {limit} bytes of server.max_request_body.")
 
 
+def request_key(request: web.BaseRequest, body: bytes, token_sha256: str) -> RequestKey:
+    """Return everything that the response to an admitted request depends on, but for what is stored and configured."""
+    get = request.headers.get
+    return (
+        token_sha256,
+        request.method,
+        request.raw_path,
+        body,
+        accepts_gzip(request),
+        get("Prefer"),
+        get(hdrs.IF_NONE_MATCH),
+        get(hdrs.ORIGIN),
+        request.version,
+        request.keep_alive,
+    )
+
+
 def accepts_gzip(request: web.BaseRequest) -> bool:
     """Whether the caller can read gzip (RFC 9110 section 12.5.3)."""
     given = request.headers.get(hdrs.ACCEPT_ENCODING)
@@ -118,28 +145,3 @@ def _names_gzip(accept_encoding: str) -> bool:
         except ValueError:
             return False
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
-
-
-def meaning_of(request: web.BaseRequest, body: bytes, token_sha256: str) -> Meaning:
-    """Return everything that the answer to an admitted request depends on, but for what is stored and configured."""
-    get = request.headers.get
-    return (
-        token_sha256,
-        request.method,
-        request.raw_path,
-        body,
-        accepts_gzip(request),
-        get("Prefer"),
-        get(hdrs.IF_NONE_MATCH),
-        get(hdrs.ORIGIN),
-        request.version,
-        request.keep_alive,
-    )
-
-
-def has_already(request: web.BaseRequest, tag: str) -> bool:
-    """Whether the caller has what bears this ETag (RFC 9110 section 13.1.2); tags are compared weakly."""
-    given = request.headers.get(hdrs.IF_NONE_MATCH)
-    if given is None or not tag or request.method not in ("GET", "HEAD"):
-        return False
-    return given.strip() == "*" or tag in given

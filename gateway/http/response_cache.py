@@ -1,7 +1,7 @@
-"""Answers that can be given again as they are: what a hit depends on, its bytes, and what is told of it.
+"""Whole responses that can be sent again as they are: found by what a request means, ready but for date, age and id.
 
-Whoever registers says until when the answer may be given and what it depends on (`Ticket`); here nothing is decided.
-They are found by what a request means (this table) and by its very bytes (`hitlane.py`).
+The part that judged a hit says until when it may be reused and what it depends on (`ReuseTerms`); nothing is judged
+here. `fast_path` finds the same responses by the exact bytes of a request.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.http.head import moving_part
-from gateway.model import Body, Clock, Entry, Key, Ticket
+from gateway.model import Body, Clock, Entry, Key, ReuseTerms
 from gateway.outcome import LineParts, Observer, Outcome, OutcomeBatch
 from gateway.policy.quotas import Meter
 
 FAST_PATH_SECONDS: Final = 0.00001
-"""What an answer of the hit lane takes (bench); measuring each would cost a tenth of it."""
+"""What a response of the fast path takes (bench); measuring each one would cost a tenth of it."""
 
 RECORD_SECONDS: Final = 1.0
 MOST_AT_ONCE: Final = 100
 SOON_SECONDS: Final = 0.02
-"""Of what has been given is told once a second: so many answers at once, a millisecond's work, then the next."""
+"""What was sent is recorded once a second: so many responses at once, a millisecond's work, then the next."""
 
 MOST_DURATIONS: Final = 1_000
-"""So many requests of one answer are told of together at the most."""
+"""At most so many requests of one response are recorded together."""
 
 LONGEST_REQUEST: Final = 16 * 1024
-"""Who sends more is not known again: the table is for many."""
+"""Longer requests are not remembered: the table is for many."""
 
 MOST_SEEN: Final = 16_384
 _OVERHEAD_BYTES: Final = 3_000
 
-Meaning = tuple[object, ...]
-"""Everything in a request that its answer depends on; equal ones get equal answers, but for the moving fields."""
+RequestKey = tuple[object, ...]
+"""Everything in a request that its response depends on; equal ones get equal responses, but for the moving fields."""
 
 
-def length_of(meaning: Meaning) -> int:
-    """Return how long the texts in it are together."""
-    return sum(len(part) for part in meaning if isinstance(part, str | bytes))
+def length_of(key: RequestKey) -> int:
+    """Return how long the texts in it are together, in characters."""
+    return sum(len(part) for part in key if isinstance(part, str | bytes))
 
 
-class Peeking(Protocol):
+class EntriesInMemory(Protocol):
     """A store that tells at once what its memory holds."""
 
     def peek(self, key: Key) -> Entry | None:
@@ -55,30 +55,30 @@ class Peeking(Protocol):
         """Whether `peek` would return this very entry."""
 
 
-class Known:
-    """One answer, ready to be sent but for date, age and request id."""
+class CachedResponse:
+    """One response, ready to be sent but for date, age and request id."""
 
     __slots__ = (
         "body",
-        "by_lane",
+        "by_fast_path",
         "durations",
         "fixed",
         "head",
+        "key",
         "line",
-        "meaning",
         "meter",
         "outcome",
+        "requests",
         "size",
-        "texts",
-        "ticket",
+        "terms",
         "until",
     )
 
     def __init__(
-        self, meaning: Meaning, ticket: Ticket, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
+        self, key: RequestKey, terms: ReuseTerms, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
     ) -> None:
-        self.meaning = meaning
-        self.ticket = ticket
+        self.key = key
+        self.terms = terms
         self.fixed = fixed
         self.body = body
         self.outcome = msgspec.structs.replace(
@@ -91,43 +91,43 @@ class Known:
             quota=None,
         )
         self.meter = meter
-        """Of a client with a rate: each answer takes of it."""
+        """Of a client with a rate: each response takes from it."""
         self.head = b""  # all but the last part
         self.until = -math.inf  # when the head must be made anew
         self.line: LineParts | None = None  # of this second, where there is an access log
-        self.by_lane = 0  # given by the lane since the head was made, not told yet
-        self.durations: list[float] = []  # of those that were given otherwise
-        self.texts: list[tuple[bytes, ...]] = []  # requests by whose bytes the lane knows it, in their segments
+        self.by_fast_path = 0  # sent by the fast path since the head was made, not recorded yet
+        self.durations: list[float] = []  # of those that were sent by the normal path
+        self.requests: list[tuple[bytes, ...]] = []  # by whose bytes the fast path knows it, in their segments
         bytes_of_body = len(body.data) if body.data is not None else 0
-        self.size = length_of(meaning) + len(fixed) + bytes_of_body + _OVERHEAD_BYTES
+        self.size = length_of(key) + len(fixed) + bytes_of_body + _OVERHEAD_BYTES
 
     def repeat(self, outcome: Outcome) -> None:
-        """Note in the outcome of another request what this answer is."""
-        told = self.outcome
-        outcome.query_id, outcome.status = told.query_id, told.status
-        outcome.cache, outcome.ttl, outcome.age = told.cache, told.ttl, told.age
-        outcome.saved_runtime, outcome.saves_run = told.saved_runtime, told.saves_run
+        """Note in the outcome of another request what this response is."""
+        first = self.outcome
+        outcome.query_id, outcome.status = first.query_id, first.status
+        outcome.cache, outcome.ttl, outcome.age = first.cache, first.ttl, first.age
+        outcome.saved_runtime, outcome.saves_run = first.saved_runtime, first.saves_run
 
 
 class AdmissionFilter:
-    """What has been seen before, by its hash: only from the second time on is something worth being kept."""
+    """What has been seen before, by its hash: a response is kept only from the second request on."""
 
     def __init__(self) -> None:
         self._seen: LRUCache[int, bool] = LRUCache(MOST_SEEN)
 
-    def again(self, thing: object) -> bool:
+    def admits(self, thing: object) -> bool:
         """Note it; returns whether it was seen before (or, once in 2**64, another of the same hash)."""
-        sighting = hash(thing)
-        if sighting in self._seen:
+        seen = hash(thing)
+        if seen in self._seen:
             return True
-        self._seen[sighting] = True
+        self._seen[seen] = True
         return False
 
 
 class ResponseCache:
-    """A table of answers, bounded by bytes; most of their bodies are the very bytes that the store holds, too."""
+    """A table of responses, bounded by bytes; most of their bodies are the very bytes that the store holds, too."""
 
-    def __init__(self, store: Peeking, observer: Observer, clock: Clock, limit_bytes: int) -> None:
+    def __init__(self, store: EntriesInMemory, observer: Observer, clock: Clock, limit_bytes: int) -> None:
         self._peek = store.peek
         self._holds = store.holds
         self._observer = observer
@@ -135,154 +135,154 @@ class ResponseCache:
         self._wall = clock.wall
         self._limit = limit_bytes
         self._bytes = 0
-        self._by_meaning: dict[Meaning, Known] = {}
-        self._seen = AdmissionFilter()
-        self._counting: set[Known] = set()  # those with a count that has not been told
+        self._by_key: dict[RequestKey, CachedResponse] = {}
+        self._filter = AdmissionFilter()
+        self._unrecorded: set[CachedResponse] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.generation = 0
-        """Moves with everything that is forgotten: an answer that was judged before is not taken over after it."""
-        self.on_gone: Callable[[tuple[bytes, ...]], None] = lambda segments: None
-        """Told each text of an answer that is no longer known, as it was learnt."""
+        """Moves with everything that is dropped: a response that was judged before is not stored after it."""
+        self.on_drop: Callable[[tuple[bytes, ...]], None] = lambda segments: None
+        """Called with each request by whose bytes a dropped response was known."""
 
-    def recall(self, meaning: Meaning) -> Known | None:
-        """Return the answer to what a request means, if it is known and still good; its head is of now."""
-        known = self._by_meaning.get(meaning)
-        return known if known is not None and self.is_good(known) else None
+    def get(self, key: RequestKey) -> CachedResponse | None:
+        """Return the response under `key`, if it is there and still good; its head is of now."""
+        cached = self._by_key.get(key)
+        return cached if cached is not None and self.is_good(cached) else None
 
-    def is_good(self, known: Known) -> bool:
-        """Whether the answer may be given now; if so its head is of this second, if not it is forgotten."""
-        now, ticket = self._monotonic(), known.ticket
-        if now >= ticket.good_until or not self._holds(ticket.key, ticket.entry):
-            self._drop(known)
+    def is_good(self, cached: CachedResponse) -> bool:
+        """Whether the response may be sent now; if so its head is of this second, if not it is dropped."""
+        now, terms = self._monotonic(), cached.terms
+        if now >= terms.good_until or not self._holds(terms.key, terms.entry):
+            self._drop(cached)
             return False
-        if now >= known.until:
-            self._make_head(known, now)
+        if now >= cached.until:
+            self._make_head(cached, now)
         return True
 
-    def register(
-        self, meaning: Meaning, ticket: Ticket, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
-    ) -> Known | None:
-        """Take over an answer that has just been given from memory, on the second sighting of what was asked."""
-        if length_of(meaning) > LONGEST_REQUEST or not self._seen.again(meaning):
+    def put(
+        self, key: RequestKey, terms: ReuseTerms, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
+    ) -> CachedResponse | None:
+        """Keep a response that has just been sent from memory, from the second request of its kind on."""
+        if length_of(key) > LONGEST_REQUEST or not self._filter.admits(key):
             return None
-        if (older := self._by_meaning.get(meaning)) is not None:
+        if (older := self._by_key.get(key)) is not None:
             self._drop(older)
-        known = Known(meaning, ticket, fixed, body, outcome, meter)
-        self._by_meaning[meaning] = known
-        self._count(known.size)
-        return known if self.has(known) else None
+        cached = CachedResponse(key, terms, fixed, body, outcome, meter)
+        self._by_key[key] = cached
+        self._count_bytes(cached.size)
+        return cached if self.has(cached) else None
 
-    def has(self, known: Known) -> bool:
-        """Whether the answer has not been forgotten."""
-        return self._by_meaning.get(known.meaning) is known
+    def has(self, cached: CachedResponse) -> bool:
+        """Whether the response has not been dropped."""
+        return self._by_key.get(cached.key) is cached
 
-    def grow(self, known: Known, more_bytes: int) -> None:
-        """Count so many more bytes of an answer."""
-        known.size += more_bytes
-        self._count(more_bytes)
+    def grow(self, cached: CachedResponse, more_bytes: int) -> None:
+        """Count so many more bytes of a response."""
+        cached.size += more_bytes
+        self._count_bytes(more_bytes)
 
-    def _count(self, more_bytes: int) -> None:
-        """Count bytes; while they are over the limit, the oldest answer goes."""
-        self._bytes += more_bytes
+    def _count_bytes(self, more: int) -> None:
+        """Count bytes; while they are over the limit, the oldest response goes."""
+        self._bytes += more
         while self._bytes > self._limit:
-            self._drop(next(iter(self._by_meaning.values())))
+            self._drop(next(iter(self._by_key.values())))
 
-    def _make_head(self, known: Known, now: float) -> None:
+    def _make_head(self, cached: CachedResponse, now: float) -> None:
         """Make the head for this second: `Date`, `Age` and the `ttl` of Cache-Status move, nothing else does.
 
-        That it is used is noted for the store now and then only; each time would cost as much as all else here.
+        The store learns of the use only here: each time would cost as much as everything else.
         """
-        self.flush(known)
-        self._peek(known.ticket.key)
-        outcome = known.outcome
+        self.flush(cached)
+        self._peek(cached.terms.key)
+        outcome = cached.outcome
         if outcome.age is not None:
-            aged = known.ticket.entry.age(now) - outcome.age
+            aged = cached.terms.entry.age(now) - outcome.age
             outcome.age += aged
             outcome.ttl = outcome.ttl - aged if outcome.ttl is not None else None
-        known.head = known.fixed + moving_part(outcome, self._wall())
-        known.line = self._observer.access_line(outcome)
-        known.until = math.floor(now) + 1.0
+        cached.head = cached.fixed + moving_part(outcome, self._wall())
+        cached.line = self._observer.access_line(outcome)
+        cached.until = math.floor(now) + 1.0
 
-    def record_fast(self, known: Known, request_id: str) -> None:
-        """Count one answer that the lane has given, to be told with others; the access log gets its line."""
-        if known.by_lane == 0:
-            self._begin_to_count(known)
-        known.by_lane += 1
-        if known.line is not None:
-            self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, known.line)
+    def record_fast(self, cached: CachedResponse, request_id: str) -> None:
+        """Count one response that the fast path has sent, to be recorded with others; the access log gets its line."""
+        if cached.by_fast_path == 0:
+            self._record_soon(cached)
+        cached.by_fast_path += 1
+        if cached.line is not None:
+            self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, cached.line)
 
-    def record_later(self, known: Known, request_id: str, started: float) -> None:
-        """Count one answer that was given otherwise, just now, to a request that came then."""
+    def record_later(self, cached: CachedResponse, request_id: str, started: float) -> None:
+        """Count one response that the normal path has just sent to a request that came at `started` (monotonic)."""
         ended = self._monotonic()
-        durations = known.durations
+        durations = cached.durations
         durations.append(ended - started)
-        if known.line is not None:
-            self._observer.log_hit(request_id, ended, ended - started, known.line)
+        if cached.line is not None:
+            self._observer.log_hit(request_id, ended, ended - started, cached.line)
         if len(durations) == 1:
-            self._begin_to_count(known)
+            self._record_soon(cached)
         elif len(durations) >= MOST_DURATIONS:
-            self.flush(known)
+            self.flush(cached)
 
-    def _begin_to_count(self, known: Known) -> None:
-        self._counting.add(known)
+    def _record_soon(self, cached: CachedResponse) -> None:
+        self._unrecorded.add(cached)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(RECORD_SECONDS, self._time_is_up)
 
     def _time_is_up(self) -> None:
-        """Tell of what was given in a second that is over, and has not been asked for since."""
+        """Record what was sent in a second that is over, and has not been requested since."""
         now = self._monotonic()
-        over = [known for known in self._counting if now >= known.until]
-        for known in over[:MOST_AT_ONCE]:
-            self.flush(known)
+        over = [cached for cached in self._unrecorded if now >= cached.until]
+        for cached in over[:MOST_AT_ONCE]:
+            self.flush(cached)
         again = RECORD_SECONDS if len(over) <= MOST_AT_ONCE else SOON_SECONDS
-        self._timer = asyncio.get_running_loop().call_later(again, self._time_is_up) if self._counting else None
+        self._timer = asyncio.get_running_loop().call_later(again, self._time_is_up) if self._unrecorded else None
 
-    def record_one(self, known: Known, request_id: str) -> None:
-        """Tell of one answer that the lane has given, under its own id, on its own."""
+    def record_one(self, cached: CachedResponse, request_id: str) -> None:
+        """Record one response that the fast path has sent, under its own id, on its own."""
         started = self._monotonic() - FAST_PATH_SECONDS
-        self._observer.record_request(msgspec.structs.replace(known.outcome, request_id=request_id, started=started))
+        self._observer.record_request(msgspec.structs.replace(cached.outcome, request_id=request_id, started=started))
 
-    def flush(self, known: Known) -> None:
-        """Tell what has been given since the last time, under one record: the age is that of all."""
-        by_lane, durations = known.by_lane, known.durations
-        if by_lane == 0 and not durations:
+    def flush(self, cached: CachedResponse) -> None:
+        """Record what was sent since the last time, as one batch: the age is that of all."""
+        by_fast_path, durations = cached.by_fast_path, cached.durations
+        if by_fast_path == 0 and not durations:
             return
-        known.by_lane, known.durations = 0, []
-        self._counting.discard(known)
-        told = msgspec.structs.replace(known.outcome)  # ours moves on, that one stays
-        if by_lane:
-            self._observer.record_hits(_hits(told, [FAST_PATH_SECONDS], by_lane))
+        cached.by_fast_path, cached.durations = 0, []
+        self._unrecorded.discard(cached)
+        outcome = msgspec.structs.replace(cached.outcome)  # ours moves on, that one stays
+        if by_fast_path:
+            self._observer.record_hits(_batch(outcome, [FAST_PATH_SECONDS], by_fast_path))
         if durations:
-            self._observer.record_hits(_hits(told, durations, 1))
+            self._observer.record_hits(_batch(outcome, durations, 1))
 
     def flush_all(self) -> None:
-        """Tell everything that has been given; the scrape asks for it."""
-        for known in list(self._counting):
-            self.flush(known)
+        """Record everything that was sent; a scrape calls this first."""
+        for cached in list(self._unrecorded):
+            self.flush(cached)
 
-    def _drop(self, known: Known) -> None:
-        self.flush(known)
-        if self._by_meaning.pop(known.meaning, None) is None:
+    def _drop(self, cached: CachedResponse) -> None:
+        self.flush(cached)
+        if self._by_key.pop(cached.key, None) is None:
             return
-        self._bytes -= known.size
-        for segments in known.texts:
-            self.on_gone(segments)
+        self._bytes -= cached.size
+        for segments in cached.requests:
+            self.on_drop(segments)
 
-    def forget_query(self, query_id: int) -> None:
-        """Forget the answers of one query: it was run, edited, purged or barred."""
-        self._forget([known for known in self._by_meaning.values() if known.ticket.query_id == query_id])
+    def drop_query(self, query_id: int) -> None:
+        """Drop the responses of one query: it was run, edited, purged or denied."""
+        self._drop_all([cached for cached in self._by_key.values() if cached.terms.query_id == query_id])
 
     def clear(self) -> None:
-        """Forget everything: another configuration is in force, or everything was purged."""
-        self._forget(list(self._by_meaning.values()))
+        """Drop everything: another configuration is in force, or everything was purged."""
+        self._drop_all(list(self._by_key.values()))
 
-    def _forget(self, gone: list[Known]) -> None:
+    def _drop_all(self, dropped: list[CachedResponse]) -> None:
         self.generation += 1
-        for known in gone:
-            self._drop(known)
+        for cached in dropped:
+            self._drop(cached)
 
 
-def _hits(told: Outcome, durations: list[float], times: int) -> OutcomeBatch:
+def _batch(outcome: Outcome, durations: list[float], times: int) -> OutcomeBatch:
     count = len(durations) * times
-    ages = [] if told.age is None else [told.age]
-    return OutcomeBatch(told, times, durations, ages, age_times=count, runtime=told.saved_runtime * count)
+    ages = [] if outcome.age is None else [outcome.age]
+    return OutcomeBatch(outcome, times, durations, ages, age_times=count, runtime=outcome.saved_runtime * count)

@@ -1,4 +1,4 @@
-"""Sending an answer: head and body from memory in as few pieces as may be, a file by the kernel."""
+"""Sending a response: head and body from memory in as few pieces as possible, a file by the kernel."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gateway.concurrency.openfile import OpenFile
 from gateway.model import Arriving, Body
 
 SEND_SECONDS: Final = 600.0
-"""For one answer as a whole, however slowly its caller reads."""
+"""For one response as a whole, however slowly its caller reads."""
 
 LARGEST_AT_ONCE: Final = 256 * 1024
-"""What a caller who does not read can make the gateway hold for its connection."""
+"""What a caller that does not read can make the gateway hold for its connection."""
 
 _PIECE: Final = 128 * 1024
 _JOINED_BYTES: Final = 16 * 1024
@@ -26,9 +26,9 @@ _JOINED_BYTES: Final = 16 * 1024
 
 
 class Sent(web.StreamResponse):
-    """What aiohttp is given when an answer has left: there is nothing more to do than to keep the connection or not.
+    """What aiohttp gets when a response has left: all that is left to do is to keep the connection or to close it.
 
-    Its own responses would make the head once more, for more than a hit costs.
+    Its own responses would make the head once more, which costs more than a hit.
     """
 
     def __init__(self, *, keep_alive: bool) -> None:
@@ -63,7 +63,7 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, 
         return
     data = body.data
     if data is not None and len(data) <= LARGEST_AT_ONCE and not request.protocol.writing_paused:
-        request.writer.output_size += len(head)  # by this aiohttp knows that an answer has begun
+        request.writer.output_size += len(head)  # by this aiohttp knows that a response has begun
         write(transport, head, data)
         return
     if body.path is not None:

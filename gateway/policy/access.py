@@ -19,6 +19,10 @@ from gateway.redash.parameters import is_raw_sql
 from gateway.redash.requests import Execute, Operation, ReadParameterised, parse_query_token
 
 ANONYMOUS: Final = "anonymous"
+
+TOKEN_FIELDS: Final = ("Authorization",)
+"""The request fields that may bring a token. `Vary`, CORS and the refusal of two tokens go by this list, too."""
+
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
 
 
@@ -58,6 +62,10 @@ class Caller(msgspec.Struct, frozen=True):
         return self.settings.is_bound
 
 
+NOBODY: Final = Caller("-", config.Client(credentials=()))
+"""Who sends what needs no token; it may do nothing."""
+
+
 class Access:
     """The clients and credentials of one configuration."""
 
@@ -66,9 +74,13 @@ class Access:
         self._by_digest = {h: c for c in self.callers.values() for h in c.settings.token_sha256}
         url = settings.upstream.url
         self.credentials = {name: _credential(name, c, url) for name, c in settings.credentials.items()}
-        self.cache = settings.cache
         self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
         self._admitted: LRUCache[str, tuple[Caller, str]] = LRUCache(_MOST_ADMITTED)
+
+    @property
+    def has_query_keys(self) -> bool:
+        """Whether one of the credentials is a query's own key."""
+        return bool(self._query_keys)
 
     def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> tuple[Caller, str]:
         """Say which client calls, and by which token (SHA-256, hex; "" for anonymous). `now` is unix seconds.

@@ -1,4 +1,4 @@
-"""One admitted request with its meaning: what every part of the way is handed."""
+"""One admitted request with its meaning: the one value that travels along the way."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ from typing import Final
 
 import msgspec
 
-from gateway.model import Entry, Key, Request, Ticket
+from gateway.model import Entry, Key, Request, ReuseTerms
 from gateway.outcome import Outcome, Sender
 from gateway.policy.access import Caller
+from gateway.policy.configured import Configured
 from gateway.redash.matching import Match
 
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
 
 class RequestContext(msgspec.Struct, frozen=True):
-    """Who asks, for what, on which route; and the outcome that is filled in along the way."""
+    """Who requests what, on which route, under which configuration; and the outcome that is filled in on the way."""
 
     request: Request
-    caller: Caller
     match: Match
-    sender: Sender
+    caller: Caller
     outcome: Outcome
+    configured: Configured
+    """The one in force when the request was admitted."""
+    wall: float
+    """Unix seconds when it was admitted."""
+    wait: int | None = None
+    """The seconds of `Prefer: wait=N` that are honoured, None without one."""
 
     @property
-    def wait(self) -> int | None:
-        """Return the seconds of `Prefer: wait=N` (RFC 7240), None without one."""
-        found = _WAIT.search(self.request.headers.get("Prefer", ""))
-        return int(found[1]) if found else None
+    def sender(self) -> Sender:
+        """Return on whose behalf Redash is called."""
+        return self.outcome.sender
 
-    def ticket(
+    def reuse(
         self, key: Key, entry: Entry, query_id: int, good_until: float, wall: float, now: float
-    ) -> Ticket | None:
-        """Return what it takes to give this answer again, None where it is no hit.
+    ) -> ReuseTerms | None:
+        """Return the terms under which this response may be reused, None where it is no hit.
 
         `query_id` is the query whose definition was judged; the entry may have been stored for another, or for none.
         """
@@ -42,4 +47,11 @@ class RequestContext(msgspec.Struct, frozen=True):
             return None
         expires = self.caller.settings.expires
         expires = math.inf if expires is None else now + expires - wall
-        return Ticket(key, entry, query_id, min(good_until, expires))
+        return ReuseTerms(key, entry, query_id, min(good_until, expires))
+
+
+def honoured_wait(request: Request, max_wait: float) -> int | None:
+    """Return the seconds of `Prefer: wait=N` (RFC 7240), at most `max_wait`; None without one."""
+    given = request.headers.get("Prefer")
+    found = _WAIT.search(given) if given is not None else None
+    return min(int(found[1]), math.floor(max_wait)) if found else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from gateway import config
 from gateway.concurrency.limits import Bucket
@@ -11,6 +10,7 @@ from gateway.errors import TooManyRequests
 from gateway.model import Clock
 from gateway.outcome import Outcome, Quota
 from gateway.policy.access import Caller
+from gateway.policy.configured import Live
 
 
 class Meter:
@@ -48,15 +48,16 @@ class Meter:
 class Quotas:
     """The meters of all clients that have a rate."""
 
-    def __init__(self, clients: Mapping[str, config.Client], clock: Clock) -> None:
+    def __init__(self, live: Live, clock: Clock) -> None:
+        self._live = live
         self._clock = clock
         self._meters: dict[str, Meter] = {}
-        self.configure(clients)
+        self._configuration_changed()
+        live.on_change.append(self._configuration_changed)
 
-    def configure(self, clients: Mapping[str, config.Client]) -> None:
-        """Take over the clients of a new configuration."""
+    def _configuration_changed(self) -> None:
         old, self._meters = self._meters, {}
-        for name, client in clients.items():
+        for name, client in self._live.settings.clients.items():
             if client.rate is not None:
                 meter, known = Meter(client.rate, client.burst, self._clock), old.get(name)
                 self._meters[name] = known if known is not None and known.is_like(meter) else meter

@@ -6,8 +6,7 @@ import math
 
 from gateway.errors import Forbidden
 from gateway.model import Definition
-from gateway.outcome import Sender
-from gateway.policy.access import Access, Caller
+from gateway.policy.access import Caller
 from gateway.policy.context import RequestContext
 from gateway.redash import routes
 from gateway.redash.requests import CancelJob, ExecuteText, Operation, Ping, ReadJob, ReadResult, Relay
@@ -16,43 +15,46 @@ from gateway.results.definitions import Definitions
 
 
 class Bindings:
-    """Judges requests of clients that are bound to queries or dashboards. Where Redash does not tell, it refuses."""
+    """Judges requests of clients that are bound to queries or dashboards. Where Redash does not say, it refuses."""
 
     def __init__(self, dashboards: Dashboards, definitions: Definitions) -> None:
         self._dashboards = dashboards
         self._definitions = definitions
 
-    async def allowed(self, access: Access, caller: Caller, sender: Sender) -> frozenset[int] | None:
+    async def _allowed(self, context: RequestContext) -> frozenset[int] | None:
         """Return the ids of the queries that the client may use; None if it is not bound.
 
         Raises:
-            GatewayError: Redash does not tell what is on one of its dashboards: then nothing is allowed.
+            GatewayError: Redash does not say what is on one of its dashboards: then nothing is allowed.
         """
+        caller = context.caller
         if not caller.is_bound:
             return None
         found = set(caller.settings.queries)
         for dashboard in sorted(caller.settings.dashboards):
-            found |= await self._dashboards.recent_queries_on(access.user_credential(caller), dashboard, sender)
+            credential = context.configured.access.user_credential(caller)
+            found |= await self._dashboards.recent_queries_on(credential, dashboard, context.sender)
         return frozenset(found)
 
-    def unquestioned_until(self, access: Access, caller: Caller) -> float:
+    def good_until(self, context: RequestContext) -> float:
         """Return until when (monotonic) what was read of the client's dashboards counts."""
+        caller = context.caller
         if not caller.settings.dashboards:
             return math.inf
-        credential = access.user_credential(caller)
+        credential = context.configured.access.user_credential(caller)
         return min(self._dashboards.valid_until(credential, dashboard) for dashboard in caller.settings.dashboards)
 
-    async def check(self, access: Access, context: RequestContext, operation: Operation) -> frozenset[int] | None:
+    async def check(self, context: RequestContext, operation: Operation) -> frozenset[int] | None:
         """Refuse what the client's binding does not cover; returns the queries that it does cover, None for all.
 
-        Results by id are judged where their query is known, dashboards by the id in the answer.
+        Results by id are judged where their query is known, dashboards by the id in the response.
 
         Raises:
             Forbidden: the query or dashboard is not among the client's.
         """
-        allowed = await self.allowed(access, context.caller, context.sender)
+        allowed = await self._allowed(context)
         if context.match.route is routes.DROPDOWN:
-            await self._check_dropdown(access, context, allowed)
+            await self._check_dropdown(context, allowed)
             return allowed
         if allowed is None or isinstance(operation, Ping | ReadJob | CancelJob):
             return allowed
@@ -66,24 +68,24 @@ class Bindings:
 
     def _check_query(self, caller: Caller, query_id: int | None, allowed: frozenset[int], operation: Operation) -> None:
         if query_id is None and isinstance(operation, Relay):
-            return  # dashboards are judged by their answer; the rest of what is open to bound clients shows no query
+            return  # dashboards are judged by their response; the rest of what is open to bound clients shows no query
         if query_id not in allowed:
             raise Forbidden(f"Query {query_id} is not among those of client '{caller.name}'.")
 
-    async def _check_dropdown(self, access: Access, context: RequestContext, allowed: frozenset[int] | None) -> None:
+    async def _check_dropdown(self, context: RequestContext, allowed: frozenset[int] | None) -> None:
         """A dropdown query is open through the query that declares it, and only so, to bound clients and query keys.
 
         Redash itself shows a query key the first column of any query on a source of its groups (CONTRACT 12).
         """
         query_id, dropdown = context.match.number("query_id"), context.match.number("dropdown_id")
-        credential = access.credential(context.caller, context.match)
+        credential = context.configured.access.credential(context.caller, context.match)
         if allowed is None and not credential.is_query_key:
             return
         if allowed is not None:
             self._check_query(context.caller, query_id, allowed, Ping())
         if dropdown in (allowed or ()) or query_id is None:
             return
-        definition = await self._definitions.know(credential, query_id, context.sender, access.cache)
+        definition = await self._definitions.get(credential, query_id, context.sender)
         if dropdown not in _declared(definition):
             raise Forbidden(f"Query {dropdown} is no dropdown of query {query_id}.")
 

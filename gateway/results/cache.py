@@ -1,4 +1,4 @@
-"""Results: finding what the store has of them, and keeping what Redash answered."""
+"""Stored results: getting what the store has of them, and storing what Redash sent."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 
 from gateway import config
+from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamUnusable
 from gateway.model import (
     FIRST_GATEWAY_RESULT_ID,
-    Arriving,
     Body,
     Clock,
     Entry,
@@ -28,13 +28,26 @@ from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_
 from gateway.store import FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
 
-Found = tuple[Entry, Body]
-Shown = tuple[Entry, Body | Arriving]
-"""As `Found`, or a large result while it arrives: its entry lacks what only the end of it tells."""
+
+class StoredResult(msgspec.Struct, frozen=True):
+    """A result with its bytes, as the store has it."""
+
+    entry: Entry
+    body: Body
 
 
-class Results:
-    """What the store holds of results, and how it gets there."""
+class ArrivingResult(msgspec.Struct, frozen=True):
+    """A large result while it arrives: its entry lacks what only the end of it says."""
+
+    entry: Entry
+    body: Spool
+
+
+AnyResult = StoredResult | ArrivingResult
+
+
+class ResultCache:
+    """The results in the store, and how they get there."""
 
     def __init__(self, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self._store = store
@@ -42,15 +55,15 @@ class Results:
         self._clock = clock
         self._purged_at: dict[int | None, float] = {}
 
-    async def find(self, key: Key) -> Found | None:
+    async def get(self, key: Key) -> StoredResult | None:
         """Return what the store has under `key`, with its bytes."""
         if (entry := self._store.peek(key)) is not None and (body := self._store.peek_body(entry)) is not None:
-            return entry, body  # from memory, without a step through the event loop
+            return StoredResult(entry, body)  # from memory, without a step through the event loop
         entry = await self._store.get(key)
         body = await self._store.read(entry) if entry is not None else None
-        return (entry, body) if entry is not None and body is not None else None
+        return StoredResult(entry, body) if entry is not None and body is not None else None
 
-    async def keep(
+    async def put(
         self,
         credential: Credential,
         query_id: int,
@@ -61,10 +74,10 @@ class Results:
         marker: str = "",
         begun: float,
         confirmed: float = -math.inf,
-    ) -> Found:
-        """Keep a result that has been checked: under its id, and under `key` where it answers one.
+    ) -> StoredResult:
+        """Store a result that was checked: under its id, and under `key` where it has one.
 
-        `begun` (monotonic) is when the question left: a purge since then keeps the answer from being stored.
+        `begun` (monotonic) is when the request left for Redash: a purge since then keeps the result from being stored.
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
@@ -86,39 +99,39 @@ class Results:
         )
         await self._ledger.record_result(credential.scope, result_id, query_id)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
-        return await self.keep_as(keys, entry, response.body, begun)
+        return await self.put_as(keys, entry, response.body, begun)
 
-    async def keep_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> Found:
-        """Keep it under these keys; if a purge came since `begun`, only for those who wait, under one nobody knows."""
+    async def put_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> StoredResult:
+        """Store it under these keys; if a purge came since `begun`, only for those that wait, under an unknown key."""
         purged = self._purged_since(begun, entry.query_id)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
-        found = await self._confirmed(keys, entry)
-        if found is None:
-            found = entry, await self._store.put(keys, entry, body)
-            if not purged and self._purged_since(begun, entry.query_id):  # while it was being kept
+        stored = await self._confirmed(keys, entry)
+        if stored is None:
+            stored = StoredResult(entry, await self._store.put(keys, entry, body))
+            if not purged and self._purged_since(begun, entry.query_id):  # while it was being stored
                 await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
-        return found
+        return stored
 
-    async def _confirmed(self, keys: list[Key], entry: Entry) -> Found | None:
+    async def _confirmed(self, keys: list[Key], entry: Entry) -> StoredResult | None:
         """Where the very same result is stored already, note only that it is still the newest (it never changes).
 
-        Whoever asked Redash has looked before, so that what is stored is in memory now.
+        A look-up came before each call to Redash, so that what is stored is in memory now.
         """
-        known = self._store.peek(keys[-1])
-        if known is None or (known.body_id, known.marker) != (entry.body_id, entry.marker):
+        stored = self._store.peek(keys[-1])
+        if stored is None or (stored.body_id, stored.marker) != (entry.body_id, entry.marker):
             return None
-        held = await self._store.read(known)
-        if held is None or entry.confirmed == -math.inf:
+        body = await self._store.read(stored)
+        if body is None or entry.confirmed == -math.inf:
             return None
         for key in keys:
             await self._store.confirm(key, entry.confirmed)
-        return msgspec.structs.replace(known, confirmed=entry.confirmed), held
+        return StoredResult(msgspec.structs.replace(stored, confirmed=entry.confirmed), body)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        """Forget results, also those of executions that are under way now. Returns how many entries went."""
+        """Delete results, also those of executions that are under way now. Returns how many entries went."""
         self._purged_at[query_id if scope is None else None] = self._clock.monotonic()
         return await self._store.delete(scope=scope, query_id=query_id)
 
@@ -154,13 +167,15 @@ async def load_result(body: Body) -> ResultHead:
     return head
 
 
-def early_entry(credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamResponse) -> Entry:
-    """Return what the beginning of a result says of it, which is never kept: no age, no size, no id of a reduced one.
+def arriving_result(
+    credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamResponse, spool: Spool
+) -> ArrivingResult:
+    """Return a result as far as its beginning says it, which is never stored: no age, no size, no id of a reduced one.
 
     `retrieved_at` is only the day, "" where Redash has given the file no name.
     """
     form: Form = "reduced" if head.reduced else "full"
-    return Entry(
+    entry = Entry(
         body_id=_body_id(credential.scope, head.id or 0, form),
         scope=credential.scope,
         query_id=query_id,
@@ -169,6 +184,7 @@ def early_entry(credential: Credential, query_id: int, head: ResultHead, beginni
         query_hash=head.query_hash,
         retrieved_at=day_in(beginning.disposition),
     )
+    return ArrivingResult(entry, spool)
 
 
 def _body_id(scope: str, result_id: int, form: Form) -> bytes:
@@ -185,7 +201,7 @@ def day_in(disposition: str) -> str:
 
 
 def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:
-    """An id for an answer without one: the same result gets the same id, also in another gateway."""
+    """Return an id for a result without one: the same result gets the same id, also in another gateway."""
     hashed = int.from_bytes(digest(b"id", scope.encode(), key, retrieved_at.encode())[:8], "big")
     return FIRST_GATEWAY_RESULT_ID + hashed % FIRST_GATEWAY_RESULT_ID
 

@@ -1,4 +1,4 @@
-"""Knowing a query before it is run or looked up: its definition, at most so old, one question for many callers."""
+"""Definitions of queries: known before a query is run or looked up, at most so old, one request for many callers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gateway.errors import CredentialRejected, UpstreamError
 from gateway.model import Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
+from gateway.policy.configured import Live
 from gateway.policy.plan import definition_key
 from gateway.redash import calls
 from gateway.redash.responses import parse_definition
@@ -30,25 +31,27 @@ _Place = tuple[int, str]
 class Definitions:
     """What is known of queries, by query and scope."""
 
-    def __init__(self, upstream: Upstream, store: Store, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, store: Store, ledger: Ledger, live: Live, clock: Clock) -> None:
         self._upstream = upstream
         self._store = store
         self._ledger = ledger
+        self._live = live
         self._clock = clock
         self._known: dict[int, dict[str, Definition]] = {}
         self._generation: dict[int, int] = {}
         self._invalidated: set[_Place] = set()
         self._flights: Flights[Definition] = Flights()
         self.on_invalidated: Callable[[int], None] = lambda query_id: None
-        """Told the id of each query whose definition is in doubt or has changed."""
+        """Called with the id of each query whose definition was invalidated, denied or has changed."""
 
-    async def know(self, credential: Credential, query_id: int, sender: Sender, cache: config.Cache) -> Definition:
-        """Return the definition, at most `definition_check` old; up to twice that, it is refreshed behind the answer.
+    async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
+        """Return the definition, at most `definition_check` old; up to twice that, it is refreshed in the background.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
-            UpstreamError: Redash is away, and what is known is older than `stale_if_error` allows.
+            UpstreamError: Redash is unavailable, and what is known is older than `stale_if_error` allows.
         """
+        cache = self._live.settings.cache
         place = (query_id, credential.scope)
         known = await self._remembered(place)
         age = self._age(place, known)
@@ -68,29 +71,29 @@ class Definitions:
         return 2 * cache.definition_check + cache.stale_if_error
 
     def drop(self, query_id: int) -> None:
-        """Doubt what is known of a query, in every scope: the next caller asks Redash (a run or an edit has ended)."""
+        """Invalidate what is known of a query, in every scope; the next caller asks Redash (a run or an edit ended)."""
         self._generation[query_id] = self._generation.get(query_id, 0) + 1
         self.on_invalidated(query_id)
         self._invalidated.update((query_id, scope) for scope in self._known.get(query_id, {}))
 
-    async def forget(self, query_id: int) -> None:
-        """Forget a query and its results in every scope: it has been edited, and old rows may not stand in for new."""
+    async def delete(self, query_id: int) -> None:
+        """Delete a query and its results in every scope: it was edited, and old rows may not stand in for new."""
         self.drop(query_id)
         self._invalidated -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
         await self._store.delete(query_id=query_id)
 
-    def unquestioned_until(self, definition: Definition, scope: str, cache: config.Cache) -> float:
-        """Return until when (monotonic) nobody has to ask Redash for this definition again."""
+    def good_until(self, definition: Definition, scope: str) -> float:
+        """Return until when (monotonic) this definition counts without another request to Redash."""
         if (definition.query_id, scope) in self._invalidated:
             return -math.inf
-        return definition.checked + cache.definition_check
+        return definition.checked + self._live.settings.cache.definition_check
 
     async def aclose(self) -> None:
-        """End the questions that are under way."""
+        """End the requests that are under way."""
         await self._flights.aclose()
 
     def _flight(self, place: _Place) -> tuple[int, str, int]:
-        # A question that left before a run or an edit ended must not answer those who ask after it.
+        # A request that left before a run or an edit ended must not serve callers that come after it.
         return (*place, self._generation.get(place[0], 0))
 
     def _age(self, place: _Place, known: Definition | None) -> float:
@@ -105,7 +108,7 @@ class Definitions:
             return found
         entry = await self._store.get(definition_key(scope, query_id))
         body = await self._store.read(entry) if entry is not None else None
-        # Redash may have answered while we looked: who comes late must not ask again.
+        # Redash may have responded during the look-up: then it must not be asked again.
         found = self._known.get(query_id, {}).get(scope)
         if found is not None or entry is None or body is None or body.data is None:
             return found
@@ -113,7 +116,7 @@ class Definitions:
             definition = msgspec.json.decode(body.data, type=Definition)
         except msgspec.DecodeError:
             return None
-        # An earlier process may have had reason to doubt it: it stands in while Redash is away, and no longer.
+        # An earlier process may have invalidated it: it stands in while Redash is unavailable, and no longer.
         self._invalidated.add(place)
         return self._remember(scope, msgspec.structs.replace(definition, checked=entry.confirmed))
 
@@ -154,7 +157,7 @@ class Definitions:
         return definition
 
     async def _deny(self, place: _Place) -> None:
-        """Redash refuses this query to this credential: forget all that is known, so that nothing of it is shown."""
+        """Redash refuses this query to this credential: delete all that is known, so that nothing of it is shown."""
         query_id, scope = place
         self.on_invalidated(query_id)
         self._known.get(query_id, {}).pop(scope, None)

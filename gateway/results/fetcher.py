@@ -1,4 +1,4 @@
-"""Fetching results that Redash has: one by its id in any form, a query's latest; each once for all who ask."""
+"""Fetching results that Redash has: one by its id in any form, a query's latest; each once for all callers."""
 
 from __future__ import annotations
 
@@ -23,48 +23,57 @@ from gateway.redash.calls import UpstreamRequest
 from gateway.redash.renderings import render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
-from gateway.results.cache import Found, Results, Shown, day_in, early_entry, load_result
+from gateway.results.cache import (
+    AnyResult,
+    ArrivingResult,
+    ResultCache,
+    StoredResult,
+    arriving_result,
+    day_in,
+    load_result,
+)
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
-Offer = Callable[[Entry, Spool], None]
+Offer = Callable[[ArrivingResult], None]
 RenderedForm = Literal["csv", "tsv", "xlsx"]
 
 
-class Fetching:
-    """Asks Redash for results and keeps them; those who wait for a large one have it while it arrives."""
+class Fetch(msgspec.Struct, frozen=True):
+    """What one fetch brought."""
 
-    def __init__(self, upstream: Upstream, results: Results, clock: Clock) -> None:
+    result: AnyResult
+    joined: bool = False
+    """Whether another caller's fetch brought it."""
+    stored: bool = True
+    """Whether it went into the store with this fetch: what is arriving is not there yet, a rendering never is."""
+
+
+class ResultFetcher:
+    """Asks Redash for results and stores them; callers that wait for a large one have it while it arrives."""
+
+    def __init__(self, upstream: Upstream, results: ResultCache, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
         self._clock = clock
-        self._flights: Flights[Shown] = Flights()
+        self._flights: Flights[AnyResult] = Flights()
 
     async def by_id(
-        self,
-        credential: Credential,
-        result_id: int,
-        form: ResultForm,
-        nested: Definition | None,
-        sender: Sender,
-    ) -> tuple[Shown, bool, bool]:
+        self, credential: Credential, result_id: int, form: ResultForm, nested: Definition | None, sender: Sender
+    ) -> Fetch:
         """Fetch a result by its id; below the path of query `nested` if there is one.
-
-        Returns entry and bytes, whether this caller joined another's fetch, and whether it was fetched at all (a
-        rendering of what is stored is not).
 
         Raises:
             UpstreamRefused: Redash does not give it (gone, or not for this credential).
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
-            return await self._rendered(credential, result_id, form), False, False
+            return Fetch(await self._rendered(credential, result_id, form), stored=False)
         flight = (result_key(credential.scope, result_id, form), nested.query_id if nested else None)
         fetch = self._fetch_json if form == "json" else partial(self._fetch_rendering, form)
-        shown, joined = await self._share(flight, partial(fetch, credential, result_id, nested, sender))
-        return shown, joined, True
+        return await self._share(flight, partial(fetch, credential, result_id, nested, sender))
 
-    async def latest(self, credential: Credential, query_id: int, sender: Sender) -> tuple[Shown, bool]:
-        """Ask Redash for a query's latest result as JSON; returns it and whether another caller's question brought it.
+    async def latest(self, credential: Credential, query_id: int, sender: Sender) -> Fetch:
+        """Fetch a query's latest result as JSON.
 
         Raises:
             UpstreamRefused: there is none (404), or it is not for this credential.
@@ -92,15 +101,15 @@ class Fetching:
         """End the fetches that are under way."""
         await self._flights.aclose()
 
-    async def _share(self, key: Hashable, call: Callable[[Offer], Awaitable[Found]]) -> tuple[Shown, bool]:
-        """Let one call bring a result for all who ask; what it offers is theirs already."""
+    async def _share(self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]]) -> Fetch:
+        """Let one call bring a result for all callers; what it offers is theirs already."""
         offered: list[Spool] = []
 
-        def offer(entry: Entry, spool: Spool) -> None:
-            offered.append(spool)
-            self._flights.offer(key, (entry, spool))
+        def offer(arriving: ArrivingResult) -> None:
+            offered.append(arriving.body)
+            self._flights.offer(key, arriving)
 
-        async def bring() -> Found:
+        async def bring() -> StoredResult:
             try:
                 return await call(offer)
             except BaseException:
@@ -110,14 +119,14 @@ class Fetching:
             finally:
                 offered.clear()
 
-        shown, joined = await self._flights.share(key, bring)
-        if isinstance(shown[1], Spool) and shown[1].failed:  # what broke off is being asked for a second time
-            shown, _ = await self._flights.share(key, bring, to_the_end=True)
-        return shown, joined
+        result, joined = await self._flights.share(key, bring)
+        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is under way
+            result, _ = await self._flights.share(key, bring, to_the_end=True)
+        return Fetch(result, joined, isinstance(result, StoredResult))
 
     async def _fetch_json(
         self, credential: Credential, result_id: int, nested: Definition | None, sender: Sender, offer: Offer
-    ) -> Found:
+    ) -> StoredResult:
         early = partial(_offer_json, offer, credential, result_id)
         begun = self._clock.monotonic()
         path_id = nested.query_id if nested is not None else None
@@ -129,14 +138,14 @@ class Fetching:
         # To a user Redash shows any result below any query's path (CONTRACT 20.9); only its hash says whose it is.
         own = nested is not None and (credential.is_query_key or head.query_hash == nested.query_hash)
         query_id = nested.query_id if nested is not None and own else 0
-        return await self._results.keep(credential, query_id, head, response, begun=begun, confirmed=begun)
+        return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
 
-    async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender, offer: Offer) -> Found:
+    async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender, offer: Offer) -> StoredResult:
         early = partial(_offer_json, offer, credential, None)
         begun = self._clock.monotonic()
         response = await self._get(credential, calls.latest_result(query_id), sender, early)
         head = await load_result(response.body)
-        return await self._results.keep(credential, query_id, head, response, begun=begun, confirmed=begun)
+        return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
 
     async def _fetch_rendering(
         self,
@@ -146,7 +155,7 @@ class Fetching:
         nested: Definition | None,
         sender: Sender,
         offer: Offer,
-    ) -> Found:
+    ) -> StoredResult:
         """Fetch CSV, TSV or XLSX; kept for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
         query_id = nested.query_id if nested is not None else None
@@ -162,12 +171,12 @@ class Fetching:
         )
 
         async def early(response: UpstreamResponse, spool: Spool) -> None:
-            offer(_dated(entry, response), spool)
+            offer(ArrivingResult(_dated(entry, response), spool))
 
         response = await self.download(credential, result_id, form, query_id, sender, early)
         entry = msgspec.structs.replace(_dated(entry, response), size=response.body.size)
         key = result_key(credential.scope, result_id, form)
-        return await self._results.keep_as([key], entry, response.body, begun)
+        return await self._results.put_as([key], entry, response.body, begun)
 
     async def _get(
         self, credential: Credential, request: UpstreamRequest, sender: Sender, early: Early
@@ -177,31 +186,30 @@ class Fetching:
             raise refusal(response)
         return response
 
-    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm) -> Found:
-        """Make a CSV of a reduced answer, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
-        found = await self._results.find(result_key(credential.scope, result_id, "json"))
-        if found is None:
+    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm) -> StoredResult:
+        """Make a CSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
+        stored = await self._results.get(result_key(credential.scope, result_id, "json"))
+        if stored is None:
             raise NotFound("This result is no longer stored; run the query again.")
-        entry, body = found
         if form == "json":
-            return found
-        data = await asyncio.to_thread(_rendering, body, render_csv if form == "csv" else render_tsv)
-        return entry, Body.of(data)
+            return stored
+        data = await asyncio.to_thread(_rendering, stored.body, render_csv if form == "csv" else render_tsv)
+        return StoredResult(stored.entry, Body.of(data))
 
 
 async def _offer_json(
     offer: Offer, credential: Credential, result_id: int | None, response: UpstreamResponse, spool: Spool
 ) -> None:
-    """Offer a full result (the one of that id, if it is asked for) whose day is known.
+    """Offer a full result (the one of that id, if one was requested) whose day is known.
 
-    Redash's name of the file has the day, ours shall have it, too, and in the JSON it stands at the end.
+    Redash names the file by that day, and so does the gateway; in the JSON it stands at the end.
     """
     head = parse_beginning(response.body.load())
     if head is None or head.reduced or result_id not in (None, head.id):
         return
-    entry = early_entry(credential, 0, head, response)
-    if entry.retrieved_at:
-        offer(entry, spool)
+    arriving = arriving_result(credential, 0, head, response, spool)
+    if arriving.entry.retrieved_at:
+        offer(arriving)
 
 
 def _dated(entry: Entry, response: UpstreamResponse) -> Entry:

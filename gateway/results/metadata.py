@@ -1,4 +1,4 @@
-"""Metadata and writes: relayed by the route table, cleaned of keys, kept for seconds, dropped by edits and runs."""
+"""Metadata and writes: relayed by the route table, cleaned of keys, cached for seconds, dropped by edits and runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final, TypeVar
 import msgspec
 from cachetools import LRUCache
 
-from gateway import config
 from gateway.concurrency.flight import Flights
 from gateway.errors import UpstreamError, UpstreamRefused
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.access import Credential
+from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import metadata_key
 from gateway.redash import calls, routes
@@ -28,18 +28,18 @@ from gateway.upstream.protocol import Upstream, UpstreamResponse
 
 T = TypeVar("T")
 
-KEPT_BYTES: Final = 32 * 10**6
+CACHE_BYTES: Final = 32 * 10**6
 _OFF_LOOP_BYTES: Final = 64 * 1024
 _OVERHEAD_BYTES: Final = 1_000
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """One answer that is kept. `asked_at` is when its question left, monotonic."""
+class MetadataEntry(msgspec.Struct, frozen=True):
+    """One cached response. `requested_at` is when its request left for Redash, monotonic."""
 
     body: Body
     content_type: str
     etag: str
-    asked_at: float
+    requested_at: float
     query_id: int | None
     """The one query that it is about; None for lists, dashboards and all else that may show several."""
     location: str = ""
@@ -51,23 +51,23 @@ class Metadata:
 
     def __init__(
         self,
-        settings: config.Config,
+        live: Live,
         upstream: Upstream,
         definitions: Definitions,
         bindings: Bindings,
         clock: Clock,
     ) -> None:
-        self.settings = settings
+        self._live = live
         self._upstream = upstream
         self._definitions = definitions
         self._bindings = bindings
         self._clock = clock
-        self._kept: LRUCache[Key, Kept] = LRUCache(KEPT_BYTES, getsizeof=_cost)
-        self._flights: Flights[Kept] = Flights()
+        self._entries: LRUCache[Key, MetadataEntry] = LRUCache(CACHE_BYTES, getsizeof=_cost)
+        self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
 
     async def respond(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
-        """Answer a metadata GET or a write.
+        """Respond to a metadata GET or a write.
 
         Raises:
             UpstreamRefused: any status but 2xx, as Redash gave it.
@@ -76,86 +76,92 @@ class Metadata:
             return await self._write(context, credential, operation)
         if context.match.route.kind == "live":
             context.outcome.record_forward("bypass")
-            kept = await self._ask(context, credential, operation)
-            return _shown(kept)
-        kept = await self._read(context, credential, operation)
+            entry = await self._request(context, credential, operation)
+            return _response(entry)
+        entry = await self._cached(context, credential, operation)
         if context.match.route is routes.DASHBOARD and context.caller.is_bound:
-            self._bindings.check_dashboard(context.caller, parse_id(kept.body.load()))
-        return _shown(kept)
+            self._bindings.check_dashboard(context.caller, parse_id(entry.body.load()))
+        return _response(entry)
 
-    async def _read(self, context: RequestContext, credential: Credential, operation: Relay) -> Kept:
+    async def _cached(self, context: RequestContext, credential: Credential, operation: Relay) -> MetadataEntry:
         reveal = context.caller.settings.reveal_keys
         key = metadata_key(credential.scope, operation.path, operation.arguments, reveal_keys=reveal)
-        kept = self._kept.get(key)
-        slack = self._slack(kept)
-        if kept is not None and slack >= 0:
-            context.outcome.record_hit(slack, self._age(kept), 0.0)
-            return kept
+        entry = self._entries.get(key)
+        slack = self._slack(entry)
+        if entry is not None and slack >= 0:
+            context.outcome.record_hit(slack, self._age(entry), 0.0)
+            return entry
         flight = (key, self._generation)
-        if kept is not None and -slack <= self.settings.cache.metadata_stale_while_revalidate:
+        if entry is not None and -slack <= self._live.settings.cache.metadata_stale_while_revalidate:
             self._flights.start(flight, lambda: self._refresh(context, credential, operation, key))
-            context.outcome.record_stale(slack, self._age(kept), 0.0, "stale-while-revalidate")
-            return kept
-        context.outcome.record_forward("uri-miss" if kept is None else "stale")
+            context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-while-revalidate")
+            return entry
+        context.outcome.record_forward("uri-miss" if entry is None else "stale")
         try:
             fresh, joined = await self._flights.share(
                 flight, lambda: self._refresh(context, credential, operation, key)
             )
         except UpstreamError as error:
-            return self._stale_if_error(context, kept, slack, error)
-        context.outcome.record_forward("uri-miss" if kept is None else "stale", joined=joined, stored=True)
+            return self._stale_if_error(context, entry, slack, error)
+        context.outcome.record_forward("uri-miss" if entry is None else "stale", joined=joined, stored=True)
         return fresh
 
-    def _stale_if_error(self, context: RequestContext, kept: Kept | None, slack: float, error: UpstreamError) -> Kept:
-        """Show what is kept because Redash is away, or raise the error."""
+    def _stale_if_error(
+        self, context: RequestContext, entry: MetadataEntry | None, slack: float, error: UpstreamError
+    ) -> MetadataEntry:
+        """Return what is cached because Redash is unavailable, or raise the error."""
         client = context.caller.settings.stale_if_error
-        window = client if client is not None else self.settings.cache.stale_if_error
-        if kept is None or -slack > window:
+        window = client if client is not None else self._live.settings.cache.stale_if_error
+        if entry is None or -slack > window:
             raise error
-        context.outcome.record_stale(slack, self._age(kept), 0.0, "stale-if-error")
-        return kept
+        context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-if-error")
+        return entry
 
-    def _age(self, kept: Kept) -> float:
-        return self._clock.monotonic() - kept.asked_at
+    def _age(self, entry: MetadataEntry) -> float:
+        return self._clock.monotonic() - entry.requested_at
 
-    def _slack(self, kept: Kept | None) -> float:
-        return self.settings.cache.metadata_ttl - self._age(kept) if kept is not None else 0.0
+    def _slack(self, entry: MetadataEntry | None) -> float:
+        return self._live.settings.cache.metadata_ttl - self._age(entry) if entry is not None else 0.0
 
-    async def _refresh(self, context: RequestContext, credential: Credential, operation: Relay, key: Key) -> Kept:
+    async def _refresh(
+        self, context: RequestContext, credential: Credential, operation: Relay, key: Key
+    ) -> MetadataEntry:
         generation = self._generation
         try:
-            kept = await self._ask(context, credential, operation)
+            entry = await self._request(context, credential, operation)
         except UpstreamRefused:
-            self._kept.pop(key, None)
+            self._entries.pop(key, None)
             raise
-        kept = msgspec.structs.replace(kept, gzip=await gzip_body(kept.body))
-        if generation == self._generation and _cost(kept) < KEPT_BYTES // 8:
-            self._kept[key] = kept
-        return kept
+        entry = msgspec.structs.replace(entry, gzip=await gzip_body(entry.body))
+        if generation == self._generation and _cost(entry) < CACHE_BYTES // 8:
+            self._entries[key] = entry
+        return entry
 
-    async def _ask(self, context: RequestContext, credential: Credential, operation: Relay) -> Kept:
+    async def _request(self, context: RequestContext, credential: Credential, operation: Relay) -> MetadataEntry:
         route = context.match.route
         response = await self._upstream.send(credential, calls.relayed(route, operation), context.sender)
         body = await self._cleaned(context, response)
         if route.redirects and response.status == 301:
-            return Kept(body, response.content_type, "", response.sent, None, _search_location(response.location))
+            return MetadataEntry(
+                body, response.content_type, "", response.sent, None, _search_location(response.location)
+            )
         if response.status != 200:
             raise UpstreamRefused(response.status, body, response.content_type)
         etag = (await _off_loop(_digest, body))[:16]
         alone = operation.query_id if route is routes.QUERY else None
-        return Kept(body, response.content_type, etag, response.sent, alone)
+        return MetadataEntry(body, response.content_type, etag, response.sent, alone)
 
     async def _write(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
         context.outcome.record_forward("method")
         try:
-            kept = await self._ask(context, credential, operation)
-        finally:  # also when the answer is lost: the write may have been done
+            entry = await self._request(context, credential, operation)
+        finally:  # also when the response is lost: the write may have been done
             self.drop_all()
             if operation.query_id is not None and context.match.route.has_path_of(routes.QUERY):
-                await self._definitions.forget(operation.query_id)
+                await self._definitions.delete(operation.query_id)
             elif operation.query_id is not None:
                 self._definitions.drop(operation.query_id)
-        return Response(body=kept.body, content_type=kept.content_type)
+        return Response(body=entry.body, content_type=entry.content_type)
 
     async def _cleaned(self, context: RequestContext, response: UpstreamResponse) -> Body:
         if context.caller.settings.reveal_keys or not context.match.route.keys:
@@ -163,18 +169,18 @@ class Metadata:
         return Body.of(await _off_loop(_without_keys, response.body))
 
     def drop_all(self) -> None:
-        """Forget everything: a write has been made, which may show in any object and list."""
+        """Drop everything: a write was made, which may show in any object and list."""
         self._generation += 1
-        self._kept.clear()
+        self._entries.clear()
 
     def drop_query(self, query_id: int) -> None:
-        """Forget what a run changes: the query's object, and whatever shows several (lists carry `retrieved_at`)."""
+        """Drop what a run changes: the query's object, and whatever shows several (lists carry `retrieved_at`)."""
         self._generation += 1
-        for key in [key for key, kept in self._kept.items() if kept.query_id in (query_id, None)]:
-            del self._kept[key]
+        for key in [key for key, entry in self._entries.items() if entry.query_id in (query_id, None)]:
+            del self._entries[key]
 
     async def aclose(self) -> None:
-        """End the questions that are under way."""
+        """End the requests that are under way."""
         await self._flights.aclose()
 
 
@@ -191,22 +197,22 @@ def _without_keys(body: Body) -> bytes:
     return without_keys(body.load())
 
 
-def _cost(kept: Kept) -> int:
-    return kept.body.size + (kept.gzip.size if kept.gzip is not None else 0) + _OVERHEAD_BYTES
+def _cost(entry: MetadataEntry) -> int:
+    return entry.body.size + (entry.gzip.size if entry.gzip is not None else 0) + _OVERHEAD_BYTES
 
 
-def _shown(kept: Kept) -> Response:
+def _response(entry: MetadataEntry) -> Response:
     return Response(
-        status=301 if kept.location else 200,
-        body=kept.body,
-        gzip=kept.gzip,
-        content_type=kept.content_type,
-        etag=kept.etag,
-        location=kept.location,
+        status=301 if entry.location else 200,
+        body=entry.body,
+        gzip=entry.gzip,
+        content_type=entry.content_type,
+        etag=entry.etag,
+        location=entry.location,
     )
 
 
 def _search_location(location: str) -> str:
-    """Make the one redirect of Redash's API our own: the old search sends to the list (CONTRACT 5)."""
+    """Return where the one redirect of Redash's API goes here: the old search sends to the list (CONTRACT 5)."""
     arguments = parse_arguments(location.partition("?")[2])
     return f"{routes.QUERIES.template}?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

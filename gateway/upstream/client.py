@@ -18,13 +18,14 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from gateway import __version__, config
+from gateway import __version__
 from gateway.concurrency.limits import Breaker, FairSlots
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.model import Body, Clock
 from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
+from gateway.policy.configured import Live
 from gateway.redash import routes
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
@@ -57,24 +58,32 @@ class HttpUpstream:
 
     def __init__(
         self,
-        settings: config.Upstream,
+        live: Live,
         tls: ssl.SSLContext,
         clock: Clock,
         observer: Observer,
         spool: Callable[[], Path],
     ) -> None:
+        self._live = live
+        self._tls = tls
         self._clock = clock
         self._observer = observer
         self._spool = spool
+        settings = live.settings.upstream
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
         self._session: aiohttp.ClientSession | None = None
-        self.configure(settings, tls)
+        self._configuration_changed()
+        live.on_change.append(self._configuration_changed)
 
-    def configure(self, settings: config.Upstream, tls: ssl.SSLContext) -> None:
-        """Take over the settings; requests that are under way end under the old ones."""
-        self._url = lru_cache(maxsize=1024)(partial(_url, URL(settings.url)))
+    def use_tls(self, tls: ssl.SSLContext) -> None:
+        """Verify Redash by another context from the next connection on."""
         self._tls = tls
+
+    def _configuration_changed(self) -> None:
+        """Take over the settings; requests that are under way end under the old ones."""
+        settings = self._live.settings.upstream
+        self._url = lru_cache(maxsize=1024)(partial(_url, URL(settings.url)))
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
         )

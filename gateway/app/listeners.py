@@ -1,0 +1,45 @@
+"""The sockets of the two listeners: opened, reported with their real addresses, closed one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Final
+
+from aiohttp import web
+
+from gateway import config
+
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted: dashboards open many at once."""
+
+
+class Listeners:
+    """What listens, in the order of opening."""
+
+    def __init__(self) -> None:
+        self._runners: list[web.BaseRunner] = []
+
+    async def open(self, runner: web.BaseRunner, where: config.Listen, tls: ssl.SSLContext | None) -> config.Listen:
+        """Listen on an address; returns it with the real port.
+
+        Raises:
+            OSError: it cannot be listened on.
+        """
+        await runner.setup()
+        self._runners.append(runner)
+        if where.unix:
+            await web.UnixSite(runner, where.unix, ssl_context=tls, backlog=BACKLOG).start()
+            return where
+        await web.TCPSite(runner, where.host, where.port, ssl_context=tls, backlog=BACKLOG).start()
+        return config.Listen(host=where.host, port=runner.addresses[0][1])
+
+    async def stop_listening(self, *, but_last: bool = False) -> None:
+        """Accept no more connections; with `but_last`, all listeners but the one that was opened last."""
+        for runner in self._runners[:-1] if but_last else self._runners:
+            for site in list(runner.sites):
+                await site.stop()
+
+    async def aclose(self) -> None:
+        """Close everything."""
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))

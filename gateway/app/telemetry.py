@@ -1,0 +1,38 @@
+"""Telemetry, put together: one observer that feeds metrics, log, traces and the status page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.model import Clock
+from gateway.policy.configured import Live
+from gateway.telemetry.metrics import Levels, Metrics
+from gateway.telemetry.observer import Telemetry
+from gateway.telemetry.recorder import StatusRecorder
+from gateway.telemetry.tracing import Tracing
+
+
+class TelemetryParts:
+    """The observer of the running gateway and what it feeds."""
+
+    def __init__(self, live: Live, levels: Callable[[], Levels], clock: Clock) -> None:
+        settings = live.settings
+        self._live = live
+        self.metrics = Metrics(levels, live.access.credentials, settings.metrics.per_query)
+        self.tracing = Tracing(settings.tracing.endpoint, clock) if settings.tracing.endpoint else None
+        self.recorder = StatusRecorder(clock.monotonic)
+        self.observer = Telemetry(
+            self.metrics, clock, access_log=settings.log.access, recorder=self.recorder, tracing=self.tracing
+        )
+        live.on_change.append(self._configuration_changed)
+
+    def _configuration_changed(self) -> None:
+        self.observer.access_log = self._live.settings.log.access
+        self.metrics.configure(self._live.access.credentials, self._live.settings.metrics.per_query)
+
+    async def aclose(self) -> None:
+        """Record and export what waits."""
+        self.observer.flush()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)

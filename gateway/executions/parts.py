@@ -1,0 +1,30 @@
+"""The parts of this room, put together."""
+
+from __future__ import annotations
+
+from gateway.executions.flights import Executions
+from gateway.executions.jobs import Jobs
+from gateway.executions.lookup import ResultLookup
+from gateway.executions.responses import ExecutionResponses
+from gateway.executions.runner import Runner
+from gateway.model import Clock
+from gateway.outcome import Observer
+from gateway.policy.configured import Live
+from gateway.results.parts import ResultParts
+from gateway.store import Ledger
+from gateway.upstream.protocol import Upstream
+
+
+class ExecutionParts:
+    """Everything that runs queries."""
+
+    def __init__(
+        self, live: Live, upstream: Upstream, results: ResultParts, ledger: Ledger, observer: Observer, clock: Clock
+    ) -> None:
+        runner = Runner(upstream, results.cache, results.fetcher, clock)
+        self.flights = Executions(
+            runner, results.definitions, ledger, clock, observer, live, changed=results.query_changed
+        )
+        self.jobs = Jobs(self.flights, upstream, ledger, clock)
+        self.lookup = ResultLookup(results.cache, self.flights, clock)
+        self.responses = ExecutionResponses(self.jobs, results.definitions, results.reader, clock)

@@ -1,0 +1,66 @@
+"""The API listener, put together from the parts of this room."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.http.api import Api
+from gateway.http.fast_path import FastPath
+from gateway.http.response_cache import ResponseCache
+from gateway.model import Clock
+from gateway.outcome import Observer
+from gateway.pipeline import Pipeline
+from gateway.policy.configured import Live
+from gateway.policy.quotas import Quotas
+from gateway.store import FrontStore
+from gateway.store.compression import Compressor
+
+
+class ApiListener:
+    """Responds to callers; a change of the configuration drops what was prepared and ends what it no longer admits."""
+
+    def __init__(
+        self,
+        live: Live,
+        pipeline: Pipeline,
+        quotas: Quotas,
+        store: FrontStore,
+        observer: Observer,
+        clock: Clock,
+        *,
+        each: bool,
+    ) -> None:
+        """`each`: record every hit of the fast path on its own, as tracing wants it."""
+        self._live = live
+        self._clock = clock
+        self.cache = ResponseCache(store, observer, clock, live.settings.cache.memory // 4)
+        self.fast_path = FastPath(self.cache, each=each)
+        self._compressor = Compressor(store)
+        self.api = Api(
+            pipeline,
+            live,
+            quotas,
+            observer=observer,
+            clock=clock,
+            cache=self.cache,
+            fast_path=self.fast_path,
+            compressor=self._compressor,
+        )
+        live.on_change.append(self._configuration_changed)
+
+    def _configuration_changed(self) -> None:
+        self.cache.clear()
+        self.api.cut_off(self._live.access, self._clock.wall())
+
+    def server(self) -> web.Server:
+        """Return the server that a socket is given to."""
+        return self.api.server()
+
+    async def drain(self) -> None:
+        """Let the requests under way finish within `server.drain_timeout`; end the rest."""
+        self.cache.clear()
+        await self.api.drain(self._live.settings.server.drain_timeout)
+
+    async def aclose(self) -> None:
+        """End the work that is under way."""
+        await self._compressor.aclose()

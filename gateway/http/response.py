@@ -1,0 +1,85 @@
+"""From a `Response` to what is sent: its encoding or a 304, as the caller wants it, errors as problems, the head."""
+
+from __future__ import annotations
+
+import math
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
+from gateway.http.connection import problem
+from gateway.http.head import fixed_part, last_part, moving_part
+from gateway.http.request import accepts_gzip
+from gateway.http.sending import send
+from gateway.model import Body, Response
+from gateway.outcome import Outcome
+from gateway.store.compression import Compressor
+
+NOTHING = Body.of(b"")
+
+
+async def negotiate(request: web.BaseRequest, response: Response, compressor: Compressor) -> Response:
+    """Take the gzip form, if the caller can read it; leave the body out, if the caller has it already.
+
+    Raises:
+        UpstreamError: a body that is arriving broke off before its first byte could be sent.
+    """
+    if not isinstance(response.body, Body):
+        # A caller of HTTP/1.0 cannot tell the end of a body of unknown size from its breaking off.
+        framed = response.body.size is not None or request.version >= HttpVersion11
+        await response.body.follow(0 if framed else math.inf)
+    if accepts_gzip(request):
+        form = response.gzip
+        if form is None and response.entry is not None and isinstance(response.body, Body):
+            form = await compressor.gzip(response.entry, response.body)
+        if form is not None:
+            response.body, response.encoding = form, "gzip"
+    if _has_already(request, response.tag):
+        response.status, response.body = 304, NOTHING
+    return response
+
+
+def _has_already(request: web.BaseRequest, tag: str) -> bool:
+    """Whether the caller has what bears this ETag (RFC 9110 section 13.1.2); tags are compared weakly."""
+    given = request.headers.get(hdrs.IF_NONE_MATCH)
+    if given is None or not tag or request.method not in ("GET", "HEAD"):
+        return False
+    return given.strip() == "*" or tag in given
+
+
+async def send_response(
+    request: web.BaseRequest, response: Response, outcome: Outcome, *, origins: tuple[str, ...], wall: float
+) -> bytes:
+    """Send a response; `outcome` learns what was sent. Returns the part of its head that never changes.
+
+    `origins` are those of `server.cors_origins`, `wall` is unix seconds.
+
+    Raises:
+        ConnectionError: the caller has left.
+        TimeoutError: it has read too slowly.
+        GatewayError: the body has broken off.
+    """
+    outcome.status = response.status
+    size = response.body.size  # now: of what is arriving it becomes known later
+    fixed = fixed_part(request, response, size, outcome, origins)
+    body = NOTHING if request.method == hdrs.METH_HEAD else response.body
+    head = fixed + moving_part(outcome, wall) + last_part(outcome.request_id, outcome.quota)
+    await send(request, head, body, chunked=size is None)
+    outcome.sent_bytes = body.size or 0
+    return fixed
+
+
+def error_response(error: GatewayError, outcome: Outcome) -> Response:
+    """Turn an error into its response: Redash's own refusal as it came, everything else as a problem (RFC 9457)."""
+    outcome.reason = error.reason
+    if isinstance(error, UpstreamRefused):
+        return Response(status=error.status_code, body=error.body, content_type=error.content_type)
+    return Response(
+        status=error.status,
+        body=Body.of(problem(error.status, error.title, error.detail, outcome.request_id)),
+        content_type="application/problem+json",
+        retry_after=error.retry_after,
+        cache_control="no-store",
+        allow=error.allow if isinstance(error, MethodNotAllowed) else (),
+        authenticate=isinstance(error, Unauthorized),
+    )
