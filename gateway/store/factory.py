@@ -1,4 +1,4 @@
-"""From `cache.store` in the configuration to a store and its ledger."""
+"""Makes a store and its ledger from `cache.store` of the configuration."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def open_store(
         return memory, MemoryLedger(clock)
     if kind == "sqlite" and rest:
         front = MemoryStore(memory_bytes, clock, max_entry_bytes=max_entry_bytes)
-        below = SqliteStore(
+        backing = SqliteStore(
             Path(rest),
             disk_bytes=disk_bytes,
             max_entry_bytes=max_entry_bytes,
             clock=clock,
             lock_wait_seconds=lock_wait_seconds,
         )
-        lasting = SqliteLedger(below.database, below.writer, clock)
-        below.sweepers += [front.sweep, lasting.sweep]
-        return LayeredStore(front, below), lasting
+        lasting = SqliteLedger(backing.database, backing.writer, clock)
+        backing.sweepers += [front.sweep, lasting.sweep]
+        return LayeredStore(front, backing), lasting
     if kind in ("redis", "rediss"):
         raise StoreError("a Redis store is not available in this version; use sqlite:PATH or memory:")
     raise StoreError(f"unknown kind of store {kind!r}: it is memory:, sqlite:PATH or redis://…")
