@@ -34,7 +34,7 @@ from gateway.results.fetcher import Fetching
 from gateway.results.metadata import Metadata
 from gateway.results.reader import ResultReader
 from gateway.store.compression import Compressor
-from gateway.store.factory import open_store
+from gateway.store.factory import StoreOptions, open_store
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, Metrics, registry
 from gateway.telemetry.recorder import StatusRecorder
@@ -73,11 +73,13 @@ class Runtime:
         self.access = Access(settings)
         self.store, self.ledger = open_store(
             settings.cache.store,
-            memory_bytes=settings.cache.memory,
-            disk_bytes=settings.cache.disk,
-            max_entry_bytes=settings.cache.max_entry,
-            clock=clock,
-            lock_wait_seconds=settings.server.drain_timeout,
+            StoreOptions(
+                memory_bytes=settings.cache.memory,
+                disk_bytes=settings.cache.disk,
+                max_entry_bytes=settings.cache.max_entry,
+                clock=clock,
+                lock_wait_seconds=settings.server.drain_timeout,
+            ),
         )
         self.metrics = Metrics(self.levels, self.access.credentials, settings.metrics.per_query)
         self.tracing = Tracing(settings.tracing.endpoint, clock) if settings.tracing.endpoint else None

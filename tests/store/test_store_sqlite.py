@@ -16,10 +16,7 @@ import pytest
 from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered, make_sqlite, opened, spooled, until
 
 from gateway.errors import StoreError
-from gateway.model import Body, Entry, ExecutionRecord, JobRecord, SystemClock
-from gateway.store.factory import open_store
-from gateway.store.layered import LayeredStore
-from gateway.store.memory import MemoryStore
+from gateway.model import Body, Entry, ExecutionRecord, JobRecord
 from gateway.store.sqlite import schema
 from gateway.store.sqlite.ledger import SqliteLedger
 
@@ -299,20 +296,3 @@ async def test_files_are_readable_by_this_user_only(path: Path, clock: FakeClock
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
-
-
-@pytest.mark.parametrize(("spec", "kind"), [("memory:", MemoryStore), ("sqlite:{}", LayeredStore)])
-async def test_factory(spec: str, kind: type, path: Path) -> None:
-    sizes = {"memory_bytes": MB, "disk_bytes": MB, "max_entry_bytes": MB}
-    store, ledger = open_store(spec.format(path), **sizes, clock=SystemClock(), lock_wait_seconds=1)
-    assert isinstance(store, kind)
-    async with opened(store):
-        await ledger.record_job(job(noted_at=time.time()))
-        assert await ledger.job("j1") is not None
-        assert store.ready
-
-
-@pytest.mark.parametrize("spec", ["redis://localhost", "rediss://localhost", "sqlite:", "memory:x", "file"])
-def test_factory_refuses_other_kinds(spec: str, clock: FakeClock) -> None:
-    with pytest.raises(StoreError):
-        open_store(spec, memory_bytes=1, disk_bytes=1, max_entry_bytes=1, clock=clock, lock_wait_seconds=1)
