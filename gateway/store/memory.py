@@ -96,10 +96,6 @@ class MemoryStore:
         """Whether its bytes (or the path of its file) are stored; does not mark it as used."""
         return body_id in self._cache
 
-    def body_ids(self) -> list[bytes]:
-        """Return the id of every stored body."""
-        return list(self._cache)
-
     # -- Store
 
     ready = True

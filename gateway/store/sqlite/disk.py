@@ -39,7 +39,7 @@ class DiskTier:
     """Rows and body files. `contents` are the totals of what is committed."""
 
     def __init__(self, database: Database, writer: Writer, files: BodyFiles, limit_bytes: int, clock: Clock) -> None:
-        self.contents = schema.Contents(0, 0, 0, clean=True)
+        self.contents = schema.Contents(0, 0, clean=True)
         self.evictions = 0
         self.on_drop: Callable[[bytes | None], None] = lambda body_id: None
         self.is_recent: Callable[[bytes], bool] = lambda body_id: False

@@ -58,7 +58,6 @@ class Contents(msgspec.Struct):
     """The totals of a file, and whether it was closed properly the last time (`clean`)."""
 
     entries: int
-    bodies: int
     bytes: int
     clean: bool
 
@@ -100,7 +99,7 @@ def _prepare(db: sqlite3.Connection) -> Contents:
     mark_clean(db, clean=False)
     entries = db.execute("SELECT count(*) FROM entries").fetchone()[0]
     bodies, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM bodies").fetchone()
-    return Contents(entries, bodies, size + bodies * BODY_ROW_BYTES + entries * ENTRY_ROW_BYTES, clean)
+    return Contents(entries, size + bodies * BODY_ROW_BYTES + entries * ENTRY_ROW_BYTES, clean)
 
 
 def _meta(db: sqlite3.Connection) -> dict[str, str]:
