@@ -63,12 +63,12 @@ async def _fill(path: Path) -> None:
     store = SqliteStore(path, disk_bytes=4 * 10**9, max_entry_bytes=64 * 10**6, clock=clock)
     ledger = SqliteLedger(store.database, store.writer, clock)
     await store.open()
-    await store.locked()
+    await store.usable()
     for batch in batched(results(RESULTS, BODY_BYTES), BATCH):
         for keys, entry, body in batch:
             await store.put(keys, entry, body)
         await asyncio.gather(*(ledger.record_result(e.scope, e.result_id, e.query_id) for _, e, _ in batch))
         await store.flush()
-    if store.dropped or store.disk.held.entries < RESULTS:
-        raise SystemExit(f"the store took {store.disk.held.entries} entries only")
+    if store.dropped or store.disk.contents.entries < RESULTS:
+        raise SystemExit(f"the store took {store.disk.contents.entries} entries only")
     await store.close()

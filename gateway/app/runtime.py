@@ -24,7 +24,7 @@ from gateway.policy.admission import Admission
 from gateway.policy.configured import Live
 from gateway.policy.quotas import Quotas
 from gateway.results.parts import ResultParts
-from gateway.store.factory import open_store
+from gateway.store.factory import StoreOptions, open_store
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, registry
 from gateway.upstream.client import HttpUpstream
@@ -48,11 +48,13 @@ class Runtime:
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
         self.store, ledger = open_store(
             settings.cache.store,
-            memory_bytes=settings.cache.memory,
-            disk_bytes=settings.cache.disk,
-            max_entry_bytes=settings.cache.max_entry,
-            clock=self.clock,
-            lock_wait_seconds=settings.server.drain_timeout,
+            StoreOptions(
+                memory_bytes=settings.cache.memory,
+                disk_bytes=settings.cache.disk,
+                max_entry_bytes=settings.cache.max_entry,
+                clock=self.clock,
+                lock_wait_seconds=settings.server.drain_timeout,
+            ),
         )
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.spool_path)

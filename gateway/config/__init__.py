@@ -16,11 +16,14 @@ from gateway.config.schema import (
     Upstream,
     Warm,
 )
+from gateway.config.stores import SCHEMES as STORE_SCHEMES
+from gateway.config.stores import split_store
 from gateway.config.summary import notes, summary
 from gateway.config.texts import Listen
 from gateway.config.units import Rate
 
 __all__ = [
+    "STORE_SCHEMES",
     "Admin",
     "Cache",
     "Capability",
@@ -40,6 +43,7 @@ __all__ = [
     "load",
     "notes",
     "parse",
+    "split_store",
     "summary",
     "token_hash",
 ]

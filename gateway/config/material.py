@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from gateway.config import stores
 from gateway.config.report import Report, dotted, shown
 from gateway.config.schema import Config, Credential
 from gateway.model import Secret
@@ -31,13 +32,8 @@ def gather(config: Config, directory: Path, environ: Mapping[str, str], report: 
         name: replace(credential, key=_key(credential, dotted("credentials", name), environ, report))
         for name, credential in config.credentials.items()
     }
-    cache = replace(config.cache, store=_anchored(config.cache.store, directory))
+    cache = replace(config.cache, store=stores.anchored(config.cache.store, directory))
     return replace(config, credentials=credentials, cache=cache)
-
-
-def _anchored(store: str, directory: Path) -> str:
-    kind, _, place = store.partition(":")
-    return f"sqlite:{directory / place}" if kind == "sqlite" else store
 
 
 def _key(credential: Credential, path: str, environ: Mapping[str, str], report: Report) -> Secret:

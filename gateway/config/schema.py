@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gateway.config import texts, units
+from gateway.config import stores, texts, units
 from gateway.config.texts import Listen
 from gateway.config.units import Rate
 from gateway.model import Secret
@@ -139,7 +139,7 @@ class Rule(Table, frozen=True, kw_only=True):
 class Cache(Table, frozen=True, kw_only=True):
     """What is kept, where, how much of it and for how long."""
 
-    store: Annotated[str, Reads(texts.store, quiet=True)] = "sqlite:redash-gateway.db"
+    store: Annotated[str, Reads(stores.store, quiet=True)] = "sqlite:redash-gateway.db"
     memory: Bytes = 256 * 10**6
     disk: Bytes = 4 * 10**9
     max_entry: Bytes = 64 * 10**6

@@ -16,7 +16,6 @@ from gateway.config.report import did_you_mean
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/*", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SQLITE = re.compile(r"sqlite:(?!//[^/])(?!/*:memory:).+")  # sqlite://host/ means nothing, :memory: is another store
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -121,19 +120,6 @@ def web_url(value: object) -> str:
     return _rebuilt(parts) + parts.path
 
 
-def store(value: object) -> str:
-    """Read where answers are kept. The text may hold a password, so it never appears in a message."""
-    place = text(value)
-    if place == "memory:" or _SQLITE.fullmatch(place):
-        return place
-    parts = _split(place)
-    if parts.scheme in ("redis", "rediss") and parts.hostname and re.fullmatch("(/[0-9]*)?", parts.path):
-        return place
-    raise ValueError(
-        'names no store; write "memory:", "sqlite:PATH", "redis://HOST:PORT/DB" or "rediss://HOST:PORT/DB"'
-    )
-
-
 def sha256(value: object) -> str:
     """Read the hash of a token; it never appears in a message."""
     given = text(value)
@@ -177,7 +163,7 @@ def _only_json(value: object) -> None:
 
 
 def _web_url(given: str) -> SplitResult:
-    parts = _split(given)
+    parts = split_url(given)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError('is not a URL; write for example "https://redash.example.com"')
     if parts.username is not None or parts.password is not None:
@@ -189,7 +175,8 @@ def _web_url(given: str) -> SplitResult:
     return parts
 
 
-def _split(given: str) -> SplitResult:
+def split_url(given: str) -> SplitResult:
+    """Split a URL; the errors never quote it."""
     try:
         parts = urlsplit(given)
         _ = parts.port  # is read only here, and raises for numbers that are no port

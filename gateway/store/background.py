@@ -1,4 +1,4 @@
-"""A loop that outlives its own mistakes: without it one bug would silently end all writing until the next start."""
+"""A background loop that survives its own errors: otherwise one bug would silently stop all writing until a restart."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PAUSE_SECONDS = 1.0
 
 
 async def run_forever(step: Callable[[], Awaitable[None]]) -> None:
-    """Do `step` again and again until cancelled."""
+    """Repeat `step` until cancelled; log an exception and go on."""
     while True:
         try:
             await step()
-        except Exception:  # whatever it is, the next step must come
+        except Exception:  # whatever it is, the loop must go on
             log.exception("a background step of the store failed")
             await asyncio.sleep(PAUSE_SECONDS)

@@ -1,6 +1,6 @@
-"""Bodies that are files: where they lie, how they are made complete, and when they may go.
+"""Bodies that are files: where they are, how they are completed, and when they are unlinked.
 
-Knows nothing of entries or tables. Methods that wait for the disk say so and belong in a thread.
+Knows nothing of entries or tables. Methods that block on the disk say so; call them in a thread.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from pathlib import Path
 from gateway.model import Clock
 
 GRACE_SECONDS = 10.0
-"""A file that is no longer wanted stays so long: somebody may hold its path and be about to open it."""
+"""A discarded file is unlinked after this time: a reader may have its path and be about to open it."""
 
 ORPHAN_SECONDS = 60.0
-"""Younger files are no orphans: a process that waits for our lock writes here as well."""
+"""Younger files are not orphans: a process that waits for our lock writes to this directory too."""
 
 
 class BodyFiles:
-    """One directory of body files, named `<hex of body id>.<who wrote it>`; those being written end in `.tmp`."""
+    """One directory of body files, named `<hex of body id>.<writer>-<number>`; incomplete files end in `.tmp`."""
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         self.directory = directory
         self._clock = clock
-        # The name carries the writer, so that bytes kept again under the same id never change beneath a reader.
+        # Each file has a name of its own, so that a body stored again under the same id never changes under a reader.
         self._token = secrets.token_hex(4)
         self._count = itertools.count()
         self._trash: deque[tuple[float, Path]] = deque()
 
     def make(self) -> None:
-        """Make the directory, for our eyes only."""
+        """Make the directory, readable by this user only."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
 
     def spool_path(self) -> Path:
-        """Return a fresh path to write a body to while it arrives."""
+        """Return a new path to write a body to while it arrives."""
         return self.directory / f"{self._token}-{next(self._count)}.tmp"
 
     def adopt(self, spooled: Path, body_id: bytes) -> Path:
-        """Give a spool file its lasting name. The row that leads to it is written only after `seal`."""
+        """Give a spool file its final name. Its row is written only after `sync_and_hash`."""
         path = self.directory / f"{body_id.hex()}.{self._token}-{next(self._count)}"
         spooled.replace(path)
         return path
 
     def write(self, body_id: bytes, data: bytes) -> Path:
-        """Write `data` under a temporary name, sync it, give it its lasting name. Waits for the disk."""
+        """Write `data` under a temporary name, sync it, give it its final name. Blocks on the disk."""
         spooled = self.spool_path()
         try:
             with spooled.open("wb") as file:
@@ -65,18 +65,18 @@ class BodyFiles:
         return self.adopt(spooled, body_id)
 
     def size(self, name: str) -> int:
-        """Length of a file, -1 where there is none."""
+        """Return the length of a file, -1 if there is none."""
         try:
             return (self.directory / name).stat().st_size
         except OSError:
             return -1
 
     def discard(self, path: Path) -> None:
-        """Unlink it when the grace is over."""
+        """Unlink it after the grace period."""
         self._trash.append((self._clock.monotonic() + GRACE_SECONDS, path))
 
     async def empty_trash(self, *, at_once: bool = False) -> None:
-        """Unlink what was discarded long enough ago."""
+        """Unlink files whose grace period is over (`at_once`: all discarded files)."""
         now = self._clock.monotonic()
         due: list[Path] = []
         while self._trash and (at_once or self._trash[0][0] <= now):
@@ -85,8 +85,8 @@ class BodyFiles:
             await asyncio.to_thread(_unlink, due)
 
     def orphans(self, known: set[str]) -> list[Path]:
-        """Files of earlier processes that no row leads to. Waits for the disk."""
-        youngest = time.time() - ORPHAN_SECONDS  # file times are the file system's, not the injected clock's
+        """Return files of earlier processes that are not `known`. Blocks on the disk."""
+        youngest = time.time() - ORPHAN_SECONDS  # file times come from the file system, not from the injected clock
         return [path for path, changed in self._foreign() if path.name not in known and changed < youngest]
 
     def _foreign(self) -> Iterator[tuple[Path, float]]:
@@ -97,13 +97,13 @@ class BodyFiles:
                         yield Path(file.path), file.stat().st_mtime
 
     def remove_all(self) -> None:
-        """Remove the directory itself. Waits for the disk."""
+        """Remove the directory itself. Blocks on the disk."""
         self._trash.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def seal(path: Path) -> bytes:
-    """Sync a file to the disk and return its SHA-256. Waits for the disk."""
+def sync_and_hash(path: Path) -> bytes:
+    """Sync a file to the disk and return its SHA-256. Blocks on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").digest()

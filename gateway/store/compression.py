@@ -1,4 +1,4 @@
-"""The gzip forms of stored bodies: made once, off the event loop, kept in memory beside them."""
+"""The gzip forms of stored bodies: made once, off the event loop, and kept in memory beside the bodies."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ except ImportError:
     _compressobj = zlib.compressobj
     LEVEL = 3
 
-LEAST_BYTES: Final = 1_000
-MOST_BYTES: Final = 16 * 2**20
-"""Larger bodies go as they are: their forms would be of some megabytes and push out too much else."""
+MIN_BYTES: Final = 1_000
+MAX_BYTES: Final = 16 * 2**20
+"""Larger bodies are sent uncompressed: their gzip forms would take megabytes and evict too much else."""
 
-_AT_ONCE_BYTES: Final = 16 * 1024
-"""Up to here a thread would cost more than the work."""
+_INLINE_BYTES: Final = 16 * 1024
+"""Up to this size a thread would cost more than the work."""
 
-_GZIP_FORMAT: Final = 31  # zlib's `wbits` for a gzip head and trailer; its time field is zero
-_PIECE: Final = 1 << 20
-_WORTH: Final = 0.9
+_GZIP_FORMAT: Final = 31  # zlib's `wbits` for a gzip header and trailer; the time field is zero
+_CHUNK_BYTES: Final = 1 << 20
+_MAX_RATIO: Final = 0.9
 _NOT_WORTH_IT: Final = Body.of(b"")
-"""Stands for the form of a body that it would not make smaller."""
+"""Stored in place of the gzip form if that would not be clearly smaller than the body."""
 
 
 def is_compressible(body: Body) -> bool:
-    """Whether the body has a size for which a form is made at all."""
-    return LEAST_BYTES <= body.size <= MOST_BYTES
+    """Whether the body has a size for which a gzip form is made."""
+    return MIN_BYTES <= body.size <= MAX_BYTES
 
 
 async def gzip_body(body: Body) -> Body | None:
-    """Return the gzip form of `body`, None where it is not worth one; off the event loop, if it takes long."""
+    """Return the gzip form of `body`, None if it is not worth it; leaves the event loop if that takes long."""
     if not is_compressible(body):
         return None
-    data = _gzip(body) if body.size <= _AT_ONCE_BYTES else await asyncio.to_thread(_gzip, body)
-    return Body.of(data) if len(data) < body.size * _WORTH else None
+    data = _gzip(body) if body.size <= _INLINE_BYTES else await asyncio.to_thread(_gzip, body)
+    return Body.of(data) if len(data) < body.size * _MAX_RATIO else None
 
 
 class Compressor:
-    """Finds the gzip form of what is stored, or makes it; those who ask at the same time share the work."""
+    """Finds the gzip form of a stored body, or makes it; simultaneous calls share the work."""
 
     def __init__(self, store: FrontStore) -> None:
         self._store = store
         self._flights: Flights[Body] = Flights()
 
     async def gzip(self, entry: Entry, body: Body) -> Body | None:
-        """Return the gzip form of the body that the store has under `entry`, None where it is not worth one."""
+        """Return the gzip form of `body`, the bytes of `entry` in the store; None if it is not worth it."""
         if not is_compressible(body):
             return None
         form = self._store.peek_gzip(entry, body)
         if form is None:
-            # By the body, not by its id: the bytes under an id may have been replaced meanwhile.
+            # Keyed by the object, not by the body id: the bytes under that id may have been replaced by now.
             form, _ = await self._flights.share(id(body), lambda: self._make(entry, body))
         return form if form.size else None
 
@@ -70,20 +70,20 @@ class Compressor:
         return form
 
     async def aclose(self) -> None:
-        """End the work that is under way."""
+        """Stop the work that is under way."""
         await self._flights.aclose()
 
 
 def _gzip(body: Body) -> bytes:
-    made = _compressobj(LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
-    return b"".join([*(made.compress(piece) for piece in _pieces(body)), made.flush()])
+    compressor = _compressobj(LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+    return b"".join([*(compressor.compress(chunk) for chunk in _chunks(body)), compressor.flush()])
 
 
-def _pieces(body: Body) -> Iterator[bytes]:
+def _chunks(body: Body) -> Iterator[bytes]:
     if body.data is not None:
         yield body.data
         return
     assert body.path is not None  # noqa: S101 - one of the two is always there
     with body.path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

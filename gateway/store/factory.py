@@ -1,9 +1,14 @@
-"""From `cache.store` in the configuration to a store and its ledger."""
+"""Opens the store and ledger that `cache.store` names. `gateway/config/stores.py` says how each scheme is written."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
+import msgspec
+
+from gateway.config import split_store
 from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store.layered import LayeredStore
@@ -12,36 +17,54 @@ from gateway.store.memory_ledger import MemoryLedger
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
 
+Opened = tuple[MemoryStore | LayeredStore, MemoryLedger | SqliteLedger]
 
-def open_store(
-    spec: str,
-    *,
-    memory_bytes: int,
-    disk_bytes: int,
-    max_entry_bytes: int,
-    clock: Clock,
-    lock_wait_seconds: float,
-) -> tuple[MemoryStore | LayeredStore, MemoryLedger | SqliteLedger]:
-    """Make store and ledger for `memory:` or `sqlite:PATH`; the store's `open` and `close` serve both.
 
-    Raises StoreError for anything else.
-    """
-    kind, _, rest = spec.partition(":")
-    if kind == "memory" and not rest:
-        memory = MemoryStore(memory_bytes, clock, max_entry_bytes=max_entry_bytes, spool=True)
-        return memory, MemoryLedger(clock)
-    if kind == "sqlite" and rest:
-        front = MemoryStore(memory_bytes, clock, max_entry_bytes=max_entry_bytes)
-        below = SqliteStore(
-            Path(rest),
-            disk_bytes=disk_bytes,
-            max_entry_bytes=max_entry_bytes,
-            clock=clock,
-            lock_wait_seconds=lock_wait_seconds,
-        )
-        lasting = SqliteLedger(below.database, below.writer, clock)
-        below.sweepers += [front.sweep, lasting.sweep]
-        return LayeredStore(front, below), lasting
-    if kind in ("redis", "rediss"):
-        raise StoreError("a Redis store is not available in this version; use sqlite:PATH or memory:")
-    raise StoreError(f"unknown kind of store {kind!r}: it is memory:, sqlite:PATH or redis://…")
+class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store needs besides its place."""
+
+    memory_bytes: int
+    disk_bytes: int
+    max_entry_bytes: int
+    clock: Clock
+    lock_wait_seconds: float
+
+
+def _memory(_place: str, options: StoreOptions) -> Opened:
+    memory = MemoryStore(options.memory_bytes, options.clock, max_entry_bytes=options.max_entry_bytes, spool=True)
+    return memory, MemoryLedger(options.clock)
+
+
+def _sqlite(place: str, options: StoreOptions) -> Opened:
+    front = MemoryStore(options.memory_bytes, options.clock, max_entry_bytes=options.max_entry_bytes)
+    backing = SqliteStore(
+        Path(place),
+        disk_bytes=options.disk_bytes,
+        max_entry_bytes=options.max_entry_bytes,
+        clock=options.clock,
+        lock_wait_seconds=options.lock_wait_seconds,
+    )
+    ledger = SqliteLedger(backing.database, backing.writer, options.clock)
+    backing.sweepers += [front.sweep, ledger.sweep]
+    return LayeredStore(front, backing), ledger
+
+
+def _redis(_place: str, _options: StoreOptions) -> Opened:
+    raise StoreError("a Redis store is not available in this version; use sqlite:PATH or memory:")
+
+
+OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "redis": _redis,
+    "rediss": _redis,
+}
+
+
+def open_store(spec: str, options: StoreOptions) -> Opened:
+    """Make the store and ledger of `cache.store`; the store's `open` and `close` serve both. Raises StoreError."""
+    try:
+        scheme, place = split_store(spec)
+    except ValueError as error:
+        raise StoreError(f"cache.store {error}") from None
+    return OPENERS[scheme](place, options)

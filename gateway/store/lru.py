@@ -1,4 +1,4 @@
-"""The least-recently-used order of bodies in memory and what each of them costs."""
+"""The LRU cache of bodies in memory, and what each body counts against its limit."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from gateway.model import Body, Entry, Key
 
 BODY_OVERHEAD = 500
 ENTRY_OVERHEAD = 900
-"""Of entries of usual length tracemalloc counts 1,250 bytes for a body with one key; further keys cost less."""
+"""Measured with tracemalloc: 1,250 bytes for a body with one key and a usual entry; further keys cost less."""
 
 
 class CachedBody:
-    """A body and every entry that leads to it."""
+    """A body, its gzip form and all its entries."""
 
     __slots__ = ("body", "body_id", "cost", "entries", "expires", "gzip")
 
     def __init__(self, body_id: bytes, body: Body, cost: int) -> None:
         self.body_id = body_id
         self.body = body
-        self.cost = cost  # of the body; what entries add is counted when it is put into the cache
+        self.cost = cost  # of the body only; `cost_of` adds the entries and the gzip form
         self.expires: float | None = None
         self.gzip: Body | None = None
         self.entries: dict[Key, Entry] = {}
 
 
-def cost_of(held: CachedBody) -> int:
-    """What it counts against the limit."""
-    gzip = held.gzip.size if held.gzip is not None else 0
-    return held.cost + gzip + BODY_OVERHEAD + ENTRY_OVERHEAD * len(held.entries)
+def cost_of(cached: CachedBody) -> int:
+    """Return the bytes that it counts against the limit."""
+    gzip = cached.gzip.size if cached.gzip is not None else 0
+    return cached.cost + gzip + BODY_OVERHEAD + ENTRY_OVERHEAD * len(cached.entries)
 
 
 class LruCache(LRUCache[bytes, CachedBody]):
-    """cachetools' LRU, which tells whom it has pushed out."""
+    """cachetools' LRU, which reports what it evicts."""
 
-    def __init__(self, limit_bytes: int, pushed_out: Callable[[CachedBody], None]) -> None:
+    def __init__(self, limit_bytes: int, on_evict: Callable[[CachedBody], None]) -> None:
         super().__init__(limit_bytes, getsizeof=cost_of)
-        self._pushed_out = pushed_out
+        self._on_evict = on_evict
 
     def popitem(self) -> tuple[bytes, CachedBody]:
-        """Remove the least recently used."""
-        body_id, held = super().popitem()
-        self._pushed_out(held)
-        return body_id, held
+        """Evict the least recently used body."""
+        body_id, cached = super().popitem()
+        self._on_evict(cached)
+        return body_id, cached

@@ -1,6 +1,6 @@
-"""The store in memory: what is used most recently, bounded by bytes. Front of every other store, or a store of its own.
+"""The store in memory: the most recently used bodies, bounded by bytes. Used alone, or in front of another store.
 
-Nothing here waits; the coroutines exist for the protocol, the hit path calls `peek` and `peek_body`.
+Only work on files awaits; the fast path calls `peek` and `peek_body`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
 from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, CachedBody, LruCache, cost_of
 
-BRIEF_SECONDS = 60.0
-"""How long a body over the entry limit is kept: long enough for those who waited for it."""
+OVERSIZE_SECONDS = 60.0
+"""How long a body over the entry limit is stored: long enough for the requests that wait for it."""
 
-TICK_SECONDS = 5.0
+SWEEP_SECONDS = 5.0
 
-LARGEST_SHARE = 8
-"""Bytes of more than a share of 1/8 of the limit would push out too much else."""
+MAX_BODY_SHARE = 8
+"""Bytes over 1/8 of the limit are not stored: they would evict too much else."""
 
 
 class MemoryStore:
-    """LRU over bodies; keys and their entries go with the body they lead to.
+    """An LRU cache of bodies; keys and their entries are removed with their body.
 
-    Files: in front of another store (`spool=False`) a body with a `path` belongs to the store below and only its
-    entry counts here. As a store of its own (`spool=True`) it has a temporary directory for them, removed on
-    close; they count against the same limit as the rest, one of more than half of it as half.
+    Files: in front of another store (`spool=False`), a body with a `path` belongs to that store and only its entry
+    counts here. Used alone (`spool=True`), this store has a temporary directory for them, removed on close. They
+    count against the same limit; a file larger than half of it counts as half.
     """
 
     def __init__(
@@ -44,97 +44,93 @@ class MemoryStore:
         self._max_entry = limit_bytes if max_entry_bytes is None else max_entry_bytes
         self._spool = spool
         self._files: BodyFiles | None = None
-        self._recent = LruCache(limit_bytes, self._evicted)
+        self._cache = LruCache(limit_bytes, self._evicted)
         self._by_key: dict[Key, CachedBody] = {}
-        self._groups: dict[tuple[str, int], set[Key]] = {}
-        self._brief: set[CachedBody] = set()
+        self._by_query: dict[tuple[str, int], set[Key]] = {}
+        self._oversize: set[CachedBody] = set()
         self._evictions = 0
-        self._house: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
-    # -- the hit path
+    # -- the fast path
 
     def peek(self, key: Key) -> Entry | None:
-        """As `get`, at once."""
-        held = self._by_key.get(key)
-        if held is None:
+        """As `get`, without awaiting."""
+        cached = self._by_key.get(key)
+        if cached is None:
             return None
-        if held.expires is not None and held.expires <= self._clock.monotonic():
-            self._drop(held)
+        if cached.expires is not None and cached.expires <= self._clock.monotonic():
+            self._drop(cached)
             return None
-        self._recent[held.body_id]  # touches it
-        return held.entries[key]
+        self._cache[cached.body_id]  # marks it as used
+        return cached.entries[key]
 
     def holds(self, key: Key, entry: Entry) -> bool:
-        """Whether `peek` would return this very entry; touches nothing."""
-        held = self._by_key.get(key)
-        if held is None or held.entries[key] is not entry:
+        """Whether `peek` would return this very entry; does not mark it as used."""
+        cached = self._by_key.get(key)
+        if cached is None or cached.entries[key] is not entry:
             return False
-        return held.expires is None or held.expires > self._clock.monotonic()
+        return cached.expires is None or cached.expires > self._clock.monotonic()
 
     def peek_body(self, entry: Entry) -> Body | None:
-        """As `read`, at once."""
-        held = self._recent.get(entry.body_id)
-        if held is None or (entry.size and entry.size != held.body.size):
+        """As `read`, without awaiting."""
+        cached = self._cache.get(entry.body_id)
+        if cached is None or (entry.size and entry.size != cached.body.size):
             return None
-        return held.body
+        return cached.body
 
     def peek_gzip(self, entry: Entry, body: Body) -> Body | None:
-        """Return the gzip form of `body`, None if none was kept or the store has other bytes under `entry`."""
-        held = self._recent.get(entry.body_id)
-        return held.gzip if held is not None and held.body == body else None
+        """Return the gzip form of `body`; None if there is none or the store has other bytes under `entry`."""
+        cached = self._cache.get(entry.body_id)
+        return cached.gzip if cached is not None and cached.body == body else None
 
     def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
-        """Keep the gzip form of `body` as long as the body itself; nothing is kept where that is here no more."""
-        held = self._recent.get(entry.body_id)
-        if held is None or held.body != body or cost_of(held) + form.size > self._limit:
+        """Store the gzip form of `body` for as long as the body; nothing if the body is no longer stored."""
+        cached = self._cache.get(entry.body_id)
+        if cached is None or cached.body != body or cost_of(cached) + form.size > self._limit:
             return
-        self._recent.pop(held.body_id)  # a growing value is put in anew: the cache must not evict it for itself
-        held.gzip = form
-        self._recent[held.body_id] = held
+        self._cache.pop(cached.body_id)  # reinserted: a growing value must not be evicted to make room for itself
+        cached.gzip = form
+        self._cache[cached.body_id] = cached
 
     def has_body(self, body_id: bytes) -> bool:
-        """Whether its bytes (or the way to them) are here; touches nothing."""
-        return body_id in self._recent
-
-    def body_ids(self) -> list[bytes]:
-        """Every body that is here."""
-        return list(self._recent)
+        """Whether its bytes (or the path of its file) are stored; does not mark it as used."""
+        return body_id in self._cache
 
     # -- Store
 
     ready = True
 
     async def open(self) -> None:
-        """Make the temporary directory, for a store of its own."""
+        """Make the temporary directory, if the store is used alone."""
         if self._spool and self._files is None:
             try:
                 directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="redash-gateway-")
             except OSError as error:
                 raise StoreError(f"no temporary directory for large results: {error}") from error
             self._files = BodyFiles(Path(directory), self._clock)
-            self._house = asyncio.create_task(run_forever(self._keep_house))
+            self._sweeper = asyncio.create_task(run_forever(self._sweep_later))
 
     async def close(self) -> None:
-        """Forget everything and remove the files."""
-        house, self._house = self._house, None
-        if house is not None:
-            house.cancel()
-            await asyncio.wait({house})
-        self._recent.clear()
+        """Remove everything, also the files."""
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            sweeper.cancel()
+            await asyncio.wait({sweeper})
+        self._cache.clear()
         self._by_key.clear()
-        self._groups.clear()
-        self._brief.clear()
+        self._by_query.clear()
+        self._oversize.clear()
         if self._files is not None:
             files, self._files = self._files, None
             await asyncio.to_thread(files.remove_all)
 
     async def failed(self) -> StoreError:
-        """Never returns: memory does not fail."""
+        """Never return: memory does not fail."""
         never: asyncio.Future[StoreError] = asyncio.get_running_loop().create_future()
         return await never
 
     def spool_path(self) -> Path:
-        """Return a fresh path for the upstream client to write a large body to."""
+        """Return a new path for the upstream client to write a large body to."""
         if self._files is None:
             raise StoreError("the store is not open")
         return self._files.spool_path()
@@ -151,7 +147,7 @@ class MemoryStore:
         """See the protocol."""
         if body.path is not None and self._files is not None:
             try:
-                body = await self._taken_over(self._files, entry.body_id, body)
+                body = await self._adopt(self._files, entry.body_id, body)
             except OSError:
                 self._refuse(keys, body)
                 return body
@@ -168,70 +164,70 @@ class MemoryStore:
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
-        used = int(self._recent.currsize)
+        used = int(self._cache.currsize)
         return [TierStats("memory", used, len(self._by_key), self._evictions, up=True)]
 
-    # -- the same, at once
+    # -- the same without awaiting
 
     def insert(self, keys: Sequence[Key], entry: Entry, body: Body) -> bool:
-        """Keep it if it fits; returns whether it did."""
+        """Store it if it fits; return whether it did."""
         entry = msgspec.structs.replace(entry, size=body.size)
         if not self._fits(body, len(keys)):
             self._refuse(keys, body)
             return False
-        held = self._holding(entry.body_id, body, len(keys))
+        cached = self._cached_body(entry.body_id, body, len(keys))
         for key in keys:
-            self._unmap(key, keep=held)
-        held.entries.update(dict.fromkeys(keys, entry))
-        self._recent.pop(held.body_id, None)  # a growing value is put in anew: the cache must not evict it for itself
-        self._recent[held.body_id] = held
+            self._remove_key(key, spare=cached)
+        cached.entries.update(dict.fromkeys(keys, entry))
+        self._cache.pop(cached.body_id, None)  # reinserted, as in `put_gzip`
+        self._cache[cached.body_id] = cached
         for key in keys:
-            self._by_key[key] = held
-        self._groups.setdefault((entry.scope, entry.query_id), set()).update(keys)
+            self._by_key[key] = cached
+        self._by_query.setdefault((entry.scope, entry.query_id), set()).update(keys)
         return True
 
     def set_confirmed(self, key: Key, confirmed: float) -> None:
-        """As `confirm`, at once."""
-        held = self._by_key.get(key)
-        if held is not None:
-            held.entries[key] = msgspec.structs.replace(held.entries[key], confirmed=confirmed)
+        """As `confirm`, without awaiting."""
+        cached = self._by_key.get(key)
+        if cached is not None:
+            cached.entries[key] = msgspec.structs.replace(cached.entries[key], confirmed=confirmed)
 
     def remove(self, scope: str | None, query_id: int | None) -> int:
-        """As `delete`, at once."""
-        keys = [key for group in self._matching(scope, query_id) for key in self._groups[group]]
+        """As `delete`, without awaiting."""
+        keys = [key for group in self._matching(scope, query_id) for key in self._by_query[group]]
         for key in keys:
-            self._unmap(key)
+            self._remove_key(key)
         return len(keys)
 
     def remove_body(self, body_id: bytes | None) -> None:
-        """Drop the entries that lead to a file of the store below which is about to go; None: all such files."""
-        for held in set(self._by_key.values()) if body_id is None else (self._recent.get(body_id),):
-            if held is not None and held.body.path is not None:
-                self._drop(held)
+        """Remove the entries of a file that the backing store is about to delete; None: of all files."""
+        for cached in set(self._by_key.values()) if body_id is None else (self._cache.get(body_id),):
+            if cached is not None and cached.body.path is not None:
+                self._drop(cached)
 
     async def sweep(self) -> None:
-        """Drop what was kept briefly, unlink what was dropped."""
+        """Remove expired oversize bodies; unlink discarded files."""
         now = self._clock.monotonic()
-        for held in [held for held in self._brief if held.expires is None or held.expires <= now]:
-            self._drop(held)
+        for cached in [cached for cached in self._oversize if cached.expires is None or cached.expires <= now]:
+            self._drop(cached)
         if self._files is not None:
             await self._files.empty_trash()
 
     # -- inside
 
-    async def _keep_house(self) -> None:
-        await asyncio.sleep(TICK_SECONDS)
+    async def _sweep_later(self) -> None:
+        await asyncio.sleep(SWEEP_SECONDS)
         await self.sweep()
 
-    async def _taken_over(self, files: BodyFiles, body_id: bytes, body: Body) -> Body:
-        """Give a spool file its lasting name; or return what has the same bytes, so that older keys keep their body."""
+    async def _adopt(self, files: BodyFiles, body_id: bytes, body: Body) -> Body:
+        """Give a spool file its final name, or return the stored body with the same bytes: older keys keep it."""
         assert body.path is not None  # noqa: S101 - it is a file
-        held = self._recent.get(body_id)
-        old = held.body if held is not None and held.body.size == body.size else None
-        if held is not None and old is not None and old.path is not None:
+        cached = self._cache.get(body_id)
+        old = cached.body if cached is not None and cached.body.size == body.size else None
+        if cached is not None and old is not None and old.path is not None:
             same = await asyncio.to_thread(filecmp.cmp, old.path, body.path, shallow=False)
-            held = self._recent.get(body_id)
-            if same and held is not None and held.body is old:
+            cached = self._cache.get(body_id)
+            if same and cached is not None and cached.body is old:
                 files.discard(body.path)
                 return old
         return Body(size=body.size, path=await asyncio.to_thread(files.adopt, body.path, body_id))
@@ -240,61 +236,61 @@ class MemoryStore:
         overhead = BODY_OVERHEAD + ENTRY_OVERHEAD * keys
         if body.path is not None:
             return overhead + self._file_cost(body) <= self._limit
-        return body.size + overhead <= self._limit // LARGEST_SHARE
+        return body.size + overhead <= self._limit // MAX_BODY_SHARE
 
     def _file_cost(self, body: Body) -> int:
         return min(body.size, self._limit // 2) if self._spool else 0
 
     def _refuse(self, keys: Sequence[Key], body: Body) -> None:
-        for key in keys:  # what they led to before is no longer the newest
-            self._unmap(key)
+        for key in keys:  # their older entries are no longer the newest
+            self._remove_key(key)
         if body.path is not None and self._files is not None:
             self._files.discard(body.path)
 
-    def _holding(self, body_id: bytes, body: Body, keys: int) -> CachedBody:
-        """Return what already holds these bytes and has room for so many more keys, else a new holder."""
-        old = self._recent.get(body_id)
+    def _cached_body(self, body_id: bytes, body: Body, keys: int) -> CachedBody:
+        """Return what already has these bytes and room for `keys` more keys, otherwise a new one."""
+        old = self._cache.get(body_id)
         if old is not None:
             if old.body == body and cost_of(old) + keys * ENTRY_OVERHEAD <= self._limit:
                 return old
             self._drop(old)
-        held = CachedBody(body_id, body, self._file_cost(body) if body.path else body.size)
+        cached = CachedBody(body_id, body, self._file_cost(body) if body.path else body.size)
         if body.size > self._max_entry:
-            held.expires = self._clock.monotonic() + BRIEF_SECONDS
-            self._brief.add(held)
-        return held
+            cached.expires = self._clock.monotonic() + OVERSIZE_SECONDS
+            self._oversize.add(cached)
+        return cached
 
     def _matching(self, scope: str | None, query_id: int | None) -> Iterator[tuple[str, int]]:
         if scope is not None and query_id is not None:
-            return iter([(scope, query_id)] if (scope, query_id) in self._groups else [])
-        return iter([g for g in self._groups if scope in (None, g[0]) and query_id in (None, g[1])])
+            return iter([(scope, query_id)] if (scope, query_id) in self._by_query else [])
+        return iter([g for g in self._by_query if scope in (None, g[0]) and query_id in (None, g[1])])
 
-    def _unmap(self, key: Key, keep: CachedBody | None = None) -> None:
-        held = self._by_key.get(key)
-        if held is not None:
-            self._unlink_key(key, held)
-            if not held.entries and held is not keep:
-                self._drop(held)
+    def _remove_key(self, key: Key, spare: CachedBody | None = None) -> None:
+        cached = self._by_key.get(key)
+        if cached is not None:
+            self._unlink_key(key, cached)
+            if not cached.entries and cached is not spare:
+                self._drop(cached)
 
-    def _unlink_key(self, key: Key, held: CachedBody) -> None:
-        entry = held.entries.pop(key)
+    def _unlink_key(self, key: Key, cached: CachedBody) -> None:
+        entry = cached.entries.pop(key)
         del self._by_key[key]
         group = (entry.scope, entry.query_id)
-        self._groups[group].discard(key)
-        if not self._groups[group]:
-            del self._groups[group]
+        self._by_query[group].discard(key)
+        if not self._by_query[group]:
+            del self._by_query[group]
 
-    def _drop(self, held: CachedBody) -> None:
-        self._recent.pop(held.body_id, None)
-        self._gone(held)
+    def _drop(self, cached: CachedBody) -> None:
+        self._cache.pop(cached.body_id, None)
+        self._clean_up(cached)
 
-    def _evicted(self, held: CachedBody) -> None:
+    def _evicted(self, cached: CachedBody) -> None:
         self._evictions += 1
-        self._gone(held)
+        self._clean_up(cached)
 
-    def _gone(self, held: CachedBody) -> None:
-        self._brief.discard(held)
-        for key in list(held.entries):
-            self._unlink_key(key, held)
-        if held.body.path is not None and self._files is not None:
-            self._files.discard(held.body.path)
+    def _clean_up(self, cached: CachedBody) -> None:
+        self._oversize.discard(cached)
+        for key in list(cached.entries):
+            self._unlink_key(key, cached)
+        if cached.body.path is not None and self._files is not None:
+            self._files.discard(cached.body.path)

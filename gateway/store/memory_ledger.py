@@ -1,4 +1,4 @@
-"""The ledger in memory: bounded, oldest first out. A ledger of its own, and what the SQLite ledger has in front."""
+"""The ledger in memory: bounded, oldest records removed first. Used alone, and in front of the SQLite ledger."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ LIFETIME_SECONDS = 12 * 3600.0
 """Redash's own lifetime of a job (CONTRACT 9)."""
 
 RECORD_OVERHEAD = 1200
-"""An execution or job without its POST body: struct, strings, places in dictionaries; rounded up."""
+"""Bytes of an execution or job without its POST body: struct, strings, dictionary slots; rounded up."""
 
-STEP = 4
-"""So many of the oldest are looked at with each new one: more go than come, and no call takes long."""
+CLEANUP_STEP = 4
+"""Each new record checks this many of the oldest: more can be removed than are added, and no call takes long."""
 
 
 class MemoryLedger:
-    """Holds `limit_bytes` of executions and as much of jobs, and `results` seen result ids."""
+    """Holds up to `limit_bytes` of executions, as much of jobs, and `results` result ids."""
 
     def __init__(self, clock: Clock, *, limit_bytes: int = 32 * 2**20, results: int = 200_000) -> None:
         self._clock = clock
@@ -50,11 +50,11 @@ class MemoryLedger:
 
     async def unfinished(self) -> list[ExecutionRecord]:
         """See the protocol."""
-        return open_ones(self.executions(), self.oldest_time())
+        return select_unfinished(self.executions(), self.oldest_time())
 
     async def jobs_of(self, execution_id: str) -> list[JobRecord]:
         """See the protocol."""
-        return by_age(self.get_jobs_of(execution_id), self.oldest_time())
+        return sort_by_age(self.get_jobs_of(execution_id), self.oldest_time())
 
     async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
         """See the protocol."""
@@ -64,34 +64,34 @@ class MemoryLedger:
         """See the protocol."""
         return self.get_queries(scope, result_id)
 
-    # -- the same, at once
+    # -- the same without awaiting
 
     def oldest_time(self) -> float:
-        """Wall-clock time before which a record counts as gone."""
+        """Return the wall-clock time before which a record has expired."""
         return self._clock.wall() - LIFETIME_SECONDS
 
     def put_execution(self, record: ExecutionRecord) -> None:
-        """As `record_execution`, at once."""
+        """As `record_execution`, without awaiting."""
         old = self._executions.get(record.id)
         self._execution_bytes += _size(record) - (_size(old) if old is not None else 0)
         self._executions[record.id] = record
-        for execution in list(itertools.islice(self._executions.values(), STEP)):
+        for execution in list(itertools.islice(self._executions.values(), CLEANUP_STEP)):
             if self._execution_bytes > self._limit or execution.started_at < self.oldest_time():
-                self._drop_execution(execution)
+                self._remove_execution(execution)
 
     def put_job(self, job: JobRecord) -> None:
-        """As `record_job`, at once."""
+        """As `record_job`, without awaiting."""
         old = self._jobs.get(job.id)
         if old is not None and old.execution_id != job.execution_id:
-            self._drop_job(old)
+            self._remove_job(old)
         self._jobs[job.id] = job
         self._jobs_of.setdefault(job.execution_id, {})[job.id] = None
-        for old in list(itertools.islice(self._jobs.values(), STEP)):
+        for old in list(itertools.islice(self._jobs.values(), CLEANUP_STEP)):
             if len(self._jobs) * RECORD_OVERHEAD > self._limit or old.noted_at < self.oldest_time():
-                self._drop_job(old)
+                self._remove_job(old)
 
     def put_result(self, scope: str, result_id: int, query_id: int) -> bool:
-        """As `record_result`, at once; returns whether it was news."""
+        """As `record_result`, without awaiting; return whether it was new."""
         known = self._results.get((scope, result_id), frozenset())
         if query_id in known:
             return False
@@ -101,36 +101,36 @@ class MemoryLedger:
         return True
 
     def get_job(self, job_id: str) -> JobRecord | None:
-        """As `job`, at once."""
+        """As `job`, without awaiting."""
         job = self._jobs.get(job_id)
         return job if job is not None and job.noted_at >= self.oldest_time() else None
 
     def get_execution(self, execution_id: str) -> ExecutionRecord | None:
-        """As `execution`, at once."""
+        """As `execution`, without awaiting."""
         record = self._executions.get(execution_id)
         return record if record is not None and record.started_at >= self.oldest_time() else None
 
     def executions(self) -> list[ExecutionRecord]:
-        """All that is held."""
+        """Return all executions, expired ones included."""
         return list(self._executions.values())
 
     def get_jobs_of(self, execution_id: str) -> list[JobRecord]:
-        """The jobs that are held of an execution, in no order."""
+        """Return the jobs of an execution, unordered, expired ones included."""
         return [self._jobs[job_id] for job_id in self._jobs_of.get(execution_id, ())]
 
     def get_queries(self, scope: str, result_id: int) -> frozenset[int]:
-        """As `queries_of_result`, at once."""
+        """As `queries_of_result`, without awaiting."""
         return self._results.get((scope, result_id), frozenset())
 
-    def forget_results(self) -> None:
-        """Hold no result ids any more."""
+    def clear_results(self) -> None:
+        """Remove all result ids."""
         self._results.clear()
 
-    def _drop_execution(self, record: ExecutionRecord) -> None:
+    def _remove_execution(self, record: ExecutionRecord) -> None:
         del self._executions[record.id]
         self._execution_bytes -= _size(record)
 
-    def _drop_job(self, job: JobRecord) -> None:
+    def _remove_job(self, job: JobRecord) -> None:
         del self._jobs[job.id]
         siblings = self._jobs_of[job.execution_id]
         del siblings[job.id]
@@ -138,13 +138,13 @@ class MemoryLedger:
             del self._jobs_of[job.execution_id]
 
 
-def open_ones(records: Iterable[ExecutionRecord], oldest: float) -> list[ExecutionRecord]:
-    """Those with status 1 or 2 that started after `oldest` (wall-clock), oldest first."""
+def select_unfinished(records: Iterable[ExecutionRecord], oldest: float) -> list[ExecutionRecord]:
+    """Return the executions with status 1 or 2 that started at `oldest` (wall clock) or later, oldest first."""
     return sorted((r for r in records if r.status < 3 and r.started_at >= oldest), key=lambda r: r.started_at)
 
 
-def by_age(jobs: Iterable[JobRecord], oldest: float) -> list[JobRecord]:
-    """Those noted after `oldest` (wall-clock), oldest first."""
+def sort_by_age(jobs: Iterable[JobRecord], oldest: float) -> list[JobRecord]:
+    """Return the jobs recorded at `oldest` (wall clock) or later, oldest first."""
     return sorted((job for job in jobs if job.noted_at >= oldest), key=lambda job: job.noted_at)
 
 

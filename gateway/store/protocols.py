@@ -1,4 +1,4 @@
-"""What a store and a ledger must promise, whatever they are made of. Freshness is decided in `policy`, not here."""
+"""What every store and every ledger must promise. Implementations are in the files beside this one."""
 
 from __future__ import annotations
 
@@ -9,70 +9,70 @@ from gateway.model import Body, Entry, ExecutionRecord, JobRecord, Key, TierStat
 
 
 class Store(Protocol):
-    """Keeps answers and forgets them; never judges whether one is fresh.
+    """Stores results and other bodies; never decides whether one is fresh.
 
-    Bytes are kept once, under `entry.body_id`; several keys may lead to entries with the same `body_id`. A store
-    that cannot do its work behaves as an empty one: no method raises for a full disk, a damaged file or a server
-    that is away, and each returns within bounded time.
+    Bytes are stored once, under `entry.body_id`; several keys may have entries with the same `body_id`. A store that
+    does not work behaves like an empty one: no method raises for a full disk, a damaged file or a server that is
+    unavailable, and each returns within bounded time.
     """
 
     async def open(self) -> None:
-        """Make ready; raises `StoreError` where the operator must act (no permission, locked by another process)."""
+        """Make it ready. Raises `StoreError` if the operator must act (no permission, locked by another process)."""
 
     async def close(self) -> None:
-        """Write what is pending and release every handle. Safe to call twice."""
+        """Write what is pending and release every handle. May be called twice."""
 
     async def get(self, key: Key) -> Entry | None:
-        """Return the entry under `key`, most recently kept; None where there is none or its bytes are lost."""
+        """Return the entry stored last under `key`; None if there is none or its bytes are lost."""
 
     async def read(self, entry: Entry) -> Body | None:
-        """Return the bytes of `entry`; None where they are gone or do not match their length and digest.
+        """Return the bytes of `entry`; None if they are gone or do not match their length and digest.
 
-        A body with a `path` stays readable for at least 10 s after this returns, also when it is evicted meanwhile.
+        A body with a `path` stays readable for at least 10 s after this returns, even if it is evicted in that time.
         """
 
     async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
-        """Keep `entry` under each of `keys`, and its bytes; return those as they can be read from now on.
+        """Store `entry` under each of `keys`, and its bytes; return the body by which they can be read from now on.
 
-        A body with a `path` is a spool file made by `spool_path`: the store owns it from now on, and gives it another
-        name. It stays readable for at least 10 s, also where it is not kept. Bodies over the entry limit are kept for
-        60 s only.
+        A body with a `path` is a spool file made by `spool_path`: from now on the store owns it and gives it another
+        name. It stays readable for at least 10 s, even if it is not stored. Bodies over the entry limit are stored
+        for only 60 s.
         """
 
     async def confirm(self, key: Key, confirmed: float) -> None:
         """Set `confirmed` (monotonic seconds) of the entry under `key`, if there is one."""
 
     async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        """Drop every entry (and bytes no entry leads to) of that scope and query (None: of all); returns how many."""
+        """Delete the entries of that scope and query (None: of all), and bytes without an entry; return how many."""
 
     def stats(self) -> list[TierStats]:
-        """How full each tier is; cheap, never waits."""
+        """Return how full each tier is; cheap, never waits."""
 
 
 class FrontStore(Store, Protocol):
-    """A store with memory in front, which tells at once what it holds there."""
+    """A store with memory in front; what is in memory can be read without awaiting."""
 
     def peek(self, key: Key) -> Entry | None:
-        """Return the entry under `key` if it is in memory, and count it as used; takes microseconds."""
+        """Return the entry under `key` if it is in memory, and mark it as used; takes microseconds."""
 
     def holds(self, key: Key, entry: Entry) -> bool:
-        """Whether `peek` would return this very entry; touches nothing."""
+        """Whether `peek` would return this very entry; does not mark it as used."""
 
     def peek_body(self, entry: Entry) -> Body | None:
-        """Return the bytes of `entry` if they (or, of a file, its path) are in memory; takes microseconds."""
+        """Return the bytes of `entry` if they (or the path of their file) are in memory; takes microseconds."""
 
     def peek_gzip(self, entry: Entry, body: Body) -> Body | None:
-        """Return the gzip form of `body`, None if none was kept or it is not (or no more) what `entry` leads to."""
+        """Return the gzip form of `body`; None if there is none, or if `entry` has other bytes by now."""
 
     def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
-        """Keep `form` beside `body`, the bytes of `entry`, in memory only; an empty one says that none is worth it."""
+        """Store `form`, the gzip form of `body`, in memory only; an empty one means that compression does not help."""
 
 
 class Ledger(Protocol):
-    """Remembers job ids, executions and where result ids were seen; what it has accepted survives a kill -9 (of result
-    ids, what something that was noted later follows).
+    """Records job ids, executions and where result ids were seen. What it has accepted survives a kill -9 (a result id
+    survives if something else was recorded after it).
 
-    As with `Store`, trouble of the medium never raises: the ledger then remembers in memory only.
+    As with `Store`, no method raises if the medium fails: the ledger then records in memory only.
     """
 
     async def record_execution(self, record: ExecutionRecord) -> None:
@@ -82,21 +82,21 @@ class Ledger(Protocol):
         """Insert or replace by `job.id`."""
 
     async def job(self, job_id: str) -> JobRecord | None:
-        """Return the job, None if it is unknown or was noted more than 12 h ago (Redash's own lifetime, CONTRACT 9)."""
+        """Return the job; None if it is unknown or older than 12 h (Redash's own lifetime, CONTRACT 9)."""
 
     async def execution(self, execution_id: str) -> ExecutionRecord | None:
-        """Return the execution, None if unknown or older than 12 h."""
+        """Return the execution; None if it is unknown or older than 12 h."""
 
     async def unfinished(self) -> list[ExecutionRecord]:
-        """Executions with status 1 or 2, oldest first: those to follow again after a start."""
+        """Return the executions with status 1 or 2, oldest first: those to resume after a start."""
 
     async def jobs_of(self, execution_id: str) -> list[JobRecord]:
-        """Every job id that stands for that execution, oldest first."""
+        """Return every job that stands for that execution, oldest first."""
 
     async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
-        """Remember that `result_id` was seen in an answer for that scope and query (0: for no saved query).
+        """Record that `result_id` was seen in a response for that scope and query (0: no saved query).
 
-        Returns at once; after a kill -9 it is known if anything that was noted later is.
+        Returns at once; it survives a kill -9 if anything that was recorded later does.
         """
 
     async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:

@@ -107,7 +107,7 @@ def spooled(store: Any, data: bytes) -> Body:
 
 
 async def bytes_of(store: Any, name: object) -> bytes | None:
-    """The bytes that `name` leads to, by the ordinary way."""
+    """The bytes that `name` leads to, by the normal path."""
     found = await store.get(key(name))
     body = None if found is None else await store.read(found)
     return None if body is None else body.load()

@@ -1,4 +1,4 @@
-"""A store that knows what it does not hold: never wrong about what it holds, and quick about the rest."""
+"""The Bloom filter: it never hides a stored key, and most misses do not read the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = st.binary(min_size=32, max_size=32)
 
 
 @given(st.sets(KEYS), st.sets(KEYS))
-def test_what_was_added_may_be_held(added: set[bytes], others: set[bytes]) -> None:
+def test_added_keys_may_be_contained(added: set[bytes], others: set[bytes]) -> None:
     keys = BloomFilter()
     keys.add(added)
     assert all(keys.may_contain(one) for one in added | others)  # nothing is certain before it is complete
@@ -25,37 +25,39 @@ def test_what_was_added_may_be_held(added: set[bytes], others: set[bytes]) -> No
     assert all(keys.may_contain(one) for one in added)
 
 
-def test_most_of_what_was_not_added_is_not_held() -> None:
+def test_most_other_keys_are_not_contained() -> None:
     keys = BloomFilter()
     keys.add(map(key, range(100_000)))
     keys.complete = True
     assert sum(keys.may_contain(key(number)) for number in range(100_000, 110_000)) < 100
 
 
-async def looked_over(path: Path, clock: FakeClock, wanted: list[bytes], monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Which keys a store finds after a start, and how often it then asks the disk."""
+async def found_after_start(
+    path: Path, clock: FakeClock, wanted: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> list[bool]:
+    """Whether a store finds each key after a start without reading the disk for the others."""
     async with opened(make_sqlite(path, clock)) as store:
-        await store.disk.looked_over()
-        asked = 0
+        await store.disk.checked()
+        reads = 0
         run = Database.run
 
         async def counted(self: Database, *arguments: object, **more: object) -> object:
-            nonlocal asked
-            asked += 1
+            nonlocal reads
+            reads += 1
             return await run(self, *arguments, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Database, "run", counted)
         found = [await store.get(one) is not None for one in wanted]
         monkeypatch.setattr(Database, "run", run)
-        assert asked <= found.count(True) + 1
+        assert reads <= found.count(True) + 1
         return found
 
 
-async def test_after_a_restart_everything_is_found_and_misses_ask_nobody(
+async def test_after_a_restart_everything_is_found_and_misses_do_not_read_the_disk(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         for number in range(2_500):  # more than are read in one step
             await store.put([key(number)], entry(number), Body.of(b"x"))
     wanted = [key(number) for number in range(0, 2_500, 50)] + [key(number) for number in range(3_000, 3_050)]
-    assert await looked_over(path, clock, wanted, monkeypatch) == [True] * 50 + [False] * 50
+    assert await found_after_start(path, clock, wanted, monkeypatch) == [True] * 50 + [False] * 50

@@ -1,4 +1,4 @@
-"""What every store promises, whatever it is made of."""
+"""What every store must promise, whatever it is made of."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gateway.model import Body
 
 
 async def settled(store: Any) -> None:
-    """Half of the tests run twice: right after `keep`, and when everything lies in the file."""
-    for part in (store, getattr(store, "_below", None)):
+    """Half of the tests run twice: right after `put`, and when everything is in the file."""
+    for part in (store, getattr(store, "_backing", None)):
         if hasattr(part, "flush"):
             await part.flush()
 
@@ -33,16 +33,16 @@ async def test_unknown_key_is_none(store: Any) -> None:
     assert await store.read(entry()) is None
 
 
-async def test_what_was_kept_is_found_with_all_fields(store: Any, moment: Any) -> None:
-    kept = entry(marker="2026", query_hash="h", retrieved_at="then", runtime=1.5, result_id=2**52 + 1)
-    await store.put([key(1)], kept, Body.of(b"rows"))
+async def test_a_stored_entry_is_found_with_all_fields(store: Any, moment: Any) -> None:
+    stored = entry(marker="2026", query_hash="h", retrieved_at="then", runtime=1.5, result_id=2**52 + 1)
+    await store.put([key(1)], stored, Body.of(b"rows"))
     await moment(store)
     found = await store.get(key(1))
-    assert found == msgspec.structs.replace(kept, size=4)
+    assert found == msgspec.structs.replace(stored, size=4)
     assert await bytes_of(store, 1) == b"rows"
 
 
-async def test_minus_infinity_survives(store: Any, moment: Any) -> None:
+async def test_a_confirmation_at_minus_infinity_survives(store: Any, moment: Any) -> None:
     await store.put([key(1)], entry(confirmed=-math.inf), Body.of(b"rows"))
     await moment(store)
     assert (await store.get(key(1))).confirmed == -math.inf
@@ -59,7 +59,7 @@ async def test_several_keys_share_one_body(store: Any, moment: Any) -> None:
     assert all(100_000 < tier.bytes < 120_000 and tier.entries == 3 for tier in store.stats())
 
 
-async def test_last_kept_wins(store: Any, moment: Any) -> None:
+async def test_last_put_wins(store: Any, moment: Any) -> None:
     await store.put([key(1)], entry("old"), Body.of(b"old"))
     await moment(store)
     await store.put([key(1)], entry("new"), Body.of(b"new"))
@@ -96,7 +96,7 @@ async def test_evicted_file_stays_for_ten_seconds(store: Any, moment: Any, clock
     await moment(store)
     body = await store.read(await store.get(key(1)))
     await store.delete()
-    sweep = getattr(store, "_below", store).sweep
+    sweep = getattr(store, "_backing", store).sweep
     clock.advance(9.9)
     await sweep()
     assert body.path.exists()
@@ -105,7 +105,7 @@ async def test_evicted_file_stays_for_ten_seconds(store: Any, moment: Any, clock
     assert not body.path.exists()
 
 
-async def test_body_over_the_entry_limit_is_kept_for_a_minute(store: Any, clock: FakeClock) -> None:
+async def test_body_over_the_entry_limit_is_stored_for_a_minute(store: Any, clock: FakeClock) -> None:
     await store.put([key(1)], entry("small"), Body.of(b"small"))
     await store.put([key(1)], entry("big"), spooled(store, b"b" * (5 * MB)))
     await settled(store)
@@ -116,11 +116,11 @@ async def test_body_over_the_entry_limit_is_kept_for_a_minute(store: Any, clock:
     clock.advance(2)
     assert await store.get(key(1)) is None
     clock.advance(0)
-    for part in (store, getattr(store, "_below", store)):
+    for part in (store, getattr(store, "_backing", store)):
         if hasattr(part, "sweep"):
             await part.sweep()
     clock.advance(11)
-    await getattr(store, "_below", store).sweep()
+    await getattr(store, "_backing", store).sweep()
     assert not body.path.exists()
 
 
@@ -134,7 +134,7 @@ async def test_confirm_changes_one_key_only(store: Any, moment: Any) -> None:
     assert (await store.get(key(2))).confirmed == 4_500.0
 
 
-async def test_keep_is_newer_than_an_earlier_confirmation(store: Any) -> None:
+async def test_put_is_newer_than_an_earlier_confirmation(store: Any) -> None:
     await store.confirm(key(1), 4_900.0)
     await store.put([key(1)], entry(confirmed=4_000.0), Body.of(b"rows"))
     await settled(store)
@@ -151,7 +151,7 @@ async def test_keep_is_newer_than_an_earlier_confirmation(store: Any) -> None:
         ({"scope": "nobody"}, {"s1", "s2", "t1", "t2"}),
     ],
 )
-async def test_forget_by_scope_and_query(store: Any, moment: Any, what: dict[str, Any], left: set[str]) -> None:
+async def test_delete_by_scope_and_query(store: Any, moment: Any, what: dict[str, Any], left: set[str]) -> None:
     for scope in "st":
         for query in (1, 2):
             name = f"{scope}{query}"
@@ -163,7 +163,7 @@ async def test_forget_by_scope_and_query(store: Any, moment: Any, what: dict[str
     assert all(tier.entries == len(left) for tier in store.stats())
 
 
-async def test_forgotten_is_not_read_either(store: Any, moment: Any) -> None:
+async def test_a_deleted_body_cannot_be_read(store: Any, moment: Any) -> None:
     await store.put([key(1)], entry(), Body.of(b"rows"))
     await moment(store)
     found = await store.get(key(1))
@@ -171,7 +171,7 @@ async def test_forgotten_is_not_read_either(store: Any, moment: Any) -> None:
     assert await store.read(found) is None
 
 
-async def test_kept_again_after_forget(store: Any, moment: Any) -> None:
+async def test_put_again_after_delete(store: Any, moment: Any) -> None:
     await store.put([key(1)], entry(), Body.of(b"rows"))
     await moment(store)
     await store.delete()
@@ -180,7 +180,7 @@ async def test_kept_again_after_forget(store: Any, moment: Any) -> None:
     assert await bytes_of(store, 1) == b"rows"
 
 
-async def test_shared_body_stays_until_its_last_entry_goes(store: Any, moment: Any) -> None:
+async def test_shared_body_stays_until_its_last_entry_is_deleted(store: Any, moment: Any) -> None:
     await store.put([key(1)], entry(), Body.of(b"rows"))
     await store.put([key(2)], entry(query_id=2), Body.of(b"rows"))
     await moment(store)
@@ -192,7 +192,9 @@ async def test_shared_body_stays_until_its_last_entry_goes(store: Any, moment: A
 
 
 @pytest.mark.parametrize("kind", list(MAKERS))
-async def test_bytes_stay_within_bounds_and_the_least_recently_used_go(kind: str, path: Any, clock: FakeClock) -> None:
+async def test_bytes_stay_within_bounds_and_the_least_recently_used_are_evicted(
+    kind: str, path: Any, clock: FakeClock
+) -> None:
     made = MAKERS[kind](path, clock, memory_bytes=MB, disk_bytes=MB)
     async with opened(made) as store:
         for number in range(30):
@@ -212,7 +214,7 @@ async def test_close_twice(store: Any) -> None:
     await store.close()
 
 
-async def test_layered_store_promotes_what_it_finds_below(path: Any, clock: FakeClock) -> None:
+async def test_layered_store_copies_to_memory_what_it_finds_in_the_backing_store(path: Any, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock)) as store:
         await store.put([key(1)], entry(1), Body.of(b"rows"))
         await store.put([key(2)], entry(2), spooled(store, b"z" * MB))
@@ -223,7 +225,7 @@ async def test_layered_store_promotes_what_it_finds_below(path: Any, clock: Fake
             assert store.peek_body(store.peek(key(name))).size == size
 
 
-async def test_memory_lets_go_of_files_that_go_below(path: Any, clock: FakeClock) -> None:
+async def test_memory_removes_files_that_the_backing_store_evicts(path: Any, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock, disk_bytes=4 * MB, memory_bytes=5_000)) as store:
         for number in range(5):
             await store.put([key(number)], entry(number), spooled(store, bytes(MB)))

@@ -1,4 +1,4 @@
-"""What every ledger promises."""
+"""What every ledger must promise."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def bare(store: SqliteStore, clock: FakeClock, **options: int) -> SqliteLedger:
 
 
 class Bare:
-    """A SQLite ledger that has forgotten what it holds in memory before every call."""
+    """A SQLite ledger with an empty memory before every call."""
 
     def __init__(self, store: SqliteStore, clock: FakeClock) -> None:
         self._make = lambda: bare(store, clock)
         self._store = store
 
     async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
-        """Result ids are written behind."""
+        """Result ids are committed in the background."""
         await self._make().record_result(scope, result_id, query_id)
         await self._store.writer.flushed()
 
@@ -54,7 +54,7 @@ async def test_unknown(ledger: Any) -> None:
     assert await ledger.queries_of_result("s", 1) == frozenset()
 
 
-async def test_notes_are_returned_as_they_were(ledger: Any) -> None:
+async def test_records_are_returned_as_they_were(ledger: Any) -> None:
     record = execution(body=b"\0\xff", error="é", result_id=2**52 + 1, upstream_job="u", status=3)
     await ledger.record_execution(record)
     await ledger.record_job(job(cancelled=True))
@@ -62,7 +62,7 @@ async def test_notes_are_returned_as_they_were(ledger: Any) -> None:
     assert await ledger.job("j1") == job(cancelled=True)
 
 
-async def test_notes_are_replaced_by_id(ledger: Any) -> None:
+async def test_records_are_replaced_by_id(ledger: Any) -> None:
     await ledger.record_execution(execution(status=1))
     await ledger.record_execution(execution(status=3))
     await ledger.record_job(job())
@@ -105,7 +105,7 @@ async def test_results_are_known_by_scope_and_query(ledger: Any) -> None:
     assert await ledger.queries_of_result("s", 2**52) == {0}
 
 
-async def test_a_result_is_known_as_soon_as_what_is_noted_after_it(path: Path, clock: FakeClock) -> None:
+async def test_a_result_is_known_as_soon_as_what_is_recorded_after_it(path: Path, clock: FakeClock) -> None:
     # A job that a caller was told to have ended must lead to its result, also for the process after a kill.
     async with opened(make_sqlite(path, clock)) as store:
         ledger = bare(store, clock)
@@ -127,7 +127,7 @@ async def test_sweep_removes_expired_rows(path: Path, clock: FakeClock) -> None:
         assert await store.database.run(lambda db: db.execute(count).fetchone()) == (1, 0)
 
 
-async def test_result_ids_are_bounded_and_the_oldest_go(path: Path, clock: FakeClock) -> None:
+async def test_result_ids_are_bounded_and_the_oldest_are_deleted(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         ledger = bare(store, clock, results=10)
         for number in range(15):

@@ -41,9 +41,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(name=several, scope=scopes, query=queries, size=st.integers(0, 4), as_file=st.booleans())
     def put(self, name: list[int], scope: str, query: int, size: int, as_file: bool) -> None:
         data = bytes([size]) * (size * 1_000)
-        kept = entry(f"{as_file} {size}", scope=scope, query_id=query, confirmed=4_000.0)
+        stored = entry(f"{as_file} {size}", scope=scope, query_id=query, confirmed=4_000.0)
         body = spooled(self.store, data) if as_file else Body.of(data)
-        self.runner.run(self.store.put([key(one) for one in name], kept, body))
+        self.runner.run(self.store.put([key(one) for one in name], stored, body))
         self.model.update(dict.fromkeys(name, ((scope, query, 4_000.0), data)))
 
     @rule(name=names)
@@ -79,7 +79,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         self.clock.advance(20)
-        self.runner.run(getattr(self.store, "_below", self.store).sweep())
+        self.runner.run(getattr(self.store, "_backing", self.store).sweep())
 
     @rule()
     def restart(self) -> None:

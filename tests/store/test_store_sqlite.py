@@ -16,10 +16,7 @@ import pytest
 from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered, make_sqlite, opened, spooled, until
 
 from gateway.errors import StoreError
-from gateway.model import Body, Entry, ExecutionRecord, JobRecord, SystemClock
-from gateway.store.factory import open_store
-from gateway.store.layered import LayeredStore
-from gateway.store.memory import MemoryStore
+from gateway.model import Body, Entry, ExecutionRecord, JobRecord
 from gateway.store.sqlite import schema
 from gateway.store.sqlite.ledger import SqliteLedger
 
@@ -56,7 +53,7 @@ async def test_close_writes_what_is_pending(path: Path, clock: FakeClock) -> Non
         assert await bytes_of(store, 1) == b"rows"
 
 
-async def test_ages_go_on_over_a_restart_with_another_monotonic_clock(path: Path, clock: FakeClock) -> None:
+async def test_ages_continue_over_a_restart_with_another_monotonic_clock(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await store.put([key(1)], entry(born=clock.monotonic() - 10), Body.of(b"rows"))
     later = FakeClock(wall=clock.wall() + 100, monotonic=3.0)
@@ -97,13 +94,13 @@ async def test_kill_keeps_what_was_written_and_checks_the_file(path: Path, clock
         killed = copied(path, tmp_path / "killed")
     store = make_sqlite(killed, clock)
     async with opened(store):
-        assert not store.disk.held.clean
-        await store.disk.looked_over()
+        assert not store.disk.contents.clean
+        await store.disk.checked()
         assert store.ready
         assert [len(await bytes_of(store, name)) for name in NAMES] == [4, MB, MB]
         assert await SqliteLedger(store.database, store.writer, clock).job("j1") == job()
     async with opened(make_sqlite(killed, clock)) as store:
-        assert store.disk.held.clean
+        assert store.disk.contents.clean
 
 
 @pytest.mark.parametrize("damage", [b"this is no database" * 1000, b"SQLite format 3\0" + b"\xff" * 50_000])
@@ -120,7 +117,7 @@ async def test_damaged_file_is_renamed_aside(
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
 
-async def test_damage_found_later_begins_a_new_file(path: Path, clock: FakeClock) -> None:
+async def test_damage_found_later_starts_a_new_file(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         for number in range(300):
             await store.put([key(number)], entry(number), Body.of(bytes(2_000)))
@@ -128,7 +125,7 @@ async def test_damage_found_later_begins_a_new_file(path: Path, clock: FakeClock
     async with opened(make_sqlite(path, clock)) as store:
         found = [await store.get(key(number)) for number in range(300)]
         assert None in found
-        await store.locked()
+        await store.usable()
         await store.put([key("new")], entry("new"), Body.of(b"new"))
         await store.flush()
         assert await bytes_of(store, "new") == b"new"
@@ -149,9 +146,9 @@ async def test_check_after_an_unclean_stop_finds_damage(path: Path, clock: FakeC
     db.close()
     store = make_sqlite(path, clock)
     async with opened(store):
-        await store.disk.looked_over()
+        await store.disk.checked()
         await until(lambda: list(path.parent.glob("gateway.db.damaged-*")))
-        await store.locked()
+        await store.usable()
         assert store.stats()[0].entries == 0
 
 
@@ -183,7 +180,7 @@ def test_entry_version_is_raised_when_fields_change() -> None:
 
 
 @pytest.mark.parametrize("damage", ["shorter", "gone"])
-async def test_lost_file_is_no_entry(path: Path, clock: FakeClock, damage: str) -> None:
+async def test_an_entry_without_its_file_is_not_found(path: Path, clock: FakeClock, damage: str) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         for file in row_files(path):
@@ -196,7 +193,7 @@ async def test_lost_file_is_no_entry(path: Path, clock: FakeClock, damage: str) 
         assert store.stats()[0].entries == 1
 
 
-async def test_blob_that_does_not_match_its_digest_is_dropped(path: Path, clock: FakeClock) -> None:
+async def test_a_blob_that_does_not_match_its_digest_is_deleted(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         await store.database.run(lambda db: db.execute("UPDATE bodies SET data = x'00112233' WHERE file IS NULL"))
@@ -205,7 +202,7 @@ async def test_blob_that_does_not_match_its_digest_is_dropped(path: Path, clock:
         assert await store.get(key("blob")) is None
 
 
-async def test_spool_file_of_another_length_than_said_is_not_kept(path: Path, clock: FakeClock) -> None:
+async def test_a_spool_file_of_the_wrong_length_is_not_stored(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         body = msgspec.structs.replace(spooled(store, bytes(1000)), size=2000)
         await store.put([key(1)], entry(), body)
@@ -216,20 +213,20 @@ async def test_spool_file_of_another_length_than_said_is_not_kept(path: Path, cl
 async def test_orphans_are_swept(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
-        kept = row_files(path)
-    orphans = [kept[0].with_name("aa.1234-0"), kept[0].with_name("1234-0.tmp"), kept[0].with_name("young.tmp")]
+        known = row_files(path)
+    orphans = [known[0].with_name("aa.1234-0"), known[0].with_name("1234-0.tmp"), known[0].with_name("young.tmp")]
     for orphan in orphans:
         orphan.write_bytes(b"left over")
-    for old in (*kept, *orphans[:2]):
+    for old in (*known, *orphans[:2]):
         os.utime(old, (time.time() - 3600,) * 2)
     async with opened(make_sqlite(path, clock)) as store:
-        await store.disk.looked_over()
+        await store.disk.checked()
         clock.advance(11)
         await store.sweep()
-        assert row_files(path) == sorted([*kept, orphans[2]])
+        assert row_files(path) == sorted([*known, orphans[2]])
 
 
-async def test_forget_cancels_queued_writes(path: Path, clock: FakeClock) -> None:
+async def test_delete_cancels_queued_writes(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         for number in range(200):
             await store.put([key(number)], entry(number, query_id=number % 2), Body.of(bytes(50_000)))
@@ -239,14 +236,14 @@ async def test_forget_cancels_queued_writes(path: Path, clock: FakeClock) -> Non
         assert left == list(range(1, 200, 2))
 
 
-async def test_writes_over_the_queue_bound_are_dropped_and_counted(path: Path, clock: FakeClock) -> None:
+async def test_writes_over_the_limit_of_the_buffer_are_dropped_and_counted(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock, queue_bytes=100_000)) as store:
         for number in range(5):
             await store.put([key(number)], entry(number), Body.of(bytes(40_000)))
         assert store.dropped == 3
 
 
-async def test_value_that_sqlite_cannot_hold_harms_nothing_else(path: Path, clock: FakeClock) -> None:
+async def test_a_value_that_sqlite_cannot_store_harms_nothing_else(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         ledger = SqliteLedger(store.database, store.writer, clock)
         await asyncio.gather(ledger.record_job(job("bad", client="\ud800")), ledger.record_job(job("good")))
@@ -258,7 +255,7 @@ async def test_value_that_sqlite_cannot_hold_harms_nothing_else(path: Path, cloc
         assert await SqliteLedger(store.database, store.writer, clock).job("good") == job("good")
 
 
-async def test_spool_file_that_is_gone_is_not_the_disks_fault(path: Path, clock: FakeClock) -> None:
+async def test_a_missing_spool_file_is_not_the_disks_fault(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await store.put([key(1)], entry(1), Body(size=5, path=store.spool_path()))
         await store.put([key(2)], entry(2), spooled(store, b"there"))
@@ -269,25 +266,25 @@ async def test_spool_file_that_is_gone_is_not_the_disks_fault(path: Path, clock:
         assert await store.get(key(2)) is None
 
 
-async def test_recently_used_in_memory_is_spared_below(path: Path, clock: FakeClock) -> None:
+async def test_what_memory_has_used_recently_is_evicted_last(path: Path, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock, disk_bytes=MB, memory_bytes=16 * MB)) as layered:
         await layered.put([key("hot")], entry("hot"), Body.of(bytes(90_000)))
         for number in range(30):
             clock.advance(1)
             await layered.put([key(number)], entry(number), spooled(layered, bytes(90_000)))
-            await layered._below.flush()
+            await layered._backing.flush()
         assert layered.stats()[1].bytes <= MB
         assert layered.peek(key("hot")) is not None
 
 
-async def test_missing_directory_is_the_operators_business(tmp_path: Path, clock: FakeClock) -> None:
+async def test_missing_directory_raises_a_store_error(tmp_path: Path, clock: FakeClock) -> None:
     store = make_sqlite(tmp_path / "nowhere" / "gateway.db", clock)
     with pytest.raises(StoreError, match="nowhere"):
         await store.open()
     await store.close()
 
 
-async def test_a_directory_in_the_way_is_the_operators_business(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_directory_in_the_way_raises_a_store_error(tmp_path: Path, clock: FakeClock) -> None:
     (tmp_path / "gateway.db").mkdir()
     store = make_sqlite(tmp_path / "gateway.db", clock)
     with pytest.raises(StoreError, match=r"gateway\.db"):
@@ -295,24 +292,7 @@ async def test_a_directory_in_the_way_is_the_operators_business(tmp_path: Path, 
     await store.close()
 
 
-async def test_files_are_for_our_eyes_only(path: Path, clock: FakeClock) -> None:
+async def test_files_are_readable_by_this_user_only(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
-
-
-@pytest.mark.parametrize(("spec", "kind"), [("memory:", MemoryStore), ("sqlite:{}", LayeredStore)])
-async def test_factory(spec: str, kind: type, path: Path) -> None:
-    sizes = {"memory_bytes": MB, "disk_bytes": MB, "max_entry_bytes": MB}
-    store, ledger = open_store(spec.format(path), **sizes, clock=SystemClock(), lock_wait_seconds=1)
-    assert isinstance(store, kind)
-    async with opened(store):
-        await ledger.record_job(job(noted_at=time.time()))
-        assert await ledger.job("j1") is not None
-        assert store.ready
-
-
-@pytest.mark.parametrize("spec", ["redis://localhost", "rediss://localhost", "sqlite:", "memory:x", "file"])
-def test_factory_refuses_other_kinds(spec: str, clock: FakeClock) -> None:
-    with pytest.raises(StoreError):
-        open_store(spec, memory_bytes=1, disk_bytes=1, max_entry_bytes=1, clock=clock, lock_wait_seconds=1)

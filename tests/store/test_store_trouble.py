@@ -1,4 +1,4 @@
-"""Locked by another process, disk full, I/O that fails: the store is empty meanwhile and comes back by itself."""
+"""Locked by another process, disk full, I/O that fails: the store behaves like an empty one and recovers by itself."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def other_process(code: str, argument: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def test_second_process_serves_from_memory_until_the_first_lets_go(path: Path, clock: FakeClock) -> None:
+async def test_second_process_serves_from_memory_until_the_first_has_ended(path: Path, clock: FakeClock) -> None:
     with other_process(OTHER_GATEWAY, path) as other:
         async with opened(make_layered(path, SystemClock())) as store:
             assert not store.ready
-            ledger = SqliteLedger(store._below.database, store._below.writer, clock)
+            ledger = SqliteLedger(store._backing.database, store._backing.writer, clock)
             await ledger.record_execution(execution())
             await ledger.record_job(job())
             await store.put([key(1)], entry(1), Body.of(b"ours"))
@@ -86,31 +86,31 @@ async def test_second_process_serves_from_memory_until_the_first_lets_go(path: P
             assert [tier.up for tier in store.stats()] == [True, False]
             assert other.stdin is not None
             other.stdin.close()
-            await store._below.locked()
+            await store._backing.usable()
             assert await store.get(b"k" * 32) is not None
             assert await bytes_of(store, 1) == b"ours"
     async with opened(make_layered(path, SystemClock())) as store:
         assert await bytes_of(store, 1) == b"ours"
         assert await bytes_of(store, 2) == b"o" * MB
-        ledger = SqliteLedger(store._below.database, store._below.writer, clock)
+        ledger = SqliteLedger(store._backing.database, store._backing.writer, clock)
         assert await ledger.unfinished() == [execution()]
         assert await ledger.jobs_of("e1") == [job()]
 
 
-async def test_forget_while_waiting_drops_what_the_first_process_wrote(path: Path, clock: FakeClock) -> None:
+async def test_delete_while_waiting_deletes_what_the_first_process_wrote(path: Path, clock: FakeClock) -> None:
     with other_process(OTHER_GATEWAY, path) as other:
         async with opened(make_sqlite(path, SystemClock())) as store:
             await store.delete(scope="s", query_id=1)
             await store.delete(scope="s", query_id=1)
             assert other.stdin is not None
             other.stdin.close()
-            await store.locked()
+            await store.usable()
             assert await store.get(b"k" * 32) is None
             await store.flush()
             assert store.stats()[0].entries == 0
 
 
-async def test_lock_that_is_never_given_back_fails(path: Path, clock: FakeClock) -> None:
+async def test_a_lock_that_is_never_released_fails(path: Path, clock: FakeClock) -> None:
     with other_process(HOLDER, path.with_name("gateway.db.lock")) as other:
         async with opened(make_layered(path, clock, lock_wait_seconds=0.2)) as store:
             async with asyncio.timeout(5):
@@ -126,11 +126,11 @@ async def test_lock_of_a_killed_process_is_free(path: Path, clock: FakeClock) ->
         other.wait(10)
         async with opened(make_sqlite(path, clock)) as store:
             assert store.ready
-            assert not store.disk.held.clean
+            assert not store.disk.contents.clean
             assert store.stats()[0].entries == 1
 
 
-async def test_full_disk_means_empty_and_is_said_once(
+async def test_full_disk_means_empty_and_is_logged_once(
     path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(make_sqlite(path, clock, retry_seconds=0.02)) as store:
@@ -138,8 +138,8 @@ async def test_full_disk_means_empty_and_is_said_once(
         pages = await store.database.run(lambda db: db.execute("PRAGMA page_count").fetchone()[0])
         await store.database.run(lambda db: db.execute(f"PRAGMA max_page_count = {pages + 2}").fetchone())
         gone = asyncio.Event()
-        trouble = store.database.trouble
-        store.database.trouble = lambda error: (trouble(error), gone.set())  # type: ignore[method-assign]
+        trouble = store.database.report_failure
+        store.database.report_failure = lambda error: (trouble(error), gone.set())  # type: ignore[method-assign]
         await store.put([key(1)], entry(1), Body.of(bytes(200_000)))
         await gone.wait()
         assert [tier.up for tier in store.stats()] == [False]
@@ -147,7 +147,7 @@ async def test_full_disk_means_empty_and_is_said_once(
         await ledger.record_job(job())
         assert await ledger.job("j1") == job()
         await store.database.on_thread(lambda db: db.execute("PRAGMA max_page_count = 100000").fetchone())
-        await store.locked()
+        await store.usable()
         await store.put([key(2)], entry(2), Body.of(bytes(200_000)))
         await store.flush()
         assert [tier.up for tier in store.stats()] == [True]
@@ -166,20 +166,20 @@ async def test_disk_too_full_for_a_large_body(path: Path, clock: FakeClock, monk
 
         monkeypatch.setattr("gateway.store.body_files.os.fsync", full)
         await store.put([key(1)], entry(1), Body.of(bytes(MB)))
-        await store._pending.drained.wait()
+        await store._buffer.drained.wait()
         assert await store.get(key(1)) is None
         monkeypatch.undo()
-        await store.locked()
+        await store.usable()
         assert not list(store.files.directory.glob("*.tmp"))
 
 
-async def test_forget_while_the_file_is_unusable_is_made_good(path: Path, clock: FakeClock) -> None:
+async def test_delete_while_the_file_is_unusable_is_done_later(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await store.put([key(1)], entry(1), Body.of(b"rows"))
         await store.flush()
-        store.database.trouble(sqlite3.OperationalError("disk I/O error"))
+        store.database.report_failure(sqlite3.OperationalError("disk I/O error"))
         assert await store.delete(query_id=1) == 0
-        await store.locked()
+        await store.usable()
         assert await store.get(key(1)) is None
         await store.flush()
         assert store.stats()[0].entries == 0
@@ -194,7 +194,7 @@ async def test_process_ends_although_the_store_was_not_closed(path: Path) -> Non
         assert await process.wait() == 3
 
 
-async def test_cancelled_callers_leave_nothing_half_done(path: Path, clock: FakeClock) -> None:
+async def test_cancelled_callers_leave_no_transaction_open(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         ledger = SqliteLedger(store.database, store.writer, clock)
         callers = [asyncio.create_task(ledger.record_job(job(f"j{number}"))) for number in range(50)]

@@ -1,4 +1,4 @@
-"""Work that nobody awaits waits for more; it is committed in order, with what is awaited and before a flush ends."""
+"""Work without a waiting caller: it is committed in order, together with awaited work, and before a flush ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from store_helpers import FakeClock, make_sqlite, opened
 
 from gateway.store.sqlite import writer as module
-from gateway.store.sqlite.writer import LASTING, Writer
+from gateway.store.sqlite.writer import DURABLE, Writer
 
 
 @pytest.fixture
@@ -34,16 +34,16 @@ def noting(seen: list[int], number: int) -> Callable[[sqlite3.Connection], bool]
 
 
 @pytest.mark.usefixtures("never")
-async def test_what_nobody_awaits_goes_with_what_somebody_does(writer: Writer) -> None:
+async def test_work_without_a_caller_is_committed_with_awaited_work(writer: Writer) -> None:
     seen: list[int] = []
     for number in range(3):
-        writer.submit(noting(seen, number), rank=LASTING, awaited=False)
-    await writer.submit(noting(seen, 3), rank=LASTING)
+        writer.submit(noting(seen, number), priority=DURABLE, awaited=False)
+    await writer.submit(noting(seen, 3), priority=DURABLE)
     assert seen == [0, 1, 2, 3]
 
 
 @pytest.mark.usefixtures("never")
-async def test_a_flush_waits_for_no_timer(writer: Writer) -> None:
+async def test_a_flush_does_not_wait_for_the_timer(writer: Writer) -> None:
     seen: list[int] = []
     writer.submit(noting(seen, 1), awaited=False)
     async with asyncio.timeout(5):
@@ -51,13 +51,13 @@ async def test_a_flush_waits_for_no_timer(writer: Writer) -> None:
     assert seen == [1]
 
 
-async def test_it_is_committed_by_itself_after_a_while(writer: Writer) -> None:
+async def test_work_without_a_caller_is_committed_after_a_while(writer: Writer) -> None:
     async with asyncio.timeout(5):
         assert await writer.submit(noting([], 1), awaited=False) is True
 
 
 @pytest.mark.usefixtures("never")
-async def test_closing_gives_up_what_waits(writer: Writer) -> None:
+async def test_closing_gives_up_queued_work(writer: Writer) -> None:
     seen: list[int] = []
     done = writer.submit(noting(seen, 1), awaited=False)
     await writer.close()

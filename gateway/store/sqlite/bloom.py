@@ -1,4 +1,4 @@
-"""Which keys the file may hold: a Bloom filter, so that a miss does not wait for the disk to say no."""
+"""A Bloom filter of the keys in the file, so that most misses need no look-up on disk."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 from gateway.model import Key
 
 BITS: Final = 1 << 24
-"""2 MB: of a million keys 1 % are taken for held that are not, of ten million half. Those then cost a look."""
+"""2 MB: 1 % false positives with a million keys, half with ten million. Each costs a look-up on disk."""
 
 _MASK: Final = BITS - 1
 
 
 class BloomFilter:
-    """Keys are added and never taken out. Not for threads: two that add at once lose bits."""
+    """Keys are added and never removed. Not thread-safe: two threads that add at the same time lose bits."""
 
     def __init__(self) -> None:
         self.complete = False
-        """Whether every key that the file held when it was opened has been added; until then all may be held."""
+        """Whether every key that was in the file when it was opened has been added; until then any key may be in it."""
         self._bits = bytearray(BITS // 8)
 
     def add(self, keys: Iterable[Key]) -> None:
-        """Add keys. They are SHA-256: any of their bytes do as a hash."""
+        """Add keys. They are SHA-256 digests, so their own bytes serve as hashes."""
         bits = self._bits
         for key in keys:
             number = int.from_bytes(key[:8], "big")
@@ -31,7 +31,7 @@ class BloomFilter:
             bits[second >> 3] |= 1 << (second & 7)
 
     def may_contain(self, key: Key) -> bool:
-        """Whether the file may hold the key; False is certain."""
+        """Whether the file may have the key; False is certain."""
         number = int.from_bytes(key[:8], "big")
         first, second = number & _MASK, number >> 32 & _MASK
         bits = self._bits

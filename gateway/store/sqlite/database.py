@@ -1,6 +1,6 @@
-"""The one connection to the SQLite file: lock, opening, trouble and recovery. Knows no table of its own.
+"""The one connection to the SQLite file: lock, opening, failure and recovery. Knows no table.
 
-Every use goes through `run`; what can go wrong there comes out as `UnusableError`, and means "empty" to whoever asked.
+Every use goes through `run`. It turns every failure into `UnusableError`, which callers treat as "nothing stored".
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 LOCK_POLL_SECONDS = 0.1
 RUN_SECONDS = 5.0
 OPEN_SECONDS = 30.0
-LONGEST_RETRY_SECONDS = 30.0
+MAX_RETRY_SECONDS = 30.0
 
-ERRNOS = (errno.EACCES, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS)
-SQLITE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
+PERMANENT_ERRNOS = (errno.EACCES, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+PERMANENT_SQLITE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
 
 class UnusableError(Exception):
@@ -40,12 +40,12 @@ class UnusableError(Exception):
 
 
 class Database:
-    """An aiosqlite connection that is away while the lock is another's, the disk is full, or the file is damaged."""
+    """An aiosqlite connection, unusable while another process has the lock, the disk is full or the file is damaged."""
 
     def __init__(self, path: Path, *, lock_wait_seconds: float, retry_seconds: float = 1.0) -> None:
         self.path = path
         self.usable = asyncio.Event()
-        self.on_opened: list[Callable[[schema.Opened, bool], None]] = []  # what was found; whether it replaces another
+        self.on_opened: list[Callable[[schema.Contents, bool], None]] = []  # bool: a new file replaces an unusable one
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         self._lock_wait = lock_wait_seconds
         self._retry = retry_seconds
@@ -63,13 +63,13 @@ class Database:
         return self.usable.is_set()
 
     async def open(self) -> None:
-        """Open the file, or begin to wait for its lock and return at once. Raises StoreError."""
+        """Open the file; if it is locked, return at once and wait in the background. Raises StoreError."""
         try:
             if not self._lock.acquire():
                 log.info("%s is in use by process %s; waiting for it", self.path, self._lock.holder())
                 self._task = asyncio.create_task(self._wait_for_lock())
                 return
-            await self._begin()
+            await self._connect_or_recover()
         except OSError as error:
             self._lock.release()
             raise StoreError(f"cannot open the store {self.path}: {error.strerror or error}") from error
@@ -78,35 +78,35 @@ class Database:
             raise
 
     async def failed(self) -> StoreError:
-        """Wait until it is certain that the file cannot be had (locked past the deadline); never, if all is well."""
+        """Return once it is certain that the file cannot be opened (locked past the deadline); never otherwise."""
         await self._failed.wait()
         assert self._failure is not None  # noqa: S101 - set before the event
         return self._failure
 
     async def close(self) -> None:
-        """Leave the file marked clean, stop the connection's thread, release the lock. Safe to call twice."""
+        """Mark the file as clean, stop the connection's thread, release the lock. May be called twice."""
         self._closed = True
         await self._end_task()
         if self.up:
             with contextlib.suppress(UnusableError):
-                await self.run(lambda db: schema.mark(db, clean=True))
+                await self.run(lambda db: schema.mark_clean(db, clean=True))
         self.usable.clear()
-        await self._end_task()  # the last run may have begun a recovery
+        await self._end_task()  # the last run may have started a recovery
         if await self._disconnect():
             self._lock.release()
 
     async def run(self, work: Callable[[sqlite3.Connection], T], *, seconds: float = RUN_SECONDS) -> T:
-        """Run `work` on the connection's thread; work is never interleaved with other work. Raises UnusableError."""
+        """Run `work` on the connection's thread, never interleaved with other work. Raises UnusableError."""
         if not self.up:
             raise UnusableError
         try:
             return await self.on_thread(work, seconds)
         except (sqlite3.Error, OSError) as error:
-            self.trouble(error)
+            self.report_failure(error)
             raise UnusableError from error
 
-    def trouble(self, error: Exception) -> None:
-        """Stop using the file and begin to recover."""
+    def report_failure(self, error: Exception) -> None:
+        """Stop using the file and start to recover."""
         if not self.up:
             return
         self.usable.clear()
@@ -114,8 +114,8 @@ class Database:
         if not self._closed:
             self._task = asyncio.create_task(self._recover(error))
 
-    def succeeded(self) -> None:
-        """Writing works: the next trouble is a new one."""
+    def report_success(self) -> None:
+        """Writing works: the next failure starts with the shortest retry again."""
         self._failures = 0
 
     # -- opening
@@ -123,9 +123,9 @@ class Database:
     async def _wait_for_lock(self) -> None:
         try:
             async with asyncio.timeout(self._lock_wait):
-                while not self._lock.acquire():  # noqa: ASYNC110 - another process gives no event
+                while not self._lock.acquire():  # noqa: ASYNC110 - another process sends no event
                     await asyncio.sleep(LOCK_POLL_SECONDS)
-            await self._begin()
+            await self._connect_or_recover()
         except TimeoutError:
             self._fail(f"process {self._lock.holder()} keeps it; stop it, or give this gateway its own file")
         except OSError as error:
@@ -137,7 +137,7 @@ class Database:
         self._failure = StoreError(f"cannot open the store {self.path}: {why}")
         self._failed.set()
 
-    async def _begin(self) -> None:
+    async def _connect_or_recover(self) -> None:
         try:
             await self._connect()
         except (sqlite3.Error, OSError) as error:
@@ -160,13 +160,13 @@ class Database:
             opened, replaced = await self._connect_once(), True
         self._is_open(opened, replaced)
 
-    def _is_open(self, opened: schema.Opened, replaced: bool) -> None:
-        for tell in self.on_opened:
-            tell(opened, replaced)
+    def _is_open(self, opened: schema.Contents, replaced: bool) -> None:
+        for notify in self.on_opened:
+            notify(opened, replaced)
         self.usable.set()
 
-    async def _connect_once(self) -> schema.Opened:
-        found: list[schema.Opened] = []
+    async def _connect_once(self) -> schema.Contents:
+        found: list[schema.Contents] = []
 
         def connector() -> sqlite3.Connection:
             self._raw, opened = schema.connect(self.path)
@@ -174,25 +174,25 @@ class Database:
             return self._raw
 
         connection = aiosqlite.Connection(connector, 64)
-        connection._thread.daemon = True  # else a thread whose disk hangs keeps the process from ending
+        connection._thread.daemon = True  # otherwise a thread with a hanging disk keeps the process from exiting
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 self._connection = await connection
         except TimeoutError:
             raise
         except Exception:
-            await asyncio.to_thread(connection._thread.join, RUN_SECONDS)  # it still has a word for this loop
+            await asyncio.to_thread(connection._thread.join, RUN_SECONDS)  # it still has a callback for this loop
             raise
         return found[0]
 
     async def on_thread(self, work: Callable[[sqlite3.Connection], T], seconds: float = RUN_SECONDS) -> T:
-        """As `run`, also while the file counts as unusable; for recovery. Raises sqlite3.Error and OSError."""
+        """As `run`, but also while the file is unusable; for recovery. Raises sqlite3.Error and OSError."""
         connection, raw = self._connection, self._raw
         if connection is None or raw is None:
             raise sqlite3.ProgrammingError("not connected")
         async with asyncio.timeout(seconds):
-            # aiosqlite's public calls take one statement each; a whole piece of work in one hop is three times
-            # as fast, and no cancelled caller can leave a transaction open half-way.
+            # aiosqlite's public calls run one statement each. All of the work in one thread hop is three times as
+            # fast, and a cancelled caller cannot leave a transaction open.
             return cast(T, await connection._execute(work, raw))  # type: ignore[no-untyped-call]
 
     async def _disconnect(self) -> bool:
@@ -216,29 +216,29 @@ class Database:
                     await self._disconnect()
                     await self._set_aside("damaged", f"is damaged ({error})")
                 else:
-                    await asyncio.sleep(min(LONGEST_RETRY_SECONDS, self._retry * 2**self._failures))
+                    await asyncio.sleep(min(MAX_RETRY_SECONDS, self._retry * 2**self._failures))
                     self._failures = min(self._failures + 1, 10)
-                await self._come_up()
+                await self._reopen()
             except (sqlite3.Error, OSError, schema.UnknownFormatError) as again:
                 error = again
             else:
                 log.warning("the store %s is usable again", self.path)
                 return
 
-    async def _come_up(self) -> None:
+    async def _reopen(self) -> None:
         if self._connection is None:
             await self._connect()
         else:
-            await self.on_thread(lambda db: schema.mark(db, clean=False), RUN_SECONDS)
+            await self.on_thread(lambda db: schema.mark_clean(db, clean=False), RUN_SECONDS)
             self.usable.set()
 
-    async def _set_aside(self, word: str, why: str) -> None:
+    async def _set_aside(self, label: str, why: str) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        aside = self.path.with_name(f"{self.path.name}.{word}-{stamp}")
+        aside = self.path.with_name(f"{self.path.name}.{label}-{stamp}")
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(FileNotFoundError):
                 self.path.with_name(self.path.name + suffix).rename(aside.with_name(aside.name + suffix))
-        log.warning("the store %s %s; it is now %s and a new one is begun", self.path, why, aside.name)
+        log.warning("the store %s %s; it is renamed to %s and a new file is started", self.path, why, aside.name)
 
     async def _end_task(self) -> None:
         task, self._task = self._task, None
@@ -248,7 +248,7 @@ class Database:
 
 
 def _operator_must_act(error: Exception) -> bool:
-    """Tell what no waiting will cure (wrong path, no permission) from a full or failing disk."""
+    """Whether waiting cannot help (wrong path, no permission), as it could with a full or failing disk."""
     if isinstance(error, OSError):
-        return error.errno in ERRNOS
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in SQLITE_CODES
+        return error.errno in PERMANENT_ERRNOS
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in PERMANENT_SQLITE_CODES

@@ -1,4 +1,4 @@
-"""Entries as rows and back. Times in memory are monotonic, in the file wall-clock: they are converted here."""
+"""Entries to rows and back. Times are monotonic in memory and wall clock in the file; they are converted here."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import hashlib
 import msgspec
 
 from gateway.model import Clock, Entry
-from gateway.store.body_files import BodyFiles, seal
+from gateway.store.body_files import BodyFiles, sync_and_hash
 from gateway.store.sqlite import rows
 from gateway.store.sqlite.write_buffer import PendingPut
 
 BLOB_BYTES = 256 * 1024
-"""Above, a file is faster than a BLOB (measured: equal between 200 and 256 KB)."""
+"""Above this size a file is faster than a BLOB (measured: equal between 200 and 256 KB)."""
 
 
 def encode_row(put: PendingPut, files: BodyFiles, clock: Clock) -> rows.NewRow | None:
-    """Make bytes complete and the row that leads to them; None where they are not what was said. Waits for the disk."""
+    """Sync the bytes of `put` and return the row; None if its file has the wrong size. Blocks on the disk."""
     data = put.body.data
     if put.body.path is not None:
-        digest = seal(put.body.path)
+        digest = sync_and_hash(put.body.path)
         if files.size(put.body.path.name) != put.body.size:
             return None
     else:
@@ -45,13 +45,13 @@ def _row(put: PendingPut, digest: bytes, data: bytes | None, clock: Clock) -> ro
     )
 
 
-def decode_entry(found: rows.EntryRow, clock: Clock) -> Entry | None:
-    """Turn what was found into an entry; None where it cannot be read."""
+def decode_entry(row: rows.EntryRow, clock: Clock) -> Entry | None:
+    """Return the entry of a row; None if it cannot be decoded."""
     try:
-        entry = msgspec.msgpack.decode(found.packed, type=Entry)
+        entry = msgspec.msgpack.decode(row.packed, type=Entry)
     except msgspec.MsgspecError:
         return None
-    return _shifted(msgspec.structs.replace(entry, confirmed=found.confirmed), clock.monotonic() - clock.wall())
+    return _shifted(msgspec.structs.replace(entry, confirmed=row.confirmed), clock.monotonic() - clock.wall())
 
 
 def _shifted(entry: Entry, by: float) -> Entry:

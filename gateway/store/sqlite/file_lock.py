@@ -1,4 +1,4 @@
-"""The lock that keeps a second process off a store's file."""
+"""The lock that keeps a second process away from a store's file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 class FileLock:
-    """flock on a file of its own (never unlinked: two processes would then lock two files of one name)."""
+    """`flock` on a separate file, never unlinked: otherwise two processes could lock two files of the same name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Take it if it is free; raises OSError where the file cannot be made."""
+        """Take the lock if it is free; return whether it was. Raises OSError if the file cannot be made."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,13 +32,13 @@ class FileLock:
         return True
 
     def holder(self) -> str:
-        """Process id of whoever took it last, for messages."""
+        """Return the id of the process that took it last, for messages."""
         with contextlib.suppress(OSError):
             return self.path.read_text()[:20] or "unknown"
         return "unknown"
 
     def release(self) -> None:
-        """Give it back. Safe to call twice."""
+        """Release the lock. May be called twice."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -1,6 +1,6 @@
-"""The ledger in the SQLite store's file. What it notes is committed when it returns, or remembered until it can be.
+"""The ledger in the SQLite store's file. A record is committed when its method returns, or queued until it can be.
 
-Result ids are written behind, in the order of all that is noted.
+Result ids are committed in the background, in the same order as all other records.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
-from gateway.store.memory_ledger import MemoryLedger, by_age, open_ones
+from gateway.store.memory_ledger import MemoryLedger, select_unfinished, sort_by_age
 from gateway.store.sqlite.database import Database, UnusableError
-from gateway.store.sqlite.writer import LASTING, Writer
+from gateway.store.sqlite.writer import DURABLE, Writer
 
 T = TypeVar("T")
 
 COMMIT_SECONDS = 5.0
 SWEEP_ROWS = 1000
-SWEEPS = 10
+MAX_SWEEP_STEPS = 10
 
 EXPIRED_JOBS = "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE noted_at < ? LIMIT ?)"
 EXPIRED_EXECUTIONS = "DELETE FROM executions WHERE id IN (SELECT id FROM executions WHERE started_at < ? LIMIT ?)"
@@ -33,7 +33,7 @@ SURPLUS_RESULTS = (
 
 
 class SqliteLedger:
-    """Shares connection and writer with the store. The newest records are also held in memory, and asked first."""
+    """Shares connection and writer with the store. The newest records are also in memory, which is read first."""
 
     def __init__(self, database: Database, writer: Writer, clock: Clock, *, results: int = 1_000_000) -> None:
         self._database = database
@@ -43,8 +43,8 @@ class SqliteLedger:
         database.on_opened.append(self._opened)
 
     def _opened(self, _found: object, replaced: bool) -> None:
-        if replaced:  # what was noted is gone with the old file
-            self._recent.forget_results()
+        if replaced:  # the result ids are deleted with the old file
+            self._recent.clear_results()
 
     # -- Ledger
 
@@ -60,17 +60,17 @@ class SqliteLedger:
 
     async def job(self, job_id: str) -> JobRecord | None:
         """See the protocol."""
-        held = self._recent.get_job(job_id)
-        if held is not None:
-            return held
+        recent = self._recent.get_job(job_id)
+        if recent is not None:
+            return recent
         jobs = await self._read(partial(_jobs, "id = ?", job_id)) or []
-        return next(iter(by_age(jobs, self._recent.oldest_time())), None)
+        return next(iter(sort_by_age(jobs, self._recent.oldest_time())), None)
 
     async def execution(self, execution_id: str) -> ExecutionRecord | None:
         """See the protocol."""
-        held = self._recent.get_execution(execution_id)
-        if held is not None:
-            return held
+        recent = self._recent.get_execution(execution_id)
+        if recent is not None:
+            return recent
         found = await self._read(partial(_executions, "id = ?", execution_id)) or []
         return next((record for record in found if record.started_at >= self._recent.oldest_time()), None)
 
@@ -80,37 +80,39 @@ class SqliteLedger:
         rows = await self._read(partial(_executions, "status < 3 AND started_at >= ?", oldest)) or []
         found = {record.id: record for record in rows}
         found.update((record.id, record) for record in self._recent.executions())
-        return open_ones(found.values(), oldest)
+        return select_unfinished(found.values(), oldest)
 
     async def jobs_of(self, execution_id: str) -> list[JobRecord]:
         """See the protocol."""
         found = {job.id: job for job in await self._read(partial(_jobs, "execution_id = ?", execution_id)) or []}
         found.update((job.id, job) for job in self._recent.get_jobs_of(execution_id))
-        return by_age(found.values(), self._recent.oldest_time())
+        return sort_by_age(found.values(), self._recent.oldest_time())
 
     async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
-        """See the protocol; what was noted lately costs nothing."""
+        """See the protocol; a recently recorded one costs nothing."""
         if self._recent.put_result(scope, result_id, query_id):
-            work = partial(_put_result, _short(scope), result_id, query_id)
-            self._writer.submit(work, size=200, rank=LASTING, awaited=False)  # in the order of all that is noted
+            work = partial(_put_result, _scope_digest(scope), result_id, query_id)
+            self._writer.submit(
+                work, size=200, priority=DURABLE, awaited=False
+            )  # same priority: in the order of all records
 
     async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
         """See the protocol."""
-        found = await self._read(partial(_queries, _short(scope), result_id)) or frozenset[int]()
+        found = await self._read(partial(_queries, _scope_digest(scope), result_id)) or frozenset[int]()
         return found | self._recent.get_queries(scope, result_id)
 
     async def sweep(self) -> None:
-        """Let go of what is older than 12 h and of the oldest result ids, in small steps."""
+        """Delete what is older than 12 h, and the oldest result ids, in small steps."""
         oldest = self._recent.oldest_time()
-        for _ in range(SWEEPS):
-            gone = await self._writer.submit(partial(_sweep, oldest, self._results)) if self._database.up else None
-            if gone is None or gone < SWEEP_ROWS:
+        for _ in range(MAX_SWEEP_STEPS):
+            deleted = await self._writer.submit(partial(_sweep, oldest, self._results)) if self._database.up else None
+            if deleted is None or deleted < SWEEP_ROWS:
                 return
 
     # -- inside
 
     async def _commit(self, work: Callable[[sqlite3.Connection], Any], size: int) -> None:
-        done = self._writer.submit(work, size=size, rank=LASTING)
+        done = self._writer.submit(work, size=size, priority=DURABLE)
         if self._database.up:
             await asyncio.wait({done}, timeout=COMMIT_SECONDS)
 
@@ -121,8 +123,8 @@ class SqliteLedger:
             return None
 
 
-def _short(scope: str) -> bytes:
-    """Stand for a scope in a million rows."""
+def _scope_digest(scope: str) -> bytes:
+    """Return a short id of a scope, as there may be a million rows."""
     return digest(scope.encode())[:16]
 
 
@@ -160,6 +162,6 @@ def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> frozenset[
 
 
 def _sweep(oldest: float, results: int, db: sqlite3.Connection) -> int:
-    gone = db.execute(EXPIRED_JOBS, (oldest, SWEEP_ROWS)).rowcount
-    gone += db.execute(EXPIRED_EXECUTIONS, (oldest, SWEEP_ROWS)).rowcount
-    return gone + db.execute(SURPLUS_RESULTS, (results, SWEEP_ROWS)).rowcount
+    deleted = db.execute(EXPIRED_JOBS, (oldest, SWEEP_ROWS)).rowcount
+    deleted += db.execute(EXPIRED_EXECUTIONS, (oldest, SWEEP_ROWS)).rowcount
+    return deleted + db.execute(SURPLUS_RESULTS, (results, SWEEP_ROWS)).rowcount

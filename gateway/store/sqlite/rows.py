@@ -1,4 +1,4 @@
-"""Entries and bodies as rows. Plain functions for the connection's own thread; transactions are the writer's."""
+"""The SQL for entries and bodies. Plain functions for the connection's own thread; `writer` makes the transactions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.store.sqlite.schema import BODY_ROW_BYTES, ENTRY_ROW_BYTES
 
 
 class Change(msgspec.Struct):
-    """What a piece of work did to the totals, and which files it leaves without a row."""
+    """How some work changed the totals, which bodies it deleted, and which files have no row any more."""
 
     entries: int = 0
     size: int = 0
@@ -22,7 +22,7 @@ class Change(msgspec.Struct):
 
 
 class NewRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry with its body, ready to be written: bytes in `data`, or the name of a complete file in `file`."""
+    """An entry with its body, ready to be inserted: bytes in `data`, or the name of a complete file in `file`."""
 
     scope: str
     query_id: int
@@ -36,7 +36,7 @@ class NewRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EntryRow(msgspec.Struct, frozen=True):
-    """An entry as it lies in the file; times are wall-clock seconds."""
+    """An entry as stored, and what is stored of its body; times are wall-clock seconds."""
 
     packed: bytes
     confirmed: float
@@ -47,7 +47,7 @@ class EntryRow(msgspec.Struct, frozen=True):
 
 
 class BodyRow(msgspec.Struct, frozen=True):
-    """A body as it lies in the file."""
+    """A body as stored."""
 
     size: int
     digest: bytes
@@ -56,7 +56,7 @@ class BodyRow(msgspec.Struct, frozen=True):
 
 
 def put(db: sqlite3.Connection, keys: Sequence[Key], row: NewRow, now: float, change: Change) -> None:
-    """Write an entry under its keys, and its body once. `now` is wall-clock seconds."""
+    """Insert an entry under its keys, and its body once. `now` is wall-clock seconds."""
     _put_body(db, row, now, change)
     for key in keys:
         _put_entry(db, key, row, now, change)
@@ -64,7 +64,7 @@ def put(db: sqlite3.Connection, keys: Sequence[Key], row: NewRow, now: float, ch
 
 def _put_body(db: sqlite3.Connection, row: NewRow, now: float, change: Change) -> None:
     old = db.execute("SELECT size, digest, file FROM bodies WHERE body_id = ?", (row.body_id,)).fetchone()
-    if old is not None and old[1] != row.digest:  # other bytes under the same id: nothing may lead to them any more
+    if old is not None and old[1] != row.digest:  # other bytes under the same id: no older entry may return them
         delete_bodies(db, [row.body_id], change)
         old = None
     if old is not None and old[2] == row.file:
@@ -95,7 +95,7 @@ def _put_entry(db: sqlite3.Connection, key: Key, row: NewRow, now: float, change
 
 
 def find(db: sqlite3.Connection, key: Key, now: float) -> EntryRow | None:
-    """Return the entry under a key, unless its time of writing lies ahead of `now` (the wall clock was put back)."""
+    """Return the entry under a key, unless it was stored after `now` (the wall clock was set back)."""
     row = db.execute(
         "SELECT e.packed, e.confirmed, e.body_id, b.size, b.file, length(b.data)"
         " FROM entries e JOIN bodies b ON b.body_id = e.body_id WHERE e.key = ? AND e.stored_at <= ?",
@@ -105,13 +105,13 @@ def find(db: sqlite3.Connection, key: Key, now: float) -> EntryRow | None:
 
 
 def keys_after(db: sqlite3.Connection, key: Key, count: int) -> list[Key]:
-    """Return the next keys in their order, so many at most."""
+    """Return the next keys in order, at most `count`."""
     found = db.execute("SELECT key FROM entries WHERE key > ? ORDER BY key LIMIT ?", (key, count))
     return [row[0] for row in found]
 
 
 def load(db: sqlite3.Connection, body_id: bytes) -> BodyRow | None:
-    """Return a body as it is kept, unchecked."""
+    """Return a body as stored, unverified."""
     row = db.execute("SELECT size, digest, file, data FROM bodies WHERE body_id = ?", (body_id,)).fetchone()
     return None if row is None else BodyRow(*row)
 
@@ -127,16 +127,16 @@ def touch(db: sqlite3.Connection, used: Mapping[bytes, float]) -> None:
 
 
 def oldest(db: sqlite3.Connection, count: int) -> list[tuple[bytes, int]]:
-    """The bodies used least recently, with what they take."""
+    """Return the least recently used bodies, each with the bytes it takes."""
     rows = db.execute("SELECT body_id, size FROM bodies ORDER BY last_used LIMIT ?", (count,))
     return [(body_id, size + BODY_ROW_BYTES) for body_id, size in rows]
 
 
 def delete(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
-    """Drop entries by scope and query (None: all) and the bodies they leave behind; returns their keys."""
+    """Delete entries by scope and query (None: all), and bodies without an entry; return the keys."""
     if scope is None and query_id is None:
         return _delete_all(db, change)
-    # SQL is put together from these literals only; values are bound.
+    # The SQL is built from these literals only; values are bound.
     terms = [("scope = ?", scope), ("query_id = ?", query_id)]
     where = " AND ".join(["1", *(term for term, value in terms if value is not None)])
     values = [value for _, value in terms if value is not None]
@@ -161,7 +161,7 @@ def _delete_all(db: sqlite3.Connection, change: Change) -> set[Key]:
 
 
 def delete_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> None:
-    """Drop single entries and the bodies they leave behind."""
+    """Delete single entries, and bodies without an entry."""
     for key in keys:
         old = db.execute("SELECT body_id FROM entries WHERE key = ?", (key,)).fetchone()
         if old is not None:
@@ -172,11 +172,11 @@ def delete_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> 
 
 
 def delete_bodies(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Change) -> None:
-    """Drop bodies and every entry that leads to them."""
+    """Delete bodies and all their entries."""
     for body_id in body_ids:
-        gone = db.execute("DELETE FROM entries WHERE body_id = ?", (body_id,)).rowcount
-        change.entries -= gone
-        change.size -= gone * ENTRY_ROW_BYTES
+        deleted = db.execute("DELETE FROM entries WHERE body_id = ?", (body_id,)).rowcount
+        change.entries -= deleted
+        change.size -= deleted * ENTRY_ROW_BYTES
         _delete_body(db, body_id, change)
 
 
@@ -198,5 +198,5 @@ def _delete_body(db: sqlite3.Connection, body_id: bytes, change: Change) -> None
 
 
 def files(db: sqlite3.Connection) -> set[str]:
-    """The names of all files that rows lead to."""
+    """Return the names of all files that have a row."""
     return {row[0] for row in db.execute("SELECT file FROM bodies WHERE file IS NOT NULL")}

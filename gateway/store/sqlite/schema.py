@@ -1,4 +1,4 @@
-"""The SQLite file: tables, versions, how it is opened and checked. Plain functions for the connection's own thread."""
+"""The SQLite file: tables and versions, opening and checking. Plain functions for the connection's own thread."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 VERSIONS = {"schema": "1", "key": "1", "entry": "1"}
-"""Raise `key` when the encoding behind a cache key changes, `entry` when fields of Entry or of a ledger record do."""
+"""Increase `key` if the encoding of cache keys changes, `entry` if fields of `Entry` or of a ledger record change."""
 
 BODY_ROW_BYTES = 1024
 ENTRY_ROW_BYTES = 512
-"""What rows and index entries take beside the bytes of the body, rounded up."""
+"""What a row and its index entries take in addition to the bytes of the body, rounded up."""
 
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -47,25 +47,24 @@ CREATE TABLE result_ids (
 """
 
 CHECKED_TABLES = ("meta", "entries", "jobs", "executions", "result_ids")
-"""Not `bodies`: walking gigabytes would hold up every look-up, and each body is held to its own digest when read."""
+"""Not `bodies`: checking gigabytes would delay every look-up, and each body is checked against its digest when read."""
 
 
 class UnknownFormatError(Exception):
     """The file was written by another version."""
 
 
-class Opened(msgspec.Struct):
-    """What was found in a file: `clean` is whether whoever used it last closed it."""
+class Contents(msgspec.Struct):
+    """The totals of a file, and whether it was closed properly the last time (`clean`)."""
 
     entries: int
-    bodies: int
     bytes: int
     clean: bool
 
 
-def connect(path: Path) -> tuple[sqlite3.Connection, Opened]:
-    """Open or begin the file. Raises sqlite3.Error, OSError, UnknownFormatError."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # results are nobody else's to read
+def connect(path: Path) -> tuple[sqlite3.Connection, Contents]:
+    """Open the file, or create it. Raises sqlite3.Error, OSError, UnknownFormatError."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else may read results
     db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False, cached_statements=200)
     try:
         _settings(db)
@@ -76,7 +75,7 @@ def connect(path: Path) -> tuple[sqlite3.Connection, Opened]:
 
 
 def _settings(db: sqlite3.Connection) -> None:
-    # Exclusive: SQLite before 3.51.3 can damage a WAL file that two connections use, so nobody else gets in.
+    # Exclusive: SQLite before 3.51.3 can damage a WAL file that two connections use.
     for setting in (
         "locking_mode = EXCLUSIVE",
         "journal_mode = WAL",
@@ -89,7 +88,7 @@ def _settings(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA {setting}").fetchall()
 
 
-def _prepare(db: sqlite3.Connection) -> Opened:
+def _prepare(db: sqlite3.Connection) -> Contents:
     if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         db.executescript(f"BEGIN IMMEDIATE; {TABLES} COMMIT;")
         found = {"clean": "1"}
@@ -97,10 +96,10 @@ def _prepare(db: sqlite3.Connection) -> Opened:
     else:
         found = _meta(db)
     clean = found.get("clean") == "1"
-    mark(db, clean=False)
+    mark_clean(db, clean=False)
     entries = db.execute("SELECT count(*) FROM entries").fetchone()[0]
     bodies, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM bodies").fetchone()
-    return Opened(entries, bodies, size + bodies * BODY_ROW_BYTES + entries * ENTRY_ROW_BYTES, clean)
+    return Contents(entries, size + bodies * BODY_ROW_BYTES + entries * ENTRY_ROW_BYTES, clean)
 
 
 def _meta(db: sqlite3.Connection) -> dict[str, str]:
@@ -115,8 +114,8 @@ def _meta(db: sqlite3.Connection) -> dict[str, str]:
     return found
 
 
-def mark(db: sqlite3.Connection, *, clean: bool) -> None:
-    """Remember whether the file was closed properly; as a write it also shows whether writing works at all."""
+def mark_clean(db: sqlite3.Connection, *, clean: bool) -> None:
+    """Record whether the file was closed properly; this is also a test whether the file can be written."""
     db.execute("INSERT OR REPLACE INTO meta VALUES ('clean', ?)", (str(int(clean)),))
 
 
@@ -126,7 +125,7 @@ def check(db: sqlite3.Connection, table: str) -> str:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether the file itself is broken, rather than the disk full or somebody in the way."""
+    """Whether the file itself is damaged, rather than the disk full or the file locked."""
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int):
         return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

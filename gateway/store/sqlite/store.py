@@ -1,7 +1,7 @@
 """The store in a SQLite file and a directory of large bodies beside it.
 
-Accepts at once, writes behind; look-ups see what is accepted. Whatever is wrong with the medium, it is then empty.
-What is written and dropped is in `disk`, what waits to be written in `pending`.
+It accepts writes at once and commits them in the background; look-ups see what is accepted. If the medium fails, the
+store behaves like an empty one. `disk` is what is committed, `write_buffer` what is not committed yet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
-from gateway.store.memory import BRIEF_SECONDS
+from gateway.store.memory import OVERSIZE_SECONDS
 from gateway.store.sqlite import rows
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.disk import DiskTier
@@ -32,21 +32,22 @@ log = logging.getLogger(__name__)
 QUEUE_BYTES = 64 * 2**20
 FLUSH_SECONDS = 5.0
 GATHER_SECONDS = 0.05
-"""Writes wait so long for others: each by itself would take the processor from the misses that bring them."""
+"""How long a write waits for others: a commit for each would take processor time from the misses that cause them."""
 
 BATCH_PUTS = 64
 BATCH_BYTES = 4 * 2**20
-MARKS = 100_000
-"""Confirmations and uses that may wait for the next tick; beyond, while the file is not usable, they are given up."""
+MAX_PENDING_TIMES = 100_000
+"""Limit of the confirmations that wait for an unusable file; beyond it they are given up."""
 
-Bar = tuple[str | None, int | None]
+Selection = tuple[str | None, int | None]
+"""Scope and query id of a deletion; None: all."""
 
 
 class SqliteStore:
-    """Bounded by `disk_bytes`, least recently used first out; bodies over `max_entry_bytes` are kept for 60 s.
+    """Bounded by `disk_bytes`, with LRU eviction; bodies over `max_entry_bytes` are stored for 60 s.
 
-    `open` returns at once when another process holds the file. Until it lets go, and whenever the file is not
-    usable, the store knows only what it has accepted and not written, up to `queue_bytes`.
+    `open` returns at once if another process has locked the file. Until it is unlocked, and whenever the file is
+    unusable, the store has only what it has accepted and not committed, up to `queue_bytes`.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class SqliteStore:
         clock: Clock,
         lock_wait_seconds: float = 30.0,
         retry_seconds: float = 1.0,
-        tick_seconds: float = 5.0,
+        sweep_seconds: float = 5.0,
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self.database = Database(path, lock_wait_seconds=lock_wait_seconds, retry_seconds=retry_seconds)
@@ -66,48 +67,48 @@ class SqliteStore:
         self.files = BodyFiles(path.with_name(path.name + ".bodies"), clock)
         self.disk = DiskTier(self.database, self.writer, self.files, disk_bytes, clock)
         self.sweepers: list[Callable[[], Awaitable[None]]] = [self.sweep]
-        self.dropped = 0  # writes given up because too many were waiting
+        self.dropped = 0  # writes given up because the buffer was full
         self._max_entry = min(max_entry_bytes, disk_bytes)
         self._clock = clock
-        self._tick_seconds = tick_seconds
-        self._pending = WriteBuffer(queue_bytes)
+        self._sweep_seconds = sweep_seconds
+        self._buffer = WriteBuffer(queue_bytes)
         self._confirms: dict[Key, float] = {}
         self._used: dict[bytes, float] = {}
-        self._barred: list[Bar] = []
+        self._deleting: list[Selection] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._hurry = asyncio.Event()
 
-    # -- life
+    # -- opening and closing
 
     @property
     def ready(self) -> bool:
         """Whether the file is open and usable."""
         return self.database.up
 
-    async def locked(self) -> None:
-        """Wait until the file is ours, open and usable."""
+    async def usable(self) -> None:
+        """Wait until the file is open and usable."""
         await self.database.usable.wait()
 
     async def failed(self) -> StoreError:
-        """Wait until it is certain that the file cannot be had; never returns if all is well."""
+        """Return once it is certain that the file cannot be opened; never return otherwise."""
         return await self.database.failed()
 
     def watch(self, on_drop: Callable[[bytes | None], None], is_recent: Callable[[bytes], bool]) -> None:
-        """Tell a layer above which bodies go (None: all), and spare those it uses without asking here."""
+        """Call `on_drop` with the id of each deleted body (None: all); evict bodies that `is_recent` accepts last."""
         self.disk.on_drop, self.disk.is_recent = on_drop, is_recent
 
     async def open(self) -> None:
-        """Make ready, or begin to wait for the lock and return. Raises StoreError where the operator must act."""
+        """Open the file; if it is locked, wait in the background. Raises StoreError if the operator must act."""
         try:
             self.files.make()
         except OSError as error:
             raise StoreError(f"cannot make {self.files.directory}: {error.strerror or error}") from error
         await self.database.open()
         self.writer.start()
-        self._tasks = [asyncio.create_task(run_forever(step)) for step in (self._feed, self._keep_house)]
+        self._tasks = [asyncio.create_task(run_forever(step)) for step in (self._feed, self._sweep_later)]
 
     async def close(self) -> None:
-        """Write what is pending (for at most 5 s) and release every handle. Safe to call twice."""
+        """Write what is pending (for at most 5 s) and release every handle. May be called twice."""
         try:
             await self.flush()
         finally:
@@ -119,18 +120,18 @@ class SqliteStore:
             await self.disk.close()
             await self.writer.close()
             await self.database.close()
-            self._give_up(self._pending.clear())
+            self._give_up(self._buffer.clear())
             await self.files.empty_trash(at_once=True)
 
     async def flush(self) -> None:
-        """Wait (for at most 5 s) until all that was accepted is written, if the file is usable."""
+        """If the file is usable, wait (for at most 5 s) until everything accepted is committed."""
         if not self.ready or not self._tasks:
             return
         self._hurry.set()
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
-                await self._pending.drained.wait()
-                self._write_marks()
+                await self._buffer.drained.wait()
+                self._write_times()
                 await self.writer.flushed()
         except TimeoutError:
             log.warning("the store %s has writes that take longer than %g s", self.database.path, FLUSH_SECONDS)
@@ -140,22 +141,22 @@ class SqliteStore:
     # -- Store
 
     def spool_path(self) -> Path:
-        """Return a fresh path for the upstream client to write a large body to."""
+        """Return a new path for the upstream client to write a large body to."""
         return self.files.spool_path()
 
     async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
-        put = self._pending.put_of(key, self._clock.monotonic())
+        put = self._buffer.get(key, self._clock.monotonic())
         if put is not None:
             return self._with_confirmed(key, put.entry)
         entry = await self.disk.get(key)
-        if entry is None or any(_matches(bar, entry) for bar in self._barred):
+        if entry is None or any(_matches(selection, entry) for selection in self._deleting):
             return None
         return self._with_confirmed(key, entry)
 
     async def read(self, entry: Entry) -> Body | None:
         """See the protocol."""
-        put = self._pending.put_with(entry.body_id, self._clock.monotonic())
+        put = self._buffer.get_by_body(entry.body_id, self._clock.monotonic())
         body = put.body if put is not None else await self.disk.read(entry.body_id)
         if body is None or entry.size not in (0, body.size):
             return None
@@ -168,74 +169,74 @@ class SqliteStore:
             try:
                 path = await asyncio.to_thread(self.files.adopt, body.path, entry.body_id)
             except OSError as error:
-                if not isinstance(error, FileNotFoundError):  # then the fault is not the disk's
-                    self.database.trouble(error)
+                if not isinstance(error, FileNotFoundError):  # otherwise the disk is not at fault
+                    self.database.report_failure(error)
                 return body
             body = Body(size=body.size, path=path)
-        expires = self._clock.monotonic() + BRIEF_SECONDS if body.size > self._max_entry else None
+        expires = self._clock.monotonic() + OVERSIZE_SECONDS if body.size > self._max_entry else None
         put = PendingPut(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
         for key in keys:
             self._confirms.pop(key, None)
-        if not self._pending.add(put):
+        if not self._buffer.add(put):
             self.dropped += 1
             self._give_up([put])
         return body
 
     async def confirm(self, key: Key, confirmed: float) -> None:
-        """See the protocol; reaches the file with the next tick."""
+        """See the protocol; written to the file with the next sweep."""
         self._confirms[key] = confirmed
 
     async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        """See the protocol. While the file is not usable, what it holds is barred, and dropped later."""
-        keys, puts = self._pending.cancel(scope, query_id)
+        """See the protocol. While the file is unusable, its matching entries are hidden and deleted later."""
+        keys, puts = self._buffer.cancel(scope, query_id)
         self._give_up(puts)
-        bar = (scope, query_id)
-        if not self.ready and bar in self._barred:
+        selection = (scope, query_id)
+        if not self.ready and selection in self._deleting:
             return len(keys)
-        self._barred.append(bar)
+        self._deleting.append(selection)
         counted = len(keys)
 
         def committed(done: tuple[set[Key], rows.Change]) -> None:
             nonlocal counted
-            counted = len(keys | {key for key in done[0] if not self._pending.hides(key)})
-            self._barred.remove(bar)
+            counted = len(keys | {key for key in done[0] if not self._buffer.hides(key)})
+            self._deleting.remove(selection)
             self.disk.apply(done[1])
 
-        done = self.writer.submit(partial(_delete, bar, keys), rank=FIRST, then=committed)
+        done = self.writer.submit(partial(_delete, selection, keys), priority=FIRST, then=committed)
         if self.ready:
             await done
         return counted
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
-        held = self.disk.held
-        return [TierStats("disk", held.bytes, held.entries, self.disk.evictions, up=self.ready)]
+        contents = self.disk.contents
+        return [TierStats("disk", contents.bytes, contents.entries, self.disk.evictions, up=self.ready)]
 
-    # -- behind
+    # -- in the background
 
     async def _feed(self) -> None:
-        await self._pending.filled.wait()
+        await self._buffer.filled.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
                 await self._hurry.wait()
         await self.database.usable.wait()
-        puts = self._pending.take(BATCH_PUTS, BATCH_BYTES)
+        puts = self._buffer.take(BATCH_PUTS, BATCH_BYTES)
         try:
             await self.disk.write(puts)
             await self.disk.make_room()
         finally:
-            self._pending.settle()
+            self._buffer.settle()
 
-    async def _keep_house(self) -> None:
-        await asyncio.sleep(self._tick_seconds)
+    async def _sweep_later(self) -> None:
+        await asyncio.sleep(self._sweep_seconds)
         for sweep in self.sweepers:
             await sweep()
 
     async def sweep(self) -> None:
-        """Drop what was kept briefly, unlink what was dropped, write down what was confirmed and used."""
-        self._give_up(self._pending.expire(self._clock.monotonic()))
+        """Remove expired oversize bodies, unlink discarded files, write times of confirmation and use."""
+        self._give_up(self._buffer.expire(self._clock.monotonic()))
         if self.ready:
-            self._write_marks()
+            self._write_times()
         await self.disk.sweep()
 
     def _give_up(self, puts: list[PendingPut]) -> None:
@@ -243,16 +244,16 @@ class SqliteStore:
             if put.body.path is not None:
                 self.disk.discard(put.entry.body_id, put.body.path)
 
-    def _write_marks(self) -> None:
+    def _write_times(self) -> None:
         now = self._clock.monotonic()
-        confirms = {key: at for key, at in self._confirms.items() if self._pending.put_of(key, now) is None}
+        confirms = {key: at for key, at in self._confirms.items() if self._buffer.get(key, now) is None}
         used, self._used = self._used, {}
         if confirms or used:
-            self.disk.mark(confirms, used, then=lambda _: self._marked(confirms))
-        if len(self._confirms) > MARKS:
+            self.disk.update_times(confirms, used, then=lambda _: self._times_written(confirms))
+        if len(self._confirms) > MAX_PENDING_TIMES:
             self._confirms.clear()
 
-    def _marked(self, confirms: dict[Key, float]) -> None:
+    def _times_written(self, confirms: dict[Key, float]) -> None:
         for key, at in confirms.items():
             if self._confirms.get(key) == at:
                 del self._confirms[key]
@@ -262,11 +263,11 @@ class SqliteStore:
         return entry if confirmed is None else msgspec.structs.replace(entry, confirmed=confirmed)
 
 
-def _matches(bar: Bar, entry: Entry) -> bool:
-    return bar[0] in (None, entry.scope) and bar[1] in (None, entry.query_id)
+def _matches(selection: Selection, entry: Entry) -> bool:
+    return selection[0] in (None, entry.scope) and selection[1] in (None, entry.query_id)
 
 
-def _delete(bar: Bar, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
+def _delete(selection: Selection, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
     change = rows.Change()
-    rows.delete_keys(db, list(keys), change)  # what they led to before the put that is cancelled
-    return rows.delete(db, *bar, change), change
+    rows.delete_keys(db, list(keys), change)  # older entries under the keys of cancelled puts
+    return rows.delete(db, *selection, change), change

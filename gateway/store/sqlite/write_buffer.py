@@ -1,4 +1,4 @@
-"""What the SQLite store has accepted and not yet written, and what it keeps for a minute only. Plain data, no I/O."""
+"""What the SQLite store has accepted but not committed, and what it stores for only a minute. Plain data, no I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PUT_OVERHEAD = 1024
 
 
 class PendingPut:
-    """One call of `put`. `cancelled` is also read on the connection's thread, just before rows are written."""
+    """One call of `put`. The connection's thread also reads `cancelled`, just before it writes rows."""
 
     __slots__ = ("body", "cancelled", "entry", "expires", "file", "keys", "written")
 
@@ -20,19 +20,19 @@ class PendingPut:
         self.keys = set(keys)
         self.entry = entry
         self.body = body
-        self.expires = expires  # monotonic; None: it is written
+        self.expires = expires  # monotonic; None: it is to be committed
         self.cancelled = False
-        self.file = body.path  # or where `data` was written to
+        self.file = body.path  # or the file that `data` was written to
         self.written = False
 
     @property
     def size(self) -> int:
-        """What it takes in memory."""
+        """Return the bytes it takes in memory."""
         return PUT_OVERHEAD + (len(self.body.data) if self.body.data is not None else 0)
 
 
 class WriteBuffer:
-    """Bounded by the bytes it holds in memory. Newer puts hide older ones under the same key or body id."""
+    """Bounded by the bytes in memory. A newer put hides older ones with the same key or body id."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.filled = asyncio.Event()
@@ -42,40 +42,40 @@ class WriteBuffer:
         self._bytes = 0
         self._queue: deque[PendingPut] = deque()
         self._taken: list[PendingPut] = []
-        self._brief: list[PendingPut] = []
+        self._oversize: list[PendingPut] = []
         self._by_key: dict[Key, PendingPut] = {}
         self._by_body: dict[bytes, PendingPut] = {}
 
     def add(self, put: PendingPut) -> bool:
-        """Accept it; False where there is no room."""
+        """Accept it; return False if there is no room."""
         if self._bytes + put.size > self._limit:
             return False
         self._bytes += put.size
         for key in put.keys & self._by_key.keys():
-            self._by_key[key].keys.discard(key)  # else the older one would show again when this one is forgotten
+            self._by_key[key].keys.discard(key)  # otherwise the older one would reappear when this one is deleted
         self._by_key.update(dict.fromkeys(put.keys, put))
         self._by_body[put.entry.body_id] = put
         if put.expires is not None:
-            self._brief.append(put)
-        self._queue.append(put)  # brief ones too: older entries under their keys must go from the file
+            self._oversize.append(put)
+        self._queue.append(put)  # oversize ones too: older entries under their keys must be deleted from the file
         self.filled.set()
         self.drained.clear()
         return True
 
-    def put_of(self, key: Key, now: float) -> PendingPut | None:
-        """What was kept last under a key. `now` is monotonic."""
-        return _alive(self._by_key.get(key), now)
+    def get(self, key: Key, now: float) -> PendingPut | None:
+        """Return the newest put under a key. `now` is monotonic."""
+        return _unless_expired(self._by_key.get(key), now)
 
     def hides(self, key: Key) -> bool:
-        """Whether what the file holds under a key has been replaced here."""
+        """Whether this buffer has a newer entry under a key than the file."""
         return key in self._by_key
 
-    def put_with(self, body_id: bytes, now: float) -> PendingPut | None:
-        """What was kept last with that body. `now` is monotonic."""
-        return _alive(self._by_body.get(body_id), now)
+    def get_by_body(self, body_id: bytes, now: float) -> PendingPut | None:
+        """Return the newest put of that body. `now` is monotonic."""
+        return _unless_expired(self._by_body.get(body_id), now)
 
     def take(self, count: int, size: int) -> list[PendingPut]:
-        """The next puts to write, at least one if there is any; they stay visible until `settle`."""
+        """Return the next puts to commit, at least one if there is any; they stay visible until `settle`."""
         while self._queue and len(self._taken) < count and (size > 0 or not self._taken):
             self._taken.append(self._queue.popleft())
             size -= self._taken[-1].size
@@ -84,7 +84,7 @@ class WriteBuffer:
         return self._taken
 
     def settle(self) -> None:
-        """What was taken is written or given up."""
+        """Release what was taken: it has been committed or given up."""
         taken, self._taken = self._taken, []
         for put in taken:
             if put.expires is None:
@@ -93,10 +93,10 @@ class WriteBuffer:
             self.drained.set()
 
     def cancel(self, scope: str | None, query_id: int | None) -> tuple[set[Key], list[PendingPut]]:
-        """Cancel by scope and query (None: all). Returns the keys that led there and the puts nobody will write."""
+        """Cancel by scope and query (None: all). Return their visible keys, and the puts that will not be committed."""
         keys: set[Key] = set()
         untaken: list[PendingPut] = []
-        for put in [*self._queue, *self._taken, *self._brief]:
+        for put in [*self._queue, *self._taken, *self._oversize]:
             if scope in (None, put.entry.scope) and query_id in (None, put.entry.query_id) and not put.cancelled:
                 put.cancelled = True
                 keys |= {key for key in put.keys if self._by_key.get(key) is put}
@@ -106,21 +106,21 @@ class WriteBuffer:
                     self._release(put)
                     untaken.append(put)
         self._queue = deque(put for put in self._queue if not put.cancelled)
-        self._brief = [put for put in self._brief if not put.cancelled]
+        self._oversize = [put for put in self._oversize if not put.cancelled]
         return keys, untaken
 
     def expire(self, now: float) -> list[PendingPut]:
-        """Take out what was kept briefly and long enough."""
-        due = [put for put in self._brief if _alive(put, now) is None]
-        self._brief = [put for put in self._brief if put not in due]
+        """Remove and return the oversize puts that have expired."""
+        due = [put for put in self._oversize if _unless_expired(put, now) is None]
+        self._oversize = [put for put in self._oversize if put not in due]
         for put in due:
             self._release(put)
         return due
 
     def clear(self) -> list[PendingPut]:
-        """Give up everything; returns it."""
-        left = {*self._taken, *self._queue, *self._brief}
-        for queue in (self._taken, self._queue, self._brief, self._by_key, self._by_body):
+        """Give up everything and return it."""
+        left = {*self._taken, *self._queue, *self._oversize}
+        for queue in (self._taken, self._queue, self._oversize, self._by_key, self._by_body):
             queue.clear()
         return list(left)
 
@@ -136,5 +136,5 @@ class WriteBuffer:
             del self._by_body[put.entry.body_id]
 
 
-def _alive(put: PendingPut | None, now: float) -> PendingPut | None:
+def _unless_expired(put: PendingPut | None, now: float) -> PendingPut | None:
     return put if put is not None and (put.expires is None or put.expires > now) else None

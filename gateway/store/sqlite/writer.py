@@ -1,4 +1,4 @@
-"""Group commit: one task takes what many have submitted and commits it in one transaction. Knows no table."""
+"""Group commit: one task commits the work of many callers in one transaction. Knows no table."""
 
 from __future__ import annotations
 
@@ -17,30 +17,37 @@ log = logging.getLogger(__name__)
 Work = Callable[[sqlite3.Connection], Any]
 Then = Callable[[Any], None]
 
-Rank = Literal[0, 1, 2]
-FIRST: Rank = 0
-LASTING: Rank = 1
-OTHER: Rank = 2
+Priority = Literal[0, 1, 2]
+FIRST: Priority = 0
+DURABLE: Priority = 1
+BEST_EFFORT: Priority = 2
 
 BATCH = 200
 GATHER_SECONDS = 0.05
-"""How long work that nobody waits for may wait for more: each commit costs the event loop as much as half an answer."""
+"""How long work that no caller awaits may wait for more: a commit costs the event loop half as much as a response."""
 
 COMMIT_SECONDS = 30.0
 QUEUE_BYTES = 32 * 2**20
-"""Bound of what waits while the file cannot be used; beyond it the oldest of rank LASTING is given up."""
+"""Limit of the queues while the file is unusable; beyond it the oldest work of priority DURABLE is given up."""
 
-OWN_FAULT = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.IntegrityError)
-"""What a value that SQLite cannot hold raises (a lone surrogate, an integer over 64 bits): not the file's fault."""
+VALUE_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    sqlite3.ProgrammingError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+)
+"""Raised for a value that SQLite cannot store (a lone surrogate, an integer over 64 bits); the file is not at fault."""
 
 
-class _Op:
-    __slots__ = ("done", "rank", "size", "then", "work")
+class _Operation:
+    __slots__ = ("done", "priority", "size", "then", "work")
 
-    def __init__(self, work: Work, size: int, rank: Rank, then: Then | None) -> None:
+    def __init__(self, work: Work, size: int, priority: Priority, then: Then | None) -> None:
         self.work = work
         self.size = size
-        self.rank = rank
+        self.priority = priority
         self.then = then
         self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -50,15 +57,15 @@ class _Op:
 
 
 class Writer:
-    """Submitted work is committed in order within its rank, lower ranks first; what nobody awaits waits for more.
+    """Commits submitted work, FIRST before DURABLE before BEST_EFFORT, and in order within a priority.
 
-    Futures resolve to what the work returned, once it is committed, or to None where it could not be: ranks FIRST
-    and LASTING then stay in the queue until the file is usable again, OTHER is given up.
+    A future resolves to the result of the work once it is committed, or to None if that fails: FIRST and DURABLE
+    then stay in the queue until the file is usable again, BEST_EFFORT is given up.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queues: tuple[deque[_Op], deque[_Op], deque[_Op]] = (deque(), deque(), deque())
+        self._queues: tuple[deque[_Operation], deque[_Operation], deque[_Operation]] = (deque(), deque(), deque())
         self._bytes = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -67,29 +74,35 @@ class Writer:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to commit."""
+        """Start the task that commits."""
         self._task = asyncio.create_task(run_forever(self._step))
 
     def submit(
-        self, work: Work, *, size: int = 256, rank: Rank = OTHER, then: Then | None = None, awaited: bool = True
+        self,
+        work: Work,
+        *,
+        size: int = 256,
+        priority: Priority = BEST_EFFORT,
+        then: Then | None = None,
+        awaited: bool = True,
     ) -> asyncio.Future[Any]:
-        """Queue work; `size` is what it holds in memory meanwhile, `then` gets the result once it is committed.
+        """Queue work; `size` is what it takes in memory until then, `then` gets the result once it is committed.
 
-        What is not `awaited` may wait for more to be committed with it.
+        Work that is not `awaited` may wait briefly for more work to share its commit.
         """
-        op = _Op(work, size, rank, then)
-        self._queues[rank].append(op)
+        op = _Operation(work, size, priority, then)
+        self._queues[priority].append(op)
         self._bytes += size
-        while self._bytes > QUEUE_BYTES and len(self._queues[LASTING]) > 1:
-            self._leave(self._queues[LASTING].popleft(), None)
+        while self._bytes > QUEUE_BYTES and len(self._queues[DURABLE]) > 1:
+            self._finish(self._queues[DURABLE].popleft(), None)
         self._idle.clear()
         if awaited:
             self._wake.set()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._time_is_up)
+            self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._wake_up)
         return op.done
 
-    def _time_is_up(self) -> None:
+    def _wake_up(self) -> None:
         self._timer = None
         self._wake.set()
 
@@ -99,7 +112,7 @@ class Writer:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Stop at once; what is queued is given up."""
+        """Stop at once; queued work is given up."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -107,7 +120,7 @@ class Writer:
             await asyncio.wait({self._task})
         for queue in self._queues:
             while queue:
-                self._leave(queue.popleft(), None)
+                self._finish(queue.popleft(), None)
 
     async def _step(self) -> None:
         await self._wake.wait()
@@ -119,37 +132,37 @@ class Writer:
             self._wake.clear()
             self._idle.set()
 
-    def _take(self) -> list[_Op]:
-        batch: list[_Op] = []
+    def _take(self) -> list[_Operation]:
+        batch: list[_Operation] = []
         for queue in self._queues:
             while queue and len(batch) < BATCH:
                 batch.append(queue.popleft())
         return batch
 
-    async def _commit(self, batch: list[_Op]) -> None:
+    async def _commit(self, batch: list[_Operation]) -> None:
         works = [op.work for op in batch]
         try:
             results = await self._database.run(lambda db: _transaction(db, works), seconds=COMMIT_SECONDS)
         except (UnusableError, asyncio.CancelledError) as error:
-            self._give_back(batch)
+            self._requeue(batch)
             if isinstance(error, asyncio.CancelledError):
                 raise
             return
-        self._database.succeeded()
+        self._database.report_success()
         for op, result in zip(batch, results, strict=True):
-            self._leave(op, result)
+            self._finish(op, result)
             if op.then is not None and result is not None:
                 op.then(result)
 
-    def _give_back(self, batch: list[_Op]) -> None:
+    def _requeue(self, batch: list[_Operation]) -> None:
         for op in reversed(batch):
-            if op.rank != OTHER:
-                self._queues[op.rank].appendleft(op)
-                op.finish(None)  # who waits goes on; the work itself stays
+            if op.priority != BEST_EFFORT:
+                self._queues[op.priority].appendleft(op)
+                op.finish(None)  # callers go on; the work stays queued
             else:
-                self._leave(op, None)
+                self._finish(op, None)
 
-    def _leave(self, op: _Op, result: object) -> None:
+    def _finish(self, op: _Operation, result: object) -> None:
         self._bytes -= op.size
         op.finish(result)
 
@@ -160,7 +173,7 @@ def _transaction(db: sqlite3.Connection, works: list[Work]) -> list[object]:
         results = [_one(db, work) for work in works]
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # SQLite itself rolls back on a full disk
+        if db.in_transaction:  # on a full disk SQLite has rolled back already
             db.execute("ROLLBACK")
         raise
     return results
@@ -170,7 +183,7 @@ def _one(db: sqlite3.Connection, work: Work) -> object:
     db.execute("SAVEPOINT one")
     try:
         result: object = work(db)
-    except OWN_FAULT as error:
+    except VALUE_ERRORS as error:
         log.warning("the store cannot hold a value: %s", type(error).__name__)
         db.execute("ROLLBACK TO one")
         result = None

@@ -1,0 +1,62 @@
+"""The schemes of `cache.store` and how each is written. Pure; `gateway/store/factory.py` has an opener for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.config import texts
+
+_SQLITE = re.compile(r"sqlite:(?!//[^/])(?!/*:memory:).+")  # sqlite://host/ means nothing, :memory: is another store
+_REDIS_DATABASE = re.compile(r"(/[0-9]*)?")
+
+
+class Scheme(msgspec.Struct, frozen=True):
+    """How a kind of store is written: for error messages, as a check, and whether a path follows the colon.
+
+    `accepts` gets the whole text. It may raise ValueError to say what is wrong with it.
+    """
+
+    usage: str
+    accepts: Callable[[str], bool]
+    is_path: bool = False
+
+
+def _is_redis(given: str) -> bool:
+    parts = texts.split_url(given)
+    return bool(parts.hostname) and _REDIS_DATABASE.fullmatch(parts.path) is not None
+
+
+SCHEMES: Final[Mapping[str, Scheme]] = {
+    "memory": Scheme("memory:", lambda given: given == "memory:"),
+    "sqlite": Scheme("sqlite:PATH", lambda given: _SQLITE.fullmatch(given) is not None, is_path=True),
+    "redis": Scheme("redis://HOST:PORT/DB", _is_redis),
+    "rediss": Scheme("rediss://HOST:PORT/DB", _is_redis),
+}
+
+
+def store(value: object) -> str:
+    """Read where results are stored. The text may hold a password, so it never appears in a message."""
+    given = texts.text(value)
+    split_store(given)
+    return given
+
+
+def split_store(given: str) -> tuple[str, str]:
+    """Return the scheme, in lower case, and what follows its colon. A ValueError says what to write instead."""
+    scheme, _, place = given.partition(":")
+    known = SCHEMES.get(scheme.lower())
+    if known is None or not known.accepts(given):
+        *others, last = (f'"{each.usage}"' for each in SCHEMES.values())
+        raise ValueError(f"names no store; write {', '.join(others)} or {last}")
+    return scheme.lower(), place
+
+
+def anchored(given: str, directory: Path) -> str:
+    """Make a relative path absolute, if the store is a path."""
+    scheme, place = split_store(given)
+    return f"{scheme}:{directory / place}" if SCHEMES[scheme].is_path else given
