@@ -4,7 +4,7 @@ of its own and imports nothing of the gateway, so that the two cannot share a mi
 
 from .faults import Fault, Faults
 from .jobs import Hold
-from .samples import parameter
+from .sample_objects import parameter
 from .sandbox import Sandbox
 from .serve import describe, serve
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from .database import Database
 from .objects import Caller, DataSource, Query, User
-from .world import World
 
 
 class BadIdError(Exception):
@@ -24,35 +24,35 @@ def number(text: str) -> int:
     return int(text)
 
 
-def find_caller(world: World, key: str, org: int | None, query_id: str | None) -> Caller | None:
+def find_caller(database: Database, key: str, org: int | None, query_id: str | None) -> Caller | None:
     """The caller behind a key. Query keys count only where the path carries a query id (CONTRACT 1)."""
     if not key:
         return None
-    user = next((u for u in world.users.values() if u.api_key == key and u.org == org), None)
+    user = next((u for u in database.users.values() if u.api_key == key and u.org == org), None)
     if user is not None:
-        return None if user.disabled_at is not None else as_caller(world, user)
-    board = world.board_of_token(key)
+        return None if user.disabled_at is not None else as_caller(database, user)
+    board = database.board_of_token(key)
     if board is not None:
         return Caller(board.org, api_key=key)
-    return _by_query_key(world, key, org, query_id) if query_id else None
+    return _by_query_key(database, key, org, query_id) if query_id else None
 
 
-def _by_query_key(world: World, key: str, org: int | None, query_id: str) -> Caller | None:
+def _by_query_key(database: Database, key: str, org: int | None, query_id: str) -> Caller | None:
     try:
-        query = world.queries.get(number(query_id))
+        query = database.queries.get(number(query_id))
     except BadIdError as error:
         raise UnknownOwnerError(query_id) from error
     if query is None or query.org != org:
         raise UnknownOwnerError(query_id)
     if query.api_key != key:
         return None
-    source = world.sources.get(query.data_source_id or 0)
+    source = database.sources.get(query.data_source_id or 0)
     return Caller(query.org, api_key=key, groups=tuple(source.groups if source else ()))
 
 
-def as_caller(world: World, user: User) -> Caller:
+def as_caller(database: Database, user: User) -> Caller:
     """The caller that a user is, with the permissions of all his groups."""
-    permissions = tuple(dict.fromkeys(world.permissions(user)))
+    permissions = tuple(dict.fromkeys(database.permissions(user)))
     return Caller(user.org, user, groups=tuple(user.groups), permissions=permissions)
 
 
@@ -69,16 +69,16 @@ def reaches_source(source: DataSource | None, caller: Caller, *, view_only: bool
     return reaches_groups(source.groups if source else {}, caller, view_only=view_only)
 
 
-def reaches_query(world: World, query: Query, caller: Caller, *, view_only: bool) -> bool:
+def reaches_query(database: Database, query: Query, caller: Caller, *, view_only: bool) -> bool:
     """Query access: API users by key, others by the groups of the query's source."""
     if caller.is_api_user:
-        return view_only and (query.api_key == caller.api_key or _on_board(world, query, caller.api_key))
-    return reaches_source(world.sources.get(query.data_source_id or 0), caller, view_only=view_only)
+        return view_only and (query.api_key == caller.api_key or _on_board(database, query, caller.api_key))
+    return reaches_source(database.sources.get(query.data_source_id or 0), caller, view_only=view_only)
 
 
-def _on_board(world: World, query: Query, token: str) -> bool:
-    board = world.board_of_token(token)
-    return board is not None and query.id in world.queries_on(board.id)
+def _on_board(database: Database, query: Query, token: str) -> bool:
+    board = database.board_of_token(token)
+    return board is not None and query.id in database.queries_on(board.id)
 
 
 def owns(owner_id: int, caller: Caller) -> bool:

@@ -44,40 +44,40 @@ class Counters:
         self.jobs = 0
         self.log.clear()
 
-    def request(self, entry: LoggedRequest) -> None:
+    def request_answered(self, entry: LoggedRequest) -> None:
         """Logs an answered request."""
         self.log.append(entry)
-        self.changed()
+        self.notify()
 
-    def arrived(self, method: str, route: str) -> None:
+    def request_arrived(self, method: str, route: str) -> None:
         """Counts a request, before it is answered."""
         self.requests += 1
         self.by_route[f"{method} {route}"] += 1
-        self.changed()
+        self.notify()
 
     def posted(self, query_id: int | None) -> None:
         """Counts a request to execute."""
         self.posts[query_id or 0] += 1
-        self.changed()
+        self.notify()
 
     def job_queued(self) -> None:
         """Counts a job."""
         self.jobs += 1
-        self.changed()
+        self.notify()
 
     def execution_started(self, query_id: int | None) -> None:
         """Counts a run of SQL."""
         self.started += 1
         self.started_by_query[query_id or 0] += 1
-        self.changed()
+        self.notify()
 
     def execution_finished(self, query_id: int | None) -> None:
         """Counts the end of a run, however it ended."""
         self.finished += 1
         self.finished_by_query[query_id or 0] += 1
-        self.changed()
+        self.notify()
 
-    def changed(self) -> None:
+    def notify(self) -> None:
         """Wakes those who wait; a wait that was given up is forgotten."""
         for ready, waiter in self._waiters:
             if not waiter.done() and ready():

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from .counters import Counters
-from .moments import SECOND, job_stamp
+from .timestamps import SECOND, job_timestamp
 from .warehouse import NoDataError, Run, Table, Warehouse
 
 QUEUED, STARTED, FINISHED, FAILED = 1, 2, 3, 4
@@ -22,7 +22,7 @@ _LIFETIMES = {FINISHED: 12 * 3600 * SECOND, FAILED: 7 * 86400 * SECOND}
 """How long Redash remembers a job that ended (CONTRACT 9)."""
 _CANCELLED = "Query cancelled by user."
 
-Store = Callable[["Job", Table], Awaitable[int]]
+StoreResult = Callable[["Job", Table], Awaitable[int]]
 """Keeps what a job brought and tells the id of the new result."""
 
 
@@ -34,7 +34,7 @@ class Job:
     query_hash: str
     data_source_id: int
     query_id: int | None
-    store: Store
+    store: StoreResult
     status: int = QUEUED
     started_at: int = 0
     ended_at: int = 0
@@ -51,7 +51,7 @@ class Job:
         return {
             "job": {
                 "id": self.id,
-                "updated_at": job_stamp(self.started_at) if self.status == STARTED else 0,
+                "updated_at": job_timestamp(self.started_at) if self.status == STARTED else 0,
                 "status": self.status,
                 "error": self.error,
                 "result": result,
@@ -74,7 +74,7 @@ class Hold:
 
     def release(self) -> None:
         """Lets go of what waits here; again does nothing."""
-        self._gate.drop(self)
+        self._gate.release(self)
 
     def __enter__(self) -> Hold:
         return self
@@ -106,17 +106,17 @@ class Gate:
         self._holds.append(hold)
         return hold
 
-    def drop(self, hold: Hold | None = None) -> None:
+    def release(self, hold: Hold | None = None) -> None:
         """Lets go of one hold, or of all."""
         self._holds = [] if hold is None else [other for other in self._holds if other is not hold]
-        self.look_again()
+        self.recheck()
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Wakes what waits here."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def passed(self, job: Job) -> None:
+    async def wait_open(self, job: Job) -> None:
         """Returns when no hold concerns the job, or the job is cancelled."""
         status = job.status
         while job.status == status and any(hold.query_id in (None, job.query_id) for hold in self._holds):
@@ -155,7 +155,7 @@ class Jobs:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._counters.changed()
+        self._counters.notify()
 
     def add(self, job: Job) -> None:
         """Makes a job known by its id."""
@@ -183,8 +183,8 @@ class Jobs:
         """Shows at once, even on a finished job, and is not joined any more (CONTRACT 9)."""
         job.settle(FAILED, _CANCELLED)
         self._unlock(job)
-        self.queue_gate.look_again()
-        self.run_gate.look_again()
+        self.queue_gate.recheck()
+        self.run_gate.recheck()
         if job.run is not None:
             job.run.cancel()
 
@@ -220,12 +220,12 @@ class Jobs:
     async def _take(self, job: Job) -> None:
         if self._latency:
             await asyncio.sleep(self._latency)
-        await self.queue_gate.passed(job)
+        await self.queue_gate.wait_open(job)
         if job.status != QUEUED:
             return
         job.status, job.started_at = STARTED, self._now()
         self._counters.execution_started(job.query_id)
-        await self.run_gate.passed(job)
+        await self.run_gate.wait_open(job)
         await self._run(job)
         self._counters.execution_finished(job.query_id)
 

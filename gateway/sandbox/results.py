@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from .moments import SECOND, stamp
+from .timestamps import SECOND, timestamp
 from .warehouse import Columns, Rows, Table
 from .xlsx import workbook
 
@@ -83,7 +83,7 @@ class Result:
         return f'{{"query_result": {{{inner}}}}}'.encode()
 
     def _retrieved(self) -> str:
-        return f'"retrieved_at": "{stamp(self.retrieved_at)}"'
+        return f'"retrieved_at": "{timestamp(self.retrieved_at)}"'
 
 
 def _data(table: Table) -> str:

@@ -36,7 +36,7 @@ def whole(world: World) -> bytes:
     """The bytes of the large query's latest result, as Redash has them."""
     result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
     assert result_id is not None
-    return world.sandbox.world.results[result_id].full()
+    return world.sandbox.database.results[result_id].full()
 
 
 def open_below(directory: Path, part: str) -> list[str]:
@@ -267,7 +267,7 @@ async def test_rows_of_other_sql_are_not_shown(world: World) -> None:
 async def test_another_result_is_not_shown(world: World) -> None:
     wanted = world.sandbox.queries[world.named["kb1"]].latest_query_data_id
     assert wanted is not None
-    world.sandbox.world.results[wanted] = world.sandbox.world.results[
+    world.sandbox.database.results[wanted] = world.sandbox.database.results[
         int(json.loads(whole(world))["query_result"]["id"])
     ]
     reply = await world.get(f"/api/query_results/{wanted}.json")

@@ -69,13 +69,13 @@ async def test_both_cities_exist_with_other_rows(client: Client, sandbox: Sandbo
 async def test_the_lock_goes_before_the_result_is_stored(sandbox: Sandbox, client: Client) -> None:
     query_id = sandbox.add_query("Never seen", "select 17 as seen")
     seen: list[bool] = []
-    keep = sandbox.world.keep
+    keep = sandbox.database.put_result
 
     def watched(result: object) -> None:
         seen.append(sandbox.jobs.is_running(sandbox.queries[query_id].query_hash, 1))
         keep(result)  # type: ignore[arg-type]
 
-    sandbox.world.keep = watched  # type: ignore[method-assign]
+    sandbox.database.put_result = watched  # type: ignore[method-assign]
     await client.execute(query_id)
     await sandbox.wait_idle()
     assert seen == [False]
@@ -153,7 +153,7 @@ async def test_sizes_of_the_sample_results(client: Client, sandbox: Sandbox) -> 
 async def test_every_sample_query_runs_with_its_defaults(client: Client, sandbox: Sandbox) -> None:
     for short, query_id in sandbox.named.items():
         if short not in ("failing", "no_data", "undeclared", "slow", "slow_seconds", "large"):
-            result = await sandbox.execute_behind(query_id)
+            result = await sandbox.execute_directly(query_id)
             assert result.data["columns"], short
     assert sandbox.counters.started == 0
 
@@ -161,7 +161,7 @@ async def test_every_sample_query_runs_with_its_defaults(client: Client, sandbox
 async def test_an_execution_behind_the_gateway_makes_a_newer_result(client: Client, sandbox: Sandbox) -> None:
     query_id = sandbox.named["now"]
     before = (await client.execute(query_id)).json["query_result"]
-    after = await sandbox.execute_behind(query_id)
+    after = await sandbox.execute_directly(query_id)
     found = (await client.execute(query_id)).json["query_result"]
     assert found["id"] == after.id != before["id"]
     assert found["data"] != before["data"]

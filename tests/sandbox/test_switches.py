@@ -36,7 +36,7 @@ async def test_a_broken_answer_breaks_once(
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_stalling_answer_goes_on_when_it_is_released(sandbox: Sandbox, chunked: bool) -> None:
-    whole = sandbox.world.results[1].full()
+    whole = sandbox.database.results[1].full()
     fault = sandbox.faults.add("stall", chunked=chunked, count=1)
     headers = {"Authorization": f"Key {sandbox.user_keys['admin']}"}
     async with (

@@ -18,7 +18,7 @@ _GARBAGE = b'{"query_result": {"id": 1, "data": [[['
 
 
 @dataclass(frozen=True)
-class Wreck:
+class BrokenResponse:
     """What one request's answer turns into."""
 
     fault: Fault
@@ -97,6 +97,6 @@ def _parts(kind: str, response: web.Response) -> list[bytes]:
     }[kind]
 
 
-def wreck_of(faults: list[Fault]) -> Wreck | None:
+def broken_response(faults: list[Fault]) -> BrokenResponse | None:
     """The first fault that touches the answer itself."""
-    return next((Wreck(fault) for fault in faults if fault.kind in _REPLACING | _BREAKING | _STALLING), None)
+    return next((BrokenResponse(fault) for fault in faults if fault.kind in _REPLACING | _BREAKING | _STALLING), None)

@@ -6,42 +6,43 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from .access import number
-from .messages import BROKEN, CONFLICT, NOT_FOUND, Call, Reply, abort, answer
 from .objects import Dashboard, Query
+from .request import Request
+from .response import BROKEN, CONFLICT, NOT_FOUND, Response, abort, json_response
 from .results import Result
 
 T = TypeVar("T")
 
 
-def query_of(call: Call, name: str = "query_id") -> Query:
+def query_of(request: Request, name: str = "query_id") -> Query:
     """The query named in the path, of this organisation."""
-    query = call.service.world.queries.get(number(call.params[name]))
-    if query is None or query.org != call.org:
+    query = request.database.queries.get(number(request.params[name]))
+    if query is None or query.org != request.org:
         abort(404, NOT_FOUND)
     return query
 
 
-def dashboard_of(call: Call) -> Dashboard:
+def dashboard_of(request: Request) -> Dashboard:
     """The board named in the path, of this organisation."""
-    board = call.service.world.dashboards.get(number(call.params["dashboard_id"]))
-    if board is None or board.org != call.org:
+    board = request.database.dashboards.get(number(request.params["dashboard_id"]))
+    if board is None or board.org != request.org:
         abort(404, NOT_FOUND)
     return board
 
 
-def result_of(call: Call) -> Result:
+def result_of(request: Request) -> Result:
     """Scoped by the organisation of the result's source."""
-    world = call.service.world
-    result = world.results.get(number(call.params["query_result_id"]))
-    source = world.sources.get(result.data_source_id) if result else None
-    if result is None or source is None or source.org != call.org:
+    database = request.database
+    result = database.results.get(number(request.params["query_result_id"]))
+    source = database.sources.get(result.data_source_id) if result else None
+    if result is None or source is None or source.org != request.org:
         abort(404, NOT_FOUND)
     return result
 
 
-def entry_of(call: Call, table: dict[int, T], name: str) -> T:
+def entry_of(request: Request, table: dict[int, T], name: str) -> T:
     """Any object by the id in the path."""
-    found = table.get(number(call.params[name]))
+    found = table.get(number(request.params[name]))
     if found is None:
         abort(404, NOT_FOUND)
     return found
@@ -54,9 +55,9 @@ def _whole(text: str, default: int) -> int:
         return default
 
 
-def paged(call: Call, found: Sequence[T], body: Callable[[T], Any]) -> Reply:
+def paged(request: Request, found: Sequence[T], body: Callable[[T], Any]) -> Response:
     """A page of a list; beyond the end is an error, and page 2 of nothing another one (CONTRACT 5)."""
-    page, size = _whole(call.arg("page"), 1), _whole(call.arg("page_size"), 25)
+    page, size = _whole(request.arg("page"), 1), _whole(request.arg("page_size"), 25)
     if page < 1:
         abort(400, "Page must be positive integer.")
     if (page - 1) * size + 1 > len(found) > 0:
@@ -66,12 +67,14 @@ def paged(call: Call, found: Sequence[T], body: Callable[[T], Any]) -> Reply:
     if not found and page > 1:
         abort(404, NOT_FOUND)
     shown = found[(page - 1) * size : page * size]
-    return answer({"count": len(found), "page": page, "page_size": size, "results": [body(item) for item in shown]})
+    return json_response(
+        {"count": len(found), "page": page, "page_size": size, "results": [body(item) for item in shown]}
+    )
 
 
-def ordered(call: Call, found: list[T], keys: dict[str, Callable[[T], Any]], default: str) -> list[T]:
+def ordered(request: Request, found: list[T], keys: dict[str, Callable[[T], Any]], default: str) -> list[T]:
     """Sorted by the `order` argument; what it cannot be sorted by falls back to the default."""
-    wanted = call.arg("order") or default
+    wanted = request.arg("order") or default
     if wanted.lstrip("-") not in keys:
         wanted = default
     key = keys[wanted.lstrip("-")]
@@ -80,9 +83,9 @@ def ordered(call: Call, found: list[T], keys: dict[str, Callable[[T], Any]], def
     return unknown + known if wanted.startswith("-") else known + unknown
 
 
-def with_tags(call: Call, found: list[T], tags: Callable[[T], list[str]]) -> list[T]:
+def with_tags(request: Request, found: list[T], tags: Callable[[T], list[str]]) -> list[T]:
     """All of the tags asked for."""
-    wanted = set(call.args("tags"))
+    wanted = set(request.args("tags"))
     return [item for item in found if wanted <= set(tags(item))]
 
 
@@ -98,7 +101,7 @@ def need_name(fields: dict[str, Any], *names: str) -> None:
         abort(500, BROKEN)
 
 
-def tag_counts(tags: Sequence[str]) -> Reply:
+def tag_counts(tags: Sequence[str]) -> Response:
     """Most used first."""
     counts = sorted(((tags.count(tag), tag) for tag in set(tags)), key=lambda pair: (-pair[0], pair[1]))
-    return answer({"tags": [{"name": tag, "count": count} for count, tag in counts]})
+    return json_response({"tags": [{"name": tag, "count": count} for count, tag in counts]})

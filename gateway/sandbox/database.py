@@ -11,7 +11,6 @@ import string
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from .moments import SECOND, moment
 from .objects import (
     ADMIN_PERMISSIONS,
     DEFAULT_PERMISSIONS,
@@ -28,6 +27,7 @@ from .objects import (
 from .parameters import DetachedError, Dropdown, InvalidParametersError, applied
 from .results import Loader, Result, options
 from .sqltext import query_hash, with_auto_limit
+from .timestamps import SECOND, moment
 from .warehouse import Table
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class NoResultError(Exception):
     """A dropdown query that was never run; Redash answers 500."""
 
 
-class World:
+class Database:
     """Tables of objects by id. Ids are global over organisations and only ever grow."""
 
     def __init__(self, seed: int, clock: Callable[[], float]) -> None:
@@ -61,14 +61,14 @@ class World:
         self.disable_public_urls = False
         self.expired_ttl: int | None = None
         """REDASH_QUERY_RESULTS_EXPIRED_TTL when that is enabled: what a max_age of -1 then means (CONTRACT 6)."""
-        self.group("admin", ADMIN_PERMISSIONS, "builtin")
-        self.group("default", DEFAULT_PERMISSIONS, "builtin")
+        self.add_group("admin", ADMIN_PERMISSIONS, "builtin")
+        self.add_group("default", DEFAULT_PERMISSIONS, "builtin")
 
     def now(self) -> int:
         """By the sandbox's clock."""
         return moment(self.clock())
 
-    def key(self) -> str:
+    def new_key(self) -> str:
         """A new key, the same for the same seed."""
         return "".join(self._random.choices(_ALPHABET, k=40))
 
@@ -78,23 +78,23 @@ class World:
 
     # -- people and sources
 
-    def group(self, name: str, permissions: tuple[str, ...] = DEFAULT_PERMISSIONS, type: str = "regular") -> Group:
+    def add_group(self, name: str, permissions: tuple[str, ...] = DEFAULT_PERMISSIONS, type: str = "regular") -> Group:
         """A new group."""
         group = Group(self.next_id(self.groups), name, permissions, type, self.now())
         self.groups[group.id] = group
         return group
 
-    def user(self, name: str, email: str, groups: list[int], *, org: int = 1, **more: Any) -> User:
+    def add_user(self, name: str, email: str, groups: list[int], *, org: int = 1, **more: Any) -> User:
         """A new user with a key."""
         now = self.now()
-        more.setdefault("api_key", self.key())
+        more.setdefault("api_key", self.new_key())
         user = User(
             self.next_id(self.users), name, email, groups=groups, created_at=now, updated_at=now, org=org, **more
         )
         self.users[user.id] = user
         return user
 
-    def source(self, name: str, groups: dict[int, bool], *, type: str = "pg", **more: Any) -> DataSource:
+    def add_source(self, name: str, groups: dict[int, bool], *, type: str = "pg", **more: Any) -> DataSource:
         """A new data source; `groups` maps a group to "view only"."""
         source = DataSource(self.next_id(self.sources), name, type, groups, **more)
         self.sources[source.id] = source
@@ -110,15 +110,15 @@ class World:
 
     # -- queries
 
-    def query(self, name: str, query: str, data_source_id: int | None, user_id: int, **more: Any) -> Query:
+    def add_query(self, name: str, query: str, data_source_id: int | None, user_id: int, **more: Any) -> Query:
         """A new query with its table visualization."""
         now = self.now()
-        more.setdefault("api_key", self.key())
+        more.setdefault("api_key", self.new_key())
         id = more.pop("id", None) or self.next_id(self.queries)
         made = Query(id, name, query, data_source_id, user_id, created_at=now, updated_at=now, **more)
         made.last_modified_by = user_id
         self.queries[made.id] = made
-        self.visualization(made.id, "TABLE", "Table")
+        self.add_visualization(made.id, "TABLE", "Table")
         self.rehash(made)
         return made
 
@@ -173,7 +173,7 @@ class World:
             raise NoResultError(query_id)
         return options(self.results[query.latest_query_data_id])
 
-    def visualization(self, query_id: int, type: str, name: str, options: Any = None, **more: Any) -> Visualization:
+    def add_visualization(self, query_id: int, type: str, name: str, options: Any = None, **more: Any) -> Visualization:
         """A new visualization."""
         now = self.now()
         id = more.pop("id", None) or self.next_id(self.visualizations)
@@ -187,7 +187,7 @@ class World:
 
     # -- results
 
-    def keep(self, result: Result) -> None:
+    def put_result(self, result: Result) -> None:
         """Every query with this hash and source points at it from now on, unless it is archived (CONTRACT 7, 11)."""
         self.results[result.id] = result
         self._by_hash.setdefault((result.query_hash, result.data_source_id), []).append(result)
@@ -239,7 +239,7 @@ class World:
 
     # -- boards
 
-    def dashboard(self, name: str, user_id: int, **more: Any) -> Dashboard:
+    def add_dashboard(self, name: str, user_id: int, **more: Any) -> Dashboard:
         """A new board under a free slug."""
         now = self.now()
         id = self.next_id(self.dashboards)
@@ -252,7 +252,7 @@ class World:
         base = slugged(name)
         return next(slug for slug in _numbered(base) if slug not in taken)
 
-    def widget(self, board_id: int, visualization_id: int | None, text: str = "", options: Any = None) -> Widget:
+    def add_widget(self, board_id: int, visualization_id: int | None, text: str = "", options: Any = None) -> Widget:
         """Moves neither version nor `updated_at` of the board (CONTRACT 13)."""
         now = self.now()
         id = self.next_id(self.widgets)

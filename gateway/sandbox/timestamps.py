@@ -17,7 +17,7 @@ def _utc(at: int) -> datetime:
     return datetime.fromtimestamp(at // SECOND, UTC).replace(microsecond=at % SECOND)
 
 
-def stamp(at: int | None) -> str | None:
+def timestamp(at: int | None) -> str | None:
     """Milliseconds, truncated, with Z; no fraction when it is exactly zero (CONTRACT 4)."""
     if at is None:
         return None
@@ -25,14 +25,14 @@ def stamp(at: int | None) -> str | None:
     return (text[:23] if at % SECOND else text[:19]) + "Z"
 
 
-def job_stamp(at: int) -> str:
+def job_timestamp(at: int) -> str:
     """Jobs have their own form: no Z (CONTRACT 9)."""
     return _utc(at).isoformat(timespec="milliseconds")[:23]
 
 
 def whole_second(at: int | None) -> str | None:
-    """As `stamp`, cut to the second."""
-    return None if at is None else stamp(at - at % SECOND)
+    """As `timestamp`, cut to the second."""
+    return None if at is None else timestamp(at - at % SECOND)
 
 
 def file_date(at: int) -> str:
