@@ -1,5 +1,5 @@
-"""A small server that speaks Redash's API over SQLite, for the demo, the tests and the bench. It is an implementation
-of its own and imports nothing of the gateway, so that the two cannot share a mistake.
+"""A small server that speaks Redash's API over SQLite, for the demo, the tests and the bench. It is an
+implementation of its own and imports nothing of the gateway, so that the two cannot share a mistake.
 """
 
 from .faults import Fault, Faults

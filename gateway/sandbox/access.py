@@ -1,4 +1,4 @@
-"""Who calls and what may they: keys to callers, and Redash's two access checks (CONTRACT 1, 2). Pure look-ups."""
+"""Callers and what they may do: the caller of a key, and Redash's two access checks (CONTRACT 1, 2). Pure look-ups."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .objects import Caller, DataSource, Query, User
 
 
 class BadIdError(Exception):
-    """An id PostgreSQL cannot read; Redash answers 500."""
+    """An id that PostgreSQL cannot read; Redash responds with 500."""
 
 
 class UnknownOwnerError(Exception):
-    """A key that is no user's, with a query id or a slug that does not exist; Redash breaks while it looks (500)."""
+    """A key that belongs to no user, with a query id or slug that does not exist; Redash fails in the look-up (500)."""
 
 
 def number(text: str) -> int:
-    """An id as PostgreSQL reads it: signs, blanks and leading zeros are fine, other digits than ASCII's are not."""
+    """An id as PostgreSQL reads it: signs, blanks and leading zeros are allowed, digits outside ASCII are not."""
     if not re.fullmatch(r"[ \t\n\r\f\v]*[+-]?[0-9]+[ \t\n\r\f\v]*", text, re.ASCII) or abs(int(text)) >= 2**31:
         raise BadIdError(text)
     return int(text)
 
 
 def find_caller(database: Database, key: str, org: int | None, query_id: str | None) -> Caller | None:
-    """The caller behind a key. Query keys count only where the path carries a query id (CONTRACT 1)."""
+    """The caller behind a key. Query keys are valid only where the path has a query id (CONTRACT 1)."""
     if not key:
         return None
     user = next((u for u in database.users.values() if u.api_key == key and u.org == org), None)
@@ -51,7 +51,7 @@ def _by_query_key(database: Database, key: str, org: int | None, query_id: str) 
 
 
 def as_caller(database: Database, user: User) -> Caller:
-    """The caller that a user is, with the permissions of all his groups."""
+    """A user as caller, with the permissions of all groups of the user."""
     permissions = tuple(dict.fromkeys(database.permissions(user)))
     return Caller(user.org, user, groups=tuple(user.groups), permissions=permissions)
 
@@ -65,7 +65,7 @@ def reaches_groups(groups: Mapping[int, bool], caller: Caller, *, view_only: boo
 
 
 def reaches_source(source: DataSource | None, caller: Caller, *, view_only: bool) -> bool:
-    """As `reaches_groups`; without a source only admins pass."""
+    """Like `reaches_groups`; without a source only admins have access."""
     return reaches_groups(source.groups if source else {}, caller, view_only=view_only)
 
 
@@ -82,10 +82,10 @@ def _on_board(database: Database, query: Query, token: str) -> bool:
 
 
 def owns(owner_id: int, caller: Caller) -> bool:
-    """Owner or admin."""
+    """Whether the caller is the owner or an admin."""
     return caller.user is not None and (caller.user.id == owner_id or caller.may("admin"))
 
 
 def is_safe(query: Query) -> bool:
-    """No parameter *definition* of type text; undeclared names count as safe (CONTRACT 2)."""
+    """Whether no parameter *definition* has type text; undeclared names count as safe (CONTRACT 2)."""
     return all(definition.get("type") != "text" for definition in query.parameters)

@@ -1,4 +1,4 @@
-"""People and the server itself: session, configuration, login, users, groups, settings, status (CONTRACT 14)."""
+"""Accounts and the server itself: session, configuration, login, users, groups, settings, status (CONTRACT 14)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _client_config(request: Request) -> dict[str, Any]:
 
 @routes.add("GET", "/api/session", rest=False)
 async def session(request: Request) -> Response:
-    """Breaks on dashboard tokens; errors here are HTML (CONTRACT 3)."""
+    """500 for dashboard tokens; errors here are HTML (CONTRACT 3)."""
     user = request.caller.user
     if user is None:
         return error_page(500)
@@ -89,7 +89,7 @@ async def session(request: Request) -> Response:
 
 @routes.add("GET", "/api/config", login=False, rest=False)
 async def config(request: Request) -> Response:
-    """Without login."""
+    """Needs no login."""
     return json_response({"org_slug": "default", "client_config": _client_config(request)})
 
 
@@ -128,13 +128,13 @@ async def status(request: Request) -> Response:
 
 @routes.add("GET", "/login", login=False, rest=False)
 async def login_page(request: Request) -> Response:
-    """The form."""
+    """The login form."""
     return Response(_LOGIN.encode(), content_type=HTML)
 
 
 @routes.add("POST", "/login", login=False, rest=False)
 async def login(request: Request) -> Response:
-    """A session for the right password, else the form again."""
+    """A session for the right password, otherwise the form again."""
     form = dict(parse_qsl(request.body.decode(errors="replace")))
     for user in request.database.users.values():
         if user.email == form.get("email") and user.password and user.password == form.get("password"):
@@ -176,7 +176,7 @@ async def rq_status(request: Request) -> Response:
 
 @routes.add("GET", "/api/organization/status", rest=False)
 async def organization_status(request: Request) -> Response:
-    """How many of each there are."""
+    """The number of objects of each kind."""
     database = request.database
     counted = {
         "users": sum(user.disabled_at is None for user in database.users.values()),
@@ -211,7 +211,7 @@ async def settings(request: Request) -> Response:
 
 
 def _with_key(request: Request, user: User) -> dict[str, Any]:
-    """The key in one's own record, and in everybody's for admins (CONTRACT 15)."""
+    """The user with the key, for the user and for admins; without it for others (CONTRACT 15)."""
     body = user_body(user)
     return {**body, "api_key": user.api_key} if owns(user.id, request.caller) else body
 
@@ -225,7 +225,7 @@ def _user(request: Request) -> User:
 
 @routes.add("GET", "/api/users")
 async def users(request: Request) -> Response:
-    """All of them with their e-mail addresses, for everybody."""
+    """All users with their e-mail addresses, for every user."""
     request.need("list_users")
     groups = request.database.groups
     disabled = request.arg("disabled").lower() == "true"
@@ -240,7 +240,7 @@ async def users(request: Request) -> Response:
 
 @routes.add("POST", "/api/users")
 async def invite(request: Request) -> Response:
-    """The invitation link is a secret in the body, as no mail server is set."""
+    """The body has the invitation link, a secret, because no mail server is configured."""
     request.need("admin")
     fields = request.json_object()
     user = request.database.add_user(fields["name"], fields["email"], [2], org=request.org_id, pending=True)
@@ -249,21 +249,21 @@ async def invite(request: Request) -> Response:
 
 @routes.add("GET", "/api/users/<user_id>")
 async def read_user(request: Request) -> Response:
-    """Anybody reads any; the key only as `_with_key` says."""
+    """Every user may read every user; `_with_key` decides about the key."""
     request.require(request.caller.may("list_users"))
     return json_response(_with_key(request, _user(request)))
 
 
 @routes.add("POST", "/api/users/<user_id>")
 async def edit_user(request: Request) -> Response:
-    """Oneself, or anybody for admins."""
+    """Users may edit themselves, admins may edit every user."""
     user = _user(request)
     request.require(owns(user.id, request.caller))
     fields = request.json_object()
     user.name, user.email = fields.get("name", user.name), fields.get("email", user.email)
     request.database.touch(user)
     response = json_response(_with_key(request, user))
-    if user is request.caller.user:  # whoever edits himself is logged in anew
+    if user is request.caller.user:  # a user who edits his own account is logged in again
         expires = cookie_date(request.database.now() + 31 * _DAY * SECOND)
         token = secrets.token_urlsafe(40)
         response.headers.append(("Set-Cookie", f"remember_token={token}; Expires={expires}; HttpOnly; Path=/"))
@@ -272,7 +272,7 @@ async def edit_user(request: Request) -> Response:
 
 @routes.add("POST", "/api/users/<user_id>/regenerate_api_key")
 async def regenerate(request: Request) -> Response:
-    """The old key is dead at once."""
+    """The old key is invalid at once."""
     user = _user(request)
     request.require(owns(user.id, request.caller))
     user.api_key = request.database.new_key()
@@ -281,7 +281,7 @@ async def regenerate(request: Request) -> Response:
 
 @routes.add("POST", "/api/users/<user_id>/disable")
 async def disable(request: Request) -> Response:
-    """Kills the user's key, not the keys of his queries (CONTRACT 1)."""
+    """The user's key is invalid from now on, the keys of the user's queries stay valid (CONTRACT 1)."""
     request.need("admin")
     user = _user(request)
     user.disabled_at = request.database.now()
@@ -290,7 +290,7 @@ async def disable(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/users/<user_id>/disable")
 async def enable(request: Request) -> Response:
-    """Undoes a disabling."""
+    """Makes a disabled user active again."""
     request.need("admin")
     user = _user(request)
     user.disabled_at = None

@@ -1,4 +1,4 @@
-"""Look-ups that the api modules share: objects by the id in the path, pages of lists; 404 and 500 as in Redash."""
+"""Helpers of the api modules: objects by the id in the path, pages of lists, checks; 404 and 500 as in Redash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def query_of(request: Request, name: str = "query_id") -> Query:
 
 
 def dashboard_of(request: Request) -> Dashboard:
-    """The board named in the path, of this organisation."""
+    """The dashboard named in the path, of this organisation."""
     board = request.database.dashboards.get(number(request.params["dashboard_id"]))
     if board is None or board.org != request.org:
         abort(404, NOT_FOUND)
@@ -31,7 +31,7 @@ def dashboard_of(request: Request) -> Dashboard:
 
 
 def result_of(request: Request) -> Result:
-    """Scoped by the organisation of the result's source."""
+    """The result named in the path; its source must belong to this organisation."""
     database = request.database
     result = database.results.get(number(request.params["query_result_id"]))
     source = database.sources.get(result.data_source_id) if result else None
@@ -56,7 +56,7 @@ def _whole(text: str, default: int) -> int:
 
 
 def paged(request: Request, found: Sequence[T], body: Callable[[T], Any]) -> Response:
-    """A page of a list; beyond the end is an error, and page 2 of nothing another one (CONTRACT 5)."""
+    """A page of a list. A page beyond the end is 400, but 404 if the list is empty (CONTRACT 5)."""
     page, size = _whole(request.arg("page"), 1), _whole(request.arg("page_size"), 25)
     if page < 1:
         abort(400, "Page must be positive integer.")
@@ -73,35 +73,35 @@ def paged(request: Request, found: Sequence[T], body: Callable[[T], Any]) -> Res
 
 
 def ordered(request: Request, found: list[T], keys: dict[str, Callable[[T], Any]], default: str) -> list[T]:
-    """Sorted by the `order` argument; what it cannot be sorted by falls back to the default."""
-    wanted = request.arg("order") or default
-    if wanted.lstrip("-") not in keys:
-        wanted = default
-    key = keys[wanted.lstrip("-")]
-    known = sorted((item for item in found if key(item) is not None), key=key, reverse=wanted.startswith("-"))
+    """Sorted by the `order` argument; an unknown value falls back to the default."""
+    order = request.arg("order") or default
+    if order.lstrip("-") not in keys:
+        order = default
+    key = keys[order.lstrip("-")]
+    known = sorted((item for item in found if key(item) is not None), key=key, reverse=order.startswith("-"))
     unknown = [item for item in found if key(item) is None]
-    return unknown + known if wanted.startswith("-") else known + unknown
+    return unknown + known if order.startswith("-") else known + unknown
 
 
 def with_tags(request: Request, found: list[T], tags: Callable[[T], list[str]]) -> list[T]:
-    """All of the tags asked for."""
-    wanted = set(request.args("tags"))
-    return [item for item in found if wanted <= set(tags(item))]
+    """The items that have all tags in the arguments."""
+    selected = set(request.args("tags"))
+    return [item for item in found if selected <= set(tags(item))]
 
 
-def checked_version(stored: int, given: Any) -> None:
-    """409 when the number sent differs, or has another JSON type (CONTRACT 5)."""
+def check_version(stored: int, given: Any) -> None:
+    """409 if the given number differs or has another JSON type (CONTRACT 5)."""
     if given is not None and (isinstance(given, str) or given != stored):
         abort(409, CONFLICT)
 
 
-def need_name(fields: dict[str, Any], *names: str) -> None:
-    """Missing fields are 500."""
+def need_fields(fields: dict[str, Any], *names: str) -> None:
+    """500 if one of the fields is missing."""
     if any(fields.get(name) is None for name in names):
         abort(500, BROKEN)
 
 
 def tag_counts(tags: Sequence[str]) -> Response:
-    """Most used first."""
+    """Tags with their counts, most used first."""
     counts = sorted(((tags.count(tag), tag) for tag in set(tags)), key=lambda pair: (-pair[0], pair[1]))
     return json_response({"tags": [{"name": tag, "count": count} for count, tag in counts]})

@@ -1,11 +1,11 @@
-"""Dashboards and their widgets and visualizations, public boards and their tokens (CONTRACT 13)."""
+"""Dashboards and their widgets and visualizations, public dashboards and their tokens (CONTRACT 13)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .access import owns, reaches_query
-from .api_common import checked_version, dashboard_of, entry_of, need_name, ordered, paged, tag_counts, with_tags
+from .api_common import check_version, dashboard_of, entry_of, need_fields, ordered, paged, tag_counts, with_tags
 from .objects import Dashboard
 from .request import Request
 from .response import NOT_EDITABLE, NOT_FOUND, Response, abort, front_end_page, json_response
@@ -17,7 +17,7 @@ _FIELDS = frozenset(["name", "layout", "dashboard_filters_enabled", "tags", "is_
 
 
 def _visible(request: Request) -> list[Dashboard]:
-    """His own, and those with a query he may see; drafts only his own."""
+    """The user's own dashboards, and those with a query that the user may see; no drafts of others."""
     return [
         board
         for board in request.database.dashboards.values()
@@ -46,7 +46,7 @@ def _object(request: Request, board: Dashboard) -> dict[str, Any]:
 
 @routes.add("GET", "/api/dashboards")
 async def listed(request: Request) -> Response:
-    """Those the user may see, without widgets."""
+    """The dashboards that the user may see, without widgets."""
     request.need("list_dashboards")
     words = request.arg("q").lower().split()
     found = [board for board in _visible(request) if all(word in board.name.lower() for word in words)]
@@ -57,7 +57,7 @@ async def listed(request: Request) -> Response:
 
 @routes.add("GET", "/api/dashboards/my")
 async def mine(request: Request) -> Response:
-    """His own."""
+    """The user's own dashboards."""
     request.need("list_dashboards")
     own = [board for board in _visible(request) if board.user_id == request.user.id]
     return paged(request, own, lambda board: _brief(request, board))
@@ -65,7 +65,7 @@ async def mine(request: Request) -> Response:
 
 @routes.add("GET", "/api/dashboards/favorites")
 async def favorites(request: Request) -> Response:
-    """Those he starred."""
+    """The user's favorites."""
     starred = request.database.starred
     when = {id: at for (kind, id, user), at in starred.items() if kind == "dashboard" and user == request.user.id}
     found = [board for board in _visible(request) if board.id in when]
@@ -74,7 +74,7 @@ async def favorites(request: Request) -> Response:
 
 @routes.add("GET", "/api/dashboards/tags")
 async def tags(request: Request) -> Response:
-    """With how many boards carry each."""
+    """All tags with the number of dashboards that have them."""
     request.need("list_dashboards")
     return tag_counts([tag for board in _visible(request) for tag in board.tags])
 
@@ -84,7 +84,7 @@ async def create(request: Request) -> Response:
     """A draft; 500 without a name."""
     request.need("create_dashboard")
     fields = request.json_object()
-    need_name(fields, "name")
+    need_fields(fields, "name")
     return json_response(
         _brief(request, request.database.add_dashboard(fields["name"], request.user.id, org=request.org_id))
     )
@@ -92,19 +92,19 @@ async def create(request: Request) -> Response:
 
 @routes.add("GET", "/public/dashboards/<token>", rest=False, embeddable=True)
 async def public_page(request: Request) -> Response:
-    """The page that shows a public board."""
+    """The page that shows a public dashboard."""
     return front_end_page()
 
 
 @routes.add("GET", "/embed/query/<query_id>/visualization/<visualization_id>", rest=False, embeddable=True)
 async def embedded(request: Request) -> Response:
-    """The page that shows one visualization inside of other sites."""
+    """The page that shows one visualization inside other sites."""
     return front_end_page()
 
 
 @routes.add("GET", "/api/dashboards/public/<token>", embeddable=True)
 async def public(request: Request) -> Response:
-    """The caller's own token decides which board is shown, whatever the path says."""
+    """The caller's own token decides which dashboard is shown, not the token in the path."""
     request.require(request.caller.may("view_query"))
     database = request.database
     token = request.caller.api_key if request.caller.is_api_user else request.params["token"]
@@ -118,7 +118,7 @@ async def public(request: Request) -> Response:
 
 @routes.add("GET", "/api/dashboards/<dashboard_id>")
 async def read(request: Request) -> Response:
-    """By number; by slug only with `?legacy`. Anybody reads any board, widgets are reduced to what he may see."""
+    """By id; by slug only with `?legacy`. Every user may read it; widgets show only what the user may see."""
     request.need("list_dashboards")
     board = _by_slug(request) if request.has_arg("legacy") else dashboard_of(request)
     body = _object(request, board)
@@ -143,12 +143,12 @@ def _public_url(request: Request, token: str) -> str:
 
 @routes.add("POST", "/api/dashboards/<dashboard_id>")
 async def edit(request: Request) -> Response:
-    """`version` counts; a stale one is a conflict."""
+    """`version` is counted up; a stale one is a conflict."""
     request.need("edit_dashboard")
     board = dashboard_of(request)
     fields = request.json_object()
     request.require(owns(board.user_id, request.caller))
-    checked_version(board.version, fields.get("version"))
+    check_version(board.version, fields.get("version"))
     _change(request, board, {name: value for name, value in fields.items() if name in _FIELDS})
     return json_response(_object(request, board))
 
@@ -162,7 +162,7 @@ def _change(request: Request, board: Dashboard, changes: dict[str, Any]) -> None
 
 @routes.add("DELETE", "/api/dashboards/<dashboard_id>")
 async def archive(request: Request) -> Response:
-    """Anybody's board, for all who have the permission."""
+    """Every user with the permission may archive every dashboard."""
     request.need("edit_dashboard")
     board = dashboard_of(request)
     _change(request, board, {"is_archived": True})
@@ -171,7 +171,7 @@ async def archive(request: Request) -> Response:
 
 @routes.add("POST", "/api/dashboards/<dashboard_id>/fork")
 async def fork(request: Request) -> Response:
-    """A draft of his own with the same widgets."""
+    """A draft of the user with the same widgets."""
     request.need("edit_dashboard")
     board, database = dashboard_of(request), request.database
     made = database.add_dashboard(f"Copy of (#{board.id}) {board.name}", request.user.id, org=request.org_id)
@@ -183,7 +183,7 @@ async def fork(request: Request) -> Response:
 
 @routes.add("POST", "/api/dashboards/<dashboard_id>/share")
 async def share(request: Request) -> Response:
-    """Each call makes a further active token."""
+    """Every request adds an active token."""
     board = dashboard_of(request)
     request.require(owns(board.user_id, request.caller), NOT_EDITABLE)
     token = request.database.new_key()
@@ -193,7 +193,7 @@ async def share(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/dashboards/<dashboard_id>/share")
 async def unshare(request: Request) -> Response:
-    """Ends one token only, not necessarily the last."""
+    """Removes the oldest token; others stay active."""
     board = dashboard_of(request)
     request.require(owns(board.user_id, request.caller), NOT_EDITABLE)
     del board.tokens[:1]
@@ -202,7 +202,7 @@ async def unshare(request: Request) -> Response:
 
 @routes.add("POST", "/api/dashboards/<dashboard_id>/favorite")
 async def star(request: Request) -> Response:
-    """Again is the same."""
+    """Has no effect if it is a favorite already."""
     board, database = dashboard_of(request), request.database
     database.starred.setdefault(("dashboard", board.id, request.user.id), database.now())
     return json_response(None)
@@ -210,7 +210,7 @@ async def star(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/dashboards/<dashboard_id>/favorite")
 async def unstar(request: Request) -> Response:
-    """Also when it was not starred."""
+    """Succeeds also if it is not a favorite."""
     board = dashboard_of(request)
     request.database.starred.pop(("dashboard", board.id, request.user.id), None)
     return json_response(None)
@@ -221,7 +221,7 @@ async def unstar(request: Request) -> Response:
 
 @routes.add("POST", "/api/widgets")
 async def add_widget(request: Request) -> Response:
-    """With a visualization or with text."""
+    """A widget with a visualization or with text."""
     request.need("edit_dashboard")
     fields, database = request.json_object(), request.database
     board = database.dashboards[fields["dashboard_id"]]
@@ -236,7 +236,7 @@ async def add_widget(request: Request) -> Response:
 
 @routes.add("POST", "/api/widgets/<widget_id>")
 async def edit_widget(request: Request) -> Response:
-    """Text and options."""
+    """Changes text and options."""
     request.need("edit_dashboard")
     database = request.database
     widget = entry_of(request, database.widgets, "widget_id")
@@ -249,7 +249,7 @@ async def edit_widget(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/widgets/<widget_id>")
 async def remove_widget(request: Request) -> Response:
-    """Answers null."""
+    """The response is null."""
     request.need("edit_dashboard")
     database = request.database
     widget = entry_of(request, database.widgets, "widget_id")
@@ -260,7 +260,7 @@ async def remove_widget(request: Request) -> Response:
 
 @routes.add("POST", "/api/visualizations")
 async def add_visualization(request: Request) -> Response:
-    """By the query's owner."""
+    """Only for the owner of the query."""
     request.need("edit_query")
     fields, database = request.json_object(), request.database
     query = database.queries[fields["query_id"]]
@@ -271,7 +271,7 @@ async def add_visualization(request: Request) -> Response:
 
 @routes.add("POST", "/api/visualizations/<visualization_id>")
 async def edit_visualization(request: Request) -> Response:
-    """Name and options."""
+    """Changes name and options."""
     request.need("edit_query")
     database = request.database
     shown = entry_of(request, database.visualizations, "visualization_id")
@@ -283,7 +283,7 @@ async def edit_visualization(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/visualizations/<visualization_id>")
 async def remove_visualization(request: Request) -> Response:
-    """Answers null."""
+    """The response is null."""
     request.need("edit_query")
     database = request.database
     shown = entry_of(request, database.visualizations, "visualization_id")

@@ -33,11 +33,11 @@ UNSAFE_SHARED = (
     " visualization."
 )
 _LONGEST = 9_200_000_000_000
-"""Seconds; beyond them PostgreSQL's dates end, and Redash answers 500."""
+"""Seconds. Beyond them PostgreSQL has no dates, and Redash responds with 500."""
 
 
 def _loose_object(body: bytes) -> dict[str, Any]:
-    """What cannot be read counts as {}, so do null, [] and the like; other things that are no object are 500."""
+    """The JSON object in the body. Invalid JSON and empty values (null, [], …) count as {}; other values are 500."""
     try:
         value = json.loads(body) or {}
     except ValueError:
@@ -48,7 +48,7 @@ def _loose_object(body: bytes) -> dict[str, Any]:
 
 
 def _max_age(fields: Mapping[str, Any]) -> int:
-    """As int() has it: strings, booleans and fractions; NaN, lists and the like break."""
+    """As int() reads it: strings, booleans and fractions are allowed; NaN, lists and the like are 500."""
     value = fields.get("max_age", -1)
     seconds = -1 if value is None else int(value)
     if abs(seconds) > _LONGEST:
@@ -58,7 +58,7 @@ def _max_age(fields: Mapping[str, Any]) -> int:
 
 @routes.add("POST", "/api/queries/<query_id>/results")
 async def execute(request: Request) -> Response:
-    """JSON, max_age, query, access, source, paused, parameters, cache, job: in this order."""
+    """Checks in this order: JSON, max_age, query, access, source, paused, parameters, cache, job."""
     fields = _loose_object(request.body)
     values, max_age = fields.get("parameters", {}), _max_age(fields)
     query = query_of(request)
@@ -81,7 +81,7 @@ def _refused(query: Query, request: Request) -> Response:
 
 @routes.add("POST", "/api/query_results")
 async def execute_ad_hoc(request: Request) -> Response:
-    """Free SQL, with full access to the source."""
+    """Ad hoc SQL; needs full access to the source."""
     request.need("execute_query")
     fields = request.json_object()
     text, max_age = fields["query"], _max_age(fields)
@@ -99,7 +99,7 @@ async def execute_ad_hoc(request: Request) -> Response:
 
 @routes.add("POST", "/api/queries/<query_id>/refresh")
 async def refresh(request: Request) -> Response:
-    """Always executes; parameters from the URL as `p_…`."""
+    """Always executes; parameters come from the URL as `p_…`."""
     request.require(not request.caller.is_api_user, "Please use a user API key.")
     query = query_of(request)
     request.state.counters.posted(query.id)
@@ -121,7 +121,7 @@ def _source(request: Request, source_id: Any) -> Any:
 
 @dataclass(frozen=True)
 class ExecutionRequest:
-    """An execution asked for: the text with its definitions, the values, where it runs and how old it may be."""
+    """A requested execution: SQL template, parameter definitions and values, source, maximum age of a cached result."""
 
     template: str
     schema: Sequence[Mapping[str, Any]]
@@ -132,32 +132,32 @@ class ExecutionRequest:
     query_id: Any
 
 
-async def _run(request: Request, wanted: ExecutionRequest) -> Response:
-    """From the cache if it is young enough, else a job: a new one or the one in flight."""
-    source_id = wanted.source_id
+async def _run(request: Request, execution: ExecutionRequest) -> Response:
+    """The cached result if it is young enough, otherwise a job: a new one or the one in flight."""
+    source_id = execution.source_id
     if source_id is None:
         return job_error(401, NO_SOURCE)
     source = request.database.sources[source_id]
     if source.paused:
         reason = f" ({source.pause_reason})" if source.pause_reason else ""
         return job_error(400, f"{source.name} is paused{reason}. Please try later.")
-    return await _run_on(request, wanted, source_id)
+    return await _run_on(request, execution, source_id)
 
 
-async def _run_on(request: Request, wanted: ExecutionRequest, source_id: int) -> Response:
+async def _run_on(request: Request, execution: ExecutionRequest, source_id: int) -> Response:
     database = request.database
     try:
-        text = applied(wanted.template, wanted.schema, wanted.values, database.dropdown(request.org_id))
+        text = applied(execution.template, execution.schema, execution.values, database.dropdown(request.org_id))
     except (InvalidParametersError, DetachedError) as error:
         return error_response(400, str(error))
-    lacking = missing(wanted.template, wanted.values)
+    lacking = missing(execution.template, execution.values)
     if lacking:
         return job_error(400, f"Missing parameter value for: {', '.join(lacking)}")
-    sql = with_auto_limit(text, wanted.limit)
-    cached = database.newest(query_hash(sql), source_id, wanted.max_age) if wanted.max_age else None
+    sql = with_auto_limit(text, execution.limit)
+    cached = database.newest(query_hash(sql), source_id, execution.max_age) if execution.max_age else None
     if cached is not None:
         return await _inline(request, cached)
-    return json_response(_start(request, sql, source_id, wanted.query_id).body())
+    return json_response(_start(request, sql, source_id, execution.query_id).body())
 
 
 async def _inline(request: Request, result: Result) -> Response:
@@ -181,7 +181,7 @@ def _start(request: Request, sql: str, source_id: int, query_id: Any) -> Job:
 
 
 async def store_result(database: Database, job: Job, table: Table) -> int:
-    """retrieved_at is the end of the run, before storing (CONTRACT 10)."""
+    """Stores the rows of a run; retrieved_at is the end of the run (CONTRACT 10)."""
     result = database.new_result(job.sql, job.data_source_id, table=table)
     await asyncio.to_thread(result.full)
     database.put_result(result)

@@ -1,4 +1,4 @@
-"""Groups: who is in them and which sources they reach; for admins (CONTRACT 2)."""
+"""Groups, their members and their data sources; for admins (CONTRACT 2)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _group(request: Request) -> Group:
 
 @routes.add("GET", "/api/groups")
 async def listed(request: Request) -> Response:
-    """All for admins, else one's own."""
+    """All groups for admins, otherwise the caller's own."""
     database = request.database
     seen = tuple(database.groups) if request.caller.may("admin") else request.caller.groups
     return json_response([_body(database.groups[id]) for id in sorted(seen) if database.groups[id].org == request.org])
@@ -44,7 +44,7 @@ async def create(request: Request) -> Response:
 
 @routes.add("POST", "/api/groups/<group_id>/data_sources")
 async def add_source(request: Request) -> Response:
-    """Full access for the group's members, at once."""
+    """Members of the group get full access at once."""
     request.need("admin")
     group = _group(request)
     source = request.database.sources[request.json_object()["data_source_id"]]
@@ -54,7 +54,7 @@ async def add_source(request: Request) -> Response:
 
 @routes.add("POST", "/api/groups/<group_id>/data_sources/<data_source_id>")
 async def limit_source(request: Request) -> Response:
-    """View-only or full."""
+    """Makes the access view-only or full."""
     request.need("admin")
     group = _group(request)
     source = entry_of(request, request.database.sources, "data_source_id")
@@ -64,7 +64,7 @@ async def limit_source(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/groups/<group_id>/data_sources/<data_source_id>")
 async def remove_source(request: Request) -> Response:
-    """Acts on the next request."""
+    """Takes effect on the next request."""
     request.need("admin")
     entry_of(request, request.database.sources, "data_source_id").groups.pop(_group(request).id, None)
     return json_response(None)
@@ -72,7 +72,7 @@ async def remove_source(request: Request) -> Response:
 
 @routes.add("POST", "/api/groups/<group_id>/members")
 async def add_member(request: Request) -> Response:
-    """The user with all his groups."""
+    """The response is the user with all groups."""
     request.need("admin")
     user = request.database.users[request.json_object()["user_id"]]
     user.groups = sorted({*user.groups, _group(request).id})
@@ -81,7 +81,7 @@ async def add_member(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/groups/<group_id>/members/<user_id>")
 async def remove_member(request: Request) -> Response:
-    """Acts on the next request."""
+    """Takes effect on the next request."""
     request.need("admin")
     user = entry_of(request, request.database.users, "user_id")
     user.groups = [id for id in user.groups if id != _group(request).id]

@@ -1,4 +1,4 @@
-"""Reading and cancelling jobs. Nobody owns a job: whoever is logged in reads and cancels any (CONTRACT 9)."""
+"""Reading and cancelling jobs. Jobs have no owner: every caller may read and cancel every job (CONTRACT 9)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .routing import routes
 
 
 def _job(request: Request) -> Job:
-    """Unknown, expired and malformed ids alike are 500."""
+    """Unknown, expired and malformed ids are all 500."""
     job = request.state.jobs.get(request.params["job_id"])
     if job is None:
         abort(500, BROKEN)
@@ -18,7 +18,7 @@ def _job(request: Request) -> Job:
 
 @routes.add("GET", "/api/jobs/<job_id>")
 async def read(request: Request) -> Response:
-    """Any job, for anybody who is logged in; not for query keys, whose path lacks the query id."""
+    """Any job, for every caller except query keys, because the path has no query id."""
     return json_response(_job(request).body())
 
 
@@ -30,12 +30,12 @@ async def read_nested(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/jobs/<job_id>")
 async def cancel(request: Request) -> Response:
-    """Also a finished job, and again; the answer is the same."""
+    """Works also for finished and cancelled jobs, with the same response."""
     request.state.jobs.cancel(_job(request))
     return json_response(None)
 
 
 @routes.add("DELETE", "/api/queries/<query_id>/jobs/<job_id>")
 async def cancel_nested(request: Request) -> Response:
-    """Broken for everybody."""
+    """Fails for every caller."""
     abort(500, BROKEN)

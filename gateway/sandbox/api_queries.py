@@ -1,5 +1,5 @@
 """Query objects and lists of them: reading, searching, creating, editing, archiving, forking, stars, keys
-(CONTRACT 5, 11). Executing is in `api_results.py`.
+(CONTRACT 5, 11). Executing is in `api_execute.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .access import owns, reaches_query, reaches_source
-from .api_common import checked_version, need_name, ordered, paged, query_of, tag_counts, with_tags
+from .api_common import check_version, need_fields, ordered, paged, query_of, tag_counts, with_tags
 from .objects import Query
 from .request import Request
 from .response import BROKEN, NOT_EDITABLE, Response, abort, json_response
@@ -37,7 +37,7 @@ _NO_GROUP = (
 
 
 def _visible(request: Request, *, archived: bool = False) -> list[Query]:
-    """By the user's groups, admin or not (CONTRACT 5); drafts only of his own."""
+    """The queries on sources of the user's groups, also for admins (CONTRACT 5); no drafts of others."""
     user, database = request.user, request.database
     sources = {s.id for s in database.sources.values() if s.org == user.org and set(s.groups) & set(user.groups)}
     return [
@@ -51,7 +51,7 @@ def _visible(request: Request, *, archived: bool = False) -> list[Query]:
 
 
 def _listed(request: Request, found: list[Query], default: str = "-created_at") -> Response:
-    """Filtered by words and tags, sorted, cut to a page."""
+    """A page of the queries, filtered by words and tags, and sorted."""
     database = request.database
     found = with_tags(request, _matching(found, request.arg("q")), lambda query: query.tags)
 
@@ -72,7 +72,7 @@ def _listed(request: Request, found: list[Query], default: str = "-created_at") 
 
 
 def _matching(found: list[Query], text: str) -> list[Query]:
-    """Every word in name, description or SQL; a word with - must not be there. A stand-in for PostgreSQL's search."""
+    """Queries with all words in name, description or SQL; "-" excludes a word. Simpler than PostgreSQL's search."""
     for sign, word in re.findall(r"(-?)(\w+)", text.lower()):
         found = [q for q in found if (word in f"{q.id} {q.name} {q.description} {q.query}".lower()) == (not sign)]
     return found
@@ -84,28 +84,28 @@ def _item(request: Request, query: Query) -> dict[str, Any]:
 
 @routes.add("GET", "/api/queries")
 async def listed(request: Request) -> Response:
-    """All that are not archived."""
+    """All queries that are not archived."""
     return _listed(request, _visible(request))
 
 
 @routes.add("GET", "/api/queries/my")
 async def mine(request: Request) -> Response:
-    """His own."""
+    """The user's own queries."""
     return _listed(request, [query for query in _visible(request) if query.user_id == request.user.id])
 
 
 @routes.add("GET", "/api/queries/archive")
 async def archived(request: Request) -> Response:
-    """The archived ones."""
+    """The archived queries."""
     return _listed(request, _visible(request, archived=True))
 
 
 @routes.add("GET", "/api/queries/favorites")
 async def favorites(request: Request) -> Response:
-    """Those he starred, latest first."""
+    """The user's favorites, latest first."""
     starred = request.database.starred
-    response = [query for query in _visible(request) if ("query", query.id, request.user.id) in starred]
-    return _starred(request, response)
+    favorites = [query for query in _visible(request) if ("query", query.id, request.user.id) in starred]
+    return _starred(request, favorites)
 
 
 def _starred(request: Request, found: list[Query]) -> Response:
@@ -119,7 +119,7 @@ def _starred(request: Request, found: list[Query]) -> Response:
 
 @routes.add("GET", "/api/queries/recent")
 async def recent(request: Request) -> Response:
-    """A bare array of at most ten of his own, drafts too."""
+    """A bare array of at most ten of the user's own queries, drafts too."""
     database, user = request.database, request.user
     own = [query for query in _visible(request) if query.user_id == user.id]
     latest = sorted(own, key=lambda query: -query.updated_at)[:10]
@@ -137,13 +137,13 @@ async def recent(request: Request) -> Response:
 
 @routes.add("GET", "/api/queries/tags")
 async def tags(request: Request) -> Response:
-    """With how many queries carry each."""
+    """All tags with the number of queries that have them."""
     return tag_counts([tag for query in _visible(request) for tag in query.tags])
 
 
 @routes.add("GET", "/api/queries/search")
 async def search(request: Request) -> Response:
-    """Moved, with a relative Location; nothing without a word."""
+    """301 with a relative Location; an empty list without a word."""
     word = request.arg("q")
     if not word:
         return json_response([])
@@ -154,7 +154,7 @@ async def search(request: Request) -> Response:
 
 @routes.add("GET", "/api/queries/<query_id>")
 async def read(request: Request) -> Response:
-    """Drafts and archived ones too, for all who reach the source."""
+    """Drafts and archived queries too, for all callers with access to the source."""
     request.need("view_query")
     query = query_of(request)
     database = request.database
@@ -166,20 +166,20 @@ async def read(request: Request) -> Response:
 
 @routes.add("POST", "/api/queries")
 async def create(request: Request) -> Response:
-    """200, a draft; what is missing, unknown or points nowhere is 500."""
+    """A draft, with status 200; missing and unknown fields and ids are 500."""
     request.need("create_query")
     fields = {name: value for name, value in request.json_object().items() if name not in _FORGED}
     database, user = request.database, request.user
     source = database.sources[fields["data_source_id"]]
     request.require(reaches_source(source, request.caller, view_only=False))
     _check_dropdowns(request, fields)
-    need_name(fields, "name", "query")
+    need_fields(fields, "name", "query")
     if not fields.keys() <= _FIELDS:
         abort(500, BROKEN)
     more = {name: value for name, value in fields.items() if name in ("description", "schedule") or value is not None}
     more["is_draft"] = True
     query = database.add_query(user_id=user.id, org=user.org, **more)
-    # As sent: only what was read back from the database has jsonb's order of keys.
+    # The options as sent: keys have jsonb's order only after PostgreSQL has stored them.
     return json_response({**query_object(database, query, request.caller), "options": query.options})
 
 
@@ -196,13 +196,13 @@ def _check_dropdowns(request: Request, fields: dict[str, Any]) -> None:
 
 @routes.add("POST", "/api/queries/<query_id>")
 async def edit(request: Request) -> Response:
-    """Any field given, un-archiving included; `version` never moves, only the number sent must fit."""
+    """Changes the given fields, also `is_archived`. `version` never changes, but a given one must match."""
     request.need("edit_query")
     query = query_of(request)
     fields = request.json_object()
     request.require(owns(query.user_id, request.caller))
     _check_dropdowns(request, fields)
-    checked_version(query.version, fields.get("version"))
+    check_version(query.version, fields.get("version"))
     changes = {name: value for name, value in fields.items() if name in _FIELDS}
     database = request.database
     database.edit(query, changes, by=request.user.id)
@@ -211,7 +211,7 @@ async def edit(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/queries/<query_id>")
 async def archive(request: Request) -> Response:
-    """Also when it is archived already; answers null."""
+    """Succeeds also if it is archived already; the response is null."""
     query = query_of(request)
     request.require(owns(query.user_id, request.caller), NOT_EDITABLE)
     request.database.edit(query, {"is_archived": True}, by=request.user.id)
@@ -220,7 +220,7 @@ async def archive(request: Request) -> Response:
 
 @routes.add("POST", "/api/queries/<query_id>/fork")
 async def fork(request: Request) -> Response:
-    """A draft of his own; needs full access to the source."""
+    """A draft of the user; needs full access to the source."""
     request.need("edit_query")
     query = query_of(request)
     database, user = request.database, request.user
@@ -240,7 +240,7 @@ async def fork(request: Request) -> Response:
 
 @routes.add("POST", "/api/queries/<query_id>/regenerate_api_key")
 async def regenerate(request: Request) -> Response:
-    """The old key is dead at once, and `updated_at` moves."""
+    """The old key is invalid at once, and `updated_at` moves."""
     request.need("edit_query")
     query = query_of(request)
     request.require(owns(query.user_id, request.caller), NOT_EDITABLE)
@@ -251,7 +251,7 @@ async def regenerate(request: Request) -> Response:
 
 @routes.add("POST", "/api/queries/<query_id>/favorite")
 async def star(request: Request) -> Response:
-    """Again is the same; breaks for API users."""
+    """Has no effect if it is a favorite already; 500 for API users."""
     query = query_of(request)
     database = request.database
     request.require(reaches_query(database, query, request.caller, view_only=True))
@@ -261,7 +261,7 @@ async def star(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/queries/<query_id>/favorite")
 async def unstar(request: Request) -> Response:
-    """Also when it was not starred."""
+    """Succeeds also if it is not a favorite."""
     query = query_of(request)
     request.require(reaches_query(request.database, query, request.caller, view_only=True))
     request.database.starred.pop(("query", query.id, request.user.id), None)
@@ -270,5 +270,5 @@ async def unstar(request: Request) -> Response:
 
 @routes.add("GET", "/api/<object_type>/<object_id>/acl")
 async def grants(request: Request) -> Response:
-    """No access check (CONTRACT 14)."""
+    """Without an access check (CONTRACT 14)."""
     return json_response({})

@@ -21,7 +21,7 @@ from .timestamps import file_date
 
 
 async def _latest(request: Request, filetype: str) -> Response:
-    """What `latest_query_data_id` points at; max_age and parameters are not looked at."""
+    """The result that `latest_query_data_id` points at; max_age and parameters are ignored."""
     query = query_of(request)
     result = request.database.results.get(query.latest_query_data_id or 0)
     if result is None or (request.caller.is_api_user and result.query_hash != query.query_hash):
@@ -31,7 +31,7 @@ async def _latest(request: Request, filetype: str) -> Response:
 
 @routes.add("GET", "/api/queries/<query_id>/results")
 async def latest(request: Request) -> Response:
-    """As JSON."""
+    """The newest result as JSON."""
     return await _latest(request, "json")
 
 
@@ -43,7 +43,7 @@ async def latest_as(request: Request) -> Response:
 
 @routes.add("GET", "/api/queries/<query_id>/results/<query_result_id>.<filetype>")
 async def nested(request: Request) -> Response:
-    """For user keys query and result need have nothing to do with each other (CONTRACT 2)."""
+    """With a user key the result may belong to another query (CONTRACT 2)."""
     result, query = result_of(request), query_of(request)
     if request.caller.is_api_user and result.query_hash != query.query_hash:
         abort(404, NO_RESULT)
@@ -63,12 +63,12 @@ async def by_id(request: Request) -> Response:
 
 
 async def _broken_post(request: Request) -> Response:
-    """The same resource takes POST only without a result id or file type."""
+    """500: the resource accepts POST only without a result id and file type."""
     abort(500, BROKEN)
 
 
 async def _preflight(request: Request) -> Response:
-    """OPTIONS here demands a key (CONTRACT 16)."""
+    """OPTIONS needs a key here (CONTRACT 16)."""
     if request.caller_or_none is None:
         abort(403, FORBIDDEN)
     return Response(content_type="text/html; charset=utf-8")
@@ -90,7 +90,7 @@ for _template in _READ[1:]:
 async def _download(
     request: Request, result: Result, query: Query | None, filetype: str, *, by_id: bool = False
 ) -> Response:
-    """Access is by the groups of the *result's* source."""
+    """The result as a file; the groups of the *result's* source decide about access."""
     request.require(request.caller.may("view_query"))
     source = request.database.sources.get(result.data_source_id)
     request.require(reaches_source(source, request.caller, view_only=True))
@@ -125,7 +125,7 @@ def _stem(name: str) -> str:
 
 
 def disposition(result: Result, query: Query | None, filetype: str) -> str:
-    """Named after the query where its id is in the path; RFC 5987 for what is not ASCII (CONTRACT 4)."""
+    """The file is named after the query if the path has its id; RFC 5987 for names outside ASCII (CONTRACT 4)."""
     stem = _stem(query.name) if query is not None else str(result.id)
     name = f"{stem}_{file_date(result.retrieved_at)}.{filetype}"
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
@@ -147,7 +147,7 @@ async def dropdown(request: Request) -> Response:
 
 @routes.add("GET", "/api/queries/<query_id>/dropdowns/<dropdown_query_id>")
 async def dropdowns(request: Request) -> Response:
-    """A related dropdown needs access to the query only; any other, access to the other's *source* (CONTRACT 12)."""
+    """A related dropdown needs access to the query only, any other also to its own *source* (CONTRACT 12)."""
     query, other = query_of(request), query_of(request, "dropdown_query_id")
     database = request.database
     request.require(reaches_query(database, query, request.caller, view_only=True))

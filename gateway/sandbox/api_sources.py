@@ -23,7 +23,7 @@ def _source(request: Request) -> DataSource:
 
 @routes.add("GET", "/api/data_sources")
 async def listed(request: Request) -> Response:
-    """Without options, even for admins."""
+    """The sources without options, even for admins."""
     request.need("list_data_sources")
     groups = set(request.user.groups)
     sources = [source for source in request.database.sources.values() if source.org == request.org]
@@ -38,7 +38,7 @@ async def listed(request: Request) -> Response:
 
 @routes.add("GET", "/api/data_sources/<data_source_id>")
 async def read(request: Request) -> Response:
-    """With options for admins."""
+    """The source, with options for admins."""
     request.require(request.caller.may("list_data_sources"))
     source = _source(request)
     request.require(reaches_source(source, request.caller, view_only=True))
@@ -47,7 +47,7 @@ async def read(request: Request) -> Response:
 
 @routes.add("GET", "/api/data_sources/<data_source_id>/schema")
 async def schema(request: Request) -> Response:
-    """A job whose result is the schema itself, and afterwards the schema; with `refresh` always a job."""
+    """First a job whose result is the schema, later the schema itself; with `refresh` always a job."""
     source = _source(request)
     request.require(reaches_source(source, request.caller, view_only=True))
     tables = request.state.schema()
@@ -68,7 +68,7 @@ async def _never(job: Job, table: Table) -> int:
 
 @routes.add("POST", "/api/data_sources")
 async def create(request: Request) -> Response:
-    """Full access for the default group."""
+    """The default group gets full access."""
     request.need("admin")
     fields, database = request.json_object(), request.database
     made = database.add_source(
@@ -80,8 +80,8 @@ async def create(request: Request) -> Response:
 
 
 @routes.add("POST", "/api/data_sources/<data_source_id>/test")
-async def try_out(request: Request) -> Response:
-    """Always reachable."""
+async def test_connection(request: Request) -> Response:
+    """Always successful."""
     request.need("admin")
     _source(request)
     return json_response({"message": "success", "ok": True})
@@ -89,7 +89,7 @@ async def try_out(request: Request) -> Response:
 
 @routes.add("POST", "/api/data_sources/<data_source_id>/pause")
 async def pause(request: Request) -> Response:
-    """From now on POSTs are refused, cached results too."""
+    """Executions are refused from now on, also those with a cached result."""
     request.need("admin")
     source = _source(request)
     source.paused, source.pause_reason = True, request.json_object().get("reason") if request.body else None
@@ -115,7 +115,7 @@ def _reaches(request: Request, alert: Alert) -> bool:
 
 @routes.add("GET", "/api/alerts")
 async def alerts(request: Request) -> Response:
-    """Those on sources that the user reaches."""
+    """The alerts on sources that the user can access."""
     request.need("list_alerts")
     database = request.database
     groups = set(request.user.groups)
@@ -126,7 +126,7 @@ async def alerts(request: Request) -> Response:
 
 @routes.add("POST", "/api/alerts")
 async def create_alert(request: Request) -> Response:
-    """On a query that the user reaches."""
+    """Needs access to the query."""
     request.need("list_alerts")
     fields, database = request.json_object(), request.database
     query, now = database.queries[fields["query_id"]], database.now()
@@ -138,7 +138,7 @@ async def create_alert(request: Request) -> Response:
 
 @routes.add("DELETE", "/api/alerts/<alert_id>")
 async def remove_alert(request: Request) -> Response:
-    """By its owner; answers null."""
+    """Only for its owner; the response is null."""
     found = entry_of(request, request.database.alerts, "alert_id")
     request.require(owns(found.user_id, request.caller))
     del request.database.alerts[found.id]
@@ -147,7 +147,7 @@ async def remove_alert(request: Request) -> Response:
 
 @routes.add("GET", "/api/alerts/<alert_id>")
 async def alert(request: Request) -> Response:
-    """With its query, key and all."""
+    """The alert with its query, including the query key."""
     found = entry_of(request, request.database.alerts, "alert_id")
     request.require(_reaches(request, found))
     return json_response(alert_body(request.database, found))
@@ -155,7 +155,7 @@ async def alert(request: Request) -> Response:
 
 @routes.add("POST", "/api/alerts/<alert_id>")
 async def edit_alert(request: Request) -> Response:
-    """Name and options."""
+    """Changes name and options."""
     found = entry_of(request, request.database.alerts, "alert_id")
     request.require(owns(found.user_id, request.caller))
     fields = request.json_object()
@@ -165,17 +165,17 @@ async def edit_alert(request: Request) -> Response:
 
 @routes.add("GET", "/api/alerts/<alert_id>/subscriptions")
 async def subscriptions(request: Request) -> Response:
-    """Nobody subscribes here."""
+    """Always empty: the sandbox has no subscriptions."""
     request.require(_reaches(request, entry_of(request, request.database.alerts, "alert_id")))
     return json_response([])
 
 
-# -- the rest
+# -- snippets and events
 
 
 @routes.add("GET", "/api/query_snippets")
 async def snippets(request: Request) -> Response:
-    """For everybody."""
+    """All snippets, for every caller."""
     database = request.database
     return json_response(
         [
@@ -195,7 +195,7 @@ async def snippets(request: Request) -> Response:
 
 @routes.add("GET", "/api/events")
 async def events(request: Request) -> Response:
-    """What was asked last, as Redash's usage log would have it."""
+    """The last requests, in the form of Redash's usage log."""
     request.need("admin")
     entries = list(request.state.counters.log)[::-1]
     body = [

@@ -28,18 +28,18 @@ def respond(state: State, request: web.BaseRequest, body: bytes) -> web.Response
     return _json({"message": "known: /sandbox/counters, /sandbox/faults, /sandbox/keys"}, 404)
 
 
-def _change(state: State, wanted: dict[str, Any]) -> dict[str, Any]:
+def _change(state: State, changes: dict[str, Any]) -> dict[str, Any]:
     """{"clear": true}, {"clock_skew": seconds}, or the arguments of `Faults.add`."""
-    if wanted.pop("clear", False):
-        state.faults.clear(wanted.pop("kind", None))
-    state.faults.clock_skew = float(wanted.pop("clock_skew", state.faults.clock_skew))
-    if wanted:
-        state.faults.add(**wanted)
+    if changes.pop("clear", False):
+        state.faults.clear(changes.pop("kind", None))
+    state.faults.clock_skew = float(changes.pop("clock_skew", state.faults.clock_skew))
+    if changes:
+        state.faults.add(**changes)
     return state.faults.as_json()
 
 
 def keys(state: State) -> dict[str, Any]:
-    """All keys and tokens by name."""
+    """All API keys and dashboard tokens by name."""
     database = state.database
     return {
         "users": {user.name: user.api_key for user in database.users.values()},

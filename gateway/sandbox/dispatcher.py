@@ -124,7 +124,7 @@ class Dispatcher:
 
     def _log(self, request: Request, resource: Resource, status: int) -> None:
         headers = dict(request.headers)
-        self._state.counters.request_answered(
+        self._state.counters.request_finished(
             LoggedRequest(request.method, request.target, headers, request.body, status, resource.template)
         )
 

@@ -19,11 +19,11 @@ from .warehouse import NoDataError, Run, Table, Warehouse
 
 QUEUED, STARTED, FINISHED, FAILED = 1, 2, 3, 4
 _LIFETIMES = {FINISHED: 12 * 3600 * SECOND, FAILED: 7 * 86400 * SECOND}
-"""How long Redash remembers a job that ended (CONTRACT 9)."""
+"""How long Redash keeps a job after its end, in microseconds (CONTRACT 9)."""
 _CANCELLED = "Query cancelled by user."
 
 StoreResult = Callable[["Job", Table], Awaitable[int]]
-"""Keeps what a job brought and tells the id of the new result."""
+"""Stores the rows of a job; returns the id of the new result."""
 
 
 @dataclass
@@ -60,20 +60,20 @@ class Job:
         }
 
     def settle(self, status: int, error: str = "", result: Any = None) -> None:
-        """A cancelled job stays cancelled, whatever its run still brings."""
+        """Ends the job. A cancelled job stays cancelled, whatever its run returns."""
         if self.error != _CANCELLED:
             self.status, self.error, self.result = status, error, result
 
 
 class Hold:
-    """Keeps executions (of one query, or all) where they are until it is released. Use as context manager or not."""
+    """Stops executions (of one query, or all) until it is released. It can be used as a context manager."""
 
     def __init__(self, gate: Gate, query_id: int | None) -> None:
         self._gate = gate
         self.query_id = query_id
 
     def release(self) -> None:
-        """Lets go of what waits here; again does nothing."""
+        """Lets waiting executions continue; does nothing the second time."""
         self._gate.release(self)
 
     def __enter__(self) -> Hold:
@@ -94,7 +94,7 @@ class Hold:
 
 
 class Gate:
-    """A place that executions pass when no hold is on."""
+    """A place where executions wait while a hold is active."""
 
     def __init__(self) -> None:
         self._holds: list[Hold] = []
@@ -107,17 +107,17 @@ class Gate:
         return hold
 
     def release(self, hold: Hold | None = None) -> None:
-        """Lets go of one hold, or of all."""
+        """Removes one hold, or all."""
         self._holds = [] if hold is None else [other for other in self._holds if other is not hold]
         self.recheck()
 
     def recheck(self) -> None:
-        """Wakes what waits here."""
+        """Wakes the waiting executions, which check again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def wait_open(self, job: Job) -> None:
-        """Returns when no hold concerns the job, or the job is cancelled."""
+        """Returns when no hold stops the job, or the job is cancelled."""
         status = job.status
         while job.status == status and any(hold.query_id in (None, job.query_id) for hold in self._holds):
             await self._changed.wait()
@@ -142,7 +142,7 @@ class Jobs:
         self.queue_gate, self.run_gate = Gate(), Gate()
 
     def start(self, job: Job) -> Job:
-        """Joins an identical execution in flight (same hash, same source, whoever asks), else queues this one."""
+        """Returns an identical execution in flight (same hash and source, any caller), otherwise queues this one."""
         running = self._in_flight.get((job.query_hash, job.data_source_id))
         if running is not None:
             return running
@@ -158,12 +158,12 @@ class Jobs:
         self._counters.notify()
 
     def add(self, job: Job) -> None:
-        """Makes a job known by its id."""
+        """Makes a job readable by its id."""
         self._jobs[job.id] = job
         self._counters.job_queued()
 
     def get(self, job_id: str) -> Job | None:
-        """The job with this id, if it is known and not forgotten."""
+        """The job with this id, None if it is unknown or expired."""
         job = self._jobs.get(job_id)
         if job is not None and job.ended_at and self._now() > job.ended_at + _LIFETIMES[job.status]:
             del self._jobs[job_id]
@@ -176,11 +176,11 @@ class Jobs:
         return not self._tasks
 
     def is_running(self, query_hash: str, data_source_id: int) -> bool:
-        """Whether an execution is in flight that others would join."""
+        """Whether an identical execution would join one in flight."""
         return (query_hash, data_source_id) in self._in_flight
 
     def cancel(self, job: Job) -> None:
-        """Shows at once, even on a finished job, and is not joined any more (CONTRACT 9)."""
+        """Cancels at once, even a finished job; nothing joins it from now on (CONTRACT 9)."""
         job.settle(FAILED, _CANCELLED)
         self._unlock(job)
         self.queue_gate.recheck()
@@ -189,12 +189,12 @@ class Jobs:
             job.run.cancel()
 
     def lose(self) -> None:
-        """As after a restart of a Redis without persistence: every job id is unknown, runs go on."""
+        """Like a restart of Redis without persistence: every job id is unknown, runs continue."""
         self._jobs.clear()
         self._in_flight.clear()
 
     async def stop(self) -> None:
-        """Interrupts what runs and waits for the threads."""
+        """Interrupts all runs and waits for the threads."""
         for run in list(self._runs):
             run.cancel()
         tasks = list(self._tasks)
@@ -244,7 +244,7 @@ class Jobs:
             return
         finally:
             self._runs.discard(run)
-        # The lock goes before the result is there: a gap in which an identical request starts again (CONTRACT 9).
+        # Redash unlocks before it stores the result: in between, an identical request starts again (CONTRACT 9).
         self._unlock(job)
         if job.status == STARTED:
             job.settle(FINISHED, result=await job.store(job, table))

@@ -1,6 +1,4 @@
-"""The sample objects over the shop: people, sources, saved queries with every kind of parameter, two boards, an alert.
-`named` tells the query ids by short names.
-"""
+"""The sample objects of the shop: users, sources, queries with every kind of parameter, two dashboards, an alert."""
 
 from __future__ import annotations
 
@@ -90,7 +88,7 @@ _NEVER_RUN = frozenset({"failing", "no_data", "never_run", "undeclared", "dropdo
 
 
 def populate(database: Database) -> dict[str, int]:
-    """Makes everything but the first results. The short names of the queries, in order of their ids."""
+    """Makes everything except results. Returns the query ids by short name."""
     admin = _people(database)
     named = {short: _query(database, short, name, sql, parameters) for short, name, sql, parameters in QUERIES}
     dropdown = database.queries[named["dropdown"]]
@@ -114,7 +112,7 @@ def populate(database: Database) -> dict[str, int]:
 
 
 def has_first_result(short: str) -> bool:
-    """Whether this query has been run at the start."""
+    """Whether this query has a result from the start."""
     return short not in _NEVER_RUN
 
 

@@ -1,4 +1,4 @@
-"""The sandbox as programs use it: start and stop, keys, edits behind the gateway's back, holds, faults, counters."""
+"""The sandbox as programs use it: start and stop, keys, edits directly in Redash, holds, faults, counters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MODULES = (api_account, api_dashboards, api_execute, api_groups, api_jobs, api_
 
 
 class Sandbox:
-    """A Redash of one's own. Everything is in memory; two sandboxes share nothing.
+    """A Redash in this process. Everything is in memory; two sandboxes share nothing.
 
     `now` is the clock in Unix seconds for all that is dated; `start_latency` is how many seconds an execution waits
     before it starts; `orders` is the size of the shop; `slug` turns several organisations on (CONTRACT 17) with the
@@ -93,13 +93,13 @@ class Sandbox:
         self.database.edit(self.queries[self.named["archived"]], {"is_archived": True})
 
     def prepare(self) -> None:
-        """Builds the tables, once; `start` does it, too."""
+        """Builds the tables once; `start` calls it, too."""
         if not self._prepared:
             self.warehouse.build(self._fill)
             self._prepared = True
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listens; port 0 takes a free one. `url` tells where."""
+        """Listens and sets `url`; port 0 means any free port."""
         await asyncio.to_thread(self.prepare)
         await self._listen(host, port)
 
@@ -113,7 +113,7 @@ class Sandbox:
         self.url = f"http://{host}:{bound[1]}"
 
     async def stop(self) -> None:
-        """Interrupts what runs, answers what hangs, closes."""
+        """Ends faults and holds, interrupts runs, closes the port."""
         self.faults.clear()
         self.release()
         await self.jobs.stop()
@@ -121,7 +121,7 @@ class Sandbox:
         self.warehouse.close()
 
     async def disconnect(self) -> None:
-        """Closes the port, as a Redash that is down: connections are refused. All it holds stays."""
+        """Closes the port, like a Redash that is down: connections are refused. All objects stay."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -144,7 +144,7 @@ class Sandbox:
 
     @property
     def user_keys(self) -> dict[str, str]:
-        """By the last word of the name in lower case: admin, analyst, viewer, outsider."""
+        """API keys by the last word of the user's name in lower case: admin, analyst, viewer, outsider."""
         return {user.name.split()[-1].lower(): user.api_key for user in self.database.users.values()}
 
     def query_key(self, query_id: int) -> str:
@@ -152,7 +152,7 @@ class Sandbox:
         return self.queries[query_id].api_key
 
     def dashboard_token(self, dashboard_id: int) -> str:
-        """The oldest active public token; shares the board if it has none."""
+        """The oldest active public token; makes one if the dashboard has none."""
         board = self.database.dashboards[dashboard_id]
         if not board.tokens:
             board.tokens.append(self.database.new_key())
@@ -166,7 +166,7 @@ class Sandbox:
         return self.database.queries
 
     def edit_query(self, query_id: int, **changes: Any) -> Query:
-        """As if somebody edited it in Redash: moves updated_at, recomputes hash and newest result (CONTRACT 11)."""
+        """Like an edit in Redash: moves updated_at, recomputes hash and newest result (CONTRACT 11)."""
         self.database.edit(self.queries[query_id], changes)
         return self.queries[query_id]
 
@@ -181,13 +181,13 @@ class Sandbox:
         options: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> int:
-        """A published query without a result; its id. `id` may be given among `more`."""
+        """Adds a published query without a result; returns its id, which `more` may set."""
         settings = {"parameters": [dict(definition) for definition in parameters], **(options or {})}
         more.setdefault("is_draft", False)
         return self.database.add_query(name, query, data_source_id, user_id, options=settings, **more).id
 
     def sql_of(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> str:
-        """What would be executed, by default with the default values."""
+        """The SQL text of an execution, by default with the default values."""
         query = self.queries[query_id]
         defaults = {definition["name"]: definition.get("value") for definition in query.parameters}
         values = defaults if parameters is None else parameters
@@ -200,7 +200,7 @@ class Sandbox:
     def add_first_result(
         self, query_id: int, parameters: Mapping[str, Any] | None = None, *, runtime: float | None = None
     ) -> Result:
-        """A result as if the query had been run with its defaults by now; the rows are fetched when first read."""
+        """Stores a result as of now, by default with the default values; the rows are loaded when it is first read."""
         query, sql = self.queries[query_id], self.sql_of(query_id, parameters)
         load = self._run(query, sql, sleeps=False).execute
         took = query.runtime if runtime is None else runtime
@@ -217,7 +217,7 @@ class Sandbox:
         parameters: Mapping[str, Any] | None = None,
         retrieved_at: float | None = None,
     ) -> Result:
-        """A stored result with these columns (name, type) and rows, without running anything."""
+        """Stores a result with these columns (name, type) and rows; runs nothing."""
         heads = [{"name": name, "friendly_name": name, "type": kind} for name, kind in columns]
         table = Table(heads, [dict(row) for row in rows], 0.01)
         at = None if retrieved_at is None else round(retrieved_at * 1_000_000)
@@ -228,7 +228,7 @@ class Sandbox:
         return result
 
     async def execute_directly(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> Result:
-        """A run by somebody else: a newer result that did not pass the gateway. Not counted."""
+        """A run that does not pass the gateway: it stores a newer result. It is not counted."""
         query, sql = self.queries[query_id], self.sql_of(query_id, parameters)
         table = await asyncio.to_thread(self._run(query, sql).execute)
         result = self.database.new_result(sql, query.data_source_id or 0, table=table)
@@ -236,11 +236,11 @@ class Sandbox:
         return result
 
     def lose_jobs(self) -> None:
-        """As a restart of Redash's Redis: every job id is unknown (500), nothing is joined any more; runs go on."""
+        """Like a restart of Redash's Redis: every job id is unknown (500), nothing is joined; runs continue."""
         self.jobs.lose()
 
     def clean_up(self) -> list[int]:
-        """Redash's removal of old results; the ids of those that are gone."""
+        """Removes old results like Redash; returns their ids."""
         return self.database.clean_up()
 
     # -- holds
@@ -254,7 +254,7 @@ class Sandbox:
         return self.jobs.queue_gate.hold(query_id)
 
     def release(self) -> None:
-        """Lets go of all holds."""
+        """Releases all holds."""
         self.jobs.queue_gate.release()
         self.jobs.run_gate.release()
 
@@ -266,29 +266,29 @@ class Sandbox:
         return self.counters.log
 
     def reset_counters(self) -> None:
-        """Counters to zero, log empty."""
+        """Sets all counters to zero and clears the log."""
         self.counters.reset()
 
     async def wait_executions(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until so many executions have started since the last reset. Raises TimeoutError, as all waits do."""
+        """Waits until so many executions have started since the last reset. Like all waits it raises TimeoutError."""
         await self.counters.wait_until(lambda: self.counters.started >= count, timeout)
 
     async def wait_finished(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until so many executions have ended since the last reset."""
+        """Waits until so many executions have ended since the last reset."""
         await self.counters.wait_until(lambda: self.counters.finished >= count, timeout)
 
     async def wait_posts(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Requests to execute that have arrived, by whatever route."""
+        """Waits until so many requests to execute have arrived, on any route."""
         await self.counters.wait_until(lambda: self.counters.posts.total() >= count, timeout)
 
     async def wait_requests(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until so many requests have arrived."""
+        """Waits until so many requests have arrived."""
         await self.counters.wait_until(lambda: self.counters.requests >= count, timeout)
 
     async def wait_idle(self, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until no execution is queued or running."""
+        """Waits until no execution is queued or running."""
         await self.counters.wait_until(lambda: self.jobs.idle, timeout)
 
     async def wait_until(self, ready: Callable[[], bool], *, timeout: float = WAIT_SECONDS) -> None:
-        """Until this is true; asked at every request and every change of a job."""
+        """Waits until this is true; it is checked at every request and every change of a job."""
         await self.counters.wait_until(ready, timeout)

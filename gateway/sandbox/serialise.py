@@ -1,4 +1,4 @@
-"""Objects as Redash prints them, key by key in its order (CONTRACT 5, 13, 14). Secrets are in there: CONTRACT 15."""
+"""Objects as Redash prints them, key by key in its order (CONTRACT 5, 13, 14). They contain secrets (CONTRACT 15)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def jsonb(value: Any) -> Any:
 
 
 def picture(user: User) -> str:
-    """The address of the picture."""
+    """The URL of the picture."""
     return "/static/images/avatar.svg" if user.disabled_at is not None else gravatar(user.email)
 
 
@@ -45,7 +45,7 @@ def user_body(user: User) -> Body:
 
 
 def query_body(database: Database, query: Query, *, people: bool = True) -> Body:
-    """With `people` the owner and last editor as objects, else their ids."""
+    """A query; with `people` the owner and last editor as objects, else their ids."""
     owner, editor = database.users[query.user_id], database.users[query.last_modified_by]
     body: Body = {
         "id": query.id,
@@ -106,7 +106,7 @@ def visualization_body(visualization: Visualization) -> Body:
 
 
 def dashboard_body(database: Database, board: Dashboard, user: User, widgets: list[Body] | None) -> Body:
-    """The slug is made from the *current name* and may differ from the stored one (CONTRACT 13)."""
+    """A dashboard; the slug is made from the *current name* and may differ from the stored one (CONTRACT 13)."""
     owner = database.users[board.user_id]
     return {
         "id": board.id,
@@ -129,7 +129,7 @@ def dashboard_body(database: Database, board: Dashboard, user: User, widgets: li
 
 
 def widgets_for(database: Database, board: Dashboard, caller: Caller) -> list[Body]:
-    """The widgets of a board as this caller sees them."""
+    """The widgets of a dashboard as this caller sees them."""
     return [_widget_for(database, widget, caller) for widget in database.widgets_of(board.id)]
 
 
@@ -144,7 +144,7 @@ def _widget_for(database: Database, widget: Widget, caller: Caller) -> Body:
 
 
 def widget_body(database: Database, widget: Widget) -> Body:
-    """A widget with all that it shows."""
+    """A widget with its visualization and query."""
     body: Body = {
         "id": widget.id,
         "width": widget.width,
@@ -162,7 +162,7 @@ def widget_body(database: Database, widget: Widget) -> Body:
 
 
 def public_dashboard(database: Database, board: Dashboard) -> Body:
-    """No secrets, no SQL, no user; widgets of any source (CONTRACT 13)."""
+    """A public dashboard: no secrets, no SQL, no user; widgets of all sources (CONTRACT 13)."""
     return {
         "name": board.name,
         "layout": board.layout,
@@ -185,7 +185,7 @@ def _public_widget(database: Database, widget: Widget) -> Body:
 
 
 def alert_body(database: Database, alert: Alert) -> Body:
-    """An alert with its query, key and all."""
+    """An alert with its query, including the query key."""
     return {
         "id": alert.id,
         "name": alert.name,
@@ -201,7 +201,7 @@ def alert_body(database: Database, alert: Alert) -> Body:
 
 
 def source_body(source: DataSource) -> Body:
-    """What everybody sees of a source."""
+    """A source as every user sees it."""
     return {
         "id": source.id,
         "name": source.name,
@@ -214,7 +214,7 @@ def source_body(source: DataSource) -> Body:
 
 
 def source_object(source: DataSource, caller: Caller) -> Body:
-    """Options for admins only, secrets masked; `view_only` by the caller's groups, admin or not."""
+    """A single source. Admins get options, with masked secrets; the caller's groups decide about `view_only`."""
     body = source_body(source)
     if caller.may("admin"):
         masked = {name: "--------" if "password" in name else value for name, value in sorted(source.options.items())}

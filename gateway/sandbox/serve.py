@@ -1,4 +1,4 @@
-"""The sandbox alone: run until cancelled, and a text that tells people what is in it. Prints nothing itself."""
+"""Running the sandbox alone until cancelled, and a text that describes its content. Prints nothing itself."""
 
 from __future__ import annotations
 
