@@ -89,7 +89,7 @@ async def _small_is_queued(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 def _age(sandbox: Sandbox, query_id: int, seconds: float) -> None:
-    """Makes the newest result older than it is; before anybody has read it."""
+    """Makes the newest result older; only before it is first read."""
     newest = sandbox.queries[query_id].latest_query_data_id
     assert newest is not None
     sandbox.database.results[newest].retrieved_at -= round(seconds * 1_000_000)
@@ -105,7 +105,7 @@ async def _expired_ttl(age: float, sandbox: Sandbox, exchange: Exchange) -> None
 
 
 async def _result_with_id(query_id: int, sandbox: Sandbox, exchange: Exchange) -> None:
-    """A result of the query under the id that the exchange asks for."""
+    """A result of the query with the id in the exchange."""
     wanted = int(exchange.target.rsplit("/", 1)[-1].split(".")[0].split("?")[0])
     sandbox.database._last_result_id = wanted - 1
     sandbox.add_first_result(query_id)
@@ -141,7 +141,7 @@ _WITHOUT_WIDGETS = frozenset(
 
 
 async def _boards(sandbox: Sandbox, exchange: Exchange, **more: Any) -> None:
-    """The analyst's scratch boards 4 and 5, of one name."""
+    """The analyst's scratch dashboards 4 and 5, with the same name."""
     board = sandbox.database.add_dashboard("Scratch board", ANALYST)
     sandbox.database.add_dashboard("Scratch board", ANALYST)
     board.is_draft = False
@@ -178,7 +178,7 @@ async def _analyst_logged_in(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 async def _admin_key(sandbox: Sandbox, exchange: Exchange) -> None:
-    """The recording shows this key in two halves, as it stood around the "Key "."""
+    """The recording has this key in two halves, before and after "Key "."""
     sandbox.database.users[ADMIN].api_key = "Yt7dFotrI7Ioa5PcU8bodlAkMFSTQUQXkFdleBEv"
 
 
@@ -221,7 +221,7 @@ _TOOLBELT_JOBS = {
 
 
 def _polls(which: str, *numbers: int) -> str:
-    """Names of the exchanges in which redash-toolbelt asks how its job is."""
+    """Names of the exchanges in which redash-toolbelt polls its job."""
     job = _TOOLBELT_JOBS[which]
     return " ".join(f"toolbelt/refresh_query_{which}/{number:02d}_GET_api_jobs_{job}" for number in numbers)
 

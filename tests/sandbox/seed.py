@@ -16,7 +16,7 @@ from .recorded import ROOT, translated
 
 TOKEN = "DASHBOARD_TOKEN_fa7ecd"
 _RAN = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19, 20, 21, 22, 23, 27, 30, 31)
-"""The queries that had been run with their defaults, in the order of their result ids 1, 2, 3 …"""
+"""The queries with a result for their default values, in the order of their result ids 1, 2, 3 …"""
 
 _TABLES = """
 create table countries (code text, label text);
@@ -61,7 +61,7 @@ def _odd() -> dict[str, Any]:
     return data
 
 
-def recorded_world(slug: str | None = None, **more: Any) -> Sandbox:
+def recorded_redash(slug: str | None = None, **more: Any) -> Sandbox:
     """Not started. `slug` for the instance with several organisations."""
     sandbox = Sandbox(samples=False, fill=_fill, slug=slug, **more)
     sandbox.prepare()
