@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import config
-from gateway.concurrency.flight import wait_for
-from gateway.concurrency.limits import Breaker
+from gateway.concurrency.breaker import Breaker
+from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError, QueryFailed, Unavailable
 from gateway.executions.flights import Executions
 from gateway.model import Clock

@@ -7,7 +7,7 @@ import uuid
 from enum import IntEnum
 from typing import Final
 
-from gateway.concurrency.flight import Event
+from gateway.concurrency.events import Event
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
 from gateway.model import Entry, ExecutionRecord
@@ -91,17 +91,17 @@ class Execution:
     @property
     def waiters(self) -> int:
         """How many callers wait for an answer just now."""
-        return sum(map(len, self._signals))
+        return sum(event.waiting for event in self._signals)
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for what it brings; not for a job id."""
-        return len(self.showable) + len(self.ended) > 0
+        return self.showable.waiting + self.ended.waiting > 0
 
     def release_waiters(self) -> None:
         """Send those home who wait for what it brings or for a job id, though it has not ended."""
         for event in (self.showable, self.ended, *self.held.values()):
-            event.release()
+            event.wake()
 
     @property
     def _signals(self) -> tuple[Event, ...]:

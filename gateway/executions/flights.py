@@ -13,7 +13,8 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway import config
-from gateway.concurrency.limits import FairSlots, TurnsByText
+from gateway.concurrency.slots import FairSlots
+from gateway.concurrency.turns import TurnsByText
 from gateway.errors import GatewayError
 from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase, failure_text
 from gateway.executions.guard import collisions

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from gateway.concurrency.flight import wait_for
+from gateway.concurrency.events import wait_for
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.concurrency.flight import Flights
+from gateway.concurrency.flights import Flights
 from gateway.concurrency.spool import Spool
 from gateway.errors import NotFound, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, digest
@@ -118,7 +118,7 @@ class Fetching:
 
         shown, joined = await self._flights.share(key, bring)
         if isinstance(shown[1], Spool) and shown[1].failed:  # what broke off is being asked for a second time
-            shown, _ = await self._flights.share(key, bring, to_the_end=True)
+            shown, _ = await self._flights.share(key, bring, until_done=True)
         return shown, joined
 
     async def _fetch_json(

@@ -11,7 +11,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway import config
-from gateway.concurrency.flight import Flights
+from gateway.concurrency.flights import Flights
 from gateway.errors import UpstreamError, UpstreamRefused
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.access import Credential

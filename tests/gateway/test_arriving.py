@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from harness import TOKENS, World, exchange, until
 
-from gateway.sandbox import wreck
+from gateway.sandbox import broken_responses
 from gateway.store.files import BodyFiles
 from gateway.store.pending import Pending
 from gateway.upstream import client as upstream
@@ -276,7 +276,7 @@ async def test_another_result_is_not_shown(world: World) -> None:
 
 async def test_an_end_that_is_no_good_does_not_go_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its length and its beginning are right, but it is no JSON: nobody must take it for an answer."""
-    monkeypatch.setattr(wreck, "_GARBAGE", whole(world)[:-3] + b"!!!")
+    monkeypatch.setattr(broken_responses, "_GARBAGE", whole(world)[:-3] + b"!!!")
     world.sandbox.faults.add("garbage", route=POST_ROUTE, method="POST", count=1)
     async with asked(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
         await begin(response)
@@ -307,8 +307,8 @@ async def test_who_has_it_already_gets_no_body(world: World) -> None:
 async def test_no_file_is_left_by_what_is_not_kept(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(wreck, "_HTML", b"<html>" + b" " * 400_000)
-    monkeypatch.setattr(wreck, "_GARBAGE", b'{"query_result": {"id": 1' + b"," * 400_000)
+    monkeypatch.setattr(broken_responses, "_HTML", b"<html>" + b" " * 400_000)
+    monkeypatch.setattr(broken_responses, "_GARBAGE", b'{"query_result": {"id": 1' + b"," * 400_000)
     world.sandbox.faults.add(kind, status=500)
     for path in (latest(world), latest(world, "csv"), "/api/query_results/1.json", "/api/queries"):
         with contextlib.suppress(aiohttp.ClientPayloadError):
