@@ -81,7 +81,7 @@ class Arriving(Protocol):
     def read(self, start: int, count: int) -> bytes:
         """Read so many bytes from `start` on. May wait for the disk."""
 
-    def send(self, plug: int, start: int, count: int) -> int:
+    def send(self, socket_fd: int, start: int, count: int) -> int:
         """Send bytes to a socket, as many as it takes; returns how many that was, 0 where it takes none now."""
 
     def end(self) -> None:

@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import config
-from gateway.concurrency.flight import wait_for
-from gateway.concurrency.limits import Breaker, FairSlots
+from gateway.concurrency.breaker import Breaker
+from gateway.concurrency.events import wait_for
+from gateway.concurrency.slots import FairSlots
 from gateway.errors import GatewayError, QueryFailed, Unavailable
 from gateway.executions.execution import Execution
 from gateway.executions.lookup import Pending

@@ -95,10 +95,9 @@ class File:
         """Top-level names of everything imported that is not ours."""
         return {name.partition(".")[0] for name in self._imported(self.tree)} - {"gateway"}
 
-    def own(self, *, at_run_time: bool = False) -> set[str]:
-        """Names below `gateway` of our own files that it imports; `at_run_time` leaves out those for types only."""
-        tree = _without_type_checking(self.tree) if at_run_time else self.tree
-        names = {name.removeprefix("gateway").removeprefix(".") for name in self._imported(tree) if _is_own(name)}
+    def own(self) -> set[str]:
+        """Names below `gateway` of our own files that it imports, also those for types only."""
+        names = {name.removeprefix("gateway").removeprefix(".") for name in self._imported(self.tree) if _is_own(name)}
         return {_file_of(name) for name in names} - {self.name}
 
     def _imported(self, tree: ast.Module) -> Iterator[str]:
@@ -119,13 +118,6 @@ class File:
 
 def _is_own(name: str) -> bool:
     return name == "gateway" or name.startswith("gateway.")
-
-
-def _without_type_checking(tree: ast.Module) -> ast.Module:
-    def only_types(node: ast.stmt) -> bool:
-        return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-    return ast.Module([node for node in tree.body if not only_types(node)], [])
 
 
 @cache
@@ -309,7 +301,8 @@ def test_the_inside_runs_without_the_http_library(module: str) -> None:
 
 
 def test_there_are_no_import_cycles() -> None:
-    graph = {file.name: file.own(at_run_time=True) for file in files().values()}
+    """Imports for types count, too: a circle of types is a circle for the reader."""
+    graph = {file.name: file.own() for file in files().values()}
     assert (cycle := _cycle(graph)) is None, " → ".join(cycle or [])
 
 

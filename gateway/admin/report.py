@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from gateway import __version__
 from gateway.admin import values, verdict
 from gateway.admin.verdict import Health
-from gateway.concurrency.limits import FairSlots
+from gateway.concurrency.slots import FairSlots
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.policy.access import Access

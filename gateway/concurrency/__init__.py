@@ -1,4 +1,4 @@
-"""Tools for many callers at once: one call for all of them, fair slots, the breaker, rate buckets, a file that grows.
+"""Tools for many callers at once: single flight, events, fair slots, turns, breaker, token bucket, growing files.
 
-They know nothing of Redash, of HTTP or of results.
+They know nothing of Redash's API, of HTTP or of results.
 """

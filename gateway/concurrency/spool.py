@@ -1,4 +1,4 @@
-"""A large answer on its way: a file that grows while Redash sends it, for any number of readers at their own pace."""
+"""A large response in transit: a file that grows while Redash sends it; every reader has its own pace."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Final
 
-from gateway.concurrency.flight import Event
-from gateway.concurrency.openfile import OpenFile
+from gateway.concurrency.events import Event
+from gateway.concurrency.open_file import OpenFile
 from gateway.errors import UpstreamError, UpstreamUnusable
 
 HELD_BACK_BYTES: Final = 4096
-"""The end of an answer goes out only when all of it has been read, checked and kept. Whoever got it whole can rely on
-that, and whoever did not sees a broken connection instead of a broken answer."""
+"""The end of a response is sent only after all of it has been read, checked and stored. So a complete response is
+always valid, and an invalid one ends as a broken connection."""
 
-_BROKEN: Final = "Redash's answer broke off, or its end was no good."
-_NO_ROOM: Final = "The gateway has no room on disk for this answer."
+_BROKEN: Final = "Redash's response broke off, or its end was not valid."
+_NO_ROOM: Final = "The gateway has no room on disk for this response."
 
 
 class Spool:
-    """The file, how much of it may be read, and whether it came to a good end.
+    """The file, how much of it may be read, and whether it is complete.
 
-    It can be read by whoever refers to this, whatever becomes of its name; where no store gives it another, it goes
-    with the last reference.
+    It can be read as long as a reference to this exists, even if its name is removed. Unless a store gives it another
+    name, it is deleted with the last reference.
     """
 
     def __init__(self, path: Path, size: int | None) -> None:
-        """Make the file; waits for the disk. `size` is the length in bytes that was announced, None where none was.
+        """Create the file; waits for the disk. `size` is the announced length in bytes, None if there was none.
 
         Raises:
-            UpstreamUnusable: it cannot be made.
+            UpstreamUnusable: it cannot be created.
         """
         try:
             self._file: _File | None = _File(path)
@@ -41,101 +41,101 @@ class Spool:
         self.path = path
         self.size = size
         self._written = self._readable = 0
-        self._moved = Event()  # happens at the end, good or bad
+        self._ended = Event()  # set at the end, good or bad; woken at every growth
 
     async def append(self, pieces: list[bytes]) -> int:
-        """Write what has come; return how much that is by now.
+        """Write the next bytes; return the number of all bytes by now.
 
         Raises:
-            UpstreamUnusable: there is no room for it.
-            UpstreamError: it has been given up.
+            UpstreamUnusable: there is no room on disk.
+            UpstreamError: it has failed.
         """
         try:
-            await asyncio.to_thread(self._there.write, pieces)
+            await asyncio.to_thread(self._open_file.write, pieces)
         except OSError as error:
             raise UpstreamUnusable(_NO_ROOM) from error
         self._written += sum(map(len, pieces))
         self._readable = max(0, self._written - HELD_BACK_BYTES)
-        self._moved.release()
+        self._ended.wake()
         return self._written
 
     def end(self) -> None:
-        """Let readers have the end: the whole has been found good. Does nothing after `fail`."""
+        """Make the end readable: the whole response is valid. Does nothing after `fail`."""
         if self._file is not None:
             self.size = self._readable = self._written
-        self._moved.set()
+        self._ended.set()
 
     def fail(self) -> None:
-        """Tell readers that there will be no end; the file goes. Does nothing after `end`."""
-        if not self._moved.is_set:
+        """Fail the readers and delete the file. Does nothing after `end`."""
+        if not self._ended.is_set:
             self._file = None
-        self._moved.set()
+        self._ended.set()
 
     @property
     def failed(self) -> bool:
-        """Whether no good end will come."""
+        """Whether it will never be complete."""
         return self._file is None
 
     async def follow(self, sent: float) -> int:
-        """Wait until more than `sent` bytes may be read; return how many, or all there are where no more will come.
+        """Wait until more than `sent` bytes may be read, or until the end; return how many may be read.
 
         Raises:
-            UpstreamError: no good end will come.
+            UpstreamError: it will never be complete.
         """
-        while self._readable <= sent and not self._moved.is_set:
-            await self._moved.wait()
+        while self._readable <= sent and not self._ended.is_set:
+            await self._ended.wait()
         if self._file is None:
             raise UpstreamError(_BROKEN)
         return self._readable
 
     def read(self, start: int, count: int) -> bytes:
-        """Read so many bytes from `start` on. May wait for the disk.
+        """Read at most `count` bytes from `start` on. May wait for the disk.
 
         Raises:
-            UpstreamError: no good end will come.
+            UpstreamError: it will never be complete.
         """
-        return self._there.read(start, count)
+        return self._open_file.read(start, count)
 
-    def send(self, plug: int, start: int, count: int) -> int:
-        """Send bytes to a socket, as many as it takes; returns how many that was, 0 where it takes none now.
+    def send(self, socket_fd: int, start: int, count: int) -> int:
+        """Send at most `count` bytes to a socket; returns how many it took, 0 if it takes none now.
 
         Raises:
-            UpstreamError: no good end will come.
+            UpstreamError: it will never be complete.
             OSError: the socket is broken.
         """
-        return self._there.send(plug, start, count)
+        return self._open_file.send(socket_fd, start, count)
 
     @property
-    def _there(self) -> _File:
+    def _open_file(self) -> _File:
         if self._file is None:
             raise UpstreamError(_BROKEN)
         return self._file
 
 
 class _File(OpenFile):
-    """Open for whoever refers to it: errors may hold the spool for long (their tracebacks do), not this."""
+    """Closed and deleted with its last reference: tracebacks of errors may hold the spool for long, but not this."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("x+b")
         super().__init__(self._file.fileno())
-        weakref.finalize(self, _let_go, self._file, path)
+        weakref.finalize(self, _remove_later, self._file, path)
 
     def write(self, pieces: list[bytes]) -> None:
         self._file.writelines(pieces)
         self._file.flush()
 
 
-def _let_go(file: BufferedRandom, path: Path) -> None:
-    """See to it that the file goes; this may be called in the midst of anything, also of what takes locks."""
+def _remove_later(file: BufferedRandom, path: Path) -> None:
+    """Remove the file soon. The garbage collector may call this anywhere, also inside code that holds locks."""
     try:
         loop = asyncio.get_running_loop()
         loop.call_soon(_remove_in_thread, loop, file, path)
-    except RuntimeError:  # no loop, or one that has ended
+    except RuntimeError:  # no loop, or a closed one
         _remove(file, path)
 
 
 def _remove_in_thread(loop: asyncio.AbstractEventLoop, file: BufferedRandom, path: Path) -> None:
-    """Close and remove it without holding anybody up: a large file takes some milliseconds to free."""
+    """Close and remove it without blocking the loop: to free a large file takes some milliseconds."""
     try:
         loop.run_in_executor(None, _remove, file, path)
     except RuntimeError:  # the loop is ending

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.concurrency.flight import Event
+from gateway.concurrency.events import Event
 from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
 from gateway.model import ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
@@ -139,17 +139,17 @@ class Execution:
     @property
     def waiters(self) -> int:
         """How many callers wait for a response just now."""
-        return sum(map(len, self._events))
+        return sum(event.waiting for event in self._events)
 
     @property
     def is_awaited(self) -> bool:
         """Whether somebody waits for what it brings; not for a job id."""
-        return len(self.showable) + len(self.ended) > 0
+        return self.showable.waiting + self.ended.waiting > 0
 
     def release_waiters(self) -> None:
         """Wake those who wait for what it brings or for a job id, though it has not ended."""
         for event in (self.showable, self.ended, *self.held.values()):
-            event.release()
+            event.wake()
 
     @property
     def _events(self) -> tuple[Event, ...]:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import msgspec
 from cachetools import LRUCache
 
-from gateway.concurrency.limits import FairSlots, TurnsByText
+from gateway.concurrency.slots import FairSlots
+from gateway.concurrency.turns import TurnsByText
 from gateway.errors import GatewayError
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
 from gateway.executions.guard import collisions

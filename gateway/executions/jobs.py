@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from cachetools import LRUCache
 
-from gateway.concurrency.flight import Event, wait_for
+from gateway.concurrency.events import Event, wait_for
 from gateway.errors import GatewayError, NotFound
 from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
 from gateway.executions.flights import Executions

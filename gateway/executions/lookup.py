@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from gateway.concurrency.flight import wait_for
+from gateway.concurrency.events import wait_for
 from gateway.errors import NotFound, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.concurrency.flight import wait_for
+from gateway.concurrency.events import wait_for
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, Ending, Execution, Phase

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from gateway.concurrency.openfile import OpenFile
+from gateway.concurrency.open_file import OpenFile
 from gateway.model import Arriving, Body
 
 SEND_SECONDS: Final = 600.0
@@ -93,7 +93,7 @@ class Source(Protocol):
     def read(self, start: int, count: int) -> bytes:
         """Read so many bytes from `start` on, or less."""
 
-    def send(self, plug: int, start: int, count: int) -> int:
+    def send(self, socket_fd: int, start: int, count: int) -> int:
         """Send bytes to a socket, as many as it takes."""
 
 

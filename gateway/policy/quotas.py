@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gateway import config
-from gateway.concurrency.limits import Bucket
+from gateway.concurrency.token_bucket import TokenBucket
 from gateway.errors import TooManyRequests
 from gateway.model import Clock
 from gateway.outcome import Outcome, Quota
@@ -23,7 +23,7 @@ class Meter:
         self._monotonic = clock.monotonic
         self._window = max(1, math.ceil(rate.per_seconds))
         tokens = float(burst if burst is not None else max(1, rate.count))
-        self._bucket = Bucket(rate.count / rate.per_seconds, tokens, clock.monotonic())
+        self._bucket = TokenBucket(rate.count / rate.per_seconds, tokens, clock.monotonic())
 
     def is_like(self, other: Meter) -> bool:
         """Whether the other one has the same rate and burst."""
@@ -42,7 +42,7 @@ class Meter:
 
     def missing(self, now: float) -> float:
         """Return the seconds until one more request may come."""
-        return self._bucket.missing(now)
+        return self._bucket.seconds_until_token(now)
 
 
 class Quotas:

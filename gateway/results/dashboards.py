@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from gateway.concurrency.flight import Flights
+from gateway.concurrency.flights import Flights
 from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential

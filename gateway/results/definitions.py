@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway import config
-from gateway.concurrency.flight import Flights
+from gateway.concurrency.flights import Flights
 from gateway.errors import CredentialRejected, UpstreamError
 from gateway.model import Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.concurrency.flight import Flights
+from gateway.concurrency.flights import Flights
 from gateway.concurrency.spool import Spool
 from gateway.errors import NotFound, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, digest
@@ -121,7 +121,7 @@ class ResultFetcher:
 
         result, joined = await self._flights.share(key, bring)
         if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is under way
-            result, _ = await self._flights.share(key, bring, to_the_end=True)
+            result, _ = await self._flights.share(key, bring, until_done=True)
         return Fetch(result, joined, isinstance(result, StoredResult))
 
     async def _fetch_json(

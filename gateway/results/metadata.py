@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 from cachetools import LRUCache
 
-from gateway.concurrency.flight import Flights
+from gateway.concurrency.flights import Flights
 from gateway.errors import UpstreamError, UpstreamRefused
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.access import Credential

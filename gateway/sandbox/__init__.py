@@ -1,10 +1,10 @@
-"""A small server that speaks Redash's API over SQLite, for the demo, the tests and the bench. It is an implementation
-of its own and imports nothing of the gateway, so that the two cannot share a mistake.
+"""A small server that speaks Redash's API over SQLite, for the demo, the tests and the bench. It is an
+implementation of its own and imports nothing of the gateway, so that the two cannot share a mistake.
 """
 
 from .faults import Fault, Faults
 from .jobs import Hold
-from .samples import parameter
+from .sample_objects import parameter
 from .sandbox import Sandbox
 from .serve import describe, serve
 

@@ -1,4 +1,4 @@
-"""People and the server itself: session, configuration, login, users, groups, settings, status (CONTRACT 14)."""
+"""Accounts and the server itself: session, configuration, login, users, groups, settings, status (CONTRACT 14)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from .access import owns
-from .finding import entry_of, paged
-from .messages import HTML, NOT_FOUND, Call, Reply, abort, answer, compact, page, redirect
-from .moments import SECOND, cookie_date
+from .api_common import entry_of, paged
 from .objects import User
+from .request import Request
+from .response import HTML, NOT_FOUND, Response, abort, compact_json_response, error_page, json_response, redirect
 from .routing import routes
 from .serialise import picture, user_body
+from .timestamps import SECOND, cookie_date
 
 VERSION = "26.08.0-dev"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -34,12 +35,12 @@ _LOGIN = """<!DOCTYPE html>
 """
 
 
-def _client_config(call: Call) -> dict[str, Any]:
+def _client_config(request: Request) -> dict[str, Any]:
     return {
         "allowScriptsInUserInput": False,
         "showPermissionsControl": False,
         "hidePlotlyModeBar": False,
-        "disablePublicUrls": call.service.world.disable_public_urls,
+        "disablePublicUrls": request.database.disable_public_urls,
         "multiByteSearchEnabled": False,
         "allowCustomJSVisualizations": True,
         "autoPublishNamedQueries": True,
@@ -52,7 +53,7 @@ def _client_config(call: Call) -> dict[str, Any]:
         "pageSize": 20,
         "pageSizeOptions": [5, 10, 20, 50, 100],
         "tableCellMaxJSONSize": 50000,
-        "basePath": f"{call.host_url}/{call.slug}/" if call.service.multi_org else f"{call.host_url}/",
+        "basePath": f"{request.host_url}/{request.slug}/" if request.state.multi_org else f"{request.host_url}/",
         "dateFormat": "DD/MM/YY",
         "dateFormatList": ["MM/DD/YY", "DD/MM/YY", "YYYY-MM-DD"],
         "timeFormatList": ["HH:mm:ss", "HH:mm", "HH:mm:ss.SSS"],
@@ -66,131 +67,131 @@ def _client_config(call: Call) -> dict[str, Any]:
 
 
 @routes.add("GET", "/api/session", rest=False)
-async def session(call: Call) -> Reply:
-    """Breaks on dashboard tokens; errors here are HTML (CONTRACT 3)."""
-    user = call.caller.user
+async def session(request: Request) -> Response:
+    """500 for dashboard tokens; errors here are HTML (CONTRACT 3)."""
+    user = request.caller.user
     if user is None:
-        return page(500)
+        return error_page(500)
     who = {
         "profile_image_url": picture(user),
         "id": user.id,
         "name": user.name,
         "email": user.email,
         "groups": user.groups,
-        "permissions": call.service.world.permissions(user),
+        "permissions": request.database.permissions(user),
     }
     about: dict[str, Any] = {"newVersionAvailable": False, "version": VERSION}
-    if call.caller.may("admin"):
+    if request.caller.may("admin"):
         about["showBeaconConsentMessage"] = True
-    about |= _client_config(call)
-    return answer({"user": who, "messages": [], "org_slug": call.slug, "client_config": about})
+    about |= _client_config(request)
+    return json_response({"user": who, "messages": [], "org_slug": request.slug, "client_config": about})
 
 
 @routes.add("GET", "/api/config", login=False, rest=False)
-async def config(call: Call) -> Reply:
-    """Without login."""
-    return answer({"org_slug": "default", "client_config": _client_config(call)})
+async def config(request: Request) -> Response:
+    """Needs no login."""
+    return json_response({"org_slug": "default", "client_config": _client_config(request)})
 
 
 @routes.add("GET", "/ping", login=False, rest=False)
-async def ping(call: Call) -> Reply:
+async def ping(request: Request) -> Response:
     """For load balancers."""
-    return Reply(b"PONG.", type=HTML)
+    return Response(b"PONG.", content_type=HTML)
 
 
 @routes.add("GET", "/status.json", rest=False)
-async def status(call: Call) -> Reply:
+async def status(request: Request) -> Response:
     """Admins only; numbers that look like Redash's."""
-    if not call.caller.may("super_admin"):
-        return page(403)
-    world = call.service.world
-    names = ["default", "periodic", "queries"] + ["schemas"] * call.service.schemas_asked
+    if not request.caller.may("super_admin"):
+        return error_page(403)
+    database = request.database
+    names = ["default", "periodic", "queries"] + ["schemas"] * request.state.schema_queue_exists
     queues = {name: {"size": 0} for name in names}
-    size = sum(len(result.data) for result in world.results.values() if result.is_loaded)
-    manager = {"last_refresh_at": str(world.now() / SECOND), "outdated_queries_count": "0", "query_ids": "[]"}
-    return compact(
+    size = sum(len(result.data) for result in database.results.values() if result.is_loaded)
+    manager = {"last_refresh_at": str(database.now() / SECOND), "outdated_queries_count": "0", "query_ids": "[]"}
+    return compact_json_response(
         {
-            "dashboards_count": len(world.dashboards),
+            "dashboards_count": len(database.dashboards),
             "database_metrics": {"metrics": [["Query Results Size", size], ["Redash DB Size", 13_319_527]]},
-            "manager": {**manager, "queues": queues, "started_at": str(world.now() / SECOND)},
-            "queries_count": len(world.queries),
-            "query_results_count": len(world.results),
+            "manager": {**manager, "queues": queues, "started_at": str(database.now() / SECOND)},
+            "queries_count": len(database.queries),
+            "query_results_count": len(database.results),
             "redis_used_memory": 4_911_192,
             "redis_used_memory_human": "4.68M",
             "unused_query_results_count": 0,
             "version": VERSION,
-            "widgets_count": len(world.widgets),
+            "widgets_count": len(database.widgets),
             "workers": [],
         }
     )
 
 
 @routes.add("GET", "/login", login=False, rest=False)
-async def login_page(call: Call) -> Reply:
-    """The form."""
-    return Reply(_LOGIN.encode(), type=HTML)
+async def login_page(request: Request) -> Response:
+    """The login form."""
+    return Response(_LOGIN.encode(), content_type=HTML)
 
 
 @routes.add("POST", "/login", login=False, rest=False)
-async def login(call: Call) -> Reply:
-    """A session for the right password, else the form again."""
-    form = dict(parse_qsl(call.body.decode(errors="replace")))
-    for user in call.service.world.users.values():
+async def login(request: Request) -> Response:
+    """A session for the right password, otherwise the form again."""
+    form = dict(parse_qsl(request.body.decode(errors="replace")))
+    for user in request.database.users.values():
         if user.email == form.get("email") and user.password and user.password == form.get("password"):
-            reply = redirect("/")
-            reply.session = secrets.token_urlsafe(60)
-            call.service.sessions[reply.session] = user.id
-            return reply
-    return await login_page(call)
+            response = redirect("/")
+            response.session = secrets.token_urlsafe(60)
+            request.state.sessions[response.session] = user.id
+            return response
+    return await login_page(request)
 
 
 @routes.add("GET", "/logout", login=False, rest=False)
-async def logout(call: Call) -> Reply:
+async def logout(request: Request) -> Response:
     """Ends the session."""
-    call.service.sessions.pop(call.session or "", None)
+    request.state.sessions.pop(request.session or "", None)
     return redirect("/login")
 
 
 @routes.add("GET", "/static/<name>", login=False, rest=False)
-async def static(call: Call) -> Reply:
+async def static(request: Request) -> Response:
     """There is no front-end here."""
-    return page(404)
+    return error_page(404)
 
 
 @routes.add("GET", "/api/admin/queries/outdated", login=False, rest=False)
-async def outdated(call: Call) -> Reply:
+async def outdated(request: Request) -> Response:
     """For super admins; 403 as a page, even without a key."""
-    if call.caller_or_none is None or not call.caller.may("super_admin"):
-        return page(403)
-    return answer({"queries": [], "updated_at": str(call.service.world.now() / SECOND)})
+    if request.caller_or_none is None or not request.caller.may("super_admin"):
+        return error_page(403)
+    return json_response({"queries": [], "updated_at": str(request.database.now() / SECOND)})
 
 
 @routes.add("GET", "/api/admin/queries/rq_status", login=False, rest=False)
-async def rq_status(call: Call) -> Reply:
+async def rq_status(request: Request) -> Response:
     """For super admins; 403 as a page, even without a key."""
-    if call.caller_or_none is None or not call.caller.may("super_admin"):
-        return page(403)
-    return answer({"queues": {}, "workers": []})
+    if request.caller_or_none is None or not request.caller.may("super_admin"):
+        return error_page(403)
+    return json_response({"queues": {}, "workers": []})
 
 
 @routes.add("GET", "/api/organization/status", rest=False)
-async def organization_status(call: Call) -> Reply:
-    """How many of each there are."""
-    world = call.service.world
+async def organization_status(request: Request) -> Response:
+    """The number of objects of each kind."""
+    database = request.database
     counted = {
-        "users": sum(user.disabled_at is None for user in world.users.values()),
-        "alerts": len(world.alerts),
-        "data_sources": len(world.sources),
-        "queries": sum(not query.is_archived for query in world.queries.values()),
-        "dashboards": sum(not board.is_archived for board in world.dashboards.values()),
+        "users": sum(user.disabled_at is None for user in database.users.values()),
+        "alerts": len(database.alerts),
+        "data_sources": len(database.sources),
+        "queries": sum(not query.is_archived for query in database.queries.values()),
+        "dashboards": sum(not board.is_archived for board in database.dashboards.values()),
     }
-    return answer({"object_counters": counted})
+    return json_response({"object_counters": counted})
 
 
 @routes.add("GET", "/api/settings/organization")
-async def settings(call: Call) -> Reply:
+async def settings(request: Request) -> Response:
     """For admins."""
-    call.need("admin")
+    request.need("admin")
     saml = ("type", "entity_id", "metadata_url", "nameid_format", "sso_url", "x509_cert", "sp_settings")
     jwt = ("auth_issuer", "auth_public_certs_url", "auth_audience")
     values: dict[str, Any] = {"auth_password_login_enabled": True, "auth_saml_enabled": False}
@@ -202,95 +203,95 @@ async def settings(call: Call) -> Reply:
     values |= {"auth_jwt_auth_algorithms": ["HS256", "RS256", "ES256"]}
     values |= {"auth_jwt_auth_cookie_name": "", "auth_jwt_auth_header_name": ""}
     values |= {"feature_show_permissions_control": False, "send_email_on_failed_scheduled_queries": False}
-    values |= {"hide_plotly_mode_bar": False, "disable_public_urls": call.service.world.disable_public_urls}
-    return answer({"settings": {**values, "auth_google_apps_domains": []}})
+    values |= {"hide_plotly_mode_bar": False, "disable_public_urls": request.database.disable_public_urls}
+    return json_response({"settings": {**values, "auth_google_apps_domains": []}})
 
 
 # -- users and groups
 
 
-def _with_key(call: Call, user: User) -> dict[str, Any]:
-    """The key in one's own record, and in everybody's for admins (CONTRACT 15)."""
+def _with_key(request: Request, user: User) -> dict[str, Any]:
+    """The user with the key, for the user and for admins; without it for others (CONTRACT 15)."""
     body = user_body(user)
-    return {**body, "api_key": user.api_key} if owns(user.id, call.caller) else body
+    return {**body, "api_key": user.api_key} if owns(user.id, request.caller) else body
 
 
-def _user(call: Call) -> User:
-    user = entry_of(call, call.service.world.users, "user_id")
-    if user.org != call.org:
+def _user(request: Request) -> User:
+    user = entry_of(request, request.database.users, "user_id")
+    if user.org != request.org:
         abort(404, NOT_FOUND)
     return user
 
 
 @routes.add("GET", "/api/users")
-async def users(call: Call) -> Reply:
-    """All of them with their e-mail addresses, for everybody."""
-    call.need("list_users")
-    groups = call.service.world.groups
-    disabled = call.arg("disabled").lower() == "true"
-    found = [user for user in call.service.world.users.values() if user.org == call.org and not user.pending]
+async def users(request: Request) -> Response:
+    """All users with their e-mail addresses, for every user."""
+    request.need("list_users")
+    groups = request.database.groups
+    disabled = request.arg("disabled").lower() == "true"
+    found = [user for user in request.database.users.values() if user.org == request.org and not user.pending]
     found = [user for user in reversed(found) if (user.disabled_at is not None) == disabled]
 
     def item(user: User) -> dict[str, Any]:
         return {**user_body(user), "groups": [{"id": id, "name": groups[id].name} for id in user.groups]}
 
-    return paged(call, found, item)
+    return paged(request, found, item)
 
 
 @routes.add("POST", "/api/users")
-async def invite(call: Call) -> Reply:
-    """The invitation link is a secret in the body, as no mail server is set."""
-    call.need("admin")
-    fields = call.json_object()
-    user = call.service.world.user(fields["name"], fields["email"], [2], org=call.org_id, pending=True)
-    return answer({**user_body(user), "invite_link": f"/invite/{secrets.token_urlsafe(30)}"})
+async def invite(request: Request) -> Response:
+    """The body has the invitation link, a secret, because no mail server is configured."""
+    request.need("admin")
+    fields = request.json_object()
+    user = request.database.add_user(fields["name"], fields["email"], [2], org=request.org_id, pending=True)
+    return json_response({**user_body(user), "invite_link": f"/invite/{secrets.token_urlsafe(30)}"})
 
 
 @routes.add("GET", "/api/users/<user_id>")
-async def read_user(call: Call) -> Reply:
-    """Anybody reads any; the key only as `_with_key` says."""
-    call.require(call.caller.may("list_users"))
-    return answer(_with_key(call, _user(call)))
+async def read_user(request: Request) -> Response:
+    """Every user may read every user; `_with_key` decides about the key."""
+    request.require(request.caller.may("list_users"))
+    return json_response(_with_key(request, _user(request)))
 
 
 @routes.add("POST", "/api/users/<user_id>")
-async def edit_user(call: Call) -> Reply:
-    """Oneself, or anybody for admins."""
-    user = _user(call)
-    call.require(owns(user.id, call.caller))
-    fields = call.json_object()
+async def edit_user(request: Request) -> Response:
+    """Users may edit themselves, admins may edit every user."""
+    user = _user(request)
+    request.require(owns(user.id, request.caller))
+    fields = request.json_object()
     user.name, user.email = fields.get("name", user.name), fields.get("email", user.email)
-    call.service.world.touch(user)
-    reply = answer(_with_key(call, user))
-    if user is call.caller.user:  # whoever edits himself is logged in anew
-        expires = cookie_date(call.service.world.now() + 31 * _DAY * SECOND)
+    request.database.touch(user)
+    response = json_response(_with_key(request, user))
+    if user is request.caller.user:  # a user who edits his own account is logged in again
+        expires = cookie_date(request.database.now() + 31 * _DAY * SECOND)
         token = secrets.token_urlsafe(40)
-        reply.headers.append(("Set-Cookie", f"remember_token={token}; Expires={expires}; HttpOnly; Path=/"))
-    return reply
+        response.headers.append(("Set-Cookie", f"remember_token={token}; Expires={expires}; HttpOnly; Path=/"))
+    return response
 
 
 @routes.add("POST", "/api/users/<user_id>/regenerate_api_key")
-async def regenerate(call: Call) -> Reply:
-    """The old key is dead at once."""
-    user = _user(call)
-    call.require(owns(user.id, call.caller))
-    user.api_key = call.service.world.key()
-    return answer(_with_key(call, user))
+async def regenerate(request: Request) -> Response:
+    """The old key is invalid at once."""
+    user = _user(request)
+    request.require(owns(user.id, request.caller))
+    user.api_key = request.database.new_key()
+    return json_response(_with_key(request, user))
 
 
 @routes.add("POST", "/api/users/<user_id>/disable")
-async def disable(call: Call) -> Reply:
-    """Kills the user's key, not the keys of his queries (CONTRACT 1)."""
-    call.need("admin")
-    user = _user(call)
-    user.disabled_at = call.service.world.now()
-    return answer(_with_key(call, user))
+async def disable(request: Request) -> Response:
+    """The user's key is invalid from now on, the keys of the user's queries stay valid (CONTRACT 1)."""
+    request.need("admin")
+    user = _user(request)
+    user.disabled_at = request.database.now()
+    return json_response(_with_key(request, user))
 
 
 @routes.add("DELETE", "/api/users/<user_id>/disable")
-async def enable(call: Call) -> Reply:
-    """Undoes a disabling."""
-    call.need("admin")
-    user = _user(call)
+async def enable(request: Request) -> Response:
+    """Makes a disabled user active again."""
+    request.need("admin")
+    user = _user(request)
     user.disabled_at = None
-    return answer(_with_key(call, user))
+    return json_response(_with_key(request, user))

@@ -10,11 +10,13 @@ from functools import partial
 from typing import Any
 
 from .access import is_safe, reaches_query, reaches_source
-from .finding import query_of
+from .api_common import query_of
+from .database import Database
 from .jobs import Job
-from .messages import BROKEN, Call, Reply, abort, answer, failed_job, message
 from .objects import Query
 from .parameters import DetachedError, InvalidParametersError, applied, missing
+from .request import Request
+from .response import BROKEN, Response, abort, error_response, job_error, json_response
 from .results import Result
 from .routing import routes
 from .sqltext import query_hash, with_auto_limit
@@ -31,11 +33,11 @@ UNSAFE_SHARED = (
     " visualization."
 )
 _LONGEST = 9_200_000_000_000
-"""Seconds; beyond them PostgreSQL's dates end, and Redash answers 500."""
+"""Seconds. Beyond them PostgreSQL has no dates, and Redash responds with 500."""
 
 
 def _loose_object(body: bytes) -> dict[str, Any]:
-    """What cannot be read counts as {}, so do null, [] and the like; other things that are no object are 500."""
+    """The JSON object in the body. Invalid JSON and empty values (null, [], …) count as {}; other values are 500."""
     try:
         value = json.loads(body) or {}
     except ValueError:
@@ -46,7 +48,7 @@ def _loose_object(body: bytes) -> dict[str, Any]:
 
 
 def _max_age(fields: Mapping[str, Any]) -> int:
-    """As int() has it: strings, booleans and fractions; NaN, lists and the like break."""
+    """As int() reads it: strings, booleans and fractions are allowed; NaN, lists and the like are 500."""
     value = fields.get("max_age", -1)
     seconds = -1 if value is None else int(value)
     if abs(seconds) > _LONGEST:
@@ -55,71 +57,71 @@ def _max_age(fields: Mapping[str, Any]) -> int:
 
 
 @routes.add("POST", "/api/queries/<query_id>/results")
-async def execute(call: Call) -> Reply:
-    """JSON, max_age, query, access, source, paused, parameters, cache, job: in this order."""
-    fields = _loose_object(call.body)
+async def execute(request: Request) -> Response:
+    """Checks in this order: JSON, max_age, query, access, source, paused, parameters, cache, job."""
+    fields = _loose_object(request.body)
     values, max_age = fields.get("parameters", {}), _max_age(fields)
-    query = query_of(call)
-    call.service.counters.posted(query.id)
-    if not reaches_query(call.service.world, query, call.caller, view_only=is_safe(query)):
-        return _refused(query, call)
+    query = query_of(request)
+    request.state.counters.posted(query.id)
+    if not reaches_query(request.database, query, request.caller, view_only=is_safe(query)):
+        return _refused(query, request)
     limit = fields["apply_auto_limit"] if "apply_auto_limit" in fields else query.options.get("apply_auto_limit")
-    return await _run(call, _saved(query, values, max_age, bool(limit)))
+    return await _run(request, _saved(query, values, max_age, bool(limit)))
 
 
-def _saved(query: Query, values: Mapping[str, Any], max_age: int, limit: bool) -> Wanted:
-    return Wanted(query.query, query.parameters, values, query.data_source_id, max_age, limit, query.id)
+def _saved(query: Query, values: Mapping[str, Any], max_age: int, limit: bool) -> ExecutionRequest:
+    return ExecutionRequest(query.query, query.parameters, values, query.data_source_id, max_age, limit, query.id)
 
 
-def _refused(query: Query, call: Call) -> Reply:
+def _refused(query: Query, request: Request) -> Response:
     if is_safe(query):
-        return failed_job(403, NO_PERMISSION)
-    return failed_job(403, UNSAFE_SHARED if call.caller.is_api_user else UNSAFE_VIEW)
+        return job_error(403, NO_PERMISSION)
+    return job_error(403, UNSAFE_SHARED if request.caller.is_api_user else UNSAFE_VIEW)
 
 
 @routes.add("POST", "/api/query_results")
-async def execute_ad_hoc(call: Call) -> Reply:
-    """Free SQL, with full access to the source."""
-    call.need("execute_query")
-    fields = call.json_object()
+async def execute_ad_hoc(request: Request) -> Response:
+    """Ad hoc SQL; needs full access to the source."""
+    request.need("execute_query")
+    fields = request.json_object()
     text, max_age = fields["query"], _max_age(fields)
-    values = fields["parameters"] if "parameters" in fields else _url_parameters(call)
-    call.service.counters.posted(None)
+    values = fields["parameters"] if "parameters" in fields else _url_parameters(request)
+    request.state.counters.posted(None)
     source_id = fields.get("data_source_id")
     if source_id is None:
-        return failed_job(401, NO_SOURCE)
-    if not reaches_source(_source(call, source_id), call.caller, view_only=False):
-        return failed_job(403, NO_PERMISSION)
+        return job_error(401, NO_SOURCE)
+    if not reaches_source(_source(request, source_id), request.caller, view_only=False):
+        return job_error(403, NO_PERMISSION)
     query_id = fields.get("query_id", "adhoc")
     limit = bool(fields.get("apply_auto_limit"))
-    return await _run(call, Wanted(text, [], values, source_id, max_age, limit, query_id))
+    return await _run(request, ExecutionRequest(text, [], values, source_id, max_age, limit, query_id))
 
 
 @routes.add("POST", "/api/queries/<query_id>/refresh")
-async def refresh(call: Call) -> Reply:
-    """Always executes; parameters from the URL as `p_…`."""
-    call.require(not call.caller.is_api_user, "Please use a user API key.")
-    query = query_of(call)
-    call.service.counters.posted(query.id)
-    call.require(reaches_query(call.service.world, query, call.caller, view_only=False))
+async def refresh(request: Request) -> Response:
+    """Always executes; parameters come from the URL as `p_…`."""
+    request.require(not request.caller.is_api_user, "Please use a user API key.")
+    query = query_of(request)
+    request.state.counters.posted(query.id)
+    request.require(reaches_query(request.database, query, request.caller, view_only=False))
     limit = bool(query.options.get("apply_auto_limit"))
-    return await _run(call, _saved(query, _url_parameters(call), 0, limit))
+    return await _run(request, _saved(query, _url_parameters(request), 0, limit))
 
 
-def _url_parameters(call: Call) -> dict[str, Any]:
-    return {name[2:]: value for name, value in reversed(call.query) if name.startswith("p_")}
+def _url_parameters(request: Request) -> dict[str, Any]:
+    return {name[2:]: value for name, value in reversed(request.query) if name.startswith("p_")}
 
 
-def _source(call: Call, source_id: Any) -> Any:
-    source = call.service.world.sources.get(source_id)
-    if source is None or source.org != call.org:
+def _source(request: Request, source_id: Any) -> Any:
+    source = request.database.sources.get(source_id)
+    if source is None or source.org != request.org:
         abort(500, BROKEN)
     return source
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An execution asked for: the text with its definitions, the values, where it runs and how old it may be."""
+class ExecutionRequest:
+    """A requested execution: SQL template, parameter definitions and values, source, maximum age of a cached result."""
 
     template: str
     schema: Sequence[Mapping[str, Any]]
@@ -130,38 +132,38 @@ class Wanted:
     query_id: Any
 
 
-async def _run(call: Call, wanted: Wanted) -> Reply:
-    """From the cache if it is young enough, else a job: a new one or the one in flight."""
-    source_id = wanted.source_id
+async def _run(request: Request, execution: ExecutionRequest) -> Response:
+    """The cached result if it is young enough, otherwise a job: a new one or the one in flight."""
+    source_id = execution.source_id
     if source_id is None:
-        return failed_job(401, NO_SOURCE)
-    source = call.service.world.sources[source_id]
+        return job_error(401, NO_SOURCE)
+    source = request.database.sources[source_id]
     if source.paused:
         reason = f" ({source.pause_reason})" if source.pause_reason else ""
-        return failed_job(400, f"{source.name} is paused{reason}. Please try later.")
-    return await _run_on(call, wanted, source_id)
+        return job_error(400, f"{source.name} is paused{reason}. Please try later.")
+    return await _run_on(request, execution, source_id)
 
 
-async def _run_on(call: Call, wanted: Wanted, source_id: int) -> Reply:
-    world = call.service.world
+async def _run_on(request: Request, execution: ExecutionRequest, source_id: int) -> Response:
+    database = request.database
     try:
-        text = applied(wanted.template, wanted.schema, wanted.values, world.dropdown(call.org_id))
+        text = applied(execution.template, execution.schema, execution.values, database.dropdown(request.org_id))
     except (InvalidParametersError, DetachedError) as error:
-        return message(400, str(error))
-    lacking = missing(wanted.template, wanted.values)
+        return error_response(400, str(error))
+    lacking = missing(execution.template, execution.values)
     if lacking:
-        return failed_job(400, f"Missing parameter value for: {', '.join(lacking)}")
-    sql = with_auto_limit(text, wanted.limit)
-    cached = world.newest(query_hash(sql), source_id, wanted.max_age) if wanted.max_age else None
+        return job_error(400, f"Missing parameter value for: {', '.join(lacking)}")
+    sql = with_auto_limit(text, execution.limit)
+    cached = database.newest(query_hash(sql), source_id, execution.max_age) if execution.max_age else None
     if cached is not None:
-        return await _inline(call, cached)
-    return answer(_start(call, sql, source_id, wanted.query_id).body())
+        return await _inline(request, cached)
+    return json_response(_start(request, sql, source_id, execution.query_id).body())
 
 
-async def _inline(call: Call, result: Result) -> Reply:
+async def _inline(request: Request, result: Result) -> Response:
     """API users get only data and retrieved_at from a POST (CONTRACT 6)."""
     await _loaded(result)
-    return Reply(result.reduced() if call.caller.is_api_user else result.full())
+    return Response(result.reduced() if request.caller.is_api_user else result.full())
 
 
 async def _loaded(result: Result) -> None:
@@ -169,18 +171,18 @@ async def _loaded(result: Result) -> None:
         await asyncio.to_thread(result.full)
 
 
-def _start(call: Call, sql: str, source_id: int, query_id: Any) -> Job:
+def _start(request: Request, sql: str, source_id: int, query_id: Any) -> Job:
     """A non-numeric query id makes the job fail with an empty error (CONTRACT 6)."""
     known = query_id if isinstance(query_id, int) else int(query_id) if str(query_id).isdigit() else None
-    job = Job(sql, query_hash(sql), source_id, known, partial(store, call.service.world))
-    job.typed = call.service.world.is_typed(source_id)
+    job = Job(sql, query_hash(sql), source_id, known, partial(store_result, request.database))
+    job.typed = request.database.is_typed(source_id)
     job.broken = known is None and query_id not in ("adhoc", None)
-    return call.service.jobs.start(job)
+    return request.state.jobs.start(job)
 
 
-async def store(world: Any, job: Job, table: Table) -> int:
-    """retrieved_at is the end of the run, before storing (CONTRACT 10)."""
-    result: Result = world.new_result(job.sql, job.data_source_id, table=table)
+async def store_result(database: Database, job: Job, table: Table) -> int:
+    """Stores the rows of a run; retrieved_at is the end of the run (CONTRACT 10)."""
+    result = database.new_result(job.sql, job.data_source_id, table=table)
     await asyncio.to_thread(result.full)
-    world.keep(result)
+    database.put_result(result)
     return result.id

@@ -1,40 +1,41 @@
-"""Reading and cancelling jobs. Nobody owns a job: whoever is logged in reads and cancels any (CONTRACT 9)."""
+"""Reading and cancelling jobs. Jobs have no owner: every caller may read and cancel every job (CONTRACT 9)."""
 
 from __future__ import annotations
 
 from .jobs import Job
-from .messages import BROKEN, Call, Reply, abort, answer
+from .request import Request
+from .response import BROKEN, Response, abort, json_response
 from .routing import routes
 
 
-def _job(call: Call) -> Job:
-    """Unknown, expired and malformed ids alike are 500."""
-    job = call.service.jobs.get(call.params["job_id"])
+def _job(request: Request) -> Job:
+    """Unknown, expired and malformed ids are all 500."""
+    job = request.state.jobs.get(request.params["job_id"])
     if job is None:
         abort(500, BROKEN)
     return job
 
 
 @routes.add("GET", "/api/jobs/<job_id>")
-async def read(call: Call) -> Reply:
-    """Any job, for anybody who is logged in; not for query keys, whose path lacks the query id."""
-    return answer(_job(call).body())
+async def read(request: Request) -> Response:
+    """Any job, for every caller except query keys, because the path has no query id."""
+    return json_response(_job(request).body())
 
 
 @routes.add("GET", "/api/queries/<query_id>/jobs/<job_id>")
-async def read_nested(call: Call) -> Reply:
+async def read_nested(request: Request) -> Response:
     """Any job, for the key of any query."""
-    return answer(_job(call).body())
+    return json_response(_job(request).body())
 
 
 @routes.add("DELETE", "/api/jobs/<job_id>")
-async def cancel(call: Call) -> Reply:
-    """Also a finished job, and again; the answer is the same."""
-    call.service.jobs.cancel(_job(call))
-    return answer(None)
+async def cancel(request: Request) -> Response:
+    """Works also for finished and cancelled jobs, with the same response."""
+    request.state.jobs.cancel(_job(request))
+    return json_response(None)
 
 
 @routes.add("DELETE", "/api/queries/<query_id>/jobs/<job_id>")
-async def cancel_nested(call: Call) -> Reply:
-    """Broken for everybody."""
+async def cancel_nested(request: Request) -> Response:
+    """Fails for every caller."""
     abort(500, BROKEN)

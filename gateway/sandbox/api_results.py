@@ -10,67 +10,68 @@ from typing import Any
 from urllib.parse import quote
 
 from .access import reaches_query, reaches_source
-from .finding import query_of, result_of
-from .messages import BROKEN, FORBIDDEN, NO_RESULT, Call, Reply, abort, answer, message
-from .moments import file_date
+from .api_common import query_of, result_of
 from .objects import Query
 from .parameters import DetachedError
+from .request import Request
+from .response import BROKEN, FORBIDDEN, NO_RESULT, Response, abort, error_response, json_response
 from .results import Result, as_separated, as_workbook
 from .routing import routes
+from .timestamps import file_date
 
 
-async def _latest(call: Call, filetype: str) -> Reply:
-    """What `latest_query_data_id` points at; max_age and parameters are not looked at."""
-    query = query_of(call)
-    result = call.service.world.results.get(query.latest_query_data_id or 0)
-    if result is None or (call.caller.is_api_user and result.query_hash != query.query_hash):
+async def _latest(request: Request, filetype: str) -> Response:
+    """The result that `latest_query_data_id` points at; max_age and parameters are ignored."""
+    query = query_of(request)
+    result = request.database.results.get(query.latest_query_data_id or 0)
+    if result is None or (request.caller.is_api_user and result.query_hash != query.query_hash):
         abort(404, NO_RESULT)
-    return await _download(call, result, query, filetype)
+    return await _download(request, result, query, filetype)
 
 
 @routes.add("GET", "/api/queries/<query_id>/results")
-async def latest(call: Call) -> Reply:
-    """As JSON."""
-    return await _latest(call, "json")
+async def latest(request: Request) -> Response:
+    """The newest result as JSON."""
+    return await _latest(request, "json")
 
 
 @routes.add("GET", "/api/queries/<query_id>/results.<filetype>")
-async def latest_as(call: Call) -> Reply:
+async def latest_as(request: Request) -> Response:
     """As json, csv, tsv or xlsx."""
-    return await _latest(call, call.params["filetype"])
+    return await _latest(request, request.params["filetype"])
 
 
 @routes.add("GET", "/api/queries/<query_id>/results/<query_result_id>.<filetype>")
-async def nested(call: Call) -> Reply:
-    """For user keys query and result need have nothing to do with each other (CONTRACT 2)."""
-    result, query = result_of(call), query_of(call)
-    if call.caller.is_api_user and result.query_hash != query.query_hash:
+async def nested(request: Request) -> Response:
+    """With a user key the result may belong to another query (CONTRACT 2)."""
+    result, query = result_of(request), query_of(request)
+    if request.caller.is_api_user and result.query_hash != query.query_hash:
         abort(404, NO_RESULT)
-    return await _download(call, result, query, call.params["filetype"], by_id=True)
+    return await _download(request, result, query, request.params["filetype"], by_id=True)
 
 
 @routes.add("GET", "/api/query_results/<query_result_id>.<filetype>")
-async def by_id_as(call: Call) -> Reply:
+async def by_id_as(request: Request) -> Response:
     """As json, csv, tsv or xlsx; immutable."""
-    return await _download(call, result_of(call), None, call.params["filetype"], by_id=True)
+    return await _download(request, result_of(request), None, request.params["filetype"], by_id=True)
 
 
 @routes.add("GET", "/api/query_results/<query_result_id>")
-async def by_id(call: Call) -> Reply:
+async def by_id(request: Request) -> Response:
     """As JSON; immutable."""
-    return await _download(call, result_of(call), None, "json", by_id=True)
+    return await _download(request, result_of(request), None, "json", by_id=True)
 
 
-async def _broken_post(call: Call) -> Reply:
-    """The same resource takes POST only without a result id or file type."""
+async def _broken_post(request: Request) -> Response:
+    """500: the resource accepts POST only without a result id and file type."""
     abort(500, BROKEN)
 
 
-async def _preflight(call: Call) -> Reply:
-    """OPTIONS here demands a key (CONTRACT 16)."""
-    if call.caller_or_none is None:
+async def _preflight(request: Request) -> Response:
+    """OPTIONS needs a key here (CONTRACT 16)."""
+    if request.caller_or_none is None:
         abort(403, FORBIDDEN)
-    return Reply(type="text/html; charset=utf-8")
+    return Response(content_type="text/html; charset=utf-8")
 
 
 _READ = (
@@ -86,20 +87,22 @@ for _template in _READ[1:]:
     routes.add("POST", _template)(_broken_post)
 
 
-async def _download(call: Call, result: Result, query: Query | None, filetype: str, *, by_id: bool = False) -> Reply:
-    """Access is by the groups of the *result's* source."""
-    call.require(call.caller.may("view_query"))
-    source = call.service.world.sources.get(result.data_source_id)
-    call.require(reaches_source(source, call.caller, view_only=True))
+async def _download(
+    request: Request, result: Result, query: Query | None, filetype: str, *, by_id: bool = False
+) -> Response:
+    """The result as a file; the groups of the *result's* source decide about access."""
+    request.require(request.caller.may("view_query"))
+    source = request.database.sources.get(result.data_source_id)
+    request.require(reaches_source(source, request.caller, view_only=True))
     kind, make = _FORMS.get(filetype, (None, None))
     if kind is None or make is None:
         abort(500, BROKEN)
-    body = await _made(result, make, call.service.world.now(), filetype)
-    reply = Reply(body, type=kind)
+    body = await _made(result, make, request.database.now(), filetype)
+    response = Response(body, content_type=kind)
     if by_id:
-        reply.headers.append(("Cache-Control", "private,max-age=31557600"))
-    reply.headers.append(("Content-Disposition", disposition(result, query, filetype)))
-    return reply
+        response.headers.append(("Cache-Control", "private,max-age=31557600"))
+    response.headers.append(("Content-Disposition", disposition(result, query, filetype)))
+    return response
 
 
 async def _made(result: Result, make: Callable[[Result, int], bytes], now: int, filetype: str) -> bytes:
@@ -122,7 +125,7 @@ def _stem(name: str) -> str:
 
 
 def disposition(result: Result, query: Query | None, filetype: str) -> str:
-    """Named after the query where its id is in the path; RFC 5987 for what is not ASCII (CONTRACT 4)."""
+    """The file is named after the query if the path has its id; RFC 5987 for names outside ASCII (CONTRACT 4)."""
     stem = _stem(query.name) if query is not None else str(result.id)
     name = f"{stem}_{file_date(result.retrieved_at)}.{filetype}"
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
@@ -135,31 +138,31 @@ def disposition(result: Result, query: Query | None, filetype: str) -> str:
 
 
 @routes.add("GET", "/api/queries/<query_id>/dropdown")
-async def dropdown(call: Call) -> Reply:
+async def dropdown(request: Request) -> Response:
     """The newest result of this query as options."""
-    query = query_of(call)
-    call.require(reaches_source(_source_of(call, query), call.caller, view_only=True))
-    return _options(call, query.id)
+    query = query_of(request)
+    request.require(reaches_source(_source_of(request, query), request.caller, view_only=True))
+    return _options(request, query.id)
 
 
 @routes.add("GET", "/api/queries/<query_id>/dropdowns/<dropdown_query_id>")
-async def dropdowns(call: Call) -> Reply:
-    """A related dropdown needs access to the query only; any other, access to the other's *source* (CONTRACT 12)."""
-    query, other = query_of(call), query_of(call, "dropdown_query_id")
-    world = call.service.world
-    call.require(reaches_query(world, query, call.caller, view_only=True))
+async def dropdowns(request: Request) -> Response:
+    """A related dropdown needs access to the query only, any other also to its own *source* (CONTRACT 12)."""
+    query, other = query_of(request), query_of(request, "dropdown_query_id")
+    database = request.database
+    request.require(reaches_query(database, query, request.caller, view_only=True))
     related = {definition.get("queryId") for definition in query.parameters if definition.get("type") == "query"}
     if other.id not in related:
-        call.require(reaches_source(_source_of(call, other), call.caller, view_only=True))
-    return _options(call, other.id)
+        request.require(reaches_source(_source_of(request, other), request.caller, view_only=True))
+    return _options(request, other.id)
 
 
-def _source_of(call: Call, query: Query) -> Any:
-    return call.service.world.sources.get(query.data_source_id or 0)
+def _source_of(request: Request, query: Query) -> Any:
+    return request.database.sources.get(query.data_source_id or 0)
 
 
-def _options(call: Call, query_id: int) -> Reply:
+def _options(request: Request, query_id: int) -> Response:
     try:
-        return answer(call.service.world.dropdown_options(query_id, call.org_id))
+        return json_response(request.database.dropdown_options(query_id, request.org_id))
     except DetachedError as error:
-        return message(400, str(error))
+        return error_response(400, str(error))

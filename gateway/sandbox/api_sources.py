@@ -3,61 +3,62 @@
 from __future__ import annotations
 
 from .access import owns, reaches_query, reaches_source
-from .finding import entry_of
+from .api_common import entry_of
 from .jobs import FINISHED, Job
-from .messages import NOT_FOUND, Call, Reply, abort, answer
-from .moments import stamp, whole_second
 from .objects import Alert, DataSource
+from .request import Request
+from .response import NOT_FOUND, Response, abort, json_response
 from .routing import routes
 from .serialise import alert_body, source_body, source_object, user_body
+from .timestamps import timestamp, whole_second
 from .warehouse import Table
 
 
-def _source(call: Call) -> DataSource:
-    source = entry_of(call, call.service.world.sources, "data_source_id")
-    if source.org != call.org:
+def _source(request: Request) -> DataSource:
+    source = entry_of(request, request.database.sources, "data_source_id")
+    if source.org != request.org:
         abort(404, NOT_FOUND)
     return source
 
 
 @routes.add("GET", "/api/data_sources")
-async def listed(call: Call) -> Reply:
-    """Without options, even for admins."""
-    call.need("list_data_sources")
-    groups = set(call.user.groups)
-    sources = [source for source in call.service.world.sources.values() if source.org == call.org]
-    seen = [source for source in sources if call.caller.may("admin") or groups & set(source.groups)]
-    return answer(
+async def listed(request: Request) -> Response:
+    """The sources without options, even for admins."""
+    request.need("list_data_sources")
+    groups = set(request.user.groups)
+    sources = [source for source in request.database.sources.values() if source.org == request.org]
+    seen = [source for source in sources if request.caller.may("admin") or groups & set(source.groups)]
+    return json_response(
         [
-            {**source_body(source), "view_only": source_object(source, call.caller)["view_only"]}
+            {**source_body(source), "view_only": source_object(source, request.caller)["view_only"]}
             for source in sorted(seen, key=lambda source: source.name)
         ]
     )
 
 
 @routes.add("GET", "/api/data_sources/<data_source_id>")
-async def read(call: Call) -> Reply:
-    """With options for admins."""
-    call.require(call.caller.may("list_data_sources"))
-    source = _source(call)
-    call.require(reaches_source(source, call.caller, view_only=True))
-    return answer(source_object(source, call.caller))
+async def read(request: Request) -> Response:
+    """The source, with options for admins."""
+    request.require(request.caller.may("list_data_sources"))
+    source = _source(request)
+    request.require(reaches_source(source, request.caller, view_only=True))
+    return json_response(source_object(source, request.caller))
 
 
 @routes.add("GET", "/api/data_sources/<data_source_id>/schema")
-async def schema(call: Call) -> Reply:
-    """A job whose result is the schema itself, and afterwards the schema; with `refresh` always a job."""
-    source = _source(call)
-    call.require(reaches_source(source, call.caller, view_only=True))
-    tables = call.service.schema()
-    if source.schema_known and not call.has_arg("refresh"):
-        return answer({"schema": tables})
+async def schema(request: Request) -> Response:
+    """First a job whose result is the schema, later the schema itself; with `refresh` always a job."""
+    source = _source(request)
+    request.require(reaches_source(source, request.caller, view_only=True))
+    tables = request.state.schema()
+    if source.schema_known and not request.has_arg("refresh"):
+        return json_response({"schema": tables})
     source.schema_known = True
     job = Job("", "schema", source.id, None, _never)
-    call.service.jobs.add(job)
-    reply = answer(job.body())
+    request.state.jobs.add(job)
+    response = json_response(job.body())
     job.settle(FINISHED, result=tables)
-    return reply
+    return response
 
 
 async def _never(job: Job, table: Table) -> int:
@@ -66,148 +67,150 @@ async def _never(job: Job, table: Table) -> int:
 
 
 @routes.add("POST", "/api/data_sources")
-async def create(call: Call) -> Reply:
-    """Full access for the default group."""
-    call.need("admin")
-    fields, world = call.json_object(), call.service.world
-    made = world.source(fields["name"], {2: False}, type=fields["type"], options=fields["options"], org=call.org_id)
-    body = source_object(made, call.caller)
+async def create(request: Request) -> Response:
+    """The default group gets full access."""
+    request.need("admin")
+    fields, database = request.json_object(), request.database
+    made = database.add_source(
+        fields["name"], {2: False}, type=fields["type"], options=fields["options"], org=request.org_id
+    )
+    body = source_object(made, request.caller)
     del body["view_only"]
-    return answer({**body, "options": {name: body["options"][name] for name in fields["options"]}})
+    return json_response({**body, "options": {name: body["options"][name] for name in fields["options"]}})
 
 
 @routes.add("POST", "/api/data_sources/<data_source_id>/test")
-async def try_out(call: Call) -> Reply:
-    """Always reachable."""
-    call.need("admin")
-    _source(call)
-    return answer({"message": "success", "ok": True})
+async def test_connection(request: Request) -> Response:
+    """Always successful."""
+    request.need("admin")
+    _source(request)
+    return json_response({"message": "success", "ok": True})
 
 
 @routes.add("POST", "/api/data_sources/<data_source_id>/pause")
-async def pause(call: Call) -> Reply:
-    """From now on POSTs are refused, cached results too."""
-    call.need("admin")
-    source = _source(call)
-    source.paused, source.pause_reason = True, call.json_object().get("reason") if call.body else None
-    return answer(source_body(source))
+async def pause(request: Request) -> Response:
+    """Executions are refused from now on, also those with a cached result."""
+    request.need("admin")
+    source = _source(request)
+    source.paused, source.pause_reason = True, request.json_object().get("reason") if request.body else None
+    return json_response(source_body(source))
 
 
 @routes.add("DELETE", "/api/data_sources/<data_source_id>/pause")
-async def resume(call: Call) -> Reply:
+async def resume(request: Request) -> Response:
     """Ends a pause."""
-    call.need("admin")
-    source = _source(call)
+    request.need("admin")
+    source = _source(request)
     source.paused, source.pause_reason = False, None
-    return answer(source_body(source))
+    return json_response(source_body(source))
 
 
 # -- alerts
 
 
-def _reaches(call: Call, alert: Alert) -> bool:
-    world = call.service.world
-    return reaches_query(world, world.queries[alert.query_id], call.caller, view_only=True)
+def _reaches(request: Request, alert: Alert) -> bool:
+    database = request.database
+    return reaches_query(database, database.queries[alert.query_id], request.caller, view_only=True)
 
 
 @routes.add("GET", "/api/alerts")
-async def alerts(call: Call) -> Reply:
-    """Those on sources that the user reaches."""
-    call.need("list_alerts")
-    world = call.service.world
-    groups = set(call.user.groups)
-    sources = {source.id for source in world.sources.values() if groups & set(source.groups)}
-    found = [alert for alert in world.alerts.values() if world.queries[alert.query_id].data_source_id in sources]
-    return answer([alert_body(world, alert) for alert in found])
+async def alerts(request: Request) -> Response:
+    """The alerts on sources that the user can access."""
+    request.need("list_alerts")
+    database = request.database
+    groups = set(request.user.groups)
+    sources = {source.id for source in database.sources.values() if groups & set(source.groups)}
+    found = [alert for alert in database.alerts.values() if database.queries[alert.query_id].data_source_id in sources]
+    return json_response([alert_body(database, alert) for alert in found])
 
 
 @routes.add("POST", "/api/alerts")
-async def create_alert(call: Call) -> Reply:
-    """On a query that the user reaches."""
-    call.need("list_alerts")
-    fields, world = call.json_object(), call.service.world
-    query, now = world.queries[fields["query_id"]], world.now()
-    call.require(reaches_query(world, query, call.caller, view_only=True))
-    id = world.next_id(world.alerts)
-    world.alerts[id] = Alert(id, fields["name"], query.id, call.user.id, fields["options"], now, now)
-    return answer({**alert_body(world, world.alerts[id]), "options": fields["options"]})
+async def create_alert(request: Request) -> Response:
+    """Needs access to the query."""
+    request.need("list_alerts")
+    fields, database = request.json_object(), request.database
+    query, now = database.queries[fields["query_id"]], database.now()
+    request.require(reaches_query(database, query, request.caller, view_only=True))
+    id = database.next_id(database.alerts)
+    database.alerts[id] = Alert(id, fields["name"], query.id, request.user.id, fields["options"], now, now)
+    return json_response({**alert_body(database, database.alerts[id]), "options": fields["options"]})
 
 
 @routes.add("DELETE", "/api/alerts/<alert_id>")
-async def remove_alert(call: Call) -> Reply:
-    """By its owner; answers null."""
-    found = entry_of(call, call.service.world.alerts, "alert_id")
-    call.require(owns(found.user_id, call.caller))
-    del call.service.world.alerts[found.id]
-    return answer(None)
+async def remove_alert(request: Request) -> Response:
+    """Only for its owner; the response is null."""
+    found = entry_of(request, request.database.alerts, "alert_id")
+    request.require(owns(found.user_id, request.caller))
+    del request.database.alerts[found.id]
+    return json_response(None)
 
 
 @routes.add("GET", "/api/alerts/<alert_id>")
-async def alert(call: Call) -> Reply:
-    """With its query, key and all."""
-    found = entry_of(call, call.service.world.alerts, "alert_id")
-    call.require(_reaches(call, found))
-    return answer(alert_body(call.service.world, found))
+async def alert(request: Request) -> Response:
+    """The alert with its query, including the query key."""
+    found = entry_of(request, request.database.alerts, "alert_id")
+    request.require(_reaches(request, found))
+    return json_response(alert_body(request.database, found))
 
 
 @routes.add("POST", "/api/alerts/<alert_id>")
-async def edit_alert(call: Call) -> Reply:
-    """Name and options."""
-    found = entry_of(call, call.service.world.alerts, "alert_id")
-    call.require(owns(found.user_id, call.caller))
-    fields = call.json_object()
+async def edit_alert(request: Request) -> Response:
+    """Changes name and options."""
+    found = entry_of(request, request.database.alerts, "alert_id")
+    request.require(owns(found.user_id, request.caller))
+    fields = request.json_object()
     found.name, found.options = fields.get("name", found.name), fields.get("options", found.options)
-    return answer(alert_body(call.service.world, found))
+    return json_response(alert_body(request.database, found))
 
 
 @routes.add("GET", "/api/alerts/<alert_id>/subscriptions")
-async def subscriptions(call: Call) -> Reply:
-    """Nobody subscribes here."""
-    call.require(_reaches(call, entry_of(call, call.service.world.alerts, "alert_id")))
-    return answer([])
+async def subscriptions(request: Request) -> Response:
+    """Always empty: the sandbox has no subscriptions."""
+    request.require(_reaches(request, entry_of(request, request.database.alerts, "alert_id")))
+    return json_response([])
 
 
-# -- the rest
+# -- snippets and events
 
 
 @routes.add("GET", "/api/query_snippets")
-async def snippets(call: Call) -> Reply:
-    """For everybody."""
-    world = call.service.world
-    return answer(
+async def snippets(request: Request) -> Response:
+    """All snippets, for every caller."""
+    database = request.database
+    return json_response(
         [
             {
                 "id": snippet.id,
                 "trigger": snippet.trigger,
                 "description": snippet.description,
                 "snippet": snippet.snippet,
-                "user": user_body(world.users[snippet.user_id]),
-                "updated_at": stamp(snippet.updated_at),
-                "created_at": stamp(snippet.created_at),
+                "user": user_body(database.users[snippet.user_id]),
+                "updated_at": timestamp(snippet.updated_at),
+                "created_at": timestamp(snippet.created_at),
             }
-            for snippet in world.snippets.values()
+            for snippet in database.snippets.values()
         ]
     )
 
 
 @routes.add("GET", "/api/events")
-async def events(call: Call) -> Reply:
-    """What was asked last, as Redash's usage log would have it."""
-    call.need("admin")
-    entries = list(call.service.counters.log)[::-1]
+async def events(request: Request) -> Response:
+    """The last requests, in the form of Redash's usage log."""
+    request.need("admin")
+    entries = list(request.state.counters.log)[::-1]
     body = [
         {
-            "org_id": call.org,
-            "user_id": call.user.id,
+            "org_id": request.org,
+            "user_id": request.user.id,
             "action": "view",
             "object_type": entry.route,
             "object_id": None,
-            "created_at": whole_second(call.service.world.now()),
-            "user_name": call.user.name,
+            "created_at": whole_second(request.database.now()),
+            "user_name": request.user.name,
             "browser": "Other / Other / Other",
             "location": "Unknown",
             "details": {"object_id": None, "object_type": entry.route},
         }
         for entry in entries[:25]
     ]
-    return answer({"count": len(entries), "page": 1, "page_size": 25, "results": body})
+    return json_response({"count": len(entries), "page": 1, "page_size": 25, "results": body})

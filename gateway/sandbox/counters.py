@@ -1,4 +1,4 @@
-"""What the sandbox was asked and what it did: plain numbers, a log of requests, and a way to wait for them."""
+"""What the sandbox received and did: counters, a log of requests, and a way to wait for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOG_SIZE = 10_000
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """`path_qs` is the raw target. `status` is 0 where a fault let no answer out."""
+    """`path_qs` is the raw target. `status` is 0 if a fault prevented the response."""
 
     method: str
     path_qs: str
@@ -24,7 +24,7 @@ class LoggedRequest:
 
 
 class Counters:
-    """`posts` counts requests to execute by query id (ad hoc: 0), joined ones and answers from the cache included;
+    """`posts` counts requests to execute by query id (ad hoc: 0), including joined and cached ones;
     `started` and `finished` count real runs of SQL."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Counters:
         self.reset()
 
     def reset(self) -> None:
-        """Everything to zero, the log too."""
+        """Sets all counters to zero and clears the log."""
         self.requests = 0
         self.by_route: Counter[str] = Counter()
         self.posts: Counter[int] = Counter()
@@ -44,48 +44,48 @@ class Counters:
         self.jobs = 0
         self.log.clear()
 
-    def request(self, entry: LoggedRequest) -> None:
-        """Logs an answered request."""
+    def request_finished(self, entry: LoggedRequest) -> None:
+        """Logs a request with its response status."""
         self.log.append(entry)
-        self.changed()
+        self.notify()
 
-    def arrived(self, method: str, route: str) -> None:
-        """Counts a request, before it is answered."""
+    def request_arrived(self, method: str, route: str) -> None:
+        """Counts a request before its response."""
         self.requests += 1
         self.by_route[f"{method} {route}"] += 1
-        self.changed()
+        self.notify()
 
     def posted(self, query_id: int | None) -> None:
         """Counts a request to execute."""
         self.posts[query_id or 0] += 1
-        self.changed()
+        self.notify()
 
     def job_queued(self) -> None:
         """Counts a job."""
         self.jobs += 1
-        self.changed()
+        self.notify()
 
     def execution_started(self, query_id: int | None) -> None:
         """Counts a run of SQL."""
         self.started += 1
         self.started_by_query[query_id or 0] += 1
-        self.changed()
+        self.notify()
 
     def execution_finished(self, query_id: int | None) -> None:
         """Counts the end of a run, however it ended."""
         self.finished += 1
         self.finished_by_query[query_id or 0] += 1
-        self.changed()
+        self.notify()
 
-    def changed(self) -> None:
-        """Wakes those who wait; a wait that was given up is forgotten."""
+    def notify(self) -> None:
+        """Wakes the waiters whose condition is true; removes those that were cancelled."""
         for ready, waiter in self._waiters:
             if not waiter.done() and ready():
                 waiter.set_result(None)
         self._waiters = [pair for pair in self._waiters if not pair[1].done()]
 
     async def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Raises TimeoutError. `ready` is asked at every change of a counter or a job."""
+        """Returns when `ready` is true; it is checked at every change of a counter or a job. Raises TimeoutError."""
         if ready():
             return
         waiter = asyncio.get_running_loop().create_future()

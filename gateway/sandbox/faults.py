@@ -1,4 +1,4 @@
-"""Switches that make the sandbox misbehave, for tests of what stands in front of it. Each may be limited to a route
+"""Switches that make the sandbox fail, to test the software in front of it. Each may be limited to a route
 template, a method and a number of requests.
 """
 
@@ -31,9 +31,9 @@ _LASTING = frozenset({"hang", "stall", "stall_then_reset"})
 
 @dataclass
 class Fault:
-    """`route` is a template as in the counters, e.g. "/api/jobs/<job_id>"; None means every one. `count` is how many
-    more requests it is for, None without end; `hits` how many it was for. `chunked` sends a stalling answer without
-    its length, as a proxy does that compresses."""
+    """`route` is a template as in the counters, e.g. "/api/jobs/<job_id>"; None means every route. `count` is how many
+    more requests it affects, None means no end; `hits` is how many it has affected. `chunked` sends a stalling response
+    without its length, like a proxy that compresses."""
 
     kind: str
     route: str | None = None
@@ -45,19 +45,19 @@ class Fault:
     hits: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def concerns(self, method: str, route: str) -> bool:
-        """Whether a request to this route meets it."""
+    def affects(self, method: str, route: str) -> bool:
+        """Whether it affects a request to this route."""
         fits = self.route in (None, route) and self.method in (None, method)
         return fits and self.count != 0 and not self.released.is_set()
 
     def use(self) -> None:
-        """Counts it as met once."""
+        """Counts one affected request."""
         self.hits += 1
         if self.count is not None:
             self.count -= 1
 
     def clear(self) -> None:
-        """Ends it; requests that hang are answered, those that stall go on."""
+        """Ends it; hanging and stalling requests continue."""
         self.released.set()
 
     release = clear
@@ -94,7 +94,7 @@ class Faults:
         return fault
 
     def clear(self, kind: str | None = None) -> None:
-        """Ends all faults of a kind, or everything, clock skew included."""
+        """Ends all faults of a kind, or all faults and the clock skew."""
         for fault in self._active:
             if kind in (None, fault.kind):
                 fault.clear()
@@ -103,12 +103,12 @@ class Faults:
             self.clock_skew = 0.0
 
     def take(self, method: str, route: str) -> list[Fault]:
-        """The faults this request meets, counted as used."""
-        met = [fault for fault in self._active if fault.concerns(method, route)]
-        for fault in met:
+        """The faults that affect this request; counts them as used."""
+        taken = [fault for fault in self._active if fault.affects(method, route)]
+        for fault in taken:
             fault.use()
         self._active = [fault for fault in self._active if fault.count != 0 or fault.kind in _LASTING]
-        return met
+        return taken
 
     def as_json(self) -> dict[str, Any]:
         """For the control route."""

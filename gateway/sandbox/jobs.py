@@ -14,16 +14,16 @@ from typing import Any
 from uuid import uuid4
 
 from .counters import Counters
-from .moments import SECOND, job_stamp
+from .timestamps import SECOND, job_timestamp
 from .warehouse import NoDataError, Run, Table, Warehouse
 
 QUEUED, STARTED, FINISHED, FAILED = 1, 2, 3, 4
 _LIFETIMES = {FINISHED: 12 * 3600 * SECOND, FAILED: 7 * 86400 * SECOND}
-"""How long Redash remembers a job that ended (CONTRACT 9)."""
+"""How long Redash keeps a job after its end, in microseconds (CONTRACT 9)."""
 _CANCELLED = "Query cancelled by user."
 
-Store = Callable[["Job", Table], Awaitable[int]]
-"""Keeps what a job brought and tells the id of the new result."""
+StoreResult = Callable[["Job", Table], Awaitable[int]]
+"""Stores the rows of a job; returns the id of the new result."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Job:
     query_hash: str
     data_source_id: int
     query_id: int | None
-    store: Store
+    store: StoreResult
     status: int = QUEUED
     started_at: int = 0
     ended_at: int = 0
@@ -51,7 +51,7 @@ class Job:
         return {
             "job": {
                 "id": self.id,
-                "updated_at": job_stamp(self.started_at) if self.status == STARTED else 0,
+                "updated_at": job_timestamp(self.started_at) if self.status == STARTED else 0,
                 "status": self.status,
                 "error": self.error,
                 "result": result,
@@ -60,21 +60,21 @@ class Job:
         }
 
     def settle(self, status: int, error: str = "", result: Any = None) -> None:
-        """A cancelled job stays cancelled, whatever its run still brings."""
+        """Ends the job. A cancelled job stays cancelled, whatever its run returns."""
         if self.error != _CANCELLED:
             self.status, self.error, self.result = status, error, result
 
 
 class Hold:
-    """Keeps executions (of one query, or all) where they are until it is released. Use as context manager or not."""
+    """Stops executions (of one query, or all) until it is released. It can be used as a context manager."""
 
     def __init__(self, gate: Gate, query_id: int | None) -> None:
         self._gate = gate
         self.query_id = query_id
 
     def release(self) -> None:
-        """Lets go of what waits here; again does nothing."""
-        self._gate.drop(self)
+        """Lets waiting executions continue; does nothing the second time."""
+        self._gate.release(self)
 
     def __enter__(self) -> Hold:
         return self
@@ -94,7 +94,7 @@ class Hold:
 
 
 class Gate:
-    """A place that executions pass when no hold is on."""
+    """A place where executions wait while a hold is active."""
 
     def __init__(self) -> None:
         self._holds: list[Hold] = []
@@ -106,18 +106,18 @@ class Gate:
         self._holds.append(hold)
         return hold
 
-    def drop(self, hold: Hold | None = None) -> None:
-        """Lets go of one hold, or of all."""
+    def release(self, hold: Hold | None = None) -> None:
+        """Removes one hold, or all."""
         self._holds = [] if hold is None else [other for other in self._holds if other is not hold]
-        self.look_again()
+        self.recheck()
 
-    def look_again(self) -> None:
-        """Wakes what waits here."""
+    def recheck(self) -> None:
+        """Wakes the waiting executions, which check again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def passed(self, job: Job) -> None:
-        """Returns when no hold concerns the job, or the job is cancelled."""
+    async def wait_open(self, job: Job) -> None:
+        """Returns when no hold stops the job, or the job is cancelled."""
         status = job.status
         while job.status == status and any(hold.query_id in (None, job.query_id) for hold in self._holds):
             await self._changed.wait()
@@ -142,7 +142,7 @@ class Jobs:
         self.queue_gate, self.run_gate = Gate(), Gate()
 
     def start(self, job: Job) -> Job:
-        """Joins an identical execution in flight (same hash, same source, whoever asks), else queues this one."""
+        """Returns an identical execution in flight (same hash and source, any caller), otherwise queues this one."""
         running = self._in_flight.get((job.query_hash, job.data_source_id))
         if running is not None:
             return running
@@ -155,15 +155,15 @@ class Jobs:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._counters.changed()
+        self._counters.notify()
 
     def add(self, job: Job) -> None:
-        """Makes a job known by its id."""
+        """Makes a job readable by its id."""
         self._jobs[job.id] = job
         self._counters.job_queued()
 
     def get(self, job_id: str) -> Job | None:
-        """The job with this id, if it is known and not forgotten."""
+        """The job with this id, None if it is unknown or expired."""
         job = self._jobs.get(job_id)
         if job is not None and job.ended_at and self._now() > job.ended_at + _LIFETIMES[job.status]:
             del self._jobs[job_id]
@@ -176,25 +176,25 @@ class Jobs:
         return not self._tasks
 
     def is_running(self, query_hash: str, data_source_id: int) -> bool:
-        """Whether an execution is in flight that others would join."""
+        """Whether an identical execution would join one in flight."""
         return (query_hash, data_source_id) in self._in_flight
 
     def cancel(self, job: Job) -> None:
-        """Shows at once, even on a finished job, and is not joined any more (CONTRACT 9)."""
+        """Cancels at once, even a finished job; nothing joins it from now on (CONTRACT 9)."""
         job.settle(FAILED, _CANCELLED)
         self._unlock(job)
-        self.queue_gate.look_again()
-        self.run_gate.look_again()
+        self.queue_gate.recheck()
+        self.run_gate.recheck()
         if job.run is not None:
             job.run.cancel()
 
     def lose(self) -> None:
-        """As after a restart of a Redis without persistence: every job id is unknown, runs go on."""
+        """Like a restart of Redis without persistence: every job id is unknown, runs continue."""
         self._jobs.clear()
         self._in_flight.clear()
 
     async def stop(self) -> None:
-        """Interrupts what runs and waits for the threads."""
+        """Interrupts all runs and waits for the threads."""
         for run in list(self._runs):
             run.cancel()
         tasks = list(self._tasks)
@@ -220,12 +220,12 @@ class Jobs:
     async def _take(self, job: Job) -> None:
         if self._latency:
             await asyncio.sleep(self._latency)
-        await self.queue_gate.passed(job)
+        await self.queue_gate.wait_open(job)
         if job.status != QUEUED:
             return
         job.status, job.started_at = STARTED, self._now()
         self._counters.execution_started(job.query_id)
-        await self.run_gate.passed(job)
+        await self.run_gate.wait_open(job)
         await self._run(job)
         self._counters.execution_finished(job.query_id)
 
@@ -244,7 +244,7 @@ class Jobs:
             return
         finally:
             self._runs.discard(run)
-        # The lock goes before the result is there: a gap in which an identical request starts again (CONTRACT 9).
+        # Redash unlocks before it stores the result: in between, an identical request starts again (CONTRACT 9).
         self._unlock(job)
         if job.status == STARTED:
             job.settle(FINISHED, result=await job.store(job, table))

@@ -1,5 +1,5 @@
-"""The things a Redash holds, as plain records: organisations' users, groups, sources, queries, boards, alerts.
-Only data lives here; rules about them are in `world.py` and `access.py`. Times are whole microseconds of Unix time.
+"""The objects of a Redash as plain records: users, groups, sources, queries, dashboards, alerts.
+Only data lives here; the rules are in `database.py` and `access.py`. Times are whole microseconds of Unix time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass
 class User:
-    """A person with a key."""
+    """A person with an API key."""
 
     id: int
     name: str
@@ -74,7 +74,7 @@ class DataSource:
 
 @dataclass
 class Visualization:
-    """A way to show a query; boards show visualizations."""
+    """A way to show a query; dashboards show visualizations."""
 
     id: int
     query_id: int
@@ -110,7 +110,7 @@ class Query:
     latest_query_data_id: int | None = None
     org: int = 1
     runtime: float = 0.004
-    """How long a first result that was never really executed claims to have taken."""
+    """The runtime that a sample result reports, though it was not executed, in seconds."""
 
     @property
     def parameters(self) -> list[dict[str, Json]]:
@@ -121,7 +121,7 @@ class Query:
 
 @dataclass
 class Widget:
-    """A visualization or a text on a board."""
+    """A visualization or a text on a dashboard."""
 
     id: int
     dashboard_id: int
@@ -185,7 +185,7 @@ class Snippet:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a user, or an "API user" made from a query key or a dashboard token (CONTRACT 1)."""
+    """The sender of a request: a user, or an "API user" made from a query key or a dashboard token (CONTRACT 1)."""
 
     org: int
     user: User | None = None
@@ -195,7 +195,7 @@ class Caller:
 
     @property
     def is_api_user(self) -> bool:
-        """A query key or a dashboard token."""
+        """Whether it came with a query key or a dashboard token."""
         return self.user is None
 
     def may(self, permission: str) -> bool:

@@ -1,5 +1,5 @@
-"""Parameter values of a request against the definitions of a query, and the SQL text that comes of them (CONTRACT 6).
-What Redash answers with 400 is an exception here; what it trips over (500) is any other exception.
+"""Parameter values of a request against the definitions of a query, and the resulting SQL text (CONTRACT 6).
+The exceptions defined here are 400 in Redash; any other exception is 500.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from .sqltext import names_in, render
 
 Dropdown = Callable[[Any], Sequence[str]]
-"""From the id of a dropdown query to the values it allows now."""
+"""Maps the id of a dropdown query to the values that it allows now."""
 
 _WORD_LIST = (
     "jan january feb february mar march apr april may jun june jul july aug august sep sept september oct october nov"
@@ -24,7 +24,7 @@ _WORDS = frozenset(_WORD_LIST.split())
 
 
 class InvalidParametersError(Exception):
-    """400: values that do not fit their definitions."""
+    """400: values that do not match their definitions."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"The following parameter values are incompatible with their definitions: {', '.join(names)}")
@@ -48,7 +48,7 @@ def applied(template: str, schema: Sequence[Mapping[str, Any]], values: Mapping[
 
 
 def missing(template: str, values: Mapping[str, Any]) -> list[str]:
-    """Names the template needs and the values lack. Redash's order is that of a set; ours is alphabetical."""
+    """Names in the template without a value. Redash has no fixed order; here it is alphabetical."""
     given: set[str] = set()
     for name, value in values.items():
         given |= {f"{name}.{inner}" for inner in value} if isinstance(value, Mapping) else {name}
@@ -109,7 +109,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whatever float() takes: "nan", "1_000", " 5 ", true."""
+    """Everything that float() accepts: "nan", "1_000", " 5 ", true."""
     if isinstance(value, Number):
         return True
     try:
@@ -124,7 +124,7 @@ def _is_range(value: Any) -> bool:
 
 
 def _is_date(value: Any) -> bool:
-    """About what dateutil reads: words it knows, numbers that make a date; marks, quotes included, are skipped."""
+    """Close to what dateutil reads: its words, and numbers that make a date; punctuation and quotes are skipped."""
     if not isinstance(value, str):
         return False
     tokens = re.findall(r"[a-z]+|\d+", value.lower())

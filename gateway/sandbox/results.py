@@ -1,5 +1,5 @@
-"""Stored results: their JSON bytes, made once and the same over all routes, and the files derived from them
-(CONTRACT 8). Which result a caller gets is decided elsewhere.
+"""Stored results: their JSON bytes, made once and the same on all routes, and the files derived from them
+(CONTRACT 8). The api modules decide which result a caller gets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from .moments import SECOND, stamp
+from .timestamps import SECOND, timestamp
 from .warehouse import Columns, Rows, Table
 from .xlsx import workbook
 
@@ -25,7 +25,7 @@ def dumps(value: Any) -> str:
 
 
 class Result:
-    """One stored result. It never changes; the rows of a first result may be fetched only when somebody asks."""
+    """One stored result. It never changes; the rows of a sample result are loaded when it is first read."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Result:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the bytes are there, so that nothing takes long."""
+        """Whether the bytes are ready, so that reading them takes no time."""
         return bool(self._full)
 
     @property
@@ -63,7 +63,7 @@ class Result:
         return parsed
 
     def full(self) -> bytes:
-        """The body with id, SQL text and all. May run the query and take long: for a thread, if not `is_loaded`."""
+        """The complete body. Call it in a thread unless `is_loaded`: it may run the query."""
         with self._lock:
             if not self._full:
                 if not self._data:
@@ -72,7 +72,7 @@ class Result:
             return self._full
 
     def reduced(self) -> bytes:
-        """What query keys and dashboard tokens get from a POST (CONTRACT 6)."""
+        """The body for query keys and dashboard tokens after a POST (CONTRACT 6)."""
         self.full()
         return f'{{"query_result": {{"data": {self._data}, {self._retrieved()}}}}}'.encode()
 
@@ -83,7 +83,7 @@ class Result:
         return f'{{"query_result": {{{inner}}}}}'.encode()
 
     def _retrieved(self) -> str:
-        return f'"retrieved_at": "{stamp(self.retrieved_at)}"'
+        return f'"retrieved_at": "{timestamp(self.retrieved_at)}"'
 
 
 def _data(table: Table) -> str:
@@ -102,7 +102,7 @@ def as_separated(result: Result, delimiter: str) -> bytes:
 
 
 def as_workbook(result: Result, now: int) -> bytes:
-    """As XLSX."""
+    """An XLSX file."""
     columns, rows = _content(result)
     names = [column["name"] for column in columns]
     cells = ([_xlsx(row[name]) for name in names] for row in rows)
@@ -110,7 +110,7 @@ def as_workbook(result: Result, now: int) -> bytes:
 
 
 def options(result: Result) -> list[dict[str, str]]:
-    """A result as dropdown: columns `name` and `value`, else the first column for both (CONTRACT 12)."""
+    """The options of a dropdown: columns `name` and `value`; a missing one is the first column (CONTRACT 12)."""
     columns, rows = _content(result)
     names = [column["name"] for column in columns]
     first = names[0] if names else ""

@@ -1,4 +1,4 @@
-"""The table of routes: which template a path matches and who handles it. What the routes do is in the api modules."""
+"""The table of routes: the template that a path matches and its handlers. The handlers are in the api modules."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from .messages import Call, Reply
+from .request import Request
+from .response import Response
 
-Handler = Callable[[Call], Awaitable[Reply]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass
 class Resource:
-    """`login`: unauthenticated callers are turned away before the handler. `rest`: errors as Flask-RESTful writes them,
-    OPTIONS answered without login. `embeddable`: other sites may show it in a frame."""
+    """`login`: requests without a caller never reach the handler. `rest`: errors have the form of Flask-RESTful,
+    and OPTIONS needs no login. `embeddable`: other sites may show it in a frame."""
 
     template: str
     login: bool = True
@@ -23,12 +24,12 @@ class Resource:
     handlers: dict[str, Handler] = field(default_factory=dict)
 
     def handler(self, method: str) -> Handler | None:
-        """Who answers this method; HEAD is a GET."""
+        """The handler of this method; HEAD is a GET."""
         return self.handlers.get("GET" if method == "HEAD" else method)
 
     @property
     def allow(self) -> str:
-        """With GET always: below every route lies the front-end page."""
+        """The Allow header; GET always works, because the front-end page has every path."""
         return ", ".join(sorted({*self.handlers, "GET", "HEAD", "OPTIONS"}))
 
 
@@ -42,7 +43,7 @@ class Routes:
     def add(
         self, method: str, template: str, *, login: bool = True, rest: bool = True, embeddable: bool = False
     ) -> Callable[[Handler], Handler]:
-        """A decorator: the function answers this method on this template."""
+        """A decorator: the function handles this method on this template."""
 
         def register(handler: Handler) -> Handler:
             resource = self._resource(Resource(template, login, rest, embeddable))

@@ -1,4 +1,4 @@
-"""The sandbox as programs use it: start and stop, keys, edits behind the gateway's back, holds, faults, counters."""
+"""The sandbox as programs use it: start and stop, keys, edits directly in Redash, holds, faults, counters."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from . import (
     api_queries,
     api_results,
     api_sources,
-    samples,
-    shop,
+    sample_objects,
+    sample_tables,
 )
 from .counters import Counters, LoggedRequest
+from .database import Database
+from .dispatcher import Dispatcher
 from .faults import Faults
 from .jobs import Hold, Jobs
 from .objects import Query
 from .parameters import applied
 from .results import Result
-from .service import Service
 from .sqltext import with_auto_limit
+from .state import State
 from .warehouse import Run, Table, Warehouse
-from .world import World
 
 WAIT_SECONDS = 10.0
 _MODULES = (api_account, api_dashboards, api_execute, api_groups, api_jobs, api_queries, api_results, api_sources)
@@ -41,7 +42,7 @@ _MODULES = (api_account, api_dashboards, api_execute, api_groups, api_jobs, api_
 
 
 class Sandbox:
-    """A Redash of one's own. Everything is in memory; two sandboxes share nothing.
+    """A Redash in this process. Everything is in memory; two sandboxes share nothing.
 
     `now` is the clock in Unix seconds for all that is dated; `start_latency` is how many seconds an execution waits
     before it starts; `orders` is the size of the shop; `slug` turns several organisations on (CONTRACT 17) with the
@@ -67,23 +68,17 @@ class Sandbox:
         def clock() -> float:
             return now() + self.faults.clock_skew
 
-        self.world = World(seed, clock)
+        self.database = Database(seed, clock)
         self.warehouse = Warehouse(clock)
-        self.jobs = Jobs(self.warehouse, self.counters, self.world.now, workers=workers, start_latency=start_latency)
-        self.service = Service(
-            self.world,
-            self.jobs,
-            self.counters,
-            self.faults,
-            self.warehouse.schema,
-            multi_org=slug is not None,
-            csrf=csrf,
-        )
+        self.jobs = Jobs(self.warehouse, self.counters, self.database.now, workers=workers, start_latency=start_latency)
+        self.state = State(self.database, self.jobs, self.counters, self.faults, self.warehouse.schema)
+        self.state.multi_org, self.state.csrf = slug is not None, csrf
+        self.dispatcher = Dispatcher(self.state)
         if slug is not None:
-            self.world.orgs = {slug: 1}
+            self.database.orgs = {slug: 1}
         self.url = ""
         self.named: dict[str, int] = {}
-        self._fill = fill or shop.filler(orders, seed)
+        self._fill = fill or sample_tables.filler(orders, seed)
         self._samples = samples
         self._runner: web.ServerRunner | None = None
         self._prepared = False
@@ -91,25 +86,25 @@ class Sandbox:
             self._make_samples()
 
     def _make_samples(self) -> None:
-        self.named = samples.populate(self.world)
+        self.named = sample_objects.populate(self.database)
         for short, query_id in self.named.items():
-            if samples.has_first_result(short):
+            if sample_objects.has_first_result(short):
                 self.add_first_result(query_id)
-        self.world.edit(self.queries[self.named["archived"]], {"is_archived": True})
+        self.database.edit(self.queries[self.named["archived"]], {"is_archived": True})
 
     def prepare(self) -> None:
-        """Builds the tables, once; `start` does it, too."""
+        """Builds the tables once; `start` calls it, too."""
         if not self._prepared:
             self.warehouse.build(self._fill)
             self._prepared = True
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listens; port 0 takes a free one. `url` tells where."""
+        """Listens and sets `url`; port 0 means any free port."""
         await asyncio.to_thread(self.prepare)
         await self._listen(host, port)
 
     async def _listen(self, host: str, port: int) -> None:
-        server = web.Server(self.service.handle, access_log=None, auto_decompress=False)
+        server = web.Server(self.dispatcher.handle, access_log=None, auto_decompress=False)
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, backlog=4096)
@@ -118,7 +113,7 @@ class Sandbox:
         self.url = f"http://{host}:{bound[1]}"
 
     async def stop(self) -> None:
-        """Interrupts what runs, answers what hangs, closes."""
+        """Ends faults and holds, interrupts runs, closes the port."""
         self.faults.clear()
         self.release()
         await self.jobs.stop()
@@ -126,7 +121,7 @@ class Sandbox:
         self.warehouse.close()
 
     async def disconnect(self) -> None:
-        """Closes the port, as a Redash that is down: connections are refused. All it holds stays."""
+        """Closes the port, like a Redash that is down: connections are refused. All objects stay."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -149,18 +144,18 @@ class Sandbox:
 
     @property
     def user_keys(self) -> dict[str, str]:
-        """By the last word of the name in lower case: admin, analyst, viewer, outsider."""
-        return {user.name.split()[-1].lower(): user.api_key for user in self.world.users.values()}
+        """API keys by the last word of the user's name in lower case: admin, analyst, viewer, outsider."""
+        return {user.name.split()[-1].lower(): user.api_key for user in self.database.users.values()}
 
     def query_key(self, query_id: int) -> str:
         """The key of one query."""
         return self.queries[query_id].api_key
 
     def dashboard_token(self, dashboard_id: int) -> str:
-        """The oldest active public token; shares the board if it has none."""
-        board = self.world.dashboards[dashboard_id]
+        """The oldest active public token; makes one if the dashboard has none."""
+        board = self.database.dashboards[dashboard_id]
         if not board.tokens:
-            board.tokens.append(self.world.key())
+            board.tokens.append(self.database.new_key())
         return board.tokens[0]
 
     # -- changes made directly in Redash
@@ -168,11 +163,11 @@ class Sandbox:
     @property
     def queries(self) -> dict[int, Query]:
         """All queries by id. Change them with `edit_query`."""
-        return self.world.queries
+        return self.database.queries
 
     def edit_query(self, query_id: int, **changes: Any) -> Query:
-        """As if somebody edited it in Redash: moves updated_at, recomputes hash and newest result (CONTRACT 11)."""
-        self.world.edit(self.queries[query_id], changes)
+        """Like an edit in Redash: moves updated_at, recomputes hash and newest result (CONTRACT 11)."""
+        self.database.edit(self.queries[query_id], changes)
         return self.queries[query_id]
 
     def add_query(
@@ -181,36 +176,36 @@ class Sandbox:
         query: str,
         *,
         parameters: Sequence[Mapping[str, Any]] = (),
-        data_source_id: int | None = samples.SHOP,
+        data_source_id: int | None = sample_objects.SHOP,
         user_id: int = 1,
         options: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> int:
-        """A published query without a result; its id. `id` may be given among `more`."""
+        """Adds a published query without a result; returns its id, which `more` may set."""
         settings = {"parameters": [dict(definition) for definition in parameters], **(options or {})}
         more.setdefault("is_draft", False)
-        return self.world.query(name, query, data_source_id, user_id, options=settings, **more).id
+        return self.database.add_query(name, query, data_source_id, user_id, options=settings, **more).id
 
     def sql_of(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> str:
-        """What would be executed, by default with the default values."""
+        """The SQL text of an execution, by default with the default values."""
         query = self.queries[query_id]
         defaults = {definition["name"]: definition.get("value") for definition in query.parameters}
         values = defaults if parameters is None else parameters
-        text = applied(query.query, query.parameters, values, self.world.dropdown(query.org))
+        text = applied(query.query, query.parameters, values, self.database.dropdown(query.org))
         return with_auto_limit(text, bool(query.options.get("apply_auto_limit")))
 
     def _run(self, query: Query, sql: str, *, sleeps: bool = True) -> Run:
-        return Run(self.warehouse, sql, sleeps=sleeps, typed=self.world.is_typed(query.data_source_id))
+        return Run(self.warehouse, sql, sleeps=sleeps, typed=self.database.is_typed(query.data_source_id))
 
     def add_first_result(
         self, query_id: int, parameters: Mapping[str, Any] | None = None, *, runtime: float | None = None
     ) -> Result:
-        """A result as if the query had been run with its defaults by now; the rows are fetched when first read."""
+        """Stores a result as of now, by default with the default values; the rows are loaded when it is first read."""
         query, sql = self.queries[query_id], self.sql_of(query_id, parameters)
         load = self._run(query, sql, sleeps=False).execute
         took = query.runtime if runtime is None else runtime
-        result = self.world.new_result(sql, query.data_source_id or 0, load=load, runtime=took)
-        self.world.keep(result)
+        result = self.database.new_result(sql, query.data_source_id or 0, load=load, runtime=took)
+        self.database.put_result(result)
         return result
 
     def add_result(
@@ -222,31 +217,31 @@ class Sandbox:
         parameters: Mapping[str, Any] | None = None,
         retrieved_at: float | None = None,
     ) -> Result:
-        """A stored result with these columns (name, type) and rows, without running anything."""
+        """Stores a result with these columns (name, type) and rows; runs nothing."""
         heads = [{"name": name, "friendly_name": name, "type": kind} for name, kind in columns]
         table = Table(heads, [dict(row) for row in rows], 0.01)
         at = None if retrieved_at is None else round(retrieved_at * 1_000_000)
         source_id = self.queries[query_id].data_source_id or 0
         sql = self.sql_of(query_id, parameters)
-        result = self.world.new_result(sql, source_id, table=table, retrieved_at=at)
-        self.world.keep(result)
+        result = self.database.new_result(sql, source_id, table=table, retrieved_at=at)
+        self.database.put_result(result)
         return result
 
-    async def execute_behind(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> Result:
-        """A run by somebody else: a newer result that did not pass the gateway. Not counted."""
+    async def execute_directly(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> Result:
+        """A run that does not pass the gateway: it stores a newer result. It is not counted."""
         query, sql = self.queries[query_id], self.sql_of(query_id, parameters)
         table = await asyncio.to_thread(self._run(query, sql).execute)
-        result = self.world.new_result(sql, query.data_source_id or 0, table=table)
-        self.world.keep(result)
+        result = self.database.new_result(sql, query.data_source_id or 0, table=table)
+        self.database.put_result(result)
         return result
 
     def lose_jobs(self) -> None:
-        """As a restart of Redash's Redis: every job id is unknown (500), nothing is joined any more; runs go on."""
+        """Like a restart of Redash's Redis: every job id is unknown (500), nothing is joined; runs continue."""
         self.jobs.lose()
 
     def clean_up(self) -> list[int]:
-        """Redash's removal of old results; the ids of those that are gone."""
-        return self.world.clean_up()
+        """Removes old results like Redash; returns their ids."""
+        return self.database.clean_up()
 
     # -- holds
 
@@ -259,9 +254,9 @@ class Sandbox:
         return self.jobs.queue_gate.hold(query_id)
 
     def release(self) -> None:
-        """Lets go of all holds."""
-        self.jobs.queue_gate.drop()
-        self.jobs.run_gate.drop()
+        """Releases all holds."""
+        self.jobs.queue_gate.release()
+        self.jobs.run_gate.release()
 
     # -- counting and waiting
 
@@ -271,29 +266,29 @@ class Sandbox:
         return self.counters.log
 
     def reset_counters(self) -> None:
-        """Counters to zero, log empty."""
+        """Sets all counters to zero and clears the log."""
         self.counters.reset()
 
     async def wait_executions(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until so many executions have started since the last reset. Raises TimeoutError, as all waits do."""
+        """Waits until so many executions have started since the last reset. Like all waits it raises TimeoutError."""
         await self.counters.wait_until(lambda: self.counters.started >= count, timeout)
 
     async def wait_finished(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until so many executions have ended since the last reset."""
+        """Waits until so many executions have ended since the last reset."""
         await self.counters.wait_until(lambda: self.counters.finished >= count, timeout)
 
     async def wait_posts(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Requests to execute that have arrived, by whatever route."""
+        """Waits until so many requests to execute have arrived, on any route."""
         await self.counters.wait_until(lambda: self.counters.posts.total() >= count, timeout)
 
     async def wait_requests(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until so many requests have arrived."""
+        """Waits until so many requests have arrived."""
         await self.counters.wait_until(lambda: self.counters.requests >= count, timeout)
 
     async def wait_idle(self, *, timeout: float = WAIT_SECONDS) -> None:
-        """Until no execution is queued or running."""
+        """Waits until no execution is queued or running."""
         await self.counters.wait_until(lambda: self.jobs.idle, timeout)
 
     async def wait_until(self, ready: Callable[[], bool], *, timeout: float = WAIT_SECONDS) -> None:
-        """Until this is true; asked at every request and every change of a job."""
+        """Waits until this is true; it is checked at every request and every change of a job."""
         await self.counters.wait_until(ready, timeout)

@@ -1,4 +1,4 @@
-"""Objects as Redash prints them, key by key in its order (CONTRACT 5, 13, 14). Secrets are in there: CONTRACT 15."""
+"""Objects as Redash prints them, key by key in its order (CONTRACT 5, 13, 14). They contain secrets (CONTRACT 15)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import access
-from .moments import stamp, whole_second
+from .database import Database, gravatar, slugged
 from .objects import Alert, Caller, Dashboard, DataSource, Query, User, Visualization, Widget
-from .world import World, gravatar, slugged
+from .timestamps import timestamp, whole_second
 
 Body = dict[str, Any]
 
@@ -21,7 +21,7 @@ def jsonb(value: Any) -> Any:
 
 
 def picture(user: User) -> str:
-    """The address of the picture."""
+    """The URL of the picture."""
     return "/static/images/avatar.svg" if user.disabled_at is not None else gravatar(user.email)
 
 
@@ -33,9 +33,9 @@ def user_body(user: User) -> Body:
         "email": user.email,
         "profile_image_url": picture(user),
         "groups": user.groups,
-        "updated_at": stamp(user.updated_at),
-        "created_at": stamp(user.created_at),
-        "disabled_at": stamp(user.disabled_at),
+        "updated_at": timestamp(user.updated_at),
+        "created_at": timestamp(user.created_at),
+        "disabled_at": timestamp(user.disabled_at),
         "is_disabled": user.disabled_at is not None,
         "active_at": whole_second(user.active_at),
         "is_invitation_pending": user.pending,
@@ -44,9 +44,9 @@ def user_body(user: User) -> Body:
     }
 
 
-def query_body(world: World, query: Query, *, people: bool = True) -> Body:
-    """With `people` the owner and last editor as objects, else their ids."""
-    owner, editor = world.users[query.user_id], world.users[query.last_modified_by]
+def query_body(database: Database, query: Query, *, people: bool = True) -> Body:
+    """A query; with `people` the owner and last editor as objects, else their ids."""
+    owner, editor = database.users[query.user_id], database.users[query.last_modified_by]
     body: Body = {
         "id": query.id,
         "latest_query_data_id": query.latest_query_data_id,
@@ -58,8 +58,8 @@ def query_body(world: World, query: Query, *, people: bool = True) -> Body:
         "api_key": query.api_key,
         "is_archived": query.is_archived,
         "is_draft": query.is_draft,
-        "updated_at": stamp(query.updated_at),
-        "created_at": stamp(query.created_at),
+        "updated_at": timestamp(query.updated_at),
+        "created_at": timestamp(query.created_at),
         "data_source_id": query.data_source_id,
         "options": jsonb(query.options),
         "version": query.version,
@@ -71,24 +71,24 @@ def query_body(world: World, query: Query, *, people: bool = True) -> Body:
     return {**body, "user_id": owner.id, "last_modified_by_id": editor.id}
 
 
-def query_object(world: World, query: Query, caller: Caller) -> Body:
+def query_object(database: Database, query: Query, caller: Caller) -> Body:
     """A single query with its visualizations; API users get no `is_favorite`."""
-    body = query_body(world, query)
-    body["visualizations"] = [visualization_body(v) for v in reversed(world.visualizations_of(query.id))]
+    body = query_body(database, query)
+    body["visualizations"] = [visualization_body(v) for v in reversed(database.visualizations_of(query.id))]
     if caller.user is not None:
-        body["is_favorite"] = ("query", query.id, caller.user.id) in world.starred
+        body["is_favorite"] = ("query", query.id, caller.user.id) in database.starred
     return body
 
 
-def query_item(world: World, query: Query, user: User) -> Body:
+def query_item(database: Database, query: Query, user: User) -> Body:
     """A query in a list: with times of its newest result, the last editor only by id."""
-    body = query_body(world, query)
+    body = query_body(database, query)
     del body["last_modified_by"]
-    newest = world.results.get(query.latest_query_data_id or 0)
+    newest = database.results.get(query.latest_query_data_id or 0)
     body["last_modified_by_id"] = query.last_modified_by
-    body["retrieved_at"] = stamp(newest.retrieved_at) if newest else None
+    body["retrieved_at"] = timestamp(newest.retrieved_at) if newest else None
     body["runtime"] = newest.runtime if newest else None
-    body["is_favorite"] = ("query", query.id, user.id) in world.starred
+    body["is_favorite"] = ("query", query.id, user.id) in database.starred
     return body
 
 
@@ -100,14 +100,14 @@ def visualization_body(visualization: Visualization) -> Body:
         "name": visualization.name,
         "description": visualization.description,
         "options": jsonb(visualization.options),
-        "updated_at": stamp(visualization.updated_at),
-        "created_at": stamp(visualization.created_at),
+        "updated_at": timestamp(visualization.updated_at),
+        "created_at": timestamp(visualization.created_at),
     }
 
 
-def dashboard_body(world: World, board: Dashboard, user: User, widgets: list[Body] | None) -> Body:
-    """The slug is made from the *current name* and may differ from the stored one (CONTRACT 13)."""
-    owner = world.users[board.user_id]
+def dashboard_body(database: Database, board: Dashboard, user: User, widgets: list[Body] | None) -> Body:
+    """A dashboard; the slug is made from the *current name* and may differ from the stored one (CONTRACT 13)."""
+    owner = database.users[board.user_id]
     return {
         "id": board.id,
         "slug": slugged(board.name),
@@ -121,61 +121,61 @@ def dashboard_body(world: World, board: Dashboard, user: User, widgets: list[Bod
         "is_archived": board.is_archived,
         "is_draft": board.is_draft,
         "tags": board.tags,
-        "updated_at": stamp(board.updated_at),
-        "created_at": stamp(board.created_at),
+        "updated_at": timestamp(board.updated_at),
+        "created_at": timestamp(board.created_at),
         "version": board.version,
-        "is_favorite": ("dashboard", board.id, user.id) in world.starred,
+        "is_favorite": ("dashboard", board.id, user.id) in database.starred,
     }
 
 
-def widgets_for(world: World, board: Dashboard, caller: Caller) -> list[Body]:
-    """The widgets of a board as this caller sees them."""
-    return [_widget_for(world, widget, caller) for widget in world.widgets_of(board.id)]
+def widgets_for(database: Database, board: Dashboard, caller: Caller) -> list[Body]:
+    """The widgets of a dashboard as this caller sees them."""
+    return [_widget_for(database, widget, caller) for widget in database.widgets_of(board.id)]
 
 
-def _widget_for(world: World, widget: Widget, caller: Caller) -> Body:
-    shown = world.visualizations.get(widget.visualization_id or 0)
-    query = world.queries[shown.query_id] if shown else None
-    if query is None or access.reaches_query(world, query, caller, view_only=True):
-        return widget_body(world, widget)
-    full = widget_body(world, widget)
+def _widget_for(database: Database, widget: Widget, caller: Caller) -> Body:
+    shown = database.visualizations.get(widget.visualization_id or 0)
+    query = database.queries[shown.query_id] if shown else None
+    if query is None or access.reaches_query(database, query, caller, view_only=True):
+        return widget_body(database, widget)
+    full = widget_body(database, widget)
     kept = ("id", "width", "dashboard_id", "options", "created_at", "updated_at")
     return {**{name: full[name] for name in kept}, "restricted": True}
 
 
-def widget_body(world: World, widget: Widget) -> Body:
-    """A widget with all that it shows."""
+def widget_body(database: Database, widget: Widget) -> Body:
+    """A widget with its visualization and query."""
     body: Body = {
         "id": widget.id,
         "width": widget.width,
         "options": jsonb(widget.options),
         "dashboard_id": widget.dashboard_id,
         "text": widget.text,
-        "updated_at": stamp(widget.updated_at),
-        "created_at": stamp(widget.created_at),
+        "updated_at": timestamp(widget.updated_at),
+        "created_at": timestamp(widget.created_at),
     }
-    shown = world.visualizations.get(widget.visualization_id or 0)
+    shown = database.visualizations.get(widget.visualization_id or 0)
     if shown is not None:
-        query = query_body(world, world.queries[shown.query_id])
+        query = query_body(database, database.queries[shown.query_id])
         body["visualization"] = {**visualization_body(shown), "query": query}
     return body
 
 
-def public_dashboard(world: World, board: Dashboard) -> Body:
-    """No secrets, no SQL, no user; widgets of any source (CONTRACT 13)."""
+def public_dashboard(database: Database, board: Dashboard) -> Body:
+    """A public dashboard: no secrets, no SQL, no user; widgets of all sources (CONTRACT 13)."""
     return {
         "name": board.name,
         "layout": board.layout,
         "dashboard_filters_enabled": board.dashboard_filters_enabled,
-        "updated_at": stamp(board.updated_at),
-        "created_at": stamp(board.created_at),
+        "updated_at": timestamp(board.updated_at),
+        "created_at": timestamp(board.created_at),
         "options": jsonb(board.options),
-        "widgets": [_public_widget(world, widget) for widget in world.widgets_of(board.id)],
+        "widgets": [_public_widget(database, widget) for widget in database.widgets_of(board.id)],
     }
 
 
-def _public_widget(world: World, widget: Widget) -> Body:
-    body = widget_body(world, widget)
+def _public_widget(database: Database, widget: Widget) -> Body:
+    body = widget_body(database, widget)
     del body["dashboard_id"]
     shown = body.get("visualization")
     if shown is not None:
@@ -184,24 +184,24 @@ def _public_widget(world: World, widget: Widget) -> Body:
     return body
 
 
-def alert_body(world: World, alert: Alert) -> Body:
-    """An alert with its query, key and all."""
+def alert_body(database: Database, alert: Alert) -> Body:
+    """An alert with its query, including the query key."""
     return {
         "id": alert.id,
         "name": alert.name,
         "options": jsonb(alert.options),
         "state": alert.state,
-        "last_triggered_at": stamp(alert.last_triggered_at),
-        "updated_at": stamp(alert.updated_at),
-        "created_at": stamp(alert.created_at),
+        "last_triggered_at": timestamp(alert.last_triggered_at),
+        "updated_at": timestamp(alert.updated_at),
+        "created_at": timestamp(alert.created_at),
         "rearm": alert.rearm,
-        "query": query_body(world, world.queries[alert.query_id]),
-        "user": user_body(world.users[alert.user_id]),
+        "query": query_body(database, database.queries[alert.query_id]),
+        "user": user_body(database.users[alert.user_id]),
     }
 
 
 def source_body(source: DataSource) -> Body:
-    """What everybody sees of a source."""
+    """A source as every user sees it."""
     return {
         "id": source.id,
         "name": source.name,
@@ -214,7 +214,7 @@ def source_body(source: DataSource) -> Body:
 
 
 def source_object(source: DataSource, caller: Caller) -> Body:
-    """Options for admins only, secrets masked; `view_only` by the caller's groups, admin or not."""
+    """A single source. Admins get options, with masked secrets; the caller's groups decide about `view_only`."""
     body = source_body(source)
     if caller.may("admin"):
         masked = {name: "--------" if "password" in name else value for name, value in sorted(source.options.items())}

@@ -1,4 +1,4 @@
-"""The sandbox alone: run until cancelled, and a text that tells people what is in it. Prints nothing itself."""
+"""Running the sandbox alone until cancelled, and a text that describes its content. Prints nothing itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def describe(sandbox: Sandbox) -> str:
         query = sandbox.queries[sandbox.named[short]]
         lines.append(f"  {query.id:>3}  {query.name}  parameters {parameters}")
     key, query_id = sandbox.user_keys["analyst"], sandbox.named["by_country"]
-    boards = "\n".join(f"  {board.id:>3}  {board.name}" for board in sandbox.world.dashboards.values())
+    boards = "\n".join(f"  {board.id:>3}  {board.name}" for board in sandbox.database.dashboards.values())
     return (
         f"Redash sandbox at {sandbox.url}\n\nKeys\n{keys}\n\nQueries (of {len(sandbox.queries)})\n"
         + "\n".join(lines)

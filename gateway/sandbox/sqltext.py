@@ -14,7 +14,7 @@ _TAG = re.compile(r"\{\{\{\s*(?P<raw>[^}]+?)\s*\}\}\}|\{\{(?P<sign>[&!]?)\s*(?P<
 
 
 def query_hash(text: str) -> str:
-    """md5 of the normalised text. White space goes *inside literals too*, so 'New York' and 'NewYork' collide
+    """md5 of the normalised text. White space is removed *inside literals, too*, so 'New York' and 'NewYork' collide
     (CONTRACT 7); a multi-line comment stays because the pattern does not cross lines."""
     return hashlib.md5("".join(_COMMENT.sub("", text).split()).encode(), usedforsecurity=False).hexdigest()
 
@@ -39,7 +39,7 @@ def _without_tail(tokens: list[str]) -> list[str]:
 
 
 def with_auto_limit(text: str, wanted: bool) -> str:
-    """What is executed: trailing comments and semicolons dropped; LIMIT 1000 behind a last SELECT without one."""
+    """The text as executed: without trailing comments and semicolons; LIMIT 1000 after a last SELECT without limit."""
     parts = statements(text)
     if wanted and _is_select_without_limit(parts[-1]):
         parts[-1] += " LIMIT 1000"
@@ -52,7 +52,7 @@ def _is_select_without_limit(statement: str) -> bool:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Mustache without escaping; a name that is missing becomes nothing. Plain tags, sections and dotted names."""
+    """Mustache without escaping; a missing name becomes an empty text. Plain tags, sections and dotted names."""
     return _TAG.sub(lambda tag: _tag(tag, values), _SECTION.sub(lambda section: _section(section, values), template))
 
 
@@ -76,7 +76,7 @@ def _look_up(name: str, values: Mapping[str, Any]) -> Any:
 
 
 def names_in(template: str) -> set[str]:
-    """Every name the template asks for."""
+    """All parameter names in the template."""
     sections = {name for _, name, _ in _SECTION.findall(template)}
     tags = {tag["raw"] or tag["name"] for tag in _TAG.finditer(template) if tag["sign"] != "!"}
     return {name for name in sections | tags if name and name[0] not in "#^/"}

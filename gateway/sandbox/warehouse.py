@@ -1,5 +1,5 @@
-"""The database that queries run on: SQLite in memory, one connection per run, interruptible. Knows nothing of Redash's
-objects; the sample tables are made by `shop.py`.
+"""The data source that queries run on: SQLite in memory, one connection per run, interruptible. It knows nothing of
+Redash's objects; the sample tables are in `sample_tables.py`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Columns = list[dict[str, Any]]
 
 
 class NoDataError(Exception):
-    """The statement ran, but a statement that returns no columns is a failure for Redash (CONTRACT 7)."""
+    """The statement ran, but returned no columns, which is a failure for Redash (CONTRACT 7)."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a run brought; `runtime` in seconds."""
+    """The result of a run; `runtime` in seconds."""
 
     columns: Columns
     rows: Rows
@@ -53,14 +53,14 @@ class Run:
         self._lock = threading.Lock()
 
     def cancel(self) -> None:
-        """Interrupts it, or keeps it from starting."""
+        """Interrupts it, or prevents its start."""
         self._cancelled.set()
         with self._lock:
             if self._connection is not None:
                 self._connection.interrupt()
 
     def execute(self) -> Table:
-        """Raises sqlite3.Error with the database's text, or NoDataError."""
+        """Runs the SQL. Raises sqlite3.Error with the database's text, or NoDataError."""
         started = time.perf_counter()
         connection = self._open()
         try:
@@ -100,31 +100,31 @@ class Run:
         return columns, [dict(zip(names, map(_plain, record), strict=True)) for record in records]
 
     def _types(self, connection: sqlite3.Connection, sql: str, records: Records, width: int) -> list[str | None]:
-        """As a PostgreSQL source has them; Redash's SQLite source knows no types."""
+        """Types as in a PostgreSQL source; Redash's SQLite source has none."""
         if not self._typed:
             return [None] * width
         return _types(records, width) if records else _declared(connection, sql, width)
 
 
 class Warehouse:
-    """An in-memory database that many threads read at once. What a run writes is rolled back at its end."""
+    """An in-memory database that many threads read at once. Writes of a run are rolled back at its end."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        # A name of its own in the shared memory file system: no shared-cache table locks between the workers.
+        # A unique name in the memory file system: no shared-cache table locks between the workers.
         self._uri = f"file:/sandbox-{id(self)}-{next(_names)}?vfs=memdb"
         self._clock = clock
         self._runs = itertools.count(1)
         self._anchor: sqlite3.Connection | None = None
 
     def connect(self) -> sqlite3.Connection:
-        """A connection with the functions of the shop."""
+        """A connection with the functions now() and run_number()."""
         connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False, timeout=10)
         connection.create_function("now", 0, self._now)
         connection.create_function("run_number", 0, lambda: next(self._runs))
         return connection
 
     def build(self, fill: Callable[[sqlite3.Connection], None]) -> None:
-        """Calls `fill` with a connection whose changes are kept."""
+        """Calls `fill` with a connection whose changes are committed."""
         if self._anchor is None:  # the data lives as long as one connection does
             self._anchor = self.connect()
         connection = self.connect()
@@ -132,7 +132,7 @@ class Warehouse:
             fill(connection)
 
     def write(self, sql: str, values: Sequence[Any] = ()) -> None:
-        """Changes the data, as the business behind it would."""
+        """Changes the data for later runs."""
         self.build(lambda connection: _discard(connection.execute(sql, values)))
 
     def schema(self) -> list[dict[str, object]]:
@@ -143,7 +143,7 @@ class Warehouse:
             return [{"name": n, "columns": [row[1] for row in ask(f"pragma table_info({n})")]} for (n,) in names]
 
     def close(self) -> None:
-        """Forgets the data."""
+        """Deletes the data."""
         if self._anchor is not None:
             self._anchor.close()
 
@@ -181,7 +181,7 @@ def _types(records: Records, width: int) -> list[str | None]:
 
 
 def _type(value: Any) -> str | None:
-    """By the first value; text has no type."""
+    """The type of the first value; text has none."""
     if isinstance(value, int):
         return "integer"
     if isinstance(value, float):
@@ -192,7 +192,7 @@ def _type(value: Any) -> str | None:
 
 
 def _declared(connection: sqlite3.Connection, sql: str, width: int) -> list[str | None]:
-    """Without rows there are no values to look at; a temporary view tells what the columns were declared as."""
+    """Without rows there are no values; a temporary view has the declared types of the columns."""
     try:
         connection.execute(f"create temp view types_of as {sql}")
         declared = [str(row[2]).lower() for row in connection.execute("pragma table_info(types_of)")]

@@ -1,4 +1,4 @@
-"""A spreadsheet file with one sheet, written with nothing but `zipfile`."""
+"""A spreadsheet file with one sheet, written with `zipfile` only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HEAD = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 
 
 def workbook(names: Sequence[str], rows: Iterable[Sequence[Any]], year: int) -> bytes:
-    """`year` goes into the file's dates: Redash's XLSX bytes are not stable either (CONTRACT 8)."""
+    """`year` is the date of the files inside: Redash's XLSX bytes are not stable either (CONTRACT 8)."""
     lines = "".join(f"<row>{''.join(map(_cell, row))}</row>" for row in (names, *rows))
     sheet = f'<worksheet xmlns="{_MAIN}"><sheetData>{lines}</sheetData></worksheet>'
     out = io.BytesIO()

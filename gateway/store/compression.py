@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from gateway.concurrency.flight import Flights
+from gateway.concurrency.flights import Flights
 from gateway.model import Body, Entry
 from gateway.store.protocols import FrontStore
 

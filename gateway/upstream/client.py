@@ -19,7 +19,8 @@ import msgspec
 from yarl import URL
 
 from gateway import __version__
-from gateway.concurrency.limits import Breaker, FairSlots
+from gateway.concurrency.breaker import Breaker
+from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.model import Body, Clock

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from harness import TOKENS, World, exchange, until
 
-from gateway.sandbox import wreck
+from gateway.sandbox import broken_responses
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite.write_buffer import WriteBuffer
 from gateway.upstream import client as upstream
@@ -36,7 +36,7 @@ def whole(world: World) -> bytes:
     """The bytes of the large query's latest result, as Redash has them."""
     result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
     assert result_id is not None
-    return world.sandbox.world.results[result_id].full()
+    return world.sandbox.database.results[result_id].full()
 
 
 def open_below(directory: Path, part: str) -> list[str]:
@@ -267,7 +267,7 @@ async def test_rows_of_other_sql_are_not_shown(world: World) -> None:
 async def test_another_result_is_not_shown(world: World) -> None:
     wanted = world.sandbox.queries[world.named["kb1"]].latest_query_data_id
     assert wanted is not None
-    world.sandbox.world.results[wanted] = world.sandbox.world.results[
+    world.sandbox.database.results[wanted] = world.sandbox.database.results[
         int(json.loads(whole(world))["query_result"]["id"])
     ]
     reply = await world.get(f"/api/query_results/{wanted}.json")
@@ -276,7 +276,7 @@ async def test_another_result_is_not_shown(world: World) -> None:
 
 async def test_an_end_that_is_no_good_does_not_go_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its length and its beginning are right, but it is no JSON: nobody must take it for an answer."""
-    monkeypatch.setattr(wreck, "_GARBAGE", whole(world)[:-3] + b"!!!")
+    monkeypatch.setattr(broken_responses, "_GARBAGE", whole(world)[:-3] + b"!!!")
     world.sandbox.faults.add("garbage", route=POST_ROUTE, method="POST", count=1)
     async with asked(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
         await begin(response)
@@ -307,8 +307,8 @@ async def test_who_has_it_already_gets_no_body(world: World) -> None:
 async def test_no_file_is_left_by_what_is_not_kept(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(wreck, "_HTML", b"<html>" + b" " * 400_000)
-    monkeypatch.setattr(wreck, "_GARBAGE", b'{"query_result": {"id": 1' + b"," * 400_000)
+    monkeypatch.setattr(broken_responses, "_HTML", b"<html>" + b" " * 400_000)
+    monkeypatch.setattr(broken_responses, "_GARBAGE", b'{"query_result": {"id": 1' + b"," * 400_000)
     world.sandbox.faults.add(kind, status=500)
     for path in (latest(world), latest(world, "csv"), "/api/query_results/1.json", "/api/queries"):
         with contextlib.suppress(aiohttp.ClientPayloadError):

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from harness import Reply, World, until
 
-from gateway.concurrency.flight import Event, Flights
+from gateway.concurrency.events import Event
+from gateway.concurrency.flights import Flights
 from gateway.executions.runner import _pause
 
 CALLERS = 1_000

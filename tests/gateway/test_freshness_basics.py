@@ -177,7 +177,7 @@ async def test_the_bound_is_inclusive(world: World) -> None:
 
 async def test_age_counts_from_the_end_of_the_run_also_when_redash_had_it(world: World) -> None:
     # CONTRACT 10: `retrieved_at`. What others ran 300 s ago is 300 s old when it comes.
-    behind = await world.sandbox.execute_behind(world.named["now"])
+    behind = await world.sandbox.execute_directly(world.named["now"])
     world.clock.turn(300)
     assert (await asked(world, 3600)).json["query_result"]["id"] == behind.id
     reply = await asked(world, 300)
@@ -206,7 +206,7 @@ async def test_any_age_sees_newer_results_of_others_after_any_age_confirm(world:
     # CONTRACT 19.4: others execute behind the gateway's back, and any age means Redash's newest.
     first = await run(world)
     assert run_of(await asked(world, -1)) == first
-    await world.sandbox.execute_behind(world.named["now"])
+    await world.sandbox.execute_directly(world.named["now"])
     asks = len(upstream_max_ages(world))
     world.clock.turn(60)
     assert run_of(await asked(world, -1)) == first
@@ -244,7 +244,7 @@ async def test_latest_follows_the_definition_check(world: World) -> None:
     # "Latest" is what `latest_query_data_id` names; the definition is at most so old, in the background up to twice.
     path = f"/api/queries/{world.named['now']}/results"
     before = (await world.get(path)).json["query_result"]["id"]
-    behind = await world.sandbox.execute_behind(world.named["now"])
+    behind = await world.sandbox.execute_directly(world.named["now"])
     world.clock.turn(60)
     assert (await world.get(path)).json["query_result"]["id"] == before
     world.clock.turn(61)
@@ -284,7 +284,7 @@ async def test_a_forced_run_within_a_floor_gets_a_finished_job(bare: World) -> N
 async def test_a_forced_run_that_redash_answers_inline_gets_a_finished_job(bare: World) -> None:
     # The floor goes upstream too, so Redash may have a result young enough.
     await bare.start(dashboard='floor = "30s"')
-    behind = await bare.sandbox.execute_behind(bare.named["now"])
+    behind = await bare.sandbox.execute_directly(bare.named["now"])
     bare.clock.turn(10)
     reply = await bare.post("now", max_age=0)
     assert (reply.job["status"], reply.job["query_result_id"]) == (3, behind.id)
@@ -404,8 +404,8 @@ async def test_an_edit_during_a_run_does_not_adopt_old_rows(world: World) -> Non
 
 def close(world: World) -> None:
     """Take the analysts' group off the shop's source: permission changes act at once (CONTRACT 1)."""
-    group = next(group.id for group in world.sandbox.world.groups.values() if group.name == "Analysts")
-    world.sandbox.world.sources[1].groups.pop(group)
+    group = next(group.id for group in world.sandbox.database.groups.values() if group.name == "Analysts")
+    world.sandbox.database.sources[1].groups.pop(group)
 
 
 async def test_a_refusal_bars_results_also_by_id(world: World) -> None:
@@ -437,7 +437,7 @@ async def test_a_refusal_behind_the_answer_bars_from_then_on(world: World) -> No
 async def test_a_query_that_is_gone_bars_its_results(world: World) -> None:
     await run(world)
     result_id = (await asked(world, 3600)).json["query_result"]["id"]
-    world.sandbox.world.queries.pop(world.named["now"])
+    world.sandbox.database.queries.pop(world.named["now"])
     world.clock.turn(121)
     assert (await world.post("now", max_age=3600)).status == 404
     assert (await world.get(f"/api/queries/{world.named['now']}/results/{result_id}.json")).status == 404

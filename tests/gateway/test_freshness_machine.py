@@ -43,8 +43,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from gateway import config
 from gateway.executions.execution import Phase
 from gateway.sandbox import Sandbox
-from gateway.sandbox.moments import stamp
-from gateway.sandbox.samples import SHOP, parameter
+from gateway.sandbox.sample_objects import SHOP, parameter
+from gateway.sandbox.timestamps import timestamp
 
 MACHINES, STEPS = 80, 45
 """About 3,000 steps; most of them end with a request that is judged."""
@@ -117,26 +117,26 @@ class Watch:
     def __init__(self, sandbox: Sandbox, clock: TurnableClock) -> None:
         self.heard: list[Heard] = []
         self._clock = clock
-        service = sandbox.service
-        dress, log = service._dress, service._log
-        replies: dict[int, bytes] = {}
+        dispatcher = sandbox.dispatcher
+        finish, log = dispatcher._finish, dispatcher._log
+        bodies: dict[int, bytes] = {}
 
-        def dressed(call: Any, resource: Any, reply: Any) -> Any:
-            replies[id(call)] = reply.body
-            return dress(call, resource, reply)
+        def finished(request: Any, resource: Any, response: Any) -> Any:
+            bodies[id(request)] = response.body
+            return finish(request, resource, response)
 
-        def logged(request: Any, call: Any, resource: Any, status: int) -> None:
-            self._note(call, resource.template, status, replies.pop(id(call)))
-            log(request, call, resource, status)
+        def logged(request: Any, resource: Any, status: int) -> None:
+            self._note(request, resource.template, status, bodies.pop(id(request)))
+            log(request, resource, status)
 
-        service._dress, service._log = dressed, logged  # type: ignore[method-assign]
+        dispatcher._finish, dispatcher._log = finished, logged  # type: ignore[method-assign]
 
-    def _note(self, call: Any, route: str, status: int, body: bytes) -> None:
-        key = call.headers.get("Authorization", "").removeprefix("Key ")
-        query, result = int(call.params.get("query_id", 0)), call.params.get("query_result_id")
-        sent, got = (json.loads(b) if b[:1] == b"{" else None for b in (call.body, body))
+    def _note(self, request: Any, route: str, status: int, body: bytes) -> None:
+        key = request.headers.get("Authorization", "").removeprefix("Key ")
+        query, result = int(request.params.get("query_id", 0)), request.params.get("query_result_id")
+        sent, got = (json.loads(b) if b[:1] == b"{" else None for b in (request.body, body))
         self.heard.append(
-            Heard(key, call.method, route, query, int(result or 0) or None, status, sent, got, self._clock.wall())
+            Heard(key, request.method, route, query, int(result or 0) or None, status, sent, got, self._clock.wall())
         )
 
 
@@ -178,9 +178,9 @@ class FreshnessMachine(RuleBasedStateMachine):
     async def _begin(self) -> None:
         self.sandbox = Sandbox(now=self.clock.wall, orders=1, samples=True)
         self.sandbox.faults.clock_skew = self.skew
-        world = self.sandbox.world
-        self.analysts = next(g.id for g in world.groups.values() if g.name == "Analysts")
-        self.extra = world.source("Extra", {self.analysts: False}).id
+        database = self.sandbox.database
+        self.analysts = next(g.id for g in database.groups.values() if g.name == "Analysts")
+        self.extra = database.add_source("Extra", {self.analysts: False}).id
         self.ids = {name: self._add(name) for name in QUERIES}
         self.watch = Watch(self.sandbox, self.clock)
         await self.sandbox.start()
@@ -462,7 +462,7 @@ metadata_ttl = "5s"
     def run_behind_the_gateway(self, which: int, country: str) -> None:
         name = self._name(which)
         values = {"country": country} if self._has_country(name) else {}
-        self.runner.run(self.sandbox.execute_behind(self.ids[name], values))
+        self.runner.run(self.sandbox.execute_directly(self.ids[name], values))
         self._again()
 
     @rule(seconds=st.sampled_from(TURNS))
@@ -478,7 +478,7 @@ metadata_ttl = "5s"
         if how == 404:
             query.org = 2
         else:
-            self.sandbox.world.sources[query.data_source_id or 0].groups.pop(self.analysts, None)
+            self.sandbox.database.sources[query.data_source_id or 0].groups.pop(self.analysts, None)
         self._again()
         if not stays:
             self.give_access_back()
@@ -488,7 +488,7 @@ metadata_ttl = "5s"
         for query in self.ids.values():
             self.sandbox.queries[query].org = 1
         for source in (SHOP, self.extra):
-            self.sandbox.world.sources[source].groups[self.analysts] = False
+            self.sandbox.database.sources[source].groups[self.analysts] = False
         self._again()
 
     @precondition(lambda self: self.redash is Redash.UP and self.run is None)
@@ -570,7 +570,7 @@ metadata_ttl = "5s"
 
     def _may(self, scope: str, query: int) -> bool:
         found = self.sandbox.queries[query]
-        source = self.sandbox.world.sources[found.data_source_id or 0]
+        source = self.sandbox.database.sources[found.data_source_id or 0]
         return found.org == 1 and (scope != "analyst" or self.analysts in source.groups)
 
     def _truth(self, scope: str, query: int) -> Definition | None:
@@ -578,12 +578,12 @@ metadata_ttl = "5s"
             return None
         q = self.sandbox.queries[query]
         return Definition(
-            str(stamp(q.updated_at)), q.query, q.latest_query_data_id, self.clock.wall(), archived=q.is_archived
+            str(timestamp(q.updated_at)), q.query, q.latest_query_data_id, self.clock.wall(), archived=q.is_archived
         )
 
     def _result_of_run(self, run: int) -> Any:
         return next(
-            r for r in self.sandbox.world.results.values() if r.is_loaded and r.data["rows"][0].get("run") == run
+            r for r in self.sandbox.database.results.values() if r.is_loaded and r.data["rows"][0].get("run") == run
         )
 
     def _born(self, run: int) -> float:
@@ -622,7 +622,7 @@ metadata_ttl = "5s"
                 self._remember(scope, heard.query, told.newest)
 
     def _remember(self, scope: str, query: int, result: int) -> None:
-        run = self.sandbox.world.results[result].data["rows"][0]["run"]
+        run = self.sandbox.database.results[result].data["rows"][0]["run"]
         if (query, result, run) not in self.results[scope]:
             self.results[scope].append((query, result, run))
 
@@ -761,7 +761,7 @@ metadata_ttl = "5s"
 
         sql = with_auto_limit(self.sandbox.sql_of(query, values), bool(limit))
         ages = {asked.upstream_max_age, max(0, asked.upstream_max_age - 1) if asked.upstream_max_age >= 0 else -1}
-        found = (self.sandbox.world.newest(query_hash(sql), q.data_source_id, age) for age in ages)
+        found = (self.sandbox.database.newest(query_hash(sql), q.data_source_id, age) for age in ages)
         return {result is not None and asked.upstream_max_age != 0 for result in found}
 
     async def _send(self, client: str, query: int, values: Any, limit: bool | None, max_age: Any, way: str) -> Reply:
@@ -885,7 +885,7 @@ metadata_ttl = "5s"
             result = self._result_of_run(row["run"])
             newer = [
                 r.retrieved_at / 1e6 - self.skew
-                for r in self.sandbox.world.results.values()
+                for r in self.sandbox.database.results.values()
                 if (r.query_hash, r.data_source_id) == (result.query_hash, result.data_source_id) and r.id > result.id
             ]
             limit = began - ANY_AGE_CONFIRM - windows - slop

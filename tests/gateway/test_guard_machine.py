@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.sandbox import Sandbox
-from gateway.sandbox.samples import parameter
+from gateway.sandbox.sample_objects import parameter
 
 RUNS = 30
 

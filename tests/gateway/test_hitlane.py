@@ -384,7 +384,7 @@ async def test_clients_bound_to_dashboards_until_those_must_be_read_again(bare: 
         count = len(by_lane)
         assert (await line.ask(sent)).status == 200
         assert len(by_lane) == count
-        bare.sandbox.world.widgets.clear()
+        bare.sandbox.database.widgets.clear()
         bare.clock.turn(61)
         assert {got.status for got in await unknown(line, sent, by_lane)} == {403}
 
@@ -443,7 +443,7 @@ async def test_until_any_age_must_be_confirmed_again(bare: World, by_lane: list[
     sent = post(bare, "now")
     async with wire(bare) as line:
         await taught(line, sent, by_lane)
-        newer = await bare.sandbox.execute_behind(bare.named["now"])
+        newer = await bare.sandbox.execute_directly(bare.named["now"])
         bare.clock.turn(9.5)
         await line.ask(sent)
         assert len(by_lane) == 2
@@ -568,7 +568,7 @@ async def test_a_refusal_bars_what_is_left(bare: World, by_lane: list[bytes]) ->
         whole = await line.ask(latest(bare, "kb1"))
         by_id = request("GET", f"{path}{json.loads(whole.body)['query_result']['id']}.json")
         await taught(line, by_id, by_lane)
-        bare.sandbox.world.sources[1].groups.clear()
+        bare.sandbox.database.sources[1].groups.clear()
         bare.clock.turn(21)
         assert {got.status for got in await unknown(line, by_id, by_lane, times=2)} == {403}
 

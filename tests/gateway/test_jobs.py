@@ -413,7 +413,7 @@ async def test_refusals_in_the_shape_of_a_job_are_relayed_as_they_are(world: Wor
     reply = await world.post("in_country", max_age=0, parameters={})
     assert reply.status == 400
     assert reply.json == {"job": {"status": 4, "error": "Missing parameter value for: country"}}
-    world.sandbox.world.sources[1].paused = True
+    world.sandbox.database.sources[1].paused = True
     reply = await world.post("by_country", max_age=0)
     assert reply.status == 400
     assert "is paused" in reply.job["error"]

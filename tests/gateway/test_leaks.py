@@ -61,7 +61,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 def upstream_keys(world: World) -> set[str]:
     """All that opens Redash: users' and queries' keys and the tokens of shared dashboards."""
-    boards = {token for board in world.sandbox.world.dashboards.values() for token in board.tokens}
+    boards = {token for board in world.sandbox.database.dashboards.values() for token in board.tokens}
     queries = {query.api_key for query in world.sandbox.queries.values()}
     return set(world.sandbox.user_keys.values()) | queries | boards
 

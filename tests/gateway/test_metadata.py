@@ -37,7 +37,7 @@ def asked(world: World, path: str, method: str = "GET") -> int:
 
 
 def board(sandbox: Sandbox) -> int:
-    return min(sandbox.world.dashboards)
+    return min(sandbox.database.dashboards)
 
 
 def in_flight(world: World) -> int:
@@ -304,7 +304,7 @@ async def test_a_refusal_is_no_error_that_stale_answers_may_hide(world: World) -
     # Permissions act at once in Redash (CONTRACT 1): what it refuses must not be shown from what was kept.
     path = f"/api/queries/{world.named['by_country']}"
     assert (await world.get(path)).status == 200
-    groups = world.sandbox.world.sources[1].groups
+    groups = world.sandbox.database.sources[1].groups
     taken = dict(groups)
     groups.clear()
     world.clock.turn(TTL + 1)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 from harness import TOKENS, Reply, TurnableClock, World
 
-from gateway.sandbox.samples import parameter
+from gateway.sandbox.sample_objects import parameter
 
 POST_ROUTE = "/api/queries/<query_id>/results"
 

@@ -33,7 +33,7 @@ def clients(world: World) -> tuple[Redash, Redash]:
 
 
 def board(world: World, name: str) -> int:
-    return next(board.id for board in world.sandbox.world.dashboards.values() if board.name == name)
+    return next(board.id for board in world.sandbox.database.dashboards.values() if board.name == name)
 
 
 async def refresh(world: World, name: str, parameters: dict[str, Any], *, client: str = "dashboard") -> Any:

@@ -182,7 +182,7 @@ async def test_a_large_result_that_breaks_off_is_not_kept(world: World, tmp_path
     await until(lambda: not large_files(tmp_path))
     world.sandbox.faults.clear()
     whole = await world.get(f"/api/queries/{query_id}/results.json")
-    digest = hashlib.sha256(world.sandbox.world.results[whole.json["query_result"]["id"]].full()).digest()
+    digest = hashlib.sha256(world.sandbox.database.results[whole.json["query_result"]["id"]].full()).digest()
     assert hashlib.sha256(whole.body).digest() == digest
 
 
@@ -216,7 +216,7 @@ async def test_an_answer_for_another_result_is_not_believed(world: World) -> Non
     wanted, other = (world.sandbox.queries[world.named[n]].latest_query_data_id for n in ("kb1", "by_country"))
     assert wanted is not None
     assert other is not None
-    results = world.sandbox.world.results
+    results = world.sandbox.database.results
     mine = results[wanted]
     results[wanted] = results[other]
     assert (await world.get(f"/api/query_results/{wanted}")).status == 502
@@ -285,7 +285,7 @@ async def test_a_gateway_stops_at_once_while_redash_hangs(bare: World) -> None:
 
 async def test_a_post_answered_with_rows_of_other_sql_is_run_again(world: World) -> None:
     # Redash's cache is blind to white space (CONTRACT 7); the SQL in the answer shows it.
-    await world.sandbox.execute_behind(world.named["city_enum"], {"city": "NewYork"})
+    await world.sandbox.execute_directly(world.named["city_enum"], {"city": "NewYork"})
     reply = await world.post("city_enum", wait=10, max_age=3600, parameters={"city": "New York"})
     assert [row["city"] for row in reply.rows] == ["New York"]
     sent = [json.loads(r.body)["max_age"] for r in world.sandbox.log if r.route == POST_ROUTE]
@@ -296,7 +296,7 @@ async def test_a_data_source_that_is_paused_refuses_hits_no_more_than_the_gatewa
     # CONTRACT 6: Redash refuses POSTs of a paused source even for cached results; what the gateway holds is still
     # within the caller's max_age, so it is given; a run is refused with Redash's text.
     await run(world)
-    world.sandbox.world.sources[1].paused = True
+    world.sandbox.database.sources[1].paused = True
     assert "hit" in (await world.post("by_country", max_age=3600)).cache
     refused = await world.post("by_country", max_age=0)
     assert (refused.status, refused.job["status"]) == (400, 4)

@@ -11,7 +11,7 @@ from harness import TurnableClock, World, until
 
 import gateway.warm
 from gateway.app.tls import client_context
-from gateway.sandbox.samples import parameter
+from gateway.sandbox.sample_objects import parameter
 
 
 class StandingClock(TurnableClock):
@@ -138,8 +138,8 @@ async def test_dynamic_defaults_are_those_of_the_moment(bare: World, naps: Naps)
 
 
 async def test_every_query_on_a_dashboard(bare: World, naps: Naps) -> None:
-    board = min(bare.sandbox.world.dashboards)
-    shown = bare.sandbox.world.queries_on(board)
+    board = min(bare.sandbox.database.dashboards)
+    shown = bare.sandbox.database.queries_on(board)
     assert len(shown) > 2
     await bare.start(entry(dashboard=board, credential="admin"))
     await naps.round()
@@ -153,21 +153,21 @@ async def test_every_query_on_a_dashboard(bare: World, naps: Naps) -> None:
 
 
 async def test_a_query_new_on_the_dashboard_is_warmed_from_the_next_round_on(bare: World, naps: Naps) -> None:
-    board = bare.sandbox.world.dashboard("Bare", 1, is_draft=False).id
+    board = bare.sandbox.database.add_dashboard("Bare", 1, is_draft=False).id
     await bare.start(entry(dashboard=board))
     await naps.round()
     assert bare.sandbox.counters.posts.total() == 0
-    shown = bare.sandbox.world.visualizations_of(bare.named["kb1"])[0]
-    bare.sandbox.world.widget(board, shown.id)
+    shown = bare.sandbox.database.visualizations_of(bare.named["kb1"])[0]
+    bare.sandbox.database.add_widget(board, shown.id)
     await naps.round()
     assert set(bare.sandbox.counters.posts) == {bare.named["kb1"]}
 
 
 async def test_one_bad_query_leaves_the_others_of_a_dashboard_fresh(bare: World, naps: Naps) -> None:
     """Whole dashboards are kept fresh; one query that fails or is refused is no reason to let the others age."""
-    board = bare.sandbox.world.dashboard("Mixed", 1, is_draft=False).id
+    board = bare.sandbox.database.add_dashboard("Mixed", 1, is_draft=False).id
     for name in ("by_country", "restricted", "failing", "kb1"):
-        bare.sandbox.world.widget(board, bare.sandbox.world.visualizations_of(bare.named[name])[0].id)
+        bare.sandbox.database.add_widget(board, bare.sandbox.database.visualizations_of(bare.named[name])[0].id)
     await bare.start(entry(dashboard=board))
     await naps.round()
     assert state(bare).failures == 1
@@ -257,9 +257,9 @@ async def test_nothing_is_run_while_the_slots_are_taken(bare: World, naps: Naps)
 
 async def test_a_dashboard_stands_back_between_its_queries(bare: World, naps: Naps) -> None:
     """Callers may have taken the slots since the round began: a long dashboard looks before each of its queries."""
-    board = bare.sandbox.world.dashboard("Two", 1, is_draft=False).id
+    board = bare.sandbox.database.add_dashboard("Two", 1, is_draft=False).id
     for name in ("slow_seconds", "now"):  # in order of their ids
-        bare.sandbox.world.widget(board, bare.sandbox.world.visualizations_of(bare.named[name])[0].id)
+        bare.sandbox.database.add_widget(board, bare.sandbox.database.visualizations_of(bare.named[name])[0].id)
     bare.clock.turn(86_400)  # Redash's own results are too old
     await bare.start(entry(dashboard=board), upstream="max_executions = 1")
     first = bare.sandbox.hold(bare.named["slow_seconds"])

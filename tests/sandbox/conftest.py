@@ -11,7 +11,7 @@ from gateway.sandbox import Sandbox
 
 
 class Clock:
-    """Stands still unless it is moved."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.seconds = 1_795_000_000.25
@@ -21,7 +21,7 @@ class Clock:
 
 
 @dataclass
-class Answer:
+class Response:
     status: int
     headers: Any
     body: bytes
@@ -29,27 +29,27 @@ class Answer:
 
 
 class Client:
-    """Asks one sandbox, as the analyst unless told otherwise."""
+    """Sends requests to one sandbox, by default as the analyst."""
 
     def __init__(self, sandbox: Sandbox, session: aiohttp.ClientSession) -> None:
         self.sandbox = sandbox
         self._session = session
 
-    async def ask(self, method: str, path: str, *, key: str = "analyst", **more: Any) -> Answer:
+    async def request(self, method: str, path: str, *, key: str = "analyst", **more: Any) -> Response:
         key = self.sandbox.user_keys.get(key, key)
         headers = {"Authorization": f"Key {key}"} if key else {}
         async with self._session.request(method, self.sandbox.url + path, headers=headers, **more) as response:
             body = await response.read()
             is_json = response.content_type == "application/json"
-            return Answer(response.status, response.headers, body, await response.json() if is_json else None)
+            return Response(response.status, response.headers, body, await response.json() if is_json else None)
 
-    async def get(self, path: str, **more: Any) -> Answer:
-        return await self.ask("GET", path, **more)
+    async def get(self, path: str, **more: Any) -> Response:
+        return await self.request("GET", path, **more)
 
-    async def execute(self, query_id: int, *, key: str = "analyst", **fields: Any) -> Answer:
-        return await self.ask("POST", f"/api/queries/{query_id}/results", key=key, json=fields)
+    async def execute(self, query_id: int, *, key: str = "analyst", **fields: Any) -> Response:
+        return await self.request("POST", f"/api/queries/{query_id}/results", key=key, json=fields)
 
-    async def result_of(self, started: Answer) -> dict[str, Any]:
+    async def result_of(self, started: Response) -> dict[str, Any]:
         """The result that a started job ends with."""
         await self.sandbox.wait_idle()
         job = (await self.get(f"/api/jobs/{started.json['job']['id']}")).json["job"]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from gateway.sandbox import Sandbox
-from gateway.sandbox.api_execute import store
+from gateway.sandbox.api_execute import store_result
 from gateway.sandbox.jobs import Job
 from gateway.sandbox.sqltext import query_hash, with_auto_limit
 
@@ -26,7 +26,7 @@ def _job_id(exchange: Exchange) -> str:
 
 def _start(sandbox: Sandbox, sql: str, *, id: str | None = None, query_id: int | None = None) -> Job:
     sql = with_auto_limit(sql, False)
-    job = Job(sql, query_hash(sql), 1, query_id, partial(store, sandbox.world))
+    job = Job(sql, query_hash(sql), 1, query_id, partial(store_result, sandbox.database))
     if id is not None:
         job.id = id
     return sandbox.jobs.start(job)
@@ -89,10 +89,10 @@ async def _small_is_queued(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 def _age(sandbox: Sandbox, query_id: int, seconds: float) -> None:
-    """Makes the newest result older than it is; before anybody has read it."""
+    """Makes the newest result older; only before it is first read."""
     newest = sandbox.queries[query_id].latest_query_data_id
     assert newest is not None
-    sandbox.world.results[newest].retrieved_at -= round(seconds * 1_000_000)
+    sandbox.database.results[newest].retrieved_at -= round(seconds * 1_000_000)
 
 
 async def _aged(seconds: float, sandbox: Sandbox, exchange: Exchange) -> None:
@@ -100,14 +100,14 @@ async def _aged(seconds: float, sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 async def _expired_ttl(age: float, sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.expired_ttl = 60
+    sandbox.database.expired_ttl = 60
     _age(sandbox, 18, age)
 
 
 async def _result_with_id(query_id: int, sandbox: Sandbox, exchange: Exchange) -> None:
-    """A result of the query under the id that the exchange asks for."""
+    """A result of the query with the id in the exchange."""
     wanted = int(exchange.target.rsplit("/", 1)[-1].split(".")[0].split("?")[0])
-    sandbox.world._last_result_id = wanted - 1
+    sandbox.database._last_result_id = wanted - 1
     sandbox.add_first_result(query_id)
 
 
@@ -116,7 +116,7 @@ async def _scratch_query(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 async def _starred(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.starred["query", 1, ANALYST] = sandbox.world.now()
+    sandbox.database.starred["query", 1, ANALYST] = sandbox.database.now()
 
 
 async def _new_key(sandbox: Sandbox, exchange: Exchange) -> None:
@@ -132,7 +132,7 @@ async def _auto_limited(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 async def _secret_group(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.group("Secret")
+    sandbox.database.add_group("Secret")
 
 
 _WITHOUT_WIDGETS = frozenset(
@@ -141,16 +141,16 @@ _WITHOUT_WIDGETS = frozenset(
 
 
 async def _boards(sandbox: Sandbox, exchange: Exchange, **more: Any) -> None:
-    """The analyst's scratch boards 4 and 5, of one name."""
-    board = sandbox.world.dashboard("Scratch board", ANALYST)
-    sandbox.world.dashboard("Scratch board", ANALYST)
+    """The analyst's scratch dashboards 4 and 5, with the same name."""
+    board = sandbox.database.add_dashboard("Scratch board", ANALYST)
+    sandbox.database.add_dashboard("Scratch board", ANALYST)
     board.is_draft = False
     if exchange.name not in _WITHOUT_WIDGETS:
-        sandbox.world.widget(board.id, None, "hello")
+        sandbox.database.add_widget(board.id, None, "hello")
     if "edit_conflict" in exchange.name:
         board.version = 2
     if exchange.name == "dashboards/favorites":
-        sandbox.world.starred["dashboard", board.id, ANALYST] = sandbox.world.now()
+        sandbox.database.starred["dashboard", board.id, ANALYST] = sandbox.database.now()
     if "public_scratch" in exchange.name:
         board.tokens.append(_job_id(exchange))
 
@@ -160,30 +160,30 @@ async def _shared_sales(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 async def _visualization(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.visualization(1, "CHART", "V", id=39)
+    sandbox.database.add_visualization(1, "CHART", "V", id=39)
 
 
 async def _schema(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.sources[2].schema_known = True
+    sandbox.database.sources[2].schema_known = True
 
 
 async def _schema_job(sandbox: Sandbox, exchange: Exchange) -> None:
-    job = Job("", "schema", 2, None, partial(store, sandbox.world), id=_job_id(exchange))
+    job = Job("", "schema", 2, None, partial(store_result, sandbox.database), id=_job_id(exchange))
     sandbox.jobs.add(job)
     job.settle(3, result=sandbox.warehouse.schema())
 
 
 async def _analyst_logged_in(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.service.sessions["SESSION_COOKIE_VALUE"] = ANALYST
+    sandbox.state.sessions["SESSION_COOKIE_VALUE"] = ANALYST
 
 
 async def _admin_key(sandbox: Sandbox, exchange: Exchange) -> None:
-    """The recording shows this key in two halves, as it stood around the "Key "."""
-    sandbox.world.users[ADMIN].api_key = "Yt7dFotrI7Ioa5PcU8bodlAkMFSTQUQXkFdleBEv"
+    """The recording has this key in two halves, before and after "Key "."""
+    sandbox.database.users[ADMIN].api_key = "Yt7dFotrI7Ioa5PcU8bodlAkMFSTQUQXkFdleBEv"
 
 
 async def _csrf(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.service.csrf = True
+    sandbox.state.csrf = True
 
 
 async def _usage(sandbox: Sandbox, exchange: Exchange) -> None:
@@ -194,19 +194,19 @@ async def _usage(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 async def _no_widgets(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.widgets.clear()
+    sandbox.database.widgets.clear()
 
 
 async def _no_chart(sandbox: Sandbox, exchange: Exchange) -> None:
-    del sandbox.world.visualizations[32]
+    del sandbox.database.visualizations[32]
 
 
 async def _all_enabled(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.users[4].disabled_at = None
+    sandbox.database.users[4].disabled_at = None
 
 
 async def _query_of_the_toolbelt(sandbox: Sandbox, exchange: Exchange) -> None:
-    sandbox.world.query("tb", "select 1", 1, ANALYST, id=38)
+    sandbox.database.add_query("tb", "select 1", 1, ANALYST, id=38)
 
 
 async def _large5(sandbox: Sandbox, exchange: Exchange) -> None:
@@ -221,7 +221,7 @@ _TOOLBELT_JOBS = {
 
 
 def _polls(which: str, *numbers: int) -> str:
-    """Names of the exchanges in which redash-toolbelt asks how its job is."""
+    """Names of the exchanges in which redash-toolbelt polls its job."""
     job = _TOOLBELT_JOBS[which]
     return " ".join(f"toolbelt/refresh_query_{which}/{number:02d}_GET_api_jobs_{job}" for number in numbers)
 

@@ -1,4 +1,4 @@
-"""Reads the recorded exchanges in `tests/recorded/`, sends them again byte for byte, and compares answers in kind."""
+"""Reads the recorded exchanges in `tests/recorded/`, sends them again byte for byte, and compares the responses."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _EXACT = [
     "Access-Control-Allow-Origin",
 ]
 
-# The recording keeps bodies as text; two of them were none.
+# The recording stores bodies as text; two of them were binary.
 _BINARY = {
     "execute/body_gzip": gzip.compress(b'{"max_age": 0}', mtime=0),
     "execute/body_utf16": '{"max_age": 3600}'.encode("utf-16"),
 }
 
 
-# PostgreSQL's own words, and what does the same in SQLite.
+# SQL of PostgreSQL and its equivalent in SQLite.
 _DIALECT = (("pg_sleep(3)::text", "sleep(3)"), ("pg_sleep(8)::text", "sleep(8)"))
 
 
@@ -60,11 +60,11 @@ def translated(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     status: int
     headers: list[tuple[str, str]]
     body: bytes | None
-    """None where the recording does not hold it whole."""
+    """None if the recording does not have all of it."""
 
     def header(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key.lower() == name.lower()]
@@ -77,7 +77,7 @@ class Exchange:
     target: str
     headers: list[tuple[str, str]]
     content: bytes
-    reply: Reply
+    response: Response
 
     @property
     def raw(self) -> bytes:
@@ -90,12 +90,14 @@ class Exchange:
 
 def load(name: str) -> Exchange:
     recorded = json.loads((ROOT / f"{name}.json").read_text())
-    asked, told = recorded["request"], recorded["response"]
-    target = asked["path"] + (f"?{asked['query']}" if asked.get("query") else "")
-    content = _BINARY.get(name) or translated(asked.get("body") or "").encode()
-    whole = told.get("body") is not None and not told.get("body_truncated")
-    reply = Reply(told["status"], [(k, v) for k, v in told["headers"]], told["body"].encode() if whole else None)
-    return Exchange(name, asked["method"], target, [(k, v) for k, v in asked["headers"]], content, reply)
+    request, response = recorded["request"], recorded["response"]
+    target = request["path"] + (f"?{request['query']}" if request.get("query") else "")
+    content = _BINARY.get(name) or translated(request.get("body") or "").encode()
+    whole = response.get("body") is not None and not response.get("body_truncated")
+    received = Response(
+        response["status"], [(k, v) for k, v in response["headers"]], response["body"].encode() if whole else None
+    )
+    return Exchange(name, request["method"], target, [(k, v) for k, v in request["headers"]], content, received)
 
 
 def names() -> list[str]:
@@ -105,24 +107,24 @@ def names() -> list[str]:
     return [name for name in found if "request" in json.loads((ROOT / f"{name}.json").read_text())]
 
 
-async def send(exchange: Exchange, port: int) -> Reply:
-    """Over a raw socket: client libraries would tidy up targets and headers."""
+async def send(exchange: Exchange, port: int) -> Response:
+    """Uses a raw socket: client libraries would normalize targets and headers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(exchange.raw)
         async with asyncio.timeout(10):
-            answer = await reader.read()
+            response = await reader.read()
     finally:
         writer.close()
         await writer.wait_closed()
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = [(key, value.strip()) for key, _, value in (line.partition(":") for line in lines)]
-    return Reply(int(first.split()[1]), headers, body)
+    return Response(int(first.split()[1]), headers, body)
 
 
-def differences(recorded: Reply, ours: Reply) -> list[str]:
-    """What is not the same in kind, in words; empty if all is."""
+def differences(recorded: Response, ours: Response) -> list[str]:
+    """The differences in kind as text; empty if there are none."""
     found = []
     if recorded.status != ours.status:
         found.append(f"status {recorded.status} recorded, {ours.status} ours: {(ours.body or b'')[:200]!r}")
@@ -132,7 +134,7 @@ def differences(recorded: Reply, ours: Reply) -> list[str]:
     return found
 
 
-def _header_differences(recorded: Reply, ours: Reply) -> list[str]:
+def _header_differences(recorded: Response, ours: Response) -> list[str]:
     def pairs() -> Any:
         for name in _EXACT:
             yield name, recorded.header(name), ours.header(name)
@@ -154,7 +156,7 @@ def _undated(value: str) -> str:
     return re.sub(r"\d{4}_\d\d_\d\d", "DATE", value)
 
 
-def _body_differences(recorded: Reply, ours: Reply) -> list[str]:
+def _body_differences(recorded: Response, ours: Response) -> list[str]:
     kind = (recorded.header("Content-Type") or [""])[0]
     if kind != "application/json":
         theirs, mine = _gist(recorded.body), _gist(ours.body)
@@ -168,7 +170,7 @@ def _body_differences(recorded: Reply, ours: Reply) -> list[str]:
 
 
 def _gist(body: bytes | None) -> bytes:
-    """The title of a page, else the first line with its ending: the column names of CSV and TSV."""
+    """The title of a page, otherwise the first line with its line ending: the column names of CSV and TSV."""
     title = re.search(rb"<title>(.*?)</title>", body or b"")
     return title[1] if title else (body or b"").partition(b"\n")[0]
 
@@ -177,7 +179,7 @@ def _parsed(body: bytes | None) -> Any:
     return json.loads(body) if body else None
 
 
-# Values that are null or not with the state of the moment, not with the kind of the answer.
+# Values that may be null, depending on the state and not on the kind of the response.
 _MAY_BE_NULL = frozenset(
     ["active_at", "last_triggered_at", "latest_query_data_id", "description", "retrieved_at", "runtime", "rearm"]
 )
@@ -186,7 +188,7 @@ _MAY_BE_EMPTY = frozenset({"tags", "parameters"})
 
 
 def _shape_differences(theirs: Any, mine: Any, where: str) -> Any:
-    """Keys in the same order, the same types; lists by the kinds of their elements, rows by their columns."""
+    """Compares order of keys, types, kinds of list items and columns of rows."""
     key = where.rsplit(".", 1)[-1]
     if type(theirs) is not type(mine):
         if not (key in _MAY_BE_NULL and None in (theirs, mine)):

@@ -1,4 +1,4 @@
-"""The world that the exchanges were recorded in, built through the sandbox's Python API: the same users, sources,
+"""The Redash that the exchanges were recorded from, built through the sandbox's Python API: the same users, sources,
 queries, boards and ids. Keys are the placeholders of the recording, so that requests can be sent as they are.
 """
 
@@ -16,7 +16,7 @@ from .recorded import ROOT, translated
 
 TOKEN = "DASHBOARD_TOKEN_fa7ecd"
 _RAN = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 18, 19, 20, 21, 22, 23, 27, 30, 31)
-"""The queries that had been run with their defaults, in the order of their result ids 1, 2, 3 …"""
+"""The queries with a result for their default values, in the order of their result ids 1, 2, 3 …"""
 
 _TABLES = """
 create table countries (code text, label text);
@@ -61,7 +61,7 @@ def _odd() -> dict[str, Any]:
     return data
 
 
-def recorded_world(slug: str | None = None, **more: Any) -> Sandbox:
+def recorded_redash(slug: str | None = None, **more: Any) -> Sandbox:
     """Not started. `slug` for the instance with several organisations."""
     sandbox = Sandbox(samples=False, fill=_fill, slug=slug, **more)
     sandbox.prepare()
@@ -98,14 +98,14 @@ def _first_result(sandbox: Sandbox, query_id: int) -> None:
 
 
 def _people(sandbox: Sandbox) -> None:
-    world = sandbox.world
-    world.group("Analysts")
-    world.group("Viewers")
+    database = sandbox.database
+    database.add_group("Analysts")
+    database.add_group("Viewers")
     pg = {"host": "127.0.0.1", "port": 15432, "user": "sample", "password": "sample-secret", "dbname": "sample"}
-    world.source("Sample PG", {3: False, 4: True}, options=pg)
-    world.source("Sample SQLite", {2: False}, type="sqlite", options={"dbpath": "/data/sample.sqlite"})
-    world.source("Restricted PG", {}, options=pg)
-    world.source("Query Results DS", {2: False}, type="results")
+    database.add_source("Sample PG", {3: False, 4: True}, options=pg)
+    database.add_source("Sample SQLite", {2: False}, type="sqlite", options={"dbpath": "/data/sample.sqlite"})
+    database.add_source("Restricted PG", {}, options=pg)
+    database.add_source("Query Results DS", {2: False}, type="results")
     for name, groups in (
         ("Ada Admin", [1, 2, 3]),
         ("Ben Analyst", [2, 3]),
@@ -114,33 +114,35 @@ def _people(sandbox: Sandbox) -> None:
         ("Vi Viewer", [2, 4]),
     ):
         short = name.split()[1]
-        world.user(name, f"{short.lower()}@rr.test", groups, api_key=f"USER_KEY_{short.upper()}")
-    world.users[4].disabled_at = world.now()
+        database.add_user(name, f"{short.lower()}@rr.test", groups, api_key=f"USER_KEY_{short.upper()}")
+    database.users[4].disabled_at = database.now()
 
 
 def _boards(sandbox: Sandbox) -> None:
-    world = sandbox.world
-    world.visualization(1, "CHART", "Chart", {"globalSeriesType": "column"}, id=32)
+    database = sandbox.database
+    database.add_visualization(1, "CHART", "Chart", {"globalSeriesType": "column"}, id=32)
     for name, shown in (
         ("Sales Overview", (32, 3, None, 22)),
         ("Public Board", (1, 10, 4, 22, 6)),
         ("Draft Board", ()),
     ):
         draft = name == "Draft Board"
-        board = world.dashboard(name, 1, is_draft=draft, tags=[] if draft else ["board"], version=1 if draft else 2)
+        board = database.add_dashboard(
+            name, 1, is_draft=draft, tags=[] if draft else ["board"], version=1 if draft else 2
+        )
         for row, visualization_id in enumerate(shown):
             position = {"position": {"col": 0, "row": row, "sizeX": 3, "sizeY": 3}}
-            world.widget(board.id, visualization_id, "" if visualization_id else "# Just text", position)
-    world.dashboards[2].tokens.append(TOKEN)
-    now = world.now()
+            database.add_widget(board.id, visualization_id, "" if visualization_id else "# Just text", position)
+    database.dashboards[2].tokens.append(TOKEN)
+    now = database.now()
     options = {"column": "orders", "op": ">", "value": 1, "muted": False}
-    world.alerts[1] = Alert(1, "Too many orders", 1, 1, options, now, now)
+    database.alerts[1] = Alert(1, "Too many orders", 1, 1, options, now, now)
 
 
 def _second_organisation(sandbox: Sandbox) -> None:
-    world = sandbox.world
-    world.orgs["acme"] = 2
-    world.group("Secret")
-    world.group("admin", ADMIN_PERMISSIONS, "builtin").org = 2
-    world.group("default").org = 2
-    world.user("Acme Root", "acme@rr.test", [6, 7], org=2, api_key="USER_KEY_ACME")
+    database = sandbox.database
+    database.orgs["acme"] = 2
+    database.add_group("Secret")
+    database.add_group("admin", ADMIN_PERMISSIONS, "builtin").org = 2
+    database.add_group("default").org = 2
+    database.add_user("Acme Root", "acme@rr.test", [6, 7], org=2, api_key="USER_KEY_ACME")

@@ -27,15 +27,17 @@ async def test_a_job_passes_queued_and_started_to_its_result(client: Client, san
     assert sandbox.queries[sandbox.named["by_country"]].latest_query_data_id == finished["query_result_id"]
 
 
-async def test_identical_executions_are_joined_whoever_asks(client: Client, sandbox: Sandbox) -> None:
+async def test_identical_executions_of_all_callers_are_joined(client: Client, sandbox: Sandbox) -> None:
     query_id = sandbox.named["slow"]
     with sandbox.hold():
         keys = ["analyst", "admin", "viewer", sandbox.query_key(query_id)]
         posted = await asyncio.gather(*(client.execute(query_id, key=key, max_age=0) for key in keys))
         text = sandbox.queries[query_id].query.upper().replace("SLEEP", "sleep")
-        other = await client.ask("POST", "/api/query_results", json={"query": text, "data_source_id": 1, "max_age": 0})
+        other = await client.request(
+            "POST", "/api/query_results", json={"query": text, "data_source_id": 1, "max_age": 0}
+        )
         await sandbox.wait_executions(2)
-    assert len({answer.json["job"]["id"] for answer in posted}) == 1
+    assert len({response.json["job"]["id"] for response in posted}) == 1
     assert other.json["job"]["id"] != posted[0].json["job"]["id"]  # case matters
     assert sandbox.counters.posts == {query_id: 4, 0: 1}
     assert sandbox.counters.started_by_query == {query_id: 1, 0: 1}
@@ -66,16 +68,16 @@ async def test_both_cities_exist_with_other_rows(client: Client, sandbox: Sandbo
     assert rows[0] != rows[1]
 
 
-async def test_the_lock_goes_before_the_result_is_stored(sandbox: Sandbox, client: Client) -> None:
+async def test_the_lock_is_released_before_the_result_is_stored(sandbox: Sandbox, client: Client) -> None:
     query_id = sandbox.add_query("Never seen", "select 17 as seen")
     seen: list[bool] = []
-    keep = sandbox.world.keep
+    keep = sandbox.database.put_result
 
     def watched(result: object) -> None:
         seen.append(sandbox.jobs.is_running(sandbox.queries[query_id].query_hash, 1))
         keep(result)  # type: ignore[arg-type]
 
-    sandbox.world.keep = watched  # type: ignore[method-assign]
+    sandbox.database.put_result = watched  # type: ignore[method-assign]
     await client.execute(query_id)
     await sandbox.wait_idle()
     assert seen == [False]
@@ -86,22 +88,22 @@ async def test_freshness_is_inclusive(
     client: Client, sandbox: Sandbox, clock: Clock, age: float, executes: bool
 ) -> None:
     clock.seconds += age
-    answer = await client.execute(sandbox.named["kb1"], max_age=600)
-    assert ("job" in answer.json) is executes
+    response = await client.execute(sandbox.named["kb1"], max_age=600)
+    assert ("job" in response.json) is executes
 
 
 async def test_cancelling_fails_the_job_for_all_and_frees_the_worker(client: Client, sandbox: Sandbox) -> None:
     posted = await client.execute(sandbox.named["slow"], max_age=0)
     await sandbox.wait_executions(1)
     path = f"/api/jobs/{posted.json['job']['id']}"
-    assert (await client.ask("DELETE", path, key="outsider")).json is None
+    assert (await client.request("DELETE", path, key="outsider")).json is None
     job = (await client.get(path)).json["job"]
     assert (job["status"], job["error"]) == (4, "Query cancelled by user.")
     again = await client.execute(sandbox.named["slow"], max_age=0)
     assert again.json["job"]["id"] != job["id"]
 
 
-async def test_a_failing_query_tells_the_database_error(client: Client, sandbox: Sandbox) -> None:
+async def test_a_failing_query_has_the_database_error(client: Client, sandbox: Sandbox) -> None:
     posted = await client.execute(sandbox.named["failing"], max_age=0)
     await sandbox.wait_idle()
     job = (await client.get(f"/api/jobs/{posted.json['job']['id']}")).json["job"]
@@ -124,7 +126,7 @@ async def test_no_more_executions_run_at_once_than_there_are_workers(clock: Cloc
             await sandbox.wait_finished(3)
 
 
-async def test_json_bytes_are_the_same_over_all_routes(client: Client, sandbox: Sandbox) -> None:
+async def test_json_bytes_are_the_same_on_all_routes(client: Client, sandbox: Sandbox) -> None:
     query_id = sandbox.named["kb1"]
     result_id = sandbox.queries[query_id].latest_query_data_id
     paths = (
@@ -153,15 +155,15 @@ async def test_sizes_of_the_sample_results(client: Client, sandbox: Sandbox) -> 
 async def test_every_sample_query_runs_with_its_defaults(client: Client, sandbox: Sandbox) -> None:
     for short, query_id in sandbox.named.items():
         if short not in ("failing", "no_data", "undeclared", "slow", "slow_seconds", "large"):
-            result = await sandbox.execute_behind(query_id)
+            result = await sandbox.execute_directly(query_id)
             assert result.data["columns"], short
     assert sandbox.counters.started == 0
 
 
-async def test_an_execution_behind_the_gateway_makes_a_newer_result(client: Client, sandbox: Sandbox) -> None:
+async def test_an_execution_directly_in_redash_makes_a_newer_result(client: Client, sandbox: Sandbox) -> None:
     query_id = sandbox.named["now"]
     before = (await client.execute(query_id)).json["query_result"]
-    after = await sandbox.execute_behind(query_id)
+    after = await sandbox.execute_directly(query_id)
     found = (await client.execute(query_id)).json["query_result"]
     assert found["id"] == after.id != before["id"]
     assert found["data"] != before["data"]
@@ -202,13 +204,13 @@ async def test_a_public_token_executes_any_safe_query_on_its_board(client: Clien
 
 
 async def test_a_paused_source_refuses_cached_results_too(client: Client, sandbox: Sandbox) -> None:
-    await client.ask("POST", "/api/data_sources/1/pause", key="admin", json={"reason": "upgrade"})
-    answer = await client.execute(sandbox.named["kb1"])
-    assert (answer.status, answer.json["job"]["error"]) == (400, "Shop is paused (upgrade). Please try later.")
+    await client.request("POST", "/api/data_sources/1/pause", key="admin", json={"reason": "upgrade"})
+    response = await client.execute(sandbox.named["kb1"])
+    assert (response.status, response.json["job"]["error"]) == (400, "Shop is paused (upgrade). Please try later.")
     assert (await client.get(f"/api/queries/{sandbox.named['kb1']}/results")).status == 200
 
 
-async def test_jobs_are_forgotten_after_twelve_hours(client: Client, sandbox: Sandbox, clock: Clock) -> None:
+async def test_jobs_expire_after_twelve_hours(client: Client, sandbox: Sandbox, clock: Clock) -> None:
     posted = await client.execute(sandbox.named["kb1"], max_age=0)
     await sandbox.wait_idle()
     path = f"/api/jobs/{posted.json['job']['id']}"
@@ -218,7 +220,9 @@ async def test_jobs_are_forgotten_after_twelve_hours(client: Client, sandbox: Sa
     assert (await client.get(path)).status == 500
 
 
-async def test_old_results_vanish_unless_a_query_points_at_them(client: Client, sandbox: Sandbox, clock: Clock) -> None:
+async def test_old_results_are_removed_unless_a_query_points_at_them(
+    client: Client, sandbox: Sandbox, clock: Clock
+) -> None:
     query_id = sandbox.named["above"]
     other = await client.result_of(await client.execute(query_id, max_age=0, parameters={"min_amount": 300}))
     clock.seconds += 8 * 86400
@@ -231,10 +235,10 @@ async def test_hundreds_of_callers_of_one_query_are_one_execution(client: Client
     query_id = sandbox.named["slow"]
     with sandbox.hold():
         posted = await asyncio.gather(*(client.execute(query_id, max_age=0) for _ in range(300)))
-    assert len({answer.json["job"]["id"] for answer in posted}) == 1
+    assert len({response.json["job"]["id"] for response in posted}) == 1
     assert (sandbox.counters.posts[query_id], sandbox.counters.jobs) == (300, 1)
 
 
 async def test_spreadsheets_are_zip_files(client: Client, sandbox: Sandbox) -> None:
-    answer = await client.get(f"/api/queries/{sandbox.named['kb1']}/results.xlsx")
-    assert answer.body.startswith(b"PK")
+    response = await client.get(f"/api/queries/{sandbox.named['kb1']}/results.xlsx")
+    assert response.body.startswith(b"PK")

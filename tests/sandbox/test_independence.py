@@ -1,4 +1,4 @@
-"""The sandbox shares nothing with the gateway, and is written in the form that the project asks for."""
+"""The sandbox shares nothing with the gateway, and follows the rules of the project for files."""
 
 from __future__ import annotations
 

@@ -8,40 +8,40 @@ import pytest
 
 from .preparations import PREPARATIONS
 from .recorded import ROOT, differences, load, names, send
-from .seed import recorded_world
+from .seed import recorded_redash
 
 DIFFERENT = {
-    "auth/header_trailing_space": "aiohttp strips blanks at the end of a header before anybody can see them",
-    "auth/lowercase_method": "aiohttp's parser refuses the method in its own words; gunicorn's are an HTML page",
+    "auth/header_trailing_space": "aiohttp strips blanks at the end of a header before the sandbox can see them",
+    "auth/lowercase_method": "aiohttp's parser rejects the method with a text of its own; gunicorn sends an HTML page",
 }
-"""Exchanges that the sandbox answers in another way, with the reason."""
+"""Exchanges to which the sandbox responds differently, with the reason."""
 
 NOT_REPLAYED = {
     "cors": "needs a Redash started with CORS settings; the sandbox sends no CORS headers, as Redash by default",
-    "rate_limit": "the sandbox limits nobody",
+    "rate_limit": "the sandbox has no rate limits",
 }
-"""Folders of the recording that are not here, with the reason."""
+"""Folders of the recording that are not replayed, with the reason."""
 
 NAMES = names()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in DIFFERENT])
-async def test_answers_as_redash_did(name: str) -> None:
+async def test_responds_like_redash(name: str) -> None:
     exchange = load(name)
-    sandbox = recorded_world(slug="default" if name.startswith("multiorg/") else None)
+    sandbox = recorded_redash(slug="default" if name.startswith("multiorg/") else None)
     async with sandbox:
         if name in PREPARATIONS:
             await PREPARATIONS[name](sandbox, exchange)
         ours = await send(exchange, int(sandbox.url.rsplit(":", 1)[1]))
-    assert differences(exchange.reply, ours) == []
+    assert differences(exchange.response, ours) == []
 
 
 @pytest.mark.parametrize("name", sorted(DIFFERENT))
 async def test_a_declared_difference_is_still_one(name: str) -> None:
     exchange = load(name)
-    async with recorded_world() as sandbox:
+    async with recorded_redash() as sandbox:
         ours = await send(exchange, int(sandbox.url.rsplit(":", 1)[1]))
-    assert differences(exchange.reply, ours) != []
+    assert differences(exchange.response, ours) != []
 
 
 def test_most_exchanges_are_replayed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,20 +23,20 @@ PATH = "/api/queries/1"
         ("truncate", aiohttp.ClientPayloadError),
     ],
 )
-async def test_a_broken_answer_breaks_once(
+async def test_a_fault_breaks_one_response(
     client: Client, sandbox: Sandbox, kind: str, error: type[Exception] | tuple[type[Exception], ...]
 ) -> None:
     fault = sandbox.faults.add(kind, count=1)
     with pytest.raises(error):
-        # POST: the client would send a GET a second time by itself.
+        # POST: the client would retry a GET.
         await client.execute(1)
     assert fault.hits == 1
     assert (await client.execute(1)).status == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_stalling_answer_goes_on_when_it_is_released(sandbox: Sandbox, chunked: bool) -> None:
-    whole = sandbox.world.results[1].full()
+async def test_a_stalling_response_continues_when_it_is_released(sandbox: Sandbox, chunked: bool) -> None:
+    whole = sandbox.database.results[1].full()
     fault = sandbox.faults.add("stall", chunked=chunked, count=1)
     headers = {"Authorization": f"Key {sandbox.user_keys['admin']}"}
     async with (
@@ -49,7 +49,7 @@ async def test_a_stalling_answer_goes_on_when_it_is_released(sandbox: Sandbox, c
         assert first + await r.read() == whole
 
 
-async def test_a_stalling_answer_may_end_in_a_reset(sandbox: Sandbox) -> None:
+async def test_a_stalling_response_may_end_in_a_reset(sandbox: Sandbox) -> None:
     fault = sandbox.faults.add("stall_then_reset", count=1)
     headers = {"Authorization": f"Key {sandbox.user_keys['admin']}"}
     async with (
@@ -72,14 +72,14 @@ async def test_faults_can_be_for_one_route_and_method(client: Client, sandbox: S
 
 async def test_html_and_garbage_look_like_success(client: Client, sandbox: Sandbox) -> None:
     sandbox.faults.add("html", count=1)
-    answer = await client.get(PATH)
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html")
+    response = await client.get(PATH)
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html")
     sandbox.faults.add("garbage", count=1)
     with pytest.raises(ValueError, match="Expecting value"):
         await client.get(PATH)
 
 
-async def test_a_hanging_request_is_answered_when_released(client: Client, sandbox: Sandbox) -> None:
+async def test_a_hanging_request_gets_its_response_when_released(client: Client, sandbox: Sandbox) -> None:
     fault = sandbox.faults.add("hang", count=1)
     waiting = asyncio.create_task(client.get(PATH))
     await sandbox.wait_requests(1)
@@ -91,8 +91,8 @@ async def test_a_hanging_request_is_answered_when_released(client: Client, sandb
 
 async def test_keys_can_be_rejected(client: Client, sandbox: Sandbox) -> None:
     sandbox.faults.add("reject_keys", count=1)
-    answer = await client.get(PATH)
-    assert answer.json == {"message": "Couldn't find resource. Please login and try again."}
+    response = await client.get(PATH)
+    assert response.json == {"message": "Couldn't find resource. Please login and try again."}
     assert (await client.get(PATH)).status == 200
 
 
@@ -122,7 +122,7 @@ async def test_unknown_faults_are_refused(sandbox: Sandbox) -> None:
         sandbox.faults.add("earthquake")
 
 
-async def test_counters_and_log_tell_what_was_asked(client: Client, sandbox: Sandbox) -> None:
+async def test_counters_and_log_record_requests(client: Client, sandbox: Sandbox) -> None:
     await client.get(f"{PATH}?x=1")
     await client.result_of(await client.execute(1, max_age=0))
     counters = sandbox.counters
@@ -136,19 +136,21 @@ async def test_counters_and_log_tell_what_was_asked(client: Client, sandbox: San
     assert (sandbox.counters.requests, len(sandbox.log)) == (0, 0)
 
 
-async def test_waiting_in_vain_ends(sandbox: Sandbox) -> None:
+async def test_waiting_has_a_timeout(sandbox: Sandbox) -> None:
     with pytest.raises(TimeoutError):
         await sandbox.wait_executions(1, timeout=0.01)
 
 
 async def test_control_routes(client: Client, sandbox: Sandbox) -> None:
-    added = await client.ask("POST", "/sandbox/faults", json={"kind": "status", "status": 500, "count": 1})
+    added = await client.request("POST", "/sandbox/faults", json={"kind": "status", "status": 500, "count": 1})
     assert added.json["faults"][0]["kind"] == "status"
-    assert (await client.ask("POST", "/sandbox/faults", json={"kind": "?"})).status == 400
+    assert (await client.request("POST", "/sandbox/faults", json={"kind": "?"})).status == 400
     assert (await client.get(PATH)).status == 500
     assert (await client.get("/sandbox/counters")).json["requests"] == 1
     assert (await client.get("/sandbox/keys")).json["users"]["Ben Analyst"] == sandbox.user_keys["analyst"]
-    assert (await client.ask("POST", "/sandbox/faults", json={"clear": True, "clock_skew": 5})).json["clock_skew"] == 5
+    assert (await client.request("POST", "/sandbox/faults", json={"clear": True, "clock_skew": 5})).json[
+        "clock_skew"
+    ] == 5
 
 
 async def test_a_port_can_be_closed_and_opened_again(client: Client, sandbox: Sandbox) -> None:
@@ -171,7 +173,7 @@ async def test_several_organisations_live_under_their_slugs(clock: Clock) -> Non
         assert (await client.get("/ping", key="")).body == b"PONG."
 
 
-async def test_serving_tells_when_it_listens_and_stops_when_cancelled() -> None:
+async def test_serving_reports_when_it_listens_and_stops_when_cancelled() -> None:
     listening: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(port=0, orders=200, started=listening.set_result))
     sandbox = await listening

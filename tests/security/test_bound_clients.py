@@ -152,7 +152,7 @@ async def test_nobody_can_make_a_foreign_result_known(bound: World, form: str) -
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_result_nobody_ran_here_does_not_become_known_below_any_query(bound: World, form: str) -> None:
     own = bound.named["by_country"]
-    foreign = await bound.sandbox.execute_behind(bound.named["above"], {"min_amount": 482})
+    foreign = await bound.sandbox.execute_directly(bound.named["above"], {"min_amount": 482})
     first = await ask(bound, "free", "GET", f"/api/queries/{own}/results/{foreign.id}.{form}")
     assert first.status == 200
     for path in (f"/api/queries/{own}/results/{foreign.id}.{form}", f"/api/query_results/{foreign.id}.json"):
@@ -246,7 +246,7 @@ async def test_dashboards_are_judged_by_the_id_in_the_answer(bound: World) -> No
 
 
 async def test_a_renamed_dashboard_with_the_same_slug_is_another(bound: World) -> None:
-    bound.sandbox.world.dashboards[PUBLIC].name = "Sales overview"
+    bound.sandbox.database.dashboards[PUBLIC].name = "Sales overview"
     reply = await ask(bound, "boards", "GET", "/api/dashboards/shop-in-numbers?legacy")
     assert reply.status == 403
     assert b"Shop" not in reply.body
@@ -265,10 +265,10 @@ async def test_a_widget_that_is_removed_closes_its_query_within_a_minute(bound: 
     ]
     for path in ways * 4:  # what is asked for again in the same bytes is answered by the shortest way there is
         assert (await ask(bound, "boards", "GET", path)).status == 200, path
-    world = bound.sandbox.world
-    for widget_id in [w.id for w in world.widgets.values() if w.dashboard_id == SALES and w.visualization_id]:
-        if world.visualizations[world.widgets[widget_id].visualization_id or 0].query_id == query:
-            del world.widgets[widget_id]
+    database = bound.sandbox.database
+    for widget_id in [w.id for w in database.widgets.values() if w.dashboard_id == SALES and w.visualization_id]:
+        if database.visualizations[database.widgets[widget_id].visualization_id or 0].query_id == query:
+            del database.widgets[widget_id]
     bound.clock.turn(60.5)
     for path in ways:
         assert refused(await ask(bound, "boards", "GET", path)), path
@@ -285,7 +285,7 @@ async def test_a_dashboard_that_cannot_be_read_opens_nothing(bound: World, troub
     boards = [route for route in _routes(bound) if route.startswith("/api/dashboards/<")]
     assert boards
     if trouble == "archived":
-        del bound.sandbox.world.dashboards[SALES]
+        del bound.sandbox.database.dashboards[SALES]
     else:
         for route in boards:
             bound.sandbox.faults.add(trouble, route=route, status=500)
@@ -305,9 +305,9 @@ def _routes(world: World) -> set[str]:
 async def test_a_query_added_to_the_dashboard_opens_within_a_minute(bound: World) -> None:
     query = bound.named["kb1"]
     assert (await ask(bound, "boards", "GET", f"/api/queries/{query}/results.json")).status == 403
-    world = bound.sandbox.world
-    table = next(v.id for v in world.visualizations.values() if v.query_id == query)
-    world.widget(SALES, table, "", {})
+    database = bound.sandbox.database
+    table = next(v.id for v in database.visualizations.values() if v.query_id == query)
+    database.add_widget(SALES, table, "", {})
     bound.clock.turn(60.5)
     assert (await ask(bound, "boards", "GET", f"/api/queries/{query}/results.json")).status == 200
 

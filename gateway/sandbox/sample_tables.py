@@ -1,4 +1,4 @@
-"""The sample data: a shop with customers, products, orders and order lines, the same for the same seed and size."""
+"""The sample tables: a shop with customers, products, orders and order lines, the same for the same seed and size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNTRIES = (
     ("BR", "Brasil", ("São Paulo", "Rio de Janeiro")),
     ("US", "United States", ("New York", "NewYork", "Chicago")),
 )
-"""Both 'New York' and 'NewYork' exist, with other customers: Redash's hash cannot tell them apart (CONTRACT 7)."""
+"""Both 'New York' and 'NewYork' exist, with different customers: Redash's hash is the same for both (CONTRACT 7)."""
 
 STATUSES = ("new", "paid", "shipped", "cancelled")
 _PRODUCTS = (
@@ -41,7 +41,7 @@ create table order_lines (order_id integer, product_id integer, quantity integer
 create table salaries (id integer primary key, team text, monthly real);
 insert into salaries values (1, 'Warehouse', 3100.0), (2, 'Support', 3250.0), (3, 'Buying', 3900.0);
 """
-# Each day and each minute is written once and looked up: date functions for every order would take half a second.
+# Days and minutes are formatted once and joined: date functions for every order would take half a second.
 _CALENDAR = """
 create temp table days as with recursive n(id) as (select 0 union all select id + 1 from n where id < 729)
     select id, date('2024-01-01', id || ' days') as day from n;
@@ -68,7 +68,7 @@ from orders o join products p on p.id in (1 + o.id % 8, 1 + (o.id * 5 + 3) % 8 *
 
 
 def filler(orders: int, seed: int) -> Callable[[sqlite3.Connection], None]:
-    """For `Warehouse.build`: a tenth as many customers as orders."""
+    """The function for `Warehouse.build`. It makes a tenth as many customers as orders."""
     customers = max(orders // 10, 200)
 
     def fill(connection: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Times as Redash writes them. A moment is whole microseconds of Unix time, so that comparisons are exact."""
+"""Times as Redash writes them. A time is whole microseconds of Unix time, so that comparisons are exact."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from email.utils import formatdate
 SECOND = 1_000_000
 
 
-def moment(seconds: float) -> int:
-    """Of a time in seconds."""
+def microseconds(seconds: float) -> int:
+    """Microseconds of a time in seconds."""
     return round(seconds * SECOND)
 
 
@@ -17,34 +17,34 @@ def _utc(at: int) -> datetime:
     return datetime.fromtimestamp(at // SECOND, UTC).replace(microsecond=at % SECOND)
 
 
-def stamp(at: int | None) -> str | None:
-    """Milliseconds, truncated, with Z; no fraction when it is exactly zero (CONTRACT 4)."""
+def timestamp(at: int | None) -> str | None:
+    """Milliseconds, truncated, with Z; without fraction when it is exactly zero (CONTRACT 4)."""
     if at is None:
         return None
     text = _utc(at).isoformat()
     return (text[:23] if at % SECOND else text[:19]) + "Z"
 
 
-def job_stamp(at: int) -> str:
-    """Jobs have their own form: no Z (CONTRACT 9)."""
+def job_timestamp(at: int) -> str:
+    """The form in jobs: without Z (CONTRACT 9)."""
     return _utc(at).isoformat(timespec="milliseconds")[:23]
 
 
 def whole_second(at: int | None) -> str | None:
-    """As `stamp`, cut to the second."""
-    return None if at is None else stamp(at - at % SECOND)
+    """Like `timestamp`, truncated to the second."""
+    return None if at is None else timestamp(at - at % SECOND)
 
 
 def file_date(at: int) -> str:
-    """As in file names."""
+    """The date in file names."""
     return _utc(at).strftime("%Y_%m_%d")
 
 
 def http_date(at: int) -> str:
-    """As in the Date header."""
+    """The form of the Date header."""
     return formatdate(at / SECOND, usegmt=True)
 
 
 def cookie_date(at: int) -> str:
-    """As in Set-Cookie."""
+    """The form of Set-Cookie."""
     return _utc(at).strftime("%a, %d %b %Y %H:%M:%S GMT")

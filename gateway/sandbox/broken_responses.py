@@ -1,4 +1,4 @@
-"""Answers that go wrong: reset connections, bodies that stall or break off, HTML and garbage instead of JSON."""
+"""Responses that go wrong: reset connections, bodies that stall or break off, HTML and garbage instead of JSON."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _GARBAGE = b'{"query_result": {"id": 1, "data": [[['
 
 
 @dataclass(frozen=True)
-class Wreck:
-    """What one request's answer turns into."""
+class BrokenResponse:
+    """A response that a fault replaces or breaks."""
 
     fault: Fault
 
     def status(self, intended: int) -> int:
-        """What the log says: 0 where no status line leaves."""
+        """The status for the log: 0 if no status line is sent."""
         kind = self.fault.kind
         if kind == "reset_before_headers":
             return 0
         return self.fault.status if kind == "status" else 200 if kind in _REPLACING else intended
 
     async def send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
-        """Writes what is left of the answer, or gives back another one."""
+        """Writes the part that is still sent, or returns the replacement."""
         if self.fault.kind in _STALLING:
             return await self._stalled(request, response)
         return self._replaced() if self.fault.kind in _REPLACING else self._broken(request, response)
 
     async def _stalled(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
-        """Sends half, and what is left when the fault is released, or a reset."""
+        """Sends half of the body; the rest, or a reset, when the fault is released."""
         body = response.body if isinstance(response.body, bytes) else b""
         made = web.StreamResponse(status=response.status, headers=response.headers)
         if self.fault.chunked:
@@ -77,13 +77,13 @@ def _reset(request: web.BaseRequest) -> None:
     if request.transport is not None:
         linger = request.transport.get_extra_info("socket")
         if linger is not None:
-            # Lingering for no time turns the close into a reset.
+            # A linger time of zero turns the close into a reset.
             linger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
 
 
 def _parts(kind: str, response: web.Response) -> list[bytes]:
-    """The pieces that still leave: all of the body for a truncated answer, which promises more than it has."""
+    """The pieces that are still sent. A truncated response has the whole body, but announces one byte more."""
     body = response.body if isinstance(response.body, bytes) else b""
     promised = len(body) + (1 if kind == "truncate" else 0)
     lines = [f"HTTP/1.1 {response.status} {response.reason}", f"Content-Length: {promised}", "Connection: close"]
@@ -97,6 +97,6 @@ def _parts(kind: str, response: web.Response) -> list[bytes]:
     }[kind]
 
 
-def wreck_of(faults: list[Fault]) -> Wreck | None:
-    """The first fault that touches the answer itself."""
-    return next((Wreck(fault) for fault in faults if fault.kind in _REPLACING | _BREAKING | _STALLING), None)
+def broken_response(faults: list[Fault]) -> BrokenResponse | None:
+    """The response that the first such fault makes, None without one."""
+    return next((BrokenResponse(fault) for fault in faults if fault.kind in _REPLACING | _BREAKING | _STALLING), None)

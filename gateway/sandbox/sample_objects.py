@@ -1,13 +1,11 @@
-"""The sample objects over the shop: people, sources, saved queries with every kind of parameter, two boards, an alert.
-`named` tells the query ids by short names.
-"""
+"""The sample objects of the shop: users, sources, queries with every kind of parameter, two dashboards, an alert."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from .database import Database
 from .objects import Alert, Snippet
-from .world import World
 
 SHOP, BACK_OFFICE = 1, 2
 
@@ -89,68 +87,72 @@ QUERIES: tuple[tuple[str, str, str, list[dict[str, Any]]], ...] = (
 _NEVER_RUN = frozenset({"failing", "no_data", "never_run", "undeclared", "dropdown"})
 
 
-def populate(world: World) -> dict[str, int]:
-    """Makes everything but the first results. The short names of the queries, in order of their ids."""
-    admin = _people(world)
-    named = {short: _query(world, short, name, sql, parameters) for short, name, sql, parameters in QUERIES}
-    dropdown = world.queries[named["dropdown"]]
+def populate(database: Database) -> dict[str, int]:
+    """Makes everything except results. Returns the query ids by short name."""
+    admin = _people(database)
+    named = {short: _query(database, short, name, sql, parameters) for short, name, sql, parameters in QUERIES}
+    dropdown = database.queries[named["dropdown"]]
     dropdown.options["parameters"][0]["queryId"] = named["countries"]
-    world.queries[named["auto_limit"]].options["apply_auto_limit"] = True
-    world.queries[named["by_country"]].tags = ["sales", "daily"]
-    world.queries[named["revenue_by_month"]].tags = ["sales"]
-    world.queries[named["slow"]].runtime = 3.004
-    world.queries[named["draft"]].is_draft = True
-    own = world.queries[named["analysts_own"]]
+    database.queries[named["auto_limit"]].options["apply_auto_limit"] = True
+    database.queries[named["by_country"]].tags = ["sales", "daily"]
+    database.queries[named["revenue_by_month"]].tags = ["sales"]
+    database.queries[named["slow"]].runtime = 3.004
+    database.queries[named["draft"]].is_draft = True
+    own = database.queries[named["analysts_own"]]
     own.user_id = own.last_modified_by = admin + 1
-    for query in world.queries.values():
-        world.rehash(query)
-    _boards(world, named)
-    now = world.now()
-    world.alerts[1] = Alert(
+    for query in database.queries.values():
+        database.rehash(query)
+    _boards(database, named)
+    now = database.now()
+    database.alerts[1] = Alert(
         1, "Few orders", named["by_country"], 1, {"column": "orders", "op": "<", "value": 9}, now, now
     )
-    world.snippets[1] = Snippet(1, "join", "Orders with customers", _JOIN, 1, now, now)
+    database.snippets[1] = Snippet(1, "join", "Orders with customers", _JOIN, 1, now, now)
     return named
 
 
 def has_first_result(short: str) -> bool:
-    """Whether this query has been run at the start."""
+    """Whether this query has a result from the start."""
     return short not in _NEVER_RUN
 
 
-def _people(world: World) -> int:
+def _people(database: Database) -> int:
     """admin, analyst (full access to the shop), viewer (view only), outsider; the back office is for admins."""
-    analysts, viewers = world.group("Analysts").id, world.group("Viewers").id
-    world.source("Shop", {analysts: False, viewers: True}, options={"dbname": "shop", "password": "sample-secret"})
-    world.source("Back office", {1: False}, options={"dbname": "office", "password": "sample-secret"})
-    admin = world.user("Ada Admin", "admin@shop.example", [1, 2, analysts], password="admin")
-    world.user("Ben Analyst", "analyst@shop.example", [2, analysts], password="analyst")
-    world.user("Vi Viewer", "viewer@shop.example", [2, viewers], password="viewer")
-    world.user("Cy Outsider", "outsider@shop.example", [2], password="outsider")
+    analysts, viewers = database.add_group("Analysts").id, database.add_group("Viewers").id
+    database.add_source(
+        "Shop", {analysts: False, viewers: True}, options={"dbname": "shop", "password": "sample-secret"}
+    )
+    database.add_source("Back office", {1: False}, options={"dbname": "office", "password": "sample-secret"})
+    admin = database.add_user("Ada Admin", "admin@shop.example", [1, 2, analysts], password="admin")
+    database.add_user("Ben Analyst", "analyst@shop.example", [2, analysts], password="analyst")
+    database.add_user("Vi Viewer", "viewer@shop.example", [2, viewers], password="viewer")
+    database.add_user("Cy Outsider", "outsider@shop.example", [2], password="outsider")
     return admin.id
 
 
-def _query(world: World, short: str, name: str, sql: str, parameters: list[dict[str, Any]]) -> int:
+def _query(database: Database, short: str, name: str, sql: str, parameters: list[dict[str, Any]]) -> int:
     source = BACK_OFFICE if short == "restricted" else SHOP
     options = {"parameters": [dict(definition) for definition in parameters]}
-    return world.query(name, sql, source, 1, options=options, is_draft=False).id
+    return database.add_query(name, sql, source, 1, options=options, is_draft=False).id
 
 
-def _boards(world: World, named: dict[str, int]) -> None:
-    sales = world.dashboard("Sales overview", 1, is_draft=False, tags=["sales"])
-    public = world.dashboard("Shop in numbers", 1, is_draft=False, tags=["public"])
-    chart = world.visualization(named["revenue_by_month"], "CHART", "Chart", {"globalSeriesType": "column"})
-    table = {v.query_id: v.id for v in world.visualizations.values() if v.type == "TABLE"}
-    _place(world, sales.id, [table[named[short]] for short in ("by_country", "above", "restricted")] + [chart.id])
-    world.widget(sales.id, None, "# How the shop does\nFigures of the last two years.", _position(4))
-    _place(world, public.id, [table[named[s]] for s in ("by_country", "dropdown", "customers_in_city", "restricted")])
-    world.widget(public.id, None, "Updated whenever somebody looks.", _position(4))
-    public.tokens.append(world.key())
+def _boards(database: Database, named: dict[str, int]) -> None:
+    sales = database.add_dashboard("Sales overview", 1, is_draft=False, tags=["sales"])
+    public = database.add_dashboard("Shop in numbers", 1, is_draft=False, tags=["public"])
+    chart = database.add_visualization(named["revenue_by_month"], "CHART", "Chart", {"globalSeriesType": "column"})
+    table = {v.query_id: v.id for v in database.visualizations.values() if v.type == "TABLE"}
+    _place(database, sales.id, [table[named[short]] for short in ("by_country", "above", "restricted")] + [chart.id])
+    database.add_widget(sales.id, None, "# How the shop does\nFigures of the last two years.", _position(4))
+    _place(
+        database, public.id, [table[named[s]] for s in ("by_country", "dropdown", "customers_in_city", "restricted")]
+    )
+    database.add_widget(public.id, None, "Updated whenever somebody looks.", _position(4))
+    public.tokens.append(database.new_key())
 
 
-def _place(world: World, board_id: int, visualizations: list[int]) -> None:
+def _place(database: Database, board_id: int, visualizations: list[int]) -> None:
     for row, visualization_id in enumerate(visualizations):
-        world.widget(board_id, visualization_id, "", _position(row))
+        database.add_widget(board_id, visualization_id, "", _position(row))
 
 
 def _position(row: int) -> dict[str, Any]:

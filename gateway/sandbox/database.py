@@ -1,5 +1,5 @@
-"""Everything one Redash holds and the rules by which it changes: look-ups, edits, hashes, newest results.
-No HTTP here and no waiting; who may do what is in `access.py`.
+"""All objects of one Redash and the rules by which they change: look-ups, edits, hashes, newest results.
+No HTTP here and no waiting; permissions are in `access.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import string
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from .moments import SECOND, moment
 from .objects import (
     ADMIN_PERMISSIONS,
     DEFAULT_PERMISSIONS,
@@ -28,6 +27,7 @@ from .objects import (
 from .parameters import DetachedError, Dropdown, InvalidParametersError, applied
 from .results import Loader, Result, options
 from .sqltext import query_hash, with_auto_limit
+from .timestamps import SECOND, microseconds
 from .warehouse import Table
 
 T = TypeVar("T")
@@ -35,10 +35,10 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 class NoResultError(Exception):
-    """A dropdown query that was never run; Redash answers 500."""
+    """A dropdown query that was never run; Redash responds with 500."""
 
 
-class World:
+class Database:
     """Tables of objects by id. Ids are global over organisations and only ever grow."""
 
     def __init__(self, seed: int, clock: Callable[[], float]) -> None:
@@ -60,70 +60,70 @@ class World:
         """(kind, object id, user id) → when."""
         self.disable_public_urls = False
         self.expired_ttl: int | None = None
-        """REDASH_QUERY_RESULTS_EXPIRED_TTL when that is enabled: what a max_age of -1 then means (CONTRACT 6)."""
-        self.group("admin", ADMIN_PERMISSIONS, "builtin")
-        self.group("default", DEFAULT_PERMISSIONS, "builtin")
+        """REDASH_QUERY_RESULTS_EXPIRED_TTL, if enabled: it replaces a max_age of -1 (CONTRACT 6)."""
+        self.add_group("admin", ADMIN_PERMISSIONS, "builtin")
+        self.add_group("default", DEFAULT_PERMISSIONS, "builtin")
 
     def now(self) -> int:
-        """By the sandbox's clock."""
-        return moment(self.clock())
+        """The time of the sandbox's clock, in microseconds."""
+        return microseconds(self.clock())
 
-    def key(self) -> str:
+    def new_key(self) -> str:
         """A new key, the same for the same seed."""
         return "".join(self._random.choices(_ALPHABET, k=40))
 
     def next_id(self, table: dict[int, T]) -> int:
-        """One above the greatest."""
+        """The greatest id plus one."""
         return max(table, default=0) + 1
 
     # -- people and sources
 
-    def group(self, name: str, permissions: tuple[str, ...] = DEFAULT_PERMISSIONS, type: str = "regular") -> Group:
+    def add_group(self, name: str, permissions: tuple[str, ...] = DEFAULT_PERMISSIONS, type: str = "regular") -> Group:
         """A new group."""
         group = Group(self.next_id(self.groups), name, permissions, type, self.now())
         self.groups[group.id] = group
         return group
 
-    def user(self, name: str, email: str, groups: list[int], *, org: int = 1, **more: Any) -> User:
+    def add_user(self, name: str, email: str, groups: list[int], *, org: int = 1, **more: Any) -> User:
         """A new user with a key."""
         now = self.now()
-        more.setdefault("api_key", self.key())
+        more.setdefault("api_key", self.new_key())
         user = User(
             self.next_id(self.users), name, email, groups=groups, created_at=now, updated_at=now, org=org, **more
         )
         self.users[user.id] = user
         return user
 
-    def source(self, name: str, groups: dict[int, bool], *, type: str = "pg", **more: Any) -> DataSource:
+    def add_source(self, name: str, groups: dict[int, bool], *, type: str = "pg", **more: Any) -> DataSource:
         """A new data source; `groups` maps a group to "view only"."""
         source = DataSource(self.next_id(self.sources), name, type, groups, **more)
         self.sources[source.id] = source
         return source
 
     def is_typed(self, source_id: int | None) -> bool:
-        """Redash's SQLite sources tell no column types."""
+        """Whether the source reports column types; Redash's SQLite sources do not."""
         return self.sources[source_id].type != "sqlite" if source_id in self.sources else True
 
     def permissions(self, user: User) -> list[str]:
-        """With repetitions, as Redash lists them."""
+        """The permissions of a user with repetitions, as Redash lists them."""
         return [permission for id in user.groups for permission in self.groups[id].permissions]
 
     # -- queries
 
-    def query(self, name: str, query: str, data_source_id: int | None, user_id: int, **more: Any) -> Query:
+    def add_query(self, name: str, query: str, data_source_id: int | None, user_id: int, **more: Any) -> Query:
         """A new query with its table visualization."""
         now = self.now()
-        more.setdefault("api_key", self.key())
+        more.setdefault("api_key", self.new_key())
         id = more.pop("id", None) or self.next_id(self.queries)
         made = Query(id, name, query, data_source_id, user_id, created_at=now, updated_at=now, **more)
         made.last_modified_by = user_id
         self.queries[made.id] = made
-        self.visualization(made.id, "TABLE", "Table")
+        self.add_visualization(made.id, "TABLE", "Table")
         self.rehash(made)
         return made
 
     def edit(self, query: Query, changes: dict[str, Any], by: int | None = None) -> None:
-        """Moves `updated_at` even if nothing changed; `version` never moves (CONTRACT 5, 11)."""
+        """Changes a query. Moves `updated_at` even if nothing changes; `version` never moves (CONTRACT 5, 11)."""
         for name, value in changes.items():
             setattr(query, name, value)
         if query.is_archived:
@@ -134,7 +134,7 @@ class World:
             self.rehash(query)
 
     def touch(self, thing: Query | Dashboard | User | Widget) -> None:
-        """Later than before even when the clock stands still: a marker that does not move is no marker."""
+        """Moves `updated_at`, also when the clock stands still: readers use it to notice changes."""
         thing.updated_at = max(self.now(), thing.updated_at + SECOND // 1000)
 
     def _drop_dependents(self, query: Query) -> None:
@@ -145,7 +145,7 @@ class World:
         self.alerts = {id: a for id, a in self.alerts.items() if a.query_id != query.id}
 
     def rehash(self, query: Query) -> None:
-        """The hash is made with the default values; a default that is invalid leaves the bare template (CONTRACT 8)."""
+        """Hashes the text with the default values; with an invalid default the bare template (CONTRACT 8)."""
         text = query.query
         defaults = {p["name"]: p.get("value") for p in query.parameters}
         if defaults:
@@ -163,7 +163,7 @@ class World:
         return lambda query_id: [option["value"] for option in self.dropdown_options(query_id, org)]
 
     def dropdown_options(self, query_id: Any, org: int) -> list[dict[str, str]]:
-        """Raises KeyError, NoResultError or DetachedError."""
+        """The newest result of a query as options. Raises KeyError, NoResultError or DetachedError."""
         query = self.queries[query_id]
         if query.org != org:
             raise KeyError(query_id)
@@ -173,7 +173,7 @@ class World:
             raise NoResultError(query_id)
         return options(self.results[query.latest_query_data_id])
 
-    def visualization(self, query_id: int, type: str, name: str, options: Any = None, **more: Any) -> Visualization:
+    def add_visualization(self, query_id: int, type: str, name: str, options: Any = None, **more: Any) -> Visualization:
         """A new visualization."""
         now = self.now()
         id = more.pop("id", None) or self.next_id(self.visualizations)
@@ -182,13 +182,13 @@ class World:
         return made
 
     def visualizations_of(self, query_id: int) -> list[Visualization]:
-        """All of one query, oldest first."""
+        """All visualizations of one query, oldest first."""
         return [v for v in self.visualizations.values() if v.query_id == query_id]
 
     # -- results
 
-    def keep(self, result: Result) -> None:
-        """Every query with this hash and source points at it from now on, unless it is archived (CONTRACT 7, 11)."""
+    def put_result(self, result: Result) -> None:
+        """Stores a result. Queries with its hash and source point at it, unless they are archived (CONTRACT 7, 11)."""
         self.results[result.id] = result
         self._by_hash.setdefault((result.query_hash, result.data_source_id), []).append(result)
         for query in self.queries.values():
@@ -206,7 +206,7 @@ class World:
         runtime: float = 0.0,
         retrieved_at: int | None = None,
     ) -> Result:
-        """A result with the next id, not yet kept."""
+        """A result with the next id, not yet stored."""
         self._last_result_id = max(getattr(self, "_last_result_id", 0), max(self.results, default=0)) + 1
         at = self.now() if retrieved_at is None else retrieved_at
         runtime = table.runtime if table is not None else runtime
@@ -214,12 +214,12 @@ class World:
         return Result(self._last_result_id, hashed, sql, source_id, at, runtime=runtime, table=table, load=load)
 
     def remove_result(self, result_id: int) -> None:
-        """As Redash's clean-up does; what a query points at is not looked at here (CONTRACT 10)."""
+        """Removes a result, even if a query points at it (CONTRACT 10)."""
         result = self.results.pop(result_id)
         self._by_hash[result.query_hash, result.data_source_id].remove(result)
 
     def clean_up(self) -> list[int]:
-        """Removes up to 100 results older than seven days that no query points at; their ids (CONTRACT 10)."""
+        """Removes up to 100 results older than seven days that no query points at; returns their ids (CONTRACT 10)."""
         kept = {query.latest_query_data_id for query in self.queries.values()}
         limit = self.now() - 7 * 86400 * SECOND
         old = [id for id, result in self.results.items() if result.retrieved_at < limit and id not in kept][:100]
@@ -228,7 +228,7 @@ class World:
         return old
 
     def newest(self, hashed: str, source_id: int | None, max_age: int = -1) -> Result | None:
-        """By `retrieved_at`, not by id; inclusive (CONTRACT 7, 10)."""
+        """The newest result by `retrieved_at`, not by id, if not older than `max_age` seconds (CONTRACT 7, 10)."""
         if max_age == -1 and self.expired_ttl is not None:
             max_age = self.expired_ttl
         found = self._by_hash.get((hashed, source_id or 0), [])
@@ -237,10 +237,10 @@ class World:
             return newest
         return None
 
-    # -- boards
+    # -- dashboards
 
-    def dashboard(self, name: str, user_id: int, **more: Any) -> Dashboard:
-        """A new board under a free slug."""
+    def add_dashboard(self, name: str, user_id: int, **more: Any) -> Dashboard:
+        """A new dashboard with a free slug."""
         now = self.now()
         id = self.next_id(self.dashboards)
         board = Dashboard(id, self._free_slug(name), name, user_id, now, now, **more)
@@ -252,8 +252,8 @@ class World:
         base = slugged(name)
         return next(slug for slug in _numbered(base) if slug not in taken)
 
-    def widget(self, board_id: int, visualization_id: int | None, text: str = "", options: Any = None) -> Widget:
-        """Moves neither version nor `updated_at` of the board (CONTRACT 13)."""
+    def add_widget(self, board_id: int, visualization_id: int | None, text: str = "", options: Any = None) -> Widget:
+        """A new widget; version and `updated_at` of the dashboard do not move (CONTRACT 13)."""
         now = self.now()
         id = self.next_id(self.widgets)
         made = Widget(id, board_id, visualization_id, text, 1, {} if options is None else options, now, now)
@@ -261,21 +261,21 @@ class World:
         return made
 
     def widgets_of(self, board_id: int) -> list[Widget]:
-        """All of one board, oldest first."""
+        """All widgets of one dashboard, oldest first."""
         return [w for w in self.widgets.values() if w.dashboard_id == board_id]
 
     def queries_on(self, board_id: int) -> set[int]:
-        """The ids of the queries that a board shows."""
+        """The ids of the queries that a dashboard shows."""
         shown = (self.visualizations.get(w.visualization_id or 0) for w in self.widgets_of(board_id))
         return {v.query_id for v in shown if v is not None}
 
     def board_of_token(self, token: str) -> Dashboard | None:
-        """The board that a public token opens."""
+        """The dashboard that a public token opens."""
         return next((board for board in self.dashboards.values() if token in board.tokens), None)
 
 
 def slugged(name: str) -> str:
-    """A name as part of an address."""
+    """A name as part of a URL."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -288,6 +288,6 @@ def _numbered(base: str) -> Iterator[str]:
 
 
 def gravatar(email: str) -> str:
-    """The address of the picture for an e-mail address."""
+    """The URL of the picture for an e-mail address."""
     digest = hashlib.md5(email.lower().encode(), usedforsecurity=False).hexdigest()
     return f"https://www.gravatar.com/avatar/{digest}?s=40&d=identicon"

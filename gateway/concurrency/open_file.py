@@ -1,4 +1,4 @@
-"""Bytes of an open file, for those who send them: with a copy, or from the kernel straight to a socket."""
+"""Bytes of an open file for senders: as a copy, or from the kernel straight to a socket."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ _SHORTER: Final = "the file is shorter than it was"
 
 
 class OpenFile:
-    """An open file by its descriptor; somebody else closes it."""
+    """An open file by its descriptor. It does not close the descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def read(self, start: int, count: int) -> bytes:
-        """Read so many bytes from `start` on, or less. May wait for the disk.
+        """Read at most `count` bytes from `start` on. May wait for the disk.
 
         Raises:
-            ConnectionAbortedError: there are none: it is shorter than was said.
+            ConnectionAbortedError: there are none: the file is shorter than announced.
         """
         data = os.pread(self._descriptor, count, start)
         if not data:
             raise ConnectionAbortedError(_SHORTER)
         return data
 
-    def send(self, plug: int, start: int, count: int) -> int:
-        """Send bytes to a socket, as many as it takes; returns how many that was, 0 where it takes none now.
+    def send(self, socket_fd: int, start: int, count: int) -> int:
+        """Send at most `count` bytes to a socket; returns how many it took, 0 if it takes none now.
 
         Raises:
-            ConnectionAbortedError: there are none: it is shorter than was said.
+            ConnectionAbortedError: there are none: the file is shorter than announced.
             ConnectionError: the socket is broken.
         """
         try:
-            sent = os.sendfile(plug, self._descriptor, start, count)
+            sent = os.sendfile(socket_fd, self._descriptor, start, count)
         except BlockingIOError:
             return 0
         if sent == 0:

@@ -1,0 +1,113 @@
+"""Slots: a limit on what runs at the same time, shared fairly between owners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+
+from gateway.errors import Unavailable
+
+
+class FairSlots:
+    """`size` slots. Owners take turns in the queue, so no owner starves another."""
+
+    def __init__(self, size: int, *, timeout: float, queue: int = 10_000) -> None:
+        self.size = size
+        self.timeout = timeout
+        self._queue = queue
+        self._taken = 0
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def taken(self) -> int:
+        """The number of slots in use."""
+        return self._taken
+
+    @property
+    def queued(self) -> int:
+        """The number of tasks that wait for a slot."""
+        return sum(len(line) for line in self._waiting.values())
+
+    def free(self) -> bool:
+        """Whether the next `hold` would not wait."""
+        return self._taken < self.size and not self._waiting
+
+    def hold(self, owner: str) -> Slot:
+        """Return a context manager that holds a slot.
+
+        Raises (on entering):
+            Unavailable: no slot became free within the timeout, or the queue is full.
+        """
+        return Slot(self, owner)
+
+    async def acquire(self, owner: str) -> None:
+        """Take a slot, when one is free; the caller must `release` it."""
+        if self.free():
+            self._taken += 1
+        else:
+            await self._wait(owner)
+
+    def release(self) -> None:
+        """Give a slot back; the next in the queue gets it."""
+        self._taken -= 1
+        self._wake()
+
+    async def _wait(self, owner: str) -> None:
+        if self.queued >= self._queue:
+            raise Unavailable("The gateway's queue for Redash is full; try again soon.", retry_after=5)
+        turn = asyncio.get_running_loop().create_future()
+        line = self._waiting.setdefault(owner, deque())
+        line.append(turn)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await turn
+        except TimeoutError:
+            self._return_slot(turn)
+            raise Unavailable("Redash is busy: no slot became free in time; try again soon.", retry_after=5) from None
+        except asyncio.CancelledError:
+            self._return_slot(turn)
+            raise
+        finally:
+            self._leave(owner, turn)
+
+    def _return_slot(self, turn: asyncio.Future[None]) -> None:
+        # The slot may have been assigned in the moment in which the waiter gave up.
+        if turn.done() and not turn.cancelled():
+            self._taken -= 1
+            self._wake()
+
+    def _leave(self, owner: str, turn: asyncio.Future[None]) -> None:
+        line = self._waiting.get(owner)
+        if line is None:
+            return
+        if turn in line:
+            line.remove(turn)
+        if not line:
+            del self._waiting[owner]
+
+    def _wake(self) -> None:
+        while self._waiting and self._taken < self.size:
+            owner, line = next(iter(self._waiting.items()))
+            turn = line.popleft()
+            del self._waiting[owner]
+            if line:
+                self._waiting[owner] = line  # at the end: the next turn belongs to another owner
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)
+
+
+class Slot:
+    """One of `FairSlots`, held from entering to leaving."""
+
+    __slots__ = ("_owner", "_slots")
+
+    def __init__(self, slots: FairSlots, owner: str) -> None:
+        self._slots = slots
+        self._owner = owner
+
+    async def __aenter__(self) -> None:
+        await self._slots.acquire(self._owner)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release()
