@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway import config
-from gateway.admin.report import report
-from gateway.admin.values import Report
+from gateway.admin.report import Report
+from gateway.admin.report_builder import build_report
 from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError
@@ -40,7 +40,7 @@ class RuntimeOperations:
         """Return the state of everything, for people and scripts."""
         clock = self._runtime.clock
         levels, serving = self._runtime.levels(), self._runtime.serving
-        return report(self._runtime, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+        return build_report(self._runtime, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
 
     async def purge(self, what: Mapping[str, object]) -> int:
         """Forget results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
-from gateway.admin.listener import Admin, Operations
+from gateway.admin.listener import AdminListener, Operations
 from gateway.app.tls import client_context, server_context
 from gateway.errors import StoreError
 from gateway.executions.flights import Executions
@@ -155,7 +155,7 @@ class Runtime:
         self.tls = server_context(server)
         runner = web.ServerRunner(self.api.server(), shutdown_timeout=1.0)  # `drain` has waited before
         self.api_address = await self._listen(runner, server.listen, self.tls)
-        admin = Admin(self.operator, registry(self.metrics), lambda: self.settings)
+        admin = AdminListener(self.operator, registry(self.metrics), lambda: self.settings)
         admin_runner = web.AppRunner(admin.application(), access_log=None, shutdown_timeout=2.0)
         self.admin_address = await self._listen(admin_runner, self.settings.admin.listen, None)
         self.serving = True
