@@ -1,4 +1,4 @@
-"""Charts of the last hour as SVG, and the few lines of geometry that `assets/page.js` repeats to redraw them. Pure."""
+"""Charts of the last hour as SVG. `assets/page.js` repeats the geometry to redraw them. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DECADES: Final = 6
 
 
 _BARS: Final = {"left": ".12", "right": ".52"}
-"""Where in its column a bar begins: bars of two series stand side by side."""
+"""Where in its column a bar begins: the bars of two series stand side by side."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -29,12 +29,12 @@ class Line(msgspec.Struct, frozen=True):
     series: str
     shape: Literal["line", "area", "left", "right"]
     label: str
-    value: str  # where its number for the hour stands in the report
+    value: str  # place of its number for the hour in the report
     form: str
 
 
 class Chart(msgspec.Struct, frozen=True):
-    """One chart; `ticks` are the labels of its axis from the top, `rules` how many lines cross it."""
+    """One chart; `ticks` are the labels of its axis from the top, `rules` is the number of grid intervals."""
 
     name: str
     title: str
@@ -57,14 +57,14 @@ def ceiling(values: Values) -> int:
 
 
 def height(value: float, scale: Scale, top: float) -> float:
-    """Return how far up a value stands, from 0 to 100."""
+    """Return the height of a value on the axis, from 0 to 100."""
     if scale == "log":
         return min(100.0, max(0.0, (math.log10(max(value, 1e-9)) - FASTEST) / DECADES * 100))
     return value / top * 100
 
 
 def path(values: Values, shape: str, scale: Scale, top: float) -> str:
-    """Draw a series into a box of `STEPS` by 100; moments without a value are gaps."""
+    """Return the path of a series in a box of `STEPS` by 100; None is a gap."""
     heights = [None if value is None else f"{100 - height(value, scale, top):.1f}" for value in values]
     if shape in _BARS:
         return "".join(
@@ -82,7 +82,7 @@ def path(values: Values, shape: str, scale: Scale, top: float) -> str:
 
 
 def svg(chart: Chart, history: dict[str, Values]) -> str:
-    """Return the drawing; the words around it are the page's."""
+    """Return the drawing; the page adds title, axis labels and legend."""
     top = float(ceiling([v for line in chart.lines for v in history[line.series]])) if chart.scale == "count" else 1.0
     rules = "".join(f'<path class="rule" d="M0,{100 * n / chart.rules:.1f}H{STEPS}"/>' for n in range(chart.rules + 1))
     paths = "".join(_drawn(line, history, chart.scale, top) for line in chart.lines)
@@ -95,7 +95,7 @@ def svg(chart: Chart, history: dict[str, Values]) -> str:
 
 
 def _drawn(line: Line, history: dict[str, Values], scale: Scale, top: float) -> str:
-    """Draw one series; an area has a line on top."""
+    """Draw one series; an area gets a line on top."""
     shapes = ("area", "line") if line.shape == "area" else (line.shape,)
     values = history[line.series]
     return "".join(

@@ -1,4 +1,4 @@
-"""`/events`: the report once a second to whoever listens, as server-sent events. One ticker for all listeners."""
+"""`/events`: the report once a second as server-sent events. One ticker serves all listeners."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from gateway.admin.values import Report
+from gateway.admin.report import Report
 
 log = logging.getLogger("gateway.status")
 
 PERIOD_SECONDS: Final = 1.0
 MOST_LISTENERS: Final = 50
 WRITE_SECONDS: Final = 5.0
-"""A listener that has not taken an event within this is let go; EventSource comes back by itself."""
+"""A listener that has not read an event within this time is disconnected; EventSource reconnects by itself."""
 
 HEARTBEAT_SECONDS: Final = 15.0
 
 
-class Events:
-    """Everybody who listens to the report."""
+class EventStream:
+    """All listeners of `/events`."""
 
     def __init__(self, report: Callable[[], Report]) -> None:
         self._report = report
         self._listeners = 0
-        self._writing: set[asyncio.Transport] = set()  # to listeners whose event is on its way
+        self._writing: set[asyncio.Transport] = set()  # with an event that is being written
         self._ticker: asyncio.Task[None] | None = None
-        self._next: asyncio.Future[bytes] | None = None  # the event that everybody waits for
+        self._next: asyncio.Future[bytes] | None = None  # the event that all listeners wait for
         self._closed = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one listener until he leaves or the gateway stops."""
+        """Serve one listener until it leaves or the gateway stops."""
         if self._closed or self._listeners >= MOST_LISTENERS:
-            return web.Response(status=503, text="Too many listen already.\n", headers={"Retry-After": "10"})
+            return web.Response(status=503, text="Too many listeners.\n", headers={"Retry-After": "10"})
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
@@ -45,7 +45,7 @@ class Events:
             await response.prepare(request)
             await self._feed(request, response)
         except ConnectionError:
-            pass  # he has left
+            pass  # the listener has left
         finally:
             self._listeners -= 1
         return response
@@ -59,14 +59,14 @@ class Events:
                 async with asyncio.timeout(WRITE_SECONDS):
                     await response.write(event)
             except TimeoutError:
-                transport.abort()  # who does not read would not read a farewell either
+                transport.abort()  # it reads nothing, so it would not see a regular end either
                 return
             finally:
                 self._writing.discard(transport)
             event = await self._await_event()
 
     async def _await_event(self) -> bytes:
-        """Return the next event, or a comment where none comes for long (proxies cut silent connections)."""
+        """Return the next event, or a comment if none comes for long (proxies cut silent connections)."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         if self._ticker is None or self._ticker.done():
@@ -75,27 +75,27 @@ class Events:
         return done.pop().result() if done else b": still here\n\n"
 
     async def _tick(self) -> None:
-        """Make one event a second for all, as long as anybody listens."""
+        """Publish one event a second while there are listeners."""
         while self._listeners and not self._closed:
             await asyncio.sleep(PERIOD_SECONDS)
             try:
-                self._tell(self._event())
+                self._publish(self._event())
             except Exception:
-                log.exception("the report cannot be made")
+                log.exception("the status report failed")
                 return
 
     def _event(self) -> bytes:
         return b"data: " + msgspec.json.encode(self._report()) + b"\n\n"
 
-    def _tell(self, event: bytes) -> None:
-        waited, self._next = self._next, None
-        if waited is not None and not waited.done():
-            waited.set_result(event)
+    def _publish(self, event: bytes) -> None:
+        waiting, self._next = self._next, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(event)
 
     async def close(self) -> None:
-        """End every stream at once, so that stopping is not held up."""
+        """End every stream at once, so that shutdown need not wait for them."""
         self._closed = True
-        self._tell(b"")
+        self._publish(b"")
         for slow in self._writing:
             slow.abort()
         if self._ticker is not None:

@@ -1,6 +1,6 @@
-"""What the page shows and under which words: numbers, charts and tables, each named by its place in the report. Pure.
+"""What the page shows, and its texts: numbers, charts and tables, each with its place in the report. Pure.
 
-`page.py` renders it, and hands the places on in `data-` attributes, from which `assets/page.js` knows what to renew.
+`page.py` renders it and writes the places into `data-` attributes, so that `assets/page.js` can update the page.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ class Number(msgspec.Struct, frozen=True):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column of a table; `field` is its name in the rows. The first column of a table names its rows."""
+    """One column of a table; `field` is its name in the rows. The first column is the heading of each row."""
 
     title: str
     field: str
     form: str = "count"
 
 
-class Sheet(msgspec.Struct, frozen=True):
-    """A table; `rows` is its name in the report, `empty` is said where it has none."""
+class Table(msgspec.Struct, frozen=True):
+    """A table; `rows` is its name in the report, `empty` is shown if it has no rows."""
 
     title: str
     about: str
     rows: str
     columns: tuple[Column, ...]
     empty: str
-    count: str = ""  # where the report has the number of all rows, if some may be left out
+    count: str = ""  # place of the number of all rows, if the report may leave some out
     wide: bool = False
 
 
 NUMBERS: Final = (
     Number("From the cache", "hour.hit_rate", "percent", "of cacheable requests"),
-    Number("Warehouse time saved", "hour.saved_seconds", "duration", "not run again"),
+    Number("Warehouse time saved", "hour.saved_seconds", "duration", "query runs avoided"),
     Number("Requests", "hour.requests", "count", "of every kind"),
     Number("Half answered within", "hour.p50_seconds", "duration", "p50"),
     Number("99 % answered within", "hour.p99_seconds", "duration", "p99"),
-    Number("Asked of Redash", "hour.upstream_requests", "count", "requests, polls included"),
+    Number("Requests to Redash", "hour.upstream_requests", "count", "polls included"),
 )
 
 CHARTS: Final = (
@@ -62,9 +62,9 @@ CHARTS: Final = (
     ),
     Chart(
         "latency",
-        "Time to answer",
-        "Time within which half (p50) and 99 % (p99) of the requests were answered, over the last hour, "
-        "each point from three minutes; each line is ten times the one below it.",
+        "Response time",
+        "Time within which half (p50) and 99 % (p99) of the requests were answered, over the last hour. "
+        "Each point covers three minutes; each grid line is ten times the one below it.",
         "log",
         ("100 s", "1 s", "10 ms", "0.1 ms"),
         6,
@@ -76,7 +76,7 @@ CHARTS: Final = (
     Chart(
         "requests",
         "Requests per minute",
-        "How many requests were answered, and how many the gateway sent to Redash, over the last hour.",
+        "Requests that the gateway answered, and requests that it sent to Redash, over the last hour.",
         "count",
         ("", "0"),
         4,
@@ -93,32 +93,32 @@ _QUERY: Final = (
     Column("From cache", "hit_rate", "percent"),
     Column("Runs", "runs"),
     Column("Failed", "failures", "alarm"),
-    Column("Mean run", "mean_seconds", "duration"),
+    Column("Mean run time", "mean_seconds", "duration"),
     Column("Saved", "saved_seconds", "duration"),
 )
 
-SHEETS: Final = (
-    Sheet(
+TABLES: Final = (
+    Table(
         "Running now",
-        "Queries that the gateway runs in Redash at this moment, and who waits for them.",
+        "Queries that the gateway is running in Redash now, and how many callers wait for them.",
         "running",
         (
             Column("Query", "query", "query"),
-            Column("Begun by", "client", "text"),
+            Column("Started by", "client", "text"),
             Column("State", "state", "text"),
-            Column("For", "seconds", "duration"),
+            Column("Elapsed", "seconds", "duration"),
             Column("Callers", "callers"),
             Column("Waiting", "waiting"),
         ),
-        "Nothing runs in Redash at this moment.",
+        "No query is running now.",
         "running_count",
         wide=True,
     ),
-    Sheet("Busiest queries", "By requests, since the start.", "queries", _QUERY, "No query yet.", "queries_count"),
-    Sheet("Slowest queries", "By mean run, since the start.", "slowest", _QUERY, "No query has run yet."),
-    Sheet(
+    Table("Busiest queries", "By requests, since the start.", "queries", _QUERY, "No queries yet.", "queries_count"),
+    Table("Slowest queries", "By mean run time, since the start.", "slowest", _QUERY, "No query has run yet."),
+    Table(
         "Clients",
-        "By requests, since the start. Refused counts whatever was not answered as asked: rights, limits, errors.",
+        "By requests, since the start. Refused: rejected or failed, because of permissions, limits or errors.",
         "clients",
         (
             Column("Client", "client", "text"),
@@ -127,10 +127,10 @@ SHEETS: Final = (
             Column("Refused", "refused", "alarm"),
             Column("Last seen", "seen_seconds", "ago"),
         ),
-        "Nobody has asked anything yet.",
+        "No requests yet.",
         "clients_count",
     ),
-    Sheet(
+    Table(
         "Requests by outcome",
         "What the cache did for each request.",
         "outcomes",
@@ -142,9 +142,9 @@ SHEETS: Final = (
         ),
         "",
     ),
-    Sheet(
-        "Asked of Redash",
-        "Requests by route, since the start. An error is no answer, or a status of 500 and above.",
+    Table(
+        "Requests to Redash",
+        "By route, since the start. An error is a missing response, or a status of 500 and above.",
         "upstream",
         (
             Column("Route", "route", "text"),
@@ -152,23 +152,23 @@ SHEETS: Final = (
             Column("Errors", "errors", "alarm"),
             Column("Mean", "mean_seconds", "duration"),
         ),
-        "Redash has not been asked yet.",
+        "No requests to Redash yet.",
     ),
-    Sheet(
+    Table(
         "Slots to Redash",
-        "How much may go to Redash at once, and what waits for its turn.",
+        "How many requests and executions may go to Redash at once, and how many wait for a slot.",
         "slots",
         (
-            Column("For", "name", "text"),
-            Column("Taken", "taken"),
-            Column("Of", "size"),
+            Column("Kind", "name", "text"),
+            Column("In use", "taken"),
+            Column("Limit", "size"),
             Column("Waiting", "queued", "alarm"),
         ),
         "",
     ),
-    Sheet(
+    Table(
         "Store",
-        "What is kept, by tier.",
+        "Stored entries, by tier.",
         "cache",
         (
             Column("Tier", "tier", "text"),
@@ -179,9 +179,9 @@ SHEETS: Final = (
         ),
         "",
     ),
-    Sheet(
+    Table(
         "Kept warm",
-        "Queries that are kept fresh without anybody asking.",
+        "Queries that the gateway keeps fresh in the background.",
         "warm",
         (
             Column("Entry", "name", "text"),
@@ -189,7 +189,7 @@ SHEETS: Final = (
             Column("Every", "every_seconds", "duration"),
             Column("Rounds", "runs"),
             Column("Failed", "failures", "alarm"),
-            Column("Put off", "skips"),
+            Column("Skipped", "skips"),
         ),
         "The configuration has no [[warm]] entry.",
     ),

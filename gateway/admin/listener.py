@@ -13,41 +13,41 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gateway import config
-from gateway.admin.site import Site
-from gateway.admin.values import Report
+from gateway.admin.report import Report
+from gateway.admin.status_routes import StatusRoutes
 from gateway.errors import BadRequest, Forbidden, GatewayError, Misdirected, Unauthorized
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Operations(Protocol):
-    """What the listener may ask of the program."""
+    """What an operator can do with the running gateway."""
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
-        """Whether requests are served, and what is known of the parts."""
+        """Return whether requests are served, and the state of the parts."""
 
     def status(self) -> Report:
         """Return the state of everything, for people and scripts."""
 
     async def purge(self, what: Mapping[str, object]) -> int:
-        """Forget results; returns how many entries went."""
+        """Delete results; return the number of deleted entries."""
 
     async def reload(self) -> list[str]:
-        """Read the configuration again; returns remarks. Raises `ConfigurationError` and changes nothing."""
+        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing."""
 
 
-class Admin:
+class AdminListener:
     """The routes of the admin listener."""
 
     def __init__(
-        self, operator: Operations, registry: CollectorRegistry, settings: Callable[[], config.Config]
+        self, operations: Operations, registry: CollectorRegistry, settings: Callable[[], config.Config]
     ) -> None:
-        self._operator = operator
+        self._operations = operations
         self._registry = registry
         self._settings = settings
 
     def application(self) -> web.Application:
-        """Return the application that a socket is given to."""
+        """Return the application to serve."""
         app = web.Application(middlewares=[_errors, self._check_origin])
         app.add_routes(
             [
@@ -58,12 +58,12 @@ class Admin:
                 web.post("/reload", self._reload),
             ]
         )
-        Site(self._operator.status).add_to(app)
+        StatusRoutes(self._operations.status).add_to(app)
         return app
 
     @web.middleware
     async def _check_origin(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Refuse what a foreign page makes a browser send: DNS rebinding to a loopback listener, and its POSTs."""
+        """Refuse what a foreign web page makes a browser send: DNS rebinding to a loopback listener, and POSTs."""
         settings = self._settings()
         listen = settings.admin.listen
         name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdecimal() else request.host
@@ -72,7 +72,7 @@ class Admin:
             raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
         origin = request.headers.get("Origin")
         if request.method == "POST" and origin is not None and origin.partition("://")[2] != request.host:
-            raise Forbidden("Requests of other web pages change nothing here.")
+            raise Forbidden("Requests from other web pages are refused.")
         return await handler(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
@@ -83,7 +83,7 @@ class Admin:
         return web.json_response({"live": True})
 
     async def _ready(self, _: web.Request) -> web.Response:
-        ready, parts = self._operator.ready()
+        ready, parts = self._operations.ready()
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
 
     async def _purge(self, request: web.Request) -> web.Response:
@@ -91,14 +91,14 @@ class Admin:
         what = await request.json()
         if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
-        return web.json_response({"purged": await self._operator.purge(what)})
+        return web.json_response({"purged": await self._operations.purge(what)})
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        return web.json_response({"reloaded": True, "notes": await self._operator.reload()})
+        return web.json_response({"reloaded": True, "notes": await self._operations.reload()})
 
     def _authorize(self, request: web.Request) -> None:
-        """Want the admin token where one is configured; without one, only this machine may change anything."""
+        """Require the admin token if one is configured; without one, only a local listener may change anything."""
         admin = self._settings().admin
         wanted = admin.token_sha256
         if wanted is None:
@@ -115,11 +115,11 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except GatewayError as error:
-        return _told(error.status, error.detail)
+        return _problem(error.status, error.detail)
     except json.JSONDecodeError:
-        return _told(400, "The body is not JSON.")
+        return _problem(400, "The body is not JSON.")
 
 
-def _told(status: int, detail: str) -> web.Response:
+def _problem(status: int, detail: str) -> web.Response:
     body = json.dumps({"status": status, "detail": detail, "message": detail}).encode()
     return web.Response(status=status, body=body, headers={"Content-Type": "application/problem+json"})

@@ -1,4 +1,4 @@
-"""The page as HTML, complete without JavaScript. Every text is escaped on its way in."""
+"""Renders the status page as HTML, complete without JavaScript. Every text is escaped."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import msgspec
 
 from gateway.admin import chart
 from gateway.admin.chart import Chart, Line
-from gateway.admin.layout import CHARTS, NUMBERS, SHEETS, Column, Number, Sheet
-from gateway.admin.text import count, shown
-from gateway.admin.values import Report
+from gateway.admin.formats import count, formatted
+from gateway.admin.layout import CHARTS, NUMBERS, TABLES, Column, Number, Table
+from gateway.admin.report import Report
 
 ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Crect width='16' height='16' rx='4' fill='%230f7b6c'/%3E"
     "%3Cpath d='M4 11V8m4 3V5m4 6V7' stroke='white' stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E"
 )
-"""Three bars on green, small enough to stand in the page."""
+"""Three bars on green, small enough to be inlined."""
 
 ALARMING = ("down", "failing")
 
@@ -55,7 +55,7 @@ def render(report: Report, style: str, script: str) -> str:
 {"".join(_chart(one, values) for one in CHARTS)}
 </section>
 <div class="sheets">
-{"".join(_sheet(sheet, values) for sheet in SHEETS)}
+{"".join(_table(table, values) for table in TABLES)}
 </div>
 </main>
 <footer>
@@ -73,8 +73,8 @@ def _clock(at: float) -> str:
     return f'<time datetime="{machine}">{people}</time>'
 
 
-def look(values: Values, place: str) -> Any:
-    """Return what stands at a dotted place of the report."""
+def value_at(values: Values, place: str) -> Any:
+    """Return the value at a dotted place of the report."""
     found: Any = values
     for name in place.split("."):
         found = found[name]
@@ -82,7 +82,7 @@ def look(values: Values, place: str) -> Any:
 
 
 def _span(values: Values, place: str, form: str) -> str:
-    return f'<span data-place="{place}" data-form="{form}">{escape(shown(look(values, place), form))}</span>'
+    return f'<span data-place="{place}" data-form="{form}">{escape(formatted(value_at(values, place), form))}</span>'
 
 
 def _verdict(values: Values) -> str:
@@ -131,24 +131,24 @@ def _legend(line: Line, values: Values) -> str:
     return f'<li class="{line.series}">{escape(line.label)} <b>{_span(values, line.value, line.form)}</b></li>'
 
 
-def _sheet(sheet: Sheet, values: Values) -> str:
-    rows = values[sheet.rows]
+def _table(table: Table, values: Values) -> str:
+    rows = values[table.rows]
     head = "".join(
         f'<th scope="col" data-field="{column.field}" data-form="{column.form}">{escape(column.title)}</th>'
-        for column in sheet.columns
+        for column in table.columns
     )
-    body = "".join(_row(sheet.columns, row) for row in rows)
+    body = "".join(_row(table.columns, row) for row in rows)
     number = (
-        f' <span class="of" data-place="{sheet.count}" data-form="count">{values[sheet.count]}</span>'
-        if sheet.count
+        f' <span class="of" data-place="{table.count}" data-form="count">{values[table.count]}</span>'
+        if table.count
         else ""
     )
-    return f"""<section class="sheet{" wide" if sheet.wide else ""}" aria-labelledby="{sheet.rows}-title">
-<h2 id="{sheet.rows}-title">{escape(sheet.title)} {number}</h2>
-<p class="about">{escape(sheet.about)}</p>
-<p class="empty"{" hidden" if rows else ""}>{escape(sheet.empty)}</p>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="{sheet.rows}-title"{"" if rows else " hidden"}>
-<table data-rows="{sheet.rows}"><caption class="unseen">{escape(sheet.title)}. {escape(sheet.about)}</caption>
+    return f"""<section class="sheet{" wide" if table.wide else ""}" aria-labelledby="{table.rows}-title">
+<h2 id="{table.rows}-title">{escape(table.title)} {number}</h2>
+<p class="about">{escape(table.about)}</p>
+<p class="empty"{" hidden" if rows else ""}>{escape(table.empty)}</p>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="{table.rows}-title"{"" if rows else " hidden"}>
+<table data-rows="{table.rows}"><caption class="unseen">{escape(table.title)}. {escape(table.about)}</caption>
 <thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
 </section>
 """
@@ -156,21 +156,21 @@ def _sheet(sheet: Sheet, values: Values) -> str:
 
 def _row(columns: tuple[Column, ...], row: Values) -> str:
     first, *others = columns
-    head = f'<th scope="row">{escape(shown(row[first.field], first.form))}</th>'
+    head = f'<th scope="row">{escape(formatted(row[first.field], first.form))}</th>'
     return f"<tr>{head}{''.join(_cell(row[column.field], column.form) for column in others)}</tr>"
 
 
 def _cell(value: object, form: str) -> str:
     words = " words" if form in ("text", "state") else ""
     alarm = " alarm" if (form == "alarm" and value) or (form == "state" and value in ALARMING) else ""
-    return f'<td class="{(words + alarm).strip()}">{escape(shown(value, form))}</td>'
+    return f'<td class="{(words + alarm).strip()}">{escape(formatted(value, form))}</td>'
 
 
 def _totals(values: Values) -> str:
     parts = (
         ("totals.requests", "count", "requests"),
         ("totals.executions", "count", "runs in Redash"),
-        ("totals.saved_executions", "count", "runs saved"),
+        ("totals.saved_executions", "count", "query runs avoided"),
         ("totals.saved_seconds", "duration", "of warehouse time saved"),
         ("totals.upstream_requests", "count", "requests to Redash"),
         ("totals.upstream_errors", "count", "of them failed"),

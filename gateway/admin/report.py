@@ -1,186 +1,148 @@
-"""Puts the report together from what the running parts know and the recorder has counted."""
+"""The report: one plain value with everything that the page, `/api/status` and `/events` show.
+
+Its field names are JSON members. Names and numbers only, nothing secret: no token, key, SQL, parameter, raw path or
+error text of Redash; queries are identified by their ids.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+import msgspec
 
-from gateway import __version__
-from gateway.admin import values, verdict
-from gateway.admin.verdict import Health
-from gateway.concurrency.slots import FairSlots
-from gateway.executions.execution import Execution, Phase
-from gateway.executions.flights import Executions
-from gateway.policy.access import Access
-from gateway.telemetry.history import Counts, hits, lookups, rate
-from gateway.telemetry.metrics import Levels
-from gateway.telemetry.recorder import StatusRecorder
-from gateway.telemetry.tables import ClientRow, QueryRow, UpstreamRow
-from gateway.upstream.client import HttpUpstream
-from gateway.warm import Warmer, WarmState
-
-MOST_RUNNING: Final = 50
-MOST_QUERIES: Final = 15
-MOST_CLIENTS: Final = 30
-MOST_WARM: Final = 50
-
-MEANINGS: Final = {
-    "hit": "from the cache",
-    "stale": "from the cache, past its freshness",
-    "collapsed": "shared what another caller was getting",
-    "miss": "had to be fetched or run",
-    "bypass": "never cached: writes and some lists",
-    "none": "no answer to cache: job polls, refusals, pings",
-}
-PHASES: Final = {
-    Phase.QUEUED: "queued here",
-    Phase.ASKING: "asking Redash",
-    Phase.RUNNING: "runs in Redash",
-    Phase.ENDED: "ending",
-}
-NO_CLIENT: Final = "(no client)"
+from gateway.admin.health import Health, State
+from gateway.telemetry.history import Series
 
 
-class Parts(NamedTuple):
-    """What is asked of the running gateway."""
+class Hour(msgspec.Struct, frozen=True):
+    """The last hour. Latencies are estimates from buckets."""
 
-    access: Access
-    recorder: StatusRecorder
-    executions: Executions
-    upstream: HttpUpstream
-    warmer: Warmer
-
-
-def report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall: float) -> values.Report:
-    """Put the report together. `now` is monotonic, `wall` unix seconds."""
-    recorder = parts.recorder
-    hour, uptime = recorder.history.hour(now), max(0.0, now - recorder.started)
-    health = _health(parts, levels, now, wall)
-    state, text = verdict.verdict(health, hour, uptime, ready=ready)
-    running = sorted(parts.executions.running, key=lambda execution: execution.started)
-    return values.Report(
-        verdict=text,
-        state=state,
-        version=__version__,
-        ready=ready,
-        uptime_seconds=round(uptime, 1),
-        at=round(wall, 3),
-        health=health,
-        hour=_hour(hour),
-        totals=_totals(recorder),
-        outcomes=[values.OutcomeCount(o, m, hour.cache[o], recorder.requests[o]) for o, m in MEANINGS.items()],
-        running=[_running(execution, now) for execution in running[:MOST_RUNNING]],
-        running_count=len(running),
-        waiting=levels.execution_waiters,
-        queries=_queries(recorder, lambda row: float(sum(row.cache.values()))),
-        slowest=_queries(recorder, lambda row: row.mean_runtime or 0.0),
-        queries_count=len(recorder.queries),
-        clients=_clients(recorder, now),
-        clients_count=len(recorder.clients),
-        upstream=_routes(recorder.upstream_routes),
-        slots=[_slots("requests", parts.upstream.slots), _slots("executions", parts.executions.slots)],
-        cache=[values.Tier(t.tier, "up" if t.up else "down", t.bytes, t.entries, t.evictions) for t in levels.tiers],
-        warm=[_warm(entry) for entry in parts.warmer.states[:MOST_WARM]],
-        history=recorder.history.series(now),
-    )
+    requests: int
+    lookups: int
+    hit_rate: float | None
+    saved_seconds: float
+    p50_seconds: float | None
+    p99_seconds: float | None
+    upstream_requests: int
+    upstream_errors: int
+    executions: int
 
 
-def _health(parts: Parts, levels: Levels, now: float, wall: float) -> list[Health]:
-    recorder, tiers = parts.recorder, levels.tiers
-    return [
-        verdict.redash(recorder.reached, recorder.unreached, now, breaker_open=levels.breaker_open),
-        verdict.credentials(list(parts.access.credentials), recorder.accepted),
-        verdict.breaker(is_open=levels.breaker_open),
-        verdict.queue(levels.upstream_queue),
-        verdict.store([(t.tier, t.up) for t in tiers], max((t.entries for t in tiers), default=0)),
-        verdict.configuration(wall - levels.reloaded_at, successful=levels.reload_successful),
-    ]
+class Totals(msgspec.Struct, frozen=True):
+    """Since the start; the same numbers as the counters of `/metrics`."""
+
+    requests: int
+    refused: int
+    executions: int
+    failed_executions: int
+    saved_executions: int
+    saved_seconds: float
+    upstream_requests: int
+    upstream_errors: int
 
 
-def _hour(hour: Counts) -> values.Hour:
-    return values.Hour(
-        requests=hour.requests,
-        lookups=lookups(hour.cache),
-        hit_rate=hour.hit_rate(),
-        saved_seconds=hour.saved,
-        p50_seconds=hour.quantile(0.5),
-        p99_seconds=hour.quantile(0.99),
-        upstream_requests=hour.upstream,
-        upstream_errors=hour.upstream_errors,
-        executions=hour.executions,
-    )
+class OutcomeCount(msgspec.Struct, frozen=True):
+    """The number of requests with one cache outcome."""
+
+    outcome: str
+    meaning: str
+    hour: int
+    total: int
 
 
-def _totals(recorder: StatusRecorder) -> values.Totals:
-    routes = recorder.upstream_routes.values()
-    return values.Totals(
-        requests=sum(recorder.requests.values()),
-        refused=recorder.refused,
-        executions=sum(recorder.executions.values()),
-        failed_executions=recorder.executions["failure"] + recorder.executions["lost"],
-        saved_executions=recorder.saved_executions,
-        saved_seconds=recorder.saved_seconds,
-        upstream_requests=sum(row.requests for row in routes),
-        upstream_errors=sum(row.errors for row in routes),
-    )
+class Running(msgspec.Struct, frozen=True):
+    """An execution in flight: `callers` requested it, `waiting` of them hold a connection open for it."""
+
+    query: int
+    state: str
+    seconds: float
+    callers: int
+    waiting: int
+    client: str
 
 
-def _running(execution: Execution, now: float) -> values.Running:
-    seconds = round(now - execution.started, 1)
-    return values.Running(
-        execution.plan.query_id,
-        PHASES[execution.phase],
-        seconds,
-        execution.callers,
-        execution.waiters,
-        execution.sender.client,
-    )
+class Query(msgspec.Struct, frozen=True):
+    """A query since the start."""
+
+    query: int
+    requests: int
+    hit_rate: float | None
+    runs: int
+    failures: int
+    mean_seconds: float | None
+    saved_seconds: float
 
 
-def _queries(recorder: StatusRecorder, weight: Callable[[QueryRow], float]) -> list[values.Query]:
-    """Return the heaviest, without those of no weight."""
-    weighed = sorted(((weight(row), query, row) for query, row in recorder.queries.items()), key=lambda w: -w[0])
-    return [_query(query, row) for heavy, query, row in weighed[:MOST_QUERIES] if heavy]
+class Client(msgspec.Struct, frozen=True):
+    """A client since the start."""
+
+    client: str
+    requests: int
+    hit_rate: float | None
+    refused: int
+    seen_seconds: float
 
 
-def _query(query: int, row: QueryRow) -> values.Query:
-    return values.Query(
-        query=query,
-        requests=sum(row.cache.values()),
-        hit_rate=rate(hits(row.cache), lookups(row.cache)),
-        runs=row.runs,
-        failures=row.failures,
-        mean_seconds=row.mean_runtime,
-        saved_seconds=row.saved,
-    )
+class UpstreamRoute(msgspec.Struct, frozen=True):
+    """Requests to one route of Redash since the start."""
+
+    route: str
+    requests: int
+    errors: int
+    mean_seconds: float | None
 
 
-def _clients(recorder: StatusRecorder, now: float) -> list[values.Client]:
-    weighed = sorted(((sum(row.cache.values()), name, row) for name, row in recorder.clients.items()), reverse=True)
-    return [_client(name, row, now) for _, name, row in weighed[:MOST_CLIENTS]]
+class Slots(msgspec.Struct, frozen=True):
+    """The use of one kind of slots to Redash; `queued` wait for one."""
+
+    name: str
+    taken: int
+    size: int
+    queued: int
 
 
-def _client(name: str, row: ClientRow, now: float) -> values.Client:
-    return values.Client(
-        client=NO_CLIENT if name == "-" else name,
-        requests=sum(row.cache.values()),
-        hit_rate=rate(hits(row.cache), lookups(row.cache)),
-        refused=row.refused,
-        seen_seconds=round(now - row.seen, 1),
-    )
+class Tier(msgspec.Struct, frozen=True):
+    """The state of one tier of the store."""
+
+    tier: str
+    state: str
+    bytes: int
+    entries: int
+    evictions: int
 
 
-def _routes(routes: dict[str, UpstreamRow]) -> list[values.UpstreamRoute]:
-    by_use = sorted(routes.items(), key=lambda item: -item[1].requests)
-    return [
-        values.UpstreamRoute(name, row.requests, row.errors, rate(row.seconds, row.requests)) for name, row in by_use
-    ]
+class Warm(msgspec.Struct, frozen=True):
+    """The state of one `[[warm]]` entry."""
+
+    name: str
+    state: str
+    every_seconds: float
+    runs: int
+    failures: int
+    skips: int
 
 
-def _slots(name: str, slots: FairSlots) -> values.Slots:
-    return values.Slots(name, slots.taken, slots.size, slots.queued)
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the whole gateway."""
 
-
-def _warm(entry: WarmState) -> values.Warm:
-    state = "failing" if entry.last_error else "fresh" if entry.runs else "not run yet"
-    return values.Warm(entry.name, state, entry.every, entry.runs, entry.failures, entry.skips)
+    verdict: str
+    state: State
+    version: str
+    ready: bool
+    uptime_seconds: float
+    at: float  # unix seconds
+    health: list[Health]
+    hour: Hour
+    totals: Totals
+    outcomes: list[OutcomeCount]
+    running: list[Running]
+    running_count: int
+    waiting: int
+    queries: list[Query]
+    slowest: list[Query]
+    queries_count: int
+    clients: list[Client]
+    clients_count: int
+    upstream: list[UpstreamRoute]
+    slots: list[Slots]
+    cache: list[Tier]
+    warm: list[Warm]
+    history: Series

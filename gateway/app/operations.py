@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway import config
-from gateway.admin.report import Parts, report
-from gateway.admin.values import Report
+from gateway.admin.report import Report
+from gateway.admin.report_builder import Parts, build_report
 from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError, UpstreamRefused
@@ -45,7 +45,7 @@ class RuntimeOperations:
             runtime.upstream,
             runtime.warmer,
         )
-        return report(parts, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+        return build_report(parts, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
 
     async def purge(self, what: Mapping[str, object]) -> int:
         """Forget results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.

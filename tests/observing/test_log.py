@@ -1,4 +1,4 @@
-"""The logs: one line a request, nothing secret in any of them, no storm, and nobody waits for whoever reads them."""
+"""The logs: one line per request, no secret in any line, no storm, and no request blocked by a slow reader."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_an_event_is_one_line_whatever_is_in_it() -> None:
     assert "\x1b" not in line
 
 
-def test_an_exceptions_trace_cannot_pass_for_lines_of_the_log() -> None:
+def test_a_traceback_cannot_forge_log_lines() -> None:
     try:
         raise ValueError("first\n2026-01-01T00:00:00.000Z info events: forged")
     except ValueError:
@@ -143,7 +143,7 @@ async def test_lines_of_one_execution_carry_its_id(world: World, written: io.Str
 
 
 @given(secret=SECRETS, before=AROUND, after=AROUND, form=st.sampled_from(FORMS))
-def test_no_secret_comes_out_of_an_event(secret: str, before: str, after: str, form: str) -> None:
+def test_no_secret_is_in_an_event(secret: str, before: str, after: str, form: str) -> None:
     text = before + secret + after
     try:
         try:
@@ -159,7 +159,7 @@ def test_no_secret_comes_out_of_an_event(secret: str, before: str, after: str, f
 
 
 @given(secret=SECRETS, before=AROUND, after=AROUND, form=st.sampled_from(FORMS), data=st.data())
-def test_no_secret_comes_out_of_an_access_line(secret: str, before: str, after: str, form: str, data: Any) -> None:
+def test_no_secret_is_in_an_access_line(secret: str, before: str, after: str, form: str, data: Any) -> None:
     outcome = hit()
     name = data.draw(st.sampled_from(["request_id", "method", "route", "client", "reason", "execution_id"]))
     setattr(outcome, name, before + secret + after)
@@ -180,19 +180,19 @@ def test_no_secret_comes_out_of_an_access_line(secret: str, before: str, after: 
         'headers "authorization":"Bearer short"',
     ],
 )
-def test_what_stands_where_a_key_stands_is_taken_out_however_short(text: str) -> None:
+def test_a_value_in_the_place_of_a_key_is_removed_however_short(text: str) -> None:
     assert "short" not in log.clean(text)
 
 
 @pytest.mark.parametrize("text", ["", "hello", "8d3f0a52-6c1e-4c3e-9d7c-2f1b6f1d2c3a", "x" * 128, "1" * 60])
-def test_what_is_no_key_stays(text: str) -> None:
+def test_other_text_stays(text: str) -> None:
     assert log.clean(text) == text
 
 
 # -- no storm
 
 
-def test_a_storm_of_one_kind_is_damped_and_counted(written: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storm_of_one_kind_is_limited_and_counted(written: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     log.set_up("text")
     logger = logging.getLogger("gateway.storm")
     for number in range(1000):
@@ -229,14 +229,14 @@ def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, mon
     ]
 
 
-def test_what_flutters_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flapping_state_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     transitions = TransitionLog("bad", "good")
     for number in range(100):
         transitions.record(bad=number % 2 == 0)
     assert [record.getMessage() for record in caplog.records] == ["bad"]
 
 
-async def test_a_redash_that_goes_and_comes_back_is_two_changes(
+async def test_an_outage_of_redash_is_two_changes(
     world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log, "SETTLE_SECONDS", 0.0)
@@ -256,11 +256,11 @@ async def test_a_redash_that_goes_and_comes_back_is_two_changes(
     ]
 
 
-# -- nobody waits
+# -- a slow reader blocks nobody
 
 
 class Pipe:
-    """A pipe that nobody reads until told to."""
+    """A pipe that is not read until `read_all`."""
 
     def __init__(self) -> None:
         self.out, into = os.pipe()
@@ -278,7 +278,7 @@ class Pipe:
         return thread
 
 
-def test_a_full_pipe_holds_nobody_up_and_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_pipe_blocks_nobody_and_lost_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_writer, "MOST_LINES", 1000)
     pipe = Pipe()
     writer = LogWriter(pipe.stream, lambda number: f"lost {number}\n")
@@ -298,7 +298,7 @@ def test_a_full_pipe_holds_nobody_up_and_what_is_lost_is_counted(monkeypatch: py
     assert [line for line in text if line.startswith("lost")] == [f"lost {writer.dropped}"]
 
 
-def test_an_end_does_not_wait_for_ever_for_a_reader() -> None:
+def test_exit_does_not_wait_for_ever_for_a_reader() -> None:
     pipe = Pipe()
     writer = LogWriter(pipe.stream, str)
     for _ in range(5000):
@@ -310,7 +310,7 @@ def test_an_end_does_not_wait_for_ever_for_a_reader() -> None:
     writer.flush(10)
 
 
-def test_a_closed_stream_ends_nothing() -> None:
+def test_a_closed_stream_does_no_harm() -> None:
     stream = io.StringIO()
     stream.close()
     writer = LogWriter(stream, str)

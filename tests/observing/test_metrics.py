@@ -1,4 +1,4 @@
-"""`/metrics`: the names and labels that are promised, there from the start, bounded, and as promtool wants them."""
+"""`/metrics`: the promised names and labels, present from the start, bounded, accepted by promtool."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_every_promised_metric_is_there_with_its_labels_and_no_other(world
     assert labels_of(await world.metrics()) == PROMISED
 
 
-async def test_what_is_known_beforehand_is_zero_from_the_start(world: World) -> None:
+async def test_series_with_known_labels_start_at_zero(world: World) -> None:
     samples = {name.removeprefix("redash_gateway_"): value for name, value in (await world.metrics()).items()}
     expected = [f'executions_total{{outcome="{o}"}}' for o in ("success", "failure", "cancelled", "lost")]
     expected += [
@@ -100,7 +100,7 @@ async def test_both_formats_are_served(world: World, accept: str) -> None:
     assert "redash_gateway_build_info{" in text
 
 
-async def test_promtool_has_nothing_to_say_against_them(world: World, needs: Callable[[str], str]) -> None:
+async def test_promtool_accepts_them(world: World, needs: Callable[[str], str]) -> None:
     promtool = needs("promtool")
     await world.rows("by_country", max_age=60)
     async with world.session.get(f"{world.admin}/metrics") as response:
@@ -111,7 +111,7 @@ async def test_promtool_has_nothing_to_say_against_them(world: World, needs: Cal
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-async def test_what_is_no_http_is_counted_as_a_request(world: World) -> None:
+async def test_a_request_that_is_no_http_is_counted(world: World) -> None:
     for sent in (b"nonsense\r\n\r\n", b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         await exchange(world.url, sent)
     assert await world.metric("redash_gateway_requests_total", route="none", cache="none", status="4xx") == 2
@@ -119,7 +119,7 @@ async def test_what_is_no_http_is_counted_as_a_request(world: World) -> None:
     assert await world.metric("redash_gateway_rejected_total", reason="uri_too_long") == 1
 
 
-async def test_no_path_of_a_callers_becomes_a_label(world: World) -> None:
+async def test_no_raw_path_becomes_a_label(world: World) -> None:
     for path in ("/api/secret-path", "/api/queries/0", "/api/jobs/nonsense", "/%2e"):
         await world.get(path)
     routes = {
@@ -139,7 +139,7 @@ async def test_a_hit_saves_a_run_but_reading_by_id_does_not(world: World) -> Non
     assert await world.metric("redash_gateway_saved_executions_total") == 1
 
 
-async def test_callers_who_share_a_run_save_all_but_one(world: World) -> None:
+async def test_callers_that_share_a_run_avoid_all_but_one(world: World) -> None:
     hold = world.sandbox.hold()
     jobs = [(await world.post("by_country", max_age=0)).job["id"] for _ in range(5)]
     hold.release()
@@ -157,7 +157,7 @@ async def test_a_new_credential_is_shown_after_a_reload(bare: World) -> None:
 
 
 def no_levels() -> Levels:
-    raise AssertionError("nobody scrapes")
+    raise AssertionError("no scrape is expected")
 
 
 def test_query_labels_are_bounded() -> None:
@@ -177,7 +177,7 @@ def test_ids_beyond_the_bound_are_not_remembered() -> None:
 @pytest.mark.parametrize(
     ("status", "failure", "up"), [(0, "upstream_error", 0), (502, "upstream_error", 0), (200, "", 1)]
 )
-def test_a_rejected_key_stays_rejected_until_redash_itself_takes_it(status: int, failure: str, up: int) -> None:
+def test_a_rejected_key_stays_rejected_until_redash_itself_accepts_it(status: int, failure: str, up: int) -> None:
     metrics = Metrics(no_levels, ["a"], 0)
     metrics.record_upstream(UpstreamCall("r", 404, 0.1, "a", False))
     metrics.record_upstream(UpstreamCall("r", status, 0.1, "a", True, failure=failure))

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes the gateway: its rules agree with what a script has done, and the dashboard has data."""
+"""A real Prometheus scrapes the gateway: its rules agree with a scripted load, and the dashboard has data."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def listening(server: Prometheus) -> None:
 
 
 class Script:
-    """A load that counts for itself what became of it."""
+    """A load that counts its own outcomes."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -235,7 +235,7 @@ def test_the_dashboard_can_be_imported() -> None:
             assert part.get("datasource", {"uid": "${datasource}"})["uid"] == "${datasource}"
 
 
-def test_every_metric_that_is_asked_for_is_one_of_ours_or_of_the_process() -> None:
+def test_every_metric_in_a_query_is_one_of_ours() -> None:
     from test_metrics import PROMISED
 
     asked = " ".join([expression for _, expression in expressions()] + [path.read_text() for path in RULES])

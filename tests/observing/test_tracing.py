@@ -1,4 +1,4 @@
-"""Traces: `traceparent` goes on to Redash by the rules of W3C, and a real collector gets spans that hang together."""
+"""Traces: `traceparent` is passed on to Redash by the rules of W3C, and a real collector gets connected spans."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def fields(*pairs: tuple[str, str]) -> CIMultiDict[str]:
 
 
 @pytest.mark.parametrize("given", BAD.values(), ids=list(BAD))
-def test_bad_ones_are_ignored(given: str) -> None:
+def test_an_invalid_traceparent_is_ignored(given: str) -> None:
     assert incoming(fields(("traceparent", given), ("tracestate", "a=1"))) is None
 
 
-def test_two_are_none() -> None:
+def test_two_traceparents_are_ignored() -> None:
     assert incoming(fields(("traceparent", GOOD), ("traceparent", GOOD))) is None
 
 
@@ -178,7 +178,7 @@ def attributes(span: Any) -> dict[str, Any]:
 POST_SPAN = "POST /api/queries/{query_id}/results"
 
 
-async def test_a_miss_is_told_from_the_request_down_to_redash(bare: World, collector: tuple[Collector, str]) -> None:
+async def test_a_miss_is_traced_from_the_request_down_to_redash(bare: World, collector: tuple[Collector, str]) -> None:
     received, endpoint = collector
     await traced(bare, endpoint)
     headers = {"traceparent": GOOD, "Prefer": "wait=10"}
@@ -201,7 +201,7 @@ async def test_a_miss_is_told_from_the_request_down_to_redash(bare: World, colle
     assert request.start_time_unix_nano <= execution.start_time_unix_nano < execution.end_time_unix_nano
 
 
-async def test_who_joined_links_to_the_execution(bare: World, collector: tuple[Collector, str]) -> None:
+async def test_a_joined_request_links_to_the_execution(bare: World, collector: tuple[Collector, str]) -> None:
     received, endpoint = collector
     await traced(bare, endpoint)
     hold = bare.sandbox.hold()
@@ -220,7 +220,7 @@ async def test_who_joined_links_to_the_execution(bare: World, collector: tuple[C
     assert {(link.trace_id, link.span_id) for link in links} == {(execution.trace_id, execution.span_id)}
 
 
-async def test_who_does_not_want_to_be_recorded_is_not(bare: World, collector: tuple[Collector, str]) -> None:
+async def test_an_unsampled_request_is_not_recorded(bare: World, collector: tuple[Collector, str]) -> None:
     received, endpoint = collector
     await traced(bare, endpoint)
     unsampled = f"00-{TRACE}-{SPAN}-00"
@@ -230,9 +230,7 @@ async def test_who_does_not_want_to_be_recorded_is_not(bare: World, collector: t
     assert sent(bare, "traceparent") == {unsampled}
 
 
-async def test_every_request_has_a_span_also_those_of_the_hit_lane(
-    bare: World, collector: tuple[Collector, str]
-) -> None:
+async def test_every_request_has_a_span_also_on_the_fast_path(bare: World, collector: tuple[Collector, str]) -> None:
     received, endpoint = collector
     await traced(bare, endpoint)
     await bare.rows("by_country", max_age=60)
@@ -255,7 +253,7 @@ async def test_no_token_is_in_any_span(bare: World, collector: tuple[Collector, 
     assert token not in str(received.spans)
 
 
-async def test_a_collector_that_is_away_costs_one_line(
+async def test_an_unavailable_collector_costs_one_line(
     bare: World, collector: tuple[Collector, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     received, endpoint = collector

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import World
 
-from gateway.admin.text import FORMATS, shown
+from gateway.admin.formats import FORMATS, formatted
 
 if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
     from playwright import async_api as playwright
@@ -31,13 +31,13 @@ async def browser(needs: Callable[[str], str]) -> AsyncIterator[Any]:
 
 
 class Watched:
-    """A tab, everything that it asked for, and everything that it complained of."""
+    """A tab, every request that it sent, and every error that it reported."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.complaints: list[str] = []
-        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("request", lambda request: self.requested.append(request.url))
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
@@ -85,7 +85,7 @@ async def test_numbers_move_and_agree_with_the_metrics(browser: Any, world: Worl
     for query, number, *_ in await tab.cells("queries"):
         assert int(number) == await world.metric("redash_gateway_query_requests_total", query=query)
     assert tab.complaints == []
-    assert all(url.startswith((world.admin, "data:")) for url in tab.asked)
+    assert all(url.startswith((world.admin, "data:")) for url in tab.requested)
 
 
 async def test_runs_are_seen_while_they_run(browser: Any, world: World) -> None:
@@ -98,11 +98,11 @@ async def test_runs_are_seen_while_they_run(browser: Any, world: World) -> None:
         assert (await tab.cells("running"))[0][:2] == [str(world.named["slow_seconds"]), "writer"]
         await run
         await tab.shows("running_count", lambda now: now == 0)
-        await tab.page.get_by_text("Nothing runs in Redash at this moment.").wait_for()
+        await tab.page.get_by_text("No query is running now.").wait_for()
     assert tab.complaints == []
 
 
-async def test_the_page_says_when_the_gateway_is_gone(browser: Any, bare: World) -> None:
+async def test_the_page_shows_when_the_gateway_is_gone(browser: Any, bare: World) -> None:
     await bare.start()
     tab = await opened(browser, bare)
     await tab.page.get_by_text("live", exact=True).wait_for()
@@ -135,12 +135,12 @@ async def test_without_javascript_it_is_complete_and_the_same(browser: Any, worl
         path = f'path[data-series="{series}"] >> nth=0'
         assert await still.page.locator(path).get_attribute("d") == await live.page.locator(path).get_attribute("d")
     assert "Serving." in await still.page.locator("#verdict").inner_text()
-    assert len(still.asked) == 2, "the page and its style"
+    assert len(still.requested) == 2, "the page and its style"
     assert still.complaints == live.complaints == []
 
 
-async def test_script_and_server_write_numbers_alike(browser: Any, world: World) -> None:
-    """The rules stand twice, in text.py and in page.js: a report of odd numbers is shown by both."""
+async def test_script_and_server_format_numbers_alike(browser: Any, world: World) -> None:
+    """The rules stand twice, in formats.py and in page.js: both show a report of odd numbers."""
     tab = await opened(browser, world)
     odd = [0, 0.00004, 0.0003, 0.0099, 0.0105, 0.5, 0.9994, 0.9996, 1, 4.25, 9.949, 9.951, 59.49, 59.51, 61, 3599.6]
     odd += [86399, 90061, 999, 1000, 999_499, 999_500, 12_345_678, 5e12, 0.0001, 0.995, 0.125]
@@ -161,4 +161,4 @@ async def test_script_and_server_write_numbers_alike(browser: Any, world: World)
     async with world.session.get(f"{world.admin}/api/status") as response:
         report = json.loads(await response.text())
     texts = await tab.page.evaluate(script, [report, pairs])
-    assert dict(zip(map(str, pairs), texts, strict=True)) == {str(pair): shown(pair[1], pair[0]) for pair in pairs}
+    assert dict(zip(map(str, pairs), texts, strict=True)) == {str(pair): formatted(pair[1], pair[0]) for pair in pairs}

@@ -38,7 +38,7 @@ def outcome(cache: str = "hit", **fields: object) -> Outcome:
 
 
 def call(status: int, *, accepted: bool = True) -> UpstreamCall:
-    failure = "away" if status in (0, 502, 503) else ""
+    failure = "unavailable" if status in (0, 502, 503) else ""
     return UpstreamCall("/api/jobs/{job_id}", status, 0.2, "reporting", accepted, failure=failure)
 
 
@@ -67,7 +67,7 @@ def test_the_series_has_every_request_in_its_minute(recorder: StatusRecorder, no
     assert len(series.requests) == len(series.hit_rate) == STEPS
 
 
-def test_hit_rate_is_of_what_the_cache_could_answer(recorder: StatusRecorder, now: Now) -> None:
+def test_the_hit_rate_counts_cacheable_requests_only(recorder: StatusRecorder, now: Now) -> None:
     for cache in ("hit", "hit", "stale", "miss", "collapsed", "bypass", "none"):
         recorder.record_requests(*batched([outcome(cache)]))
     assert recorder.history.hour(now.at).hit_rate() == pytest.approx(3 / 5)
@@ -107,29 +107,29 @@ def test_a_run_for_many_saves_all_but_one(recorder: StatusRecorder, now: Now) ->
     assert recorder.queries[7].mean_runtime == 2.0
 
 
-def test_what_redash_had_in_its_own_cache_was_no_run(recorder: StatusRecorder) -> None:
+def test_a_result_from_redashs_own_cache_is_no_run(recorder: StatusRecorder) -> None:
     recorder.record_execution(ExecutionEnd("x", 7, "success", 3.0, callers=5, runtime=2.0, ran=False))
     assert sum(recorder.executions.values()) == recorder.saved_executions == 0
 
 
-def test_stored_rows_tell_their_runtime_before_anything_has_run(recorder: StatusRecorder) -> None:
+def test_a_stored_result_gives_the_runtime_before_the_first_run(recorder: StatusRecorder) -> None:
     recorder.record_requests(*batched([outcome(saved_runtime=4.0, saves_run=True)]))
     assert recorder.queries[7].mean_runtime == 4.0
     assert recorder.saved_seconds == 4.0
 
 
-def test_job_polls_and_refusals_are_no_use_of_a_query(recorder: StatusRecorder) -> None:
+def test_job_polls_and_rejected_requests_do_not_count_for_a_query(recorder: StatusRecorder) -> None:
     recorder.record_requests(*batched([outcome("none", status=403, reason="forbidden")]))
     assert not recorder.queries
     assert recorder.clients["sales"].refused == recorder.refused == 1
 
 
-def test_free_sql_counts_as_one_query(recorder: StatusRecorder) -> None:
+def test_ad_hoc_sql_counts_as_one_query(recorder: StatusRecorder) -> None:
     recorder.record_requests(*batched([outcome("miss", query_id=None, route="/api/query_results")]))
     assert sum(recorder.queries[0].cache.values()) == 1
 
 
-def test_redash_is_reached_by_any_answer_of_its_own(recorder: StatusRecorder, now: Now) -> None:
+def test_any_response_of_redash_itself_shows_that_it_is_available(recorder: StatusRecorder, now: Now) -> None:
     recorder.record_upstream(call(500))
     assert (recorder.reached, recorder.unreached) == (now.at, None)
     now.at += 1
@@ -139,13 +139,13 @@ def test_redash_is_reached_by_any_answer_of_its_own(recorder: StatusRecorder, no
     assert recorder.upstream_routes["/api/jobs/{job_id}"].errors == 3
 
 
-def test_a_proxy_before_redash_says_nothing_of_the_key(recorder: StatusRecorder) -> None:
+def test_a_response_of_a_proxy_says_nothing_about_the_key(recorder: StatusRecorder) -> None:
     recorder.record_upstream(call(404, accepted=False))
     recorder.record_upstream(call(503))
     assert recorder.accepted == {"reporting": False}
 
 
-def test_a_full_table_lets_go_of_those_not_seen_for_longest() -> None:
+def test_a_full_table_drops_the_least_recently_seen() -> None:
     table: Table[str, ClientRow] = Table(ClientRow, most=20)
     for number in range(20):
         table[str(number)].seen = float(number)
@@ -157,7 +157,7 @@ def test_a_full_table_lets_go_of_those_not_seen_for_longest() -> None:
     assert len(table) <= 20
 
 
-def test_ids_without_end_take_bounded_memory(recorder: StatusRecorder, now: Now) -> None:
+def test_any_number_of_ids_takes_bounded_memory(recorder: StatusRecorder, now: Now) -> None:
     for number in range(3 * MOST_ROWS):
         now.at += 0.001
         recorder.record_requests(*batched([outcome("miss", query_id=number + 1, client=f"client {number}")]))

@@ -1,4 +1,4 @@
-"""The stream of reports: once a second for everybody, bounded, and no reason to stop late."""
+"""The stream of reports: once a second for all listeners, bounded, and no delay for shutdown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def report(response: aiohttp.ClientResponse) -> Any:
     raise AssertionError("the stream has ended")
 
 
-async def test_reports_come_by_themselves(world: World) -> None:
+async def test_reports_are_pushed(world: World) -> None:
     async with listening(world) as response:
         assert response.content_type == "text/event-stream"
         first = await report(response)
@@ -43,7 +43,7 @@ async def test_reports_come_by_themselves(world: World) -> None:
     assert second["uptime_seconds"] > first["uptime_seconds"]
 
 
-async def test_everybody_gets_the_same_event(world: World) -> None:
+async def test_all_listeners_get_the_same_event(world: World) -> None:
     async with listening(world) as one, listening(world) as two:
         await report(one)
         await report(two)
@@ -60,7 +60,7 @@ async def test_listeners_are_bounded(world: World, monkeypatch: pytest.MonkeyPat
             assert three.headers["Retry-After"] == "10"
 
 
-async def test_who_has_left_makes_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listener_that_leaves_makes_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MOST_LISTENERS", 1)
     async with listening(world) as one:
         await report(one)
@@ -94,7 +94,7 @@ def deaf(world: World) -> socket.socket:
     return made
 
 
-async def test_who_does_not_read_is_let_go(
+async def test_a_listener_that_does_not_read_is_disconnected(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(events, "PERIOD_SECONDS", 0.001)
@@ -110,7 +110,7 @@ async def test_who_does_not_read_is_let_go(
     assert not caplog.records
 
 
-async def test_open_streams_do_not_hold_up_the_end(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_open_streams_do_not_delay_shutdown(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await bare.start()
     monkeypatch.setattr(events, "PERIOD_SECONDS", 0.001)
     async with asyncio.timeout(30), listening(bare) as one, listening(bare) as two:

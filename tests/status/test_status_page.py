@@ -1,4 +1,4 @@
-"""The page as it comes over the wire: complete without JavaScript, in agreement with /metrics, and nothing secret."""
+"""The page as served: complete without JavaScript, in agreement with /metrics, without secrets."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from harness import TOKENS, Process, World
 
-from gateway.admin.layout import SHEETS
-from gateway.admin.site import POLICY
+from gateway.admin.layout import TABLES
+from gateway.admin.status_routes import CONTENT_POLICY
 from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, batched
 
 VOID = {"meta", "link", "path", "br"}
 
 
 class Page(HTMLParser):
-    """What a reader finds: texts by their place in the report, rows of tables, and every element with its fields."""
+    """A parsed page: texts by their place in the report, rows of tables, and every element with its attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -111,10 +111,10 @@ async def test_the_page_without_javascript_shows_the_whole_report(world: World) 
     page, report = Page((await read(world))[2]), await status(world)
     assert page.places["verdict"].startswith("Serving. ")
     assert page.places["hour.requests"] == str(report["hour"]["requests"])
-    for sheet in SHEETS:
-        head, *rows = page.tables[sheet.rows]
-        assert head == [column.title for column in sheet.columns]
-        assert len(rows) == len(report[sheet.rows])
+    for table in TABLES:
+        head, *rows = page.tables[table.rows]
+        assert head == [column.title for column in table.columns]
+        assert len(rows) == len(report[table.rows])
     assert [row[0] for row in page.tables["queries"][1:]] == [str(row["query"]) for row in report["queries"]]
     drawn = {
         str(fields["data-series"]): fields["d"]
@@ -125,11 +125,11 @@ async def test_the_page_without_javascript_shows_the_whole_report(world: World) 
     assert all(drawn.values())
 
 
-async def test_whoever_cannot_see_it_is_told_the_same(world: World) -> None:
+async def test_the_page_is_accessible(world: World) -> None:
     page = Page((await read(world))[2])
     tags = [tag for tag, _ in page.elements]
     assert tags.count("main") == tags.count("h1") == tags.count("header") == tags.count("footer") == 1
-    assert tags.count("caption") == tags.count("table") == len(SHEETS)
+    assert tags.count("caption") == tags.count("table") == len(TABLES)
     assert all("scope" in fields for tag, fields in page.elements if tag == "th")
     ids = {fields["id"] for _, fields in page.elements if "id" in fields}
     for _, fields in page.elements:
@@ -140,10 +140,10 @@ async def test_whoever_cannot_see_it_is_told_the_same(world: World) -> None:
     assert any(fields.get("aria-live") == "polite" for _, fields in page.elements)
 
 
-async def test_nothing_comes_from_elsewhere(world: World) -> None:
+async def test_the_page_loads_nothing_from_other_hosts(world: World) -> None:
     code, headers, html = await read(world)
     assert code == 200
-    assert headers["Content-Security-Policy"] == POLICY
+    assert headers["Content-Security-Policy"] == CONTENT_POLICY
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert not re.search(r"(?:src|href|action)=\"(?:https?:)?//", html)
@@ -187,7 +187,7 @@ async def test_every_text_is_escaped(world: World) -> None:
     Page(html)
 
 
-async def test_troubles_are_told_in_the_first_sentence(world: World) -> None:
+async def test_the_verdict_begins_with_what_is_wrong(world: World) -> None:
     world.runtime.recorder.record_upstream(UpstreamCall("/api/session", 404, 0.1, "analyst", False))
     report = await status(world)
     assert report["state"] == "bad"
@@ -195,7 +195,7 @@ async def test_troubles_are_told_in_the_first_sentence(world: World) -> None:
     assert next(p for p in report["health"] if p["name"] == "Credentials")["text"] == "Rejected: analyst"
 
 
-async def test_the_command_prints_it(world: World) -> None:
+async def test_the_status_command_prints_the_report(world: World) -> None:
     await load(world)
     done, text = await Process.run("status", "--admin", world.admin, cwd=world.directory)
     assert done == 0

@@ -1,4 +1,4 @@
-// Renews the page in place from the stream of reports. Without it the page is complete, only still.
+// Updates the page in place from the stream of reports. Without it the page is complete, but static.
 "use strict";
 (() => {
   const NONE = "–";
@@ -8,7 +8,7 @@
   const two = (x) => (x < 9.95 ? String(whole(x * 10) / 10) : String(whole(x)));
   const count = (x) => Math.trunc(x).toLocaleString("en-US");
 
-  // The rules of gateway/status/text.py.
+  // The rules of gateway/admin/formats.py.
   const percent = (share) =>
     share > 0 && share < 0.01 ? "<1 %" : share > 0.99 && share < 1 ? ">99 %" : `${whole(share * 100)} %`;
 
@@ -57,7 +57,7 @@
     if (element.dataset.state !== state) element.dataset.state = state;
   }
 
-  // Numbers in the sentence change every second; it is read aloud only when it means something else.
+  // The numbers in the verdict change every second; screen readers announce it only when its state changes.
   function verdict(report) {
     const section = document.getElementById("verdict");
     if (section.dataset.state === report.state) return;
@@ -74,7 +74,7 @@
     });
   }
 
-  // -- tables: the head says which field stands in which column, and how ------------------------------------------
+  // -- tables: the head says which field each column shows, and in which format -----------------------------------
 
   function row(columns) {
     const made = document.createElement("tr");
@@ -105,7 +105,7 @@
     section.querySelector(".scroll").hidden = rows.length === 0;
   }
 
-  // -- charts: the geometry of gateway/status/chart.py ------------------------------------------------------------
+  // -- charts: the geometry of gateway/admin/chart.py ------------------------------------------------------------
 
   function ceiling(values) {
     const most = Math.max(0, ...values);
@@ -167,7 +167,7 @@
     };
     source.onerror = () => {
       stream("disconnected", "bad");
-      // It tries again by itself, but not after an answer other than 200.
+      // EventSource reconnects by itself, but not after a status other than 200.
       if (source.readyState === EventSource.CLOSED) setTimeout(listen, 10000);
     };
   }

@@ -1,4 +1,4 @@
-"""Requests are counted kind by kind: that must come to the same as counting them one by one."""
+"""Requests are counted in batches with the same labels: the sums must equal those of counting one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.telemetry.recorder import StatusRecorder
 
 
 def no_levels() -> Levels:
-    raise AssertionError("nobody scrapes")
+    raise AssertionError("no scrape is expected")
 
 
 eighths = st.integers(0, 800).map(lambda number: number / 8)  # sums of them are exact, in whatever order
@@ -31,14 +31,14 @@ outcomes = st.builds(
     saved_runtime=eighths,
     duration=eighths,
 )
-told = st.lists(outcomes, max_size=40)
+samples = st.lists(outcomes, max_size=40)
 
 
-def counted(groups: list[OutcomeBatch]) -> dict[str, Any]:
+def counted(batches: list[OutcomeBatch]) -> dict[str, Any]:
     metrics, recorder = Metrics(no_levels, [], per_query=5), StatusRecorder(lambda: 0.0)
-    for group in groups:
-        metrics.record_requests(group)
-        recorder.record_requests(group)
+    for batch in batches:
+        metrics.record_requests(batch)
+        recorder.record_requests(batch)
     return {
         "requests": metrics.requests,
         "durations": {key: (found.counts, found.total) for key, found in metrics.durations.items()},
@@ -53,13 +53,13 @@ def counted(groups: list[OutcomeBatch]) -> dict[str, Any]:
     }
 
 
-@given(told)
-def test_counting_by_kind_comes_to_the_same(told: list[Outcome]) -> None:
-    assert counted(batched(told)) == counted([group for one in told for group in batched([one])])
+@given(samples)
+def test_counting_in_batches_gives_the_same_sums(samples: list[Outcome]) -> None:
+    assert counted(batched(samples)) == counted([batch for one in samples for batch in batched([one])])
 
 
-@given(told)
-def test_every_request_is_in_one_kind(told: list[Outcome]) -> None:
-    groups = batched(told)
-    assert sum(group.count for group in groups) == len(told)
-    assert sorted(seconds for group in groups for seconds in group.durations) == sorted(o.duration for o in told)
+@given(samples)
+def test_every_request_is_in_one_batch(samples: list[Outcome]) -> None:
+    batches = batched(samples)
+    assert sum(batch.count for batch in batches) == len(samples)
+    assert sorted(seconds for batch in batches for seconds in batch.durations) == sorted(o.duration for o in samples)

@@ -11,15 +11,15 @@ import msgspec
 from aiohttp import web
 
 from gateway.admin import page
-from gateway.admin.events import Events
-from gateway.admin.values import Report
+from gateway.admin.events import EventStream
+from gateway.admin.report import Report
 
-POLICY: Final = (
+CONTENT_POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SAFETY: Final = {
-    "Content-Security-Policy": POLICY,
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_POLICY,
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -28,7 +28,7 @@ _TYPES: Final = {"css": "text/css", "js": "text/javascript"}
 
 
 class Asset:
-    """A file of the package under an address that changes with its content."""
+    """A file of the package, at a path that changes with its content."""
 
     def __init__(self, name: str) -> None:
         stem, _, kind = name.partition(".")
@@ -42,27 +42,27 @@ class Asset:
         }
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer with the file, or 304 to whoever has it."""
+        """Send the file, or 304 if the browser has it."""
         known = request.if_none_match
         if known is not None and any(tag.value in (self.etag, "*") for tag in known):
             return web.Response(status=304, headers=self._headers)
         return web.Response(body=self.body, headers=self._headers)
 
 
-class Site:
-    """Shows the report in three forms."""
+class StatusRoutes:
+    """Serves the report in three forms: page, JSON, stream."""
 
     def __init__(self, report: Callable[[], Report]) -> None:
         self._report = report
-        self._events = Events(report)
+        self._events = EventStream(report)
         self._style, self._script = Asset("page.css"), Asset("page.js")
 
     def add_to(self, app: web.Application) -> None:
-        """Add the routes, and safety to every answer; the streams end when the application shuts down."""
+        """Add the routes, and security headers to every response; the streams end when the application shuts down."""
         assets = [web.get(f"/{asset.path}", asset.handle) for asset in (self._style, self._script)]
         stream = web.get("/events", self._events.handle, allow_head=False)
         app.add_routes([web.get("/", self._page), web.get("/api/status", self._json), stream, *assets])
-        app.on_response_prepare.append(_secure)
+        app.on_response_prepare.append(_add_security_headers)
         app.on_shutdown.append(self._close)
 
     async def _page(self, _: web.Request) -> web.Response:
@@ -77,5 +77,5 @@ class Site:
         await self._events.close()
 
 
-async def _secure(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(SAFETY)
+async def _add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(SECURITY_HEADERS)

@@ -1,4 +1,4 @@
-"""What the numbers mean, in a sentence and six small ones. Pure; nothing here but words and the order of troubles."""
+"""The health of each part of the gateway, and the verdict: the whole state in one or two sentences. Pure."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import Literal
 
 import msgspec
 
-from gateway.admin.text import ago, count, duration, percent
+from gateway.admin.formats import ago, count, duration, percent
 from gateway.telemetry.history import Counts, hits, lookups
 
 State = Literal["good", "warn", "bad", "idle"]
 
 
 class Health(msgspec.Struct, frozen=True):
-    """How one part is."""
+    """The state of one part, as shown on its tile."""
 
     name: str
     state: State
     text: str
     trouble: str = ""
-    """What to say of it in the verdict, e.g. "Redash does not answer"."""
+    """Its clause of the verdict if something is wrong, e.g. "Redash does not respond"."""
 
 
 def redash(reached: float | None, unreached: float | None, now: float, *, breaker_open: bool) -> Health:
-    """Judge by when Redash last answered and when it last did not (monotonic)."""
+    """Return the health of Redash from when it last responded and last failed to (monotonic)."""
     if breaker_open:
-        return Health("Redash", "bad", "Does not answer", "Redash does not answer and is left alone for a while")
+        return Health("Redash", "bad", "Does not respond", "Redash does not respond and the breaker is open")
     if unreached is not None and (reached is None or unreached > reached):
-        return Health("Redash", "warn", "Did not answer when last asked", "Redash did not answer when last asked")
+        return Health("Redash", "warn", "Did not respond last time", "Redash did not respond to the last request")
     if reached is None:
-        return Health("Redash", "idle", "Not asked yet")
-    return Health("Redash", "good", f"Answers; asked {ago(now - reached)}")
+        return Health("Redash", "idle", "Not contacted yet")
+    return Health("Redash", "good", f"Responds; last contact {ago(now - reached)}")
 
 
 def breaker(*, is_open: bool) -> Health:
-    """Tell whether calls to Redash are refused just now."""
-    return Health("Breaker", "bad", "Open: Redash is not asked") if is_open else Health("Breaker", "good", "Closed")
+    """Return the health of the breaker; while it is open, calls to Redash are refused."""
+    return Health("Breaker", "bad", "Open: no calls to Redash") if is_open else Health("Breaker", "good", "Closed")
 
 
 def credentials(configured: list[str], accepted: dict[str, bool]) -> Health:
-    """Judge by what Redash said of each key when it was last used."""
+    """Return the health of the credentials; `accepted` says how the last use of each key went."""
     rejected = [name for name in configured if accepted.get(name) is False]
     if rejected:
         names = ", ".join(rejected)
@@ -53,7 +53,7 @@ def credentials(configured: list[str], accepted: dict[str, bool]) -> Health:
 
 
 def store(tiers: list[tuple[str, bool]], entries: int) -> Health:
-    """Judge by whether each tier works."""
+    """Return the health of the store; `tiers` are names, each with whether it works."""
     down = [name for name, up in tiers if not up]
     if down:
         return Health("Store", "bad", f"Down: {', '.join(down)}", "a part of the store is down")
@@ -61,22 +61,22 @@ def store(tiers: list[tuple[str, bool]], entries: int) -> Health:
 
 
 def configuration(age: float, *, successful: bool) -> Health:
-    """Tell how the last reload went; `age` is seconds since the configuration in force was loaded."""
+    """Return how the last reload went; `age` is seconds since the active configuration was loaded."""
     if not successful:
-        trouble = "the last reload failed and the configuration before it is in force"
+        trouble = "the last reload failed and the previous configuration is active"
         return Health("Configuration", "bad", "Last reload failed", trouble)
     return Health("Configuration", "good", f"Loaded {ago(age)}")
 
 
 def queue(queued: int) -> Health:
-    """Tell how many wait for a slot to Redash."""
+    """Return the health of the queue for slots to Redash."""
     if queued:
         return Health("Queue", "warn", f"{count(queued)} waiting for a slot")
-    return Health("Queue", "good", "Nobody waits for a slot")
+    return Health("Queue", "good", "Empty")
 
 
 def verdict(parts: list[Health], hour: Counts, uptime: float, *, ready: bool) -> tuple[State, str]:
-    """Say in one sentence or two whether it works and what it saves."""
+    """Return in one or two sentences whether the gateway works and what it saves."""
     troubles = [part for part in parts if part.trouble]
     if not ready:
         return "bad", "Not serving: the gateway is starting or stopping."
@@ -88,19 +88,18 @@ def verdict(parts: list[Health], hour: Counts, uptime: float, *, ready: bool) ->
 
 def _use(hour: Counts, uptime: float) -> str:
     span = f"in the last {'hour' if uptime >= 3600 else _roughly(uptime)}"
-    looked = lookups(hour.cache)
+    cacheable = lookups(hour.cache)
     if not hour.requests:
-        return f"Nobody has asked anything {span}."
-    if not looked:
+        return f"No requests {span}."
+    if not cacheable:
         plural = "" if hour.requests == 1 else "s"
-        return f"{count(hour.requests)} request{plural} {span}; none of a kind that the cache can answer."
-    plural = "" if looked == 1 else "s"
-    came = (
-        f"{percent(hits(hour.cache) / looked)} of {count(looked)} cacheable request{plural} {span} came from the cache"
-    )
-    return f"{came}; that saved {duration(hour.saved)} of warehouse time." if hour.saved else f"{came}."
+        return f"{count(hour.requests)} request{plural} {span}; none cacheable."
+    plural = "" if cacheable == 1 else "s"
+    share = f"{percent(hits(hour.cache) / cacheable)} of {count(cacheable)} cacheable request{plural} {span}"
+    saved = f"; that saved {duration(hour.saved)} of warehouse time" if hour.saved else ""
+    return f"{share} came from the cache{saved}."
 
 
 def _roughly(seconds: float) -> str:
-    """Whole minutes, or whole seconds of the first one."""
+    """Format as whole minutes; below one minute, as whole seconds."""
     return duration(math.floor(seconds / 60) * 60 if seconds >= 60 else max(1, math.floor(seconds)))

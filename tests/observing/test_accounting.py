@@ -1,4 +1,4 @@
-"""The sums agree to the unit after a mixed load with hang-ups, errors, faults of Redash and reloads.
+"""Metrics, log and callers agree exactly after a mixed load with hang-ups, errors, faults of Redash and reloads.
 
 3,000 requests; 50,000 with GATEWAY_TEST_LONG=1.
 """
@@ -31,7 +31,7 @@ FAULTS = ("reset_before_headers", "reset_after_headers", "reset_in_body", "trunc
 
 
 def cache_of(reply: Reply) -> str:
-    """What became of a request, as its caller can read it."""
+    """The cache outcome of a request, as its caller sees it."""
     words = reply.cache.replace(";", "").split()
     if "hit" in words:
         return "stale" if "detail=stale" in reply.cache else "hit"
@@ -135,7 +135,7 @@ class Load:
         self.statuses[f"{answer[9:10].decode()}xx"] += 1
 
     async def hang_up(self) -> None:
-        """Leave while the gateway works on it: after what cannot be ready so soon, or at any moment."""
+        """Leave while the gateway handles the request: before a slow one can be ready, or at any moment."""
         parts = urlsplit(self.world.url)
         body = json.dumps({"max_age": self.random.choice((0, 600))}).encode()
         _, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -174,7 +174,7 @@ async def summed(world: World, name: str, label: str) -> Counter[str]:
 
 
 async def start(bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, access_log: bool) -> RuntimeOperations:
-    """A gateway that forgets soon, with a configuration file to reload."""
+    """A gateway with short lifetimes, with a configuration file to reload."""
     tables = {
         "cache": 'metadata_ttl = "1s"\ndefinition_check = "2s"',
         "upstream": 'breaker_failures = 3\nbreaker_reset = "100ms"',
@@ -190,7 +190,7 @@ async def start(bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *,
 
 @pytest.mark.timeout(900 if LONG else 120)
 @pytest.mark.parametrize("access_log", [False, True], ids=["without access log", "with access log"])
-async def test_nothing_is_told_twice_or_not_at_all(
+async def test_every_request_is_recorded_exactly_once(
     bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access_log: bool
 ) -> None:
     stream = io.StringIO()
@@ -206,7 +206,7 @@ async def test_nothing_is_told_twice_or_not_at_all(
     durations = await summed(bare, "request_duration_seconds_count", "cache")
     assert {name: number for name, number in durations.items() if number} == dict(caches)
 
-    # who left cannot say what became of his request; of all others the gateway tells what they saw
+    # a caller that left saw no response; for all others the gateway records what they saw
     unseen = {name: caches[name] - load.seen[name] for name in CACHE}
     assert min(unseen.values()) >= 0, unseen
     assert sum(unseen.values()) == load.left
@@ -222,9 +222,7 @@ async def test_nothing_is_told_twice_or_not_at_all(
 
 @pytest.mark.parametrize("kind", ["reset_before_headers", "reset_after_headers", "truncate"])
 @pytest.mark.parametrize(("method", "times"), [("GET", 2), ("DELETE", 1), ("POST", 1)])
-async def test_what_is_sent_to_redash_is_counted_as_often_as_it_is_sent(
-    world: World, kind: str, method: str, times: int
-) -> None:
+async def test_every_request_sent_to_redash_is_counted(world: World, kind: str, method: str, times: int) -> None:
     """aiohttp's client sends all but POST and PATCH a second time by itself; here each sending is the gateway's own."""
     fault = world.sandbox.faults.add(kind)
     paths = {"GET": "/api/organization/status", "DELETE": "/api/widgets/1", "POST": "/api/widgets"}

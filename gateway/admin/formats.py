@@ -1,4 +1,4 @@
-"""Numbers as people read them. `assets/page.js` has the same rules, and a test holds that the two agree. Pure."""
+"""Formats numbers for people. `assets/page.js` repeats the rules; a test holds that the two agree. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def count(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """0.942 → "94 %"; never rounded up to all or down to nothing."""
+    """0.942 → "94 %"; never rounded to 100 % or 0 %."""
     if 0 < share < 0.01:
         return "<1 %"
     if 0.99 < share < 1:
@@ -57,7 +57,7 @@ def ago(seconds: float) -> str:
 
 
 def size(octets: float) -> str:
-    """12400000 → "12 MB": powers of ten, as the configuration has them."""
+    """12400000 → "12 MB": powers of ten, as in the configuration."""
     units = ("B", "kB", "MB", "GB", "TB")
     place = 0
     while octets >= 999.5 and place < len(units) - 1:
@@ -67,7 +67,7 @@ def size(octets: float) -> str:
 
 
 def query(query_id: float) -> str:
-    """A query by its id; 0 stands for SQL that belongs to no saved query."""
+    """42 → "42"; 0, for SQL that belongs to no saved query → "ad hoc"."""
     return f"{int(query_id)}" if query_id else "ad hoc"
 
 
@@ -84,6 +84,6 @@ FORMATS: Final[Mapping[str, Callable[[Any], str]]] = {
 }
 
 
-def shown(value: object, form: str) -> str:
-    """Return the text of a value in one of the formats; a dash where there is none."""
+def formatted(value: object, form: str) -> str:
+    """Return the text of a value in one of the formats; a dash for None."""
     return NONE if value is None else FORMATS[form](value)
