@@ -103,7 +103,7 @@ class World:
     async def resume(self) -> None:
         """Start a gateway with the configuration and directory of the last one."""
         self.runtime = Runtime(
-            self.settings(), operator=lambda runtime: RuntimeOperations(runtime, None), clock=self.clock
+            self.settings(), operations=lambda runtime: RuntimeOperations(runtime, None), clock=self.clock
         )
         await self.runtime.start()
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))

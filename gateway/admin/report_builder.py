@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from gateway import __version__
 from gateway.admin import health, report
 from gateway.admin.health import Health
-from gateway.concurrency.limits import FairSlots
+from gateway.concurrency.slots import FairSlots
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.policy.access import Access

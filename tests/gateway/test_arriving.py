@@ -233,7 +233,7 @@ async def test_one_url_names_its_file_by_the_day_of_the_result(world: World) -> 
 async def test_one_url_waits_for_the_day_of_an_inline_answer(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=POST_ROUTE, method="POST", count=1)
     asking = asyncio.create_task(world.get(f"{latest(world)}?max_age=86400"))
-    await until(lambda: any(x.arriving is not None for x in world.runtime.executions.running))
+    await until(lambda: any(x.arriving is not None for x in world.runtime.executions.flights.running))
     stall.release()
     reply = await asking
     assert reply.body == whole(world)
@@ -244,7 +244,7 @@ async def test_one_url_waits_for_the_day_of_an_inline_answer(world: World) -> No
 async def test_one_url_as_csv_waits_for_all_of_the_rows(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
     asking = asyncio.create_task(world.get(f"{latest(world, 'csv')}?max_age=0"))
-    await until(lambda: any(x.arriving is not None for x in world.runtime.executions.running))
+    await until(lambda: any(x.arriving is not None for x in world.runtime.executions.flights.running))
     stall.release()
     reply = await asking
     assert reply.status == 200
@@ -400,7 +400,7 @@ async def test_a_purge_reaches_what_is_being_kept(bare: World, monkeypatch: pyte
     monkeypatch.setattr(BodyFiles, "adopt", slow)
     asking = asyncio.create_task(bare.post("large", max_age=86400, wait=40))
     assert await asyncio.to_thread(adopting.wait, 10)
-    await bare.runtime.results.purge()
+    await bare.runtime.results.cache.purge()
     go_on.set()
     assert (await asking).body == whole(bare)
     assert "hit" not in (await bare.post("large", max_age=86400, wait=40)).cache
@@ -409,7 +409,7 @@ async def test_a_purge_reaches_what_is_being_kept(bare: World, monkeypatch: pyte
 async def test_a_run_that_has_ended_lets_go_of_its_result(world: World) -> None:
     """Job ids live for hours, and there are many; what they brought is the store's to keep or not."""
     job = (await world.post("large", max_age=0)).job
-    x = weakref.ref(world.runtime.executions.running[0])
+    x = weakref.ref(world.runtime.executions.flights.running[0])
     assert (await world.finish(job["id"]))["status"] == 3
     gc.collect()
     assert x() is None

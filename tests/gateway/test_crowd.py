@@ -64,7 +64,7 @@ async def test_a_crowd_at_a_cold_start_asks_for_the_definition_once(
 
     monkeypatch.setattr(world.runtime.store, "get", slow)
     callers = [asyncio.create_task(world.get(f"/api/queries/{world.named['kb1']}/results.json")) for _ in range(20)]
-    known = world.runtime.definitions._known
+    known = world.runtime.results.definitions._known
     await until(lambda: bool(known))
     first_is_answered.set()
     assert {reply.status for reply in await asyncio.gather(*callers)} == {200}

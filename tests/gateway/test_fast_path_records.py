@@ -81,7 +81,7 @@ class Counters:
 
     @classmethod
     async def of(cls, world: World) -> Counters:
-        await until(lambda: not world.runtime.api._open)
+        await until(lambda: not world.runtime.api.api._open)
         async with world.session.get(f"{world.admin}/api/status") as response:
             return cls(await world.metrics(), await response.json())
 

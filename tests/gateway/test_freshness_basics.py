@@ -59,7 +59,7 @@ def upstream_max_ages(world: World) -> list[object]:
 async def idle(world: World) -> None:
     """Wait until nothing runs, in Redash and here."""
     await world.sandbox.wait_idle()
-    for x in list(world.runtime.executions.running):
+    for x in list(world.runtime.executions.flights.running):
         await x.ended.wait()
 
 

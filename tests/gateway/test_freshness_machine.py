@@ -537,7 +537,7 @@ metadata_ttl = "5s"
         await self.world.restart()
         self.model.restarted()
         if self.run is not None:  # it asks for the definition before it follows its job again
-            running = self.world.runtime.executions.running
+            running = self.world.runtime.executions.flights.running
             while any(x.phase < Phase.RUNNING for x in running):  # noqa: ASYNC110 - not worth a signal
                 await asyncio.sleep(0.002)
             self._listen()
@@ -682,9 +682,9 @@ metadata_ttl = "5s"
     async def _settled(self) -> None:
         """Wait until the gateway does nothing behind its answers any more."""
         runtime = self.world.runtime
-        flights = (runtime.definitions._flights, runtime.fetching._flights)
+        flights = (runtime.results.definitions._flights, runtime.results.fetcher._flights)
         held = 0 if self.run is None else 1
-        while len(runtime.executions.running) > held or any(map(len, flights)):  # noqa: ASYNC110
+        while len(runtime.executions.flights.running) > held or any(map(len, flights)):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:

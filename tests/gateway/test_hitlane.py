@@ -202,7 +202,7 @@ def apply(world: World, text: str) -> None:
     """Take over another configuration, as a reload does."""
     world.text = text
     loaded = world.settings()
-    world.runtime.apply(loaded, client_context(loaded.upstream))
+    world.runtime.reconfigure(loaded, client_context(loaded.upstream))
 
 
 # -- what is taken over, and what never is
@@ -538,8 +538,8 @@ async def test_a_refusal_bars_also_what_was_stored_for_no_query(world: World, by
     await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
     async with wire(world) as line:
         await taught(line, latest(world, "kb1"), by_lane)
-        scope = world.runtime.access.credentials["analyst"].scope
-        await world.runtime.definitions._deny((world.named["kb1"], scope))
+        scope = world.runtime.live.access.credentials["analyst"].scope
+        await world.runtime.results.definitions._deny((world.named["kb1"], scope))
         count = len(by_lane)
         before = len(world.sandbox.log)
         await line.ask(latest(world, "kb1"))
@@ -779,7 +779,7 @@ async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_id
     head, body = await taught_in_parts(bare, by_lane)
     async with wire(bare) as line:
         await line.send(head)
-        (held,) = [h for h in bare.runtime.api._server.connections if isinstance(h, Handler) and h._held]  # type: ignore[union-attr]
+        (held,) = [h for h in bare.runtime.api.api._server.connections if isinstance(h, Handler) and h._held]  # type: ignore[union-attr]
         held._process_keepalive()
         await line.ask(body)
         async with asyncio.timeout(5):
@@ -790,7 +790,7 @@ async def test_a_head_that_was_held_when_its_caller_left_is_counted(world: World
     head, _ = await taught_in_parts(world, by_lane)
     async with wire(world) as line:
         await line.send(head)
-    await until(lambda: not world.runtime.api._server.connections)  # type: ignore[union-attr]
+    await until(lambda: not world.runtime.api.api._server.connections)  # type: ignore[union-attr]
     assert await world.metric("redash_gateway_requests_total") == 5
     assert await world.metric("redash_gateway_requests_total", status="4xx") == 1
 
@@ -895,11 +895,11 @@ async def test_what_was_given_is_told_though_nobody_asks(
         for _ in range(20):
             await line.ask(post(world, "kb1", max_age=DAY))
     assert len(by_lane) >= 15
-    counted = world.runtime.recorder.requests
+    counted = world.runtime.telemetry.recorder.requests
     assert sum(counted.values()) < 20
     world.clock.turn(2.0)  # the second is over in which they were given
     await until(lambda: sum(counted.values()) == 20)
-    assert not world.runtime.answers._counting
+    assert not world.runtime.api.cache._unrecorded
 
 
 def access_lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
@@ -921,7 +921,7 @@ async def test_who_leaves_amid_an_answer_that_is_given_again_is_logged_so(
 ) -> None:
     monkeypatch.setattr(sending, "_MAY_ENLARGE", False)
     lines = access_lines(monkeypatch)
-    world.runtime.observer.access_log = True
+    world.runtime.telemetry.observer.access_log = True
     sent = post(world, "large", max_age=DAY)
     async with wire(world) as line:
         for _ in range(4):
@@ -965,7 +965,7 @@ async def test_nothing_is_lost_when_the_access_log_is_switched_or_the_gateway_st
             ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(10)]
             logged += ids if access == "true" else []
     assert len(by_lane) >= 20
-    counted = bare.runtime.recorder.requests
+    counted = bare.runtime.telemetry.recorder.requests
     await bare.runtime.stop()
     assert sum(counted.values()) == 30
     assert [line["request_id"] for line in lines] == logged
@@ -988,7 +988,7 @@ class Discarding:
 
 
 def known_answers(world: World, limit_bytes: int = 10**6) -> tuple[ResponseCache, FastPath, Ticket]:
-    answers = ResponseCache(_Nothing(), world.runtime.observer, world.clock, limit_bytes)
+    answers = ResponseCache(_Nothing(), world.runtime.telemetry.observer, world.clock, limit_bytes)
     entry = Entry(body_id=b"", scope="", query_id=1, result_id=1, form="full")
     return answers, FastPath(answers), Ticket(b"", entry, 1, math.inf)
 
@@ -1016,7 +1016,7 @@ async def test_long_requests_are_not_known(world: World) -> None:
         body = json.dumps({"max_age": DAY, "pad": str(number) * 100_000}).encode()
         for _ in range(3):
             assert (await world.call("POST", f"/api/queries/{query_id}/results", body)).status == 200
-    assert world.runtime.answers._bytes < 100_000
+    assert world.runtime.api.cache._bytes < 100_000
 
 
 async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: World) -> None:
@@ -1027,7 +1027,7 @@ async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: Wo
         world.clock.turn(130)
     await world.get(path)
     await world.get(path)
-    (known,) = world.runtime.answers._by_meaning.values()
+    (known,) = world.runtime.api.cache._by_key.values()
     assert known.outcome.upstream_seconds == 0
 
 

@@ -227,7 +227,7 @@ async def test_a_caller_that_is_held_keeps_the_run_alive(world: World) -> None:
 
 async def joined(world: World, callers: int) -> None:
     """Wait until so many callers have joined the run (a POST that is held tells nothing until its end)."""
-    await until(lambda: sum(x.callers for x in world.runtime.executions.running) >= callers)
+    await until(lambda: sum(x.callers for x in world.runtime.executions.flights.running) >= callers)
 
 
 async def test_who_waits_for_its_own_job_is_told_when_it_cancels_it(world: World) -> None:
@@ -236,7 +236,7 @@ async def test_who_waits_for_its_own_job_is_told_when_it_cancels_it(world: World
         job_id = await begun(world)
         await running(world, job_id)
         held = asyncio.create_task(world.get(f"/api/jobs/{job_id}", prefer="wait=5"))
-        await until(lambda: any(x.waiters for x in world.runtime.executions.running))
+        await until(lambda: any(x.waiters for x in world.runtime.executions.flights.running))
         await world.call("DELETE", f"/api/jobs/{job_id}")
         await world.sandbox.wait_until(lambda: cancels(world) == 1, timeout=2)
         job = (await held).job
@@ -287,7 +287,7 @@ async def test_a_cancellation_is_not_remembered_as_a_failure(world: World) -> No
 
 
 async def ended(world: World) -> None:
-    await until(lambda: not world.runtime.executions.running)
+    await until(lambda: not world.runtime.executions.flights.running)
 
 
 async def test_a_job_cancelled_in_the_queue_here_never_reaches_redash(bare: World) -> None:
@@ -348,7 +348,7 @@ async def test_a_failure_ends_with_an_edit_of_the_query(world: World) -> None:
     # The remembered failure is one of the old definition.
     await world.finish(await begun(world, "failing"))
     world.sandbox.edit_query(world.named["failing"], query="select 1 as fixed")
-    world.runtime.definitions.drop(world.named["failing"])
+    world.runtime.results.definitions.drop(world.named["failing"])
     reply = await world.post("failing", wait=10, max_age=600)
     assert reply.rows == [{"fixed": 1}]
 

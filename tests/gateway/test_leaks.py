@@ -291,7 +291,7 @@ async def admin_pages(world: World) -> list[bytes]:
 @pytest.fixture
 async def loaded(bare: World, told: Told, by_lane: list[bytes]) -> Load:
     await bare.start(upstream='read_timeout = "2s"\nbreaker_failures = 1000', writer='stale_if_error = "0s"')
-    bare.runtime.observer.access_log = True
+    bare.runtime.telemetry.observer.access_log = True
     load = Load(bare)
     await load.all()
     for _ in range(5):
@@ -395,7 +395,7 @@ async def test_a_fault_inside_tells_the_caller_nothing_of_it(
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError(f"boom with {secret}")
 
-    monkeypatch.setattr(world.runtime.definitions, "know", broken)
+    monkeypatch.setattr(world.runtime.results.definitions, "get", broken)
     reply = await world.post("by_country", max_age=0)
     assert reply.status == 500
     assert b"boom" not in reply.body
@@ -404,7 +404,7 @@ async def test_a_fault_inside_tells_the_caller_nothing_of_it(
 
 
 async def test_a_caller_that_hangs_up_leaves_no_trace_of_its_token(world: World, told: Told) -> None:
-    world.runtime.observer.access_log = True
+    world.runtime.telemetry.observer.access_log = True
     token = TOKENS["dashboard"].encode()
     async with world.sandbox.hold():
         parts = world.url.removeprefix("http://").split(":")

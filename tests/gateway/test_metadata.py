@@ -41,7 +41,7 @@ def board(sandbox: Sandbox) -> int:
 
 
 def in_flight(world: World) -> int:
-    return len(world.runtime.metadata._flights)
+    return len(world.runtime.results.metadata._flights)
 
 
 async def direct(world: World, path: str, *, user: str = "analyst") -> Reply:

@@ -31,8 +31,8 @@ async def run(world: World, name: str = "by_country", **body: Any) -> dict[str, 
 async def at_rest(world: World) -> None:
     """Nothing runs, waits or holds a slot here any more."""
     runtime = world.runtime
-    await until(lambda: not (runtime.executions.running or runtime.upstream.slots.taken))
-    await until(lambda: not runtime.executions.slots.taken)
+    await until(lambda: not (runtime.executions.flights.running or runtime.upstream.slots.taken))
+    await until(lambda: not runtime.executions.flights.slots.taken)
 
 
 def large_files(directory: Path) -> list[Path]:

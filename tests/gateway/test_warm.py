@@ -87,7 +87,7 @@ def started(world: World) -> int:
 def apply(world: World, text: str) -> None:
     world.text = text
     loaded = world.settings()
-    world.runtime.apply(loaded, client_context(loaded.upstream))
+    world.runtime.reconfigure(loaded, client_context(loaded.upstream))
 
 
 async def counted(world: World) -> dict[str, float]:
@@ -299,7 +299,7 @@ async def test_a_caller_joins_what_is_being_warmed(bare: World, naps: Naps) -> N
         await naps.wake()
         await bare.sandbox.wait_executions(1)
         call = asyncio.create_task(bare.post("never_run", max_age=60, wait=10))
-        await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.running))
+        await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.flights.running))
     assert (await call).rows == [{"never_run_value": 7}]
     assert started(bare) == 1
 
@@ -358,7 +358,7 @@ async def test_no_error_of_ours_ends_an_entry(bare: World, naps: Naps, monkeypat
         async def broken(*_: object) -> None:
             raise KeyError("a mistake of ours")
 
-        patch.setattr(bare.runtime.gateway, "know", broken)
+        patch.setattr(bare.runtime.results.definitions, "get", broken)
         await naps.round()
     assert state(bare).failures == 1
     await naps.round()
@@ -389,7 +389,7 @@ async def test_a_reload_does_not_end_the_run_under_way(bare: World, naps: Naps) 
         await bare.sandbox.wait_executions(1)
         apply(bare, bare.text.partition("[[warm]]")[0])
         call = asyncio.create_task(bare.post("never_run", max_age=60, wait=10))
-        await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.running))
+        await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.flights.running))
     assert (await call).rows == [{"never_run_value": 7}]
     assert started(bare) == 1
 

@@ -162,7 +162,7 @@ class Load:
         if self.random.random() < 0.5:
             await self.operator.reload()
         else:
-            await self.world.runtime.results.purge()
+            await self.world.runtime.results.cache.purge()
 
 
 async def summed(world: World, name: str, label: str) -> Counter[str]:
@@ -197,7 +197,7 @@ async def test_every_request_is_recorded_exactly_once(
     monkeypatch.setattr(log, "_handler", log.Handler("json", LogWriter(stream, str)))
     load = Load(bare, await start(bare, tmp_path, monkeypatch, access_log=access_log), seed=7)
     await load.run(REQUESTS)
-    await until(lambda: not bare.runtime.api._open and not bare.runtime.executions.running, timeout=60)
+    await until(lambda: not bare.runtime.api.api._open and not bare.runtime.executions.flights.running, timeout=60)
 
     caches = await summed(bare, "requests_total", "cache")
     statuses = await summed(bare, "requests_total", "status")

@@ -128,7 +128,7 @@ def test_a_traceback_cannot_forge_log_lines() -> None:
 
 async def test_lines_of_one_execution_carry_its_id(world: World, written: io.StringIO) -> None:
     log.set_up("json")
-    world.runtime.observer.access_log = True
+    world.runtime.telemetry.observer.access_log = True
     job = (await world.post("by_country", max_age=0)).job
     await world.finish(job["id"])
     said = [json.loads(line) for line in flushed(written)]

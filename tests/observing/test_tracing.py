@@ -208,7 +208,7 @@ async def test_a_joined_request_links_to_the_execution(bare: World, collector: t
     first = asyncio.create_task(bare.post("by_country", max_age=0, wait=10))
     await bare.sandbox.wait_executions(1)
     second = asyncio.create_task(bare.post("by_country", max_age=0, wait=10))
-    await until(lambda: sum(x.waiters for x in bare.runtime.executions.running) == 2)
+    await until(lambda: sum(x.waiters for x in bare.runtime.executions.flights.running) == 2)
     hold.release()
     await asyncio.gather(first, second)
     await everything(bare)

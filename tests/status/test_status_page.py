@@ -177,7 +177,7 @@ async def test_nothing_secret_is_shown(world: World) -> None:
 
 async def test_every_text_is_escaped(world: World) -> None:
     evil = "<script>alert('x')</script>&\"'"
-    recorder = world.runtime.recorder
+    recorder = world.runtime.telemetry.recorder
     recorder.record_requests(*batched([Outcome(request_id="r", client=evil, cache="hit")]))
     recorder.record_upstream(UpstreamCall(evil, 200, 0.1, "analyst", True))
     recorder.record_execution(ExecutionEnd("x", 7, "success", 1.0, 1, 1.0))
@@ -188,7 +188,7 @@ async def test_every_text_is_escaped(world: World) -> None:
 
 
 async def test_the_verdict_begins_with_what_is_wrong(world: World) -> None:
-    world.runtime.recorder.record_upstream(UpstreamCall("/api/session", 404, 0.1, "analyst", False))
+    world.runtime.telemetry.recorder.record_upstream(UpstreamCall("/api/session", 404, 0.1, "analyst", False))
     report = await status(world)
     assert report["state"] == "bad"
     assert report["verdict"].startswith("Serving, but Redash rejects the key of analyst.")
