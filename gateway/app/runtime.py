@@ -98,10 +98,8 @@ class Runtime:
         self.tls = server_context(settings.server)
         api = web.ServerRunner(self.api.server(), shutdown_timeout=1.0)  # `drain` has waited before
         self.api_address = await self.listeners.open(api, settings.server.listen, self.tls)
-        application = AdminListener(
-            self.operations, registry(self.telemetry.metrics), lambda: self.live.settings
-        ).application()
-        admin = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
+        operator = AdminListener(self.operations, registry(self.telemetry.metrics), lambda: self.live.settings)
+        admin = web.AppRunner(operator.application(), access_log=None, shutdown_timeout=2.0)
         self.admin_address = await self.listeners.open(admin, settings.admin.listen, None)
         self.serving = True
         self.warmer.start()

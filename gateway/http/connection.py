@@ -7,15 +7,13 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from itertools import chain
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from gateway.errors import BadRequest, HeadersTooLarge
 from gateway.http.fast_path import FastPath
 
 log = logging.getLogger("gateway.web")
@@ -236,24 +234,7 @@ _NEEDED: Final = (
 )
 
 
-def check_framing(request: web.BaseRequest) -> None:
-    """Refuse what the parser lets through and a proxy before the gateway may read otherwise (RFC 9112 section 6).
-
-    Raises:
-        BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
-        HeadersTooLarge: all fields together are too long.
-    """
-    if request.version not in (HttpVersion11, HttpVersion10):
-        raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
-    if hdrs.TRANSFER_ENCODING in request.headers:
-        codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
-        if [coding.strip().lower() for coding in codings] != ["chunked"]:
-            raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
-    if not _came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
-        raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
-
-
-def _came_short(request: web.BaseRequest) -> bool:
+def came_short(request: web.BaseRequest) -> bool:
     """Whether all of the request is shorter than its head may be; counting its fields would cost more."""
     handler = request.protocol
     return isinstance(handler, Handler) and len(handler.segments) == 1 and len(handler.segments[0]) <= MAX_HEAD_BYTES

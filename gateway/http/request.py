@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
-from gateway.errors import BadRequest, ContentTooLarge, Misdirected
-from gateway.http.connection import check_framing
+from gateway.errors import BadRequest, ContentTooLarge, HeadersTooLarge, Misdirected
+from gateway.http.connection import MAX_HEAD_BYTES, came_short
 from gateway.http.fast_path import next_request_id
 from gateway.http.response_cache import RequestKey
 from gateway.model import Request
@@ -29,7 +30,7 @@ def read_head(request: web.BaseRequest, outcome: Outcome, hosts: tuple[str, ...]
 
     Raises:
         BadRequest: target or framing are not plain; two fields that bring a token.
-        HeadersTooLarge: see `check_framing`.
+        HeadersTooLarge: all fields together are too long.
         Misdirected: `hosts` does not have the Host (DNS rebinding).
     """
     outcome.request_id = _request_id(request)
@@ -49,7 +50,7 @@ def _request_id(request: web.BaseRequest) -> str:
 
 def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
     """Refuse what could be read in two ways, and what is meant for somebody else."""
-    check_framing(request)
+    _check_framing(request)
     if not request.raw_path.startswith("/") or "#" in request.raw_path:
         raise BadRequest("The request target must be a path and a query string, without host and fragment.")
     if not _is_one_of(request.headers.get(hdrs.HOST, ""), hosts):
@@ -57,6 +58,23 @@ def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
     for name in TOKEN_FIELDS:
         if len(request.headers.getall(name, ())) > 1:
             raise BadRequest(f"The request has more than one {name} header.")
+
+
+def _check_framing(request: web.BaseRequest) -> None:
+    """Refuse what the parser lets through and a proxy before the gateway may read otherwise (RFC 9112 section 6).
+
+    Raises:
+        BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
+        HeadersTooLarge: all fields together are too long.
+    """
+    if request.version not in (HttpVersion11, HttpVersion10):
+        raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
+    if hdrs.TRANSFER_ENCODING in request.headers:
+        codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
+        if [coding.strip().lower() for coding in codings] != ["chunked"]:
+            raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
+    if not came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,6 @@ aiohttp's exceptions end here and become ours.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
@@ -27,10 +26,10 @@ from gateway.model import Body, Clock
 from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
-from gateway.redash import routes
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
-from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT, is_login_refusal
+from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
+from gateway.upstream.checks import usable
 from gateway.upstream.protocol import Early, UpstreamResponse
 
 DEADLINE_SECONDS: Final = 900.0
@@ -38,11 +37,6 @@ DEADLINE_SECONDS: Final = 900.0
 
 _BROKEN_OFF: Final = "Redash cannot be reached, or broke off its answer."
 _PIECE: Final = 256 * 1024
-_REDIRECT: Final = re.compile(rf"(?:/[\w-]+)?{re.escape(routes.QUERIES.template)}")
-"""Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
-
-_AWAY: Final = frozenset({502, 503, 504})
-"""Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
 
 
 class _Call(NamedTuple):
@@ -144,7 +138,7 @@ class HttpUpstream:
         try:
             response = await self._exchange(call, trace)
             status = response.status
-            return _usable(response, credential)
+            return usable(response, credential)
         except CredentialRejected:
             accepted = False
             raise
@@ -217,7 +211,7 @@ class HttpUpstream:
             if early is not None and read > PARSE_LIMIT:
                 first = b"".join(pieces)
                 beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
-                show = partial(early, _usable(beginning, call.credential))
+                show = partial(early, usable(beginning, call.credential))
                 return await self._read_on(raw, first, await asyncio.to_thread(Spool, self._spool(), size), show)
             if read > LARGEST_METADATA:
                 raise UpstreamUnusable(TOO_LARGE)
@@ -289,19 +283,3 @@ def _date(value: str | None) -> float | None:
         return parsedate_to_datetime(value).timestamp() if value else None
     except ValueError:
         return None
-
-
-def _usable(response: UpstreamResponse, credential: Credential) -> UpstreamResponse:
-    if response.status in _AWAY:
-        if response.status == 504:
-            raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
-        raise UpstreamError(f"A proxy before Redash says that Redash is away ({response.status}).")
-    if response.body.data is not None and is_login_refusal(response.status, response.body.data):
-        raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
-    if 200 < response.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
-        raise UpstreamUnusable(f"Redash answered {response.status}, which is none of its own statuses.")
-    if 300 <= response.status < 400 and not _REDIRECT.fullmatch(response.location.partition("?")[0]):
-        raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
-    if "text/html" in response.content_type:
-        raise UpstreamUnusable("Redash answered with an HTML page instead of data.")
-    return response

@@ -160,12 +160,15 @@ def test_interrupt_is_130_and_a_used_port_1(app: Any, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(("failures", "status"), [([], 0), (["credential a: rejected"], 1)])
 def test_check_online_fails_with_redash(
-    app: Any, config: Path, failures: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+    config: Path, failures: list[str], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    module: Any = types.ModuleType("gateway.app.online_check")
+    monkeypatch.setitem(sys.modules, "gateway.app.online_check", module)
+
     async def check_online(_: object) -> list[str]:
         return failures
 
-    app.check_online = check_online
+    module.check_online = check_online
     monkeypatch.setenv("KEY", "k")
     assert cli.main(["check", "--online", "-c", str(config)]) == status
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 from harness import TurnableClock, World, until
 
-from gateway.http.response_cache import FAST_PATH_SECONDS, Known
-from gateway.model import Body, Entry, Ticket
+from gateway.http.response_cache import FAST_PATH_SECONDS, CachedResponse
+from gateway.model import Body, Entry, ReuseTerms
 from gateway.outcome import CacheResult, Outcome, Quota, Step, Trace
 from gateway.telemetry.observer import Telemetry
 
@@ -225,10 +225,10 @@ def changed(before: Outcome, after: Outcome) -> set[str]:
     return {name for name in Outcome.__struct_fields__ if getattr(before, name) != getattr(after, name)}
 
 
-def cached_response(outcome: Outcome) -> Known:
+def cached_response(outcome: Outcome) -> CachedResponse:
     entry = Entry(body_id=b"b", scope="s", query_id=42, result_id=1, form="json")
-    ticket = Ticket(b"key", entry, 42, good_until=60.0)
-    return Known(("request",), ticket, b"", Body.of(b"{}"), outcome, None)
+    terms = ReuseTerms(b"key", entry, 42, good_until=60.0)
+    return CachedResponse(("request",), terms, b"", Body.of(b"{}"), outcome, None)
 
 
 def test_a_cached_response_keeps_every_field_of_its_outcome_that_is_not_listed() -> None:

@@ -31,12 +31,11 @@ from hypothesis import strategies as st
 import gateway.http.api
 import gateway.http.connection
 from gateway.app.tls import client_context
-from gateway.http import response_cache as known
-from gateway.http import sending
+from gateway.http import response_cache, sending
 from gateway.http.connection import Handler
 from gateway.http.fast_path import FastPath
 from gateway.http.response_cache import ResponseCache
-from gateway.model import Body, Entry, Ticket
+from gateway.model import Body, Entry, ReuseTerms
 from gateway.outcome import Outcome
 from gateway.sandbox import Sandbox
 from gateway.telemetry import log
@@ -670,9 +669,9 @@ async def test_a_large_download_is_not_broken_into(world: World, by_lane: list[b
         for _ in range(5):
             await line.send(small)
         assert (await line.got()) is not None
-        answers = [await line.got("POST") for _ in range(5)]
+        cache = [await line.got("POST") for _ in range(5)]
     assert len(whole.body) > 4_000_000
-    assert [answer is not None and answer.status for answer in answers] == [200] * 5
+    assert [answer is not None and answer.status for answer in cache] == [200] * 5
 
 
 async def test_after_half_a_head_nothing_is_answered(world: World, by_lane: list[bytes]) -> None:
@@ -890,7 +889,7 @@ async def test_what_was_given_is_told_though_nobody_asks(
     world: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the status page would show it in the minute in which somebody looks."""
-    monkeypatch.setattr(known, "RECORD_SECONDS", 0.01)
+    monkeypatch.setattr(response_cache, "RECORD_SECONDS", 0.01)
     async with wire(world) as line:
         for _ in range(20):
             await line.ask(post(world, "kb1", max_age=DAY))
@@ -987,21 +986,21 @@ class Discarding:
         raise AssertionError("the lane answered")
 
 
-def known_answers(world: World, limit_bytes: int = 10**6) -> tuple[ResponseCache, FastPath, Ticket]:
-    answers = ResponseCache(_Nothing(), world.runtime.telemetry.observer, world.clock, limit_bytes)
+def cached_responses(world: World, limit_bytes: int = 10**6) -> tuple[ResponseCache, FastPath, ReuseTerms]:
+    cache = ResponseCache(_Nothing(), world.runtime.telemetry.observer, world.clock, limit_bytes)
     entry = Entry(body_id=b"", scope="", query_id=1, result_id=1, form="full")
-    return answers, FastPath(answers), Ticket(b"", entry, 1, math.inf)
+    return cache, FastPath(cache), ReuseTerms(b"", entry, 1, math.inf)
 
 
 async def test_what_was_seen_once_costs_little(world: World) -> None:
     """One client can send any number of long requests that differ; remembering each whole would be its memory."""
-    answers, lane, ticket = known_answers(world)
+    cache, lane, terms = cached_responses(world)
     tracemalloc.start()
     try:
         for number in range(2_000):
             sent = request("GET", f"/api/queries/1/results.json?x={number:08000}")
-            known = answers.register((sent,), ticket, b"", Body.of(b""), Outcome(request_id="-"), None)
-            lane.learn((sent,), known)
+            known = cache.put((sent,), terms, b"", Body.of(b""), Outcome(request_id="-"), None)
+            lane.learn((sent,), {}, known)
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -1033,7 +1032,7 @@ async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: Wo
 
 async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
     """Answers, and the bytes of all the requests that have one answer, count together."""
-    answers, lane, ticket = known_answers(world, limit_bytes=200_000)
+    cache, lane, terms = cached_responses(world, limit_bytes=200_000)
     tracemalloc.start()
     try:
         for number in range(500):
@@ -1041,12 +1040,12 @@ async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
             known = None
             for _ in range(2):
                 body = Body.of(b"x" * 1_000)
-                known = answers.register(meaning, ticket, b"", body, Outcome(request_id="-"), None)
+                known = cache.put(meaning, terms, b"", body, Outcome(request_id="-"), None)
             sent = request("GET", "/api/queries/1/results.json", f"User-Agent: {number:01000}")
             for _ in range(2):
-                lane.learn((sent,), known)
+                lane.learn((sent,), {}, known)
         grown, _ = tracemalloc.get_traced_memory()
-        answers.clear()
+        cache.clear()
         left = lane.expects_body(b"") or lane.respond(sent, Discarding())
     finally:
         tracemalloc.stop()
@@ -1128,7 +1127,7 @@ class Pair:
             await world.stop()
         await self.sandbox.stop()
 
-    async def answers(self, world: World, steps: list[Step]) -> list[tuple[bytes, bytes] | None]:
+    async def cache(self, world: World, steps: list[Step]) -> list[tuple[bytes, bytes] | None]:
         """What one gateway answers on one connection; the clock is where it was before."""
         found: list[tuple[bytes, bytes] | None] = []
         began = self.clock.ahead
@@ -1212,7 +1211,7 @@ def test_the_lane_changes_no_answer(by_lane: list[bytes]) -> None:
     )
     @given(steps=st.lists(STEPS, min_size=1, max_size=6))
     def same(steps: list[Step]) -> None:
-        on, off = (runner.run(pair.answers(world, steps)) for world in pair.worlds)
+        on, off = (runner.run(pair.cache(world, steps)) for world in pair.worlds)
         assert on == off
         pair.clock.turn(sum(step.turn for step in steps))
 

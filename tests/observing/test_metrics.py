@@ -151,7 +151,7 @@ async def test_callers_that_share_a_run_avoid_all_but_one(world: World) -> None:
 
 async def test_a_new_credential_is_shown_after_a_reload(bare: World) -> None:
     await bare.start()
-    metrics = bare.runtime.metrics
+    metrics = bare.runtime.telemetry.metrics
     metrics.configure(["analyst", "fresh"], 3)
     assert metrics.credential_up == {("analyst",): 1, ("fresh",): 1}
 

@@ -175,7 +175,7 @@ async def recorded(prometheus: Prometheus) -> dict[str, str]:
 async def test_prometheus_agrees_with_the_script_and_the_dashboard_has_data(prometheus: Prometheus) -> None:
     world, script = prometheus.world, Script(prometheus.world)
     await script.run()
-    metrics = world.runtime.metrics
+    metrics = world.runtime.telemetry.metrics
     assert metrics.executions["success",] == world.sandbox.counters.finished == script.misses
     saved = script.hits + script.collapsed
     last = await settled(prometheus, saved)

@@ -155,7 +155,9 @@ access = false
 
     async def start(self) -> Front:
         self.runtime = Runtime(
-            config.load(self.file, {}), operations=lambda runtime: RuntimeOperations(runtime, self.file), clock=self.clock
+            config.load(self.file, {}),
+            operations=lambda runtime: RuntimeOperations(runtime, self.file),
+            clock=self.clock,
         )
         await self.runtime.start()
         self.session = aiohttp.ClientSession(

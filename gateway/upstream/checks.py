@@ -1,0 +1,41 @@
+"""Whether a response of Redash can be used: not a proxy's, not a login page, not a refusal of the gateway's key."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
+from gateway.policy.access import Credential
+from gateway.redash import routes
+from gateway.redash.responses import is_login_refusal
+from gateway.upstream.protocol import UpstreamResponse
+
+_REDIRECT: Final = re.compile(rf"(?:/[\w-]+)?{re.escape(routes.QUERIES.template)}")
+"""Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
+
+_UNAVAILABLE: Final = frozenset({502, 503, 504})
+"""Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
+
+
+def usable(response: UpstreamResponse, credential: Credential) -> UpstreamResponse:
+    """Return the response, if it is one of Redash's own to a key that it knows.
+
+    Raises:
+        UpstreamError: a proxy says that Redash is unavailable (`UpstreamTimeout`: too slow).
+        CredentialRejected: Redash does not know the key.
+        UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page.
+    """
+    if response.status in _UNAVAILABLE:
+        if response.status == 504:
+            raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
+        raise UpstreamError(f"A proxy before Redash says that Redash is away ({response.status}).")
+    if response.body.data is not None and is_login_refusal(response.status, response.body.data):
+        raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
+    if 200 < response.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
+        raise UpstreamUnusable(f"Redash answered {response.status}, which is none of its own statuses.")
+    if 300 <= response.status < 400 and not _REDIRECT.fullmatch(response.location.partition("?")[0]):
+        raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
+    if "text/html" in response.content_type:
+        raise UpstreamUnusable("Redash answered with an HTML page instead of data.")
+    return response
