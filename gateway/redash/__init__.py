@@ -1,5 +1,5 @@
-"""What Redash's API means: routes, bodies, max_age, parameters, jobs, SQL texts.
+"""What Redash's API means: routes, requests, responses, parameters, SQL texts. Pure: time is an argument.
 
-Pure: no await, no socket, no clock of its own. Sections of "the contract" in comments count the recorded behaviour of
-Redash 26.08: CONTRACT 6 is executing, 7 Redash's own cache key, 8 results, 9 jobs, and so on.
+CONTRACT n in comments is a section of the recorded behaviour of Redash 26.08: 6 is executing, 7 Redash's own cache key,
+8 results, 9 jobs.
 """

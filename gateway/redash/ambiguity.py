@@ -1,7 +1,7 @@
-"""Could Redash's cache mistake one request of a query for another one? Needed where an answer carries no SQL to check.
+"""Can Redash's cache confuse two requests of one query? Needed where the response has no SQL to check.
 
-Query keys get answers without SQL (CONTRACT 6), so that only the definition can tell whether two sets of values give
-texts that differ, but not once white space and comments are gone (CONTRACT 7).
+Query keys get responses without SQL (CONTRACT 6). Then only the definition shows whether two sets of values give
+different texts that become equal without white space and comments (CONTRACT 7).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _DATES = _WORDS | frozenset("-/:,.+")
 
 
 def is_ambiguous(definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> bool:
-    """Tell whether Redash may answer this request with rows of other values; then it has to be sent with max_age 0.
+    """Whether Redash may respond to this request with rows of other values; then it must be sent with max_age 0.
 
-    True in doubt. It judges values of this query only, and takes the options of a dropdown query, which it does not
-    know, for distinct.
+    True if uncertain. Compares values of this query only, and assumes that the unknown options of a dropdown query
+    are distinct.
     """
     found = list(template.tags(definition_text))
     if any(tag.sign for tag in found):
@@ -47,7 +47,7 @@ def _value_is_ambiguous(parameter: Parameter, value: object) -> bool:
     if parameter.type == "number":
         return any(text.split() != [text] for text in texts)
     if parameter.type in dates.ALL:
-        # Other spellings are accepted too: "1 12 2024" and "11 2 2024" are two days with one hash.
+        # Redash accepts other spellings too: "1 12 2024" and "11 2 2024" are two days with the same hash.
         return not all(_DATE.fullmatch(text) for text in texts)
     if parameter.type == "query":
         return parameter.multiValuesOptions is not None and not _list_is_readable(parameter, texts)
@@ -64,7 +64,7 @@ def _options_are_ambiguous(parameter: Parameter, value: object) -> bool:
 
 
 def _list_is_readable(parameter: Parameter, options: Sequence[str]) -> bool:
-    """Whether the items can be told from the joined text without its white space, or there is none to lose."""
+    """Whether the joined text still shows its items without its white space, or has no white space."""
     prefix, separator, suffix = template.wrapping(parameter)
     between = suffix + separator + prefix
     if all(squeezed(text) == text for text in (*options, between)):
@@ -74,9 +74,9 @@ def _list_is_readable(parameter: Parameter, options: Sequence[str]) -> bool:
 
 
 def _runs_together(between: str, left: Parameter, right: Parameter, values: Mapping[str, object]) -> bool:
-    """Whether `{{n}} {{m}}` can read the same for other values: 1 and 23, 12 and 3.
+    """Whether `{{n}} {{m}}` can give the same text for other values: 1 and 23, 12 and 3.
 
-    A character between them that neither can contain keeps them apart.
+    A character between them that neither value can contain rules this out.
     """
     return not set(squeezed(between)) - _alphabet(left, values) - _alphabet(right, values)
 

@@ -1,7 +1,7 @@
 """Dynamic dates (`d_now`, `d_last_7_days` …): Redash's own list, which only its front end resolves (CONTRACT 6).
 
 The rules are those of Redash's DateParameter and DateRangeParameter: weeks begin on Sunday (moment's English locale),
-days before now begin at midnight, hours are counted in real time. Time is an argument, cut to the minute.
+past days begin at midnight, hours are counted in elapsed time. Time is an argument, truncated to the minute.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ALL = DATES | RANGES
 
 
 def resolve_date(name: str, kind: str, now: datetime) -> str | None:
-    """The text for a dynamic date, in the form of parameter type `kind`; None if `name` is none of them."""
+    """Return the text for a dynamic date, in the form of parameter type `kind`; None if `name` is not one."""
     moment = _MOMENTS.get(name)
     return None if moment is None else _real(moment(_minute(now))).strftime(_FORMATS[kind])
 
 
 def resolve_range(name: str, kind: str, now: datetime) -> dict[str, str] | None:
-    """The `start` and `end` for a dynamic range, in the form of parameter type `kind`; None if it is none."""
+    """Return `start` and `end` of a dynamic range, in the form of parameter type `kind`; None if `name` is not one."""
     period = _PERIODS.get(name)
     if period is None:
         return None
@@ -38,12 +38,12 @@ def resolve_range(name: str, kind: str, now: datetime) -> dict[str, str] | None:
 
 
 def date_names() -> list[str]:
-    """The names that `resolve_date` knows."""
+    """Return the names that `resolve_date` knows."""
     return list(_MOMENTS)
 
 
 def range_names() -> list[str]:
-    """The names that `resolve_range` knows."""
+    """Return the names that `resolve_range` knows."""
     return list(_PERIODS)
 
 
@@ -55,7 +55,7 @@ def _minute(now: datetime) -> datetime:
 
 
 def _real(moment: datetime) -> datetime:
-    """Move a time that the clocks skip in spring to the one that they show instead, as browsers do."""
+    """Move a local time that is skipped in spring to the time that clocks show instead, as browsers do."""
     return moment.astimezone(UTC).astimezone(moment.tzinfo)
 
 

@@ -1,4 +1,4 @@
-"""How results look as files: content types, and the names that Redash gives downloads (CONTRACT 4)."""
+"""Results as downloads: content types and the file names that Redash gives them (CONTRACT 4)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SPACES: Final = re.compile(r"\s+")
 
 
 def content_disposition(name: str, retrieved_at: str, form: str) -> str:
-    """Return the field for a download called after `name` (a query's name, or a result id) and the day of the result.
+    """Return the header value for a download named after `name` (a query's name or a result id) and the result's day.
 
-    RFC 6266 with the extended form of RFC 5987 where the name is not ASCII.
+    RFC 6266, with the extended form of RFC 5987 if the name is not ASCII.
     """
     shown = "".join(character for character in name if unicodedata.category(character)[0] != "C")
     stem = _SPACES.sub("_", _NOT_IN_NAMES.sub(" ", shown)).strip("_")

@@ -38,7 +38,7 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class _Node:
-    """One segment of the paths so far: what may follow, and which methods end here."""
+    """A path prefix: which segments may follow, and the routes that end here, by method."""
 
     def __init__(self) -> None:
         self.words: dict[str, _Node] = {}
@@ -85,14 +85,14 @@ _DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(/|$)")
 
 
 def match(method: str, path: str, slug: str = "") -> Match:
-    """Find the route of a raw path (as it stood on the wire, without query).
+    """Find the route of a raw path (as sent, without the query string).
 
-    `slug` is the organisation's, which a path may carry or leave out. HEAD takes the route of GET.
+    `slug` is the organisation's; a path may start with it. HEAD uses the route of GET.
 
     Raises:
-        BadRequest: the path is none that Redash's API could mean, or an alias of one (CONTRACT 20.3).
-        NotFound: the table does not name it.
-        MethodNotAllowed: the table names it for other methods.
+        BadRequest: the path cannot belong to Redash's API, or is another spelling of one that does (CONTRACT 20.3).
+        NotFound: the table has no such path.
+        MethodNotAllowed: the table has the path for other methods only.
     """
     return _match(method, path, slug)
 

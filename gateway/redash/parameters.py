@@ -1,7 +1,7 @@
 """Parameter values of the GET form, `?p_<name>=<value>`: types, defaults, dynamic dates; and which are raw SQL.
 
-Redash checks values itself; here is only what it leaves to its front end, and what would otherwise reach it in a form
-that nobody meant.
+Redash checks values itself. Here is only what it leaves to its front end, and checks of values that it would
+misunderstand.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ _SHOWN = 20  # options named in an error
 
 
 def undeclared(definition_text: str, parameters: Sequence[Parameter]) -> frozenset[str]:
-    """Names that the template uses without a definition: whoever fills them writes SQL (CONTRACT 2, 20.10)."""
+    """Return names that the template uses without a definition: their values become SQL (CONTRACT 2, 20.10)."""
     declared = {parameter.name for parameter in parameters}
     used = template.names(definition_text)
     return frozenset(name.partition(".")[0] for name in used if name not in declared) - declared
 
 
 def is_raw_sql(definition: Definition) -> bool:
-    """Whether running this query with values of one's own is as good as writing SQL: a `text` parameter or `{{x}}`."""
+    """Whether a caller's values can become SQL: the query has a `text` parameter or an undeclared `{{x}}`."""
     if any(parameter.type == "text" for parameter in definition.parameters):
         return True
     return bool(undeclared(definition.text, definition.parameters))
 
 
 def parse_parameters(definition: Definition, arguments: list[tuple[str, str]], now: datetime) -> dict[str, object]:
-    """The values that `p_…` arguments mean, others ignored; those not given take the query's defaults.
+    """Return the values of the `p_…` arguments, and the query's defaults for all others.
 
-    `now` is in the configured time zone. Raises BadRequest, with a text for the caller, on unknown names, on values
-    that do not fit their definition and where neither a value nor a default is there.
+    `now` is in the configured time zone.
+
+    Raises:
+        BadRequest: a name is unknown, a value does not fit its definition, or a parameter has no value and no default.
     """
     given = _by_parameter(definition, arguments)
     values = defaults(definition, now)
@@ -52,13 +54,13 @@ def parse_parameters(definition: Definition, arguments: list[tuple[str, str]], n
 
 
 def defaults(definition: Definition, now: datetime) -> dict[str, object]:
-    """The default values that the query has, dynamic dates resolved; parameters without a default are left out."""
+    """Return the query's default values, with dynamic dates resolved; parameters without a default are left out."""
     found = {parameter.name: _default(parameter, now) for parameter in definition.parameters}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def _by_parameter(definition: Definition, arguments: list[tuple[str, str]]) -> dict[str, dict[str, list[str]]]:
-    """By parameter name: `""`, `"start"` or `"end"` with the values given for it."""
+    """Group the values by parameter name, then by `""`, `"start"` or `"end"`."""
     known = {parameter.name for parameter in definition.parameters}
     known |= undeclared(definition.text, definition.parameters)
     given: dict[str, dict[str, list[str]]] = {}
@@ -89,7 +91,7 @@ def _default(parameter: Parameter, now: datetime) -> object:
 
 
 def _enum_default(parameter: Parameter) -> object:
-    """As Redash's page does it: what is no option (any more) does not count, and one option is always chosen."""
+    """Choose as Redash's page does: ignore values that are not (or no longer) options, always set one option."""
     options = _options(parameter)
     if parameter.multiValuesOptions is None:
         return parameter.value if parameter.value in options else options[0]
@@ -143,11 +145,11 @@ def _options(parameter: Parameter) -> list[str]:
 
 
 def _number(text: str) -> int | float | str | None:
-    """The number as JSON has it if it reads back as it was written, else the text itself: Redash takes both.
+    """Return a JSON number if it prints as it was written, else the text itself: Redash accepts both.
 
-    So 1, 1.0 and 1.50 stay three different values, and no digit is lost on the way.
+    So 1, 1.0 and 1.50 stay three different values, and no digit is lost. None if it is not a number.
     """
-    text = text.strip()  # a plus sign in a URL is a blank
+    text = text.strip()  # a plus sign in a URL is decoded as a space
     if not _NUMBER.fullmatch(text):
         return None
     whole = text.lstrip("-").isdigit()
@@ -180,7 +182,7 @@ def _range(parameter: Parameter, parts: dict[str, str], now: datetime) -> dict[s
 
 
 def _whole_range(parameter: Parameter, text: str, now: datetime) -> dict[str, str]:
-    """A dynamic range, a JSON object, or `start--end` as in the addresses of Redash's own pages."""
+    """Parse a dynamic range, a JSON object, or `start--end` as in the URLs of Redash's own pages."""
     resolved = dates.resolve_range(text, parameter.type, now)
     if resolved is not None:
         return resolved

@@ -1,4 +1,4 @@
-"""Keys and tokens out of bodies (CONTRACT 15) and out of texts that are logged. Pure."""
+"""Removes keys and tokens from response bodies (CONTRACT 15) and from texts for logs and errors."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import Final
 from gateway.errors import UpstreamUnusable
 
 KEY_MEMBERS: Final = frozenset({"api_key", "public_url", "invite_link", "reset_link", "reset_password_link"})
-"""Members of metadata objects that open Redash to whoever reads them."""
+"""Members of metadata objects that give access to Redash."""
 
 LARGEST_METADATA: Final = 32 * 1024 * 1024
-TOO_LARGE: Final = "Redash's answer is larger than 32 MB; only results may be, as all else is cleaned of keys."
+TOO_LARGE: Final = (
+    "Redash's response is larger than 32 MB; only results may be, because keys are removed from all else."
+)
 
 
 def without_keys(data: bytes) -> bytes:
     """Return a metadata body with every key, public link and invitation as `null`. Never call it on results.
 
     Raises:
-        UpstreamUnusable: not JSON, or larger than 32 MB: what cannot be read cannot be cleaned, so it is not shown.
+        UpstreamUnusable: not JSON, or larger than 32 MB. What cannot be parsed cannot be cleaned, so it is not shown.
     """
     if len(data) > LARGEST_METADATA:
         raise UpstreamUnusable(TOO_LARGE)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        raise UpstreamUnusable("Redash's answer is not JSON.") from None
+        raise UpstreamUnusable("Redash's response is not JSON.") from None
     _null_keys(value)
     text = json.dumps(value, ensure_ascii=False)
     try:
@@ -53,15 +55,15 @@ _KEY_LIKE: Final = re.compile(
     r"(?i)(api(?:_|%5f)key(?:=|%3d)|authorization['\"]?\s*[:=]\s*['\"]?(?:(?:key|bearer|basic)\s+)?)[^\s&'\",]+|rg_[\w-]{20,}"
 )
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9]{40,}")
-"""A key of Redash's has 40 characters. What stands before it may be of the same kind: "%3D", "\\n"."""
+"""Redash's keys have 40 characters. Characters before the key may match as well: "%3D", "\\n"."""
 
 
 def text_without_keys(text: str) -> str:
-    """Replace in a text for a log or an error whatever looks like a token or like one of Redash's 40-character keys."""
+    """Replace everything that looks like a token or like one of Redash's 40-character keys."""
     return _LONG_WORD.sub(_without_key, _KEY_LIKE.sub(lambda m: (m[1] or "") + "[key]", text))
 
 
 def _without_key(word: re.Match[str]) -> str:
-    """Keep what is all digits, all small or all capital letters: nothing random is, in our lifetime."""
+    """Keep words of digits only, or of letters in one case only: a random key practically never is such a word."""
     plain = word[0].isdigit() or (word[0].isalpha() and (word[0].islower() or word[0].isupper()))
     return word[0] if plain else "[key]"

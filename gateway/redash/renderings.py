@@ -1,4 +1,4 @@
-"""CSV and TSV from the `data` of a result, byte for byte as Redash writes them (CONTRACT 8). No XLSX."""
+"""Renders the `data` of a result as CSV or TSV, byte for byte as Redash does (CONTRACT 8). No XLSX."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Convert = Callable[[object], object]
 
 
 def render_csv(data: Mapping[str, object], date_format: str = "DD/MM/YY", time_format: str = "HH:mm") -> bytes:
-    """CSV of `{"columns": […], "rows": […]}`; the formats are settings of the organisation, here Redash's defaults."""
+    """Render `{"columns": […], "rows": […]}` as CSV; the formats are organisation settings, here Redash's defaults."""
     return _render(data, ",", date_format, time_format)
 
 
 def render_tsv(data: Mapping[str, object], date_format: str = "DD/MM/YY", time_format: str = "HH:mm") -> bytes:
-    """Like `render_csv`, with tabs."""
+    """Render as `render_csv` does, with tabs."""
     return _render(data, "\t", date_format, time_format)
 
 
@@ -29,7 +29,7 @@ def _render(data: Mapping[str, object], delimiter: str, date_format: str, time_f
     converters = _converters(date_format, time_format)
     fields = [(str(column["name"]), converters.get(str(column.get("type")), _as_is)) for column in columns]
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter)  # "\r\n", quotes where needed, null as nothing: as Redash has it
+    writer = csv.writer(text, delimiter=delimiter)  # as Redash: "\r\n", quotes where needed, null is empty
     writer.writerow([name for name, _ in fields])
     writer.writerows([[convert(row.get(name, "")) for name, convert in fields] for row in rows])
     return text.getvalue().encode("utf-8", "replace")
@@ -62,7 +62,7 @@ def _boolean(value: object) -> object:
 
 
 def _formatted(value: object, strftime: str) -> object:
-    """A date in Redash's form; what is no ISO date stays as it is."""
+    """Return an ISO date in Redash's format, any other value unchanged."""
     if not isinstance(value, str) or not value:
         return value
     whole = value + "-01-01"[len(value) - 4 :] if _PARTIAL_DATE.fullmatch(value) else value

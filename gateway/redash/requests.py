@@ -1,4 +1,4 @@
-"""What a request means: from route, arguments and body to an operation. Bodies are read as Redash reads them."""
+"""Parses a request into an operation: route, arguments and body. Bodies are parsed as Redash parses them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gateway.redash.matching import Match
 
 ResultForm = Literal["json", "csv", "tsv", "xlsx"]
 ANY_AGE: Final = None
-"""A max_age of absent, null or -1: the newest result, however old."""
+"""`max_age` is absent, null or -1: the newest result of any age."""
 
 LONGEST_MAX_AGE: Final = 10**12
-"""Recorded as working; 10**15 is a 500 in Redash (CONTRACT 6)."""
+"""Recorded as accepted; Redash answers 10**15 with 500 (CONTRACT 6)."""
 
 _NOT_FOR_REDASH: Final = frozenset({"api_key", "signature", "expires", "user_id"})
 
@@ -40,7 +40,7 @@ class ExecuteText(msgspec.Struct, frozen=True):
     text: object
     max_age: int | None
     rest: dict[str, object]
-    """The other members of the body that mean something to Redash: parameters, query_id, apply_auto_limit."""
+    """The other members of the body that Redash uses: parameters, query_id, apply_auto_limit."""
     arguments: tuple[tuple[str, str], ...] = ()
 
 
@@ -52,7 +52,7 @@ class ReadLatest(msgspec.Struct, frozen=True):
 
 
 class ReadParameterised(msgspec.Struct, frozen=True):
-    """GET of a query's result for the values in `p_…` arguments, run if need be."""
+    """GET of a query's result for the values in `p_…` arguments; the query runs if needed."""
 
     query_id: int
     form: ResultForm
@@ -61,7 +61,7 @@ class ReadParameterised(msgspec.Struct, frozen=True):
 
 
 class ReadResult(msgspec.Struct, frozen=True):
-    """GET of a result by its id; `query_id` where the path names one."""
+    """GET of a result by its id; `query_id` if the path has one."""
 
     result_id: int
     form: ResultForm
@@ -69,21 +69,21 @@ class ReadResult(msgspec.Struct, frozen=True):
 
 
 class ReadJob(msgspec.Struct, frozen=True):
-    """GET of a job; `query_id` where the path names one."""
+    """GET of a job; `query_id` if the path has one."""
 
     job_id: str
     query_id: int | None
 
 
 class CancelJob(msgspec.Struct, frozen=True):
-    """DELETE of a job; `query_id` where the path names one."""
+    """DELETE of a job; `query_id` if the path has one."""
 
     job_id: str
     query_id: int | None
 
 
 class Relay(msgspec.Struct, frozen=True):
-    """Metadata or a write: forwarded by route, with the arguments and the JSON body that were read."""
+    """Metadata or a write: forwarded with its parsed arguments and its JSON body, encoded again."""
 
     path: str
     arguments: tuple[tuple[str, str], ...]
@@ -92,17 +92,17 @@ class Relay(msgspec.Struct, frozen=True):
 
 
 class Ping(msgspec.Struct, frozen=True):
-    """Answered by the gateway itself."""
+    """The gateway responds itself."""
 
 
 Operation = Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadJob | CancelJob | Relay | Ping
 
 
 def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
-    """Turn a matched request into its operation.
+    """Parse a matched request into its operation.
 
     Raises:
-        BadRequest: arguments or body cannot mean anything to Redash.
+        BadRequest: Redash could not make sense of the arguments or the body.
     """
     if match.route.kind not in _REPEATED or len(body) > _SMALL_BYTES:
         return _parse(match, query_string, body)
@@ -114,7 +114,7 @@ def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
 
 
 _REPEATED: Final = frozenset({"execute", "execute_text", "latest", "result"})
-"""What dashboards send again and again, so that it is read once."""
+"""Kinds that dashboards repeat: the parsed operation is cached."""
 
 _SMALL_BYTES: Final = 4_096
 _known: Final[LRUCache[tuple[str, str, str, bytes], Operation]] = LRUCache(4_096)
@@ -147,10 +147,10 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
 
 
 def parse_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
-    """Decode the query string, without the names that Redash would take for credentials (CONTRACT 1, 20.1).
+    """Decode the query string; leave out the names that Redash would use as credentials (CONTRACT 1, 20.1).
 
     Raises:
-        BadRequest: it does not decode to text, or has more than 200 fields.
+        BadRequest: it is not UTF-8 text, or has more than 200 fields.
     """
     if not query_string:
         return ()
@@ -162,7 +162,7 @@ def parse_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
 
 
 def parse_query_token(query_string: str) -> str | None:
-    """Return the first `api_key` argument, by decoded name as Redash takes it (CONTRACT 1), None without one."""
+    """Return the first `api_key` argument, compared by decoded name as in Redash (CONTRACT 1); None without one."""
     if "api" not in query_string and "%" not in query_string:
         return None
     try:
@@ -173,17 +173,17 @@ def parse_query_token(query_string: str) -> str | None:
 
 
 def encode_arguments(arguments: tuple[tuple[str, str], ...]) -> str:
-    """Encode arguments for the upstream's query string."""
+    """Encode arguments as a query string for Redash."""
     return urlencode(arguments) if arguments else ""
 
 
 def parse_max_age(value: object) -> int | None:
-    """Read `max_age` as Redash does, with Python's `int()` (CONTRACT 6).
+    """Parse `max_age` as Redash does, with Python's `int()` (CONTRACT 6).
 
-    Returns seconds, or `ANY_AGE`; 0 where Redash would execute.
+    Returns seconds, or `ANY_AGE`; 0 for every value with which Redash would execute.
 
     Raises:
-        BadRequest: where Redash answers 500: text that is no whole number, NaN, lists, beyond 10**12.
+        BadRequest: for what Redash answers with 500: text that is not a whole number, NaN, lists, beyond 10**12.
     """
     if value is None:
         return ANY_AGE
@@ -201,10 +201,10 @@ def _bad_max_age() -> BadRequest:
 
 
 def parse_json(body: bytes) -> object:
-    """Parse as Redash does (standard `json`, any Unicode encoding, last of repeated keys); an empty body is `{}`.
+    """Parse as Redash does (standard `json`, any Unicode encoding, the last of repeated keys); an empty body is `{}`.
 
     Raises:
-        BadRequest: not JSON. Redash would take it for `{}` and execute (CONTRACT 6).
+        BadRequest: not JSON. Redash would treat it as `{}` and execute (CONTRACT 6).
     """
     if not body.strip():
         return {}
@@ -217,7 +217,7 @@ def parse_json(body: bytes) -> object:
 def _parse_object(body: bytes) -> dict[str, object]:
     value = parse_json(body)
     if value is None or value == []:
-        return {}  # what Redash makes of them
+        return {}  # as Redash treats them
     if not isinstance(value, dict):
         raise BadRequest('The body must be a JSON object such as {"max_age": 3600}.')
     return value
@@ -266,10 +266,10 @@ _SORTED: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, sort_k
 
 
 def canonical(value: object, *, sort: bool = True) -> bytes:
-    """Encode JSON so that equal values have equal bytes: keys sorted, list order kept, 1, "1", 1.0 and true apart.
+    """Encode JSON so that equal values have equal bytes: keys are sorted, 1, "1", 1.0 and true stay different.
 
     Raises:
-        BadRequest: a number that JSON has no way to write (NaN, Infinity).
+        BadRequest: a number that JSON cannot express (NaN, Infinity).
     """
     try:
         return (_SORTED if sort else _AS_IS).encode(value).encode()

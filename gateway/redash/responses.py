@@ -1,4 +1,4 @@
-"""What Redash answered: results, jobs, definitions, and the bodies of ours that must look like them."""
+"""Parses Redash's responses: results, jobs, definitions, dashboards, errors. Also encodes jobs as Redash does."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gateway.errors import UpstreamUnusable
 from gateway.model import Body, Definition, Parameter
 
 PARSE_LIMIT: Final = 256 * 1024
-"""Bodies up to here are parsed (3 ms a MB); of larger ones the first and last bytes are read."""
+"""Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
 
 BEGINNING_BYTES: Final = 64 * 1024
-"""What is looked at while a large result arrives: what SQL is longer is not shown early."""
+"""How much of a large result is parsed while it arrives; a result with longer SQL is not forwarded early."""
 
 _HEAD_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 4096
@@ -34,12 +34,12 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reduced(self) -> bool:
-        """Whether it is the form that query keys get from a POST."""
+        """Whether it has the form that query keys get from a POST."""
         return self.id is None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as Redash tells it (CONTRACT 9). `query_result_id` is an array for schema jobs."""
+    """A job as Redash describes it (CONTRACT 9). `query_result_id` is an array for schema jobs."""
 
     id: str = ""
     status: int
@@ -76,10 +76,10 @@ _queries = msgspec.json.Decoder(_Query, strict=False)
 
 
 def parse_result_or_job(body: Body) -> ResultHead | Job:
-    """Read the answer of a POST that executes, of a result by id, or of a job. Reads a file where the body is one.
+    """Parse the response to an execution, to a GET of a result by id, or of a job. Reads the file if the body is one.
 
     Raises:
-        UpstreamUnusable: it is none of these, or cut short.
+        UpstreamUnusable: it is none of these, or incomplete.
     """
     if body.size > PARSE_LIMIT:
         return _parse_large(body)
@@ -89,23 +89,23 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
         return _parse_whole(body.load())
     found = response.query_result or response.job
     if found is None:
-        raise UpstreamUnusable("Redash's answer holds neither a result nor a job.")
+        raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
     return found
 
 
 def _parse_whole(data: bytes) -> ResultHead | Job:
-    """Read with the standard parser, which takes what msgspec refuses: NaN, BOM, lone surrogates."""
+    """Parse with the standard parser, which accepts what msgspec refuses: NaN, BOM, lone surrogates."""
     try:
         response = msgspec.convert(json.loads(data), _ResultOrJob, strict=False)
     except (ValueError, RecursionError):
-        raise UpstreamUnusable("Redash's answer is not the JSON of a result or a job.") from None
+        raise UpstreamUnusable("Redash's response is not the JSON of a result or a job.") from None
     found = response.query_result or response.job
     if found is None:
-        raise UpstreamUnusable("Redash's answer holds neither a result nor a job.")
+        raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
     return found
 
 
-# A result is written in this order: id, query_hash, query, data, data_source_id, runtime, retrieved_at (CONTRACT 8).
+# Redash writes a result in this order: id, query_hash, query, data, data_source_id, runtime, retrieved_at (CONTRACT 8).
 _FULL_HEAD: Final = re.compile(
     rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d+),\s*"query_hash":\s*"([0-9a-f]*)",\s*"query":\s*(?=")'
 )
@@ -117,7 +117,7 @@ _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}
 
 
 def parse_beginning(data: bytes) -> ResultHead | None:
-    """Read what the first bytes of a large result tell: neither runtime nor `retrieved_at`. None where they do not."""
+    """Parse the first bytes of a large result: no runtime and no `retrieved_at` yet. None if they show no result."""
     start = _FULL_HEAD.match(data)
     sql = _string_at(data, start.end()) if start else None
     if start and sql is not None:
@@ -136,7 +136,7 @@ def _parse_large(body: Body) -> ResultHead | Job:
 
 
 def _string_at(data: bytes, position: int) -> str | None:
-    """Decode the JSON string that begins at `position`, None if it does not end within `data` or is none."""
+    """Decode the JSON string that begins at `position`; None if there is none or it does not end within `data`."""
     end = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match(data, position)
     try:
         return str(json.loads(end[0])) if end else None
@@ -145,7 +145,7 @@ def _string_at(data: bytes, position: int) -> str | None:
 
 
 def parse_definition(data: bytes, checked: float) -> Definition:
-    """Read the answer of GET `/api/queries/<id>`; the query's key is not taken over.
+    """Parse a query object; the query's key is left out. `checked` is when it was requested (monotonic).
 
     Raises:
         UpstreamUnusable: it is not a query object.
@@ -153,7 +153,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
     try:
         query = _queries.decode(data)
     except msgspec.DecodeError:
-        raise UpstreamUnusable("Redash's answer is not a query object.") from None
+        raise UpstreamUnusable("Redash's response is not a query object.") from None
     return Definition(
         query_id=query.id,
         name=query.name,
@@ -171,12 +171,12 @@ def parse_definition(data: bytes, checked: float) -> Definition:
 
 
 def is_login_refusal(status: int, data: bytes) -> bool:
-    """Whether Redash says that it does not know the key: 404 with this text (CONTRACT 1)."""
+    """Whether Redash says that it does not know the key: 404 with a fixed text (CONTRACT 1)."""
     return status == 404 and _LOGIN_MESSAGE in data
 
 
 def parse_error(data: bytes) -> str:
-    """Return the text of an error body, job-shaped or with `message`; "" where there is none."""
+    """Return the text of an error body, which has the shape of a job or a `message`; "" if there is none."""
     try:
         members = json.loads(data)
     except (ValueError, RecursionError):
@@ -189,10 +189,10 @@ def parse_error(data: bytes) -> str:
 
 
 def parse_time(text: str) -> float:
-    """Turn Redash's `2026-11-23T20:54:00.127Z` (fraction optional, CONTRACT 4) into unix seconds.
+    """Parse Redash's `2026-11-23T20:54:00.127Z` (fraction optional, CONTRACT 4) into unix seconds.
 
     Raises:
-        UpstreamUnusable: it is no such time.
+        UpstreamUnusable: it is not such a time.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -204,7 +204,7 @@ def parse_time(text: str) -> float:
 def job_body(
     job_id: str, status: int, *, error: str = "", result_id: int | None = None, updated_at: object = 0
 ) -> bytes:
-    """Write a job as Redash does; begins with the bytes `{"job":`, which clients test for."""
+    """Encode a job as Redash does; it begins with the bytes `{"job":`, which clients test for."""
     job = {
         "id": job_id,
         "updated_at": updated_at,
@@ -234,7 +234,7 @@ class _Dashboard(msgspec.Struct):
 
 
 def parse_dashboard_queries(data: bytes) -> frozenset[int]:
-    """Return the ids of the queries that a dashboard object shows to its reader; restricted widgets name none.
+    """Return the ids of the queries on a dashboard object; widgets that its reader may not see name none.
 
     Raises:
         UpstreamUnusable: it is not a dashboard object.
@@ -242,13 +242,13 @@ def parse_dashboard_queries(data: bytes) -> frozenset[int]:
     try:
         dashboard = msgspec.json.decode(data, type=_Dashboard)
     except msgspec.DecodeError:
-        raise UpstreamUnusable("Redash's answer is not a dashboard object.") from None
+        raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
     shown = (widget.visualization for widget in dashboard.widgets or ())
     return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
 
 
 def parse_id(data: bytes) -> int | None:
-    """Return the id of an object, None where it has none."""
+    """Return the id of an object, None if it has none."""
     try:
         return msgspec.json.decode(data, type=_Identified).id
     except msgspec.DecodeError:

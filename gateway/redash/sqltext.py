@@ -1,8 +1,7 @@
-"""The guard against Redash's white-space-blind cache: was the SQL of an answer made from what was asked for?
+"""Compares SQL texts: was the SQL in a response made from the request? Redash's cache ignores white space.
 
-Redash finds results, and joins executions, by a hash of the SQL without white space and comments, also within
-literals, so 'New York' and 'NewYork' share rows (CONTRACT 7). Here are comparisons of texts only; what is done about
-a mismatch is decided elsewhere.
+Redash finds results, and joins executions, by a hash of the SQL without white space and comments, even inside
+literals, so 'New York' and 'NewYork' share rows (CONTRACT 7). Other modules decide what follows from a mismatch.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from gateway.model import Parameter
 from gateway.redash import template
 from gateway.redash.template import Rendered
 
-_BLOCK_COMMENT = re.compile(r"/\*.*?\*/")  # one line only, as Redash's own pattern
+_BLOCK_COMMENT = re.compile(r"/\*.*?\*/")  # within one line only, like Redash's own pattern
 _TAIL = re.compile(r"(?:[\s;]|/\*(?s:.*?)\*/|--[^\r\n]*|# [^\r\n]*)*+")
 _LIMIT = re.compile(r"\s+(?:LIMIT [0-9]+|FETCH NEXT [0-9]+ ROWS ONLY)\Z")
 
-# White space may come and go beside these without a change of meaning; elsewhere it matters whether there is some.
+# White space next to these never changes the meaning; elsewhere it matters whether there is any.
 _SEPARATORS = frozenset("(),;")
 _OPERATORS = frozenset("=<>+-*/%|:")
 _QUOTES = frozenset("'\"`_")
 
 
 _Token = tuple[str, str, str]
-"""The white space and block comments before a token, the token, and `_HELD` where the former is part of a value."""
+"""The white space and block comments before a token, the token, and `_HELD` if that white space belongs to a value."""
 
 _HELD = "held"
 
 
 class _Dialect:
-    """One way to read quotes. Which one a data source has is not known, so all that fit have to agree."""
+    """One syntax of quotes. The data source's own is not known, so all that fit the text must agree."""
 
     def __init__(self, body: str, *, triple: bool = False, marks_comments: bool = False) -> None:
         marks = ("'''", '"""', "'", '"', "`") if triple else ("'", '"', "`")
@@ -44,21 +43,21 @@ class _Dialect:
             r"(?P<gap>(?:\s|/\*(?![!+])(?s:.*?)\*/)*+)"
             rf"(?P<token>{quoted}"
             r"|\$(?P<tag>(?:[^\W\d]\w*)?)\$(?s:.*?)(?:\$(?P=tag)\$|\Z)"  # PostgreSQL's dollar quotes
-            r"|/\*[!+](?s:.*?)(?:\*/|\Z)|/\*(?s:.*)"  # hints and MySQL's executable comments are no comments
-            # Exact, as these are operators in some dialects; without a last `;`, as Redash puts one behind a statement.
+            r"|/\*[!+](?s:.*?)(?:\*/|\Z)|/\*(?s:.*)"  # hints and MySQL's executable comments are not comments
+            # Exact, because these are operators in some dialects; without a last `;`, because Redash may append one.
             rf"|{comment}(?:[^\r\n;]|;(?![;\t ]{{0,9}}(?:[\r\n]|\Z)))*+"
             r"|\w++|\[[^]['\"`\n]*+\]|\S|\Z)"  # [my column] of SQL Server
         )
 
     def tokens(self, text: str) -> list[_Token]:
-        """Read `text`; a quote that never ends makes the rest one token."""
+        """Split `text` into tokens; after a quote that never ends, the rest is one token."""
         found: list[_Token] = self._lexer.findall(text)
         while found and not found[-1][1]:
             found.pop()
         return found
 
     def reads(self, tokens: Sequence[_Token]) -> bool:
-        """Whether all quotes end, that is, whether the text can be of this dialect at all."""
+        """Whether all quotes end, so that the text can belong to this dialect."""
         last = tokens[-1][1] if tokens else ""
         return last[:1] not in ("'", '"', "`") or self._closed.fullmatch(last) is not None
 
@@ -78,11 +77,11 @@ _MARKS = _Dialect(r"[^{mark}\\]|{mark}{mark}|\\(?s:.)", marks_comments=True)  # 
 def matches(
     definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object], returned_sql: str
 ) -> bool:
-    """Tell whether `returned_sql` is what Redash makes of this template with these values.
+    """Whether `returned_sql` is what Redash makes of this template with these values.
 
-    White space, block comments, what trails a statement (comments, `;`) and an automatic LIMIT are ignored outside
-    quotes and values; inside them each character counts. In doubt the answer is False: a re-run is only costly.
-    Linear in the length of the texts.
+    Outside quotes and values, it ignores white space, block comments, the end of statements (comments, `;`) and an
+    automatic LIMIT; inside them each character counts. False if uncertain: another run costs time, wrong rows are
+    worse. Linear in the length of the texts.
     """
     rendered = template.render(definition_text, parameters, values)
     if rendered is None:
@@ -94,21 +93,21 @@ def matches(
 
 
 def same_text(sent: str, returned: str, values: Mapping[str, object] | None = None) -> bool:
-    """Like `matches`, for ad-hoc SQL; Redash renders `{{x}}` there too, without definitions (CONTRACT 6)."""
+    """Compare like `matches`, for ad-hoc SQL; Redash renders `{{x}}` there too, without definitions (CONTRACT 6)."""
     return matches(sent, (), values or {}, returned)
 
 
 def squeezed(text: str) -> str:
-    """The text as Redash hashes it: block comments of one line and all white space removed (CONTRACT 7)."""
+    """Return the text as Redash hashes it: without one-line block comments and without white space (CONTRACT 7)."""
     return "".join(_BLOCK_COMMENT.sub("", text).split())
 
 
 def collision_text(
     text: str, parameters: Sequence[Parameter] = (), values: Mapping[str, object] | None = None
 ) -> bytes:
-    """Equal for all requests on one data source that Redash may take for one another (it may be equal for some more).
+    """Return a text that is equal for all requests on one data source that Redash may confuse (and for some others).
 
-    Executions for which it is equal must not run in Redash at the same time: Redash would join them.
+    Executions with equal texts must not run in Redash at the same time: Redash would join them.
     """
     rendered = template.render(text, parameters, values or {})
     if rendered is None:
@@ -121,7 +120,7 @@ def collision_text(
 
 
 def _differs_at_end_only(expected: str, returned: str) -> bool:
-    """The usual case, and the cheap one: Redash cuts what trails the SQL and may add a LIMIT (CONTRACT 6, 7)."""
+    """Check the usual case cheaply: Redash cuts the end of the SQL and may add a LIMIT (CONTRACT 6, 7)."""
     expected, returned = expected.strip(), returned.strip()
     if expected == returned:
         return True
@@ -148,7 +147,7 @@ def _aligned(rendered: Rendered, returned: str) -> bool:
 
 
 def _hold(tokens: list[_Token], spans: list[tuple[int, int]]) -> list[_Token]:
-    """Mark the gaps that lie in a value or touch white space of one: there each character counts."""
+    """Mark the gaps inside a value or next to white space of one: there each character counts."""
     if not spans:
         return tokens
     starts = list(accumulate((len(gap) + len(text) for gap, text, _ in tokens), initial=0))
@@ -175,7 +174,7 @@ def _agree(expected: list[_Token], returned: list[_Token]) -> bool:
 
 def _may_differ(before: str, ours: _Token, theirs: str) -> bool:
     gap, text, held = ours
-    if ";" in (before, text):  # Redash joins statements with ";\n", whatever stood there
+    if ";" in (before, text):  # Redash joins statements with ";\n", whatever was between them
         return True
     return held is not _HELD and (bool(gap) == bool(theirs) or _is_loose(before[-1], text[0]))
 
@@ -189,7 +188,7 @@ def _is_loose(left: str, right: str) -> bool:
 
 
 def _statements(tokens: list[_Token]) -> list[_Token]:
-    """The tokens without what Redash strips: comments at the ends of statements, empty statements, the last `;`."""
+    """Remove what Redash strips: comments at the ends of statements, empty statements, the last `;`."""
     kept: list[_Token] = []
     after = ""
     for token in tokens:
@@ -218,7 +217,7 @@ def _is_comment(text: str) -> bool:
 
 
 def _without_top(expected: list[_Token], returned: list[_Token]) -> list[_Token]:
-    """Take out SQL Server's automatic limit: TOP n behind the last SELECT."""
+    """Remove SQL Server's automatic limit: TOP n after the last SELECT."""
     if len(returned) != len(expected) + 2:
         return returned
     at = next((i for i, token in enumerate(expected) if token[1] != returned[i][1]), len(expected))
@@ -227,7 +226,7 @@ def _without_top(expected: list[_Token], returned: list[_Token]) -> list[_Token]
 
 
 def _values_occur(text: str, values: Mapping[str, object], returned: str) -> bool:
-    """For templates with sections and the like: every text that is in there at all is there to the character."""
+    """For templates with sections and the like: every value that occurs in the SQL must occur exactly."""
     roots = {name.partition(".")[0] for name in template.names(text)}
     bare = squeezed(returned)
     used = {name: value for name, value in values.items() if name in roots or "" in roots}
@@ -238,7 +237,7 @@ def _values_occur(text: str, values: Mapping[str, object], returned: str) -> boo
 
 
 def _stands_beside_blanks(text: str) -> bool:
-    """Whether some tag of the template has white space beside it: then a value may, too."""
+    """Whether a tag of the template has white space beside it: then a value may have some too."""
     pieces, at = [], 0
     for tag in template.tags(text):
         pieces += [text[at : tag.start], "\0"]
@@ -247,7 +246,7 @@ def _stands_beside_blanks(text: str) -> bool:
 
 
 def _occurs_alone(value: str, returned: str) -> bool:
-    """Whether `value` stands somewhere without white space beside it that would make it another value."""
+    """Whether `value` occurs somewhere without white space beside it; with white space it could be another value."""
     at = returned.find(value)
     while at >= 0:
         beside = returned[max(0, at - 1) : at] + returned[at + len(value) : at + len(value) + 1]

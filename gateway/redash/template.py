@@ -1,6 +1,6 @@
-"""Mustache as Redash renders it (pystache, escaping off): the tags of a query's template, and the SQL for given values.
+"""Mustache as Redash renders it (pystache without escaping): the tags of a query's template, and the rendered text.
 
-Only plain tags are rendered; nothing here knows SQL.
+Renders plain tags only; knows nothing of SQL.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SIGNS = "#^/!>&={"
 
 
 class Tag(NamedTuple):
-    """One `{{…}}`: where it stands, its sign (`""` for a plain one) and the name in it."""
+    """One `{{…}}`: its position, its sign (`""` for a plain one) and the name in it."""
 
     start: int
     end: int
@@ -23,14 +23,14 @@ class Tag(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A rendered text and where the parameter values lie in it: (start, end), ascending, never empty."""
+    """A rendered text and the positions of the parameter values in it: (start, end), ascending, never empty."""
 
     text: str
     spans: list[tuple[int, int]]
 
 
 def tags(template: str) -> Iterator[Tag]:
-    """All tags in order, also after `{{=<% %>=}}` has changed the delimiters."""
+    """Yield all tags in order, also after `{{=<% %>=}}` has changed the delimiters."""
     opening, closing, at = "{{", "}}", 0
     while (start := template.find(opening, at)) >= 0:
         inside = start + len(opening)
@@ -49,17 +49,17 @@ def tags(template: str) -> Iterator[Tag]:
 
 
 def names(template: str) -> frozenset[str]:
-    """Every name whose value the template can show or test; of `{{period.start}}` the whole, dotted name."""
+    """Return every name whose value the template can show or test; dotted names such as `period.start` as a whole."""
     return frozenset(tag.name for tag in tags(template) if tag.name and tag.sign not in ("/", "!", ">", "="))
 
 
 def is_plain(template: str) -> bool:
-    """Whether it has no sections, partials, comments, triple mustaches or other delimiters."""
+    """Whether it has no sections, partials, comments, triple mustaches or changed delimiters."""
     return not any(tag.sign for tag in tags(template))
 
 
 def render(template: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> Rendered | None:
-    """Paste the values into the plain tags; None where that cannot be done without a full Mustache engine."""
+    """Insert the values into the plain tags; None if that takes a full Mustache engine."""
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
     at = length = 0
@@ -78,7 +78,7 @@ def render(template: str, parameters: Sequence[Parameter], values: Mapping[str, 
 
 
 def value_text(name: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> str | None:
-    """The text that stands for `{{name}}`; None if there is none or only a full engine could tell."""
+    """Return the text for `{{name}}`; None if there is none or it takes a full engine."""
     root, *path = name.split(".")
     if root not in values:
         return None
@@ -95,12 +95,12 @@ def value_text(name: str, parameters: Sequence[Parameter], values: Mapping[str, 
 
 
 def joined(items: Sequence[object], parameter: Parameter | None) -> str:
-    """A list of values as Redash joins it: each within prefix and suffix, between them the separator (CONTRACT 6)."""
+    """Join a list of values as Redash does: each in prefix and suffix, with the separator between (CONTRACT 6)."""
     prefix, separator, suffix = wrapping(parameter)
     return separator.join(f"{prefix}{item}{suffix}" for item in items)
 
 
 def wrapping(parameter: Parameter | None) -> tuple[str, str, str]:
-    """Prefix, separator and suffix of a multi-value parameter, with Redash's defaults."""
+    """Return prefix, separator and suffix of a multi-value parameter, with Redash's defaults."""
     options = (parameter.multiValuesOptions if parameter else None) or {}
     return str(options.get("prefix", "")), str(options.get("separator", ",")), str(options.get("suffix", ""))

@@ -1,4 +1,4 @@
-"""Calls to Redash: the `Upstream` protocol with its request and response, and the only HTTP client.
+"""Sends requests to Redash: the `Upstream` protocol with its response, and the only HTTP client.
 
-What a call means, and what becomes of its response, is decided by the rooms above.
+The rooms above decide what is sent and what follows from the response.
 """

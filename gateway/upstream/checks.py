@@ -29,11 +29,11 @@ def usable(response: UpstreamResponse, credential: Credential) -> UpstreamRespon
     if response.status in _UNAVAILABLE:
         if response.status == 504:
             raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
-        raise UpstreamError(f"A proxy before Redash says that Redash is away ({response.status}).")
+        raise UpstreamError(f"A proxy before Redash says that Redash is unavailable ({response.status}).")
     if response.body.data is not None and is_login_refusal(response.status, response.body.data):
         raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
     if 200 < response.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
-        raise UpstreamUnusable(f"Redash answered {response.status}, which is none of its own statuses.")
+        raise UpstreamUnusable(f"Redash answered {response.status}, which is not one of its own statuses.")
     if 300 <= response.status < 400 and not _REDIRECT.fullmatch(response.location.partition("?")[0]):
         raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
     if "text/html" in response.content_type:

@@ -1,6 +1,6 @@
-"""The only HTTP client: sends what the parts in the middle decided, with exactly one key, and reads the answer.
+"""The only HTTP client: sends each request with exactly one key and reads the response.
 
-aiohttp's exceptions end here and become ours.
+aiohttp's exceptions are translated into ours here.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from gateway.upstream.checks import usable
 from gateway.upstream.protocol import Early, UpstreamResponse
 
 DEADLINE_SECONDS: Final = 900.0
-"""For one exchange as a whole; `upstream.read_timeout` is for each wait in it."""
+"""For one exchange as a whole; `upstream.read_timeout` limits each wait within it."""
 
-_BROKEN_OFF: Final = "Redash cannot be reached, or broke off its answer."
+_CONNECTION_LOST: Final = "Redash cannot be reached, or it closed the connection before the end of its response."
 _PIECE: Final = 256 * 1024
 
 
@@ -86,7 +86,7 @@ class HttpUpstream:
         self.breaker.failures, self.breaker.reset = settings.breaker_failures, settings.breaker_reset
 
     async def open(self) -> None:
-        """Make the connection pool."""
+        """Create the connection pool."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # the slots are the limit
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -111,7 +111,7 @@ class HttpUpstream:
                 self.breaker.failed()
                 raise
             except (UpstreamUnusable, CredentialRejected):
-                self.breaker.succeeded()  # it is there, whatever it says
+                self.breaker.succeeded()  # Redash is reachable, whatever it says
                 raise
             else:
                 self.breaker.succeeded()
@@ -125,7 +125,7 @@ class HttpUpstream:
         except UpstreamTimeout:
             raise
         except UpstreamError as error:
-            # A POST may have begun an execution unless the connection was never made.
+            # A POST may have started an execution, unless there was no connection at all.
             if call.request.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 raise
             return await self._timed(call)
@@ -189,13 +189,13 @@ class HttpUpstream:
                     )
                     body = await self._read(raw, response, call)
                     return msgspec.structs.replace(response, body=body)
-        except TimeoutError as error:  # aiohttp's own timeouts are such too
+        except TimeoutError as error:  # includes aiohttp's own timeouts
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise UpstreamError(_BROKEN_OFF) from error
+            raise UpstreamError(_CONNECTION_LOST) from error
 
     async def _read(self, raw: aiohttp.ClientResponse, response: UpstreamResponse, call: _Call) -> Body:
-        """Read the body into memory, or that of a result into a file once it is larger than what is parsed."""
+        """Read the body into memory; that of a result into a file, once it is too large to be parsed as a whole."""
         announced = raw.headers.get("Content-Length", "")
         size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
         if size is not None and size <= PARSE_LIMIT:
@@ -220,7 +220,7 @@ class HttpUpstream:
     async def _read_on(
         self, raw: aiohttp.ClientResponse, first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
     ) -> Body:
-        """Read the rest to the file; whoever waits for the answer may follow, once its beginning has been shown."""
+        """Read the rest into the file; after `show`, waiting callers can read it while it grows."""
         try:
             size = await spool.append([first])
             await show(spool)
@@ -250,13 +250,13 @@ def _url(base: URL, path: str, query: str) -> URL:
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again by itself, uncounted, as it does with all but POST and PATCH."""
+    """Stop aiohttp's own retries, which would not be counted: it retries all methods but POST and PATCH."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise UpstreamError(_BROKEN_OFF) from error
+        raise UpstreamError(_CONNECTION_LOST) from error
 
 
 def _headers(call: _Call, trace: Trace | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from gateway.redash.redaction import without_keys
 
 
 class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What Redash answered. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds."""
+    """Redash's response. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds."""
 
     status: int
     content_type: str
@@ -34,16 +34,16 @@ Early = Callable[[UpstreamResponse, Spool], Awaitable[None]]
 
 
 def refusal(response: UpstreamResponse) -> UpstreamRefused:
-    """Turn an answer that is not 200 into what the caller is told: Redash's words, without any key in them.
+    """Turn a response that is not 200 into an error for the caller: Redash's own body, without keys.
 
     Raises:
-        UpstreamUnusable: it is not JSON, so that nobody can say what is in it.
+        UpstreamUnusable: it is not JSON, so keys could not be removed.
     """
     return UpstreamRefused(response.status, Body.of(without_keys(response.body.load())), response.content_type)
 
 
 class Upstream(Protocol):
-    """Redash, as far as the configured credentials reach."""
+    """Redash, as the configured credentials see it."""
 
     async def send(
         self, credential: Credential, request: UpstreamRequest, sender: Sender, *, early: Early | None = None
@@ -53,9 +53,9 @@ class Upstream(Protocol):
         Only routes that have results may bring large responses: with `early`, these arrive in a file.
 
         Raises:
-            UpstreamError: unreachable, reset, cut short, 502 or 503, or the breaker is open.
-            UpstreamTimeout: too slow.
-            UpstreamUnusable: an HTML page.
+            UpstreamError: unreachable, reset, incomplete, 502 or 503, or the breaker is open.
+            UpstreamTimeout: too slow, or 504.
+            UpstreamUnusable: an HTML page, a redirect elsewhere, a 2xx but 200, or larger than allowed.
             CredentialRejected: Redash does not know the key.
-            Unavailable: no free place among `upstream.max_requests` in time.
+            Unavailable: no free slot among `upstream.max_requests` in time.
         """
