@@ -155,7 +155,7 @@ def lines_dropped() -> int:
 
 
 def _lost(form: str, number: int) -> str:
-    text = "lines of this log were dropped: whoever reads it is too slow"
+    text = "lines of this log were dropped: its reader is too slow"
     record = logging.LogRecord(events.name, logging.ERROR, "", 0, text, (), None)
     record.fields = {"dropped": number}
     return Formatter(form).format(record) + "\n"
