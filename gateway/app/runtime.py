@@ -57,7 +57,7 @@ class Runtime:
     ) -> None:
         if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
             raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
-        self.settings = settings
+        self.settings = self.started_with = settings
         self.operator = operator(self)
         self.clock: Clock = clock or SystemClock()
         self.reloaded_at = time.time()
