@@ -86,6 +86,17 @@ def test_keys_that_are_named_alone_exist() -> None:
     assert named <= ALL_KEYS
 
 
+def test_readme_names_every_key_that_takes_a_restart_and_no_other() -> None:
+    marked = {
+        f"{name}.{field.name}"
+        for name, struct in tables().items()
+        for field in fields(struct)
+        if any(isinstance(note, config.schema.TakesRestart) for note in get_args(field.type))
+    }
+    sentence = README.partition("Some keys take a restart")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+\.\w+)`", sentence)) == marked
+
+
 def test_the_minimal_configuration_is_complete(tmp_path: Path) -> None:
     blocks = code("toml")
     assert blocks

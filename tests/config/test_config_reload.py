@@ -16,8 +16,9 @@ from gateway.config import Config, parse, restart_needed
 
 
 def test_every_key_is_in_one_of_the_tables() -> None:
-    assert not keys().keys() - LIVE.keys() - RESTART.keys(), "neither seen after a reload nor known to take a restart"
-    assert not (LIVE.keys() | RESTART.keys()) - keys().keys(), "no such key"
+    missing = sorted(keys().keys() - LIVE.keys() - RESTART.keys())
+    assert missing == [], "say how a change of these keys is seen after a reload, or that it takes a restart"
+    assert sorted((LIVE.keys() | RESTART.keys()) - keys().keys()) == [], "there are no such keys"
     assert LIVE.keys() & RESTART.keys() == {"server.tls_cert"}, "one key takes a restart for some changes only"
 
 
