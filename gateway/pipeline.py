@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import config
-from gateway.errors import NotAcceptable, NotFound, QueryFailed, Unavailable, UpstreamRefused
+from gateway.errors import NotAcceptable, NotFound, QueryFailed, ServiceUnavailable, UpstreamRefused
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.jobs import Jobs, JobView
 from gateway.executions.lookup import ResultLookup
@@ -260,7 +260,7 @@ class Gateway:
         if execution.arriving is not None and enough(execution.arriving[0]):
             return execution.arriving
         if execution.phase is not Phase.ENDED:
-            raise Unavailable("The query is still running; ask again for the same URL.", retry_after=5)
+            raise ServiceUnavailable("The query is still running; ask again for the same URL.", retry_after=5)
         if execution.failure is not None:
             raise execution.failure
         raise QueryFailed(execution.error)

@@ -14,7 +14,7 @@ import msgspec
 from gateway import config
 from gateway.concurrency.flight import wait_for
 from gateway.concurrency.limits import Breaker
-from gateway.errors import GatewayError, QueryFailed, Unavailable
+from gateway.errors import GatewayError, QueryFailed, ServiceUnavailable
 from gateway.executions.flights import Executions
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
@@ -164,7 +164,7 @@ class Warmer:
         if execution is not None:
             await wait_for(execution.ended, _LONGEST_RUN)
             if not execution.ended.is_set:
-                raise Unavailable("still running after an hour")
+                raise ServiceUnavailable("still running after an hour")
             if execution.failure is not None:
                 raise execution.failure
             if execution.found is None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from gateway.errors import Unavailable
+from gateway.errors import ServiceUnavailable
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class _Call(Generic[T]):
         self.ready = Event()  # something is offered, or it has ended
         self.done = Event()
         self.value: T
-        self.error: BaseException | None = Unavailable("The gateway is stopping; try again.", retry_after=1)
+        self.error: BaseException | None = ServiceUnavailable("The gateway is stopping; try again.", retry_after=1)
         """Until the call has ended: what there is to say if it is cancelled, even before it began."""
         self.task: asyncio.Task[None]
 

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from gateway.errors import BreakerOpen, Unavailable
+from gateway.errors import BreakerOpen, ServiceUnavailable
 
 
 class Bucket:
@@ -67,7 +67,7 @@ class FairSlots:
         """Return what holds a slot while it is entered.
 
         Raises (on entering):
-            Unavailable: none was free within the timeout, or the queue is full.
+            ServiceUnavailable: none was free within the timeout, or the queue is full.
         """
         return Slot(self, owner)
 
@@ -85,7 +85,7 @@ class FairSlots:
 
     async def _wait(self, owner: str) -> None:
         if self.queued >= self._queue:
-            raise Unavailable("The gateway's queue for Redash is full; try again soon.", retry_after=5)
+            raise ServiceUnavailable("The gateway's queue for Redash is full; try again soon.", retry_after=5)
         turn = asyncio.get_running_loop().create_future()
         line = self._waiting.setdefault(owner, deque())
         line.append(turn)
@@ -94,7 +94,9 @@ class FairSlots:
                 await turn
         except TimeoutError:
             self._give_back(turn)
-            raise Unavailable("Redash is busy: no slot became free in time; try again soon.", retry_after=5) from None
+            raise ServiceUnavailable(
+                "Redash is busy: no slot became free in time; try again soon.", retry_after=5
+            ) from None
         except asyncio.CancelledError:
             self._give_back(turn)
             raise

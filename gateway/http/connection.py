@@ -15,7 +15,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from gateway.errors import BadRequest, HeadersTooLarge
+from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
 from gateway.http.fast_path import FastPath
 
 log = logging.getLogger("gateway.web")
@@ -204,11 +204,12 @@ def _bytes_due(data: bytes) -> int:
 def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
     """Say what the parser did not like, by the kind of its error only: its text holds the offending line."""
     if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
-        return 414, "URI too long", f"The request target is longer than {MAX_TARGET_BYTES} bytes."
+        return UriTooLong.status, UriTooLong.title, f"The request target is longer than {MAX_TARGET_BYTES} bytes."
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
-        return 431, "Request header fields too large", "The request has too many header fields, or too long ones."
+        kind = RequestHeaderFieldsTooLarge
+        return kind.status, kind.title, "The request has too many header fields, or too long ones."
     if status == 400:
-        return 400, "Bad request", "The request is not HTTP/1.1 as RFC 9112 has it."
+        return BadRequest.status, BadRequest.title, "The request is not HTTP/1.1 as RFC 9112 has it."
     return status, "Internal error", "Internal error of the gateway."
 
 
@@ -229,7 +230,7 @@ def check_framing(request: web.BaseRequest) -> None:
 
     Raises:
         BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
-        HeadersTooLarge: all fields together are too long.
+        RequestHeaderFieldsTooLarge: all fields together are too long.
     """
     if request.version not in (HttpVersion11, HttpVersion10):
         raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
@@ -238,7 +239,9 @@ def check_framing(request: web.BaseRequest) -> None:
         if [coding.strip().lower() for coding in codings] != ["chunked"]:
             raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
     if not _came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
-        raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
+        raise RequestHeaderFieldsTooLarge(
+            f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together."
+        )
 
 
 def _came_short(request: web.BaseRequest) -> bool:

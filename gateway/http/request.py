@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from gateway.errors import BadRequest, ContentTooLarge, Misdirected
+from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest
 from gateway.http.connection import check_framing
 from gateway.http.fast_path import next_request_id
 from gateway.http.response_cache import Meaning
@@ -36,14 +36,14 @@ def check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
 
     Raises:
         BadRequest: target or framing are not plain; two Authorization fields.
-        HeadersTooLarge: see `check_framing`.
-        Misdirected: `hosts` does not have the Host (DNS rebinding).
+        RequestHeaderFieldsTooLarge: see `check_framing`.
+        MisdirectedRequest: `hosts` does not have the Host (DNS rebinding).
     """
     check_framing(request)
     if not request.raw_path.startswith("/") or "#" in request.raw_path:
         raise BadRequest("The request target must be a path and a query string, without host and fragment.")
     if not _is_one_of(request.headers.get(hdrs.HOST, ""), hosts):
-        raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
+        raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
     if len(request.headers.getall(hdrs.AUTHORIZATION, ())) > 1:
         raise BadRequest("The request has more than one Authorization header.")
 

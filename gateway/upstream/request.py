@@ -64,5 +64,5 @@ class Upstream(Protocol):
             UpstreamTimeout: too slow.
             UpstreamUnusable: an HTML page.
             CredentialRejected: Redash does not know the key.
-            Unavailable: no free place among `upstream.max_requests` in time.
+            ServiceUnavailable: no free place among `upstream.max_requests` in time.
         """
