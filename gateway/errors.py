@@ -1,4 +1,7 @@
-"""Every error of ours: one root, each carries the status it is answered with. Foreign ones become these at the edge."""
+"""The gateway's own errors: one root, one status each. Exceptions of libraries are translated into these at the edge.
+
+Names and statuses are those of RFC 9110 and RFC 6585 where one error has the status for itself; README lists them all.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from gateway.model import Body
 
 
 class GatewayError(Exception):
-    """Root. `detail` is for the caller: says what is wrong and what to do, and never holds a key or token.
+    """The root. `detail` tells the caller what is wrong and what to do; it never contains a key or token.
 
-    `retry_after` (seconds) becomes the header of that name; `reason` is the label in `redash_gateway_rejected_total`.
+    `retry_after` (seconds) becomes the `Retry-After` header; `reason` is a label of `redash_gateway_rejected_total`.
     """
 
     status: ClassVar[int] = 500
@@ -24,7 +27,7 @@ class GatewayError(Exception):
 
 
 class ConfigurationError(GatewayError):
-    """The configuration has mistakes; `mistakes` holds one line for each."""
+    """The configuration has mistakes; `mistakes` has one line for each."""
 
     status = 400
     title = "Configuration error"
@@ -35,13 +38,13 @@ class ConfigurationError(GatewayError):
 
 
 class StoreError(GatewayError):
-    """The store cannot be opened and the operator must act."""
+    """The store cannot be opened; the operator must act."""
 
     title = "Store error"
 
 
 class BadRequest(GatewayError):
-    """Path, body or max_age that cannot mean anything; ambiguous headers."""
+    """The path, the body or `max_age` has no valid meaning, or headers are ambiguous."""
 
     status = 400
     title = "Bad request"
@@ -49,7 +52,7 @@ class BadRequest(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """No token, an unknown or an expired one: one text for all three."""
+    """The token is missing, unknown or expired: one text for all three."""
 
     status = 401
     title = "Unauthorized"
@@ -57,7 +60,7 @@ class Unauthorized(GatewayError):
 
 
 class Forbidden(GatewayError):
-    """Known client; capability or query not granted."""
+    """The client is known, but has no right to this capability or query."""
 
     status = 403
     title = "Forbidden"
@@ -73,7 +76,7 @@ class NotFound(GatewayError):
 
 
 class MethodNotAllowed(GatewayError):
-    """The route exists, not for this method. `allow` becomes the header of that name."""
+    """The route does not take this method. `allow` becomes the `Allow` header."""
 
     status = 405
     title = "Method not allowed"
@@ -85,7 +88,7 @@ class MethodNotAllowed(GatewayError):
 
 
 class NotAcceptable(GatewayError):
-    """The form asked for cannot be made with this credential."""
+    """The requested format cannot be made with this credential."""
 
     status = 406
     title = "Not acceptable"
@@ -93,7 +96,7 @@ class NotAcceptable(GatewayError):
 
 
 class ContentTooLarge(GatewayError):
-    """Body above `server.max_request_body`."""
+    """The body is larger than `server.max_request_body`."""
 
     status = 413
     title = "Content too large"
@@ -101,23 +104,23 @@ class ContentTooLarge(GatewayError):
 
 
 class UriTooLong(GatewayError):
-    """Request target too long."""
+    """The request target is too long."""
 
     status = 414
     title = "URI too long"
     reason = "uri_too_long"
 
 
-class Misdirected(GatewayError):
-    """Host header is none of `server.hosts`."""
+class MisdirectedRequest(GatewayError):
+    """The `Host` header is not among `server.hosts`."""
 
     status = 421
-    title = "Misdirected request"
+    title = "MisdirectedRequest request"
     reason = "misdirected"
 
 
 class QueryFailed(GatewayError):
-    """GET with parameters: the query failed; `detail` is Redash's text."""
+    """The query of a GET with parameters failed; `detail` is Redash's text."""
 
     status = 422
     title = "Query failed"
@@ -125,15 +128,15 @@ class QueryFailed(GatewayError):
 
 
 class TooManyRequests(GatewayError):
-    """Rate or execution limit of the client."""
+    """The client has reached its rate or its limit of executions."""
 
     status = 429
     title = "Too many requests"
     reason = "rate_limited"
 
 
-class HeadersTooLarge(GatewayError):
-    """Request head too large."""
+class RequestHeaderFieldsTooLarge(GatewayError):
+    """The header fields are too long, one of them or all together."""
 
     status = 431
     title = "Request header fields too large"
@@ -141,7 +144,7 @@ class HeadersTooLarge(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """Redash unreachable or failing in a way for which a stale answer may stand in (`stale_if_error`)."""
+    """Redash cannot be reached, or fails in a way that allows a stale response (`stale_if_error`)."""
 
     status = 502
     title = "Bad gateway"
@@ -149,7 +152,7 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamUnusable(GatewayError):
-    """Redash answered, but not with something that can be passed on: HTML, broken JSON, cut short, other SQL."""
+    """Redash's response cannot be used: HTML, broken JSON, an incomplete body, or the result of other SQL."""
 
     status = 502
     title = "Bad gateway"
@@ -157,7 +160,7 @@ class UpstreamUnusable(GatewayError):
 
 
 class UpstreamRefused(GatewayError):
-    """Redash's own refusal or failure, passed on as it is: its status, its JSON."""
+    """Redash refused the request or failed; its status and its JSON are passed on unchanged."""
 
     title = "Refused by Redash"
     reason = "upstream_refused"
@@ -170,15 +173,15 @@ class UpstreamRefused(GatewayError):
 
 
 class CredentialRejected(GatewayError):
-    """Redash does not accept the key that the gateway holds."""
+    """Redash does not accept the gateway's key."""
 
     status = 502
     title = "Bad gateway"
     reason = "credential_rejected"
 
 
-class Unavailable(GatewayError):
-    """Queue full, draining, not ready in time."""
+class ServiceUnavailable(GatewayError):
+    """The queue is full, the gateway is stopping, or nothing was ready in time."""
 
     status = 503
     title = "Service unavailable"
@@ -186,7 +189,7 @@ class Unavailable(GatewayError):
 
 
 class BreakerOpen(UpstreamError):
-    """Redash has failed too often just now; nothing is sent for a while."""
+    """Redash has failed several times in a row; nothing is sent to it for a while."""
 
     status = 503
     title = "Service unavailable"
@@ -194,7 +197,7 @@ class BreakerOpen(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """Redash too slow."""
+    """Redash did not respond in time."""
 
     status = 504
     title = "Gateway timeout"

@@ -15,7 +15,7 @@ from gateway import config
 from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.events import wait_for
 from gateway.concurrency.slots import FairSlots
-from gateway.errors import GatewayError, QueryFailed, Unavailable
+from gateway.errors import GatewayError, QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution
 from gateway.executions.lookup import Pending
 from gateway.model import Clock
@@ -177,7 +177,7 @@ async def _ended(execution: Execution) -> StoredResult:
     await wait_for(execution.ended, _LONGEST_RUN)
     ending = execution.ending
     if ending is None:
-        raise Unavailable("still running after an hour")
+        raise ServiceUnavailable("still running after an hour")
     if ending.failure is not None:
         raise ending.failure
     if ending.stored is None:

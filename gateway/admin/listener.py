@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway import config
 from gateway.admin.report import Report
 from gateway.admin.status_routes import StatusRoutes
-from gateway.errors import BadRequest, Forbidden, GatewayError, Misdirected, Unauthorized
+from gateway.errors import BadRequest, Forbidden, GatewayError, MisdirectedRequest, Unauthorized
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,7 +69,7 @@ class AdminListener:
         name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdecimal() else request.host
         known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *settings.server.hosts}
         if listen.is_local and not listen.unix and "*" not in known and name.lower() not in known:
-            raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
+            raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
         origin = request.headers.get("Origin")
         if request.method == "POST" and origin is not None and origin.partition("://")[2] != request.host:
             raise Forbidden("Requests from other web pages are refused.")

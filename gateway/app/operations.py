@@ -100,25 +100,12 @@ class RuntimeOperations:
             raise ConfigurationError(["this gateway was started without a configuration file"])
         try:
             settings = config.load(self._source, os.environ)
-            tls, upstream_tls = server_context(settings.server), client_context(settings.upstream)
+            server_context(settings.server)  # the listener keeps its own; this one shows whether the files are good
+            upstream_tls = client_context(settings.upstream)
         except ConfigurationError:
             self._runtime.reload.successful = False
             raise
-        notes = self._needs_restart(settings, has_tls=tls is not None)
+        changed = config.restart_needed(self._runtime.started_with, settings)
         self._runtime.reconfigure(settings, upstream_tls)
         events.info("configuration loaded again")
-        return notes
-
-    def _needs_restart(self, settings: config.Config, *, has_tls: bool) -> list[str]:
-        old, new = self._runtime.live.settings, settings
-        changed = {
-            "server.listen": old.server.listen != new.server.listen,
-            "admin.listen": old.admin.listen != new.admin.listen,
-            "cache.store": old.cache.store != new.cache.store,
-            "cache.memory, cache.disk or cache.max_entry": (old.cache.memory, old.cache.disk, old.cache.max_entry)
-            != (new.cache.memory, new.cache.disk, new.cache.max_entry),
-            "log.format": old.log.format != new.log.format,
-            "tracing.endpoint": old.tracing.endpoint != new.tracing.endpoint,
-            "server.tls_cert": (self._runtime.tls is None) == has_tls,
-        }
-        return [f"{name} has changed; this takes a restart" for name, is_so in changed.items() if is_so]
+        return [f"{key} has changed; this takes a restart" for key in changed]

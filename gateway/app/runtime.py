@@ -42,6 +42,7 @@ class Runtime:
         if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
             raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
         self.clock: Clock = clock or SystemClock()
+        self.started_with = settings
         self.live = Live(settings)
         self.reload = ReloadState()
         self.serving = False

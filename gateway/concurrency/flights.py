@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from gateway.concurrency.events import Event
-from gateway.errors import Unavailable
+from gateway.errors import ServiceUnavailable
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ class _Flight(Generic[T]):
         self.ready = Event()  # a value is offered, or the call has ended
         self.done = Event()
         self.value: T
-        self.error: BaseException | None = Unavailable("The gateway is stopping; try again.", retry_after=1)
+        self.error: BaseException | None = ServiceUnavailable("The gateway is stopping; try again.", retry_after=1)
         """The error if the call is cancelled, even before its first step; replaced when the call ends."""
         self.task: asyncio.Task[None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 
-from gateway.errors import Unavailable
+from gateway.errors import ServiceUnavailable
 
 
 class FairSlots:
@@ -36,7 +36,7 @@ class FairSlots:
         """Return a context manager that holds a slot.
 
         Raises (on entering):
-            Unavailable: no slot became free within the timeout, or the queue is full.
+            ServiceUnavailable: no slot became free within the timeout, or the queue is full.
         """
         return Slot(self, owner)
 
@@ -54,7 +54,7 @@ class FairSlots:
 
     async def _wait(self, owner: str) -> None:
         if self.queued >= self._queue:
-            raise Unavailable("The gateway's queue for Redash is full; try again soon.", retry_after=5)
+            raise ServiceUnavailable("The gateway's queue for Redash is full; try again soon.", retry_after=5)
         turn = asyncio.get_running_loop().create_future()
         line = self._waiting.setdefault(owner, deque())
         line.append(turn)
@@ -63,7 +63,9 @@ class FairSlots:
                 await turn
         except TimeoutError:
             self._return_slot(turn)
-            raise Unavailable("Redash is busy: no slot became free in time; try again soon.", retry_after=5) from None
+            raise ServiceUnavailable(
+                "Redash is busy: no slot became free in time; try again soon.", retry_after=5
+            ) from None
         except asyncio.CancelledError:
             self._return_slot(turn)
             raise

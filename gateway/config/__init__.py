@@ -1,6 +1,7 @@
 """The configuration: a TOML file becomes frozen structs, or a list of all its mistakes. Import from here only."""
 
 from gateway.config.load import admin_listen, load, parse, token_hash
+from gateway.config.restart import restart_needed
 from gateway.config.schema import (
     Admin,
     Cache,
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "notes",
     "parse",
+    "restart_needed",
     "split_store",
     "summary",
     "token_hash",

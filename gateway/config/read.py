@@ -70,11 +70,11 @@ class Reader:
     def _value(self, kind: Any, raw: object, path: str, default: object) -> Any:
         notes: tuple[object, ...] = ()
         origin = get_origin(kind)
-        if origin in (Union, UnionType):  # only `X | None`; TOML has no null
-            return self._value(get_args(kind)[0], raw, path, default)
         if origin is Annotated:
             kind, *rest = get_args(kind)
             notes, origin = tuple(rest), get_origin(kind)
+        if origin in (Union, UnionType):  # only `X | None`; TOML has no null
+            return self._value(get_args(kind)[0], raw, path, default)
         for note in notes:
             if isinstance(note, Reads):
                 return self._parsed(note.parse, raw, path, default, quiet=note.quiet)

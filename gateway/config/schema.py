@@ -1,6 +1,7 @@
 """The tables of the configuration file: one struct each; attribute names are the file's keys.
 
-How a key is read stands in its type (`Reads`); what several keys must be to each other stands in `checks`.
+The type of a key says how it is read (`Reads`) and whether a change takes a restart (`TakesRestart`). Conditions on
+several keys are in `checks`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,22 @@ class NotEmpty:
     """A list that is written must name something: an empty one could be taken for its opposite."""
 
 
+class TakesRestart:
+    """A reload does not apply a change of this key. Keys without this mark are live after a reload.
+
+    `only_between_none_and_some`: a reload does apply the change from one value to another.
+    """
+
+    def __init__(self, *, only_between_none_and_some: bool = False) -> None:
+        self._only_between_none_and_some = only_between_none_and_some
+
+    def applies(self, old: object, new: object) -> bool:
+        """Whether this change takes a restart."""
+        if self._only_between_none_and_some:
+            return (old is None) != (new is None)
+        return old != new
+
+
 Seconds = Annotated[float, Reads(units.duration)]
 SomeSeconds = Annotated[float, Reads(units.positive_duration)]
 Bytes = Annotated[int, Reads(units.size)]
@@ -57,20 +74,20 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 class Server(Table, frozen=True, kw_only=True):
     """The API listener."""
 
-    listen: Address = Listen(host="127.0.0.1", port=8080)
+    listen: Annotated[Address, TakesRestart()] = Listen(host="127.0.0.1", port=8080)
     hosts: Annotated[tuple[Annotated[str, Reads(texts.host)], ...], NotEmpty()] = ("localhost", "127.0.0.1")
     cors_origins: tuple[Annotated[str, Reads(texts.origin)], ...] = ()
     max_wait: Seconds = 50.0
     max_request_body: Bytes = 10**6
     drain_timeout: Seconds = 30.0
-    tls_cert: Path | None = None
+    tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
 
 
 class Admin(Table, frozen=True, kw_only=True):
     """The admin listener."""
 
-    listen: Address = Listen(host="127.0.0.1", port=8081)
+    listen: Annotated[Address, TakesRestart()] = Listen(host="127.0.0.1", port=8081)
     token_sha256: TokenHash | None = None
 
 
@@ -139,10 +156,10 @@ class Rule(Table, frozen=True, kw_only=True):
 class Cache(Table, frozen=True, kw_only=True):
     """What is kept, where, how much of it and for how long."""
 
-    store: Annotated[str, Reads(stores.store, quiet=True)] = "sqlite:redash-gateway.db"
-    memory: Bytes = 256 * 10**6
-    disk: Bytes = 4 * 10**9
-    max_entry: Bytes = 64 * 10**6
+    store: Annotated[str, Reads(stores.store, quiet=True), TakesRestart()] = "sqlite:redash-gateway.db"
+    memory: Annotated[Bytes, TakesRestart()] = 256 * 10**6
+    disk: Annotated[Bytes, TakesRestart()] = 4 * 10**9
+    max_entry: Annotated[Bytes, TakesRestart()] = 64 * 10**6
     any_age_confirm: Seconds = 60.0
     definition_check: Seconds = 60.0
     metadata_ttl: Seconds = 5.0
@@ -170,7 +187,7 @@ class Warm(Table, frozen=True, kw_only=True):
 class Log(Table, frozen=True, kw_only=True):
     """The log on standard output."""
 
-    format: Literal["text", "json"] = "text"
+    format: Annotated[Literal["text", "json"], TakesRestart()] = "text"
     access: bool = True
 
 
@@ -183,7 +200,7 @@ class Metrics(Table, frozen=True, kw_only=True):
 class Tracing(Table, frozen=True, kw_only=True):
     """OpenTelemetry; off without an endpoint."""
 
-    endpoint: Annotated[str, Reads(texts.web_url)] | None = None
+    endpoint: Annotated[Annotated[str, Reads(texts.web_url)] | None, TakesRestart()] = None
 
 
 class Config(Table, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.errors import QueryFailed, Unavailable
+from gateway.errors import QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.jobs import Jobs, JobView
 from gateway.executions.lookup import Pending
@@ -72,7 +72,7 @@ class ExecutionResponses:
         """Respond with the result, never with a job: one URL for a spreadsheet, pandas or curl.
 
         Raises:
-            Unavailable: the run has not ended.
+            ServiceUnavailable: the run has not ended.
             QueryFailed: it failed, with Redash's text.
             GatewayError: as for `post`.
         """
@@ -122,7 +122,7 @@ def _result_of(execution: Execution, form: ResultForm) -> AnyResult:
     if execution.arriving is not None and large_enough(form, execution.arriving.entry):
         return execution.arriving
     if execution.phase is not Phase.ENDED:
-        raise Unavailable("The query is still running; ask again for the same URL.", retry_after=5)
+        raise ServiceUnavailable("The query is still running; ask again for the same URL.", retry_after=5)
     if execution.failure is not None:
         raise execution.failure
     raise QueryFailed(execution.ending.error if execution.ending is not None else "")

@@ -14,6 +14,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
 from gateway.http.fast_path import FastPath
 
 log = logging.getLogger("gateway.web")
@@ -214,11 +215,12 @@ def _bytes_due(data: bytes) -> int:
 def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
     """Describe what the parser refused by the kind of its error only: its text holds the offending line."""
     if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
-        return 414, "URI too long", f"The request target is longer than {MAX_TARGET_BYTES} bytes."
+        return UriTooLong.status, UriTooLong.title, f"The request target is longer than {MAX_TARGET_BYTES} bytes."
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
-        return 431, "Request header fields too large", "The request has too many header fields, or too long ones."
+        kind = RequestHeaderFieldsTooLarge
+        return kind.status, kind.title, "The request has too many header fields, or too long ones."
     if status == 400:
-        return 400, "Bad request", "The request is not HTTP/1.1 as RFC 9112 has it."
+        return BadRequest.status, BadRequest.title, "The request is not HTTP/1.1 as RFC 9112 has it."
     return status, "Internal error", "Internal error of the gateway."
 
 

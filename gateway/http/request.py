@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
-from gateway.errors import BadRequest, ContentTooLarge, HeadersTooLarge, Misdirected
+from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
 from gateway.http.connection import MAX_HEAD_BYTES, came_short
 from gateway.http.fast_path import next_request_id
 from gateway.http.response_cache import RequestKey
@@ -30,8 +30,8 @@ def read_head(request: web.BaseRequest, outcome: Outcome, hosts: tuple[str, ...]
 
     Raises:
         BadRequest: target or framing are not plain; two fields that bring a token.
-        HeadersTooLarge: all fields together are too long.
-        Misdirected: `hosts` does not have the Host (DNS rebinding).
+        RequestHeaderFieldsTooLarge: all fields together are too long.
+        MisdirectedRequest: `hosts` does not have the Host (DNS rebinding).
     """
     outcome.request_id = _request_id(request)
     _check_head(request, hosts)
@@ -54,7 +54,7 @@ def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
     if not request.raw_path.startswith("/") or "#" in request.raw_path:
         raise BadRequest("The request target must be a path and a query string, without host and fragment.")
     if not _is_one_of(request.headers.get(hdrs.HOST, ""), hosts):
-        raise Misdirected("The Host of this request is not among the gateway's server.hosts.")
+        raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
     for name in TOKEN_FIELDS:
         if len(request.headers.getall(name, ())) > 1:
             raise BadRequest(f"The request has more than one {name} header.")
@@ -65,7 +65,7 @@ def _check_framing(request: web.BaseRequest) -> None:
 
     Raises:
         BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
-        HeadersTooLarge: all fields together are too long.
+        RequestHeaderFieldsTooLarge: all fields together are too long.
     """
     if request.version not in (HttpVersion11, HttpVersion10):
         raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
@@ -74,7 +74,9 @@ def _check_framing(request: web.BaseRequest) -> None:
         if [coding.strip().lower() for coding in codings] != ["chunked"]:
             raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
     if not came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
-        raise HeadersTooLarge(f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together.")
+        raise RequestHeaderFieldsTooLarge(
+            f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together."
+        )
 
 
 @lru_cache(maxsize=256)

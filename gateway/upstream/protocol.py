@@ -57,5 +57,5 @@ class Upstream(Protocol):
             UpstreamTimeout: too slow, or 504.
             UpstreamUnusable: an HTML page, a redirect elsewhere, a 2xx but 200, or larger than allowed.
             CredentialRejected: Redash does not know the key.
-            Unavailable: no free slot among `upstream.max_requests` in time.
+            ServiceUnavailable: no free slot among `upstream.max_requests` in time.
         """
