@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -15,6 +16,17 @@ from harness import SECRETS, TurnableClock, World
 
 from gateway.sandbox import Sandbox
 from gateway.telemetry.log import Formatter
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
+MOST_WORKERS = 16
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `pytest -n auto`: two workers for each core, because many tests wait rather than compute."""
+    return min(2 * len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 class _Collected(logging.Handler):
