@@ -29,6 +29,25 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(2 * len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
+NOTES = "notes"
+"""The property of a test's report that carries its notes from a worker to the terminal."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests noted: numbers that say how much was covered."""
+    passed = terminalreporter.getreports("passed")
+    notes = [text for report in passed for name, text in report.user_properties if name == NOTES]
+    if notes:
+        terminalreporter.section("notes")
+        terminalreporter.write_line("\n".join(sorted(notes)))
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Keep a line for the end of the run, whichever worker the test runs in."""
+    return lambda text: record_property(NOTES, text)
+
+
 class _Collected(logging.Handler):
     """Looks through every line that the whole run logs, at every level and in the gateway's own form."""
 

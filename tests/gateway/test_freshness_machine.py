@@ -46,8 +46,8 @@ from gateway.sandbox import Sandbox
 from gateway.sandbox.moments import stamp
 from gateway.sandbox.samples import SHOP, parameter
 
-MACHINES, STEPS = 80, 45
-"""About 3,000 steps; most of them end with a request that is judged."""
+SHARDS, MACHINES, STEPS = 4, 20, 45
+"""About 3,000 steps in all; most of them end with a request that is judged."""
 
 SLOP = 0.5
 """Seconds by which the clock of the model may be off: real time passes within a step."""
@@ -992,8 +992,9 @@ def _brief(heard: list[Heard]) -> list[str]:
     return [f"{h.method} {h.route} {h.query or h.result} {h.sent or ''} → {h.status}" for h in heard]
 
 
-@pytest.mark.timeout(420)  # half a minute; only a failure, which hypothesis then makes small, takes longer
-def test_gateway_and_model_agree_on_every_answer() -> None:
+@pytest.mark.timeout(420)  # ten seconds; only a failure, which hypothesis then makes small, takes longer
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_gateway_and_model_agree_on_every_answer(shard: int) -> None:
     run_state_machine_as_test(
         FreshnessMachine,
         settings=settings(
