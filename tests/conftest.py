@@ -3,16 +3,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import SECRETS, TurnableClock, World
+from support.clocks import TurnableClock
+from support.world import SECRETS, World
 
 from gateway.sandbox import Sandbox
 from gateway.telemetry.log import Formatter

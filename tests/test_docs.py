@@ -10,8 +10,8 @@ from typing import Any, Final, get_args
 
 import msgspec
 import pytest
-from harness import World
 from msgspec.structs import fields
+from support.world import World
 
 from gateway import __version__, cli, config, errors
 from gateway.errors import GatewayError, NotFound

@@ -10,7 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import Reply, World, until
+from support.http import Reply
+from support.waiting import until
+from support.world import World
 
 from gateway.concurrency.flight import Event, Flights
 from gateway.executions.runner import _pause

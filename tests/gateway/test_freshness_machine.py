@@ -35,10 +35,12 @@ from freshness_model import (
     Verdict,
     key_of,
 )
-from harness import Reply, TurnableClock, World
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from support.clocks import TurnableClock
+from support.http import Reply, send
+from support.world import World, token
 
 from gateway import config
 from gateway.executions.execution import Phase
@@ -210,7 +212,7 @@ class FreshnessMachine(RuleBasedStateMachine):
 
         narrow = self.ids["by_country"]
         clients = "".join(
-            f'[clients.{name}]\ntoken_sha256 = ["{config.token_hash(_token(name))}"]\ncredentials = ["{credential}"]\n'
+            f'[clients.{name}]\ntoken_sha256 = ["{config.token_hash(token(name))}"]\ncredentials = ["{credential}"]\n'
             f"{table(values)}\n"
             for name, (credential, values) in CLIENTS.items()
         )
@@ -243,7 +245,7 @@ query = {narrow}
 key_env = "QUERY_KEY_{narrow}"
 {clients}
 [clients.writer]
-token_sha256 = ["{config.token_hash(_token("writer"))}"]
+token_sha256 = ["{config.token_hash(token("writer"))}"]
 credentials = ["admin"]
 can = ["read", "execute", "write"]
 [cache]
@@ -674,10 +676,8 @@ metadata_ttl = "5s"
     # -- asking and judging ----------------------------------------------------------------------------------------
 
     async def _call(self, client: str, method: str, path: str, body: object = None, **headers: str) -> Reply:
-        sent = {"Authorization": f"Key {_token(client)}", **headers}
-        data = None if body is None else json.dumps(body).encode()
-        async with self.world.session.request(method, self.world.url + path, data=data, headers=sent) as response:
-            return Reply(response.status, response.headers.copy(), await response.read())
+        sent = {"Authorization": f"Key {token(client)}", **headers}
+        return await send(self.world.session, method, self.world.url + path, body, headers=sent)
 
     async def _settled(self) -> None:
         """Wait until the gateway does nothing behind its answers any more."""
@@ -974,10 +974,6 @@ metadata_ttl = "5s"
         later = names[index + 1 :]
         assert not later or later[0][0] >= began - window, (reply, names)
         assert not any(here for _, _, here in later), f"edited through the gateway: {reply} {names}"
-
-
-def _token(client: str) -> str:
-    return f"rg_{client}_{'0123456789abcdef' * 2}"
 
 
 def _as_redash_reads(max_age: Any) -> int | None:

@@ -16,7 +16,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from harness import TOKENS, Reply, World, configuration, exchange, token_table, until
+from support.http import Reply, exchange
+from support.waiting import until
+from support.world import TOKENS, World, configuration, token_table
 
 from gateway.app.operations import RuntimeOperations
 from gateway.telemetry import log
