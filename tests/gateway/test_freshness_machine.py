@@ -543,6 +543,10 @@ metadata_ttl = "5s"
             while any(x.phase < Phase.RUNNING for x in running):  # noqa: ASYNC110 - not worth a signal
                 await asyncio.sleep(0.002)
             self._listen()
+            place = self.run.asked.scope, self.run.asked.query
+            decided = self.deciding[self.run.asked.scope, self.run.asked.key]
+            if place in self.model.known and self.model.known[place].marker != decided.marker:
+                self.run.edited = True  # before it began, but only now does the gateway know: nobody joins it
 
     @rule(which=st.one_of(SOME, st.none()))
     def purge(self, which: int | None) -> None:
