@@ -3,18 +3,46 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import SECRETS, TurnableClock, World
+from hypothesis import HealthCheck, settings
+from support.clocks import TurnableClock
+from support.world import SECRETS, World
 
 from gateway.sandbox import Sandbox
 from gateway.telemetry.log import Formatter
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
+MOST_WORKERS = 16
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `pytest -n auto`: two workers for each core, because many tests wait rather than compute."""
+    return min(2 * len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+NOTES = "notes"
+"""The property of a test's report that carries its notes from a worker to the terminal."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests noted: numbers that say how much was covered."""
+    passed = terminalreporter.getreports("passed")
+    notes = [text for report in passed for name, text in report.user_properties if name == NOTES]
+    if notes:
+        terminalreporter.section("notes")
+        terminalreporter.write_line("\n".join(sorted(notes)))
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Keep a line for the end of the run, whichever worker the test runs in."""
+    return lambda text: record_property(NOTES, text)
 
 
 class _Collected(logging.Handler):

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from harness import TOKENS, World, exchange, until
+from support.http import exchange
+from support.waiting import until
+from support.world import TOKENS, World
 
 from gateway.sandbox import broken_responses
 from gateway.store.body_files import BodyFiles

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from harness import TOKENS, Process, Reply, configuration, token_table
+from support.http import Reply
+from support.process import Process
+from support.world import TOKENS, configuration, token_table
 
 from gateway import config
 from gateway.sandbox import Sandbox

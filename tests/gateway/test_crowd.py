@@ -12,7 +12,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import Reply, World, until
+from support.http import Reply
+from support.waiting import until
+from support.world import World
 
 from gateway.concurrency.events import Event
 from gateway.concurrency.flights import Flights

@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from harness import TOKENS, Reply, World, exchange
+from support.http import Reply, exchange
+from support.world import TOKENS, World
 
 KEY = f"Authorization: Key {TOKENS['dashboard']}\r\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from harness import World
+from support.world import World
 
 
 async def test_two_hundred_callers_of_one_run_cost_one_execution(world: World) -> None:

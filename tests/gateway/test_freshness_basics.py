@@ -8,21 +8,13 @@ import json
 from typing import Any
 
 import pytest
-from harness import Reply, TurnableClock, World
+from support.clocks import StandingClock, TurnableClock
+from support.http import Reply
+from support.world import World
 
 ABSENT = object()
 POST_ROUTE = "/api/queries/<query_id>/results"
 DEFINITION_ROUTE = "/api/queries/<query_id>"
-
-
-class StandingClock(TurnableClock):
-    """Whole seconds that pass only when a test says so; real time is for sockets only."""
-
-    def wall(self) -> float:
-        return 1_800_000_000.0 + self.ahead
-
-    def monotonic(self) -> float:
-        return 5_000.0 + self.ahead
 
 
 @pytest.fixture

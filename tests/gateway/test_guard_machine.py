@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from harness import TurnableClock, World
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.clocks import TurnableClock
+from support.world import World
 
 from gateway.sandbox import Sandbox
 from gateway.sandbox.sample_objects import parameter

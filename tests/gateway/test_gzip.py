@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import TOKENS, Reply, World
+from support.http import Reply
+from support.world import TOKENS, World
 
 import gateway.store.compression
 

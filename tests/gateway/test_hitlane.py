@@ -24,9 +24,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from harness import TOKENS, TurnableClock, World, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.clocks import StandingClock, TurnableClock
+from support.waiting import until
+from support.world import TOKENS, World
 
 import gateway.http.api
 import gateway.http.connection
@@ -41,16 +43,6 @@ from gateway.sandbox import Sandbox
 from gateway.telemetry import log
 
 DAY: Final = 86_400
-
-
-class StandingClock(TurnableClock):
-    """Whole seconds that pass only when a test says so: bounds can be met exactly, and nothing expires by itself."""
-
-    def wall(self) -> float:
-        return 1_800_000_000.0 + self.ahead
-
-    def monotonic(self) -> float:
-        return 5_000.0 + self.ahead
 
 
 @pytest.fixture

@@ -10,7 +10,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import TOKENS, Process, Reply, World, configuration, token_table, until
+from support.http import Reply
+from support.process import Process
+from support.waiting import until
+from support.world import TOKENS, World, configuration, token_table
 
 from gateway.sandbox import Sandbox
 

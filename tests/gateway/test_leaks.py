@@ -11,7 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from harness import TOKENS, Reply, World, exchange, until
+from support.http import Reply, exchange
+from support.waiting import until
+from support.world import TOKENS, World
 
 from gateway.telemetry import log
 from gateway.telemetry.log import Formatter

@@ -8,22 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import Reply, TurnableClock, World, until
+from support.clocks import StandingClock, TurnableClock
+from support.http import Reply
+from support.waiting import until
+from support.world import World
 
 from gateway.sandbox import Sandbox
 
 TTL = 5.0
 """`metadata_ttl` unless the configuration says otherwise."""
-
-
-class StandingClock(TurnableClock):
-    """Whole seconds that pass only when a test says so."""
-
-    def wall(self) -> float:
-        return 1_800_000_000.0 + self.ahead
-
-    def monotonic(self) -> float:
-        return 5_000.0 + self.ahead
 
 
 @pytest.fixture

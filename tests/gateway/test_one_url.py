@@ -16,21 +16,13 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pytest
-from harness import TOKENS, Reply, TurnableClock, World
+from support.clocks import StandingClock, TurnableClock
+from support.http import Reply
+from support.world import TOKENS, World
 
 from gateway.sandbox.sample_objects import parameter
 
 POST_ROUTE = "/api/queries/<query_id>/results"
-
-
-class StandingClock(TurnableClock):
-    """2027-01-15 08:00 UTC, a Friday, until a test turns it: dynamic dates can be told beforehand."""
-
-    def wall(self) -> float:
-        return 1_800_000_000.0 + self.ahead
-
-    def monotonic(self) -> float:
-        return 5_000.0 + self.ahead
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 import pytest
-from harness import Reply, World
+from support.http import Reply
+from support.world import World
 
 FORMS = ("json", "csv", "tsv", "xlsx")
 FIRST_OWN_ID = 2**52

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.waiting import until
 
 from gateway.concurrency.spool import HELD_BACK_BYTES, Spool
 from gateway.errors import UpstreamError, UpstreamUnusable

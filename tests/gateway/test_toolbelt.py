@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import TOKENS, World
 from redash_toolbelt import Redash
 from redash_toolbelt.examples.refresh_dashboard import refresh_dashboard
 from redash_toolbelt.examples.refresh_query import get_fresh_query_result
+from support.world import TOKENS, World
 
 KEYS = {"api_key", "public_url"}
 """Members that the gateway nulls for clients without `reveal_keys` (CONTRACT 15)."""

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from harness import TOKENS, TurnableClock, World, certificate, configuration
+from support.clocks import TurnableClock
+from support.process import certificate
+from support.world import TOKENS, World, configuration
 
 from gateway.sandbox import Sandbox
 

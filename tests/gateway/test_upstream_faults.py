@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from harness import World, until
+from support.waiting import until
+from support.world import World
 
 POST_ROUTE = "/api/queries/<query_id>/results"
 JOB_ROUTE = "/api/jobs/<job_id>"

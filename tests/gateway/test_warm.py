@@ -7,21 +7,13 @@ import random
 from typing import Any
 
 import pytest
-from harness import TurnableClock, World, until
+from support.clocks import StandingClock, TurnableClock
+from support.waiting import until
+from support.world import World
 
 import gateway.warm
 from gateway.app.tls import client_context
 from gateway.sandbox.sample_objects import parameter
-
-
-class StandingClock(TurnableClock):
-    """Whole seconds that pass only when a test says so."""
-
-    def wall(self) -> float:
-        return 1_800_000_000.0 + self.ahead
-
-    def monotonic(self) -> float:
-        return 5_000.0 + self.ahead
 
 
 @pytest.fixture

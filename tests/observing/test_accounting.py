@@ -1,6 +1,6 @@
 """Metrics, log and callers agree exactly after a mixed load with hang-ups, errors, faults of Redash and reloads.
 
-3,000 requests; 50,000 with GATEWAY_TEST_LONG=1.
+3,000 requests; 50,000 where it may take long.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import io
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -17,15 +16,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from harness import TOKENS, Reply, World, configuration, exchange, token_table, until
+from support.http import Reply, exchange
+from support.waiting import until
+from support.world import TOKENS, World, configuration, token_table
 
 from gateway.app.operations import RuntimeOperations
 from gateway.telemetry import log
 from gateway.telemetry.log_writer import LogWriter
 from gateway.telemetry.metrics import CACHE
 
-LONG = os.environ.get("GATEWAY_TEST_LONG") == "1"
-REQUESTS = 50_000 if LONG else 3_000
+REQUESTS = [3_000, pytest.param(50_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 CALLERS = 40
 FAULTS = ("reset_before_headers", "reset_after_headers", "reset_in_body", "truncate", "html", "garbage", "status")
 
@@ -188,20 +188,20 @@ async def start(bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *,
     return RuntimeOperations(bare.runtime, tmp_path / "config.toml")
 
 
-@pytest.mark.timeout(900 if LONG else 120)
+@pytest.mark.parametrize("requests", REQUESTS)
 @pytest.mark.parametrize("access_log", [False, True], ids=["without access log", "with access log"])
 async def test_every_request_is_recorded_exactly_once(
-    bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access_log: bool
+    bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access_log: bool, requests: int
 ) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(log, "_handler", log.Handler("json", LogWriter(stream, str)))
     load = Load(bare, await start(bare, tmp_path, monkeypatch, access_log=access_log), seed=7)
-    await load.run(REQUESTS)
+    await load.run(requests)
     await until(lambda: not bare.runtime.api.api._open and not bare.runtime.executions.flights.running, timeout=60)
 
     caches = await summed(bare, "requests_total", "cache")
     statuses = await summed(bare, "requests_total", "status")
-    assert sum(caches.values()) == sum(statuses.values()) == load.sent >= REQUESTS
+    assert sum(caches.values()) == sum(statuses.values()) == load.sent >= requests
     assert set(caches) <= set(CACHE)
     durations = await summed(bare, "request_duration_seconds_count", "cache")
     assert {name: number for name, number in durations.items() if number} == dict(caches)

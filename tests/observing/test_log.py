@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Process, World
 from hypothesis import given
 from hypothesis import strategies as st
+from support.process import Process
+from support.world import World
 
 from gateway.outcome import Outcome, Trace, UpstreamCall
 from gateway.telemetry import log, log_writer

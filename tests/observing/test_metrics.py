@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from harness import World, exchange
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
+from support.http import exchange
+from support.world import World
 
 from gateway import __version__
 from gateway.errors import GatewayError

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from harness import World, until
 from multidict import CIMultiDict
+from support.waiting import until
+from support.world import World
 
 from gateway.telemetry.tracing import MOST_STATE_BYTES, incoming
 

@@ -10,15 +10,13 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from harness import Reply, TurnableClock
+from support.clocks import TurnableClock
+from support.http import Reply, send
+from support.world import token
 
 from gateway import config
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
-
-
-def token(client: str) -> str:
-    return f"rg_{client}_{'0123456789abcdef' * 2}"
 
 
 def key(credential: str) -> str:
@@ -188,11 +186,7 @@ access = false
         sent = {"Accept-Encoding": "identity", **(headers or {})}  # what is looked for in bodies must be readable there
         if client is not None:
             sent["Authorization"] = f"Key {token(client)}"
-        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        async with self.session.request(
-            method, self.url + path, data=data, headers=sent, allow_redirects=False
-        ) as response:
-            return Reply(response.status, response.headers.copy(), await response.read())
+        return await send(self.session, method, self.url + path, body, headers=sent)
 
 
 def strings(value: object) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness import TOKENS, Reply, World
+from support.http import Reply
+from support.world import TOKENS, World
 
 from .front import client, token
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from harness import certificate
+from support.process import certificate
 
 from gateway import config
 

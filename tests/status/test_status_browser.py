@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from harness import World
+from support.world import World
 
 from gateway.admin.formats import FORMATS, formatted
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from harness import World
+from support.world import World
 
 from gateway.admin import events
 

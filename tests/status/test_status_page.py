@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from harness import TOKENS, Process, World
+from support.process import Process
+from support.world import TOKENS, World
 
 from gateway.admin.layout import TABLES
 from gateway.admin.status_routes import CONTENT_POLICY

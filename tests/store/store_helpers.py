@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,13 +90,6 @@ async def opened(store: Any) -> AsyncIterator[Any]:
         yield store
     finally:
         await store.close()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """For what only another thread or process decides; everything else is awaited."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 def spooled(store: Any, data: bytes) -> Body:

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered, make_sqlite, opened, spooled, until
+from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered, make_sqlite, opened, spooled
+from support.waiting import until
 
 from gateway.errors import StoreError
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord

@@ -1,0 +1,1 @@
+"""What the tests of several rooms share: clocks, a gateway before a sandbox, its callers, processes."""
