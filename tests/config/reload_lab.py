@@ -12,8 +12,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from harness import Reply, until
 from security.front import Front, Seen, Told, Upstream, key, query_object, result_object, token
+from support.http import Reply
+from support.waiting import until
 
 from gateway import config
 from gateway.app.runtime import Runtime

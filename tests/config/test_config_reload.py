@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from harness import certificate
 from reload_cases import LIVE, RESTART, UNSEEN, Case
 from reload_lab import Lab, changed, document, lab, settings
 from schema_keys import keys
 from security.front import key
+from support.process import certificate
 
 from gateway.config import Config, parse, restart_needed
 

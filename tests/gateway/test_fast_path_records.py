@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-from harness import TurnableClock, World, until
+from support.clocks import TurnableClock
+from support.waiting import until
+from support.world import World
 
 from gateway.http.response_cache import FAST_PATH_SECONDS, CachedResponse
 from gateway.model import Body, Entry, ReuseTerms

@@ -32,6 +32,7 @@ from support.world import TOKENS, World
 
 import gateway.http.api
 import gateway.http.connection
+import gateway.http.response
 from gateway.app.tls import client_context
 from gateway.http import response_cache, sending
 from gateway.http.connection import Handler
@@ -577,7 +578,8 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio
             sent.set()
             await go.wait()
 
-    monkeypatch.setattr(gateway.http.api, "send", slow)
+    for module in (gateway.http.api, gateway.http.response):
+        monkeypatch.setattr(module, "send", slow)
 
     def arm() -> tuple[asyncio.Event, asyncio.Event]:
         turns.append((asyncio.Event(), asyncio.Event()))
