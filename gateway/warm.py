@@ -17,10 +17,9 @@ from gateway.concurrency.events import wait_for
 from gateway.concurrency.slots import FairSlots
 from gateway.errors import GatewayError, QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution
-from gateway.executions.lookup import Pending
+from gateway.executions.lookup import Pending, ResultLookup
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
-from gateway.pipeline import Pipeline
 from gateway.policy.access import Caller, Credential
 from gateway.policy.configured import Live
 from gateway.policy.plan import Plan, decide
@@ -55,14 +54,14 @@ class Warmer:
     def __init__(
         self,
         live: Live,
-        pipeline: Pipeline,
+        lookup: ResultLookup,
         results: ResultParts,
         slots: FairSlots,
         breaker: Breaker,
         clock: Clock,
     ) -> None:
         self._live = live
-        self._pipeline = pipeline
+        self._lookup = lookup
         self._results = results
         self._slots = slots
         self._breaker = breaker
@@ -167,7 +166,8 @@ class Warmer:
 
     async def _refresh(self, plan: Plan) -> float:
         """Make sure that the result is younger than the entry's `every`; returns the seconds for which it will be."""
-        found = await self._pipeline.result(plan, Outcome(request_id=NAME, client=NAME), None)
+        outcome = Outcome(request_id=NAME, client=NAME)
+        found = await self._lookup.join_or_execute(await self._lookup.find(plan, outcome), plan, outcome)
         stored = await _ended(found.execution) if isinstance(found, Pending) else found
         return plan.accepts(stored.entry, self._clock.monotonic()) or 0.0
 

@@ -73,7 +73,7 @@ class Runtime:
             observer,
         )
         slots, breaker = self.executions.flights.slots, self.upstream.breaker
-        self.warmer = Warmer(self.live, pipeline, self.results, slots, breaker, self.clock)
+        self.warmer = Warmer(self.live, self.executions.lookup, self.results, slots, breaker, self.clock)
         each = self.telemetry.tracing is not None
         self.api = ApiListener(self.live, pipeline, quotas, self.store, observer, self.clock, each=each)
         self.results.definitions.on_invalidated = self.api.cache.drop_query

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -11,12 +11,12 @@ from gateway.concurrency.events import wait_for
 from gateway.errors import NotFound, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
-from gateway.model import Clock, Entry
+from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
+from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan
-from gateway.results.cache import ResultCache, StoredResult
-
-Enough = Callable[[Entry], bool]
+from gateway.redash.requests import Operation, ReadParameterised, ResultForm
+from gateway.results.cache import ArrivingResult, ResultCache, StoredResult
 
 
 class Miss(msgspec.Struct, frozen=True):
@@ -85,28 +85,23 @@ class ResultLookup:
         outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
         return stored
 
-    async def join(self, miss: Miss, execution: Execution, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
-        """Join an execution that is under way, until there is something to respond from."""
-        outcome.record_forward(_forward(plan, miss), joined=True)
-        execution.callers += 1
-        return await self._until_answerable(execution, miss, plan, outcome)
-
-    async def execute(self, miss: Miss, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
-        """Start an execution, and wait until there is something to respond from.
+    async def join_or_execute(self, miss: StoredResult | Miss, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
+        """Join what is under way, or start an execution; return when there is something to respond from.
 
         Raises:
-            TooManyRequests: the client has as many running as it may.
+            TooManyRequests: the client has as many executions running as it may.
         """
-        sender = outcome.sender
-        self._check_limit(plan, sender)
-        outcome.record_forward(_forward(plan, miss))
-        aside = plan.max_age is None and miss.stored is not None
-        execution = self._executions.begin(plan, sender, aside=aside)
-        return await self._until_answerable(execution, miss, plan, outcome)
-
-    async def _until_answerable(
-        self, execution: Execution, miss: Miss, plan: Plan, outcome: Outcome
-    ) -> StoredResult | Pending:
+        if isinstance(miss, StoredResult):
+            return miss
+        execution = miss.joinable
+        if execution is None:
+            self._check_limit(plan, outcome.sender)
+        outcome.record_forward(_forward(plan, miss), joined=execution is not None)
+        if execution is None:
+            aside = plan.max_age is None and miss.stored is not None
+            execution = self._executions.begin(plan, outcome.sender, aside=aside)
+        else:
+            execution.callers += 1
         outcome.execution_id = execution.id
         await self._wait(execution, execution.answerable.wait(), outcome)
         fallback = miss.stored if -miss.slack <= plan.bounds.stale_if_error else None
@@ -131,27 +126,25 @@ class ResultLookup:
             self._executions.begin(plan, sender, aside=aside)
 
     async def wait(
-        self,
-        pending: Pending,
-        seconds: float,
-        plan: Plan,
-        outcome: Outcome,
-        *,
-        enough: Enough = lambda entry: True,
+        self, found: StoredResult | Pending, context: RequestContext, operation: Operation, plan: Plan
     ) -> StoredResult | Pending:
-        """Wait so long for an execution to end; if Redash was unavailable meanwhile, fall back on what is stored.
+        """Wait for an execution to end and to store its result, as long as the request allows.
 
-        A large result need only have begun to arrive, where what is known of it by then is `enough` and nothing stored
-        could stand in if it broke off.
+        If Redash was unavailable meanwhile, what is stored may stand in. A large result need only have begun to arrive,
+        where a response can begin with that and nothing stored could stand in if it broke off.
         """
-        execution, seconds = pending.execution, 0.0 if self._executions.draining else seconds
+        form = operation.form if isinstance(operation, ReadParameterised) else None
+        seconds = context.wait if form is None else context.configured.settings.server.max_wait
+        if isinstance(found, StoredResult) or seconds is None:
+            return found
+        execution, outcome, seconds = found.execution, context.outcome, 0.0 if self._executions.draining else seconds
         until = self._clock.monotonic() + seconds
         await self._wait(execution, wait_for(execution.showable, seconds), outcome)
         arriving = execution.arriving
-        shown = arriving is not None and pending.fallback is None and enough(arriving.entry)
+        shown = arriving is not None and found.fallback is None and is_enough(arriving, form)
         if execution.showable.is_set and not shown:  # else the time is up, or the gateway stops
             await self._wait(execution, wait_for(execution.ended, until - self._clock.monotonic()), outcome)
-        return self._or_fallback(pending, plan, outcome)
+        return self._or_fallback(found, plan, outcome)
 
     def _or_fallback(self, pending: Pending, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
         """Return the stored result that may stand in because Redash is unavailable, else `pending` itself."""
@@ -172,6 +165,14 @@ class ResultLookup:
             await waiting
         finally:
             outcome.add_step("wait", began, self._clock.monotonic(), execution.sender.trace)
+
+
+def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
+    """Whether a response can begin with what is known of a result that is still arriving; `form` is that of a file.
+
+    A file's name has the day of the result; what is made from the JSON needs all of it.
+    """
+    return form is None or (form == "json" and arriving.entry.retrieved_at != "")
 
 
 def _forward(plan: Plan, miss: Miss) -> str:

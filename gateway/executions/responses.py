@@ -5,11 +5,11 @@ from __future__ import annotations
 from gateway.errors import QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.jobs import Jobs, JobView
-from gateway.executions.lookup import Pending
+from gateway.executions.lookup import Pending, is_enough
 from gateway.model import Body, Clock, Entry, Response, ReuseTerms
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan
-from gateway.redash.requests import CancelJob, ReadJob, ResultForm
+from gateway.redash.requests import CancelJob, Operation, ReadJob, ReadParameterised, ResultForm
 from gateway.results.cache import AnyResult, StoredResult
 from gateway.results.definitions import Definitions
 from gateway.results.reader import ResultReader
@@ -24,14 +24,17 @@ class ExecutionResponses:
         self._reader = reader
         self._clock = clock
 
-    # -- POST
-
-    async def post(self, context: RequestContext, plan: Plan, found: StoredResult | Pending) -> Response:
-        """Respond to the POST of an execution with its result, or with a job.
+    async def respond(
+        self, context: RequestContext, operation: Operation, plan: Plan, found: StoredResult | Pending
+    ) -> Response:
+        """Respond to a request for a result with what a look-up has found.
 
         Raises:
             GatewayError: Redash refused, is unavailable, or responded unusably, and there is no job to say so.
+            ServiceUnavailable, QueryFailed: only of a GET with parameters: the run has not ended, or it failed.
         """
+        if isinstance(operation, ReadParameterised):
+            return await self._result_itself(context, plan, found, operation.form)
         if isinstance(found, StoredResult):
             return await self._stored(context, plan, found)
         execution = found.execution
@@ -59,30 +62,20 @@ class ExecutionResponses:
 
     def _reuse(self, context: RequestContext, plan: Plan, entry: Entry) -> ReuseTerms | None:
         now = self._clock.monotonic()
-        until = now + (plan.accepts(entry, now) or 0.0)
+        until = now + (context.outcome.ttl or 0.0)
         if plan.definition is not None:
             until = min(until, self._definitions.good_until(plan.definition, plan.credential.scope))
         return context.reuse(plan.key, entry, plan.query_id, until, self._clock.wall(), now)
 
-    # -- GET with parameters
-
-    async def result_itself(
+    async def _result_itself(
         self, context: RequestContext, plan: Plan, found: StoredResult | Pending, form: ResultForm
     ) -> Response:
-        """Respond with the result, never with a job: one URL for a spreadsheet, pandas or curl.
-
-        Raises:
-            ServiceUnavailable: the run has not ended.
-            QueryFailed: it failed, with Redash's text.
-            GatewayError: as for `post`.
-        """
+        """Respond with the result, never with a job: one URL for a spreadsheet, pandas or curl."""
         result = found if isinstance(found, StoredResult) else _result_of(found.execution, form)
         if isinstance(found, Pending) and isinstance(result, StoredResult):
             context.outcome.stored = True
         assert plan.definition is not None  # noqa: S101 - only saved queries have this form
         return await self._reader.rendered(context, plan.credential, result, form, plan.definition)
-
-    # -- jobs
 
     async def job(self, context: RequestContext, operation: ReadJob, allowed: frozenset[int] | None) -> Response:
         """Respond with what is known of a job, after `Prefer: wait=N` if it has not ended.
@@ -108,18 +101,10 @@ class ExecutionResponses:
         return Response(body=Body.of(view.body()), waited=context.wait, retry_after=1.0 if pending else None)
 
 
-def large_enough(form: ResultForm, early: Entry) -> bool:
-    """Whether a response can begin with what is known of a result that is still arriving.
-
-    A file's name has the day of the result; what is made from the JSON needs all of it.
-    """
-    return form == "json" and early.retrieved_at != ""
-
-
 def _result_of(execution: Execution, form: ResultForm) -> AnyResult:
     if execution.stored is not None:
         return execution.stored
-    if execution.arriving is not None and large_enough(form, execution.arriving.entry):
+    if execution.arriving is not None and is_enough(execution.arriving, form):
         return execution.arriving
     if execution.phase is not Phase.ENDED:
         raise ServiceUnavailable("The query is still running; ask again for the same URL.", retry_after=5)

@@ -116,20 +116,17 @@ class Access:
         caller = self._by_digest.get(token_sha256) if token_sha256 else self.callers.get(ANONYMOUS)
         return caller is not None and caller.name == client and not _expired(caller, now)
 
-    def credential(self, caller: Caller, match: Match) -> Credential:
+    def credential(self, caller: Caller, match: Match) -> Credential | None:
         """Choose who speaks to Redash: the first of the client's credentials that can do the route for the query.
 
-        The choice depends on route and query only, never on a refusal of Redash.
-
-        Raises:
-            Forbidden: none of them can.
+        The choice depends on route and query only, never on a refusal of Redash. None where none of them can.
         """
         query_id = match.number("query_id")
         for name in caller.settings.credentials:
             found = self._query_keys.get(query_id) if name == "query" else self.credentials[name]
             if found is not None and (not found.is_query_key or query_key_can(found, match)):
                 return found
-        raise Forbidden(f"None of the credentials of client '{caller.name}' can do this in Redash.")
+        return None
 
     def user_credential(self, caller: Caller) -> Credential:
         """Return the first of the client's credentials that is a user's: only those can read dashboards.

@@ -26,15 +26,17 @@ class Admission:
             GatewayError: there is no such route, or the client may not use it.
         """
         configured, wall = self._live.configured, self._clock.wall()
+        access = configured.access
         outcome.method = request.method
         found = match(request.method, request.path, configured.slug)
         outcome.route = found.route.template
-        caller = NOBODY
+        caller, credential = NOBODY, None
         if found.route.kind != "ping":
-            caller, outcome.token_sha256 = configured.access.admit(request.headers, request.query_string, wall)
+            caller, outcome.token_sha256 = access.admit(request.headers, request.query_string, wall)
             outcome.client = caller.name
             self._quotas.take(caller, outcome)
             check_capability(caller, found)
+            credential = access.credential(caller, found)
         outcome.query_id = found.number("query_id")
         wait = honoured_wait(request, configured.settings.server.max_wait)
-        return RequestContext(request, found, caller, outcome, configured, wall, wait)
+        return RequestContext(request, found, caller, outcome, configured, wall, credential, wait)

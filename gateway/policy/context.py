@@ -8,9 +8,10 @@ from typing import Final
 
 import msgspec
 
+from gateway.errors import Forbidden
 from gateway.model import Entry, Key, Request, ReuseTerms
 from gateway.outcome import Outcome, Sender
-from gateway.policy.access import Caller
+from gateway.policy.access import Caller, Credential
 from gateway.policy.configured import Configured
 from gateway.redash.matching import Match
 
@@ -27,9 +28,22 @@ class RequestContext(msgspec.Struct, frozen=True):
     configured: Configured
     """The one in force when the request was admitted."""
     wall: float
-    """Unix seconds when it was admitted."""
+    """Unix seconds when it was admitted; dynamic dates are those of this moment."""
+    chosen: Credential | None
+    """Who speaks to Redash for this request, None where no credential of the client can."""
     wait: int | None = None
     """The seconds of `Prefer: wait=N` that are honoured, None without one."""
+
+    @property
+    def credential(self) -> Credential:
+        """Return who speaks to Redash for this request.
+
+        Raises:
+            Forbidden: no credential of the client can.
+        """
+        if self.chosen is None:
+            raise Forbidden(f"None of the credentials of client '{self.caller.name}' can do this in Redash.")
+        return self.chosen
 
     @property
     def sender(self) -> Sender:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from datetime import UTC, datetime
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from gateway import config
-from gateway.model import Definition, Entry, Key, digest
-from gateway.policy.access import Caller, Credential
+from gateway.errors import NotAcceptable
+from gateway.model import Definition, Entry, Key
+from gateway.policy.access import Caller, Credential, check_raw_sql
+from gateway.policy.context import RequestContext
+from gateway.policy.keys import execution_key
 from gateway.policy.memo import IdentityMemo
-from gateway.redash.requests import Execute, ExecuteText, canonical, encode_arguments
-
-KEY_VERSION: Final = b"1"
+from gateway.redash.parameters import parse_parameters
+from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +117,29 @@ def _applies(rule: config.Rule, definition: Definition) -> bool:
     )
 
 
+def plan_for(
+    context: RequestContext, operation: Execute | ExecuteText | ReadParameterised, definition: Definition | None
+) -> Plan:
+    """Decide how a request for a result is responded to. `definition` is None for free SQL.
+
+    Raises:
+        Forbidden: the query takes the caller's text as SQL, and the client may not send any.
+        BadRequest: a value that does not fit the definition.
+        NotAcceptable: a form that cannot be made with this credential.
+    """
+    cache = context.configured.settings.cache
+    if isinstance(operation, ReadParameterised):
+        assert definition is not None  # noqa: S101 - only free SQL has none
+        if operation.form == "xlsx" and context.credential.is_query_key:
+            raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
+        now = datetime.fromtimestamp(context.wall, UTC).astimezone(ZoneInfo(cache.timezone))
+        values = parse_parameters(definition, list(operation.arguments), now)
+        operation = Execute(operation.query_id, operation.max_age, values, None)
+    if definition is not None:
+        check_raw_sql(context.caller, operation, definition)
+    return decide(operation, context.caller, context.credential, definition, cache)
+
+
 def decide(
     operation: Execute | ExecuteText,
     caller: Caller,
@@ -135,35 +161,6 @@ def decide(
         operation=operation,
         definition=definition,
     )
-
-
-def execution_key(scope: str, operation: Execute | ExecuteText) -> Key:
-    """The cache key: one function for store, flight, ledger and purge."""
-    arguments = canonical([list(pair) for pair in operation.arguments])
-    if isinstance(operation, ExecuteText):
-        sql = [canonical(operation.data_source_id), canonical(operation.text), canonical(operation.rest), arguments]
-        return digest(KEY_VERSION, b"text", scope.encode(), *sql)
-    limit = {None: b"-", True: b"1", False: b"0"}[operation.auto_limit]
-    query_id = str(operation.query_id).encode()
-    kind = b"refresh" if operation.refresh else b"execute"
-    return digest(KEY_VERSION, kind, scope.encode(), query_id, canonical(operation.parameters), limit, arguments)
-
-
-def result_key(scope: str, result_id: int, form: str) -> Key:
-    """The key under which a result is found by its id."""
-    return digest(KEY_VERSION, b"result", scope.encode(), str(result_id).encode(), form.encode())
-
-
-@lru_cache(maxsize=4_096)
-def definition_key(scope: str, query_id: int) -> Key:
-    """The key under which a query's definition is kept."""
-    return digest(KEY_VERSION, b"definition", scope.encode(), str(query_id).encode())
-
-
-def metadata_key(scope: str, path: str, arguments: tuple[tuple[str, str], ...], *, reveal_keys: bool) -> Key:
-    """The key of a metadata answer; those with keys in them never meet those without."""
-    shown = b"keys" if reveal_keys else b"-"
-    return digest(KEY_VERSION, b"metadata", scope.encode(), path.encode(), encode_arguments(arguments).encode(), shown)
 
 
 def age_on_arrival(retrieved_at: float, received_at: float, date: float | None) -> float:

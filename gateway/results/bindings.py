@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import msgspec
 
 from gateway.errors import Forbidden
-from gateway.model import Definition
+from gateway.model import Definition, Response
 from gateway.policy.access import Caller
 from gateway.policy.context import RequestContext
 from gateway.redash import routes
@@ -36,11 +36,15 @@ class Bindings:
             found |= await self._dashboards.recent_queries_on(credential, dashboard, context.sender)
         return frozenset(found)
 
-    def good_until(self, context: RequestContext) -> float:
-        """Return until when (monotonic) what was read of the client's dashboards counts."""
+    def limit(self, context: RequestContext, response: Response) -> Response:
+        """Let a response be reused no longer than what was read of the client's dashboards counts."""
+        if response.reuse is not None and context.caller.settings.dashboards:
+            until = min(response.reuse.good_until, self._good_until(context))
+            response.reuse = msgspec.structs.replace(response.reuse, good_until=until)
+        return response
+
+    def _good_until(self, context: RequestContext) -> float:
         caller = context.caller
-        if not caller.settings.dashboards:
-            return math.inf
         credential = context.configured.access.user_credential(caller)
         return min(self._dashboards.valid_until(credential, dashboard) for dashboard in caller.settings.dashboards)
 
@@ -78,7 +82,7 @@ class Bindings:
         Redash itself shows a query key the first column of any query on a source of its groups (CONTRACT 12).
         """
         query_id, dropdown = context.match.number("query_id"), context.match.number("dropdown_id")
-        credential = context.configured.access.credential(context.caller, context.match)
+        credential = context.credential
         if allowed is None and not credential.is_query_key:
             return
         if allowed is not None:

@@ -23,7 +23,8 @@ from gateway.model import (
     digest,
 )
 from gateway.policy.access import Credential
-from gateway.policy.plan import age_on_arrival, result_key
+from gateway.policy.keys import result_key
+from gateway.policy.plan import age_on_arrival
 from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
 from gateway.store import FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse

@@ -11,13 +11,15 @@ import msgspec
 
 from gateway import config
 from gateway.concurrency.flights import Flights
-from gateway.errors import CredentialRejected, UpstreamError
+from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused
 from gateway.model import Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
-from gateway.policy.plan import definition_key
+from gateway.policy.context import RequestContext
+from gateway.policy.keys import definition_key
 from gateway.redash import calls
+from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 from gateway.redash.responses import parse_definition
 from gateway.store import Ledger, Store
 from gateway.upstream.protocol import Upstream, refusal
@@ -25,6 +27,9 @@ from gateway.upstream.protocol import Upstream, refusal
 log = logging.getLogger("gateway.definitions")
 
 MOST_KNOWN: Final = 10_000
+_NO_PERMISSION: Final = (
+    b'{"job": {"status": 4, "error": "You do not have permission to run queries with this data source."}}'
+)
 _Place = tuple[int, str]
 
 
@@ -69,6 +74,23 @@ class Definitions:
 
     def _longest(self, cache: config.Cache) -> float:
         return 2 * cache.definition_check + cache.stale_if_error
+
+    async def of(
+        self, context: RequestContext, operation: Execute | ExecuteText | ReadParameterised
+    ) -> Definition | None:
+        """Return the definition of the query that is requested; None for free SQL.
+
+        Raises:
+            As `get`. A refusal to execute has the shape of a job (CONTRACT 3), though it is the query object's here.
+        """
+        if isinstance(operation, ExecuteText):
+            return None
+        try:
+            return await self.get(context.credential, operation.query_id, context.sender)
+        except UpstreamRefused as refused:
+            if refused.status_code != 403 or isinstance(operation, ReadParameterised):
+                raise
+            raise UpstreamRefused(403, Body.of(_NO_PERMISSION), "application/json") from None
 
     def drop(self, query_id: int) -> None:
         """Invalidate what is known of a query, in every scope; the next caller asks Redash (a run or an edit ended)."""

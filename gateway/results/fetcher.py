@@ -17,7 +17,7 @@ from gateway.errors import NotFound, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
-from gateway.policy.plan import result_key
+from gateway.policy.keys import result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.renderings import render_csv, render_tsv

@@ -13,10 +13,9 @@ from cachetools import LRUCache
 from gateway.concurrency.flights import Flights
 from gateway.errors import UpstreamError, UpstreamRefused
 from gateway.model import Body, Clock, Key, Response
-from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
-from gateway.policy.plan import metadata_key
+from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
 from gateway.redash.redaction import without_keys
 from gateway.redash.requests import Relay, encode_arguments, parse_arguments
@@ -66,26 +65,28 @@ class Metadata:
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
 
-    async def respond(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
+    async def respond(self, context: RequestContext, operation: Relay) -> Response:
         """Respond to a metadata GET or a write.
 
         Raises:
             UpstreamRefused: any status but 2xx, as Redash gave it.
         """
+        clean = context.configured.access.without_tokens(operation.arguments)
+        operation = msgspec.structs.replace(operation, arguments=clean)
         if context.match.route.kind == "write":
-            return await self._write(context, credential, operation)
+            return await self._write(context, operation)
         if context.match.route.kind == "live":
             context.outcome.record_forward("bypass")
-            entry = await self._request(context, credential, operation)
+            entry = await self._request(context, operation)
             return _response(entry)
-        entry = await self._cached(context, credential, operation)
+        entry = await self._cached(context, operation)
         if context.match.route is routes.DASHBOARD and context.caller.is_bound:
             self._bindings.check_dashboard(context.caller, parse_id(entry.body.load()))
         return _response(entry)
 
-    async def _cached(self, context: RequestContext, credential: Credential, operation: Relay) -> MetadataEntry:
+    async def _cached(self, context: RequestContext, operation: Relay) -> MetadataEntry:
         reveal = context.caller.settings.reveal_keys
-        key = metadata_key(credential.scope, operation.path, operation.arguments, reveal_keys=reveal)
+        key = metadata_key(context.credential.scope, operation.path, operation.arguments, reveal_keys=reveal)
         entry = self._entries.get(key)
         slack = self._slack(entry)
         if entry is not None and slack >= 0:
@@ -93,14 +94,12 @@ class Metadata:
             return entry
         flight = (key, self._generation)
         if entry is not None and -slack <= self._live.settings.cache.metadata_stale_while_revalidate:
-            self._flights.start(flight, lambda: self._refresh(context, credential, operation, key))
+            self._flights.start(flight, lambda: self._refresh(context, operation, key))
             context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-while-revalidate")
             return entry
         context.outcome.record_forward("uri-miss" if entry is None else "stale")
         try:
-            fresh, joined = await self._flights.share(
-                flight, lambda: self._refresh(context, credential, operation, key)
-            )
+            fresh, joined = await self._flights.share(flight, lambda: self._refresh(context, operation, key))
         except UpstreamError as error:
             return self._stale_if_error(context, entry, slack, error)
         context.outcome.record_forward("uri-miss" if entry is None else "stale", joined=joined, stored=True)
@@ -123,12 +122,10 @@ class Metadata:
     def _slack(self, entry: MetadataEntry | None) -> float:
         return self._live.settings.cache.metadata_ttl - self._age(entry) if entry is not None else 0.0
 
-    async def _refresh(
-        self, context: RequestContext, credential: Credential, operation: Relay, key: Key
-    ) -> MetadataEntry:
+    async def _refresh(self, context: RequestContext, operation: Relay, key: Key) -> MetadataEntry:
         generation = self._generation
         try:
-            entry = await self._request(context, credential, operation)
+            entry = await self._request(context, operation)
         except UpstreamRefused:
             self._entries.pop(key, None)
             raise
@@ -137,9 +134,9 @@ class Metadata:
             self._entries[key] = entry
         return entry
 
-    async def _request(self, context: RequestContext, credential: Credential, operation: Relay) -> MetadataEntry:
+    async def _request(self, context: RequestContext, operation: Relay) -> MetadataEntry:
         route = context.match.route
-        response = await self._upstream.send(credential, calls.relayed(route, operation), context.sender)
+        response = await self._upstream.send(context.credential, calls.relayed(route, operation), context.sender)
         body = await self._cleaned(context, response)
         if route.redirects and response.status == 301:
             return MetadataEntry(
@@ -151,10 +148,10 @@ class Metadata:
         alone = operation.query_id if route is routes.QUERY else None
         return MetadataEntry(body, response.content_type, etag, response.sent, alone)
 
-    async def _write(self, context: RequestContext, credential: Credential, operation: Relay) -> Response:
+    async def _write(self, context: RequestContext, operation: Relay) -> Response:
         context.outcome.record_forward("method")
         try:
-            entry = await self._request(context, credential, operation)
+            entry = await self._request(context, operation)
         finally:  # also when the response is lost: the write may have been done
             self.drop_all()
             if operation.query_id is not None and context.match.route.has_path_of(routes.QUERY):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Final
 
 import msgspec
 
-from gateway.errors import Forbidden, NotAcceptable, NotFound
+from gateway.errors import NotAcceptable, NotFound
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Response
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
-from gateway.policy.plan import result_key
+from gateway.policy.keys import result_key
 from gateway.redash.downloads import CONTENT_TYPES, content_disposition
 from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
 from gateway.results.cache import AnyResult, ResultCache, StoredResult, rendering_expired
@@ -51,12 +50,13 @@ class ResultReader:
         self._ledger = ledger
         self._clock = clock
 
-    async def latest(self, context: RequestContext, credential: Credential, operation: ReadLatest) -> Response:
+    async def latest(self, context: RequestContext, operation: ReadLatest) -> Response:
         """Respond with the result that the query's `latest_query_data_id` names.
 
         Raises:
             UpstreamRefused: there is none, or it is not for this credential.
         """
+        credential = context.credential
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
         result_id = definition.latest_result_id
         stored = await self._stored(credential, result_id, operation.form) if result_id is not None else None
@@ -102,9 +102,7 @@ class ResultReader:
 
     async def _owner(self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None) -> Owner:
         """Find out which credential's scope the id belongs to, and for which query it was seen there."""
-        access, credential = context.configured.access, None
-        with contextlib.suppress(Forbidden):
-            credential = access.credential(context.caller, context.match)
+        access, credential = context.configured.access, context.chosen
         scopes = access.scopes(context.caller)
         for scope in sorted(scopes, key=lambda scope: credential is None or scope != credential.scope):
             seen = await self._ledger.queries_of_result(scope, operation.result_id)

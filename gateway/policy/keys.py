@@ -1,0 +1,40 @@
+"""Cache keys: one function each for store, flight, ledger and purge."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from gateway.model import Key, digest
+from gateway.redash.requests import Execute, ExecuteText, canonical, encode_arguments
+
+KEY_VERSION: Final = b"1"
+
+
+def execution_key(scope: str, operation: Execute | ExecuteText) -> Key:
+    """The cache key: one function for store, flight, ledger and purge."""
+    arguments = canonical([list(pair) for pair in operation.arguments])
+    if isinstance(operation, ExecuteText):
+        sql = [canonical(operation.data_source_id), canonical(operation.text), canonical(operation.rest), arguments]
+        return digest(KEY_VERSION, b"text", scope.encode(), *sql)
+    limit = {None: b"-", True: b"1", False: b"0"}[operation.auto_limit]
+    query_id = str(operation.query_id).encode()
+    kind = b"refresh" if operation.refresh else b"execute"
+    return digest(KEY_VERSION, kind, scope.encode(), query_id, canonical(operation.parameters), limit, arguments)
+
+
+def result_key(scope: str, result_id: int, form: str) -> Key:
+    """The key under which a result is found by its id."""
+    return digest(KEY_VERSION, b"result", scope.encode(), str(result_id).encode(), form.encode())
+
+
+@lru_cache(maxsize=4_096)
+def definition_key(scope: str, query_id: int) -> Key:
+    """The key under which a query's definition is kept."""
+    return digest(KEY_VERSION, b"definition", scope.encode(), str(query_id).encode())
+
+
+def metadata_key(scope: str, path: str, arguments: tuple[tuple[str, str], ...], *, reveal_keys: bool) -> Key:
+    """The key of a metadata answer; those with keys in them never meet those without."""
+    shown = b"keys" if reveal_keys else b"-"
+    return digest(KEY_VERSION, b"metadata", scope.encode(), path.encode(), encode_arguments(arguments).encode(), shown)
