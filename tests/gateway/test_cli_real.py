@@ -172,7 +172,7 @@ async def test_draining_ends_with_drain_timeout(serve: Serve, sandbox: Sandbox) 
         held = asyncio.create_task(gateway.call("GET", "/api/queries"))
         await sandbox.wait_until(lambda: sandbox.counters.by_route["GET /api/queries"] == 1)
         gateway.process.child.send_signal(signal.SIGTERM)
-        assert await gateway.process.ended(timeout=3.5) == 0
+        assert await gateway.process.ended(timeout=10) == 0
         with contextlib.suppress(aiohttp.ClientError):
             assert (await held).status == 503
         assert "Traceback" not in gateway.process.text

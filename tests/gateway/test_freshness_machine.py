@@ -40,6 +40,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from support.clocks import TurnableClock
 from support.http import Reply, send
+from support.inside import flights
 from support.world import World, token
 
 from gateway import config
@@ -686,9 +687,10 @@ metadata_ttl = "5s"
     async def _settled(self) -> None:
         """Wait until the gateway does nothing behind its answers any more."""
         runtime = self.world.runtime
-        flights = (runtime.results.definitions._flights, runtime.results.fetcher._flights)
         held = 0 if self.run is None else 1
-        while len(runtime.executions.flights.running) > held or any(map(len, flights)):  # noqa: ASYNC110
+        while len(runtime.executions.flights.running) > held or flights(
+            runtime.results.definitions, runtime.results.fetcher
+        ):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:

@@ -27,6 +27,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clocks import StandingClock, TurnableClock
+from support.inside import connections
 from support.waiting import until
 from support.world import TOKENS, World
 
@@ -772,7 +773,7 @@ async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_id
     head, body = await taught_in_parts(bare, by_lane)
     async with wire(bare) as line:
         await line.send(head)
-        (held,) = [h for h in bare.runtime.api.api._server.connections if isinstance(h, Handler) and h._held]  # type: ignore[union-attr]
+        (held,) = [h for h in connections(bare.runtime) if isinstance(h, Handler) and h._held]
         held._process_keepalive()
         await line.ask(body)
         async with asyncio.timeout(5):
@@ -783,7 +784,7 @@ async def test_a_head_that_was_held_when_its_caller_left_is_counted(world: World
     head, _ = await taught_in_parts(world, by_lane)
     async with wire(world) as line:
         await line.send(head)
-    await until(lambda: not world.runtime.api.api._server.connections)  # type: ignore[union-attr]
+    await until(lambda: not connections(world.runtime))
     assert await world.metric("redash_gateway_requests_total") == 5
     assert await world.metric("redash_gateway_requests_total", status="4xx") == 1
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from support.http import Reply
 from support.process import Process
-from support.waiting import until
+from support.waiting import until, within
 from support.world import TOKENS, World, configuration, token_table
 
 from gateway.sandbox import Sandbox
@@ -241,7 +241,7 @@ async def test_who_waits_for_its_own_job_is_told_when_it_cancels_it(world: World
         held = asyncio.create_task(world.get(f"/api/jobs/{job_id}", prefer="wait=5"))
         await until(lambda: any(x.waiters for x in world.runtime.executions.flights.running))
         await world.call("DELETE", f"/api/jobs/{job_id}")
-        await world.sandbox.wait_until(lambda: cancels(world) == 1, timeout=2)
+        await world.sandbox.wait_until(lambda: cancels(world) == 1, timeout=4)
         job = (await held).job
         assert (job["status"], job["error"]) == (4, CANCELLED)
 
@@ -429,7 +429,7 @@ async def test_a_run_that_waits_here_has_a_job_at_once(bare: World) -> None:
     await bare.start(upstream="max_executions = 1")
     async with bare.sandbox.hold():
         await begun(bare)
-        async with asyncio.timeout(2):
+        async with within(2):
             reply = await bare.post("above", max_age=0, parameters={"min_amount": 1})
         assert reply.job["status"] == 1
         assert (await bare.get(f"/api/jobs/{reply.job['id']}")).job["status"] == 1

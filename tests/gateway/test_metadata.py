@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.clocks import StandingClock, TurnableClock
 from support.http import Reply
+from support.inside import flights
 from support.waiting import until
 from support.world import World
 
@@ -34,7 +35,7 @@ def board(sandbox: Sandbox) -> int:
 
 
 def in_flight(world: World) -> int:
-    return len(world.runtime.results.metadata._flights)
+    return flights(world.runtime.results.metadata)
 
 
 async def direct(world: World, path: str, *, user: str = "analyst") -> Reply:

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.waiting import until
+from support.waiting import until, within
 from support.world import World
 
 POST_ROUTE = "/api/queries/<query_id>/results"
@@ -276,7 +276,7 @@ async def test_a_gateway_stops_at_once_while_redash_hangs(bare: World) -> None:
     await bare.start(server="")
     bare.sandbox.faults.add("hang", route=JOB_ROUTE)
     await bare.post("by_country", max_age=0)
-    async with asyncio.timeout(4):
+    async with within(4):
         await bare.restart()
     bare.sandbox.faults.clear()
 

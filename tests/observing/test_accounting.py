@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from support.http import Reply, exchange
+from support.inside import open_requests
 from support.waiting import until
 from support.world import TOKENS, World, configuration, token_table
 
@@ -197,7 +198,7 @@ async def test_every_request_is_recorded_exactly_once(
     monkeypatch.setattr(log, "_handler", log.Handler("json", LogWriter(stream, str)))
     load = Load(bare, await start(bare, tmp_path, monkeypatch, access_log=access_log), seed=7)
     await load.run(requests)
-    await until(lambda: not bare.runtime.api.api._open and not bare.runtime.executions.flights.running, timeout=60)
+    await until(lambda: not open_requests(bare.runtime) and not bare.runtime.executions.flights.running, timeout=60)
 
     caches = await summed(bare, "requests_total", "cache")
     statuses = await summed(bare, "requests_total", "status")

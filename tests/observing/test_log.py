@@ -288,7 +288,7 @@ def test_a_full_pipe_blocks_nobody_and_lost_lines_are_counted(monkeypatch: pytes
         began = time.perf_counter()
         writer.put(f"{number:06d} " + "x" * 100 + "\n")
         longest = max(longest, time.perf_counter() - began)
-    assert longest < 0.5  # not the blocking of a pipe: that would never end
+    assert longest < 5  # not the blocking of a pipe: that would never end
     assert writer.dropped > 10_000
     reader = pipe.read_all()
     writer.flush(10)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.inside import waiters
+from support.waiting import until
 from support.world import World
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -130,7 +132,7 @@ class Script:
         first = asyncio.create_task(self.world.post("by_country", max_age=0, wait=20))
         await self.world.sandbox.wait_executions(before + 1)
         others = [asyncio.create_task(self.world.post("by_country", max_age=0, wait=20)) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        await until(lambda: waiters(self.world.runtime) == 4)
         hold.release()
         for reply in await asyncio.gather(first, *others):
             self.misses += "collapsed" not in reply.cache

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.inside import connections, open_requests
+from support.waiting import until
 
 from gateway.http import connection, sending
 from gateway.http import request as receiving
@@ -689,7 +691,8 @@ async def test_a_slow_reader_is_cut_off(front: Front, upstream: Upstream, monkey
     upstream.answer = lambda seen: Told.json(result_object(7, 1, rows))
     async with await Wire.open(front.url, limit=1024) as wire:
         await wire.send(get("/api/query_results/7.json"))
-        await asyncio.sleep(2.0)
+        await until(lambda: open_requests(front.runtime) == 1)
+        await until(lambda: not open_requests(front.runtime))
         received = await wire.closed(5)
     assert b"200 OK" in received[:20]
     assert len(received) < 30_000_000
@@ -722,6 +725,6 @@ async def test_resets_in_the_middle_leave_nothing_behind(front: Front, upstream:
         wire = await Wire.open(front.url)
         await wire.send(data)
         wire.writer.transport.abort()
-    await asyncio.sleep(0.1)
+    await until(lambda: not connections(front.runtime))
     assert upstream.log == []
     assert (await ask(front.url, get("/api/queries")))[0].status == 200

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from support.waiting import within
+
 
 class Process:
     """The real command in a process of its own; what it prints is kept line by line and can be waited for."""
@@ -68,7 +70,7 @@ class Process:
             return found is not None or self._open == 0
 
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self._more:
+            async with within(timeout), self._more:
                 await self._more.wait_for(looked)
         assert found is not None, f"it never said {pattern!r}:\n{self.text}"
         return found
@@ -80,7 +82,7 @@ class Process:
 
     async def ended(self, *, timeout: float = 30.0) -> int:
         """Wait for its end; the exit status."""
-        async with asyncio.timeout(timeout):
+        async with within(timeout):
             await asyncio.gather(*self._readers)
             return await self.child.wait()
 
