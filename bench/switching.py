@@ -96,13 +96,13 @@ class Switch:
     """What is told, as methods of the gateway's own that stand in their places or not."""
 
     def __init__(self) -> None:
-        self._later, self._request = ResponseCache.record_later, Telemetry.record_request
+        self._later, self._request = ResponseCache.record, Telemetry.record_request
         self._hit, self._lines = Telemetry.log_hit, log.write_requests
 
     def tell(self, state: str) -> None:
         """Tell what the state says from now on."""
         told, logged = state != NOTHING, state == ALL
-        ResponseCache.record_later = self._later if told else _no  # type: ignore[method-assign, assignment]
+        ResponseCache.record = self._later if told else _no  # type: ignore[method-assign, assignment]
         Telemetry.record_request = self._request if told else _no  # type: ignore[method-assign, assignment]
         Telemetry.log_hit = self._hit if logged else _no  # type: ignore[method-assign, assignment]
         log.write_requests = self._lines if logged else _no  # type: ignore[assignment]

@@ -135,6 +135,8 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     query_string: str
     headers: Mapping[str, str]
+    accepts_gzip: bool
+    """RFC 9110 section 12.5.3."""
 
 
 class Response(msgspec.Struct, kw_only=True):

@@ -13,6 +13,7 @@ from gateway.http.connection import Server, fast_path_is_possible, segments_of
 from gateway.http.fast_path import FastPath
 from gateway.http.head import last_part
 from gateway.http.request import is_preflight, read_body, read_head, request_key
+from gateway.http.request_id import request_id
 from gateway.http.response import NOTHING, error_response, negotiate, send_response
 from gateway.http.response_cache import CachedResponse, RequestKey, ResponseCache
 from gateway.http.sending import CLOSED, KEPT, send
@@ -70,8 +71,7 @@ class Api:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to one request, and record its outcome once: when the response has left, or its caller has."""
-        trace = self._observer.begin_span(incoming(request.headers))
-        outcome = Outcome(request_id="-", started=self._clock.monotonic(), status=499, trace=trace)
+        outcome = Outcome(request_id=request_id(request.headers), started=self._clock.monotonic(), status=499)
         task = request.task  # the connection's, which has one request at a time
         self._open[task] = outcome
         repeated: CachedResponse | None = None
@@ -80,18 +80,9 @@ class Api:
             response, key = await self._respond(request, outcome)
             if isinstance(response, CachedResponse):
                 repeated = response
-                await send(request, repeated.head + last_part(outcome.request_id, outcome.quota), repeated.body)
-                self._learn(request, repeated)
+                await self._send_again(request, repeated, outcome)
                 return KEPT if request.keep_alive else CLOSED
-            refused_early = outcome.route == "none" and response.status in (400, 431)
-            # A doubt about the end of one message is a doubt about the beginning of the next.
-            response.closes = self._draining or refused_early
-            fixed = await send_response(
-                request, response, outcome, origins=self._live.settings.server.cors_origins, wall=self._clock.wall()
-            )
-            # While it was judged and sent, a reload, a run or an edit may have made another response of it.
-            if self._cache.generation == generation and not response.closes:
-                self._learn(request, self._keep(request, key, response, fixed, outcome))
+            await self._send(request, response, outcome, key, generation)
             return KEPT if request.keep_alive and not response.closes else CLOSED
         except GatewayError as error:  # of a body that was passed on while it arrived
             outcome.status, outcome.reason = error.status, error.reason
@@ -103,24 +94,29 @@ class Api:
             raise
         finally:
             del self._open[task], task  # it refers to the error, whose traceback to this frame and what was sent
-            self._record(outcome, repeated)
+            outcome.duration = self._clock.monotonic() - outcome.started
+            if repeated is not None:
+                self._cache.record(repeated, outcome)
+            else:
+                self._pipeline.record(outcome)
 
     async def _respond(
         self, request: web.BaseRequest, outcome: Outcome
     ) -> tuple[Response | CachedResponse, RequestKey]:
         """Return the response, or the cached one that is as good; and its key, as far as the request was read."""
         server = self._live.settings.server
+        outcome.trace = self._observer.begin_span(incoming(request.headers))
         try:
-            head = read_head(request, outcome, server.hosts)
+            head = read_head(request, server.hosts)
             if is_preflight(request):
                 return Response(status=204, body=NOTHING, content_type=""), ()
             context = self._pipeline.admit(head, outcome)
             body = await read_body(request, server.max_request_body)
-            key = request_key(request, body, outcome.token_sha256)
+            key = request_key(request, head, body, outcome.token_sha256)
             if not self._draining and (cached := self._cache.get(key)) is not None:
                 return cached, key
             response = await self._pipeline.respond(context, body)
-            return await negotiate(request, response, self._compressor), key
+            return await negotiate(request, response, self._compressor, gzip=head.accepts_gzip), key
         except GatewayError as error:
             return error_response(error, outcome), ()
         except Exception:
@@ -128,30 +124,32 @@ class Api:
             fault = GatewayError("Internal error of the gateway; its log says more.")
             return error_response(fault, outcome), ()
 
-    def _keep(
-        self, request: web.BaseRequest, key: RequestKey, response: Response, fixed: bytes, outcome: Outcome
-    ) -> CachedResponse | None:
-        """Keep a hit for requests that mean the same; None where it may not be reused."""
-        body = response.body
-        if response.reuse is None or not isinstance(body, Body):
-            return None
-        body = NOTHING if request.method == hdrs.METH_HEAD else body
-        return self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
-
-    def _learn(self, request: web.BaseRequest, cached: CachedResponse | None) -> None:
-        """Let the fast path know a request by its bytes."""
+    async def _send_again(self, request: web.BaseRequest, cached: CachedResponse, outcome: Outcome) -> None:
+        """Send a cached response, and let the fast path know the request by its bytes."""
+        await send(request, cached.head + last_part(outcome.request_id, outcome.quota), cached.body)
         if self._fast_path is not None:
             self._fast_path.learn(segments_of(request), request.headers, cached)
 
-    def _record(self, outcome: Outcome, repeated: CachedResponse | None) -> None:
-        if repeated is not None and outcome.trace is None:
-            self._cache.record_later(repeated, outcome.request_id, outcome.started)
+    async def _send(
+        self, request: web.BaseRequest, response: Response, outcome: Outcome, key: RequestKey, generation: int
+    ) -> None:
+        """Send a response; keep it for requests of the same meaning, if it is a hit that may be reused.
+
+        `generation` is the cache's from before the response was judged: a reload, a run or an edit since then may have
+        made another response of it.
+        """
+        # A doubt about the end of one message is a doubt about the beginning of the next.
+        response.closes = self._draining or (outcome.route == "none" and response.status in (400, 431))
+        origins = self._live.settings.server.cors_origins
+        fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
+        if self._cache.generation != generation or response.closes:
             return
-        outcome.duration = self._clock.monotonic() - outcome.started
-        if repeated is not None:
-            repeated.repeat(outcome)
-            outcome.sent_bytes = repeated.body.size
-        self._pipeline.record(outcome)
+        cached, body = None, response.body
+        if response.reuse is not None and isinstance(body, Body):
+            body = NOTHING if request.method == hdrs.METH_HEAD else body
+            cached = self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
+        if self._fast_path is not None:
+            self._fast_path.learn(segments_of(request), request.headers, cached)
 
     async def drain(self, seconds: float) -> None:
         """Let the requests under way finish within so many seconds; end the rest."""

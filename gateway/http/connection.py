@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
 from gateway.http.fast_path import FastPath
 
-log = logging.getLogger("gateway.web")
+log = logging.getLogger("gateway.http")
 
 HEAD_SECONDS: Final = 15.0
 """A request's head must be complete so long after its first byte."""
@@ -51,9 +51,8 @@ class Handler(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Let the fast path respond; feed the parser with all else, and mind the clock for the head."""
-        if (
-            self._fast_path is not None and data and self._passes(self._fast_path, data)
-        ):  # aiohttp calls itself with b""
+        # aiohttp calls itself with b"".
+        if self._fast_path is not None and data and self._passes(self._fast_path, data):
             return
         super().data_received(data)
         self._break_body_off()

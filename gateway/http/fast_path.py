@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections import Counter
 from collections.abc import Container
 from typing import Final
 
+from gateway.http.admission_filter import AdmissionFilter
 from gateway.http.head import last_part
-from gateway.http.response_cache import LONGEST_REQUEST, AdmissionFilter, CachedResponse, ResponseCache
+from gateway.http.request_id import next_request_id
+from gateway.http.response_cache import LONGEST_REQUEST, CachedResponse, ResponseCache
 from gateway.http.sending import LARGEST_AT_ONCE, Transport, write
 
 _REQUEST_OVERHEAD_BYTES: Final = 300
@@ -84,12 +84,3 @@ def _may_be_known(request: bytes) -> bool:
         return False
     head = request[: request.find(b"\r\n\r\n") + 2].lower()
     return b" http/1.1\r\n" in head and not any(name in head for name in _NEVER)
-
-
-_format = os.urandom(8).hex() + "%016x"
-_next_number = itertools.count(1).__next__
-
-
-def next_request_id() -> str:
-    """Return an id that no other request has: 16 random digits of the process, 16 of a counter."""
-    return _format % _next_number()

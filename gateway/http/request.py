@@ -12,45 +12,31 @@ from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
 from gateway.http.connection import MAX_HEAD_BYTES, came_short
-from gateway.http.fast_path import next_request_id
 from gateway.http.response_cache import RequestKey
 from gateway.model import Request
-from gateway.outcome import Outcome
 from gateway.policy.access import TOKEN_FIELDS
-from gateway.redash.redaction import text_without_keys
 
 BODY_SECONDS: Final = 30.0
-_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _BROKEN: Final = "The body is not framed as RFC 9112 has it."
 
 
-def read_head(request: web.BaseRequest, outcome: Outcome, hosts: tuple[str, ...]) -> Request:
-    """Return the head of a request as values; its id goes into `outcome` first, so that refusals carry it.
+def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
+    """Return the head of a request as values.
 
     Raises:
         BadRequest: target or framing are not plain; two fields that bring a token.
         RequestHeaderFieldsTooLarge: all fields together are too long.
         MisdirectedRequest: `hosts` does not have the Host (DNS rebinding).
     """
-    outcome.request_id = _request_id(request)
+    _check_framing(request)
     _check_head(request, hosts)
     path, _, query_string = request.raw_path.partition("?")
-    return Request(request.method, path, query_string, request.headers)
-
-
-def _request_id(request: web.BaseRequest) -> str:
-    """Return the caller's own id, if it is short and plain, else a new one."""
-    given = request.headers.get("X-Request-ID")
-    if given is None or not _SANE_ID.fullmatch(given):
-        return next_request_id()
-    # What looks like a key or token is refused as an id: it would be echoed, logged and sent on.
-    return given if text_without_keys(given) == given else next_request_id()
+    return Request(request.method, path, query_string, request.headers, _accepts_gzip(request))
 
 
 def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
     """Refuse what could be read in two ways, and what is meant for somebody else."""
-    _check_framing(request)
     if not request.raw_path.startswith("/") or "#" in request.raw_path:
         raise BadRequest("The request target must be a path and a query string, without host and fragment.")
     if not _is_one_of(request.headers.get(hdrs.HOST, ""), hosts):
@@ -131,7 +117,7 @@ def _too_large(limit: int) -> ContentTooLarge:
     return ContentTooLarge(f"The body is larger than the {limit} bytes of server.max_request_body.")
 
 
-def request_key(request: web.BaseRequest, body: bytes, token_sha256: str) -> RequestKey:
+def request_key(request: web.BaseRequest, head: Request, body: bytes, token_sha256: str) -> RequestKey:
     """Return everything that the response to an admitted request depends on, but for what is stored and configured."""
     get = request.headers.get
     return (
@@ -139,7 +125,7 @@ def request_key(request: web.BaseRequest, body: bytes, token_sha256: str) -> Req
         request.method,
         request.raw_path,
         body,
-        accepts_gzip(request),
+        head.accepts_gzip,
         get("Prefer"),
         get(hdrs.IF_NONE_MATCH),
         get(hdrs.ORIGIN),
@@ -148,7 +134,7 @@ def request_key(request: web.BaseRequest, body: bytes, token_sha256: str) -> Req
     )
 
 
-def accepts_gzip(request: web.BaseRequest) -> bool:
+def _accepts_gzip(request: web.BaseRequest) -> bool:
     """Whether the caller can read gzip (RFC 9110 section 12.5.3)."""
     given = request.headers.get(hdrs.ACCEPT_ENCODING)
     return given is not None and _names_gzip(given)

@@ -9,7 +9,6 @@ from aiohttp import HttpVersion11, hdrs, web
 from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
 from gateway.http.connection import problem
 from gateway.http.head import fixed_part, last_part, moving_part
-from gateway.http.request import accepts_gzip
 from gateway.http.sending import send
 from gateway.model import Body, Response
 from gateway.outcome import Outcome
@@ -18,8 +17,8 @@ from gateway.store.compression import Compressor
 NOTHING = Body.of(b"")
 
 
-async def negotiate(request: web.BaseRequest, response: Response, compressor: Compressor) -> Response:
-    """Take the gzip form, if the caller can read it; leave the body out, if the caller has it already.
+async def negotiate(request: web.BaseRequest, response: Response, compressor: Compressor, *, gzip: bool) -> Response:
+    """Take the gzip form, if the caller can read that (`gzip`); leave the body out, if the caller has it already.
 
     Raises:
         UpstreamError: a body that is arriving broke off before its first byte could be sent.
@@ -28,7 +27,7 @@ async def negotiate(request: web.BaseRequest, response: Response, compressor: Co
         # A caller of HTTP/1.0 cannot tell the end of a body of unknown size from its breaking off.
         framed = response.body.size is not None or request.version >= HttpVersion11
         await response.body.follow(0 if framed else math.inf)
-    if accepts_gzip(request):
+    if gzip:
         form = response.gzip
         if form is None and response.entry is not None and isinstance(response.body, Body):
             form = await compressor.gzip(response.entry, response.body)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
-from cachetools import LRUCache
 
+from gateway.http.admission_filter import AdmissionFilter
 from gateway.http.head import moving_part
 from gateway.model import Body, Clock, Entry, Key, ReuseTerms
 from gateway.outcome import LineParts, Observer, Outcome, OutcomeBatch
@@ -33,7 +33,6 @@ MOST_DURATIONS: Final = 1_000
 LONGEST_REQUEST: Final = 16 * 1024
 """Longer requests are not remembered: the table is for many."""
 
-MOST_SEEN: Final = 16_384
 _OVERHEAD_BYTES: Final = 3_000
 
 RequestKey = tuple[object, ...]
@@ -107,21 +106,6 @@ class CachedResponse:
         outcome.query_id, outcome.status = first.query_id, first.status
         outcome.cache, outcome.ttl, outcome.age = first.cache, first.ttl, first.age
         outcome.saved_runtime, outcome.saves_run = first.saved_runtime, first.saves_run
-
-
-class AdmissionFilter:
-    """What has been seen before, by its hash: a response is kept only from the second request on."""
-
-    def __init__(self) -> None:
-        self._seen: LRUCache[int, bool] = LRUCache(MOST_SEEN)
-
-    def admits(self, thing: object) -> bool:
-        """Note it; returns whether it was seen before (or, once in 2**64, another of the same hash)."""
-        seen = hash(thing)
-        if seen in self._seen:
-            return True
-        self._seen[seen] = True
-        return False
 
 
 class ResponseCache:
@@ -211,13 +195,19 @@ class ResponseCache:
         if cached.line is not None:
             self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, cached.line)
 
-    def record_later(self, cached: CachedResponse, request_id: str, started: float) -> None:
-        """Count one response that the normal path has just sent to a request that came at `started` (monotonic)."""
-        ended = self._monotonic()
+    def record(self, cached: CachedResponse, outcome: Outcome) -> None:
+        """Count one response that the normal path has just sent; with others of its kind, unless it is traced."""
+        if outcome.trace is not None:
+            cached.repeat(outcome)
+            outcome.sent_bytes = cached.body.size
+            self._observer.record_request(outcome)
+            return
         durations = cached.durations
-        durations.append(ended - started)
+        durations.append(outcome.duration)
         if cached.line is not None:
-            self._observer.log_hit(request_id, ended, ended - started, cached.line)
+            self._observer.log_hit(
+                outcome.request_id, outcome.started + outcome.duration, outcome.duration, cached.line
+            )
         if len(durations) == 1:
             self._record_soon(cached)
         elif len(durations) >= MOST_DURATIONS:

@@ -13,10 +13,9 @@ from cachetools import LRUCache
 
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
-from gateway.model import Definition, Secret
+from gateway.model import Secret
 from gateway.redash.matching import Match
-from gateway.redash.parameters import is_raw_sql
-from gateway.redash.requests import Execute, Operation, ReadParameterised, parse_query_token
+from gateway.redash.requests import Operation, ReadParameterised, parse_query_token
 
 ANONYMOUS: Final = "anonymous"
 
@@ -213,19 +212,3 @@ def check_operation(caller: Caller, operation: Operation) -> None:
 
 def _lacks(caller: Caller, capability: str) -> Forbidden:
     return Forbidden(f"Client '{caller.name}' lacks the capability '{capability}' for this request.")
-
-
-def check_raw_sql(caller: Caller, operation: Operation, definition: Definition) -> None:
-    """Refuse queries that put the caller's text into the SQL unescaped (CONTRACT 2, 20.10).
-
-    Raises:
-        Forbidden: saying which setting would allow it.
-    """
-    if caller.may("adhoc") or caller.settings.text_parameters:
-        return
-    arguments = isinstance(operation, Execute) and operation.refresh and operation.arguments
-    if arguments or is_raw_sql(definition):
-        raise Forbidden(
-            f"Query {definition.query_id} takes text that becomes SQL as it is (a parameter of type 'text', or one "
-            f"without definition). Client '{caller.name}' needs the capability 'adhoc' or 'text_parameters = true'."
-        )

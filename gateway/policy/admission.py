@@ -34,9 +34,9 @@ class Admission:
         if found.route.kind != "ping":
             caller, outcome.token_sha256 = access.admit(request.headers, request.query_string, wall)
             outcome.client = caller.name
+            credential = access.credential(caller, found)
             self._quotas.take(caller, outcome)
             check_capability(caller, found)
-            credential = access.credential(caller, found)
         outcome.query_id = found.number("query_id")
         wait = honoured_wait(request, configured.settings.server.max_wait)
         return RequestContext(request, found, caller, outcome, configured, wall, credential, wait)

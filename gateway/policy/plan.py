@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway import config
-from gateway.errors import NotAcceptable
+from gateway.errors import Forbidden, NotAcceptable
 from gateway.model import Definition, Entry, Key
-from gateway.policy.access import Caller, Credential, check_raw_sql
+from gateway.policy.access import Caller, Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import execution_key
 from gateway.policy.memo import IdentityMemo
-from gateway.redash.parameters import parse_parameters
+from gateway.redash.parameters import is_raw_sql, parse_parameters
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 
 
@@ -135,9 +135,26 @@ def plan_for(
         now = datetime.fromtimestamp(context.wall, UTC).astimezone(ZoneInfo(cache.timezone))
         values = parse_parameters(definition, list(operation.arguments), now)
         operation = Execute(operation.query_id, operation.max_age, values, None)
+    plan = decide(operation, context.caller, context.credential, definition, cache)
     if definition is not None:
-        check_raw_sql(context.caller, operation, definition)
-    return decide(operation, context.caller, context.credential, definition, cache)
+        _check_raw_sql(context.caller, operation, definition)
+    return plan
+
+
+def _check_raw_sql(caller: Caller, operation: Execute | ExecuteText, definition: Definition) -> None:
+    """Refuse queries that put the caller's text into the SQL unescaped (CONTRACT 2, 20.10).
+
+    Raises:
+        Forbidden: saying which setting would allow it.
+    """
+    if caller.may("adhoc") or caller.settings.text_parameters:
+        return
+    arguments = isinstance(operation, Execute) and operation.refresh and operation.arguments
+    if arguments or is_raw_sql(definition):
+        raise Forbidden(
+            f"Query {definition.query_id} takes text that becomes SQL as it is (a parameter of type 'text', or one "
+            f"without definition). Client '{caller.name}' needs the capability 'adhoc' or 'text_parameters = true'."
+        )
 
 
 def decide(

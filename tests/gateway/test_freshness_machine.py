@@ -690,7 +690,7 @@ metadata_ttl = "5s"
         held = 0 if self.run is None else 1
         while len(runtime.executions.flights.running) > held or flights(
             runtime.results.definitions, runtime.results.fetcher
-        ):  # noqa: ASYNC110
+        ):
             await asyncio.sleep(0.002)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:
