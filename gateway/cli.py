@@ -1,4 +1,4 @@
-"""The commands: arguments, exit status, talking to the admin listener. They import heavy modules only when run."""
+"""The commands: arguments, exit status, requests to the admin listener. Heavy modules are imported by their command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TOKEN_VARIABLE = "REDASH_GATEWAY_ADMIN_TOKEN"  # noqa: S105 - the name of a var
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns 0, 1 (failed) or 2 (configuration); argparse exits with 2 for wrong usage."""
+    """Run one command; returns 0, 1 (failed) or 2 (configuration). argparse exits with 2 for wrong usage."""
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
@@ -38,10 +38,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(error.mistakes, 2)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `redash-gateway status | head`; Python would complain once more while it ends
+    except BrokenPipeError:  # `redash-gateway status | head`; Python would print a second error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (GatewayError, OSError) as error:  # of the system: an address in use, a directory without permission
+    except (GatewayError, OSError) as error:  # OSError: an address in use, a directory without permission
         return _fail([f"redash-gateway: {error}"], 1)
     return status
 
@@ -53,7 +53,7 @@ def _fail(lines: list[str], status: int) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from gateway import demo  # noqa: PLC0415 - see the first line
+    from gateway import demo  # noqa: PLC0415 - heavy, see the top of this file
 
     return demo.main(arguments.port, arguments.admin_port, arguments.sandbox_port)
 
@@ -85,7 +85,7 @@ def _token(_: argparse.Namespace) -> int:
     from gateway.config import token_hash  # noqa: PLC0415
 
     token = f"rg_{secrets.token_urlsafe(32)}"
-    print(f"{token}\n\nGive this token to the client: it is shown only now. For the client's table:\n")
+    print(f"{token}\n\nGive this token to the client: it is shown only now. Line for the client's table:\n")
     print(f'token_sha256 = ["{token_hash(token)}"]')
     return 0
 
@@ -98,20 +98,20 @@ def _sandbox(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    answer = _ask(arguments, "GET", "/api/status")
-    plain = {name: value for name, value in answer.items() if name != "history"}  # the charts' points are many
-    print(json.dumps(answer, indent=2) if arguments.json else "\n".join(_lines(plain)))
+    response = _request(arguments, "GET", "/api/status")
+    plain = {name: value for name, value in response.items() if name != "history"}  # too many points for a terminal
+    print(json.dumps(response, indent=2) if arguments.json else "\n".join(_lines(plain)))
     return 0
 
 
 def _purge(arguments: argparse.Namespace) -> int:
     wanted = {name: value for name, value in vars(arguments).items() if name in _PURGES and value}
-    print("\n".join(_lines(_ask(arguments, "POST", "/purge", wanted))) or "purged")
+    print("\n".join(_lines(_request(arguments, "POST", "/purge", wanted))) or "purged")
     return 0
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    print("\n".join(_lines(_ask(arguments, "POST", "/reload"))) or "reloaded")
+    print("\n".join(_lines(_request(arguments, "POST", "/reload"))) or "reloaded")
     return 0
 
 
@@ -123,8 +123,8 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
-def _ask(arguments: argparse.Namespace, method: str, path: str, body: object = None) -> Any:
-    """Return the JSON that the admin listener answers with; `GatewayError` says in one line why there is none."""
+def _request(arguments: argparse.Namespace, method: str, path: str, body: object = None) -> Any:
+    """Return the JSON response of the admin listener; `GatewayError` says in one line why there is none."""
     from gateway.config import admin_listen  # noqa: PLC0415
 
     where = admin_listen(arguments.config).url if arguments.config else arguments.admin
@@ -136,12 +136,12 @@ def _ask(arguments: argparse.Namespace, method: str, path: str, body: object = N
             response = connection.getresponse()
             data = response.read(16 * 2**20)
     except (ConnectionRefusedError, FileNotFoundError):
-        raise GatewayError(f"nobody listens at {where}; does the gateway run, with its admin listener there?") from None
+        raise GatewayError(f"nothing listens at {where}; is the gateway running, with this admin listener?") from None
     except TimeoutError:
-        raise GatewayError(f"no answer from {where} within {_DEADLINE:g} s") from None
+        raise GatewayError(f"no response from {where} within {_DEADLINE:g} s") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise GatewayError(f"cannot talk to {where}: {_printable(str(error) or type(error).__name__)}") from None
-    return _meaning(response.status, data, where)
+    return _parse_response(response.status, data, where)
 
 
 def _connection(where: str) -> tuple[http.client.HTTPConnection, str]:
@@ -156,7 +156,7 @@ def _connection(where: str) -> tuple[http.client.HTTPConnection, str]:
 
 @contextmanager
 def _deadline() -> Iterator[None]:
-    """Bound all that happens within, name resolution too; a socket's own timeout starts anew with every byte."""
+    """Limit the time of the whole block, with name resolution; a socket's own timeout starts again with every byte."""
 
     def end(*_: object) -> None:
         raise TimeoutError
@@ -174,25 +174,25 @@ def _headers() -> dict[str, str]:
     headers = {"Content-Type": "application/json", "User-Agent": f"redash-gateway/{__version__}"}
     if token := os.environ.get(_TOKEN_VARIABLE, "").strip():
         if not re.fullmatch(r"[\x21-\x7e]+", token):  # http.client's own error would quote it
-            raise GatewayError(f"the token in {_TOKEN_VARIABLE} has characters that no token has")
+            raise GatewayError(f"the token in {_TOKEN_VARIABLE} contains characters that no token has")
         headers["Authorization"] = f"Bearer {token}"
     return headers
 
 
-def _meaning(status: int, data: bytes, where: str) -> Any:
+def _parse_response(status: int, data: bytes, where: str) -> Any:
     try:
-        answer = json.loads(data) if data.strip() else {}
+        value = json.loads(data) if data.strip() else {}
     except ValueError:
         raise GatewayError(f"{where} answered {status}, not in JSON; is it the admin listener?") from None
     if 200 <= status < 300:
-        return answer
-    reason = (answer.get("detail") or answer.get("message")) if isinstance(answer, dict) else None
+        return value
+    reason = (value.get("detail") or value.get("message")) if isinstance(value, dict) else None
     hint = f" (the token is taken from {_TOKEN_VARIABLE})" if status in (401, 403) else ""
     raise GatewayError(f"{where} answered {status}: {_printable(str(reason or 'no reason given'))}{hint}")
 
 
 def _lines(value: object, indent: str = "") -> list[str]:
-    """Return any JSON as indented keys with values; lists of objects become tables."""
+    """Format any JSON as indented keys with values; lists of objects become tables."""
     if isinstance(value, list) and _nests(value):
         return _grid([row if isinstance(row, dict) else {"": row} for row in value], indent)
     if not isinstance(value, dict):
@@ -226,24 +226,24 @@ def _cell(value: object) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names come from Redash's users: they must not move the cursor of an operator's terminal."""
+    """Replace control characters: names come from Redash's users and must not control the operator's terminal."""
     return "".join(character if character.isprintable() else "�" for character in text)
 
 
 _COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], str, str], ...] = (
-    (_demo, "run sandbox Redash, gateway and status page without any configuration", "--port 8080"),
+    (_demo, "run a sandbox Redash, the gateway and its status page without any configuration", "--port 8080"),
     (_serve, "run the gateway until it is stopped", "-c config.toml"),
-    (_check, "tell every mistake in a configuration, or what it says", "-c config.toml --online"),
-    (_token, "make a client token and its line for the configuration", ""),
-    (_status, "tell how a running gateway is", "-c config.toml"),
-    (_purge, f"make a running gateway forget results; admin token in {_TOKEN_VARIABLE}", "--query 42"),
-    (_reload, f"make a running gateway read its file again; admin token in {_TOKEN_VARIABLE}", "-c config.toml"),
+    (_check, "list every mistake in a configuration, or summarise it", "-c config.toml --online"),
+    (_token, "create a client token and its line for the configuration", ""),
+    (_status, "show the state of a running gateway", "-c config.toml"),
+    (_purge, f"delete cached results of a running gateway; admin token in {_TOKEN_VARIABLE}", "--query 42"),
+    (_reload, f"make a running gateway reload its configuration; admin token in {_TOKEN_VARIABLE}", "-c config.toml"),
     (_sandbox, "run the sandbox Redash alone", "--port 5000"),
 )
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = "A caching gateway in front of the Redash API. `redash-gateway COMMAND --help` tells more of each command."
+    about = "A caching gateway in front of the Redash API. `redash-gateway COMMAND --help` explains each command."
     parser = argparse.ArgumentParser(prog="redash-gateway", description=about)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -260,7 +260,7 @@ def _options(name: str, command: argparse.ArgumentParser) -> None:
     if name in ("serve", "check"):
         add("-c", "--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     if name == "check":
-        add("--online", action="store_true", help="try Redash and every credential too")
+        add("--online", action="store_true", help="also try Redash with every credential")
     if name == "demo":
         for option, port in (("--port", 8080), ("--admin-port", 8081), ("--sandbox-port", 5000)):
             add(option, type=_port, default=port, metavar="N", help="default: %(default)s")
@@ -270,7 +270,7 @@ def _options(name: str, command: argparse.ArgumentParser) -> None:
     if name in ("status", "purge", "reload"):
         where = command.add_mutually_exclusive_group()
         where.add_argument("-c", "--config", type=Path, metavar="FILE", help="its configuration, for the address")
-        about = "address of its admin listener: http://… or unix:/… (default: %(default)s)"
+        about = "address of the admin listener: http://… or unix:/… (default: %(default)s)"
         where.add_argument("--admin", type=_address, default=_DEFAULT_ADMIN, metavar="URL", help=about)
     if name == "status":
         add("--json", action="store_true", help="print JSON")
@@ -281,11 +281,11 @@ def _options(name: str, command: argparse.ArgumentParser) -> None:
 def _purge_options(what: argparse._MutuallyExclusiveGroup) -> None:
     what.add_argument("--query", type=_id, metavar="N", help="the results of query N")
     what.add_argument("--dashboard", type=_id, metavar="N", help="the results of the queries on dashboard N")
-    what.add_argument("--scope", type=_scope, metavar="S", help="what was fetched for scope S, as status shows it")
+    what.add_argument("--scope", type=_scope, metavar="S", help="what was fetched with the credential of this name")
     what.add_argument("--all", action="store_true", help="everything")
 
 
-def _reading(kind: Callable[[str], object], pattern: str, wanted: str) -> Callable[[str], Any]:
+def _checked(kind: Callable[[str], object], pattern: str, wanted: str) -> Callable[[str], Any]:
     def read(text: str) -> object:
         if not re.fullmatch(pattern, text):
             raise argparse.ArgumentTypeError(wanted)
@@ -294,7 +294,7 @@ def _reading(kind: Callable[[str], object], pattern: str, wanted: str) -> Callab
     return read
 
 
-_port = _reading(int, "[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]", "not a port")
-_id = _reading(int, "[1-9][0-9]{0,15}", "an id is a whole number of at least 1")
-_scope = _reading(str, r".*\S.*", "is empty")
-_address = _reading(str, r"https?://[^/@\s]+(/\S*)?|unix:/.+", 'write "http://127.0.0.1:8081" or "unix:/run/name.sock"')
+_port = _checked(int, "[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]", "not a port")
+_id = _checked(int, "[1-9][0-9]{0,15}", "an id is a whole number of at least 1")
+_scope = _checked(str, r".*\S.*", "is empty")
+_address = _checked(str, r"https?://[^/@\s]+(/\S*)?|unix:/.+", 'write "http://127.0.0.1:8081" or "unix:/run/name.sock"')

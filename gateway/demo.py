@@ -1,4 +1,4 @@
-"""The demo: a sandbox Redash, a gateway before it, and a few commands to paste. Nothing is configured or kept."""
+"""The demo: a sandbox Redash, a gateway in front of it, and commands to paste. It needs no file and keeps nothing."""
 
 from __future__ import annotations
 
@@ -55,24 +55,24 @@ access = false
 """
 
 TEXT: Final = """
-Redash Gateway demo: a sandbox Redash with {orders:,} orders at {redash}, and the gateway before it.
+Redash Gateway demo: a sandbox Redash with {orders:,} orders at {redash}, and the gateway in front of it.
 
   gateway  {api}      token  {token}
   admin    {admin}      open it in a browser: the status page; also /metrics  /readyz  /api/status
 
 Paste in another terminal:
 
-  # 1. A miss: nothing is stored here yet, so Redash is asked (Prefer: wait holds the answer until the rows are there)
+  # 1. A miss: nothing is cached yet, so Redash runs the query (with Prefer: wait, the response comes when the rows are there)
   curl -si -H 'Authorization: Key {token}' -H 'Prefer: wait=20' -d '{{"max_age": 60}}' {api}/api/queries/{query}/results | head -c 900
 
-  # 2. The same again: a hit, see Age and Cache-Status
+  # 2. The same request again: a hit, see Age and Cache-Status
   curl -si -H 'Authorization: Key {token}' -d '{{"max_age": 60}}' {api}/api/queries/{query}/results | head -c 900
 
-  # 3. Fifty callers demand a fresh run of the {slow} s query at once: Redash runs it once
+  # 3. Fifty callers request a fresh run of the {slow} s query at the same time: Redash runs it once
   seq 50 | xargs -P50 -I{{}} curl -s -o /dev/null -H 'Authorization: Key {token}' -H 'Prefer: wait=30' -d '{{"max_age": 0}}' {api}/api/queries/{slow_query}/results
   curl -s {redash}/sandbox/counters
 
-  # 4. Hits, misses, executions, and what was saved
+  # 4. Hits, misses, executions, and the execution time that was saved
   curl -s {admin}/metrics | grep -E '^redash_gateway_(requests|executions|saved_execution_seconds)_total'
 
 Ctrl-C stops everything; nothing is kept.

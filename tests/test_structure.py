@@ -67,7 +67,7 @@ FOREIGN: Final = {
 ROUTE_TABLE: Final = "redash.routes"
 """The only file that writes paths of Redash's API; `redash.calls` builds requests from its rows."""
 
-READS_FILES: Final = frozenset({"config.load", "config.material", "model"})
+READS_FILES: Final = frozenset({"config.load", "config.references", "model"})
 """The configuration and the key files that it names; `Body.load`, which its callers run in a thread."""
 
 FILE_CALLS: Final = frozenset({"open", "read_text", "read_bytes", "write_text", "write_bytes", "stat", "exists"})

@@ -1,4 +1,7 @@
-"""The configuration: a TOML file becomes frozen structs, or a list of all its mistakes. Import from here only."""
+"""The configuration: a TOML file becomes frozen structs, or a list of all its mistakes.
+
+Other rooms import from here, not from the modules.
+"""
 
 from gateway.config.load import admin_listen, load, parse, token_hash
 from gateway.config.restart import restart_needed
@@ -20,8 +23,8 @@ from gateway.config.schema import (
 from gateway.config.stores import SCHEMES as STORE_SCHEMES
 from gateway.config.stores import split_store
 from gateway.config.summary import notes, summary
-from gateway.config.texts import Listen
 from gateway.config.units import Rate
+from gateway.config.values import Listen
 
 __all__ = [
     "STORE_SCHEMES",

@@ -1,4 +1,4 @@
-"""Loading a configuration file: text, structs, cross checks, keys; all mistakes in one error."""
+"""Loads a configuration file: text, structs, cross checks, keys. One error holds all mistakes."""
 
 from __future__ import annotations
 
@@ -10,41 +10,43 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.config.checks import check
-from gateway.config.material import gather
-from gateway.config.read import Reader
-from gateway.config.report import Report, may_be_secret
+from gateway.config.mistakes import Mistakes, may_be_secret
+from gateway.config.reader import Reader
+from gateway.config.references import resolve
 from gateway.config.schema import Admin, Config
-from gateway.config.texts import Listen
+from gateway.config.values import Listen
 from gateway.errors import ConfigurationError
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """Read the file with the keys it points at; `ConfigurationError` holds one line for each mistake."""
+    """Read the file and the keys that it refers to; `ConfigurationError` has one line for each mistake."""
     return parse(_text(path), path.absolute().parent, environ, str(path))
 
 
 def parse(text: str, directory: Path, environ: Mapping[str, str], name: str = "config.toml") -> Config:
-    """Read the text of a file called `name` as if it stood in `directory` (absolute)."""
-    report = Report(name)
-    config = Reader(report, directory).table(Config, _toml(text, name), "")
-    check(config, report)
-    config = gather(config, directory, environ, report)
-    if report.lines:
-        raise ConfigurationError(report.lines)
+    """Parse the text of a file `name` in `directory` (an absolute path)."""
+    mistakes = Mistakes(name)
+    config = Reader(mistakes, directory).table(Config, _toml(text, name), "")
+    check(config, mistakes)
+    config = resolve(config, directory, environ, mistakes)
+    if mistakes.lines:
+        raise ConfigurationError(mistakes.lines)
     return config
 
 
 def admin_listen(path: Path) -> Listen:
-    """Where the file's admin listener is; mistakes elsewhere in it and missing keys do not matter here."""
-    report = Report(str(path))
-    admin = Reader(report, path.absolute().parent).table(Admin, _toml(_text(path), str(path)).get("admin", {}), "admin")
-    if report.lines:
-        raise ConfigurationError(report.lines)
+    """Return the address of the admin listener; mistakes in other tables and missing keys are ignored."""
+    mistakes = Mistakes(str(path))
+    admin = Reader(mistakes, path.absolute().parent).table(
+        Admin, _toml(_text(path), str(path)).get("admin", {}), "admin"
+    )
+    if mistakes.lines:
+        raise ConfigurationError(mistakes.lines)
     return admin.listen
 
 
 def token_hash(token: str) -> str:
-    """SHA-256 of a token, hex: what `token_sha256` holds."""
+    """Return the SHA-256 of a token in hex, as in `token_sha256`."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -62,13 +64,13 @@ def _toml(text: str, name: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError([f"{name}: {_placed(str(error), text)}"]) from None
+        raise ConfigurationError([f"{name}: {_located(str(error), text)}"]) from None
     except (RecursionError, ValueError):  # neither says where
         raise ConfigurationError([f"{name}: nested too deeply, or with a number too long to be read"]) from None
 
 
-def _placed(message: str, text: str) -> str:
-    """Put line and column first, and leave out what tomllib quotes where that may be a secret."""
+def _located(message: str, text: str) -> str:
+    """Put line and column first, and hide what tomllib quotes if it may be a secret."""
     what, _, place = message.rpartition(" (at ")
     found = re.fullmatch(r"line (\d+), column (\d+)\)", place)
     lines = text.splitlines() or [""]

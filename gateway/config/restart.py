@@ -7,7 +7,7 @@ from typing import get_args
 
 from msgspec.structs import fields
 
-from gateway.config.report import dotted
+from gateway.config.mistakes import dotted
 from gateway.config.schema import Config, Table, TakesRestart
 
 

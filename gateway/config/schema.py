@@ -1,7 +1,7 @@
 """The tables of the configuration file: one struct each; attribute names are the file's keys.
 
-The type of a key says how it is read (`Reads`) and whether a change takes a restart (`TakesRestart`). Conditions on
-several keys are in `checks`.
+The type of a key says how it is parsed (`ParsedBy`) and whether a change takes a restart (`TakesRestart`).
+Conditions on several keys are in `checks`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gateway.config import stores, texts, units
-from gateway.config.texts import Listen
+from gateway.config import stores, units, values
 from gateway.config.units import Rate
+from gateway.config.values import Listen
 from gateway.model import Secret
 
 Capability = Literal["read", "execute", "adhoc", "write", "admin"]
 
 _NEVER_PRINTED = {"token_sha256", "store"}
-"""Hashes of tokens, and a URL that may hold the password of Redis."""
+"""Hashes of tokens, and a URL that may contain the password of Redis."""
 
 
-class Reads:
-    """How the file's value becomes the attribute's. `quiet`: the value never appears in a message."""
+class ParsedBy:
+    """The function that turns the file's value into the attribute. `quiet`: no message shows the value."""
 
     def __init__(self, parse: Callable[[object], object], *, quiet: bool = False) -> None:
         self.parse = parse
@@ -32,7 +32,7 @@ class Reads:
 
 
 class NotEmpty:
-    """A list that is written must name something: an empty one could be taken for its opposite."""
+    """If the list is written, it must not be empty: an empty list could mean none or all."""
 
 
 class TakesRestart:
@@ -51,15 +51,15 @@ class TakesRestart:
         return old != new
 
 
-Seconds = Annotated[float, Reads(units.duration)]
-SomeSeconds = Annotated[float, Reads(units.positive_duration)]
-Bytes = Annotated[int, Reads(units.size)]
-Limit = Annotated[Rate, Reads(units.rate)]
-Count = Annotated[int, Reads(texts.Whole(1))]
-CountOrNone = Annotated[int, Reads(texts.Whole(0))]
-Text = Annotated[str, Reads(texts.text)]
-Address = Annotated[Listen, Reads(texts.listen)]
-TokenHash = Annotated[str, Reads(texts.sha256, quiet=True)]
+Seconds = Annotated[float, ParsedBy(units.duration)]
+PositiveSeconds = Annotated[float, ParsedBy(units.positive_duration)]
+Bytes = Annotated[int, ParsedBy(units.size)]
+RateLimit = Annotated[Rate, ParsedBy(units.rate)]
+Count = Annotated[int, ParsedBy(values.WholeNumber(1))]
+CountOrZero = Annotated[int, ParsedBy(values.WholeNumber(0))]
+Text = Annotated[str, ParsedBy(values.text)]
+Address = Annotated[Listen, ParsedBy(values.listen)]
+TokenHash = Annotated[str, ParsedBy(values.sha256, quiet=True)]
 Ids = Annotated[frozenset[Count], NotEmpty()]
 
 
@@ -75,8 +75,8 @@ class Server(Table, frozen=True, kw_only=True):
     """The API listener."""
 
     listen: Annotated[Address, TakesRestart()] = Listen(host="127.0.0.1", port=8080)
-    hosts: Annotated[tuple[Annotated[str, Reads(texts.host)], ...], NotEmpty()] = ("localhost", "127.0.0.1")
-    cors_origins: tuple[Annotated[str, Reads(texts.origin)], ...] = ()
+    hosts: Annotated[tuple[Annotated[str, ParsedBy(values.host)], ...], NotEmpty()] = ("localhost", "127.0.0.1")
+    cors_origins: tuple[Annotated[str, ParsedBy(values.origin)], ...] = ()
     max_wait: Seconds = 50.0
     max_request_body: Bytes = 10**6
     drain_timeout: Seconds = 30.0
@@ -92,21 +92,21 @@ class Admin(Table, frozen=True, kw_only=True):
 
 
 class Upstream(Table, frozen=True, kw_only=True):
-    """The Redash server, and how hard it may be used."""
+    """The Redash server, timeouts, and the limits on its use."""
 
-    url: Annotated[str, Reads(texts.base_url)]
-    connect_timeout: SomeSeconds = 5.0
-    read_timeout: SomeSeconds = 60.0
+    url: Annotated[str, ParsedBy(values.base_url)]
+    connect_timeout: PositiveSeconds = 5.0
+    read_timeout: PositiveSeconds = 60.0
     max_requests: Count = 16
     max_executions: Count = 8
     queue_timeout: Seconds = 30.0
     ca_file: Path | None = None
     breaker_failures: Count = 5
-    breaker_reset: SomeSeconds = 10.0
+    breaker_reset: PositiveSeconds = 10.0
 
 
 class Credential(Table, frozen=True, kw_only=True):
-    """A Redash API key; `key` comes from the environment or a file, never from the configuration's own text."""
+    """A Redash API key; `key` comes from the environment or a file, never from the configuration file itself."""
 
     kind: Literal["user", "query"]
     key: Secret
@@ -116,17 +116,17 @@ class Credential(Table, frozen=True, kw_only=True):
 
 
 class Client(Table, frozen=True, kw_only=True):
-    """A caller. `None` in a bound or limit means that none is set here."""
+    """A client. A bound or limit of `None` is not set here."""
 
     credentials: Annotated[tuple[Text, ...], NotEmpty()] = ()
     token_sha256: tuple[TokenHash, ...] = ()
     can: Annotated[frozenset[Capability], NotEmpty()] = frozenset({"read", "execute"})
     queries: Ids = frozenset()
     dashboards: Ids = frozenset()
-    expires: Annotated[float, Reads(units.expiry)] | None = None
+    expires: Annotated[float, ParsedBy(units.expiry)] | None = None
     query_token: bool = True
     reveal_keys: bool = False
-    rate: Limit | None = None
+    rate: RateLimit | None = None
     burst: Count | None = None
     max_executions: Count | None = None
     floor: Seconds | None = None
@@ -142,7 +142,7 @@ class Client(Table, frozen=True, kw_only=True):
 
 
 class Rule(Table, frozen=True, kw_only=True):
-    """Freshness for some queries; `None` means that the rule leaves that bound alone."""
+    """Freshness for some queries; the rule does not change a bound that is `None`."""
 
     queries: Ids = frozenset()
     data_sources: Ids = frozenset()
@@ -154,9 +154,9 @@ class Rule(Table, frozen=True, kw_only=True):
 
 
 class Cache(Table, frozen=True, kw_only=True):
-    """What is kept, where, how much of it and for how long."""
+    """What is cached, where, how much and for how long."""
 
-    store: Annotated[str, Reads(stores.store, quiet=True), TakesRestart()] = "sqlite:redash-gateway.db"
+    store: Annotated[str, ParsedBy(stores.store, quiet=True), TakesRestart()] = "sqlite:redash-gateway.db"
     memory: Annotated[Bytes, TakesRestart()] = 256 * 10**6
     disk: Annotated[Bytes, TakesRestart()] = 4 * 10**9
     max_entry: Annotated[Bytes, TakesRestart()] = 64 * 10**6
@@ -169,18 +169,18 @@ class Cache(Table, frozen=True, kw_only=True):
     ceiling: Seconds | None = None
     stale_while_revalidate: Seconds = 0.0
     metadata_stale_while_revalidate: Seconds = 0.0
-    timezone: Annotated[str, Reads(texts.timezone)] = "UTC"
+    timezone: Annotated[str, ParsedBy(values.timezone)] = "UTC"
     stale_if_error: Seconds = 3600.0
     rules: tuple[Rule, ...] = ()
 
 
 class Warm(Table, frozen=True, kw_only=True):
-    """A query, or every query on a dashboard, that is kept fresh without anybody asking."""
+    """A query, or every query on a dashboard, that is kept fresh without requests."""
 
     query: Count | None = None
     dashboard: Count | None = None
-    parameters: Annotated[dict[str, object], Reads(texts.parameters)] = {}
-    every: SomeSeconds
+    parameters: Annotated[dict[str, object], ParsedBy(values.parameters)] = {}
+    every: PositiveSeconds
     credential: Text
 
 
@@ -192,15 +192,15 @@ class Log(Table, frozen=True, kw_only=True):
 
 
 class Metrics(Table, frozen=True, kw_only=True):
-    """What `/metrics` shows."""
+    """Limits on what `/metrics` shows."""
 
-    per_query: CountOrNone = 50
+    per_query: CountOrZero = 50
 
 
 class Tracing(Table, frozen=True, kw_only=True):
     """OpenTelemetry; off without an endpoint."""
 
-    endpoint: Annotated[Annotated[str, Reads(texts.web_url)] | None, TakesRestart()] = None
+    endpoint: Annotated[Annotated[str, ParsedBy(values.web_url)] | None, TakesRestart()] = None
 
 
 class Config(Table, frozen=True, kw_only=True):

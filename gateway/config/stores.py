@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.config import texts
+from gateway.config import values
 
 _SQLITE = re.compile(r"sqlite:(?!//[^/])(?!/*:memory:).+")  # sqlite://host/ means nothing, :memory: is another store
 _REDIS_DATABASE = re.compile(r"(/[0-9]*)?")
@@ -27,7 +27,7 @@ class Scheme(msgspec.Struct, frozen=True):
 
 
 def _is_redis(given: str) -> bool:
-    parts = texts.split_url(given)
+    parts = values.split_url(given)
     return bool(parts.hostname) and _REDIS_DATABASE.fullmatch(parts.path) is not None
 
 
@@ -40,8 +40,8 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
 
 
 def store(value: object) -> str:
-    """Read where results are stored. The text may hold a password, so it never appears in a message."""
-    given = texts.text(value)
+    """Parse where results are stored. The text may contain a password, so it never appears in a message."""
+    given = values.text(value)
     split_store(given)
     return given
 

@@ -1,4 +1,4 @@
-"""A configuration in a few lines for its operator. Pure; shows names and limits, never keys, tokens or their hashes."""
+"""A configuration in a few lines for the operator. Pure; shows names and limits, never keys, tokens or hashes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
 
 
 def summary(config: Config) -> list[str]:
-    """Return what is in force: upstream, credentials by name and kind, clients with what they may do."""
+    """Return the upstream, the credentials by name and kind, and the clients with what they may do."""
     credentials = {name: f"query {c.query}" if c.query else c.kind for name, c in config.credentials.items()}
     clients = {name: "; ".join(_client(client)) for name, client in config.clients.items()}
     return [
@@ -38,11 +38,11 @@ def _client(client: Client) -> Iterator[str]:
 
 
 def notes(config: Config, now: float) -> list[str]:
-    """What is allowed but worth knowing; `now` is unix seconds."""
-    return [*_open_doors(config), *_idle(config, now)]
+    """Return remarks on what is valid but may not be intended; `now` is unix seconds."""
+    return [*_exposed(config), *_unused(config, now)]
 
 
-def _open_doors(config: Config) -> Iterator[str]:
+def _exposed(config: Config) -> Iterator[str]:
     if (client := config.clients.get("anonymous")) and not client.token_sha256:
         yield "clients.anonymous: callers without a token are served"
     if not config.admin.listen.is_local and config.admin.token_sha256 is None:
@@ -50,10 +50,10 @@ def _open_doors(config: Config) -> Iterator[str]:
     if "*" in config.server.hosts:
         yield 'server.hosts: "*" turns the Host check off, which guards against DNS rebinding'
     if not config.server.listen.is_local and config.server.tls_cert is None:
-        yield "server.listen: open to other machines without TLS; put something that speaks it in front"
+        yield "server.listen: open to other machines without TLS; put a TLS proxy in front of it"
 
 
-def _idle(config: Config, now: float) -> Iterator[str]:
+def _unused(config: Config, now: float) -> Iterator[str]:
     for name, client in config.clients.items():
         if client.expires is not None and client.expires <= now:
             yield f"clients.{name}.expires: has passed; its tokens are refused"
@@ -61,4 +61,4 @@ def _idle(config: Config, now: float) -> Iterator[str]:
     used |= {warm.credential for warm in config.warm}
     for name, credential in config.credentials.items():
         if name not in used and not (credential.kind == "query" and "query" in used):
-            yield f"credentials.{name}: nobody uses it"
+            yield f"credentials.{name}: no client and no [[warm]] entry uses it"

@@ -1,4 +1,4 @@
-"""Durations, sizes, rates and days as an operator writes them. Pure; a ValueError says what to write instead."""
+"""Parsers for durations, sizes, rates and dates. Pure; a ValueError says what to write instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LONGEST_SECONDS = 100 * 366 * 86400.0
-"""Far beyond any use, well within what the event loop's timers can hold."""
+"""Longer than any use, and short enough for the event loop's timers."""
 
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -32,7 +32,7 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 def duration(value: object) -> float:
-    """Seconds from "500ms", "50s", "10m", "2h", "1d", "1w", or from a plain number of seconds."""
+    """Parse seconds from "500ms", "50s", "10m", "2h", "1d", "1w", or from a plain number of seconds."""
     seconds = _plain_number(value)
     if seconds is None:
         seconds = _with_unit(value, _DURATION_UNITS)
@@ -44,7 +44,7 @@ def duration(value: object) -> float:
 
 
 def positive_duration(value: object) -> float:
-    """Read a duration that must not be zero."""
+    """Parse a duration that must not be zero."""
     seconds = duration(value)
     if seconds < 0.001:
         raise ValueError("is too short; write at least 1ms")
@@ -52,7 +52,7 @@ def positive_duration(value: object) -> float:
 
 
 def size(value: object) -> int:
-    """Bytes from "64MB" (10**6 each), "64MiB" (2**20 each), or from a plain whole number of bytes."""
+    """Parse bytes from "64MB" (10**6 each), "64MiB" (2**20 each), or from a plain whole number of bytes."""
     number = _plain_number(value) if isinstance(value, int) else _with_unit(value, _SIZE_UNITS)
     if number is None:
         raise ValueError('is not a size; write for example "512KB", "64MB", "4GB" or "256MiB"')
@@ -62,7 +62,7 @@ def size(value: object) -> int:
 
 
 def rate(value: object) -> Rate:
-    """Read a rate such as "50/s", "100/m", "1000/h" or "5000/d"."""
+    """Parse a rate such as "50/s", "100/m", "1000/h" or "5000/d"."""
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[1]) == 0:
         raise ValueError('is not a rate; write for example "50/s" or "100/m"')
@@ -70,7 +70,7 @@ def rate(value: object) -> Rate:
 
 
 def expiry(value: object) -> float:
-    """Unix seconds from a TOML date (its end in UTC) or datetime (UTC where it names no offset)."""
+    """Parse unix seconds from a TOML date (the end of that day in UTC) or a datetime (UTC if it has no offset)."""
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, date):

@@ -286,7 +286,7 @@ def test_nobody_there_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFi
         bound.bind(("127.0.0.1", 0))
         for where in (f"http://127.0.0.1:{bound.getsockname()[1]}", f"unix:{tmp_path}/none.sock"):
             assert cli.main(["status", "--admin", where]) == 1
-            assert capsys.readouterr().err.startswith(f"redash-gateway: nobody listens at {where}; ")
+            assert capsys.readouterr().err.startswith(f"redash-gateway: nothing listens at {where}; ")
 
 
 def test_an_answer_that_trickles_meets_the_deadline(

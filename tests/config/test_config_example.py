@@ -14,8 +14,8 @@ from msgspec.structs import fields
 from schema_keys import keys, tables
 
 from gateway.config import Config, load
-from gateway.config.read import Reader
-from gateway.config.report import Report
+from gateway.config.mistakes import Mistakes
+from gateway.config.reader import Reader
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 TEXT = EXAMPLE.read_text()
@@ -52,14 +52,14 @@ def test_every_table_stands_in_it() -> None:
 
 @pytest.mark.parametrize("name", tables())
 def test_written_keys_have_their_real_default_and_commented_ones_have_none(name: str) -> None:
-    report = Report("example")
+    found = Mistakes("example")
     cls = tables()[name]
     for table in written(name):
-        read = Reader(report, Path("/")).table(cls, table, name)
+        read = Reader(found, Path("/")).table(cls, table, name)
         for field in fields(cls):
             if field.name in table and field.name not in ("rules", "token_sha256", "credentials"):
                 check_default(field, getattr(read, field.name))
-    assert report.lines == []
+    assert found.lines == []
 
 
 def check_default(field: msgspec.structs.FieldInfo, value: object) -> None:

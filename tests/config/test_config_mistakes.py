@@ -17,7 +17,7 @@ ONE_MISTAKE = [
     # tables and keys
     ("[serve]\nlisten = 1\n", "serve: unknown key; did you mean 'server'?"),
     ('[server]\nlisen = ":1"\n', "server.lisen: unknown key; did you mean 'listen'?"),
-    ("[server]\nmax_entry = 1\n", "server.max_entry: unknown key; it belongs into [cache]"),
+    ("[server]\nmax_entry = 1\n", "server.max_entry: unknown key; it belongs in [cache]"),
     ("[metrics]\nxyz = 1\n", "metrics.xyz: unknown key; known: per_query"),
     ("[[log]]\n", "log: a list is not a table; write [log], not [[log]]"),
     ("cache.rules = 3\n", "cache.rules: 3 is not a list of tables; write [[cache.rules]] and its keys below"),
@@ -34,8 +34,8 @@ ONE_MISTAKE = [
     ("[metrics]\nper_query = true\n", "metrics.per_query: true is not a whole number"),
     ("[metrics]\nper_query = 0x" + "f" * 9000 + "\n", "metrics.per_query: a huge number is not a whole number"),
     ("[log]\naccess = 1\n", "log.access: 1 is neither true nor false"),
-    ('[log]\nformat = "jsn"\n', "log.format: 'jsn' is none of the choices; did you mean 'json'?"),
-    ("[log]\nformat = 3\n", "log.format: 3 is none of the choices; known: json, text"),
+    ('[log]\nformat = "jsn"\n', "log.format: 'jsn' is not one of the choices; did you mean 'json'?"),
+    ("[log]\nformat = 3\n", "log.format: 3 is not one of the choices; known: json, text"),
     # addresses
     ('[server]\nlisten = "8080"\n', "server.listen: '8080' is not an address"),
     ('[server]\nlisten = ":8080"\n', "server.listen: ':8080' is not an address"),
@@ -53,7 +53,7 @@ ONE_MISTAKE = [
     # admin and cache
     ('[admin]\ntoken_sha256 = "abc"\n', "admin.token_sha256: the value is not a SHA-256"),
     (f'[admin]\ntoken_sha256 = "{HASH}"\n', "admin.token_sha256: is the same token as clients.c.token_sha256[0]"),
-    ('[admin]\ntoken = "abc"\n', "admin.token: unknown key; tokens do not stand in this file"),
+    ('[admin]\ntoken = "abc"\n', "admin.token: unknown key; tokens are not written in this file"),
     ('[cache]\nstore = "postgres://x"\n', "cache.store: the value names no store"),
     ('[cache]\nstore = "sqlite:"\n', "cache.store: the value names no store"),
     ('[cache]\nstore = "sqlite::memory:"\n', "cache.store: the value names no store"),
@@ -83,7 +83,7 @@ ONE_MISTAKE = [
     ),
     (
         '[credentials.x]\nkind = "user"\nkey = "abc"\n',
-        "credentials.x.key: unknown key; keys do not stand in this file; name an environment variable in key_env",
+        "credentials.x.key: unknown key; keys are not written in this file; name an environment variable in key_env",
     ),
     ('[credentials.x]\nkey_env = "KEY"\n', "credentials.x.kind: is missing and has no default"),
     (
@@ -95,7 +95,7 @@ ONE_MISTAKE = [
         'credentials.x.query: belongs to kind = "query"; leave it out',
     ),
     ('[credentials.query]\nkind = "user"\nkey_env = "KEY"\n', 'credentials.query: the name "query" stands for'),
-    ('[credentials."a b"]\nkind = "user"\nkey_env = "KEY"\n', 'credentials."a b": is no usable name'),
+    ('[credentials."a b"]\nkind = "user"\nkey_env = "KEY"\n', 'credentials."a b": is not a usable name'),
     (QUERY.replace(".q]", ".q2]"), "credentials.q2.query: credentials.q is for the same query"),
     (
         '[credentials.x]\nkind = "user"\nkey_env = "ABSENT"\n',
@@ -139,18 +139,18 @@ CLIENT_MISTAKES = [
     ('token_sha256 = ["rg_abc"]', "token_sha256[0]: the value looks like a token itself"),
     (f'token_sha256 = ["{HASH.upper()}"]', "token_sha256[0]: the value is not a SHA-256"),
     (f'token_sha256 = ["{HASH}", "{HASH}"]', "token_sha256[1]: is the same token as clients.c.token_sha256[0]"),
-    ('token = "x"', "token: unknown key; tokens do not stand in this file"),
+    ('token = "x"', "token: unknown key; tokens are not written in this file"),
     ("credentials = []", "credentials: the list is empty"),
     ('credentials = ["b"]', "credentials[0]: there is no credential 'b'"),
     ("can = []", "can: the list is empty"),
-    ('can = ["raed"]', "can[0]: 'raed' is none of the choices; did you mean 'read'?"),
+    ('can = ["raed"]', "can[0]: 'raed' is not one of the choices; did you mean 'read'?"),
     ("queries = []", "queries: the list is empty"),
     ("dashboards = [1.5]", "dashboards[0]: 1.5 is not a whole number"),
-    ('queries = [1]\ncan = ["read", "adhoc"]', "can: adhoc would lead around the binding to queries"),
-    ('dashboards = [1]\ncan = ["write"]', "can: write would lead around the binding to dashboards"),
+    ('queries = [1]\ncan = ["read", "adhoc"]', "can: adhoc would bypass the binding to queries"),
+    ('dashboards = [1]\ncan = ["write"]', "can: write would bypass the binding to dashboards"),
     (
         'queries = [1]\ndashboards = [1]\ncan = ["admin"]',
-        "can: admin would lead around the binding to queries and dashboards",
+        "can: admin would bypass the binding to queries and dashboards",
     ),
     ('expires = "2027-06-30"', "expires: '2027-06-30' is not a date; write 2027-06-30"),
     ("expires = 12:00:00", "expires: 12:00:00 is not a date"),
@@ -229,7 +229,7 @@ def test_all_mistakes_are_told_at_once_and_consequences_are_not() -> None:
     assert mistakes(text) == [
         "upstream.urll: unknown key; did you mean 'url'?",
         "credentials.a: 3 is not a table; write [credentials.a] and its keys below",
-        "clients.c.token_sha256[0]: the value is not a text; write it in quotes",
+        "clients.c.token_sha256[0]: the value is not a string; write it in quotes",
     ]
 
 

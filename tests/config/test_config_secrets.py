@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_config_example import FULL
 
 from gateway.config import parse
-from gateway.config.report import may_be_secret
+from gateway.config.mistakes import may_be_secret
 from gateway.errors import ConfigurationError
 
 DIRECTORY = Path("/etc/gateway")

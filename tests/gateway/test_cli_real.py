@@ -340,7 +340,7 @@ async def test_without_a_gateway_they_fail_with_a_reason(tmp_path: Path, name: s
     more = ("--all",) if name == "purge" else ()
     status, text = await command(name, *more, "--admin", where, cwd=tmp_path)
     assert status == 1
-    assert "nobody listens" in text
+    assert "nothing listens" in text
     assert "Traceback" not in text
 
 

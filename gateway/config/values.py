@@ -1,4 +1,7 @@
-"""Addresses, URLs, names and other texts of single keys. Pure; a ValueError says what to write instead."""
+"""Parsers for addresses, URLs, names and other values of single keys. Pure; a ValueError says what to write instead.
+
+Numbers with units are in `units`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from gateway.config.report import did_you_mean
+from gateway.config.mistakes import did_you_mean
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/*", re.ASCII)
@@ -20,7 +23,7 @@ _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a listener listens: `host` (IPv6 without brackets) and `port`, or the path of a `unix` socket."""
+    """The address of a listener: `host` (IPv6 without brackets) and `port`, or the path of a `unix` socket."""
 
     host: str = ""
     port: int = 0
@@ -33,10 +36,10 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """Where to talk to what listens here: an http URL, or "unix:/path"."""
+        """The http URL of this listener, or "unix:/path"."""
         if self.unix:
             return str(self)
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - spoken to, not listened on
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - for clients, not to listen on
         return f"http://{Listen(host=everywhere.get(self.host, self.host), port=self.port)}"
 
     @property
@@ -49,9 +52,9 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def text(value: object) -> str:
-    """Read a string that is neither empty nor has control characters in it."""
+    """Parse a string that is not empty and has no control characters."""
     if not isinstance(value, str):
-        raise ValueError("is not a text; write it in quotes")
+        raise ValueError("is not a string; write it in quotes")
     if not value.strip():
         raise ValueError("is empty; give it a value or leave the key out")
     if _UNUSABLE.search(value):
@@ -59,8 +62,8 @@ def text(value: object) -> str:
     return value
 
 
-class Whole:
-    """Reads whole numbers from `least` to 2**53 (what JSON carries safely)."""
+class WholeNumber:
+    """Parses whole numbers from `least` to 2**53 (what JSON carries safely)."""
 
     def __init__(self, least: int) -> None:
         self._least = least
@@ -73,7 +76,7 @@ class Whole:
 
 
 def listen(value: object) -> Listen:
-    """Read "host:port", "[IPv6]:port" or "unix:/path"."""
+    """Parse "host:port", "[IPv6]:port" or "unix:/path"."""
     address = text(value)
     if address.startswith("unix:/"):
         return Listen(unix=address.removeprefix("unix:"))
@@ -86,7 +89,7 @@ def listen(value: object) -> Listen:
 
 
 def host(value: object) -> str:
-    """Read a name that a Host header may carry, without port, lower-cased; "*" for any."""
+    """Parse a name that a Host header may contain, without port, in lower case; "*" for any."""
     name = text(value).lower()
     if name == "*" or _HOST_NAME.fullmatch(name) or (name[0] == "[" and name[-1] == "]" and _is_ipv6(name[1:-1])):
         return name
@@ -94,34 +97,34 @@ def host(value: object) -> str:
 
 
 def origin(value: object) -> str:
-    """Read an origin as browsers send it: "https://host" or "https://host:port"; "*" for any."""
+    """Parse an origin as browsers send it: "https://host" or "https://host:port"; "*" for any."""
     given = text(value)
     if given == "*":
         return given
     parts = _web_url(given)
     if parts.path not in ("", "/"):
         raise ValueError("is not an origin; write scheme, host and port only")
-    return _rebuilt(parts)
+    return _normal(parts)
 
 
 def base_url(value: object) -> str:
-    """Read Redash's URL, with the organisation's slug where there is one; a slash at the end is dropped."""
+    """Parse Redash's URL, with the organisation's slug if there is one; a slash at the end is dropped."""
     parts = _web_url(text(value))
     if not _BASE_PATH.fullmatch(parts.path):
         raise ValueError("has a path that Redash cannot have; write the address of its start page")
     if parts.path.rstrip("/").endswith("/api"):
         raise ValueError("ends with /api; write the address of Redash's start page, the gateway adds /api itself")
-    return _rebuilt(parts) + parts.path.rstrip("/")
+    return _normal(parts) + parts.path.rstrip("/")
 
 
 def web_url(value: object) -> str:
-    """Read any http(s) URL without user, query and fragment."""
+    """Parse any http(s) URL without user, query and fragment."""
     parts = _web_url(text(value))
-    return _rebuilt(parts) + parts.path
+    return _normal(parts) + parts.path
 
 
 def sha256(value: object) -> str:
-    """Read the hash of a token; it never appears in a message."""
+    """Parse the hash of a token; no message shows it."""
     given = text(value)
     if _SHA256.fullmatch(given):
         return given
@@ -131,7 +134,7 @@ def sha256(value: object) -> str:
 
 
 def timezone(value: object) -> str:
-    """Read a name of the IANA time zone database."""
+    """Parse a name of the IANA time zone database."""
     name = text(value)
     try:
         if name != "UTC":  # needs no database
@@ -145,7 +148,7 @@ def timezone(value: object) -> str:
 
 
 def parameters(value: object) -> dict[str, object]:
-    """Read a query's parameters: whatever JSON can carry."""
+    """Parse a query's parameters: any value that JSON can represent."""
     if not isinstance(value, dict):
         raise ValueError('is not a table; write { name = "value" }')
     _only_json(value)
@@ -179,15 +182,15 @@ def split_url(given: str) -> SplitResult:
     """Split a URL; the errors never quote it."""
     try:
         parts = urlsplit(given)
-        _ = parts.port  # is read only here, and raises for numbers that are no port
-    except ValueError:  # its own text quotes the URL
+        _ = parts.port  # raises if it is not a port number
+    except ValueError:  # the text of the exception quotes the URL
         raise ValueError("is not a URL: host or port cannot be read") from None
     if re.search(r"\s", given):
         raise ValueError("has white space in it")
     return parts
 
 
-def _rebuilt(parts: SplitResult) -> str:
+def _normal(parts: SplitResult) -> str:
     name = parts.hostname or ""
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{parts.port}" if parts.port is not None else "")

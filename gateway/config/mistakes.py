@@ -1,4 +1,4 @@
-"""The list of mistakes, and how names and values of the file may be shown in one. Knows no key's meaning."""
+"""The list of mistakes, and how a message may show names and values of the file. Knows nothing about single keys."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterable
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_TOKEN = re.compile(r"rg_[\w-]{20}", re.ASCII)  # ours, also where chance has made it of letters alone
+_TOKEN = re.compile(r"rg_[\w-]{20}", re.ASCII)  # ours, even if it has no digit by chance
 _LONG_WORD = re.compile(r"[A-Za-z0-9_+=-]{20,}")
-_URL_WITH_MORE = re.compile(r"://.*[@?#]", re.DOTALL)  # passwords and keys stand there
+_URL_WITH_MORE = re.compile(r"://.*[@?#]", re.DOTALL)  # it may contain a password or a key
 _HIDDEN = "(not shown: it may be a secret)"
 _LONGEST = 60
 
 
-class Report:
+class Mistakes:
     """Mistakes found so far, one line each, and the dotted keys that they concern."""
 
     def __init__(self, file: str) -> None:
@@ -24,14 +24,14 @@ class Report:
         self._bad: set[str] = set()
 
     def add(self, key: str, text: str, *, unless: Iterable[str] = ()) -> None:
-        """Note that `key` is wrong, except where a key in `unless` is: then it may be only a consequence of that."""
+        """Add a mistake at `key`, unless a key in `unless` has one: then this may be only its consequence."""
         if any(self.concerns(other) for other in unless):
             return
         self.lines.append(f"{self.file}: {key}: {text}")
         self._bad.add(key)
 
     def concerns(self, key: str) -> bool:
-        """Tell whether a mistake was noted at `key`, within it, or at a table that it stands in."""
+        """Whether there is a mistake at `key`, inside it, or at a table that contains it."""
         return any(_within(key, bad) or _within(bad, key) for bad in self._bad)
 
 
@@ -40,7 +40,7 @@ def _within(inner: str, outer: str) -> bool:
 
 
 def dotted(path: str, name: str) -> str:
-    """Append one key to a dotted key, quoted where TOML would need it."""
+    """Append a name to a dotted key, in quotes where TOML needs them."""
     part = name if _BARE_KEY.fullmatch(name) else json.dumps(_short(name))
     if may_be_secret(name):
         part = _HIDDEN
@@ -48,14 +48,14 @@ def dotted(path: str, name: str) -> str:
 
 
 def may_be_secret(text: str) -> bool:
-    """Tell whether a long word of letters and digits is in `text`, as keys, tokens and hashes are."""
+    """Whether `text` contains a long word of letters and digits, like a key, a token or a hash."""
     if _TOKEN.search(text) is not None:
         return True
     return any(re.search("[0-9]", word) and re.search("[A-Za-z]", word) for word in _LONG_WORD.findall(text))
 
 
 def shown(value: object) -> str:
-    """Return the value for a message: short, escaped, and not at all where it may be a secret in the wrong place."""
+    """Return the value for a message: short, escaped, and hidden if it may be a secret in the wrong place."""
     if isinstance(value, str):
         return _HIDDEN if may_be_secret(value) or _URL_WITH_MORE.search(value) else repr(_short(value))
     if isinstance(value, bool):
@@ -72,12 +72,12 @@ def _short(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was most likely meant."""
+    """Return the known name that was most likely meant, None if none is similar."""
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a clause for the end of a message: the nearest known name, else all of them."""
+    """Return the end of a message: the nearest known name, or else all known names."""
     names = sorted(known)
     if (guess := nearest(name, names)) is not None:
         return f"did you mean {shown(guess)}?"
