@@ -1,3 +1,5 @@
+"""Fixtures of all tests, how many workers run them, and what is shown at the end."""
+
 from __future__ import annotations
 
 import logging
