@@ -1,3 +1,5 @@
+"""Fixtures of all tests, how many workers run them, and what is shown at the end."""
+
 from __future__ import annotations
 
 import logging
@@ -5,12 +7,14 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support.clocks import TurnableClock
 from support.world import SECRETS, World
 
+from gateway.http.fast_path import FastPath
 from gateway.sandbox import Sandbox
 from gateway.telemetry.log import Formatter
 
@@ -94,6 +98,22 @@ async def world(bare: World) -> World:
     """A gateway before a sandbox, with the plain configuration."""
     await bare.start()
     return bare
+
+
+@pytest.fixture
+def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The requests that the lane has answered, in order."""
+    answered: list[bytes] = []
+    original = FastPath.respond
+
+    def watched(self: FastPath, request: bytes, transport: Any) -> bool:
+        done = original(self, request, transport)
+        if done:
+            answered.append(request)
+        return done
+
+    monkeypatch.setattr(FastPath, "respond", watched)
+    return answered
 
 
 @pytest.fixture

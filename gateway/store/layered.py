@@ -34,7 +34,7 @@ class LayeredStore:
 
     def __init__(self, memory: MemoryStore, backing: BackingStore) -> None:
         self._memory = memory
-        self._backing = backing
+        self.backing = backing
         self._deletions = 0
         self.peek = memory.peek
         self.holds = memory.holds
@@ -48,17 +48,17 @@ class LayeredStore:
     @property
     def ready(self) -> bool:
         """Whether the backing store works; if not, memory serves alone."""
-        return self._backing.ready
+        return self.backing.ready
 
     async def open(self) -> None:
         """See the protocol."""
         await self._memory.open()
-        await self._backing.open()
+        await self.backing.open()
 
     async def close(self) -> None:
         """See the protocol."""
         try:
-            await self._backing.close()
+            await self.backing.close()
         finally:
             await self._memory.close()
 
@@ -68,10 +68,10 @@ class LayeredStore:
         if entry is not None:
             return entry
         deletions = self._deletions
-        entry = await self._backing.get(key)
+        entry = await self.backing.get(key)
         if entry is None:
             return None
-        body = await self._backing.read(entry)
+        body = await self.backing.read(entry)
         if body is None:
             return None
         if deletions == self._deletions:  # otherwise it may be what has just been deleted
@@ -86,16 +86,16 @@ class LayeredStore:
 
     async def read(self, entry: Entry) -> Body | None:
         """See the protocol."""
-        return self._memory.peek_body(entry) or await self._backing.read(entry)
+        return self._memory.peek_body(entry) or await self.backing.read(entry)
 
     async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """See the protocol."""
         deletions = self._deletions
         if body.path is None:
             self._memory.insert(keys, entry, body)
-            return await self._backing.put(keys, entry, body)
-        final = await self._backing.put(keys, entry, body)
-        stored = await self._backing.read(entry)  # None: it was not stored; memory holds only the path of a file
+            return await self.backing.put(keys, entry, body)
+        final = await self.backing.put(keys, entry, body)
+        stored = await self.backing.read(entry)  # None: it was not stored; memory holds only the path of a file
         if stored is not None and deletions == self._deletions:
             self._memory.insert(keys, entry, stored)
         return final
@@ -103,17 +103,17 @@ class LayeredStore:
     async def confirm(self, key: Key, confirmed: float) -> None:
         """See the protocol."""
         self._memory.set_confirmed(key, confirmed)
-        await self._backing.confirm(key, confirmed)
+        await self.backing.confirm(key, confirmed)
 
     async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol."""
         self._deletions += 1
         try:
             count = self._memory.remove(scope, query_id)
-            return max(count, await self._backing.delete(scope=scope, query_id=query_id))
+            return max(count, await self.backing.delete(scope=scope, query_id=query_id))
         finally:
             self._deletions += 1
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
-        return [*self._memory.stats(), *self._backing.stats()]
+        return [*self._memory.stats(), *self.backing.stats()]

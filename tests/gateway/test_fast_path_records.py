@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 from support.clocks import TurnableClock
+from support.inside import open_requests
 from support.waiting import until
 from support.world import World
 
@@ -83,7 +84,7 @@ class Counters:
 
     @classmethod
     async def of(cls, world: World) -> Counters:
-        await until(lambda: not world.runtime.api.api._open)
+        await until(lambda: not open_requests(world.runtime))
         async with world.session.get(f"{world.admin}/api/status") as response:
             return cls(await world.metrics(), await response.json())
 

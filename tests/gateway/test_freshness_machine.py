@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import pytest
 from freshness_model import (
@@ -40,7 +39,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from support.clocks import TurnableClock
 from support.http import Reply, send
-from support.inside import flights
+from support.inside import flights, is_connected, polling_every
 from support.world import World, token
 
 from gateway import config
@@ -149,7 +148,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.directory = tempfile.TemporaryDirectory()
         # How often a job is polled is not what is tested here; it would be nine tenths of the time.
-        self.quick = mock.patch("gateway.executions.runner._pause", return_value=0.003)
+        self.quick = polling_every(0.003)
         self.quick.start()
         self.clock = TurnableClock()
         self.model = Model()
@@ -518,7 +517,7 @@ metadata_ttl = "5s"
         self.redash = Redash.UP
         self.sandbox.faults.clear()
         self.sandbox.faults.clock_skew = self.skew
-        if self.sandbox._runner is None:
+        if not is_connected(self.sandbox):
             self.runner.run(self.sandbox.reconnect())
         self.clock.turn(11)  # the breaker's time; then one call closes it, while others may still be refused
         self.runner.run(self._call("other", "GET", "/api/data_sources"))
@@ -687,10 +686,15 @@ metadata_ttl = "5s"
     async def _settled(self) -> None:
         """Wait until the gateway does nothing behind its answers any more."""
         runtime = self.world.runtime
+        parts = runtime.results.definitions, runtime.results.fetcher
         held = 0 if self.run is None else 1
+<<<<<<< HEAD
         while len(runtime.executions.flights.running) > held or flights(
             runtime.results.definitions, runtime.results.fetcher
         ):
+=======
+        while len(runtime.executions.flights.running) > held or flights(*parts):  # noqa: ASYNC110
+>>>>>>> tests
             await asyncio.sleep(0.002)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:

@@ -12,11 +12,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clocks import TurnableClock
+from support.inside import polling_every
 from support.waiting import until
 from support.world import World
 
@@ -149,7 +149,7 @@ def test_everybody_gets_the_rows_of_his_own_text() -> None:
     with (
         asyncio.Runner() as runner,
         tempfile.TemporaryDirectory() as directory,
-        mock.patch("gateway.executions.runner._pause", return_value=0.005),
+        polling_every(0.005),
     ):
         guarded = Guarded(Path(directory))
         runner.run(guarded.__aenter__())

@@ -27,7 +27,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clocks import StandingClock, TurnableClock
-from support.inside import connections
+from support.inside import cached_bytes, connections, deny, prepared_responses, unrecorded
 from support.waiting import until
 from support.world import TOKENS, World
 
@@ -532,7 +532,7 @@ async def test_a_refusal_bars_also_what_was_stored_for_no_query(world: World, by
     async with wire(world) as line:
         await taught(line, latest(world, "kb1"), by_lane)
         scope = world.runtime.live.access.credentials["analyst"].scope
-        await world.runtime.results.definitions._deny((world.named["kb1"], scope))
+        await deny(world.runtime, world.named["kb1"], scope)
         count = len(by_lane)
         before = len(world.sandbox.log)
         await line.ask(latest(world, "kb1"))
@@ -893,7 +893,7 @@ async def test_what_was_given_is_told_though_nobody_asks(
     assert sum(counted.values()) < 20
     world.clock.turn(2.0)  # the second is over in which they were given
     await until(lambda: sum(counted.values()) == 20)
-    assert not world.runtime.api.cache._unrecorded
+    assert not unrecorded(world.runtime)
 
 
 def access_lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
@@ -1010,7 +1010,7 @@ async def test_long_requests_are_not_known(world: World) -> None:
         body = json.dumps({"max_age": DAY, "pad": str(number) * 100_000}).encode()
         for _ in range(3):
             assert (await world.call("POST", f"/api/queries/{query_id}/results", body)).status == 200
-    assert world.runtime.api.cache._bytes < 100_000
+    assert cached_bytes(world.runtime) < 100_000
 
 
 async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: World) -> None:
@@ -1021,7 +1021,7 @@ async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: Wo
         world.clock.turn(130)
     await world.get(path)
     await world.get(path)
-    (known,) = world.runtime.api.cache._by_key.values()
+    (known,) = prepared_responses(world.runtime)
     assert known.outcome.upstream_seconds == 0
 
 

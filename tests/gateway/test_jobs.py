@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.http import Reply
+from support.inside import redash_jobs
 from support.process import Process
 from support.waiting import until, within
 from support.world import TOKENS, World, configuration, token_table
@@ -369,7 +370,7 @@ async def test_a_failure_without_text_that_was_none_is_forgotten(world: World) -
     hold = world.sandbox.hold()
     job_id = await begun(world)
     await running(world, job_id)
-    theirs = next(iter(world.sandbox.jobs._jobs.values()))
+    theirs = redash_jobs(world.sandbox)[0]
     polls = world.sandbox.counters.by_route["GET /api/jobs/<job_id>"]
     theirs.status = 4
     await world.sandbox.wait_until(lambda: world.sandbox.counters.by_route["GET /api/jobs/<job_id>"] >= polls + 1)

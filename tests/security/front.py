@@ -56,6 +56,18 @@ class Seen:
         return json.loads(self.body) if self.body else None
 
 
+SENT_FIELDS = {
+    "host",
+    "authorization",
+    "accept",
+    "accept-encoding",
+    "user-agent",
+    "via",
+    "x-request-id",
+    "traceparent",
+}
+"""What the gateway sends to Redash with a request without a body, and nothing else."""
+
 Answerer = Callable[[Seen], "Told | Awaitable[Told]"]
 
 

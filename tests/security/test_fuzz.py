@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gateway.redash.routes import ROUTES
 
-from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object, token
+from .front import SENT_FIELDS, Front, Seen, Told, Upstream, client, credential, key, query_object, result_object, token
 from .wire import Wire
 
 EXAMPLES = 125
@@ -40,18 +40,7 @@ UPSTREAM = [
 ]
 """What may be asked of Redash: the templates of the table with canonical parts."""
 
-FIELDS = {
-    "host",
-    "authorization",
-    "accept",
-    "accept-encoding",
-    "user-agent",
-    "via",
-    "x-request-id",
-    "traceparent",
-    "content-type",
-    "content-length",
-}
+FIELDS = SENT_FIELDS | {"content-type", "content-length"}
 
 
 def obliging(seen: Seen) -> Told:

@@ -70,12 +70,6 @@ def redash() -> Redash:
 
 
 @pytest.fixture
-async def upstream(redash: Redash) -> AsyncIterator[Upstream]:
-    async with Upstream(redash) as made:
-        yield made
-
-
-@pytest.fixture
 async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
     made = Front(tmp_path, upstream.url)
     every = 'can = ["read", "execute", "adhoc", "write", "admin"]'

@@ -57,12 +57,6 @@ def redash() -> Redash:
     return Redash()
 
 
-@pytest.fixture
-async def upstream(redash: Redash) -> AsyncIterator[Upstream]:
-    async with Upstream(redash) as made:
-        yield made
-
-
 ALL = 'can = ["read", "execute", "adhoc", "write", "admin"]'
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.redash.routes import ROUTES
 
-from .front import Front, Seen, Told, Upstream, client, credential, query_object, result_object
+from .front import Answerer, Front, Seen, Told, Upstream, client, credential, query_object, result_object
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 
@@ -196,9 +196,8 @@ def obliging(seen: Seen) -> Told:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream(obliging) as made:
-        yield made
+def redash() -> Answerer:
+    return obliging
 
 
 @pytest.fixture

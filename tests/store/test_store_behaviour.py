@@ -14,7 +14,7 @@ from gateway.model import Body
 
 async def settled(store: Any) -> None:
     """Half of the tests run twice: right after `put`, and when everything is in the file."""
-    for part in (store, getattr(store, "_backing", None)):
+    for part in (store, getattr(store, "backing", None)):
         if hasattr(part, "flush"):
             await part.flush()
 
@@ -96,7 +96,7 @@ async def test_evicted_file_stays_for_ten_seconds(store: Any, moment: Any, clock
     await moment(store)
     body = await store.read(await store.get(key(1)))
     await store.delete()
-    sweep = getattr(store, "_backing", store).sweep
+    sweep = getattr(store, "backing", store).sweep
     clock.advance(9.9)
     await sweep()
     assert body.path.exists()
@@ -116,11 +116,11 @@ async def test_body_over_the_entry_limit_is_stored_for_a_minute(store: Any, cloc
     clock.advance(2)
     assert await store.get(key(1)) is None
     clock.advance(0)
-    for part in (store, getattr(store, "_backing", store)):
+    for part in (store, getattr(store, "backing", store)):
         if hasattr(part, "sweep"):
             await part.sweep()
     clock.advance(11)
-    await getattr(store, "_backing", store).sweep()
+    await getattr(store, "backing", store).sweep()
     assert not body.path.exists()
 
 

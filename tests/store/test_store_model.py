@@ -79,7 +79,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         self.clock.advance(20)
-        self.runner.run(getattr(self.store, "_backing", self.store).sweep())
+        self.runner.run(getattr(self.store, "backing", self.store).sweep())
 
     @rule()
     def restart(self) -> None:

@@ -273,7 +273,7 @@ async def test_what_memory_has_used_recently_is_evicted_last(path: Path, clock: 
         for number in range(30):
             clock.advance(1)
             await layered.put([key(number)], entry(number), spooled(layered, bytes(90_000)))
-            await layered._backing.flush()
+            await layered.backing.flush()
         assert layered.stats()[1].bytes <= MB
         assert layered.peek(key("hot")) is not None
 

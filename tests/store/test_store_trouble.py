@@ -76,7 +76,7 @@ async def test_second_process_serves_from_memory_until_the_first_has_ended(path:
     with other_process(OTHER_GATEWAY, path) as other:
         async with opened(make_layered(path, SystemClock())) as store:
             assert not store.ready
-            ledger = SqliteLedger(store._backing.database, store._backing.writer, clock)
+            ledger = SqliteLedger(store.backing.database, store.backing.writer, clock)
             await ledger.record_execution(execution())
             await ledger.record_job(job())
             await store.put([key(1)], entry(1), Body.of(b"ours"))
@@ -86,13 +86,13 @@ async def test_second_process_serves_from_memory_until_the_first_has_ended(path:
             assert [tier.up for tier in store.stats()] == [True, False]
             assert other.stdin is not None
             other.stdin.close()
-            await store._backing.usable()
+            await store.backing.usable()
             assert await store.get(b"k" * 32) is not None
             assert await bytes_of(store, 1) == b"ours"
     async with opened(make_layered(path, SystemClock())) as store:
         assert await bytes_of(store, 1) == b"ours"
         assert await bytes_of(store, 2) == b"o" * MB
-        ledger = SqliteLedger(store._backing.database, store._backing.writer, clock)
+        ledger = SqliteLedger(store.backing.database, store.backing.writer, clock)
         assert await ledger.unfinished() == [execution()]
         assert await ledger.jobs_of("e1") == [job()]
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 from gateway.app.runtime import Runtime
+from gateway.http.response_cache import CachedResponse
+from gateway.sandbox import Sandbox
 
 
 def open_requests(runtime: Runtime) -> int:
@@ -26,3 +29,38 @@ def flights(*parts: Any) -> int:
 def waiters(runtime: Runtime) -> int:
     """How many callers wait for the end of a run."""
     return sum(execution.waiters for execution in runtime.executions.flights.running)
+
+
+def prepared_responses(runtime: Runtime) -> list[CachedResponse]:
+    """The responses that are prepared for repeated requests."""
+    return list(runtime.api.cache._by_key.values())
+
+
+def cached_bytes(runtime: Runtime) -> int:
+    """What prepared responses count against their limit."""
+    return runtime.api.cache._bytes
+
+
+def unrecorded(runtime: Runtime) -> int:
+    """How many prepared responses have been given without a record so far."""
+    return len(runtime.api.cache._unrecorded)
+
+
+async def deny(runtime: Runtime, query_id: int, scope: str) -> None:
+    """Let the gateway take it that Redash refuses this query to this scope."""
+    await runtime.results.definitions._deny((query_id, scope))
+
+
+def polling_every(seconds: float) -> Any:
+    """Patch: jobs are polled so often, however long they take."""
+    return mock.patch("gateway.executions.runner._pause", return_value=seconds)
+
+
+def redash_jobs(sandbox: Sandbox) -> list[Any]:
+    """Every job of the sandbox, oldest first."""
+    return list(sandbox.jobs._jobs.values())
+
+
+def is_connected(sandbox: Sandbox) -> bool:
+    """Whether the sandbox listens."""
+    return sandbox._runner is not None
