@@ -688,13 +688,7 @@ metadata_ttl = "5s"
         runtime = self.world.runtime
         parts = runtime.results.definitions, runtime.results.fetcher
         held = 0 if self.run is None else 1
-<<<<<<< HEAD
-        while len(runtime.executions.flights.running) > held or flights(
-            runtime.results.definitions, runtime.results.fetcher
-        ):
-=======
         while len(runtime.executions.flights.running) > held or flights(*parts):  # noqa: ASYNC110
->>>>>>> tests
             await asyncio.sleep(0.002)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:
