@@ -151,6 +151,20 @@ class UpstreamError(GatewayError):
     reason = "upstream_error"
 
 
+class UpstreamUnhealthy(UpstreamError):
+    """Redash fails every request: its own database or Redis is unavailable."""
+
+    reason = "upstream_unhealthy"
+
+
+class UpstreamBusy(GatewayError):
+    """Redash limits the rate of requests (429), and does so for longer than the gateway waits."""
+
+    status = 429
+    title = "Too many requests"
+    reason = "upstream_busy"
+
+
 class UpstreamUnusable(GatewayError):
     """Redash's response cannot be used: HTML, broken JSON, an incomplete body, or the result of other SQL."""
 
