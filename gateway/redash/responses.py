@@ -93,6 +93,14 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     return found
 
 
+def parse_job(data: bytes) -> Job | None:
+    """Parse the job that a response holds; None where it holds something else."""
+    try:
+        return _results_or_jobs.decode(data).job
+    except msgspec.DecodeError:
+        return None
+
+
 def _parse_whole(data: bytes) -> ResultHead | Job:
     """Parse with the standard parser, which accepts what msgspec refuses: NaN, BOM, lone surrogates."""
     try:

@@ -22,6 +22,7 @@ from gateway.redash.requests import Relay, encode_arguments, parse_arguments
 from gateway.redash.responses import parse_id
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
+from gateway.results.job_results import JobResults
 from gateway.store.compression import gzip_body
 from gateway.upstream.protocol import Upstream, UpstreamResponse
 
@@ -62,6 +63,7 @@ class Metadata:
         self._bindings = bindings
         self._clock = clock
         self._entries: LRUCache[Key, MetadataEntry] = LRUCache(CACHE_BYTES, getsizeof=_cost)
+        self._job_results = JobResults(upstream, clock)
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
 
@@ -137,6 +139,8 @@ class Metadata:
     async def _request(self, context: RequestContext, operation: Relay) -> MetadataEntry:
         route = context.match.route
         response = await self._upstream.send(context.credential, calls.relayed(route, operation), context.sender)
+        if route.job_result:
+            response = await self._job_results.of(response, context)
         body = await self._cleaned(context, response)
         if route.redirects and response.status == 301:
             return MetadataEntry(
