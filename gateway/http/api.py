@@ -128,7 +128,7 @@ class Api:
         """Send a cached response, and let the fast path know the request by its bytes."""
         await send(request, cached.head + last_part(outcome.request_id, outcome.quota), cached.body)
         if self._fast_path is not None:
-            self._fast_path.learn(segments_of(request), request.headers, cached)
+            self._fast_path.learn(segments_of(request), cached)
 
     async def _send(
         self, request: web.BaseRequest, response: Response, outcome: Outcome, key: RequestKey, generation: int
@@ -149,7 +149,7 @@ class Api:
             body = NOTHING if request.method == hdrs.METH_HEAD else body
             cached = self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
         if self._fast_path is not None:
-            self._fast_path.learn(segments_of(request), request.headers, cached)
+            self._fast_path.learn(segments_of(request), cached)
 
     async def drain(self, seconds: float) -> None:
         """Let the requests under way finish within so many seconds; end the rest."""

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
-from gateway.http.fast_path import FastPath
+from gateway.http.fast_path import FastPath, is_unique
 
 log = logging.getLogger("gateway.http")
 
@@ -185,9 +185,9 @@ class Handler(RequestHandler):
 
 
 def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
-    """Return the segments in which a request came, () where they are not known."""
+    """Return the segments in which a request came, () where they are not known or the fast path has no use for them."""
     handler = request.protocol
-    if not isinstance(handler, Handler) or not handler.segments:
+    if not isinstance(handler, Handler) or not handler.segments or is_unique(request.headers):
         return ()
     start = f"{request.method} {request.raw_path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
     return handler.segments if handler.segments[0].startswith(start) else ()

@@ -47,9 +47,9 @@ class FastPath:
         """Whether this is the head of a known request whose body will come in the next segment."""
         return head in self._heads
 
-    def learn(self, segments: tuple[bytes, ...], headers: Container[str], cached: CachedResponse | None) -> None:
+    def learn(self, segments: tuple[bytes, ...], cached: CachedResponse | None) -> None:
         """Note how a request came to which this is the response; from the second time on its bytes are known."""
-        if not segments or any(name in headers for name in _OF_ONE_REQUEST):
+        if not segments:
             return
         request = b"".join(segments)
         if not self._filter.admits(request) or cached is None or request in self._by_bytes:
@@ -72,8 +72,10 @@ class FastPath:
                 del self._heads[segments[0]]
 
 
-_OF_ONE_REQUEST: Final = ("Connection", "traceparent", "X-Request-ID")
-"""Requests with these do not come by the fast path, and most of them are unique: they must not fill the filter."""
+def is_unique(headers: Container[str]) -> bool:
+    """Whether the fast path never takes such requests; most of them are unique, and must not fill the filter."""
+    return "Connection" in headers or "traceparent" in headers or "X-Request-ID" in headers
+
 
 _NEVER: Final = (b"\r\nconnection:", b"\r\nexpect:", b"\r\nupgrade:", b"\r\ntraceparent:", b"\r\nx-request-id:")
 

@@ -120,7 +120,7 @@ class Access:
 
         The choice depends on route and query only, never on a refusal of Redash. None where none of them can.
         """
-        query_id = match.number("query_id")
+        query_id = match.query_id
         for name in caller.settings.credentials:
             found = self._query_keys.get(query_id) if name == "query" else self.credentials[name]
             if found is not None and (not found.is_query_key or query_key_can(found, match)):
@@ -185,7 +185,7 @@ def parse_token(header: str | None) -> str | None:
 
 def query_key_can(credential: Credential, match: Match) -> bool:
     """Whether a query's own key can use the route (CONTRACT 2): only below its own query's path, and no edits."""
-    return match.route.query_key and match.number("query_id") == credential.query_id
+    return match.route.query_key and match.query_id == credential.query_id
 
 
 def check_capability(caller: Caller, match: Match) -> None:

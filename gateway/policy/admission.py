@@ -37,6 +37,6 @@ class Admission:
             credential = access.credential(caller, found)
             self._quotas.take(caller, outcome)
             check_capability(caller, found)
-        outcome.query_id = found.number("query_id")
+        outcome.query_id = found.query_id
         wait = honoured_wait(request, configured.settings.server.max_wait)
         return RequestContext(request, found, caller, outcome, configured, wall, credential, wait)

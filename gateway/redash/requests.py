@@ -122,17 +122,17 @@ _known: Final[LRUCache[tuple[str, str, str, bytes], Operation]] = LRUCache(4_096
 
 def _parse(match: Match, query_string: str, body: bytes) -> Operation:
     arguments = parse_arguments(query_string)
-    query_id = match.number("query_id") or 0
+    query_id = match.query_id or 0
     form = cast(ResultForm, match.parts.get("form", "json"))
     match match.route.kind:
         case "ping":
             return Ping()
         case "job":
-            return ReadJob(match.parts["job_id"], match.number("query_id"))
+            return ReadJob(match.parts["job_id"], match.query_id)
         case "cancel":
-            return CancelJob(match.parts["job_id"], match.number("query_id"))
+            return CancelJob(match.parts["job_id"], match.query_id)
         case "result":
-            return ReadResult(match.number("result_id") or 0, form, match.number("query_id"))
+            return ReadResult(match.number("result_id") or 0, form, match.query_id)
         case "latest":
             return _parse_latest(query_id, form, arguments)
         case "execute":
@@ -143,7 +143,7 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
         case "execute_text":
             return _parse_execute_text(body, arguments)
         case _:
-            return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.number("query_id"))
+            return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.query_id)
 
 
 def parse_arguments(query_string: str) -> tuple[tuple[str, str], ...]:

@@ -67,7 +67,7 @@ class Bindings:
         if context.match.route.has_path_of(routes.DASHBOARD):
             self._check_path(context)
         elif not isinstance(operation, ReadResult) or operation.query_id is not None:
-            self._check_query(context.caller, context.match.number("query_id"), allowed, operation)
+            self._check_query(context.caller, context.match.query_id, allowed, operation)
         return allowed
 
     def _check_query(self, caller: Caller, query_id: int | None, allowed: frozenset[int], operation: Operation) -> None:
@@ -81,7 +81,7 @@ class Bindings:
 
         Redash itself shows a query key the first column of any query on a source of its groups (CONTRACT 12).
         """
-        query_id, dropdown = context.match.number("query_id"), context.match.number("dropdown_id")
+        query_id, dropdown = context.match.query_id, context.match.number("dropdown_id")
         credential = context.credential
         if allowed is None and not credential.is_query_key:
             return

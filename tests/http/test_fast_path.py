@@ -995,7 +995,7 @@ async def test_what_was_seen_once_costs_little(world: World) -> None:
         for number in range(2_000):
             sent = request("GET", f"/api/queries/1/results.json?x={number:08000}")
             known = cache.put((sent,), terms, b"", Body.of(b""), Outcome(request_id="-"), None)
-            lane.learn((sent,), {}, known)
+            lane.learn((sent,), known)
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -1038,7 +1038,7 @@ async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
                 known = cache.put(meaning, terms, b"", body, Outcome(request_id="-"), None)
             sent = request("GET", "/api/queries/1/results.json", f"User-Agent: {number:01000}")
             for _ in range(2):
-                lane.learn((sent,), {}, known)
+                lane.learn((sent,), known)
         grown, _ = tracemalloc.get_traced_memory()
         cache.clear()
         left = lane.expects_body(b"") or lane.respond(sent, Discarding())
