@@ -103,6 +103,8 @@ class Upstream(Table, frozen=True, kw_only=True):
     ca_file: Path | None = None
     breaker_failures: Count = 5
     breaker_reset: PositiveSeconds = 10.0
+    date_format: Text = "DD/MM/YY"
+    date_time_format: Text = "DD/MM/YY HH:mm"
 
 
 class Credential(Table, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.renderings import render_csv, render_tsv
+from gateway.redash.renderings import DateFormats, render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
 from gateway.results.cache import (
@@ -32,6 +32,7 @@ from gateway.results.cache import (
     day_in,
     load_result,
 )
+from gateway.results.date_formats import OrganisationFormats
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 Offer = Callable[[ArrivingResult], None]
@@ -51,9 +52,10 @@ class Fetch(msgspec.Struct, frozen=True):
 class ResultFetcher:
     """Asks Redash for results and stores them; callers that wait for a large one have it while it arrives."""
 
-    def __init__(self, upstream: Upstream, results: ResultCache, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, results: ResultCache, formats: OrganisationFormats, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
+        self._formats = formats
         self._clock = clock
         self._flights: Flights[AnyResult] = Flights()
 
@@ -67,7 +69,7 @@ class ResultFetcher:
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
-            return Fetch(await self._rendered(credential, result_id, form), stored=False)
+            return Fetch(await self._rendered(credential, result_id, form, sender), stored=False)
         flight = (result_key(credential.scope, result_id, form), nested.query_id if nested else None)
         fetch = self._fetch_json if form == "json" else partial(self._fetch_rendering, form)
         return await self._share(flight, partial(fetch, credential, result_id, nested, sender))
@@ -186,14 +188,15 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
-    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm) -> StoredResult:
+    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm, sender: Sender) -> StoredResult:
         """Make a CSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
         stored = await self._results.get(result_key(credential.scope, result_id, "json"))
         if stored is None:
             raise NotFound("This result is no longer stored; run the query again.")
         if form == "json":
             return stored
-        data = await asyncio.to_thread(_rendering, stored.body, render_csv if form == "csv" else render_tsv)
+        formats = await self._formats.get(sender)
+        data = await asyncio.to_thread(_rendering, stored.body, render_csv if form == "csv" else render_tsv, formats)
         return StoredResult(stored.entry, Body.of(data))
 
 
@@ -216,5 +219,5 @@ def _dated(entry: Entry, response: UpstreamResponse) -> Entry:
     return msgspec.structs.replace(entry, retrieved_at=day_in(response.disposition))
 
 
-def _rendering(body: Body, render: Callable[[Mapping[str, object]], bytes]) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"])
+def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
+    return render(json.loads(body.load())["query_result"]["data"], formats)

@@ -7,6 +7,7 @@ from gateway.policy.configured import Live
 from gateway.results.bindings import Bindings
 from gateway.results.cache import ResultCache
 from gateway.results.dashboards import Dashboards
+from gateway.results.date_formats import OrganisationFormats
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
 from gateway.results.metadata import Metadata
@@ -21,7 +22,8 @@ class ResultParts:
     def __init__(self, live: Live, upstream: Upstream, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self.definitions = Definitions(upstream, store, ledger, live, clock)
         self.cache = ResultCache(store, ledger, clock)
-        self.fetcher = ResultFetcher(upstream, self.cache, clock)
+        self.formats = OrganisationFormats(live, upstream, clock)
+        self.fetcher = ResultFetcher(upstream, self.cache, self.formats, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.bindings, clock)
@@ -38,3 +40,4 @@ class ResultParts:
         await self.dashboards.aclose()
         await self.definitions.aclose()
         await self.fetcher.aclose()
+        await self.formats.aclose()
