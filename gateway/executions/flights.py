@@ -159,7 +159,7 @@ class Executions:
                 return await self._runner.run(execution, definition_now, self._followed)
 
     def _apart(self, execution: Execution) -> AbstractAsyncContextManager[None]:
-        """Run texts that Redash cannot distinguish one after the other: a query key's response does not show its SQL."""
+        """Run texts that Redash cannot distinguish one by one: a query key's response does not show its SQL."""
         return self._in_turn(execution) if self._live.access.has_query_keys else nullcontext()
 
     @asynccontextmanager

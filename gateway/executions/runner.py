@@ -158,7 +158,7 @@ class Runner:
         return job
 
     async def _fetch_patiently(self, execution: Execution, job: Job) -> Fetched | Ending:
-        """Fetch the result, with retries: rows that are ready must not be lost because Redash is unreachable briefly."""
+        """Fetch the result, with retries: rows that are ready must not be lost to a short outage of Redash."""
         began = self._clock.monotonic()
         while True:
             try:

@@ -131,7 +131,7 @@ def plan_for(
     if isinstance(operation, ReadParameterised):
         assert definition is not None  # noqa: S101 - only free SQL has none
         if operation.form == "xlsx" and context.credential.is_query_key:
-            raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
+            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
         now = datetime.fromtimestamp(context.wall, UTC).astimezone(ZoneInfo(cache.timezone))
         values = parse_parameters(definition, list(operation.arguments), now)
         operation = Execute(operation.query_id, operation.max_age, values, None)
