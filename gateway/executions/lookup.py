@@ -31,7 +31,7 @@ class Miss(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """An execution that has come far enough to respond, at least with a job id."""
+    """An execution that has come far enough to respond to its callers."""
 
     execution: Execution
     fallback: StoredResult | None

@@ -171,7 +171,7 @@ async def _send_arriving(
                 await _send_pieces(request, body, sent, there)
             else:
                 await _send_range(request, transport, body, sent, there)
-            deadline.reschedule(loop.time() + SEND_SECONDS)  # it may arrive more slowly in all, but it makes progress
+            deadline.reschedule(loop.time() + SEND_SECONDS)  # the whole may take longer, as long as it makes progress
             sent = there
             there = await body.follow(sent)
         await writer.write_eof()
