@@ -82,11 +82,11 @@ class Runtime:
         self.operations = operations(self)
 
     async def start(self) -> None:
-        """Open the store, follow what was unfinished, listen.
+        """Open the store, follow unfinished executions, listen.
 
         Raises:
-            StoreError: the store cannot be had.
-            OSError: an address cannot be listened on.
+            StoreError: the store cannot be opened.
+            OSError: listening on an address fails.
         """
         await self.store.open()
         await self.upstream.open()
@@ -109,7 +109,7 @@ class Runtime:
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
 
-        The admin listener goes last: `/readyz` says 503 while requests are drained.
+        The admin listener closes last: `/readyz` responds 503 while requests are drained.
         """
         self.serving = False
         self.executions.flights.drain()
@@ -127,7 +127,7 @@ class Runtime:
         await self.telemetry.aclose()
 
     def reconfigure(self, settings: config.Config, upstream_tls: ssl.SSLContext) -> None:
-        """Put a configuration in force that was found good; listen addresses and the store stay as they are."""
+        """Put a valid configuration in force; listen addresses and the store stay as they are."""
         self.upstream.use_tls(upstream_tls)
         self.live.replace(settings)
         server = settings.server
@@ -136,7 +136,7 @@ class Runtime:
         self.reload.successful, self.reload.at = True, time.time()
 
     def levels(self) -> Levels:
-        """Return what is read from the parts when somebody looks: a scrape, the status page."""
+        """Return the values that are read from the parts on demand, for a scrape or the status page."""
         self.api.cache.flush_all()
         self.telemetry.observer.flush()
         flights = self.executions.flights

@@ -1,4 +1,4 @@
-"""The fast path: cached responses, found by the exact bytes of their request and written before any parsing."""
+"""The fast path: cached responses, looked up by the exact bytes of a request and written without parsing it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class FastPath:
     """The bytes of requests whose responses are cached."""
 
     def __init__(self, cache: ResponseCache, *, each: bool = False) -> None:
-        """`each`: record every hit on its own (with tracing each is a span), not in sums once a second."""
+        """`each`: record every hit on its own (with tracing, each is a span) instead of in batches once a second."""
         self._cache = cache
         self._by_bytes: dict[bytes, CachedResponse] = {}
-        self._heads: Counter[bytes] = Counter()  # of requests whose body came in a segment of its own
+        self._heads: Counter[bytes] = Counter()  # of requests whose body arrived in a segment of its own
         self._filter = AdmissionFilter()
         self._each = each
         cache.on_drop = self._dropped
 
     def respond(self, request: bytes, transport: Transport) -> bool:
-        """Write the response, if the request is known and its response still good. Returns whether it was written."""
+        """Write the response, if the request is known and its response still valid. Returns whether it was written."""
         cached = self._by_bytes.get(request)
         if cached is None or not self._cache.is_good(cached):
             return False
         quota = None
         if cached.meter is not None and (quota := cached.meter.take()) is None:
-            return False  # the normal path says when to come again
+            return False  # the normal path responds with 429 and Retry-After
         request_id = next_request_id()
         if self._each:
             self._cache.record_one(cached, request_id)
@@ -81,7 +81,7 @@ _NEVER: Final = (b"\r\nconnection:", b"\r\nexpect:", b"\r\nupgrade:", b"\r\ntrac
 
 
 def _may_be_known(request: bytes) -> bool:
-    """Whether equal bytes always want an equal response over a connection that stays open."""
+    """Whether equal bytes always mean an equal response over a connection that stays open."""
     if len(request) > LONGEST_REQUEST:
         return False
     head = request[: request.find(b"\r\n\r\n") + 2].lower()

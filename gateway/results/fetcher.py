@@ -1,4 +1,4 @@
-"""Fetching results that Redash has: one by its id in any form, a query's latest; each once for all callers."""
+"""Fetching existing results from Redash: by id in any form, or a query's latest; one fetch for all callers."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ RenderedForm = Literal["csv", "tsv", "xlsx"]
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """What one fetch brought."""
+    """The outcome of one fetch."""
 
     result: AnyResult
     joined: bool = False
-    """Whether another caller's fetch brought it."""
+    """Whether another caller's fetch was joined."""
     stored: bool = True
-    """Whether it went into the store with this fetch: what is arriving is not there yet, a rendering never is."""
+    """Whether this fetch stored it: not while it is arriving, and never for a rendering made here."""
 
 
 class ResultFetcher:
-    """Asks Redash for results and stores them; callers that wait for a large one have it while it arrives."""
+    """Fetches results from Redash and stores them; waiting callers get a large one while it arrives."""
 
     def __init__(self, upstream: Upstream, results: ResultCache, formats: OrganisationFormats, clock: Clock) -> None:
         self._upstream = upstream
@@ -62,10 +62,10 @@ class ResultFetcher:
     async def by_id(
         self, credential: Credential, result_id: int, form: ResultForm, nested: Definition | None, sender: Sender
     ) -> Fetch:
-        """Fetch a result by its id; below the path of query `nested` if there is one.
+        """Fetch a result by its id; below the path of the query `nested`, if given.
 
         Raises:
-            UpstreamRefused: Redash does not give it (gone, or not for this credential).
+            UpstreamRefused: Redash refuses it (deleted, or not for this credential).
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
@@ -92,7 +92,7 @@ class ResultFetcher:
         sender: Sender,
         early: Early,
     ) -> UpstreamResponse:
-        """Ask Redash for a result by id: below its query for a query key, which may read no other way (CONTRACT 8).
+        """Request a result from Redash by id; below its query for a query key, the only path it may read (CONTRACT 8).
 
         Raises:
             UpstreamRefused: any status but 200.
@@ -100,18 +100,18 @@ class ResultFetcher:
         return await self._get(credential, calls.result(result_id, form, query_id), sender, early)
 
     async def aclose(self) -> None:
-        """End the fetches that are under way."""
+        """Cancel the fetches in progress."""
         await self._flights.aclose()
 
     async def _share(self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]]) -> Fetch:
-        """Let one call bring a result for all callers; what it offers is theirs already."""
+        """Let one call fetch a result for all callers; they get an arriving result as soon as it is offered."""
         offered: list[Spool] = []
 
         def offer(arriving: ArrivingResult) -> None:
             offered.append(arriving.body)
             self._flights.offer(key, arriving)
 
-        async def bring() -> StoredResult:
+        async def fetch() -> StoredResult:
             try:
                 return await call(offer)
             except BaseException:
@@ -121,9 +121,9 @@ class ResultFetcher:
             finally:
                 offered.clear()
 
-        result, joined = await self._flights.share(key, bring)
-        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is under way
-            result, _ = await self._flights.share(key, bring, until_done=True)
+        result, joined = await self._flights.share(key, fetch)
+        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is in progress
+            result, _ = await self._flights.share(key, fetch, until_done=True)
         return Fetch(result, joined, isinstance(result, StoredResult))
 
     async def _fetch_json(
@@ -136,8 +136,8 @@ class ResultFetcher:
         head = await load_result(response.body)
         if head.id != result_id:
             response.body.give_up()
-            raise UpstreamUnusable("Redash answered with another result than the one asked for.")
-        # To a user Redash shows any result below any query's path (CONTRACT 20.9); only its hash says whose it is.
+            raise UpstreamUnusable("Redash responded with another result than the requested one.")
+        # To a user Redash shows any result below any query's path (CONTRACT 20.9); only the hash shows its query.
         own = nested is not None and (credential.is_query_key or head.query_hash == nested.query_hash)
         query_id = nested.query_id if nested is not None and own else 0
         return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
@@ -158,7 +158,7 @@ class ResultFetcher:
         sender: Sender,
         offer: Offer,
     ) -> StoredResult:
-        """Fetch CSV, TSV or XLSX; kept for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
+        """Fetch CSV, TSV or XLSX; valid for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
         query_id = nested.query_id if nested is not None else None
         entry = Entry(
@@ -203,9 +203,9 @@ class ResultFetcher:
 async def _offer_json(
     offer: Offer, credential: Credential, result_id: int | None, response: UpstreamResponse, spool: Spool
 ) -> None:
-    """Offer a full result (the one of that id, if one was requested) whose day is known.
+    """Offer a full result (the one with that id, if given) whose day is known.
 
-    Redash names the file by that day, and so does the gateway; in the JSON it stands at the end.
+    Redash and the gateway put the day into the file name; in the JSON it stands at the end.
     """
     head = parse_beginning(response.body.load())
     if head is None or head.reduced or result_id not in (None, head.id):

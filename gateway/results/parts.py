@@ -17,7 +17,7 @@ from gateway.upstream.protocol import Upstream
 
 
 class ResultParts:
-    """Everything that is answered without running a query."""
+    """Everything that needs no query run."""
 
     def __init__(self, live: Live, upstream: Upstream, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self.definitions = Definitions(upstream, store, ledger, live, clock)
@@ -30,12 +30,12 @@ class ResultParts:
         self.reader = ResultReader(live, self.definitions, self.cache, self.fetcher, ledger, clock)
 
     def query_changed(self, query_id: int) -> None:
-        """Make the end of a run visible: a poll and then a read of "latest" or the query object show the new result."""
+        """Make the end of a run visible: after the job has ended, "latest" and the query object show the new result."""
         self.definitions.drop(query_id)
         self.metadata.drop_query(query_id)
 
     async def aclose(self) -> None:
-        """End the requests that are under way."""
+        """Cancel the requests in progress."""
         await self.metadata.aclose()
         await self.dashboards.aclose()
         await self.definitions.aclose()

@@ -230,7 +230,7 @@ async def test_a_query_key_does_not_get_the_rows_of_a_users_run(bare: World) -> 
         user = await bare.post(query, client="sql", max_age=0, parameters={"x": "New York"})
         await bare.sandbox.wait_executions(1)
         key = asyncio.create_task(bare.rows(query, client="narrow", max_age=0, parameters={"x": "NewYork"}))
-        await until(lambda: [x.answerable.is_set for x in bare.runtime.executions.flights.running] == [True, True])
+        await until(lambda: [x.can_respond.is_set for x in bare.runtime.executions.flights.running] == [True, True])
     assert [row["x"] for row in await key] == ["NewYork"]
     job = await bare.finish(user.job["id"], client="sql")
     read = await bare.get(f"/api/queries/{query}/results/{job['query_result_id']}.json", client="sql")
