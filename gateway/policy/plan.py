@@ -56,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def accepts(self, entry: Entry, now: float) -> float | None:
         """Judge an entry: seconds for which it stays acceptable, negative since it no longer is, None if it never was.
 
-        Rules (DESIGN of freshness, in README "How fresh is an answer"): a numeric max_age is inclusive, as in Redash
+        Rules (DESIGN of freshness, in README "How fresh is a result"): a numeric max_age is inclusive, as in Redash
         (CONTRACT 10); any age wants a confirmation as newest; both want the marker of the definition in force.
         """
         if entry.marker != self.marker:
