@@ -187,7 +187,7 @@ class Warm(Table, frozen=True, kw_only=True):
 
 
 class Log(Table, frozen=True, kw_only=True):
-    """The log on standard output."""
+    """The log on standard error."""
 
     format: Annotated[Literal["text", "json"], TakesRestart()] = "text"
     access: bool = True
