@@ -1,5 +1,5 @@
-"""GET with parameters: one URL gives the result itself, for a spreadsheet, pandas or curl; never a job, never an empty
-table in place of an error.
+"""GET with parameters: one URL returns the result itself, for a spreadsheet, pandas or curl; never a job, and never an
+empty table in place of an error.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def clock() -> TurnableClock:
 
 @pytest.fixture
 def pandas(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing one is a failure."""
+    """The library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing library is a failure."""
     monkeypatch.setenv("no_proxy", "*")
     try:
         return importlib.import_module("pandas")
@@ -110,7 +110,7 @@ async def test_pandas_reads_the_url(world: World, pandas: Any) -> None:
 
 
 async def test_pandas_raises_where_there_is_no_result(bare: World, pandas: Any) -> None:
-    # An answer of 200 or 202 without rows would be taken for an empty table, and for the truth.
+    # A 200 or 202 without rows would look like an empty table, and would be believed.
     await bare.start(server='max_wait = "200ms"')
     key = f"api_key={TOKENS['dashboard']}"
     cases = {
@@ -129,7 +129,7 @@ async def test_pandas_raises_where_there_is_no_result(bare: World, pandas: Any) 
             raised.value.close()
 
 
-# -- values by the query's definitions
+# -- values according to the query's definitions
 
 
 @pytest.mark.parametrize(
@@ -166,14 +166,14 @@ async def test_pandas_raises_where_there_is_no_result(bare: World, pandas: Any) 
     ],
 )
 async def test_types_follow_the_definition(world: World, name: str, arguments: str, sent: dict[str, Any]) -> None:
-    # A URL holds text only; Redash wants what its own page would have sent.
+    # A URL contains text only; Redash expects what its own page would have sent.
     reply = await world.get(target(world, name, f"{arguments}&max_age=0"), client="dashboard")
     assert reply.status == 200, reply.body
     assert posts(world)[-1]["parameters"] == sent
 
 
 async def test_the_same_values_share_an_entry_with_posts(world: World) -> None:
-    # The key is made from the values, not from the way they came.
+    # The key depends on the values, not on how they were sent.
     await world.rows("above", max_age=0, parameters={"min_amount": 460})
     reply = await world.get(target(world, "above", "p_min_amount=460&max_age=600", "json"))
     assert "hit" in reply.cache
@@ -182,7 +182,7 @@ async def test_the_same_values_share_an_entry_with_posts(world: World) -> None:
     assert "hit" in reply.cache
 
 
-async def test_missing_ones_take_their_defaults(world: World) -> None:
+async def test_missing_values_take_their_defaults(world: World) -> None:
     query_id = world.sandbox.add_query(
         "two",
         "select '{{ country }}' as country, {{ least }} as least",
@@ -212,7 +212,7 @@ DYNAMIC = [
 async def test_dynamic_dates_in_the_configured_zone(
     bare: World, given: str, zone: str, kind: str, name: str, value: Any
 ) -> None:
-    # Redash leaves them to its front end (CONTRACT 6): sent as they stand, they would be texts in the SQL.
+    # Redash leaves them to its front end (CONTRACT 6): sent unchanged, they would be texts in the SQL.
     await bare.start(cache=f'timezone = "{zone}"')
     plain = {"start": "2020-01-01", "end": "2020-01-02"} if "range" in kind else "2020-01-01"
     default = name if given == "as-default" else plain
@@ -225,7 +225,7 @@ async def test_dynamic_dates_in_the_configured_zone(
 
 
 async def test_times_are_cut_to_the_minute(world: World) -> None:
-    # Else every request would be a query of its own, and nothing would ever be a hit.
+    # Otherwise every request would be a different query, and nothing would ever be a hit.
     query_id = world.sandbox.add_query(
         "dated", "select '{{ d }}' as d", parameters=[parameter("d", "datetime-with-seconds", "d_now")]
     )
@@ -237,7 +237,7 @@ async def test_times_are_cut_to_the_minute(world: World) -> None:
     assert table(await world.get(target(world, query_id, "max_age=600"))) != first
 
 
-# -- what cannot be meant
+# -- invalid values
 
 
 @pytest.mark.parametrize(
@@ -259,9 +259,7 @@ async def test_times_are_cut_to_the_minute(world: World) -> None:
         ("in_country", "max_age=soon", "max_age"),
     ],
 )
-async def test_400_says_what_would_be_right_and_nothing_runs(
-    world: World, name: str, arguments: str, said: str
-) -> None:
+async def test_a_400_says_what_is_expected_and_nothing_runs(world: World, name: str, arguments: str, said: str) -> None:
     for form in ("csv", "json"):
         reply = await world.get(target(world, name, arguments, form))
         assert reply.status == 400, reply.body
@@ -276,8 +274,8 @@ async def test_a_parameter_without_value_and_default_is_400(world: World) -> Non
     assert "p_x" in reply.json["detail"]
 
 
-async def test_raw_sql_needs_leave(world: World) -> None:
-    # A text parameter's value is SQL in the caller's hands (CONTRACT 2, 20.10).
+async def test_raw_sql_needs_a_permission(world: World) -> None:
+    # A text parameter lets the caller write SQL (CONTRACT 2, 20.10).
     path = target(world, "customers_in_city", "p_city=Paris")
     assert (await world.get(path)).status == 403
     assert (await world.get(path, client="writer")).status == 200
@@ -304,8 +302,8 @@ async def test_a_failed_query_is_422_with_redashs_text(world: World) -> None:
     assert reply.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_what_takes_too_long_is_503_and_then_there(bare: World) -> None:
-    # 202 would be read as an empty table; who asks again for the same URL joins the run, or finds its result.
+async def test_a_run_that_takes_too_long_is_503_and_later_a_hit(bare: World) -> None:
+    # 202 would be read as an empty table; a second request for the same URL joins the run, or finds its result.
     await bare.start(server='max_wait = "200ms"')
     path = target(bare, "slow_seconds", "p_seconds=0&max_age=600")
     async with bare.sandbox.hold():
@@ -321,7 +319,7 @@ async def test_what_takes_too_long_is_503_and_then_there(bare: World) -> None:
     assert started(bare) == 1
 
 
-async def test_redash_away_is_502_or_the_last_rows(world: World) -> None:
+async def test_an_unavailable_redash_is_502_or_the_last_rows(world: World) -> None:
     path = target(world, "in_country", "p_country=FR&max_age=60", "json")
     assert (await world.get(path)).status == 200
     await world.sandbox.disconnect()
@@ -336,7 +334,7 @@ async def test_redash_away_is_502_or_the_last_rows(world: World) -> None:
 
 
 async def test_head_runs_nothing(world: World) -> None:
-    # A method that is safe and that link checkers send may not cost a run.
+    # A safe method, which link checkers send, must not cost a run.
     path = target(world, "in_country", "p_country=FR&max_age=60")
     assert (await world.call("HEAD", path)).status == 404
     assert (await world.call("HEAD", target(world, "in_country", "max_age=0"))).status == 404
@@ -366,7 +364,7 @@ async def test_max_age_counts_as_in_posts(world: World) -> None:
     assert started(world) == 3
 
 
-async def test_without_max_age_any_age_will_do(world: World) -> None:
+async def test_without_max_age_any_age_is_accepted(world: World) -> None:
     path = target(world, "in_country", "p_country=FR")
     await world.get(path)
     world.clock.turn(100_000)
@@ -379,7 +377,7 @@ async def test_floor_and_ceiling_count(bare: World) -> None:
     fresh, old = (target(bare, "in_country", f"p_country=FR&max_age={age}") for age in (0, 86_400))
     await bare.get(fresh)
     bare.clock.turn(29)
-    await bare.get(fresh)  # the result itself: here nobody indexes a job
+    await bare.get(fresh)  # the result itself: no client expects a job here
     assert started(bare) == 1
     bare.clock.turn(2)
     await bare.get(fresh)
@@ -399,10 +397,10 @@ async def test_fifty_callers_cost_one_run(world: World) -> None:
     assert len({reply.body for reply in replies}) == 1
     assert started(world) == 1
     downloads = [r for r in world.sandbox.log if r.path_qs.partition("?")[0].endswith(".csv")]
-    assert len(downloads) == 1  # the rendering is asked for once, too
+    assert len(downloads) == 1  # the rendering is requested once, too
 
 
-async def test_without_arguments_it_is_redashs_latest(world: World) -> None:
+async def test_without_arguments_it_returns_redashs_latest(world: World) -> None:
     reply = await world.get(target(world, "in_country", form="json"))
     assert reply.rows
     assert posts(world) == []
@@ -412,7 +410,7 @@ async def test_without_arguments_it_is_redashs_latest(world: World) -> None:
 
 
 async def test_a_query_key_gets_other_values_as_csv_and_tsv(world: World) -> None:
-    # Redash shows a query key no result by id but that of the defaults (CONTRACT 8): the gateway renders `data`.
+    # By id, Redash shows a query key only the result with the defaults (CONTRACT 8): the gateway renders `data`.
     rows = await world.rows("in_country", max_age=0, parameters={"country": "FR"})
     wanted = [{name: str(value) for name, value in row.items()} for row in rows]
     reply = await world.get(target(world, "in_country", "p_country=FR&max_age=600"), client="narrow")
@@ -427,7 +425,7 @@ async def test_a_query_key_gets_no_xlsx(world: World) -> None:
         reply = await world.get(target(world, "in_country", arguments, "xlsx"), client="narrow")
         assert reply.status == 406
         assert "csv" in reply.json["detail"]
-    assert posts(world) == []  # what cannot be answered is not run first
+    assert posts(world) == []  # a form that cannot be made is refused before the run
 
 
 async def test_a_query_key_gets_no_other_query(world: World) -> None:
@@ -439,7 +437,7 @@ async def test_a_query_key_gets_no_other_query(world: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
-async def test_what_is_known_is_not_sent_again(world: World, form: str) -> None:
+async def test_a_known_etag_is_304(world: World, form: str) -> None:
     path = target(world, "in_country", "p_country=FR&max_age=600", form)
     tag = (await world.get(path)).headers["ETag"]
     reply = await world.get(path, if_none_match=tag)
@@ -458,8 +456,8 @@ async def test_a_new_result_has_a_new_tag(world: World) -> None:
     assert reply.headers["ETag"] != tag
 
 
-async def test_cache_control_lets_nobody_keep_it_unasked(world: World) -> None:
-    # A browser or proxy that kept it would answer with rows older than max_age.
+async def test_cache_control_forbids_reuse_without_revalidation(world: World) -> None:
+    # A browser or proxy that reused it would show rows older than max_age.
     reply = await world.get(target(world, "in_country", "p_country=FR&max_age=600"))
     assert reply.headers["Cache-Control"] == "private, no-cache"
     assert "Authorization" in reply.headers["Vary"]

@@ -362,11 +362,11 @@ async def test_an_open_breaker_is_503_with_retry_after(bare: World) -> None:
     await bare.start(upstream='breaker_failures = 1\nbreaker_reset = "30s"')
     bare.sandbox.faults.add("status", status=503)
     await bare.get("/api/queries")
-    asked = bare.sandbox.counters.requests
+    requests = bare.sandbox.counters.requests
     reply = await bare.get("/api/dashboards")
     problem(reply, 503)
     assert 1 <= int(reply.headers["Retry-After"]) <= 30
-    assert bare.sandbox.counters.requests == asked
+    assert bare.sandbox.counters.requests == requests
     bare.sandbox.faults.clear()
     bare.clock.turn(31)
     assert (await bare.get("/api/dashboards")).status == 200

@@ -429,7 +429,7 @@ async def test_serves_until_the_definition_must_be_read_again(bare: World, by_fa
         await line.ask(sent)
         assert len(by_fast_path) == 2
         bare.sandbox.edit_query(bare.named["kb1"], query="select 'other' as x")
-        bare.clock.turn(11)  # older than twice the limit: no response before Redash was asked for the definition
+        bare.clock.turn(11)  # older than twice the limit: the definition is read first
         got = await line.ask(sent)
         assert len(by_fast_path) == 2
         assert "hit" not in got.fields.get("cache-status", "")
@@ -521,8 +521,8 @@ async def test_the_end_of_a_run_shows_in_latest_also_where_the_result_was_stored
     world: World, by_fast_path: list[bytes]
 ) -> None:
     # A result fetched by its id alone is stored before its query is known.
-    asked = await world.get(f"/api/queries/{world.named['now']}", client="second")
-    await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
+    query = await world.get(f"/api/queries/{world.named['now']}", client="second")
+    await world.get(f"/api/query_results/{query.json['latest_query_data_id']}")
     async with wire(world) as line:
         old = await learnt(line, latest(world, "now"), by_fast_path)
         rows = await world.rows("now", max_age=0, client="second")
@@ -531,8 +531,8 @@ async def test_the_end_of_a_run_shows_in_latest_also_where_the_result_was_stored
 
 
 async def test_a_refusal_also_denies_results_stored_for_no_query(world: World, by_fast_path: list[bytes]) -> None:
-    asked = await world.get(f"/api/queries/{world.named['kb1']}", client="writer")
-    await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
+    query = await world.get(f"/api/queries/{world.named['kb1']}", client="writer")
+    await world.get(f"/api/query_results/{query.json['latest_query_data_id']}")
     async with wire(world) as line:
         await learnt(line, latest(world, "kb1"), by_fast_path)
         scope = world.runtime.live.access.credentials["analyst"].scope

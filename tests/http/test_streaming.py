@@ -76,6 +76,191 @@ async def test_the_beginning_is_sent_while_redash_still_sends(world: World) -> N
         first = await begin(response)
         assert response.headers["Content-Length"] == str(len(whole(world)))
         assert response.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss"  # whether stored: known at the end
+        assert response.headers["Content-Disposition"].startswith("attachment; filename=")
+        stall.release()
+        assert first + await response.read() == whole(world)
+    # A caller that got it whole finds it stored: its end is sent last of all.
+    again = await world.get(latest(world), accept_encoding="identity")
+    assert "hit" in again.cache
+    assert again.body == whole(world)
+    assert again.headers["ETag"] == response.headers["ETag"]
+    assert again.headers["Content-Disposition"] == response.headers["Content-Disposition"]
+
+
+async def test_callers_that_join_get_all_of_it(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
+    async with streamed(world, latest(world)) as first, streamed(world, latest(world), client="second") as second:
+        beginnings = await asyncio.gather(begin(first), begin(second))
+        async with streamed(world, latest(world)) as third:  # joins when half of it is there
+            assert third.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss; collapsed"
+            stall.release()
+            assert await third.read() == whole(world)
+        assert beginnings[0] + await first.read() == beginnings[1] + await second.read() == whole(world)
+    assert world.sandbox.counters.by_route[f"GET {LATEST_ROUTE}"] == 1
+
+
+async def test_a_caller_that_does_not_read_delays_no_other(world: World) -> None:
+    async with streamed(world, latest(world)) as slow:
+        assert (await world.get(latest(world), client="second")).body == whole(world)
+        assert await slow.read() == whole(world)
+
+
+async def test_a_caller_that_leaves_does_not_affect_the_others(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
+    async with streamed(world, latest(world), client="second") as second:
+        async with streamed(world, latest(world)) as first:
+            await begin(first)
+            first.close()
+        stall.release()
+        assert await second.read() == whole(world)
+    assert "hit" in (await world.get(latest(world))).cache
+
+
+async def test_a_body_that_fails_ends_with_the_connection(world: World, tmp_path: Path) -> None:
+    """DESIGN 9 wants 502 for an incomplete body; once the status was sent, only closing the connection shows it."""
+    world.sandbox.faults.add("truncate", route=LATEST_ROUTE)
+    async with streamed(world, latest(world)) as response:
+        await begin(response)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    await until(lambda: not world.runtime.upstream.slots.taken)
+    failed = await world.metric("redash_gateway_requests_total", client="dashboard", status="5xx")
+    refused = await world.metric("redash_gateway_rejected_total", reason="upstream_error")
+    assert (failed, refused) == (1, 1)
+    world.sandbox.faults.clear()
+    again = await world.get(latest(world))
+    assert "hit" not in again.cache
+    assert again.body == whole(world)
+    await until(lambda: not spooled(tmp_path))
+
+
+async def test_a_failed_body_is_fetched_again_for_the_next_caller(world: World) -> None:
+    """As for every GET. Callers that have the beginning of the first response cannot continue with another."""
+    stall = world.sandbox.faults.add("stall_then_reset", route=LATEST_ROUTE, count=1)
+    async with streamed(world, latest(world)) as response:
+        await begin(response)
+        stall.release()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    assert (await world.get(latest(world))).body == whole(world)
+    assert world.sandbox.counters.by_route[f"GET {LATEST_ROUTE}"] == 2
+
+
+async def test_an_unknown_length_is_sent_in_chunks(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, chunked=True, count=1)
+    async with streamed(world, latest(world)) as response:
+        first = await begin(response)
+        assert response.headers["Transfer-Encoding"] == "chunked"
+        assert "Content-Length" not in response.headers
+        stall.release()
+        assert first + await response.read() == whole(world)
+    # The connection serves the next request.
+    assert "hit" in (await world.get(latest(world))).cache
+
+
+async def test_a_chunked_body_that_fails_has_no_last_chunk(world: World) -> None:
+    stall = world.sandbox.faults.add("stall_then_reset", route=LATEST_ROUTE, chunked=True, count=1)
+    async with streamed(world, latest(world)) as response:
+        await begin(response)
+        stall.release()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
+async def test_http_1_0_gets_a_length_or_waits_for_it(world: World) -> None:
+    """A body that ends with its connection looks whole wherever it is cut (RFC 9112 section 8)."""
+    stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, chunked=True, count=1)
+    request = f"GET {latest(world)} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Key {TOKENS['dashboard']}\r\n\r\n"
+    asking = asyncio.create_task(exchange(world.url, request.encode()))
+    await until(lambda: stall.hits == 1)
+    stall.release()
+    head, _, body = (await asking).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(whole(world))}".encode() in head
+    assert body == whole(world)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+async def test_renderings_are_sent_while_they_arrive(world: World, form: str) -> None:
+    result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    path = f"/api/query_results/{result_id}.{form}"
+    async with streamed(world, path) as response:
+        first = await begin(response)
+        stall.release()
+        body = first + await response.read()
+    again = await world.get(path, accept_encoding="identity")
+    assert "hit" in again.cache
+    assert (again.body, again.headers["ETag"]) == (body, response.headers["ETag"])
+    assert again.headers["Content-Disposition"] == response.headers["Content-Disposition"]
+
+
+async def test_a_post_with_an_inline_result(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=POST_ROUTE, method="POST", count=1)
+    async with streamed(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
+        first = await begin(response)
+        assert first.startswith(b'{"query_result":')  # clients test for this beginning
+        stall.release()
+        assert first + await response.read() == whole(world)
+    assert "hit" in (await world.post("large", max_age=86400)).cache
+
+
+async def test_a_run_that_a_caller_waits_for(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    path = f"/api/queries/{world.named['large']}/results"
+    async with streamed(world, path, {"max_age": 0}, Prefer="wait=40") as response:
+        first = await begin(response)
+        assert first.startswith(b'{"query_result":')
+        assert response.headers["Preference-Applied"] == "wait=40"
+        job = (await world.post("large", max_age=0)).job  # the job has succeeded once the result is stored
+        assert job["status"] in (1, 2)
+        stall.release()
+        assert first + await response.read() == whole(world)
+    assert (await world.finish(job["id"]))["status"] == 3
+    assert world.sandbox.counters.started == 1
+
+
+async def test_one_url_names_its_file_by_the_day_of_the_result(world: World) -> None:
+    """The day is in the name of the file that Redash sends after a run; an inline result has none before its end."""
+    path = f"{latest(world)}?max_age=0"
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    async with streamed(world, path) as response:
+        first = await begin(response)
+        stall.release()
+        assert first + await response.read() == whole(world)
+    day = json.loads(whole(world))["query_result"]["retrieved_at"][:10].replace("-", "_")
+    assert f"_{day}.json" in response.headers["Content-Disposition"]
+
+
+async def test_one_url_waits_for_the_day_of_an_inline_result(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=POST_ROUTE, method="POST", count=1)
+    asking = asyncio.create_task(world.get(f"{latest(world)}?max_age=86400"))
+    await until(lambda: any(x.arriving is not None for x in world.runtime.executions.flights.running))
+    stall.release()
+    reply = await asking
+    assert reply.body == whole(world)
+    day = reply.json["query_result"]["retrieved_at"][:10].replace("-", "_")
+    assert f"_{day}.json" in reply.headers["Content-Disposition"]
+
+
+async def test_one_url_as_csv_waits_for_all_of_the_rows(world: World) -> None:
+    stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
+    asking = asyncio.create_task(world.get(f"{latest(world, 'csv')}?max_age=0"))
+    await until(lambda: any(x.arriving is not None for x in world.runtime.executions.flights.running))
+    stall.release()
+    reply = await asking
+    assert reply.status == 200
+    assert reply.body.count(b"\r\n") == 1 + len(json.loads(whole(world))["query_result"]["data"]["rows"])
+
+
+async def test_rows_of_other_sql_are_not_shown(world: World) -> None:
+    """CONTRACT 7: Redash's cache ignores white space. The SQL stands before the rows, so it is checked in time."""
+    query = world.sandbox.queries[world.named["large"]].query
+    one, two = (query.replace("o.note\n", f"o.note, '{text}' as shown\n", 1) for text in ("a b", "a  b"))
+    asked_for = {"data_source_id": 1, "max_age": 86400, "parameters": {}}
+    for text in (one, two):
+        reply = await world.call(
+            "POST", "/api/query_results", {"query": text, **asked_for}, client="sql", headers={"Prefer": "wait=60"}
+        )
         assert reply.json["query_result"]["query"] == text
     assert world.sandbox.counters.started == 2
 
