@@ -54,10 +54,10 @@ class RuntimeOperations:
             BadRequest: `what` is none of these, or names something unknown.
         """
         match dict(what):
-            case {"query": int(query)} if not isinstance(query, bool):
+            case {"query": int(query)} if _is_id(query):
                 self._runtime.results.definitions.drop(query)
                 return await self._purge(query_id=query)
-            case {"dashboard": int(dashboard)} if not isinstance(dashboard, bool):
+            case {"dashboard": int(dashboard)} if _is_id(dashboard):
                 return await self._purge_dashboard(dashboard)
             case {"scope": str(name)}:
                 return await self._purge_scope(name)
@@ -109,3 +109,8 @@ class RuntimeOperations:
         self._runtime.reconfigure(settings, upstream_tls)
         events.info("configuration loaded again")
         return [f"{key} has changed; this takes a restart" for key in changed]
+
+
+def _is_id(value: int) -> bool:
+    """Whether it can be the id of a query or dashboard: neither a boolean nor beyond what stores hold."""
+    return not isinstance(value, bool) and 0 <= value < 2**63

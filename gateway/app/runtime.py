@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
-from gateway.admin.listener import AdminListener, Operations
+from gateway.admin.listener import AdminListener, AdminRunner, Operations
 from gateway.app.listeners import Listeners
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
@@ -100,7 +100,7 @@ class Runtime:
         api = web.ServerRunner(self.api.server(), shutdown_timeout=1.0)  # `drain` has waited before
         self.api_address = await self.listeners.open(api, settings.server.listen, self.tls)
         operator = AdminListener(self.operations, registry(self.telemetry.metrics), lambda: self.live.settings)
-        admin = web.AppRunner(operator.application(), access_log=None, shutdown_timeout=2.0)
+        admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
         self.admin_address = await self.listeners.open(admin, settings.admin.listen, None)
         self.serving = True
         self.warmer.start()

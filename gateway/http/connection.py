@@ -1,21 +1,20 @@
-"""One connection to the API listener: aiohttp's handler, hardened, with the fast path in front of it."""
+"""One connection to a listener: aiohttp's handler, made safe; for callers with the fast path in front of it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10, hdrs, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
 from gateway.http.fast_path import FastPath, is_unique
+from gateway.http.head import SERVER
+from gateway.http.problems import MAX_FIELD_BYTES, MAX_TARGET_BYTES, describe, problem
 
 log = logging.getLogger("gateway.http")
 
@@ -23,12 +22,9 @@ HEAD_SECONDS: Final = 15.0
 """The head of a request must be complete within this time after its first byte."""
 
 IDLE_SECONDS: Final = 75.0
-MAX_TARGET_BYTES: Final = 8190
-MAX_FIELD_BYTES: Final = 8191
-"""Differs from the limit for targets, because the parser's error distinguishes the two by this number only."""
-
 MAX_HEAD_BYTES: Final = 32 * 1024
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_MakeRequest = Callable[..., web.BaseRequest]
 
 
 class Handler(RequestHandler):
@@ -173,12 +169,12 @@ class Handler(RequestHandler):
         """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun; only closing the connection can signal that it failed")
-        status, title, detail = _refusal(status, exc)
+        status, title, detail = describe(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)
         elif isinstance(self._manager, Server):
             self._manager.refused(status)
-        response = web.Response(status=status, body=problem(status, title, detail, "-"))
+        response = web.Response(status=status, body=problem(status, title, detail, "-"), headers={hdrs.SERVER: SERVER})
         response.content_type = "application/problem+json"
         response.force_close()
         return response
@@ -211,18 +207,6 @@ def _bytes_due(data: bytes) -> int:
     return (int(found[1]) if found else 0) - (len(data) - end - 4)
 
 
-def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
-    """Describe what the parser refused by the type of its error only: the error's text holds the offending line."""
-    if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
-        return UriTooLong.status, UriTooLong.title, f"The request target is longer than {MAX_TARGET_BYTES} bytes."
-    if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
-        kind = RequestHeaderFieldsTooLarge
-        return kind.status, kind.title, "The request has too many header fields, or too long ones."
-    if status == 400:
-        return BadRequest.status, BadRequest.title, "The request is not valid HTTP/1.1 (RFC 9112)."
-    return status, "Internal error", "Internal error of the gateway."
-
-
 _NEEDED: Final = (
     "_waiter",
     "_request_count",
@@ -248,12 +232,23 @@ def fast_path_is_possible() -> bool:
 
 
 class Server(web.Server):
-    """Makes our `Handler` for each connection; `refused` is called with the status of what the parser refused."""
+    """Makes our `Handler` for each connection.
 
-    def __init__(self, handler: _Handle, refused: Callable[[int], None], fast_path: FastPath | None) -> None:
+    `refused` is called with the status of what the parser refused. `cancels`: a handler ends when its caller leaves.
+    """
+
+    def __init__(
+        self,
+        handler: _Handle,
+        refused: Callable[[int], None] = lambda status: None,
+        fast_path: FastPath | None = None,
+        *,
+        make_request: _MakeRequest | None = None,
+        cancels: bool = True,
+    ) -> None:
         super().__init__(
             handler,
-            handler_cancellation=True,
+            handler_cancellation=cancels,
             auto_decompress=False,
             keepalive_timeout=IDLE_SECONDS,
             access_log=None,
@@ -262,6 +257,7 @@ class Server(web.Server):
         )
         self.refused = refused
         self._fast_path = fast_path
+        self._make = make_request or super()._make_request
 
     def begin_to_close(self) -> bool:
         """Close every connection without a request in progress; returns whether there are others."""
@@ -272,14 +268,8 @@ class Server(web.Server):
         """Make the request; HTTP/0.9, which the parser accepts, gets a target that is refused later."""
         if message.version < HttpVersion10:
             message = message._replace(version=HttpVersion10, should_close=True, path="*")
-        return super()._make_request(message, *parts)
+        return self._make(message, *parts)
 
     def __call__(self) -> RequestHandler:
         """Return the handler of one connection."""
         return Handler(self, self._fast_path, loop=self._loop, **self._kwargs)
-
-
-def problem(status: int, title: str, detail: str, request_id: str) -> bytes:
-    """Return an error of the gateway's own as JSON: RFC 9457, and `message`, which Redash's clients read."""
-    members = {"type": "about:blank", "title": title, "status": status, "detail": detail, "message": detail}
-    return json.dumps({**members, "request_id": request_id}).encode()

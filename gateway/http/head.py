@@ -21,6 +21,9 @@ from gateway.policy.access import TOKEN_FIELDS
 
 Field = tuple[str, str]
 
+SERVER: Final = "redash-gateway"
+"""What `Server` says on both listeners: the software below is nobody's business."""
+
 _VARY: Final = ", ".join((*TOKEN_FIELDS, "Accept-Encoding", "Prefer", "Origin"))
 _ALLOWED: Final = ", ".join((*TOKEN_FIELDS, "Content-Type", "Prefer", "traceparent"))
 _EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
@@ -78,7 +81,7 @@ def _of_response(response: Response) -> list[Field]:
         *(field for field in optional if field[1]),
         (hdrs.CACHE_CONTROL, response.cache_control),
         (hdrs.VARY, _VARY),
-        (hdrs.SERVER, "redash-gateway"),
+        (hdrs.SERVER, SERVER),
         ("X-Content-Type-Options", "nosniff"),
     ]
 

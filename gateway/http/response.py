@@ -7,8 +7,8 @@ import math
 from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
-from gateway.http.connection import problem
 from gateway.http.head import fixed_part, last_part, moving_part
+from gateway.http.problems import problem
 from gateway.http.sending import send
 from gateway.model import Body, Response
 from gateway.outcome import Outcome

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support.http import exchange
 from support.waiting import until
 from support.world import TOKENS, World
 
