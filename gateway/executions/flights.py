@@ -165,7 +165,7 @@ class Executions:
     @asynccontextmanager
     async def _in_turn(self, execution: Execution) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
-            for key, text in collisions(execution.plan):
+            for key, text in await collisions(execution.plan):
                 if self._turns.would_wait(key, text):
                     execution.can_respond.set()
                 await held.enter_async_context(self._turns.hold(key, text))

@@ -23,9 +23,25 @@ async def has_requested_sql(plan: Plan, definition: Definition | None, head: Res
     """
     if head.query is None:
         return True
-    if len(head.query) > _OFF_LOOP_CHARACTERS:
+    if len(head.query) > _OFF_LOOP_CHARACTERS or _is_long(plan):
         return await asyncio.to_thread(_matches, plan, definition, head.query)
     return _matches(plan, definition, head.query)
+
+
+def _is_long(plan: Plan) -> bool:
+    """Whether what is to be compared takes long: the text that was sent, its template or its values."""
+    text, values = _text_of(plan)
+    return len(text) + len(canonical(values)) > _OFF_LOOP_CHARACTERS
+
+
+def check_size(plan: Plan) -> None:
+    """Refuse what could not be compared with the response, before anything is sent.
+
+    Raises:
+        BadRequest: the SQL would be too long, or has too many values.
+    """
+    text, values = _text_of(plan)
+    sqltext.check_size(text, plan.definition.parameters if plan.definition is not None else (), values)
 
 
 def _matches(plan: Plan, definition: Definition | None, sql: str) -> bool:
@@ -44,25 +60,37 @@ def may_be_mixed_up(plan: Plan) -> bool:
     return is_ambiguous(plan.definition.text, plan.definition.parameters, _values(plan.operation))
 
 
-def collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
+async def collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
     """Return pairs: a key that is equal where Redash may see the same text, and the exact text.
 
     Runs with an equal first and a different second part must not overlap in Redash: it would join them. The first pair
-    keeps a template that cannot be rendered here (it has sections) apart from everything else on its data source.
+    keeps a template that cannot be rendered here (it has sections) apart from everything else on its data source. Long
+    texts are processed off the event loop.
     """
+    return await asyncio.to_thread(_collisions, plan) if _is_long(plan) else _collisions(plan)
+
+
+def _collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
     operation, definition = plan.operation, plan.definition
+    text, values = _text_of(plan)
     if isinstance(operation, ExecuteText):
-        values, text, source = _text_values(operation), str(operation.text), operation.data_source_id
+        source = operation.data_source_id
     else:
-        values, text, source = _values(operation), "", None
-        if definition is not None:
-            text, source = definition.text, definition.data_source_id
+        source = definition.data_source_id if definition is not None else None
     parameters = definition.parameters if definition is not None else ()
     place = repr(source).encode()
     exact = text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
     plain = render(text, parameters, values) is not None
     shown = sqltext.collision_text(text, parameters, values)
     return [(place, b"plain" if plain else exact), (place + b"\0" + shown, exact)]
+
+
+def _text_of(plan: Plan) -> tuple[str, dict[str, object]]:
+    """Return the template and its values; the template of a saved query is known with its definition only."""
+    operation, definition = plan.operation, plan.definition
+    if isinstance(operation, ExecuteText):
+        return str(operation.text), _text_values(operation)
+    return definition.text if definition is not None else "", _values(operation)
 
 
 def _text_values(operation: ExecuteText) -> dict[str, object]:

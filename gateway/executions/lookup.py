@@ -11,6 +11,7 @@ from gateway.concurrency.events import wait_for
 from gateway.errors import NotFound, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
+from gateway.executions.guard import check_size
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
@@ -90,12 +91,14 @@ class ResultLookup:
 
         Raises:
             TooManyRequests: the client has reached its limit of running executions.
+            BadRequest: the SQL would be too long.
         """
         if isinstance(miss, StoredResult):
             return miss
         execution = miss.joinable
         if execution is None:
             self._check_limit(plan, outcome.sender)
+            check_size(plan)
         outcome.record_forward(_forward(plan, miss), joined=execution is not None)
         if execution is None:
             aside = plan.max_age is None and miss.stored is not None

@@ -139,6 +139,7 @@ def _parse_whole(data: bytes) -> ResultHead | Job:
 _FULL_HEAD: Final = re.compile(
     rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d+),\s*"query_hash":\s*"([0-9a-f]*)",\s*"query":\s*(?=")'
 )
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
 _FULL_TAIL: Final = re.compile(
     rb'"data_source_id":\s*(?:\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
@@ -167,7 +168,7 @@ def _parse_large(body: Body) -> ResultHead | Job:
 
 def _string_at(data: bytes, position: int) -> str | None:
     """Decode the JSON string that begins at `position`; None if there is none or it does not end within `data`."""
-    end = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match(data, position)
+    end = _STRING.match(data, position)
     try:
         return str(json.loads(end[0])) if end else None
     except ValueError:
