@@ -137,6 +137,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     accepts_gzip: bool
     """RFC 9110 section 12.5.3."""
+    is_http_1_0: bool = False
 
 
 class Response(msgspec.Struct, kw_only=True):
@@ -163,6 +164,8 @@ class Response(msgspec.Struct, kw_only=True):
     authenticate: bool = False
     closes: bool = False
     """The connection ends with it."""
+    unsized: bool = False
+    """Nobody knows how long the body would be: HEAD of what has to be made first."""
 
     @property
     def tag(self) -> str:

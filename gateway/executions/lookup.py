@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import msgspec
 
 from gateway.concurrency.events import wait_for
-from gateway.errors import NotFound, TooManyRequests, UpstreamError
+from gateway.errors import TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.model import Clock
@@ -72,18 +72,22 @@ class ResultLookup:
                 return Miss(stored, slack, joinable)
             await self._wait(other, other.posted.wait(), outcome)
 
-    async def stored(self, plan: Plan, outcome: Outcome) -> StoredResult:
-        """Return what the store has and the plan accepts; runs and joins nothing.
+    async def foresee(self, plan: Plan, outcome: Outcome) -> StoredResult | Pending | None:
+        """Return from what a look-up would respond at once; None where it would ask Redash. Runs and joins nothing.
 
         Raises:
-            NotFound: it has nothing of the kind.
+            TooManyRequests: the client has as many executions running as it may.
         """
         stored = await self._results.get(plan.key)
         slack = plan.accepts(stored.entry, self._clock.monotonic()) if stored is not None else None
-        if stored is None or slack is None or slack < 0:
-            raise NotFound("Nothing stored answers this, and HEAD runs no query; GET does.")
-        outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
-        return stored
+        if stored is not None and slack is not None and slack >= 0:
+            outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
+            return stored
+        if (failed := self._executions.failed(plan)) is not None:
+            return Pending(failed, None)
+        if self._executions.would_join(plan, stored=slack is not None) is None:
+            self._check_limit(plan, outcome.sender)
+        return None
 
     async def join_or_execute(self, miss: StoredResult | Miss, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
         """Join what is under way, or start an execution; return when there is something to respond from.
