@@ -137,6 +137,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     accepts_gzip: bool
     """RFC 9110 section 12.5.3."""
+    is_http_1_0: bool = False
 
 
 class Response(msgspec.Struct, kw_only=True):
@@ -163,6 +164,8 @@ class Response(msgspec.Struct, kw_only=True):
     authenticate: bool = False
     closes: bool = False
     """Whether the connection is closed after it."""
+    unsized: bool = False
+    """Whether the length of the body is unknown: HEAD of what must be made first."""
 
     @property
     def tag(self) -> str:

@@ -68,18 +68,20 @@ class Pipeline:
         check_operation(context.caller, operation)
         allowed = await self._bindings.check(context, operation)
         if isinstance(operation, Run):
-            response = await self._run(context, operation)
+            response = await self._run(context, operation, allowed)
         else:
             response = await self._read(context, operation, allowed)
         return self._bindings.limit(context, response)
 
-    async def _run(self, context: RequestContext, operation: Run) -> Response:
+    async def _run(self, context: RequestContext, operation: Run, allowed: frozenset[int] | None) -> Response:
         """Respond with a result, or with the job that will produce it."""
         outcome = context.outcome
         definition = await self._definitions.of(context, operation)  # define
+        if isinstance(operation, ReadParameterised) and operation.run and definition is not None:
+            return await self._responses.go_on(context, operation, definition, allowed)
         plan = plan_for(context, operation, definition)  # plan
         if context.request.method == "HEAD":  # runs nothing
-            return await self._responses.respond(context, operation, plan, await self._lookup.stored(plan, outcome))
+            return await self._responses.head(context, operation, plan, await self._lookup.foresee(plan, outcome))
         found = await self._lookup.find(plan, outcome)  # look up
         result = await self._lookup.join_or_execute(found, plan, outcome)  # join, execute
         result = await self._lookup.wait(result, context, operation, plan)  # store: done by the execution

@@ -22,7 +22,7 @@ from gateway.model import Clock, Definition, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
-from gateway.policy.plan import Bounds, Plan
+from gateway.policy.plan import Bounds, Plan, stricter
 from gateway.redash.matching import match
 from gateway.redash.requests import Execute, ExecuteText, parse_operation
 from gateway.results.definitions import Definitions
@@ -85,15 +85,20 @@ class Executions:
 
         `stored` says that the store holds a result of any age: callers that accept any age do not wait for a run.
         """
+        execution = self.would_join(plan, stored=stored)
+        if execution is not None and execution.phase is Phase.QUEUED:
+            execution.max_age = stricter(execution.max_age, plan.max_age)  # its POST has not left yet
+        return execution
+
+    def would_join(self, plan: Plan, *, stored: bool) -> Execution | None:
+        """Return what `joinable` would, and leave it as it is."""
         if plan.max_age is None and stored:
             return self._asides.get(plan.key)
         execution = self._by_key.get(plan.key)
         if execution is None or execution.cancelling or execution.plan.marker != plan.marker:
             return None
-        if execution.phase is Phase.QUEUED:
-            execution.max_age = _stricter(execution.max_age, plan.max_age)  # its POST has not been sent yet
-            return execution
-        return execution if execution.phase is Phase.RUNNING or plan.at_least_as_lenient(execution.max_age) else None
+        open_to_all = execution.phase in (Phase.QUEUED, Phase.RUNNING)
+        return execution if open_to_all or plan.at_least_as_lenient(execution.max_age) else None
 
     def blocking(self, plan: Plan, *, stored: bool) -> Execution | None:
         """Return the POST in progress that `plan` cannot join but must wait for, because it may start a run."""
@@ -291,9 +296,3 @@ def _plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Pl
         bounds=Bounds(),
         operation=operation,
     )
-
-
-def _stricter(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return min(one, other)

@@ -9,7 +9,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.events import Event, wait_for
-from gateway.errors import GatewayError, NotFound
+from gateway.errors import GatewayError, NotFound, ServiceUnavailable
 from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.model import Clock, JobRecord
@@ -120,6 +120,26 @@ class Jobs:
         # Waits for this job, not for the execution: a DELETE ends this job id alone.
         await wait_for(execution.job_events.setdefault(job.id, Event()), wait)
         return await self._state(*await self._find(operation, caller, allowed))
+
+    async def run_of(
+        self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, scope: str
+    ) -> Execution | JobView:
+        """Return the execution that a job id stands for, or how it has ended; it counts as a poll.
+
+        Raises:
+            NotFound: as `look_up`; or it ran for another credential than the one of `scope`.
+            ServiceUnavailable: nobody follows it just now.
+        """
+        job, execution = await self._find(operation, caller, allowed)
+        if job.scope != scope:
+            raise NotFound(_UNKNOWN_TEXT)
+        if isinstance(execution, Execution) and not job.cancelled:
+            execution.seen[job.id] = self._clock.monotonic()
+            return execution
+        view = await self._state(job, execution)
+        if view.pending:
+            raise ServiceUnavailable("The gateway does not follow this run yet; ask again.", retry_after=1)
+        return view
 
     async def _find(
         self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import msgspec
 
 from gateway.concurrency.events import wait_for
-from gateway.errors import NotFound, TooManyRequests, UpstreamError
+from gateway.errors import TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.executions.guard import check_size
@@ -73,18 +73,22 @@ class ResultLookup:
                 return Miss(stored, slack, joinable)
             await self._wait(other, other.posted.wait(), outcome)
 
-    async def stored(self, plan: Plan, outcome: Outcome) -> StoredResult:
-        """Return the stored result, if the plan accepts it; runs and joins nothing.
+    async def foresee(self, plan: Plan, outcome: Outcome) -> StoredResult | Pending | None:
+        """Return what a look-up would respond with at once, None where it would ask Redash; runs and joins nothing.
 
         Raises:
-            NotFound: there is none that the plan accepts.
+            TooManyRequests: the client has as many executions running as it may.
         """
         stored = await self._results.get(plan.key)
         slack = plan.accepts(stored.entry, self._clock.monotonic()) if stored is not None else None
-        if stored is None or slack is None or slack < 0:
-            raise NotFound("No stored result fits this request. HEAD never runs a query; GET does.")
-        outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
-        return stored
+        if stored is not None and slack is not None and slack >= 0:
+            outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
+            return stored
+        if (failed := self._executions.failed(plan)) is not None:
+            return Pending(failed, None)
+        if self._executions.would_join(plan, stored=slack is not None) is None:
+            self._check_limit(plan, outcome.sender)
+        return None
 
     async def join_or_execute(self, miss: StoredResult | Miss, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
         """Join an execution in progress, or start one; return when a response can be made.

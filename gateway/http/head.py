@@ -40,7 +40,7 @@ def fixed_part(
         ValueError: a field holds a control character, which could end it.
     """
     fields = [*_of_response(response), *_policy(outcome.quota), *_cors(request, origins)]
-    if response.status not in _BODILESS:  # RFC 9110 section 8.6
+    if response.status not in _BODILESS and not response.unsized:  # RFC 9110 section 8.6
         fields.append(_framing(size))
     fields += _connection(request, keep=not response.closes)
     return _status_line(request, response.status) + _lines(fields)

@@ -32,7 +32,8 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     _check_framing(request)
     _check_head(request, hosts)
     path, _, query_string = request.raw_path.partition("?")
-    return Request(request.method, path, query_string, request.headers, _accepts_gzip(request))
+    is_http_1_0 = request.version < HttpVersion11
+    return Request(request.method, path, query_string, request.headers, _accepts_gzip(request), is_http_1_0)
 
 
 def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:

@@ -137,11 +137,11 @@ def plan_for(
         operation = Execute(operation.query_id, operation.max_age, values, None)
     plan = decide(operation, context.caller, context.credential, definition, cache)
     if definition is not None:
-        _check_raw_sql(context.caller, operation, definition)
+        check_raw_sql(context.caller, operation, definition)
     return plan
 
 
-def _check_raw_sql(caller: Caller, operation: Execute | ExecuteText, definition: Definition) -> None:
+def check_raw_sql(caller: Caller, operation: Execute | ExecuteText | ReadParameterised, definition: Definition) -> None:
     """Refuse queries that put the caller's text into the SQL unescaped (CONTRACT 2, 20.10).
 
     Raises:
@@ -178,6 +178,13 @@ def decide(
         operation=operation,
         definition=definition,
     )
+
+
+def stricter(one: float | None, other: float | None) -> float | None:
+    """Return the smaller of two effective max_ages; None stands for any age."""
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
 
 
 def age_on_arrival(retrieved_at: float, received_at: float, date: float | None) -> float:

@@ -58,6 +58,10 @@ class ReadParameterised(msgspec.Struct, frozen=True):
     form: ResultForm
     max_age: int | None
     arguments: tuple[tuple[str, str], ...]
+    run: str = ""
+    """The job id of the run that an earlier response has redirected this caller to."""
+    hops: int = 0
+    """How many such redirects it has followed: each one adds the argument once more, as no two may be the same URL."""
 
 
 class ReadResult(msgspec.Struct, frozen=True):
@@ -252,7 +256,9 @@ def _parse_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, s
     max_ages = [v for n, v in arguments if n == "max_age"]
     if not given and not max_ages:
         return ReadLatest(query_id, form)
-    return ReadParameterised(query_id, form, parse_max_age(max_ages[0] if max_ages else None), given)
+    runs = [v for n, v in arguments if n == "run"]
+    max_age = parse_max_age(max_ages[0] if max_ages else None)
+    return ReadParameterised(query_id, form, max_age, given, runs[-1] if runs else "", len(runs))
 
 
 def _relayed_body(method: str, body: bytes) -> bytes | None:

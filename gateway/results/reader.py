@@ -114,6 +114,20 @@ class ResultReader:
             raise NotFound("There is no such result for this client.")
         return Owner(credential, operation.query_id)
 
+    async def of_run(
+        self, context: RequestContext, credential: Credential, result_id: int, definition: Definition
+    ) -> AnyResult:
+        """Return the result that a run has brought, stored or fetched once more.
+
+        Raises:
+            UpstreamRefused, NotFound: neither the store nor Redash has it any more.
+        """
+        stored = await self._stored(credential, result_id, "json")
+        if stored is not None:
+            return stored
+        nested = definition if credential.is_query_key else None
+        return (await self._fetcher.by_id(credential, result_id, "json", nested, context.sender)).result
+
     async def rendered(
         self,
         context: RequestContext,
