@@ -17,12 +17,15 @@ _OFF_LOOP_CHARACTERS: Final = 20_000
 
 
 async def shows_what_was_asked(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
-    """Whether the SQL that the answer carries is the one that was asked for; long texts are compared off the loop.
+    """Whether the answer is of the data source and the SQL that was asked for; long texts are compared off the loop.
 
-    Reduced answers carry no SQL; for those `may_be_mixed_up` decides beforehand.
+    Reduced answers carry neither; for those `may_be_mixed_up` decides beforehand. The source stands at the end of a
+    result, so that its beginning has no time yet and is judged by its SQL alone.
     """
     if head.query is None:
         return True
+    if definition is not None and head.retrieved_at and head.data_source_id != definition.data_source_id:
+        return False
     if len(head.query) > _OFF_LOOP_CHARACTERS:
         return await asyncio.to_thread(_shows, plan, definition, head.query)
     return _shows(plan, definition, head.query)
