@@ -115,7 +115,7 @@ class MisdirectedRequest(GatewayError):
     """The `Host` header is not among `server.hosts`."""
 
     status = 421
-    title = "MisdirectedRequest request"
+    title = "Misdirected request"
     reason = "misdirected"
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body, Definition, Parameter, result_identity
+from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
@@ -99,6 +100,27 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     return found
 
 
+class _ClientConfig(msgspec.Struct):
+    dateFormat: str  # noqa: N815 - Redash's own name
+    dateTimeFormat: str  # noqa: N815
+
+
+class _Session(msgspec.Struct):
+    client_config: _ClientConfig
+
+
+_sessions = msgspec.json.Decoder(_Session)
+
+
+def parse_date_formats(data: bytes) -> DateFormats | None:
+    """Parse the organisation's formats from `/api/session`; None where it does not say them."""
+    try:
+        config = _sessions.decode(data).client_config
+    except msgspec.DecodeError:
+        return None
+    return DateFormats(config.dateFormat, config.dateTimeFormat)
+
+
 def parse_job(data: bytes) -> Job | None:
     """Parse the job that a response holds; None where it holds something else."""
     try:
@@ -123,6 +145,7 @@ def _parse_whole(data: bytes) -> ResultHead | Job:
 _FULL_HEAD: Final = re.compile(
     rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d+),\s*"query_hash":\s*"([0-9a-f]*)",\s*"query":\s*(?=")'
 )
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
 _FULL_TAIL: Final = re.compile(
     rb'"data_source_id":\s*(\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
@@ -153,7 +176,7 @@ def _parse_large(body: Body) -> ResultHead | Job:
 
 def _string_at(data: bytes, position: int) -> str | None:
     """Decode the JSON string that begins at `position`; None if there is none or it does not end within `data`."""
-    end = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match(data, position)
+    end = _STRING.match(data, position)
     try:
         return str(json.loads(end[0])) if end else None
     except ValueError:

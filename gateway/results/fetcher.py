@@ -1,4 +1,4 @@
-"""Fetching results that Redash has: one by its id in any form, a query's latest; each once for all callers."""
+"""Fetching existing results from Redash: by id in any form, or a query's latest; one fetch for all callers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.policy.access import Credential
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.renderings import render_csv, render_tsv
+from gateway.redash.renderings import DateFormats, render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
 from gateway.results.attribution import Claim, owner_of
@@ -32,6 +32,7 @@ from gateway.results.cache import (
     arriving_result,
     load_result,
 )
+from gateway.results.date_formats import OrganisationFormats
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 Offer = Callable[[ArrivingResult], None]
@@ -39,21 +40,22 @@ RenderedForm = Literal["csv", "tsv", "xlsx"]
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """What one fetch brought."""
+    """The outcome of one fetch."""
 
     result: AnyResult
     joined: bool = False
-    """Whether another caller's fetch brought it."""
+    """Whether another caller's fetch was joined."""
     stored: bool = True
-    """Whether it went into the store with this fetch: what is arriving is not there yet, a rendering never is."""
+    """Whether this fetch stored it: not while it is arriving, and never for a rendering made here."""
 
 
 class ResultFetcher:
-    """Asks Redash for results and stores them; callers that wait for a large one have it while it arrives."""
+    """Fetches results from Redash and stores them; waiting callers get a large one while it arrives."""
 
-    def __init__(self, upstream: Upstream, results: ResultCache, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, results: ResultCache, formats: OrganisationFormats, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
+        self._formats = formats
         self._clock = clock
         self._flights: Flights[AnyResult] = Flights()
 
@@ -91,7 +93,7 @@ class ResultFetcher:
             UpstreamUnusable: what it gives is no such file.
         """
         if of.entry.result_id >= FIRST_GATEWAY_RESULT_ID:
-            return Fetch(await _rendered(of, form), stored=False)
+            return Fetch(await self._rendered(of, form, sender), stored=False)
         flight = rendering_key(of.entry, form)
         return await self._share(flight, partial(self._fetch_rendering, credential, of.entry, form, sender))
 
@@ -111,7 +113,7 @@ class ResultFetcher:
         return await self._get(credential, calls.result(result_id, form, credential.query_id), sender, early)
 
     async def aclose(self) -> None:
-        """End the fetches that are under way."""
+        """Cancel the fetches in progress."""
         await self._flights.aclose()
 
     async def _share(
@@ -124,7 +126,7 @@ class ResultFetcher:
             offered.append(arriving.body)
             self._flights.offer(key, arriving)
 
-        async def bring() -> StoredResult:
+        async def fetch() -> StoredResult:
             try:
                 return await call(offer)
             except BaseException:
@@ -134,9 +136,9 @@ class ResultFetcher:
             finally:
                 offered.clear()
 
-        result, joined = await self._flights.share(key, bring, until_done=whole)
-        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is under way
-            result, _ = await self._flights.share(key, bring, until_done=True)
+        result, joined = await self._flights.share(key, fetch, until_done=whole)
+        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is in progress
+            result, _ = await self._flights.share(key, fetch, until_done=True)
         return Fetch(result, joined, isinstance(result, StoredResult))
 
     async def _fetch_by_id(
@@ -148,7 +150,7 @@ class ResultFetcher:
         head = await load_result(response.body)
         if head.id != result_id:
             response.body.give_up()
-            raise UpstreamUnusable("Redash answered with another result than the one asked for.")
+            raise UpstreamUnusable("Redash responded with another result than the requested one.")
         query_id = await owner_of(claims, head)
         return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
 
@@ -185,13 +187,19 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
+    async def _rendered(self, of: StoredResult, form: RenderedForm, sender: Sender) -> StoredResult:
+        """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
+        formats = await self._formats.get(sender)
+        data = await asyncio.to_thread(_rendering, of.body, render_csv if form == "csv" else render_tsv, formats)
+        return StoredResult(of.entry, Body.of(data))
+
 
 async def _offer_json(
     offer: Offer, credential: Credential, result_id: int | None, response: UpstreamResponse, spool: Spool
 ) -> None:
-    """Offer a full result (the one of that id, if one was requested) whose day is known.
+    """Offer a full result (the one with that id, if given) whose day is known.
 
-    Redash names the file by that day, and so does the gateway; in the JSON it stands at the end.
+    Redash and the gateway put the day into the file name; in the JSON it stands at the end.
     """
     head = parse_beginning(response.body.load())
     if head is None or head.reduced or result_id not in (None, head.id):
@@ -201,11 +209,5 @@ async def _offer_json(
         offer(arriving)
 
 
-async def _rendered(of: StoredResult, form: RenderedForm) -> StoredResult:
-    """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
-    data = await asyncio.to_thread(_rendering, of.body, render_csv if form == "csv" else render_tsv)
-    return StoredResult(of.entry, Body.of(data))
-
-
-def _rendering(body: Body, render: Callable[[Mapping[str, object]], bytes]) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"])
+def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
+    return render(json.loads(body.load())["query_result"]["data"], formats)

@@ -1,4 +1,4 @@
-"""Jobs that Redash starts by itself, as for schemas: followed to their end, as their ids lead nowhere here."""
+"""Jobs that Redash starts on its own, as for schemas: followed to their end, because callers cannot use their ids."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class JobResults:
         self._clock = clock
 
     async def of(self, response: UpstreamResponse, context: RequestContext) -> UpstreamResponse:
-        """Return the response with the schema in it: itself, or what the job in it brings within `server.max_wait`.
+        """Return the response with the schema: this one, or one made from its job's result within `server.max_wait`.
 
         Raises:
             UpstreamUnusable: the job failed.
-            ServiceUnavailable: it has not ended in time.
+            ServiceUnavailable: the job has not ended in time.
         """
         job = parse_job(response.body.load()) if response.status == 200 else None
         if job is None:
@@ -45,7 +45,7 @@ class JobResults:
             job = await self._poll(job.id, context)
         if job.status != 3:
             raise UpstreamUnusable(f"Redash could not read the schema: {job.error}")
-        schema = msgspec.json.encode({"schema": job.query_result_id})  # that is where the result stands (CONTRACT 9)
+        schema = msgspec.json.encode({"schema": job.query_result_id})  # this member holds the result (CONTRACT 9)
         return msgspec.structs.replace(response, body=Body.of(schema))
 
     async def _poll(self, job_id: str, context: RequestContext) -> Job:

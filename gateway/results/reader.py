@@ -1,4 +1,4 @@
-"""Reads results that were made before: a query's latest, one by its id, and their file forms; never runs anything."""
+"""Reads existing results: a query's latest, one by its id, and their file forms; never runs a query."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gateway.store import Ledger
 _FOR_A_YEAR: Final = "private, max-age=31557600"
 """Redash's own Cache-Control for results by id (CONTRACT 4)."""
 
-_FOREIGN: Final = "Redash's answer is not proven to be a result of this client's queries; run the query again."
+_FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ class ResultReader:
         """
         result_id, form = operation.result_id, operation.form
         if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
-            raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
+            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
         known = await self._known(context, operation, allowed)
         credential, path = known.credential, None
         if operation.query_id is not None:
@@ -148,7 +148,7 @@ class ResultReader:
             if credential is not None and seen and operation.query_id in (None, *seen):
                 return Known(credential, seen)
         if chosen is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or allowed is not None:
-            raise NotFound("This client knows of no such result.")
+            raise NotFound("There is no such result for this client.")
         return Known(chosen, await self._ledger.queries_of_result(chosen.scope, operation.result_id))
 
     async def _voucher(self, context: RequestContext, known: Known, entry: Entry) -> Voucher | None:
@@ -188,6 +188,25 @@ class ResultReader:
                     definition = await self._definitions.get(known.credential, query_id, context.sender)
                     claims.append(Claim(definition, identity))
         return tuple(claims)
+
+    async def of_run(
+        self, context: RequestContext, credential: Credential, result_id: int, definition: Definition
+    ) -> AnyResult:
+        """Return the result that a run has brought, stored or fetched once more.
+
+        Raises:
+            UpstreamRefused, NotFound: neither the store nor Redash has it any more.
+        """
+        known = await self._ledger.queries_of_result(credential.scope, result_id)
+        identity = known.get(definition.query_id, b"")
+        stored = await self._results.get(result_key(credential.scope, result_id, "json"))
+        if stored is not None and stored.entry.identity == identity:
+            return stored
+        claims = (Claim(definition, identity),)
+        fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=True)
+        if fetch.result.entry.query_id != definition.query_id:
+            raise NotFound("Redash has another result under the id of this run by now; run the query again.")
+        return fetch.result
 
     async def rendered(
         self,
@@ -259,5 +278,5 @@ def _file(context: RequestContext, result: AnyResult, form: ResultForm, name: st
         content_type=CONTENT_TYPES[form],
         disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, form),
         cache_control=_FOR_A_YEAR if context.match.route.kind == "result" else "private, no-cache",
-        etag=entry.body_id.hex()[:16],  # another rendering has another id: its bytes may differ (CONTRACT 8)
+        etag=entry.body_id.hex()[:16],  # each rendering has its own id: its bytes may differ (CONTRACT 8)
     )

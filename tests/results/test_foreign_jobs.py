@@ -1,4 +1,4 @@
-"""Jobs that Redash starts by itself: their ids would lead nowhere here, so the gateway follows them to their end.
+"""Jobs that Redash starts on its own: callers cannot use their ids, so the gateway follows them to their end.
 
 `GET /api/data_sources/<id>/schema` responds with a job where Redash has no schema at hand, and always with `refresh`
 (CONTRACT 14, 25.7); the job's result is then the schema.
@@ -16,7 +16,7 @@ def path(world: World, arguments: str = "") -> str:
     return SCHEMA.format(source) + arguments
 
 
-async def test_the_schema_comes_at_once_where_redash_makes_a_job_of_it(world: World) -> None:
+async def test_the_schema_is_returned_directly_where_redash_makes_a_job_of_it(world: World) -> None:
     first = await world.get(path(world))
     assert first.status == 200
     assert first.json["schema"]
@@ -30,7 +30,7 @@ async def test_refresh_reads_it_again(world: World) -> None:
     assert (await world.get(path(world, "?refresh"))).json["schema"]
 
 
-async def test_no_id_of_redashs_jobs_leaves(world: World) -> None:
+async def test_ids_of_redashs_jobs_never_reach_callers(world: World) -> None:
     reply = await world.get(path(world))
     assert world.sandbox.counters.requests >= 2  # the schema and its job
     assert b'"job"' not in reply.body
@@ -43,7 +43,7 @@ async def test_a_job_that_fails_is_an_error_with_redashs_text(world: World) -> N
     assert "the database is locked" in reply.json["message"]
 
 
-async def test_a_job_that_takes_long_says_when_to_come_again(bare: World) -> None:
+async def test_a_job_that_takes_long_says_when_to_retry(bare: World) -> None:
     await bare.start(server='max_wait = "1s"')
     bare.sandbox.state.schema_pending = True
     reply = await bare.get(path(bare))
