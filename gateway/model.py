@@ -188,11 +188,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     form: Form
     marker: str = ""  # `updated_at` of the definition that was in force before the POST was sent
     query_hash: str = ""
+    data_source_id: int | None = None  # whose rows they are; of a reduced answer, the query's at that time
     retrieved_at: str = ""  # as Redash wrote it
     runtime: float = 0.0  # seconds the warehouse worked on it
     born: float = -math.inf
     confirmed: float = -math.inf
     size: int = 0
+
+    @property
+    def identity(self) -> bytes:
+        """Return what tells it from another result of the same id."""
+        return result_identity(self.retrieved_at, self.query_hash)
 
     def age(self, now: float) -> float:
         """Seconds since Redash's worker finished the query, by the monotonic clock `now`; never negative."""
@@ -282,6 +288,11 @@ class TierStats(msgspec.Struct, frozen=True):
     entries: int
     evictions: int
     up: bool
+
+
+def result_identity(retrieved_at: str, query_hash: str) -> bytes:
+    """Tell results of one id apart: Redash's ids begin again after its database was set back to an older backup."""
+    return digest(retrieved_at.encode(), query_hash.encode())[:8]
 
 
 def digest(*parts: bytes) -> Key:

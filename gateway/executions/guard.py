@@ -17,12 +17,15 @@ _OFF_LOOP_CHARACTERS: Final = 20_000
 
 
 async def has_requested_sql(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
-    """Whether the SQL in the result is the requested one; long texts are compared off the event loop.
+    """Whether data source and SQL of the result are the requested ones; long texts are compared off the event loop.
 
-    Reduced results contain no SQL; for those `may_be_mixed_up` decides beforehand.
+    Reduced results contain neither; for those `may_be_mixed_up` decides beforehand. The source stands at the end of a
+    result: its beginning, which has no time yet, is judged by its SQL alone.
     """
     if head.query is None:
         return True
+    if definition is not None and head.retrieved_at and head.data_source_id != definition.data_source_id:
+        return False
     if len(head.query) > _OFF_LOOP_CHARACTERS or _is_long(plan):
         return await asyncio.to_thread(_matches, plan, definition, head.query)
     return _matches(plan, definition, head.query)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body, Definition, Parameter
+from gateway.model import Body, Definition, Parameter, result_identity
 from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
@@ -31,7 +31,13 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     id: int | None = None
     query_hash: str = ""
     query: str | None = None
+    data_source_id: int | None = None
     runtime: float = 0.0
+
+    @property
+    def identity(self) -> bytes:
+        """Return what tells it from another result of the same id."""
+        return result_identity(self.retrieved_at, self.query_hash)
 
     @property
     def reduced(self) -> bool:
@@ -142,7 +148,7 @@ _FULL_HEAD: Final = re.compile(
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
 _FULL_TAIL: Final = re.compile(
-    rb'"data_source_id":\s*(?:\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
+    rb'"data_source_id":\s*(\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
 )
 _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
 
@@ -160,7 +166,9 @@ def _parse_large(body: Body) -> ResultHead | Job:
     first, last = body.ends(_HEAD_BYTES, _TAIL_BYTES)
     head = parse_beginning(first)
     if head is not None and not head.reduced and (end := _FULL_TAIL.search(last)):
-        return msgspec.structs.replace(head, runtime=float(end[1]), retrieved_at=end[2].decode())
+        source = None if end[1] == b"null" else int(end[1])
+        retrieved_at = end[3].decode()
+        return msgspec.structs.replace(head, data_source_id=source, runtime=float(end[2]), retrieved_at=retrieved_at)
     if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
         return msgspec.structs.replace(head, retrieved_at=end[1].decode())
     return _parse_whole(body.load())

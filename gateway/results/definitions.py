@@ -50,7 +50,7 @@ class Definitions:
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
 
     async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
-        """Return the definition, at most `definition_check` old; up to twice that, it is refreshed in the background.
+        """Return the definition, at most `definition_check` old; from half of that on, a refresh begins in the background.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
@@ -60,9 +60,9 @@ class Definitions:
         place = (query_id, credential.scope)
         known = await self._remembered(place)
         age = self._age(place, known)
-        if known is not None and age <= cache.definition_check:
+        if known is not None and age <= cache.definition_check / 2:
             return known
-        if known is not None and age <= 2 * cache.definition_check:
+        if known is not None and age <= cache.definition_check:
             self._flights.start(self._flight(place), lambda: self._quietly(credential, query_id, sender, known))
             return known
         try:
@@ -73,7 +73,7 @@ class Definitions:
             return known
 
     def _longest(self, cache: config.Cache) -> float:
-        return 2 * cache.definition_check + cache.stale_if_error
+        return cache.definition_check + cache.stale_if_error
 
     async def of(
         self, context: RequestContext, operation: Execute | ExecuteText | ReadParameterised
@@ -105,10 +105,10 @@ class Definitions:
         await self._store.delete(query_id=query_id)
 
     def good_until(self, definition: Definition, scope: str) -> float:
-        """Return until when (monotonic) this definition is valid without another request to Redash."""
+        """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
         if (definition.query_id, scope) in self._invalidated:
             return -math.inf
-        return definition.checked + self._live.settings.cache.definition_check
+        return definition.checked + self._live.settings.cache.definition_check / 2
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""

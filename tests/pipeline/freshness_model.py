@@ -178,15 +178,15 @@ class Model:
     # -- what has to happen
 
     def check(self, scope: str, query: int, now: float) -> Fresh:
-        """Whether the definition has to be read: never within one `definition_check`, in the background up to twice
-        that, then first."""
+        """Whether the definition has to be read: not within half of `definition_check`, in the background up to all of it,
+        then first."""
         definition = self.known.get((scope, query))
         if definition is None or (scope, query) in self.invalidated | self.dropped:
             return Fresh.READ_FIRST
         age = now - definition.checked
-        if age <= DEFINITION_CHECK:
+        if age <= DEFINITION_CHECK / 2:
             return Fresh.IN_FORCE
-        return Fresh.REFRESH_IN_BACKGROUND if age <= 2 * DEFINITION_CHECK else Fresh.READ_FIRST
+        return Fresh.REFRESH_IN_BACKGROUND if age <= DEFINITION_CHECK else Fresh.READ_FIRST
 
     def definition(
         self, scope: str, query: int, now: float, redash: Redash, truth: Definition | None, if_error: float
@@ -199,7 +199,7 @@ class Model:
         if redash is Redash.UP:
             return truth if truth is not None else Do.REFUSED
         in_force = known is not None and (scope, query) not in self.dropped
-        if redash is Redash.UNAVAILABLE and in_force and now - known.checked <= 2 * DEFINITION_CHECK + if_error:  # type: ignore[union-attr]
+        if redash is Redash.UNAVAILABLE and in_force and now - known.checked <= DEFINITION_CHECK + if_error:  # type: ignore[union-attr]
             return known  # type: ignore[return-value]
         return Do.FAIL
 

@@ -890,7 +890,7 @@ metadata_ttl = "5s"
             assert born >= began - 0.01, f"not run for this caller: {row} {shown}"
         elif request.effective is not None:
             assert began - born <= request.effective + windows + slop, f"{began - born:.1f} s old: {row} {shown}"
-        bound = 2 * DEFINITION_CHECK + slop + (max(request.bounds.if_error, CACHE["if_error"]) if away else 0.0)
+        bound = DEFINITION_CHECK + slop + (max(request.bounds.if_error, CACHE["if_error"]) if away else 0.0)
         edits = self.edits[request.query]
         later = [when for when, version in edits if version > row["version"]]
         assert not later or later[0] >= began - bound, f"edited {began - later[0]:.0f} s ago: {row} {shown}"
