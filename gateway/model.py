@@ -220,7 +220,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     regex: str = ""
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class Definition(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """What the gateway knows of a saved query, from `GET /api/queries/<id>`; never its `api_key`."""
 
     query_id: int
