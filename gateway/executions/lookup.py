@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import msgspec
 
 from gateway.concurrency.events import wait_for
-from gateway.errors import NotFound, TooManyRequests, UpstreamError
+from gateway.errors import NotFound, ServiceUnavailable, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.executions.guard import check_size
@@ -67,7 +67,7 @@ class ResultLookup:
             elif -slack <= plan.bounds.stale_while_revalidate:
                 self._revalidate(plan, outcome.sender)
                 return self._stale(stored, slack, outcome, "stale-while-revalidate")
-            joinable = self._executions.failed(plan) or self._executions.joinable(plan, stored=stored is not None)
+            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)
             other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
             if other is None:
                 return Miss(stored, slack, joinable)
@@ -91,6 +91,7 @@ class ResultLookup:
 
         Raises:
             TooManyRequests: the client has as many executions running as it may.
+            ServiceUnavailable: the parameters of those under way fill the memory that they may take.
             BadRequest: the SQL would be too long.
         """
         if isinstance(miss, StoredResult):
@@ -119,6 +120,10 @@ class ResultLookup:
             raise TooManyRequests(
                 f"Client '{sender.client}' has {running} executions running, as many as it may; wait for one to end.",
                 retry_after=1,
+            )
+        if self._executions.is_full:
+            raise ServiceUnavailable(
+                "The runs under way fill the memory that they may take (cache.memory); try again soon.", retry_after=5
             )
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:

@@ -26,7 +26,7 @@ def test_the_weight_of_a_text_is_about_what_its_json_takes(unit: str) -> None:
     value = json.loads(text)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert 0.9 * taken <= weight(text.encode()) <= 3 * taken
+    assert 0.9 * taken <= weight(text.encode()) <= 12 * taken  # of "null,", which takes nothing but its place
     assert footprint(value) >= 0.9 * taken
 
 
