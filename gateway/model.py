@@ -229,7 +229,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     regex: str = ""
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class Definition(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """The part of a saved query that the gateway uses, from `GET /api/queries/<id>`; never its `api_key`."""
 
     query_id: int

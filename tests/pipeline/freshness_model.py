@@ -178,8 +178,8 @@ class Model:
     # -- what has to happen
 
     def check(self, scope: str, query: int, now: float) -> Fresh:
-        """Whether the definition has to be read: not within half of `definition_check`, in the background up to all of it,
-        then first."""
+        """Whether the definition has to be read: not within half of `definition_check`, in the background up to the
+        whole, then first."""
         definition = self.known.get((scope, query))
         if definition is None or (scope, query) in self.invalidated | self.dropped:
             return Fresh.READ_FIRST
