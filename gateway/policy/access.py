@@ -13,9 +13,9 @@ from cachetools import LRUCache
 
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
-from gateway.model import Secret
 from gateway.redash.matching import Match
 from gateway.redash.requests import Operation, ReadParameterised, parse_query_token
+from gateway.secret import Secret
 
 ANONYMOUS: Final = "anonymous"
 
