@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
 from gateway.http.fast_path import FastPath
+from gateway.http.framing import bytes_due
 
 log = logging.getLogger("gateway.http")
 
@@ -23,6 +24,9 @@ HEAD_SECONDS: Final = 15.0
 """A request's head must be complete so long after its first byte."""
 
 IDLE_SECONDS: Final = 75.0
+HALF_CLOSED_SECONDS: Final = 3.0
+"""A caller that will send no more is served for as long: one that has left altogether looks the same."""
+
 MAX_TARGET_BYTES: Final = 8190
 MAX_FIELD_BYTES: Final = 8191
 """Not the same number as for targets: the parser's error tells the two apart by it only."""
@@ -38,11 +42,13 @@ class Handler(RequestHandler):
     for a head is that of keep-alive.
     """
 
-    __slots__ = ("_body_due", "_fast_path", "_head_deadline", "_held", "segments")
+    __slots__ = ("_body_due", "_fast_path", "_half_closed", "_head_deadline", "_held", "_last_body", "segments")
 
     def __init__(self, manager: web.Server, fast_path: FastPath | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._half_closed: asyncio.TimerHandle | None = None  # ends what is under way when its time is up
+        self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
         self._fast_path = fast_path
         self._held = b""  # a head that the fast path knows; its body comes in the next segment
         self._body_due = 0  # bytes of the body of a request that aiohttp has not been given yet
@@ -55,6 +61,8 @@ class Handler(RequestHandler):
         if self._fast_path is not None and data and self._passes(self._fast_path, data):
             return
         super().data_received(data)
+        if self._messages:
+            self._last_body = self._messages[-1][1]
         self._break_body_off()
         if not self._waits():
             self._stop_clock()
@@ -122,7 +130,7 @@ class Handler(RequestHandler):
         else:
             # One that comes while another is under way must not be taken for that one.
             self.segments = (data,) if self._waits() else ()
-            self._body_due = _bytes_due(data)
+            self._body_due = bytes_due(data)
         if self._body_due < 0:
             self._fast_path = None
             self.segments = ()
@@ -138,6 +146,24 @@ class Handler(RequestHandler):
         self.force_close()
         return False
 
+    def eof_received(self) -> bool | None:  # type: ignore[override] # aiohttp never keeps the connection
+        """Let a caller that will send no more have the responses to what it has sent whole; then close.
+
+        Over TLS there is no such thing (RFC 8446 section 6.1 has it, asyncio has not).
+        """
+        transport = self.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return None
+        if self._waits() or not self._last_body.is_eof():
+            return None
+        self._half_closed = self._loop.call_later(HALF_CLOSED_SECONDS, self.force_close)
+        return True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no request can follow the one under way."""
+        return self._half_closed is not None and not self._messages
+
     def _process_keepalive(self) -> None:
         """Close what has been idle for too long; a head that is held here is no idleness."""
         if self._held:
@@ -151,6 +177,8 @@ class Handler(RequestHandler):
         if self._held and isinstance(self._manager, Server):
             self._manager.refused(499)
         self._held = b""
+        if self._half_closed is not None:
+            self._half_closed.cancel()
         super().connection_lost(exc)
 
     def _stop_clock(self) -> None:
@@ -184,6 +212,12 @@ class Handler(RequestHandler):
         return response
 
 
+def stays_open(request: web.BaseRequest) -> bool:
+    """Whether the connection may stay for another request."""
+    handler = request.protocol
+    return request.keep_alive and not (isinstance(handler, Handler) and handler.is_done)
+
+
 def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
     """Return the segments in which a request came, () where they are not known."""
     handler = request.protocol
@@ -193,24 +227,6 @@ def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
     return handler.segments if handler.segments[0].startswith(start) else ()
 
 
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
-_CHUNKED: Final = re.compile(rb"\r\n(?:transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
-
-
-def _bytes_due(data: bytes) -> int:
-    """Return how many bytes of body are to come after `data`, which begins a request; -1 where nobody can say."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return -1
-    head = data[: end + 2]
-    if _CHUNKED.search(head) or data.startswith(b"CONNECT"):
-        return -1
-    found = _LENGTH.search(head)
-    if found is None and b"\r\ncontent-length" in head.lower():
-        return -1  # the parser may take it
-    return (int(found[1]) if found else 0) - (len(data) - end - 4)
-
-
 def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
     """Describe what the parser refused by the kind of its error only: its text holds the offending line."""
     if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
@@ -218,6 +234,9 @@ def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
         kind = RequestHeaderFieldsTooLarge
         return kind.status, kind.title, "The request has too many header fields, or too long ones."
+    if isinstance(exc, InvalidURLError):
+        detail = "The request target has characters that no URL has. Percent-encode them, as UTF-8: %C3%A9 for é."
+        return BadRequest.status, BadRequest.title, detail
     if status == 400:
         return BadRequest.status, BadRequest.title, "The request is not HTTP/1.1 as RFC 9112 has it."
     return status, "Internal error", "Internal error of the gateway."

@@ -88,6 +88,9 @@ read    metadata     GET         /api/dashboards/tags                           
 read    metadata     GET         /api/data_sources                                       lists
 read    metadata     GET         /api/data_sources/{id}                                  lists
 read    live         GET         /api/data_sources/{id}/schema                           lists
+read    live         GET         /api/databricks/databases/{id}                          lists
+read    live         GET         /api/databricks/databases/{id}/{database}/tables        lists
+read    live         GET         /api/databricks/databases/{id}/{database}/columns/{table} lists
 read    metadata     GET         /api/query_snippets                                     lists
 read    metadata     GET         /api/query_snippets/{id}                                lists
 read    metadata     GET         /api/queries                                            keys lists
@@ -118,6 +121,7 @@ write   write        POST,DELETE /api/widgets/{id}                              
 write   write        POST        /api/alerts                                             keys
 write   write        POST,DELETE /api/alerts/{id}                                        keys
 write   write        POST,DELETE /api/alerts/{id}/mute                                   keys
+write   write        POST        /api/alerts/{id}/eval
 write   write        POST        /api/alerts/{id}/subscriptions                          keys
 write   write        DELETE      /api/alerts/{id}/subscriptions/{id2}                    keys
 admin   write        POST        /api/queries/{query_id}/regenerate_api_key              keys

@@ -51,6 +51,9 @@ TABLE = {
         list   GET    /api/data_sources
         list   GET    /api/data_sources/{n}
         list   GET    /api/data_sources/{n}/schema
+        list   GET    /api/databricks/databases/{n}
+        list   GET    /api/databricks/databases/{n}/{w}/tables
+        list   GET    /api/databricks/databases/{n}/{w}/columns/{w}
         list   GET    /api/query_snippets
         list   GET    /api/query_snippets/{n}
         list   GET    /api/alerts
@@ -94,6 +97,7 @@ TABLE = {
         plain  DELETE /api/alerts/{n}
         plain  POST   /api/alerts/{n}/mute
         plain  DELETE /api/alerts/{n}/mute
+        plain  POST   /api/alerts/{n}/eval
         plain  POST   /api/alerts/{n}/subscriptions
         plain  DELETE /api/alerts/{n}/subscriptions/{m}
         plain  POST   /api/query_snippets
