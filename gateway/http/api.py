@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
-from gateway.http.connection import Server, fast_path_is_possible, segments_of
+from gateway.http.connection import Server, fast_path_is_possible, segments_of, stays_open
 from gateway.http.fast_path import FastPath
 from gateway.http.head import last_part
 from gateway.http.request import is_preflight, read_body, read_head, request_key
@@ -83,9 +83,9 @@ class Api:
             if isinstance(response, CachedResponse):
                 repeated = response
                 await self._send_again(request, repeated, outcome)
-                return KEPT if request.keep_alive else CLOSED
+                return KEPT if stays_open(request) else CLOSED
             await self._send(request, response, outcome, key, generation)
-            return KEPT if request.keep_alive and not response.closes else CLOSED
+            return KEPT if stays_open(request) and not response.closes else CLOSED
         except GatewayError as error:  # the body failed while it was passed on to the caller
             outcome.status, outcome.reason = error.status, error.reason
             raise ConnectionAbortedError("the response broke off") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 
 from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
 
@@ -27,6 +27,9 @@ def describe(status: int, exc: BaseException | None) -> tuple[int, str, str]:
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
         kind = RequestHeaderFieldsTooLarge
         return kind.status, kind.title, "The request has too many header fields, or too long ones."
+    if isinstance(exc, InvalidURLError):
+        detail = "The request target has characters that no URL has. Percent-encode them, as UTF-8: %C3%A9 for é."
+        return BadRequest.status, BadRequest.title, detail
     if status == 400:
         return BadRequest.status, BadRequest.title, "The request is not HTTP/1.1 as RFC 9112 has it."
     return status, "Internal error", "Internal error of the gateway."

@@ -94,6 +94,7 @@ TABLE = {
         plain  DELETE /api/alerts/{n}
         plain  POST   /api/alerts/{n}/mute
         plain  DELETE /api/alerts/{n}/mute
+        plain  POST   /api/alerts/{n}/eval
         plain  POST   /api/alerts/{n}/subscriptions
         plain  DELETE /api/alerts/{n}/subscriptions/{m}
         plain  POST   /api/query_snippets
