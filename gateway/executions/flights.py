@@ -1,4 +1,4 @@
-"""At most one execution per key, and any number of callers that wait for it. Doing the run is in `runner`."""
+"""At most one execution per key, and any number of callers that wait for it. The run itself is in `runner`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.model import Clock, Definition, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
-from gateway.policy.plan import Bounds, Plan
+from gateway.policy.plan import Bounds, Plan, stricter
 from gateway.redash.matching import match
 from gateway.redash.requests import Execute, ExecuteText, parse_operation
 from gateway.results.definitions import Definitions
@@ -34,7 +34,7 @@ Work = Callable[[], Awaitable[Ending]]
 
 
 class Executions:
-    """Every execution under way, and the failures of a moment ago."""
+    """Every execution in progress, and recent failures, which are remembered for `failure_ttl`."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Executions:
         live: Live,
         changed: Callable[[int], None],
     ) -> None:
-        """`changed` is called with the id of each query that a run has brought a new result for."""
+        """`changed` is called with the query's id after each run in Redash."""
         self._runner = runner
         self._definitions = definitions
         self._ledger = ledger
@@ -65,7 +65,7 @@ class Executions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.draining = False
-        """No caller is held any more."""
+        """The gateway is stopping: no caller is kept waiting any more."""
 
     def _take_over_limits(self) -> None:
         upstream = self._live.settings.upstream
@@ -73,34 +73,39 @@ class Executions:
 
     @property
     def running(self) -> list[Execution]:
-        """Every execution that has not ended."""
+        """All executions that have not ended."""
         return list(self._by_id.values())
 
     def by_id(self, execution_id: str) -> Execution | None:
-        """Return the execution of that id, None once it has ended or if it never was in this process."""
+        """Return the execution with that id, None if it has ended or never was in this process."""
         return self._by_id.get(execution_id)
 
     def joinable(self, plan: Plan, *, stored: bool) -> Execution | None:
-        """Return the execution or question under way whose end will satisfy `plan`, None if there is none.
+        """Return the execution or check in progress whose end will satisfy `plan`, None if there is none.
 
-        `stored` says that the store holds a result of any age: callers that accept that do not wait for a run.
+        `stored` says that the store holds a result of any age: callers that accept any age do not wait for a run.
         """
+        execution = self.would_join(plan, stored=stored)
+        if execution is not None and execution.phase is Phase.QUEUED:
+            execution.max_age = stricter(execution.max_age, plan.max_age)  # its POST has not left yet
+        return execution
+
+    def would_join(self, plan: Plan, *, stored: bool) -> Execution | None:
+        """Return what `joinable` would, and leave it as it is."""
         if plan.max_age is None and stored:
             return self._asides.get(plan.key)
         execution = self._by_key.get(plan.key)
         if execution is None or execution.cancelling or execution.plan.marker != plan.marker:
             return None
-        if execution.phase is Phase.QUEUED:
-            execution.max_age = _stricter(execution.max_age, plan.max_age)  # its POST has not left yet
-            return execution
-        return execution if execution.phase is Phase.RUNNING or plan.at_least_as_lenient(execution.max_age) else None
+        open_to_all = execution.phase in (Phase.QUEUED, Phase.RUNNING)
+        return execution if open_to_all or plan.at_least_as_lenient(execution.max_age) else None
 
     def blocking(self, plan: Plan, *, stored: bool) -> Execution | None:
-        """Return the question under way that `plan` cannot join but must wait for, as it may start the run."""
+        """Return the POST in progress that `plan` cannot join but must wait for, because it may start a run."""
         if plan.max_age is None and stored:
             return None
         execution = self._by_key.get(plan.key)
-        if execution is None or execution.phase is not Phase.ASKING or execution.plan.marker != plan.marker:
+        if execution is None or execution.phase is not Phase.POSTING or execution.plan.marker != plan.marker:
             return None
         return execution
 
@@ -110,7 +115,7 @@ class Executions:
         return sum(execution.weight for execution in self._by_id.values()) > self._live.settings.cache.memory
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
-        """Start one. `aside`: only a question whether a stored result is still the newest, beside a run under way."""
+        """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress."""
         sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
         execution = Execution(plan, sender, self._clock.monotonic())
         before = None
@@ -144,20 +149,20 @@ class Executions:
             await self._end(execution, ending)
 
     async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> Ending:
-        if before is not None:  # a run of an older definition of the same key, or one that is being cancelled
-            execution.answerable.set()
+        if before is not None:  # a run of the same key with an older definition, or one that is being cancelled
+            execution.can_respond.set()
             await before.ended.wait()
         definition_now = partial(self._definition_now, execution)
         async with self._apart(execution):
             if aside:
                 return await self._runner.run(execution, definition_now, self._followed)
             if not self.slots.free():
-                execution.answerable.set()
+                execution.can_respond.set()
             async with self.slots.hold(execution.sender.client):
                 return await self._runner.run(execution, definition_now, self._followed)
 
     def _apart(self, execution: Execution) -> AbstractAsyncContextManager[None]:
-        """Keep texts apart that Redash cannot, where a query key's response would not show whose rows they are."""
+        """Run texts that Redash cannot distinguish one by one: a query key's response does not show its SQL."""
         return self._in_turn(execution) if self._live.access.has_query_keys else nullcontext()
 
     @asynccontextmanager
@@ -165,7 +170,7 @@ class Executions:
         async with AsyncExitStack() as held:
             for key, text in await collisions(execution.plan):
                 if self._turns.would_wait(key, text):
-                    execution.answerable.set()
+                    execution.can_respond.set()
                 await held.enter_async_context(self._turns.hold(key, text))
             yield
 
@@ -177,13 +182,13 @@ class Executions:
         return await self._definitions.get(plan.credential, plan.query_id, execution.sender)
 
     async def _followed(self, execution: Execution) -> None:
-        """Redash has made a job of it: write it down, so that the next process follows it after a kill."""
+        """Record it, as Redash has made a job for it: after a kill, the next process follows that job."""
         if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
             self._by_key[execution.plan.key] = execution
         await self.record(execution)
 
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
-        """Write down in the ledger how far it is, or how it is about to end."""
+        """Record in the ledger how far it is, or how it is about to end."""
         execution.recorded = True
         record = execution.record(self._clock.wall(), self._clock.monotonic(), ending)
         await self._ledger.record_execution(record)
@@ -198,7 +203,7 @@ class Executions:
         self._observe(execution, ending)
         if ending.result == "failure" and ending.failure is None:
             self.failures.put(execution)
-        if execution.recorded and not self._closing:  # else it stays unfinished, for the next process to follow
+        if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
             await self.record(execution, ending)
         self._by_id.pop(execution.id, None)
         execution.end(ending)
@@ -223,7 +228,7 @@ class Executions:
     # -- start and stop --------------------------------------------------------------------------------------------
 
     async def resume(self, credentials: Mapping[str, Credential]) -> int:
-        """Follow again what an earlier process left unfinished. Returns how many executions that are."""
+        """Follow the executions that an earlier process left unfinished. Returns their number."""
         by_scope = {c.scope: c for c in credentials.values()}
         records = await self._ledger.unfinished()
         for record in records:
@@ -247,12 +252,12 @@ class Executions:
             definition = await self._definitions.get(plan.credential, plan.query_id, execution.sender)
             execution.plan = msgspec.structs.replace(plan, definition=definition)
         async with self._apart(execution), self.slots.hold(execution.sender.client):
-            execution.phase = Phase.RUNNING if execution.upstream_job else Phase.ASKING
+            execution.phase = Phase.RUNNING if execution.upstream_job else Phase.POSTING
             work = self._runner.resume if execution.upstream_job else self._runner.run
             return await work(execution, partial(self._definition_now, execution), self._followed)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
-        """Keep the results of what runs now from being stored, also if another process follows it to its end."""
+        """Prevent the results of current executions from being stored, also if another process finishes them."""
         for execution in self.running:
             if scope in (None, execution.plan.credential.scope) and query_id in (None, execution.plan.query_id):
                 execution.purged = True
@@ -260,13 +265,13 @@ class Executions:
                     await self.record(execution)
 
     def drain(self) -> None:
-        """Hold no caller any more; those that wait get what is known now, as job ids outlive this process."""
+        """Keep no caller waiting any more; each gets what is known now, because job ids outlive this process."""
         self.draining = True
         for execution in self.running:
             execution.release_waiters()
 
     async def aclose(self) -> None:
-        """Let go of every execution; Redash goes on, and the next process follows."""
+        """Stop following all executions; Redash goes on, and the next process follows them."""
         self._closing = True
         for task in list(self._tasks):
             task.cancel()
@@ -283,15 +288,9 @@ def _plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Pl
         credential=credential,
         query_id=record.query_id,
         marker=record.marker,
-        # A result since the first start is what the callers want: Redash joins its run or shows what that made.
+        # Callers accept any result since the first start: Redash joins its own run or returns what that run made.
         max_age=max(1, int(wall - record.started_at) + 1),
         forced=False,
         bounds=Bounds(),
         operation=operation,
     )
-
-
-def _stricter(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return one if other is None else other
-    return min(one, other)

@@ -1,4 +1,4 @@
-"""Was an answer made from the SQL that was asked for? Redash's cache is blind to white space (CONTRACT 7)."""
+"""Checks that a result was made from the requested SQL: Redash's cache ignores white space (CONTRACT 7)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from gateway.redash.template import render
 _OFF_LOOP_CHARACTERS: Final = 20_000
 
 
-async def shows_what_was_asked(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
-    """Whether the SQL that the answer carries is the one that was asked for; long texts are compared off the loop.
+async def has_requested_sql(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
+    """Whether the SQL in the result is the requested one; long texts are compared off the event loop.
 
-    Reduced answers carry no SQL; for those `may_be_mixed_up` decides beforehand.
+    Reduced results contain no SQL; for those `may_be_mixed_up` decides beforehand.
     """
     if head.query is None:
         return True
     if len(head.query) > _OFF_LOOP_CHARACTERS or _is_long(plan):
-        return await asyncio.to_thread(_shows, plan, definition, head.query)
-    return _shows(plan, definition, head.query)
+        return await asyncio.to_thread(_matches, plan, definition, head.query)
+    return _matches(plan, definition, head.query)
 
 
 def _is_long(plan: Plan) -> bool:
@@ -44,7 +44,7 @@ def check_size(plan: Plan) -> None:
     sqltext.check_size(text, plan.definition.parameters if plan.definition is not None else (), values)
 
 
-def _shows(plan: Plan, definition: Definition | None, sql: str) -> bool:
+def _matches(plan: Plan, definition: Definition | None, sql: str) -> bool:
     operation = plan.operation
     if isinstance(operation, ExecuteText):
         return sqltext.same_text(str(operation.text), sql, _text_values(operation))
@@ -54,18 +54,18 @@ def _shows(plan: Plan, definition: Definition | None, sql: str) -> bool:
 
 
 def may_be_mixed_up(plan: Plan) -> bool:
-    """Whether Redash could answer with other rows and nobody could tell: a query key's answer shows no SQL."""
+    """Whether Redash could return other rows without a sign of it: results for a query key contain no SQL."""
     if not plan.credential.is_query_key or plan.definition is None or not isinstance(plan.operation, Execute):
         return False
     return is_ambiguous(plan.definition.text, plan.definition.parameters, _values(plan.operation))
 
 
 async def collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
-    """Return pairs of what Redash may take for the same, and the text that it stands for here.
+    """Return pairs: a key that is equal where Redash may see the same text, and the exact text.
 
-    Runs of equal first and different second part must not meet in Redash: it would join them. The first pair keeps a
-    template that cannot be rendered here (it has sections) apart from everything else on its data source. Long texts
-    are looked at off the loop.
+    Runs with an equal first and a different second part must not overlap in Redash: it would join them. The first pair
+    keeps a template that cannot be rendered here (it has sections) apart from everything else on its data source. Long
+    texts are processed off the event loop.
     """
     return await asyncio.to_thread(_collisions, plan) if _is_long(plan) else _collisions(plan)
 

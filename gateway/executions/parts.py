@@ -27,4 +27,4 @@ class ExecutionParts:
         )
         self.jobs = Jobs(self.flights, upstream, ledger, clock)
         self.lookup = ResultLookup(results.cache, self.flights, clock)
-        self.responses = ExecutionResponses(self.jobs, results.definitions, results.reader, clock)
+        self.responses = ExecutionResponses(self.jobs, self.lookup, results.definitions, results.reader, clock)

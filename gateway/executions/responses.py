@@ -1,25 +1,40 @@
-"""Responses made of what a look-up or an execution brought: a result, Redash's refusal, or a job of the caller."""
+"""Makes the response from a look-up or an execution: a result, Redash's refusal, or a job for the caller."""
 
 from __future__ import annotations
+
+from typing import Final
+
+from cachetools import LRUCache
 
 from gateway.errors import QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.jobs import Jobs, JobView
-from gateway.executions.lookup import Pending, is_enough
-from gateway.model import Body, Clock, Entry, Response, ReuseTerms
+from gateway.executions.lookup import Pending, ResultLookup, is_enough
+from gateway.model import Body, Clock, Definition, Entry, Response, ReuseTerms
 from gateway.policy.context import RequestContext
-from gateway.policy.plan import Plan
+from gateway.policy.plan import Plan, check_raw_sql
+from gateway.redash.downloads import CONTENT_TYPES
 from gateway.redash.requests import CancelJob, Operation, ReadJob, ReadParameterised, ResultForm
 from gateway.results.cache import AnyResult, StoredResult
 from gateway.results.definitions import Definitions
 from gateway.results.reader import ResultReader
 
+MOST_HOPS: Final = 8
+"""How often a caller is redirected to its run; urllib follows ten redirects, and no more."""
+
+_RECENT: Final = 10_000
+_NOTHING: Final = Body.of(b"")
+
 
 class ExecutionResponses:
-    """Gives each caller the shape that it asked for (CONTRACT 6 and 9)."""
+    """Gives each caller the response shape that its request expects (CONTRACT 6 and 9)."""
 
-    def __init__(self, jobs: Jobs, definitions: Definitions, reader: ResultReader, clock: Clock) -> None:
+    def __init__(
+        self, jobs: Jobs, lookup: ResultLookup, definitions: Definitions, reader: ResultReader, clock: Clock
+    ) -> None:
         self._jobs = jobs
+        self._lookup = lookup
+        self._joined: LRUCache[str, bool] = LRUCache(_RECENT)  # by job id: whether its caller joined another's run
         self._definitions = definitions
         self._reader = reader
         self._clock = clock
@@ -27,14 +42,15 @@ class ExecutionResponses:
     async def respond(
         self, context: RequestContext, operation: Operation, plan: Plan, found: StoredResult | Pending
     ) -> Response:
-        """Respond to a request for a result with what a look-up has found.
+        """Respond to a request for a result with what the look-up found.
 
         Raises:
-            GatewayError: Redash refused, is unavailable, or responded unusably, and there is no job to say so.
-            ServiceUnavailable, QueryFailed: only of a GET with parameters: the run has not ended, or it failed.
+            GatewayError: Redash refused, is unavailable, or responded unusably, and there is no job to report it.
+            ServiceUnavailable, QueryFailed: only for a GET with parameters: the run lasts too long, or it failed.
         """
         if isinstance(operation, ReadParameterised):
-            return await self._result_itself(context, plan, found, operation.form)
+            assert plan.definition is not None  # noqa: S101 - only saved queries have this form
+            return await self._result_itself(context, operation, plan.definition, found)
         if isinstance(found, StoredResult):
             return await self._stored(context, plan, found)
         execution = found.execution
@@ -52,7 +68,7 @@ class ExecutionResponses:
         return self._job(context, await self._jobs.new(execution, context.caller.name))
 
     async def _stored(self, context: RequestContext, plan: Plan, found: StoredResult) -> Response:
-        """Respond with a stored result; with a finished job to a caller that asked for a run (it indexes `job`)."""
+        """Respond with a stored result; with a finished job, if the caller requested a run (it expects `job`)."""
         if plan.forced and context.wait is None:
             result_id = found.entry.result_id
             job = await self._jobs.finished(plan, result_id, context.caller.name, context.sender)
@@ -67,15 +83,85 @@ class ExecutionResponses:
             until = min(until, self._definitions.good_until(plan.definition, plan.credential.scope))
         return context.reuse(plan.key, entry, plan.query_id, until, self._clock.wall(), now)
 
+    async def head(
+        self, context: RequestContext, operation: Operation, plan: Plan, found: StoredResult | Pending | None
+    ) -> Response:
+        """Respond to a HEAD: as to a GET where nothing need be run for that, else without a length."""
+        if found is not None:
+            return await self.respond(context, operation, plan, found)
+        assert isinstance(operation, ReadParameterised)  # noqa: S101 - no other run is begun by a GET
+        return _unsized(operation.form)
+
+    async def go_on(
+        self,
+        context: RequestContext,
+        operation: ReadParameterised,
+        definition: Definition,
+        allowed: frozenset[int] | None,
+    ) -> Response:
+        """Respond to a caller that was redirected to its run: that one's result, once it is there. Begins none.
+
+        The values are those of the first request, so dynamic dates stand; the rights are judged anew.
+
+        Raises:
+            GatewayError: as `respond`.
+            NotFound: no run of this caller, query and credential has that job id.
+        """
+        check_raw_sql(context.caller, operation, definition)
+        credential, outcome = context.credential, context.outcome
+        job = ReadJob(operation.run, operation.query_id)
+        run = await self._jobs.run_of(job, context.caller, allowed, credential.scope)
+        joined = self._joined.get(operation.run, False)
+        outcome.record_forward("request" if operation.max_age == 0 else "uri-miss", joined=joined)
+        if context.request.method == "HEAD":
+            return _unsized(operation.form)
+        if isinstance(run, Execution):
+            outcome.execution_id = run.id
+            found = await self._lookup.wait(Pending(run, None), context, operation, run.plan)
+            return await self._result_itself(context, operation, definition, found)
+        outcome.execution_id = run.execution_id
+        if run.result_id is None:
+            raise QueryFailed(run.error)
+        result = await self._reader.of_run(context, credential, run.result_id, definition)
+        return await self._result_itself(context, operation, definition, result)
+
     async def _result_itself(
-        self, context: RequestContext, plan: Plan, found: StoredResult | Pending, form: ResultForm
+        self,
+        context: RequestContext,
+        operation: ReadParameterised,
+        definition: Definition,
+        found: AnyResult | Pending,
     ) -> Response:
         """Respond with the result, never with a job: one URL for a spreadsheet, pandas or curl."""
-        result = found if isinstance(found, StoredResult) else _result_of(found.execution, form)
-        if isinstance(found, Pending) and isinstance(result, StoredResult):
-            context.outcome.stored = True
-        assert plan.definition is not None  # noqa: S101 - only saved queries have this form
-        return await self._reader.rendered(context, plan.credential, result, form, plan.definition)
+        result: AnyResult | None
+        if isinstance(found, Pending):
+            result = _result_of(found.execution, operation.form)
+            if result is None:
+                return await self._redirect_to_run(context, operation, found.execution)
+            context.outcome.stored = isinstance(result, StoredResult)
+        else:
+            result = found
+        return await self._reader.rendered(context, context.credential, result, operation.form, definition)
+
+    async def _redirect_to_run(
+        self, context: RequestContext, operation: ReadParameterised, execution: Execution
+    ) -> Response:
+        """Send the caller to the same URL and the same run once more, where it is held again.
+
+        Raises:
+            ServiceUnavailable: it has been there often enough, or it knows no such redirect (RFC 1945).
+        """
+        request, run = context.request, operation.run
+        if not run:
+            run = (await self._jobs.new(execution, context.caller.name)).id
+            self._joined[run] = context.outcome.cache == "collapsed"
+        if operation.hops >= MOST_HOPS:
+            raise ServiceUnavailable("The query is still running; ask again for the same URL.", retry_after=5)
+        if request.is_http_1_0:
+            raise ServiceUnavailable(f"The query is still running; ask again with &run={run} added.", retry_after=5)
+        # Relative: the gateway does not know by which path a proxy before it is reached.
+        location = f"{request.path.rpartition('/')[2]}?{request.query_string}&run={run}"
+        return Response(status=307, body=_NOTHING, content_type="", location=location, cache_control="no-store")
 
     async def job(self, context: RequestContext, operation: ReadJob, allowed: frozenset[int] | None) -> Response:
         """Respond with what is known of a job, after `Prefer: wait=N` if it has not ended.
@@ -88,7 +174,7 @@ class ExecutionResponses:
         return self._job(context, view)
 
     async def cancel(self, context: RequestContext, operation: CancelJob, allowed: frozenset[int] | None) -> Response:
-        """Cancel a job and say so as Redash does.
+        """Cancel a job and respond as Redash does.
 
         Raises:
             NotFound: as `Jobs.look_up`.
@@ -101,13 +187,22 @@ class ExecutionResponses:
         return Response(body=Body.of(view.body()), waited=context.wait, retry_after=1.0 if pending else None)
 
 
-def _result_of(execution: Execution, form: ResultForm) -> AnyResult:
+def _unsized(form: ResultForm) -> Response:
+    return Response(body=_NOTHING, content_type=CONTENT_TYPES[form], unsized=True)
+
+
+def _result_of(execution: Execution, form: ResultForm) -> AnyResult | None:
+    """Return what it has brought, None if it has not ended.
+
+    Raises:
+        GatewayError: it brought nothing.
+    """
     if execution.stored is not None:
         return execution.stored
     if execution.arriving is not None and is_enough(execution.arriving, form):
         return execution.arriving
     if execution.phase is not Phase.ENDED:
-        raise ServiceUnavailable("The query is still running; ask again for the same URL.", retry_after=5)
+        return None
     if execution.failure is not None:
         raise execution.failure
     raise QueryFailed(execution.ending.error if execution.ending is not None else "")

@@ -1,4 +1,4 @@
-"""Reading a request: its head checked, its body read within bounds, and the key of its response."""
+"""Reading a request: its head is checked, its body read within limits, its request key made."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from gateway.redash.footprint import weight
 BODY_SECONDS: Final = 30.0
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 Take = Callable[[int], None]
-_BROKEN: Final = "The body is not framed as RFC 9112 has it."
+_BROKEN: Final = "The body is not framed as RFC 9112 requires."
 
 
 def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     """Return the head of a request as values.
 
     Raises:
-        BadRequest: target or framing are not plain; two fields that bring a token.
+        BadRequest: target or framing are ambiguous; more than one field with a token.
         RequestHeaderFieldsTooLarge: all fields together are too long.
-        MisdirectedRequest: `hosts` does not have the Host (DNS rebinding).
+        MisdirectedRequest: the Host is not among `hosts` (DNS rebinding).
     """
     _check_framing(request)
     _check_head(request, hosts)
     path, _, query_string = request.raw_path.partition("?")
-    return Request(request.method, path, query_string, request.headers, _accepts_gzip(request))
+    is_http_1_0 = request.version < HttpVersion11
+    return Request(request.method, path, query_string, request.headers, _accepts_gzip(request), is_http_1_0)
 
 
 def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
-    """Refuse what could be read in two ways, and what is meant for somebody else."""
+    """Refuse what could be read in two ways, and what is meant for another host."""
     if not request.raw_path.startswith("/") or "#" in request.raw_path:
         raise BadRequest("The request target must be a path and a query string, without host and fragment.")
     if not _is_one_of(request.headers.get(hdrs.HOST, ""), hosts):
@@ -51,10 +52,10 @@ def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
 
 
 def _check_framing(request: web.BaseRequest) -> None:
-    """Refuse what the parser lets through and a proxy before the gateway may read otherwise (RFC 9112 section 6).
+    """Refuse what the parser accepts but a proxy in front may read in another way (RFC 9112 section 6).
 
     Raises:
-        BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
+        BadRequest: a version other than HTTP/1.0 or 1.1, or a transfer coding other than chunked.
         RequestHeaderFieldsTooLarge: all fields together are too long.
     """
     if request.version not in (HttpVersion11, HttpVersion10):
@@ -65,7 +66,7 @@ def _check_framing(request: web.BaseRequest) -> None:
             raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
     if not came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
         raise RequestHeaderFieldsTooLarge(
-            f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together."
+            f"The request's header fields are together longer than {MAX_HEAD_BYTES} bytes."
         )
 
 
@@ -76,21 +77,21 @@ def _is_one_of(host: str, hosts: tuple[str, ...]) -> bool:
 
 
 def is_preflight(request: web.BaseRequest) -> bool:
-    """Whether a browser asks if it may send a cross-origin request (Fetch standard, "CORS-preflight request")."""
+    """Whether this is a CORS preflight (Fetch standard, "CORS-preflight request")."""
     return request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
 
 
-async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies | None = None) -> bytes:
     """Read the request's body, at most `limit` bytes; `bodies` counts it until the request has ended.
 
     Raises:
         ContentTooLarge: it is larger.
-        BadRequest: slower than the deadline, or broken off.
-        ServiceUnavailable: the bodies under way take too much already.
+        BadRequest: it is slower than the deadline, or incomplete.
+        ServiceUnavailable: the bodies in progress take too much memory already.
     """
     if not request.body_exists:
         return b""
-    take = partial(bodies.take, request.task)
+    take = partial(bodies.take, request.task) if bodies is not None else _ignore
     announced = request.content_length
     if announced is not None:
         if announced > limit:
@@ -101,10 +102,14 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies) -> byt
     return data
 
 
+def _ignore(_: int) -> None:
+    """Count nothing."""
+
+
 async def _read(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # it is no part of the response
+        request.writer.output_size = 0  # the interim response does not count as the response
     if request.content.is_eof():  # all of it came with the head
         data = request.content.read_nowait()
         if len(data) > limit:
@@ -137,7 +142,7 @@ def _too_large(limit: int) -> ContentTooLarge:
 
 
 def request_key(request: web.BaseRequest, head: Request, body: bytes, token_sha256: str) -> RequestKey:
-    """Return everything that the response to an admitted request depends on, but for what is stored and configured."""
+    """Return all that the response to an admitted request depends on, except what is stored and configured."""
     get = request.headers.get
     return (
         token_sha256,

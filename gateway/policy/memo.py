@@ -1,4 +1,4 @@
-"""Remembering what was computed from values that do not change, by their identity: hashing them would cost more."""
+"""A memo for functions of immutable objects, by object identity: hashing the objects would cost more."""
 
 from __future__ import annotations
 

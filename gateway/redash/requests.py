@@ -59,6 +59,10 @@ class ReadParameterised(msgspec.Struct, frozen=True):
     form: ResultForm
     max_age: int | None
     arguments: tuple[tuple[str, str], ...]
+    run: str = ""
+    """The job id of the run that an earlier response has redirected this caller to."""
+    hops: int = 0
+    """How many such redirects it has followed: each one adds the argument once more, as no two may be the same URL."""
 
 
 class ReadResult(msgspec.Struct, frozen=True):
@@ -134,17 +138,17 @@ _known: Final[LRUCache[tuple[str, str, str, bytes], _Parsed]] = LRUCache(_KNOWN_
 
 def _parse(match: Match, query_string: str, body: bytes) -> Operation:
     arguments = parse_arguments(query_string)
-    query_id = match.number("query_id") or 0
+    query_id = match.query_id or 0
     form = cast(ResultForm, match.parts.get("form", "json"))
     match match.route.kind:
         case "ping":
             return Ping()
         case "job":
-            return ReadJob(match.parts["job_id"], match.number("query_id"))
+            return ReadJob(match.parts["job_id"], match.query_id)
         case "cancel":
-            return CancelJob(match.parts["job_id"], match.number("query_id"))
+            return CancelJob(match.parts["job_id"], match.query_id)
         case "result":
-            return ReadResult(match.number("result_id") or 0, form, match.number("query_id"))
+            return ReadResult(match.number("result_id") or 0, form, match.query_id)
         case "latest":
             return _parse_latest(query_id, form, arguments)
         case "execute":
@@ -155,7 +159,7 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
         case "execute_text":
             return _parse_execute_text(body, arguments)
         case _:
-            return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.number("query_id"))
+            return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.query_id)
 
 
 def parse_arguments(query_string: str) -> tuple[tuple[str, str], ...]:
@@ -264,7 +268,9 @@ def _parse_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, s
     max_ages = [v for n, v in arguments if n == "max_age"]
     if not given and not max_ages:
         return ReadLatest(query_id, form)
-    return ReadParameterised(query_id, form, parse_max_age(max_ages[0] if max_ages else None), given)
+    runs = [v for n, v in arguments if n == "run"]
+    max_age = parse_max_age(max_ages[0] if max_ages else None)
+    return ReadParameterised(query_id, form, max_age, given, runs[-1] if runs else "", len(runs))
 
 
 def _relayed_body(method: str, body: bytes) -> bytes | None:

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body, Definition, Parameter
+from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
@@ -91,6 +92,35 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     if found is None:
         raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
     return found
+
+
+class _ClientConfig(msgspec.Struct):
+    dateFormat: str  # noqa: N815 - Redash's own name
+    dateTimeFormat: str  # noqa: N815
+
+
+class _Session(msgspec.Struct):
+    client_config: _ClientConfig
+
+
+_sessions = msgspec.json.Decoder(_Session)
+
+
+def parse_date_formats(data: bytes) -> DateFormats | None:
+    """Parse the organisation's formats from `/api/session`; None where it does not say them."""
+    try:
+        config = _sessions.decode(data).client_config
+    except msgspec.DecodeError:
+        return None
+    return DateFormats(config.dateFormat, config.dateTimeFormat)
+
+
+def parse_job(data: bytes) -> Job | None:
+    """Parse the job that a response holds; None where it holds something else."""
+    try:
+        return _results_or_jobs.decode(data).job
+    except msgspec.DecodeError:
+        return None
 
 
 def _parse_whole(data: bytes) -> ResultHead | Job:

@@ -1,4 +1,4 @@
-"""Stored results: getting what the store has of them, and storing what Redash sent."""
+"""Stored results: getting them from the store, and storing what Redash sent."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from gateway.upstream.protocol import UpstreamResponse
 
 
 class StoredResult(msgspec.Struct, frozen=True):
-    """A result with its bytes, as the store has it."""
+    """A stored result with its bytes."""
 
     entry: Entry
     body: Body
 
 
 class ArrivingResult(msgspec.Struct, frozen=True):
-    """A large result while it arrives: its entry lacks what only the end of it says."""
+    """A large result while it arrives: its entry lacks what only the end of the body contains."""
 
     entry: Entry
     body: Spool
@@ -48,7 +48,7 @@ AnyResult = StoredResult | ArrivingResult
 
 
 class ResultCache:
-    """The results in the store, and how they get there."""
+    """The results in the store."""
 
     def __init__(self, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self._store = store
@@ -57,9 +57,9 @@ class ResultCache:
         self._purged_at: dict[int | None, float] = {}
 
     async def get(self, key: Key) -> StoredResult | None:
-        """Return what the store has under `key`, with its bytes."""
+        """Return the stored result under `key`, None without one."""
         if (entry := self._store.peek(key)) is not None and (body := self._store.peek_body(entry)) is not None:
-            return StoredResult(entry, body)  # from memory, without a step through the event loop
+            return StoredResult(entry, body)  # from memory, without yielding to the event loop
         entry = await self._store.get(key)
         body = await self._store.read(entry) if entry is not None else None
         return StoredResult(entry, body) if entry is not None and body is not None else None
@@ -76,9 +76,9 @@ class ResultCache:
         begun: float,
         confirmed: float = -math.inf,
     ) -> StoredResult:
-        """Store a result that was checked: under its id, and under `key` where it has one.
+        """Store a result that was checked: under its id, and under `key`, if given.
 
-        `begun` (monotonic) is when the request left for Redash: a purge since then keeps the result from being stored.
+        `begun` (monotonic) is when the request to Redash was sent: after a purge since then, nothing is stored.
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
@@ -103,23 +103,23 @@ class ResultCache:
         return await self.put_as(keys, entry, response.body, begun)
 
     async def put_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> StoredResult:
-        """Store it under these keys; if a purge came since `begun`, only for those that wait, under an unknown key."""
+        """Store it under `keys`; after a purge since `begun`, under a random key, for the waiting callers only."""
         purged = self._purged_since(begun, entry.query_id)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         stored = await self._confirmed(keys, entry)
         if stored is None:
             stored = StoredResult(entry, await self._store.put(keys, entry, body))
-            if not purged and self._purged_since(begun, entry.query_id):  # while it was being stored
+            if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
                 await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
         return stored
 
     async def _confirmed(self, keys: list[Key], entry: Entry) -> StoredResult | None:
-        """Where the very same result is stored already, note only that it is still the newest (it never changes).
+        """Where the same result is stored already, note only that it is still the newest (a result never changes).
 
-        A look-up came before each call to Redash, so that what is stored is in memory now.
+        Every request to Redash follows a look-up, so a stored result is in memory now.
         """
         stored = self._store.peek(keys[-1])
         if stored is None or (stored.body_id, stored.marker) != (entry.body_id, entry.marker):
@@ -132,7 +132,7 @@ class ResultCache:
         return StoredResult(msgspec.structs.replace(stored, confirmed=entry.confirmed), body)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        """Delete results, also those of executions that are under way now. Returns how many entries went."""
+        """Delete results, also those of requests in progress. Returns how many entries were deleted."""
         self._purged_at[query_id if scope is None else None] = self._clock.monotonic()
         return await self._store.delete(scope=scope, query_id=query_id)
 
@@ -141,7 +141,7 @@ class ResultCache:
 
 
 async def load_result_or_job(body: Body) -> ResultHead | Job:
-    """Read the head of a result, or a job; off the event loop where the body is a file.
+    """Parse the head of a result, or a job; off the event loop where the body is large.
 
     Raises:
         UpstreamUnusable: it is neither.
@@ -156,22 +156,22 @@ async def load_result_or_job(body: Body) -> ResultHead | Job:
 
 
 async def load_result(body: Body) -> ResultHead:
-    """Read the head of a result.
+    """Parse the head of a result.
 
     Raises:
-        UpstreamUnusable: it is none.
+        UpstreamUnusable: it is not a result.
     """
     head = await load_result_or_job(body)
     if not isinstance(head, ResultHead):
         body.give_up()
-        raise UpstreamUnusable("Redash answered with a job where a result was asked for.")
+        raise UpstreamUnusable("Redash responded with a job where a result was requested.")
     return head
 
 
 def arriving_result(
     credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamResponse, spool: Spool
 ) -> ArrivingResult:
-    """Return a result as far as its beginning says it, which is never stored: no age, no size, no id of a reduced one.
+    """Return a result with what its beginning contains: no age, no size, for a reduced one no id. It is never stored.
 
     `retrieved_at` is only the day, "" where Redash has given the file no name.
     """
@@ -196,17 +196,17 @@ _DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.(?:json|csv|tsv|xlsx)\"?\s*
 
 
 def day_in(disposition: str) -> str:
-    """Take the day of a result out of the name that Redash gave its file: CSV says it nowhere else, JSON at its end."""
-    found = _DAY.search(disposition)
-    return "-".join(found.groups()) if found else ""
+    """Return the day of a result from the file name that Redash gave it: CSV has it nowhere else, JSON at its end."""
+    day = _DAY.search(disposition)
+    return "-".join(day.groups()) if day else ""
 
 
 def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:
-    """Return an id for a result without one: the same result gets the same id, also in another gateway."""
+    """Return an id for a result without one: the same result gets the same id, in every gateway."""
     hashed = int.from_bytes(digest(b"id", scope.encode(), key, retrieved_at.encode())[:8], "big")
     return FIRST_GATEWAY_RESULT_ID + hashed % FIRST_GATEWAY_RESULT_ID
 
 
 def rendering_expired(entry: Entry, now: float, cache: config.Cache) -> bool:
-    """Whether a stored CSV, TSV or XLSX is too old to be shown."""
+    """Whether a stored CSV, TSV or XLSX is too old to be used."""
     return now - entry.born > cache.rendered_ttl

@@ -1,4 +1,4 @@
-"""Fetching results that Redash has: one by its id in any form, a query's latest; each once for all callers."""
+"""Fetching existing results from Redash: by id in any form, or a query's latest; one fetch for all callers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.renderings import render_csv, render_tsv
+from gateway.redash.renderings import DateFormats, render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
 from gateway.results.cache import (
@@ -32,6 +32,7 @@ from gateway.results.cache import (
     day_in,
     load_result,
 )
+from gateway.results.date_formats import OrganisationFormats
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 Offer = Callable[[ArrivingResult], None]
@@ -39,35 +40,36 @@ RenderedForm = Literal["csv", "tsv", "xlsx"]
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """What one fetch brought."""
+    """The outcome of one fetch."""
 
     result: AnyResult
     joined: bool = False
-    """Whether another caller's fetch brought it."""
+    """Whether another caller's fetch was joined."""
     stored: bool = True
-    """Whether it went into the store with this fetch: what is arriving is not there yet, a rendering never is."""
+    """Whether this fetch stored it: not while it is arriving, and never for a rendering made here."""
 
 
 class ResultFetcher:
-    """Asks Redash for results and stores them; callers that wait for a large one have it while it arrives."""
+    """Fetches results from Redash and stores them; waiting callers get a large one while it arrives."""
 
-    def __init__(self, upstream: Upstream, results: ResultCache, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, results: ResultCache, formats: OrganisationFormats, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
+        self._formats = formats
         self._clock = clock
         self._flights: Flights[AnyResult] = Flights()
 
     async def by_id(
         self, credential: Credential, result_id: int, form: ResultForm, nested: Definition | None, sender: Sender
     ) -> Fetch:
-        """Fetch a result by its id; below the path of query `nested` if there is one.
+        """Fetch a result by its id; below the path of the query `nested`, if given.
 
         Raises:
-            UpstreamRefused: Redash does not give it (gone, or not for this credential).
+            UpstreamRefused: Redash refuses it (deleted, or not for this credential).
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
-            return Fetch(await self._rendered(credential, result_id, form), stored=False)
+            return Fetch(await self._rendered(credential, result_id, form, sender), stored=False)
         flight = (result_key(credential.scope, result_id, form), nested.query_id if nested else None)
         fetch = self._fetch_json if form == "json" else partial(self._fetch_rendering, form)
         return await self._share(flight, partial(fetch, credential, result_id, nested, sender))
@@ -90,7 +92,7 @@ class ResultFetcher:
         sender: Sender,
         early: Early,
     ) -> UpstreamResponse:
-        """Ask Redash for a result by id: below its query for a query key, which may read no other way (CONTRACT 8).
+        """Request a result from Redash by id; below its query for a query key, the only path it may read (CONTRACT 8).
 
         Raises:
             UpstreamRefused: any status but 200.
@@ -98,18 +100,18 @@ class ResultFetcher:
         return await self._get(credential, calls.result(result_id, form, query_id), sender, early)
 
     async def aclose(self) -> None:
-        """End the fetches that are under way."""
+        """Cancel the fetches in progress."""
         await self._flights.aclose()
 
     async def _share(self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]]) -> Fetch:
-        """Let one call bring a result for all callers; what it offers is theirs already."""
+        """Let one call fetch a result for all callers; they get an arriving result as soon as it is offered."""
         offered: list[Spool] = []
 
         def offer(arriving: ArrivingResult) -> None:
             offered.append(arriving.body)
             self._flights.offer(key, arriving)
 
-        async def bring() -> StoredResult:
+        async def fetch() -> StoredResult:
             try:
                 return await call(offer)
             except BaseException:
@@ -119,9 +121,9 @@ class ResultFetcher:
             finally:
                 offered.clear()
 
-        result, joined = await self._flights.share(key, bring)
-        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is under way
-            result, _ = await self._flights.share(key, bring, until_done=True)
+        result, joined = await self._flights.share(key, fetch)
+        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is in progress
+            result, _ = await self._flights.share(key, fetch, until_done=True)
         return Fetch(result, joined, isinstance(result, StoredResult))
 
     async def _fetch_json(
@@ -134,8 +136,8 @@ class ResultFetcher:
         head = await load_result(response.body)
         if head.id != result_id:
             response.body.give_up()
-            raise UpstreamUnusable("Redash answered with another result than the one asked for.")
-        # To a user Redash shows any result below any query's path (CONTRACT 20.9); only its hash says whose it is.
+            raise UpstreamUnusable("Redash responded with another result than the requested one.")
+        # To a user Redash shows any result below any query's path (CONTRACT 20.9); only the hash shows its query.
         own = nested is not None and (credential.is_query_key or head.query_hash == nested.query_hash)
         query_id = nested.query_id if nested is not None and own else 0
         return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
@@ -156,7 +158,7 @@ class ResultFetcher:
         sender: Sender,
         offer: Offer,
     ) -> StoredResult:
-        """Fetch CSV, TSV or XLSX; kept for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
+        """Fetch CSV, TSV or XLSX; valid for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
         query_id = nested.query_id if nested is not None else None
         entry = Entry(
@@ -186,23 +188,24 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
-    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm) -> StoredResult:
+    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm, sender: Sender) -> StoredResult:
         """Make a CSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
         stored = await self._results.get(result_key(credential.scope, result_id, "json"))
         if stored is None:
             raise NotFound("This result is no longer stored; run the query again.")
         if form == "json":
             return stored
-        data = await asyncio.to_thread(_rendering, stored.body, render_csv if form == "csv" else render_tsv)
+        formats = await self._formats.get(sender)
+        data = await asyncio.to_thread(_rendering, stored.body, render_csv if form == "csv" else render_tsv, formats)
         return StoredResult(stored.entry, Body.of(data))
 
 
 async def _offer_json(
     offer: Offer, credential: Credential, result_id: int | None, response: UpstreamResponse, spool: Spool
 ) -> None:
-    """Offer a full result (the one of that id, if one was requested) whose day is known.
+    """Offer a full result (the one with that id, if given) whose day is known.
 
-    Redash names the file by that day, and so does the gateway; in the JSON it stands at the end.
+    Redash and the gateway put the day into the file name; in the JSON it stands at the end.
     """
     head = parse_beginning(response.body.load())
     if head is None or head.reduced or result_id not in (None, head.id):
@@ -216,5 +219,5 @@ def _dated(entry: Entry, response: UpstreamResponse) -> Entry:
     return msgspec.structs.replace(entry, retrieved_at=day_in(response.disposition))
 
 
-def _rendering(body: Body, render: Callable[[Mapping[str, object]], bytes]) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"])
+def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
+    return render(json.loads(body.load())["query_result"]["data"], formats)

@@ -1,4 +1,4 @@
-"""Reads results that were made before: a query's latest, one by its id, and their file forms; never runs anything."""
+"""Reads existing results: a query's latest, one by its id, and their file forms; never runs a query."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FOR_A_YEAR: Final = "private, max-age=31557600"
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """In whose scope a result id was seen, and for which query there; None for no saved query."""
+    """The credential in whose scope a result id was seen, and its query there; None for no saved query."""
 
     credential: Credential
     query_id: int | None
@@ -54,7 +54,7 @@ class ResultReader:
         """Respond with the result that the query's `latest_query_data_id` names.
 
         Raises:
-            UpstreamRefused: there is none, or it is not for this credential.
+            UpstreamRefused: there is none, or this credential may not read it.
         """
         credential = context.credential
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
@@ -82,8 +82,8 @@ class ResultReader:
         """Respond with one result; `allowed` are the queries that a bound client may use, None for all.
 
         Raises:
-            NotFound: an id that this client may not know of.
-            UpstreamRefused: Redash does not give it.
+            NotFound: an id that this client may not read.
+            UpstreamRefused: Redash refuses it.
         """
         owner = await self._owner(context, operation, allowed)
         credential, definition = owner.credential, None
@@ -97,11 +97,11 @@ class ResultReader:
         return await self._fetch(context, credential, operation.result_id, operation.form, nested)
 
     def _seen_lately(self, entry: Entry) -> bool:
-        """Whether Redash showed a result that belongs to no query not longer ago than a definition may be old."""
+        """Whether Redash showed a result without a query recently: within the age that a definition may have."""
         return self._clock.monotonic() - entry.confirmed <= self._live.settings.cache.definition_check
 
     async def _owner(self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None) -> Owner:
-        """Find out which credential's scope the id belongs to, and for which query it was seen there."""
+        """Return the credential in whose scope the id was seen, and the query that it was seen for there."""
         access, credential = context.configured.access, context.chosen
         scopes = access.scopes(context.caller)
         for scope in sorted(scopes, key=lambda scope: credential is None or scope != credential.scope):
@@ -111,8 +111,22 @@ class ResultReader:
             if owner is not None and seen and (operation.query_id is None or operation.query_id in seen):
                 return Owner(owner, (operation.query_id or min(seen)) or None)
         if credential is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or allowed is not None:
-            raise NotFound("This client knows of no such result.")
+            raise NotFound("There is no such result for this client.")
         return Owner(credential, operation.query_id)
+
+    async def of_run(
+        self, context: RequestContext, credential: Credential, result_id: int, definition: Definition
+    ) -> AnyResult:
+        """Return the result that a run has brought, stored or fetched once more.
+
+        Raises:
+            UpstreamRefused, NotFound: neither the store nor Redash has it any more.
+        """
+        stored = await self._stored(credential, result_id, "json")
+        if stored is not None:
+            return stored
+        nested = definition if credential.is_query_key else None
+        return (await self._fetcher.by_id(credential, result_id, "json", nested, context.sender)).result
 
     async def rendered(
         self,
@@ -147,9 +161,9 @@ class ResultReader:
         form: ResultForm,
         nested: Definition | None,
     ) -> Response:
-        """Fetch it from Redash; below its query's path where the request had one (a query key has no other way)."""
+        """Fetch it from Redash; below its query's path where the request had one (a query key has no other path)."""
         if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
-            raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
+            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
         context.outcome.record_forward("uri-miss")
         fetch = await self._fetcher.by_id(credential, result_id, form, nested, context.sender)
         context.outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
@@ -183,7 +197,7 @@ def _shows_latest(credential: Credential, definition: Definition, entry: Entry) 
     """Whether Redash would show it: to a query key only while the hashes match (CONTRACT 8)."""
     if not credential.is_query_key:
         return True
-    # CSV, TSV and XLSX carry no hash: there the definition must be the one under which Redash gave them.
+    # CSV, TSV and XLSX contain no hash: the definition must be the same as when Redash made them.
     return entry.query_hash == definition.query_hash if entry.form == "full" else entry.marker == definition.marker
 
 
@@ -195,5 +209,5 @@ def _file(context: RequestContext, result: AnyResult, form: ResultForm, name: st
         content_type=CONTENT_TYPES[form],
         disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, form),
         cache_control=_FOR_A_YEAR if context.match.route.kind == "result" else "private, no-cache",
-        etag=entry.body_id.hex()[:16],  # another rendering has another id: its bytes may differ (CONTRACT 8)
+        etag=entry.body_id.hex()[:16],  # each rendering has its own id: its bytes may differ (CONTRACT 8)
     )

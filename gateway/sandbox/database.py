@@ -59,6 +59,7 @@ class Database:
         self.starred: dict[tuple[str, int, int], int] = {}
         """(kind, object id, user id) → when."""
         self.disable_public_urls = False
+        self.date_format, self.time_format = "DD/MM/YY", "HH:mm"
         self.expired_ttl: int | None = None
         """REDASH_QUERY_RESULTS_EXPIRED_TTL, if enabled: it replaces a max_age of -1 (CONTRACT 6)."""
         self.add_group("admin", ADMIN_PERMISSIONS, "builtin")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,20 +20,29 @@ from yarl import URL
 from gateway import __version__
 from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.slots import FairSlots
-from gateway.concurrency.spool import Spool
-from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
+from gateway.errors import (
+    CredentialRejected,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnhealthy,
+    UpstreamUnusable,
+)
 from gateway.model import Body, Clock
 from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
-from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
+from gateway.upstream.canary import Canary
 from gateway.upstream.checks import usable
 from gateway.upstream.protocol import Early, UpstreamResponse
+from gateway.upstream.reading import BodyReader
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` limits each wait within it."""
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long one request waits in all while Redash limits the rate of requests (429 with `Retry-After`)."""
 
 _CONNECTION_LOST: Final = "Redash cannot be reached, or it closed the connection before the end of its response."
 _PIECE: Final = 256 * 1024
@@ -67,6 +76,7 @@ class HttpUpstream:
         settings = live.settings.upstream
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
+        self._canary = Canary(self._ask_canary, clock)
         self._session: aiohttp.ClientSession | None = None
         self._configuration_changed()
         live.on_change.append(self._configuration_changed)
@@ -96,6 +106,7 @@ class HttpUpstream:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._canary.aclose()
         if self._session is not None:
             await self._session.close()
 
@@ -106,11 +117,11 @@ class HttpUpstream:
         async with self.slots.hold(sender.client):
             self.breaker.check()
             try:
-                response = await self._send_twice(_Call(credential, request, sender, early))
+                response = await self._send_patiently(_Call(credential, request, sender, early))
             except UpstreamError:
                 self.breaker.failed()
                 raise
-            except (UpstreamUnusable, CredentialRejected):
+            except (UpstreamUnusable, UpstreamBusy, CredentialRejected):
                 self.breaker.succeeded()  # Redash is reachable, whatever it says
                 raise
             else:
@@ -119,16 +130,40 @@ class HttpUpstream:
                 self._observer.record_breaker(self.breaker.is_open)
             return response
 
+    async def _send_patiently(self, call: _Call) -> UpstreamResponse:
+        """Send it again when Redash limits the rate of requests and says that it is for a moment only."""
+        waited = 0.0
+        while True:
+            try:
+                return await self._send_twice(call)
+            except UpstreamBusy as busy:
+                pause = busy.retry_after or 0.0
+                waited += pause
+                if not 0 < waited <= PATIENCE_SECONDS:
+                    raise
+            await asyncio.sleep(pause)
+
     async def _send_twice(self, call: _Call) -> UpstreamResponse:
         try:
-            return await self._timed(call)
-        except UpstreamTimeout:
+            return await self._judged(call)
+        except (UpstreamTimeout, UpstreamUnhealthy):
             raise
         except UpstreamError as error:
             # A POST may have started an execution, unless there was no connection at all.
             if call.request.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 raise
-            return await self._timed(call)
+            return await self._judged(call)
+
+    async def _judged(self, call: _Call) -> UpstreamResponse:
+        response = await self._timed(call)
+        if response.status == 200:
+            self._canary.worked(call.credential)
+        elif response.status == 500 and await self._canary.fails(call.credential, call.sender):
+            raise UpstreamUnhealthy("Redash fails every request (500): its own database or Redis is unavailable.")
+        return response
+
+    async def _ask_canary(self, credential: Credential, request: UpstreamRequest, sender: Sender) -> UpstreamResponse:
+        return await self._timed(_Call(credential, request, sender, None))
 
     async def _timed(self, call: _Call) -> UpstreamResponse:
         credential, request, sender, _ = call
@@ -186,57 +221,16 @@ class HttpUpstream:
                         date=_date(raw.headers.get("Date")),
                         location=raw.headers.get("Location", ""),
                         disposition=raw.headers.get("Content-Disposition", ""),
+                        retry_after=raw.headers.get("Retry-After", ""),
                     )
-                    body = await self._read(raw, response, call)
+                    reader = BodyReader(self._spool, self._live.settings.cache.max_entry)
+                    early = call.early if request.route.has_results and raw.status == 200 else None
+                    body = await reader.read(raw, response, call.credential, early)
                     return msgspec.structs.replace(response, body=body)
         except TimeoutError as error:  # includes aiohttp's own timeouts
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_CONNECTION_LOST) from error
-
-    async def _read(self, raw: aiohttp.ClientResponse, response: UpstreamResponse, call: _Call) -> Body:
-        """Read the body into memory; that of a result into a file, once it is too large to be parsed as a whole."""
-        announced = raw.headers.get("Content-Length", "")
-        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
-        if size is not None and size <= PARSE_LIMIT:
-            return Body.of(await raw.read())
-        early = call.early if call.request.route.has_results and response.status == 200 else None
-        if early is None and size is not None and size > LARGEST_METADATA:
-            raise UpstreamUnusable(TOO_LARGE)
-        pieces: list[bytes] = []
-        read = 0
-        async for piece in raw.content.iter_chunked(64 * 1024):
-            pieces.append(piece)
-            read += len(piece)
-            if early is not None and read > PARSE_LIMIT:
-                first = b"".join(pieces)
-                beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
-                show = partial(early, usable(beginning, call.credential))
-                return await self._read_on(raw, first, await asyncio.to_thread(Spool, self._spool(), size), show)
-            if read > LARGEST_METADATA:
-                raise UpstreamUnusable(TOO_LARGE)
-        return Body.of(b"".join(pieces))
-
-    async def _read_on(
-        self, raw: aiohttp.ClientResponse, first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
-    ) -> Body:
-        """Read the rest into the file; after `show`, waiting callers can read it while it grows."""
-        try:
-            size = await spool.append([first])
-            await show(spool)
-            pieces: list[bytes] = []
-            pending = 0
-            async for piece in raw.content.iter_chunked(_PIECE):
-                pieces.append(piece)
-                pending += len(piece)
-                if pending >= _PIECE:
-                    size = await spool.append(pieces)
-                    pieces, pending = [], 0
-            size = await spool.append(pieces)
-        except BaseException:
-            spool.fail()
-            raise
-        return Body(size=size, path=spool.path, spool=spool)
 
 
 def _url(base: URL, path: str, query: str) -> URL:

@@ -1,4 +1,4 @@
-"""Answers are the same over plain sockets, Unix sockets and TLS, on asyncio's loop and on uvloop, by whatever way."""
+"""Responses are the same over TCP, Unix sockets and TLS, on asyncio's loop and on uvloop, on every path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a gateway listens, and how it is reached."""
+    """Where a gateway listens, and how to connect to it."""
 
     listen: str
     server: str
@@ -81,7 +81,7 @@ def request(method: str, target: str, *fields: str, body: object = None) -> byte
 
 
 async def ask(streams: Streams, *segments: bytes) -> tuple[int, bytes]:
-    """Send one request, cut as given, and read its answer."""
+    """Send one request, cut as given, and read its response."""
     reader, writer = streams
     async with asyncio.timeout(20):
         for segment in segments:
@@ -93,32 +93,32 @@ async def ask(streams: Streams, *segments: bytes) -> tuple[int, bytes]:
         return int(head[0].split(" ")[1]), await reader.readexactly(size)
 
 
-async def converse(world: World, reach: Callable[[], Coroutine[Any, Any, Streams]], by_lane: list[bytes]) -> None:
+async def converse(world: World, reach: Callable[[], Coroutine[Any, Any, Streams]], by_fast_path: list[bytes]) -> None:
     kinds = [
         request("POST", f"/api/queries/{world.named[name]}/results", *fields, body={"max_age": 86_400})
         for name in ("kb1", "kb100", "large")
         for fields in ((), ("Accept-Encoding: gzip",))
     ]
     line = await reach()
-    answers = [await ask(line, sent) for sent in kinds]
-    assert {status for status, _ in answers} == {200}
+    responses = [await ask(line, sent) for sent in kinds]
+    assert {status for status, _ in responses} == {200}
     for _ in range(4):
-        assert [await ask(line, sent) for sent in kinds] == answers
-    assert set(by_lane) == set(kinds[:4])  # those of 5 MB are too large for it, and come from a file
-    for sent, answer in zip(kinds, answers, strict=True):
-        # On a fresh connection: uvloop brings its first bytes before aiohttp's task has begun.
-        count = len(by_lane)
+        assert [await ask(line, sent) for sent in kinds] == responses
+    assert set(by_fast_path) == set(kinds[:4])  # those of 5 MB are too large for it, and are sent from a file
+    for sent, response in zip(kinds, responses, strict=True):
+        # On a fresh connection: uvloop delivers its first bytes before aiohttp's task has started.
+        count = len(by_fast_path)
         line = await reach()
-        assert await ask(line, sent) == answer
-        assert await ask(line, sent) == answer
-        assert len(by_lane) == count + (2 if sent in kinds[:4] else 0)
+        assert await ask(line, sent) == response
+        assert await ask(line, sent) == response
+        assert len(by_fast_path) == count + (2 if sent in kinds[:4] else 0)
         head, mark, body = sent.partition(b"\r\n\r\n")
-        assert await ask(line, head + mark, body) == answer
-        assert await ask(line, sent[:40], sent[40:]) == answer
-        assert await ask(line, sent) == answer
+        assert await ask(line, head + mark, body) == response
+        assert await ask(line, sent[:40], sent[40:]) == response
+        assert await ask(line, sent) == response
 
 
-async def run(directory: Path, place: Place, by_lane: list[bytes]) -> None:
+async def run(directory: Path, place: Place, by_fast_path: list[bytes]) -> None:
     clock = TurnableClock()
     async with Sandbox(now=clock.wall) as sandbox:
         world = World(directory, sandbox, clock)
@@ -133,7 +133,7 @@ async def run(directory: Path, place: Place, by_lane: list[bytes]) -> None:
             return lines[-1]
 
         try:
-            await converse(world, reach, by_lane)
+            await converse(world, reach, by_fast_path)
         finally:
             for _, writer in lines:
                 writer.transport.abort()
@@ -143,9 +143,9 @@ async def run(directory: Path, place: Place, by_lane: list[bytes]) -> None:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("place", PLACES)
-def test_every_way_gives_the_same_answers(
-    tmp_path: Path, loop: str, place: str, needs: Callable[[str], str], by_lane: list[bytes]
+def test_every_transport_and_path_gives_the_same_responses(
+    tmp_path: Path, loop: str, place: str, needs: Callable[[str], str], by_fast_path: list[bytes]
 ) -> None:
     needs("openssl")
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        runner.run(run(tmp_path, PLACES[place](tmp_path), by_lane))
+        runner.run(run(tmp_path, PLACES[place](tmp_path), by_fast_path))

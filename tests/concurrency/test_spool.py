@@ -1,4 +1,4 @@
-"""The file that a large answer arrives in: what its readers may see of it, and that it goes."""
+"""The file that a large response arrives in: what its readers may see of it, and that it is deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.errors import UpstreamError, UpstreamUnusable
 )
 @settings(max_examples=50, deadline=None)
 def test_readers_see_a_beginning_or_all(pieces: list[bytes], reads: list[int], good: bool) -> None:
-    """However writer and readers take turns: never other bytes, never the end of what turns out to be no good."""
+    """However writer and readers take turns: never other bytes, and never the end of an invalid response."""
 
     async def read(spool: Spool, step: int) -> bytes:
         got = b""
@@ -48,13 +48,13 @@ def test_readers_see_a_beginning_or_all(pieces: list[bytes], reads: list[int], g
         asyncio.run(scenario(Path(directory) / "spool"))
 
 
-def test_a_spool_without_room_says_so(tmp_path: Path) -> None:
+def test_a_spool_without_space_raises(tmp_path: Path) -> None:
     with pytest.raises(UpstreamUnusable, match="no room"):
         Spool(tmp_path / "missing" / "spool", None)
 
 
-def test_a_spool_may_go_while_the_executor_holds_its_locks(tmp_path: Path) -> None:
-    """The collector may free it in the midst of `ThreadPoolExecutor.submit`, whose locks cannot be taken twice."""
+def test_a_spool_may_be_freed_while_the_executor_holds_its_locks(tmp_path: Path) -> None:
+    """The collector may free it during `ThreadPoolExecutor.submit`, whose locks cannot be taken twice."""
 
     async def scenario() -> None:
         await asyncio.to_thread(int)

@@ -1,4 +1,4 @@
-"""Files to callers: whole or not at all, whatever the file has become and however the caller reads."""
+"""Sending files to callers: whole or not at all, whatever happened to the file and however the caller reads."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def path(tmp_path: Path, content: bytes) -> Path:
 
 @asynccontextmanager
 async def caller(path: Path, late: asyncio.Event | None = None) -> AsyncIterator[socket.socket]:
-    """A caller with a small buffer, and a server that answers with the file; `late` happens when it gives up."""
+    """A caller with a small buffer, and a server that responds with the file; `late` is called when it gives up."""
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
         try:
             await sending.send(request, HEAD, Body(size=SIZE, path=path))
         except TimeoutError:
@@ -46,7 +46,7 @@ async def caller(path: Path, late: asyncio.Event | None = None) -> AsyncIterator
         return sending.KEPT
 
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(web.Server(answer), "127.0.0.1", 0)
+    server = await loop.create_server(web.Server(respond), "127.0.0.1", 0)
     with socket.socket() as plug:
         plug.setblocking(False)
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
@@ -58,7 +58,7 @@ async def caller(path: Path, late: asyncio.Event | None = None) -> AsyncIterator
 
 
 async def read(plug: socket.socket, size: int) -> bytes:
-    """Read so many bytes, or what there is until the other side closes."""
+    """Read `count` bytes, or what there is until the other side closes."""
     loop, got = asyncio.get_running_loop(), bytearray()
     async with asyncio.timeout(20):
         while len(got) < size and (piece := await loop.sock_recv(plug, min(262_144, size - len(got)))):
@@ -71,7 +71,7 @@ async def ask(plug: socket.socket, times: int = 1) -> None:
 
 
 @pytest.mark.parametrize("enlarged", [True, False])
-async def test_a_file_comes_whole_again_and_again(
+async def test_a_file_is_sent_whole_again_and_again(
     path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch, enlarged: bool
 ) -> None:
     monkeypatch.setattr(sending, "_MAY_ENLARGE", enlarged and sending._MAY_ENLARGE)
@@ -81,13 +81,13 @@ async def test_a_file_comes_whole_again_and_again(
             assert await read(plug, len(HEAD) + SIZE) == HEAD + content
 
 
-async def test_pipelined_requests_are_answered_one_after_the_other(path: Path, content: bytes) -> None:
+async def test_pipelined_requests_are_served_one_after_the_other(path: Path, content: bytes) -> None:
     async with caller(path) as plug:
         await ask(plug, 3)
         assert await read(plug, 3 * (len(HEAD) + SIZE)) == 3 * (HEAD + content)
 
 
-async def test_of_a_file_that_has_grown_only_its_size_is_sent(path: Path, content: bytes) -> None:
+async def test_only_the_original_size_of_a_grown_file_is_sent(path: Path, content: bytes) -> None:
     with path.open("ab") as file:
         file.write(b"more")
     async with caller(path) as plug:
@@ -95,15 +95,15 @@ async def test_of_a_file_that_has_grown_only_its_size_is_sent(path: Path, conten
         assert await read(plug, 2 * (len(HEAD) + SIZE)) == 2 * (HEAD + content)
 
 
-async def test_a_file_that_has_shrunk_ends_the_connection(path: Path, content: bytes) -> None:
-    """Its length is promised by then: only an early end can say that something is missing (RFC 9112 section 8)."""
+async def test_a_shrunken_file_ends_the_connection(path: Path, content: bytes) -> None:
+    """Its length is promised by then: only an early close can show that something is missing (RFC 9112 section 8)."""
     os.truncate(path, 1_000_000)
     async with caller(path) as plug:
         await ask(plug)
         assert await read(plug, len(HEAD) + SIZE) == HEAD + content[:1_000_000]
 
 
-async def test_who_does_not_read_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_does_not_read_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "SEND_SECONDS", 0.05)
     monkeypatch.setattr(sending, "_MAY_ENLARGE", False)
     late = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Results in every form and by every route: bytes, names, headers, revalidation, large ones, query keys."""
+"""Results in every form and on every route: bytes, names, headers, revalidation, large ones, query keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMMUTABLE = "private,max-age=31557600"
 
 
 async def direct(world: World, path: str, *, method: str = "GET", key: str = "analyst") -> Reply:
-    """What Redash itself answers to the key that the gateway uses."""
+    """Redash's own response to the key that the gateway uses."""
     headers = {"Authorization": f"Key {world.sandbox.user_keys[key]}"}
     async with world.session.request(method, world.sandbox.url + path, headers=headers) as response:
         return Reply(response.status, response.headers.copy(), await response.read())
@@ -30,7 +30,7 @@ def latest_id(world: World, name: str) -> int:
 
 
 def routes(query_id: int, result_id: int) -> list[str]:
-    """Every path that gives this result, the latest of its query."""
+    """Every path that returns this result, the latest of its query."""
     base = f"/api/queries/{query_id}/results"
     paths = [base, f"/api/query_results/{result_id}"]
     for form in FORMS:
@@ -47,18 +47,18 @@ def is_by_id(path: str) -> bool:
 
 
 def downloads(world: World) -> int:
-    """How often Redash was asked for a result."""
+    """How often a result was requested from Redash."""
     return sum(
         n for route, n in world.sandbox.counters.by_route.items() if route.startswith("GET") and "result" in route
     )
 
 
-# -- as Redash gives them
+# -- the same as Redash
 
 
 @pytest.mark.parametrize("asked_before", [False, True])
-async def test_every_route_gives_what_redash_gives(world: World, asked_before: bool) -> None:
-    # Also the second time, from the store. XLSX holds the moment of its making: its bytes are never the same twice.
+async def test_every_route_returns_what_redash_returns(world: World, asked_before: bool) -> None:
+    # Also the second time, from the store. XLSX contains the time when it was made: its bytes always differ.
     for path in routes(world.named["by_country"], latest_id(world, "by_country")):
         wanted = await direct(world, path)
         if asked_before:
@@ -73,8 +73,8 @@ async def test_every_route_gives_what_redash_gives(world: World, asked_before: b
 
 
 @pytest.mark.parametrize("asked_before", [False, True])
-async def test_only_results_by_id_may_be_kept_for_a_year(world: World, asked_before: bool) -> None:
-    # CONTRACT 4. What a path calls "latest" changes with the next run: a browser must not keep it.
+async def test_only_results_by_id_may_be_cached_for_a_year(world: World, asked_before: bool) -> None:
+    # CONTRACT 4. What a path calls "latest" changes with the next run: a browser must not cache it.
     for path in routes(world.named["by_country"], latest_id(world, "by_country")):
         if asked_before:
             await world.get(path)
@@ -100,8 +100,8 @@ async def test_only_results_by_id_may_be_kept_for_a_year(world: World, asked_bef
     ],
 )
 @pytest.mark.parametrize("form", ["json", "csv"])
-async def test_downloads_are_called_as_in_redash(world: World, name: str, form: str) -> None:
-    # CONTRACT 4: after the query where its id is in the path (RFC 5987 where it is not ASCII), else the result id.
+async def test_downloads_have_the_same_names_as_in_redash(world: World, name: str, form: str) -> None:
+    # CONTRACT 4: named after the query where its id is in the path (RFC 5987 if not ASCII), else after the result id.
     world.sandbox.edit_query(world.named["by_country"], name=name)
     for path in routes(world.named["by_country"], latest_id(world, "by_country")):
         if form_of(path) == form:
@@ -119,7 +119,7 @@ async def test_a_renamed_query_renames_its_downloads(world: World) -> None:
 
 
 async def test_head_is_get_without_the_body(world: World) -> None:
-    # RFC 9110 9.3.2; Redash runs the full GET for it (CONTRACT 4).
+    # RFC 9110 9.3.2; Redash runs the whole GET for it (CONTRACT 4).
     for path in routes(world.named["by_country"], latest_id(world, "by_country")):
         if form_of(path) == "xlsx":
             continue
@@ -137,7 +137,7 @@ async def test_head_runs_nothing(world: World) -> None:
 
 
 async def test_a_query_that_was_never_run_has_no_latest_result(world: World) -> None:
-    # CONTRACT 3: Redash's own 404, which ends with the next run and so is kept by nobody.
+    # CONTRACT 3: Redash's own 404, which ends with the next run and so is not cached.
     path = f"/api/queries/{world.named['never_run']}/results.json"
     reply = await world.get(path)
     assert (reply.status, reply.json["message"]) == (404, "No cached result found for this query.")
@@ -146,7 +146,7 @@ async def test_a_query_that_was_never_run_has_no_latest_result(world: World) -> 
 
 
 async def test_latest_is_the_new_result_right_after_a_run(world: World) -> None:
-    # Who polls and then reads "latest" or the query object must see the new result.
+    # A caller that polls and then reads "latest" or the query object must see the new result.
     before = await world.get(f"/api/queries/{world.named['now']}/results")
     await world.rows("now", max_age=0)
     after = await world.get(f"/api/queries/{world.named['now']}/results")
@@ -155,7 +155,7 @@ async def test_latest_is_the_new_result_right_after_a_run(world: World) -> None:
     assert shown.json["latest_query_data_id"] == after.json["query_result"]["id"]
 
 
-async def test_results_with_awkward_values_pass_through_byte_for_byte(world: World) -> None:
+async def test_results_with_awkward_values_are_unchanged_byte_for_byte(world: World) -> None:
     # CONTRACT 8: 64-bit integers beyond 2**53, exponents, raw UTF-8, a column called api_key: nothing is re-encoded.
     query_id = world.sandbox.add_query("odd", "select 1 as n")
     rows = [{"n": 2**63 - 1, "x": 1.2345678901234567e19, "s": "Ñandú ☃ \u2028", "api_key": "k" * 40, "none": None}]
@@ -172,7 +172,7 @@ async def test_results_with_awkward_values_pass_through_byte_for_byte(world: Wor
 # -- revalidation
 
 
-async def test_a_known_etag_is_answered_304(world: World) -> None:
+async def test_a_known_etag_is_304(world: World) -> None:
     # RFC 9110 13.1.2: comparison is weak, `*` matches whatever there is, a list matches if one does.
     for path in routes(world.named["by_country"], latest_id(world, "by_country")):
         etag = (await world.get(path)).headers["ETag"]
@@ -197,7 +197,7 @@ async def test_an_etag_of_another_result_or_form_does_not_match(world: World) ->
 
 
 async def test_another_rendering_has_another_etag(bare: World) -> None:
-    # RFC 9110 8.8.1: a strong validator changes with the bytes. XLSX holds the moment of its making, CSV depends on
+    # RFC 9110 8.8.1: a strong validator changes with the bytes. XLSX contains the time when it was made, CSV depends on
     # the organisation's settings (CONTRACT 8), so the result's id alone does not make the tag.
     await bare.start(cache='rendered_ttl = "10s"')
     path = f"/api/query_results/{latest_id(bare, 'by_country')}.xlsx"
@@ -208,8 +208,8 @@ async def test_another_rendering_has_another_etag(bare: World) -> None:
     assert second.headers["ETag"] != first.headers["ETag"]
 
 
-async def test_age_tells_how_old_the_rows_are(world: World) -> None:
-    # RFC 9111 4.2.3: from the end of the run, not from when the gateway fetched it.
+async def test_age_is_the_age_of_the_rows(world: World) -> None:
+    # RFC 9111 4.2.3: since the end of the run, not since the gateway fetched it.
     world.clock.turn(500)
     path = f"/api/query_results/{latest_id(world, 'by_country')}.json"
     assert "Age" not in (await world.get(path)).headers or "hit" not in (await world.get(path)).cache
@@ -225,7 +225,7 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-async def test_a_large_result_has_the_same_bytes_over_every_route(world: World) -> None:
+async def test_a_large_result_has_the_same_bytes_on_every_route(world: World) -> None:
     result_id = latest_id(world, "large")
     query_id = world.named["large"]
     wanted = await direct(world, f"/api/query_results/{result_id}.json")
@@ -235,10 +235,10 @@ async def test_a_large_result_has_the_same_bytes_over_every_route(world: World) 
         assert {sha((await world.get(path)).body) for path in paths} == {sha(wanted.body)}
     posted = [await world.post("large", max_age=-1), await world.post("large", max_age=3600, wait=10)]
     assert {sha(reply.body) for reply in posted} == {sha(wanted.body)}
-    asked = downloads(world)
+    requested = downloads(world)
     await world.restart()
     assert {sha((await world.get(path)).body) for path in paths} == {sha(wanted.body)}
-    assert downloads(world) == asked
+    assert downloads(world) == requested
 
 
 async def test_a_large_result_that_was_just_run_is_whole(world: World) -> None:
@@ -248,26 +248,26 @@ async def test_a_large_result_that_was_just_run_is_whole(world: World) -> None:
     assert sha((await world.get(csv)).body) == sha((await direct(world, csv)).body)
 
 
-async def test_a_result_above_max_entry_is_passed_on_and_not_kept(bare: World) -> None:
-    # It is there for those who wait for it (a minute), then it goes; nothing else is pushed out for it.
+async def test_a_result_above_max_entry_is_passed_on_and_not_stored(bare: World) -> None:
+    # It is available to waiting callers (for a minute), then deleted; it evicts nothing else.
     await bare.start(cache='max_entry = "1MB"')
     wanted = sha((await direct(bare, f"/api/queries/{bare.named['large']}/results")).body)
     job = await bare.finish((await bare.post("large", max_age=0)).job["id"])
     path = f"/api/queries/{bare.named['large']}/results/{job['query_result_id']}.json"
     first = await bare.get(path)
     assert first.status == 200
-    asked = downloads(bare)
+    requested = downloads(bare)
     bare.clock.turn(90)
     again = await bare.get(path)
     assert sha(again.body) == sha(first.body) != wanted
-    assert downloads(bare) == asked + 1
+    assert downloads(bare) == requested + 1
     assert (await bare.post("large", max_age=3600)).status == 200
 
 
-# -- what is kept, and for how long
+# -- what is stored, and for how long
 
 
-async def test_a_result_by_id_is_asked_once(world: World) -> None:
+async def test_a_result_by_id_is_requested_once(world: World) -> None:
     # Immutable (CONTRACT 8): one fetch for all routes of its JSON, for both clients with that key, also a day later.
     result_id = latest_id(world, "by_country")
     paths = [p for p in routes(world.named["by_country"], result_id) if form_of(p) == "json"]
@@ -287,7 +287,7 @@ async def test_clients_of_another_key_share_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "xlsx"])
-async def test_renderings_are_kept_for_rendered_ttl(world: World, form: str) -> None:
+async def test_renderings_are_stored_for_rendered_ttl(world: World, form: str) -> None:
     # Their bytes depend on settings of the organisation that the gateway cannot see change (CONTRACT 8).
     path = f"/api/queries/{world.named['by_country']}/results/{latest_id(world, 'by_country')}.{form}"
     first = await world.get(path)
@@ -325,24 +325,24 @@ async def test_unknown_result_ids_are_404(world: World, result_id: int) -> None:
         "/api/queries/1/results.",
     ],
 )
-async def test_ids_and_file_types_that_cannot_be_never_reach_redash(world: World, path: str) -> None:
-    # Redash answers 500 or its front-end page with 200 (CONTRACT 3, 8).
+async def test_impossible_ids_and_file_types_never_reach_redash(world: World, path: str) -> None:
+    # Redash responds 500 or 200 with its front-end page (CONTRACT 3, 8).
     assert (await world.get(path)).status == 404
     assert world.sandbox.counters.requests == 0
 
 
-async def test_a_restricted_result_stays_with_redashs_refusal(world: World) -> None:
-    # Access to a result is decided by its data source (CONTRACT 2); the refusal is passed on and nothing is kept.
+async def test_the_refusal_of_a_restricted_result_is_passed_on(world: World) -> None:
+    # Access to a result depends on its data source (CONTRACT 2); the refusal is passed on and nothing is stored.
     result_id = latest_id(world, "restricted")
     for path in routes(world.named["restricted"], result_id):
         reply = await world.get(path)
         assert (reply.status, reply.json["message"][:27]) == (403, "You don't have the permissi"), path
-    nested = f"/api/queries/{world.named['by_country']}/results/{result_id}.json"  # any query id opens it in Redash
+    nested = f"/api/queries/{world.named['by_country']}/results/{result_id}.json"  # open with any query id in Redash
     assert (await world.get(nested)).status == 403
 
 
-async def test_a_path_that_pairs_a_query_with_anothers_result_is_not_believed_twice(world: World) -> None:
-    # CONTRACT 20.9: query and result in a path are unrelated for user keys. Asked first or second, the same answer.
+async def test_a_path_with_a_query_and_anothers_result_does_not_link_them(world: World) -> None:
+    # CONTRACT 20.9: query and result in a path are unrelated for user keys. The response is the same in any order.
     result_id = latest_id(world, "kb1")
     path = f"/api/queries/{world.named['by_country']}/results/{result_id}.json"
     before = await world.get(path)
@@ -355,8 +355,8 @@ async def test_a_path_that_pairs_a_query_with_anothers_result_is_not_believed_tw
 # -- query keys
 
 
-async def test_query_keys_read_their_default_result_by_every_route(world: World) -> None:
-    # In Redash the flat routes are 404 for a query key (CONTRACT 2); the gateway asks by the nested ones.
+async def test_query_keys_read_their_default_result_on_every_route(world: World) -> None:
+    # In Redash the flat routes are 404 for a query key (CONTRACT 2); the gateway requests the nested ones.
     query_id, result_id = world.named["in_country"], latest_id(world, "in_country")
     shown = await world.get(f"/api/queries/{query_id}", client="narrow")
     assert shown.json["latest_query_data_id"] == result_id
@@ -369,14 +369,14 @@ async def test_query_keys_read_their_default_result_by_every_route(world: World)
 
 
 async def reduced_id(world: World) -> tuple[int, list[dict[str, Any]]]:
-    """A run of a query key with a value other than the default: the id that the gateway gave it, and its rows."""
+    """Run a query with its own key and another value than the default; returns the gateway's id, and the rows."""
     reply = await world.post("in_country", client="narrow", max_age=0, parameters={"country": "FR"})
     job = await world.finish(reply.job["id"], client="narrow")
     return job["query_result_id"], [dict(row) for row in await world.rows("in_country", parameters={"country": "FR"})]
 
 
 async def test_query_keys_read_other_results_by_the_gateways_ids(world: World) -> None:
-    # The trap of CONTRACT 8: Redash gives a query key no result but the default one, by whatever id.
+    # The trap of CONTRACT 8: by id, Redash gives a query key only the result with the defaults.
     result_id, rows = await reduced_id(world)
     assert FIRST_OWN_ID <= result_id < 2**53
     query_id = world.named["in_country"]
@@ -388,7 +388,7 @@ async def test_query_keys_read_other_results_by_the_gateways_ids(world: World) -
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv"])
-async def test_query_keys_other_results_are_rendered_as_redash_does(world: World, form: str) -> None:
+async def test_query_keys_other_results_are_rendered_as_by_redash(world: World, form: str) -> None:
     result_id, _ = await reduced_id(world)
     theirs = await world.post("in_country", max_age=3600, parameters={"country": "FR"})
     wanted = await direct(world, f"/api/query_results/{theirs.json['query_result']['id']}.{form}")
@@ -400,7 +400,7 @@ async def test_query_keys_other_results_are_rendered_as_redash_does(world: World
         assert re.search(rf"_\d{{4}}_\d\d_\d\d\.{form}$", got.headers["Content-Disposition"])
 
 
-async def test_query_keys_other_results_are_no_workbook(world: World) -> None:
+async def test_query_keys_other_results_cannot_be_xlsx(world: World) -> None:
     result_id, _ = await reduced_id(world)
     reply = await world.get(f"/api/query_results/{result_id}.xlsx", client="narrow")
     assert reply.status == 406
@@ -444,7 +444,7 @@ async def test_post_of_a_query_key_is_reduced_and_get_is_full(world: World) -> N
     assert set(again.json["query_result"]) == {"data", "retrieved_at"}
 
 
-async def test_answers_never_begin_otherwise_than_clients_test_for(world: World) -> None:
+async def test_responses_always_begin_as_clients_expect(world: World) -> None:
     for reply in (
         await world.post("by_country", max_age=-1),
         await world.post("by_country", max_age=3600),

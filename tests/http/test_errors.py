@@ -1,4 +1,4 @@
-"""What callers are told when something is wrong: statuses, problem bodies, headers, CORS, request ids."""
+"""What callers get when something is wrong: statuses, problem bodies, headers, CORS, request ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY = f"Authorization: Key {TOKENS['dashboard']}\r\n"
 
 
 def problem(reply: Reply, status: int) -> dict[str, Any]:
-    """Check that it is an error of the gateway's own: RFC 9457, with `message` for Redash's clients."""
+    """Check that it is an error of the gateway itself: RFC 9457, with `message` for Redash's clients."""
     assert reply.status == status, reply.body
     assert reply.headers["Content-Type"] == "application/problem+json"
     members: dict[str, Any] = reply.json
@@ -27,7 +27,7 @@ def problem(reply: Reply, status: int) -> dict[str, Any]:
 
 
 async def raw(world: World, head: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-    """Send a request as it stands; status, headers (lower case) and body of the first answer."""
+    """Send a request unchanged; returns status, headers (lower case) and body of the first response."""
     received = await exchange(world.url, head.encode("latin-1") + b"\r\n" + body, timeout=3)
     top, _, rest = received.partition(b"\r\n\r\n")
     lines = top.decode("latin-1").split("\r\n")
@@ -61,7 +61,7 @@ def get(target: str, *fields: str, host: str = "localhost") -> str:
     ],
 )
 async def test_aliases_of_paths_are_refused(world: World, target: str) -> None:
-    # Many spellings reach the same query in Redash (CONTRACT 20.3); one spelling can be judged, many cannot.
+    # Many spellings lead to the same query in Redash (CONTRACT 20.3); one spelling can be checked, many cannot.
     status, fields, body = await raw(world, get(target))
     assert status == 400
     assert fields["content-type"] == "application/problem+json"
@@ -72,39 +72,39 @@ async def test_aliases_of_paths_are_refused(world: World, target: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/api/queries/01", "/api/queries/+1", "/api/queries/0", "/api/Queries/1", "/api/queries/1/"]
 )
-async def test_other_spellings_of_ids_and_words_are_no_route(world: World, path: str) -> None:
+async def test_other_spellings_of_ids_and_words_match_no_route(world: World, path: str) -> None:
     problem(await world.get(path), 404)
     assert world.sandbox.counters.requests == 0
 
 
 async def test_two_authorization_headers_are_ambiguous(world: World) -> None:
-    # Redash joins them and so refuses (CONTRACT 1); picking one would be a guess.
+    # Redash joins them and so refuses (CONTRACT 1); choosing one would be a guess.
     status, _, body = await raw(world, get("/api/queries", KEY.strip()))
     assert status == 400
     assert b"more than one Authorization" in body
 
 
-async def test_basic_credentials_that_cannot_be_read_are_400(world: World) -> None:
+async def test_basic_credentials_that_cannot_be_decoded_are_400(world: World) -> None:
     reply = await world.get("/api/queries", client=None, Authorization="Basic %%%")
     problem(reply, 400)
 
 
 @pytest.mark.parametrize("parameters", [[], "x", 5, None])
 async def test_parameters_must_be_an_object(world: World, parameters: object) -> None:
-    # CONTRACT 6: Redash breaks with 500 on null and lists.
+    # CONTRACT 6: Redash responds 500 to null and lists.
     problem(await world.post("in_country", parameters=parameters), 400)
     assert world.sandbox.counters.posts.total() == 0
 
 
-async def test_query_strings_that_are_no_text_are_400(world: World) -> None:
+async def test_query_strings_that_are_not_text_are_400(world: World) -> None:
     problem(await world.get("/api/queries?q=%ff"), 400)
 
 
 # -- 401
 
 
-async def test_no_unknown_and_expired_tokens_are_told_the_same(bare: World) -> None:
-    # One text for all three: who guesses tokens learns nothing.
+async def test_missing_unknown_and_expired_tokens_get_the_same_response(bare: World) -> None:
+    # One text for all three: guessing tokens reveals nothing.
     await bare.start(second="expires = 2026-01-01")
     replies = [
         await bare.get("/api/queries", client=None),
@@ -113,13 +113,13 @@ async def test_no_unknown_and_expired_tokens_are_told_the_same(bare: World) -> N
         await bare.get("/api/queries?api_key=rg_unknown", client=None),
         await bare.get("/api/queries", client=None, Authorization=f"Key {bare.sandbox.user_keys['analyst']}"),
     ]
-    told = [problem(reply, 401) for reply in replies]
-    assert len({(members["title"], members["detail"]) for members in told}) == 1
+    errors = [problem(reply, 401) for reply in replies]
+    assert len({(members["title"], members["detail"]) for members in errors}) == 1
     assert {reply.headers["WWW-Authenticate"] for reply in replies} == {"Key"}
     assert bare.sandbox.counters.requests == 0
 
 
-async def test_unknown_routes_tell_nothing_to_strangers_that_known_ones_would_not(world: World) -> None:
+async def test_unknown_routes_reveal_nothing_without_a_token(world: World) -> None:
     problem(await world.get("/api/nothing/here", client=None), 404)
 
 
@@ -143,7 +143,7 @@ async def test_a_missing_capability_is_named(world: World, method: str, path: st
     assert world.sandbox.counters.requests == 0
 
 
-async def test_who_may_not_execute_runs_and_cancels_nothing(bare: World) -> None:
+async def test_a_client_without_execute_runs_and_cancels_nothing(bare: World) -> None:
     await bare.start(second='can = ["read"]')
     query = f"/api/queries/{bare.named['above']}"
     for method, path in (
@@ -160,13 +160,13 @@ async def test_who_may_not_execute_runs_and_cancels_nothing(bare: World) -> None
 
 @pytest.mark.parametrize("name", ["customers_in_city", "undeclared"])
 async def test_raw_sql_in_parameters_needs_more_than_execute(world: World, name: str) -> None:
-    # A text parameter, or a name without definition, is SQL in the caller's hands (CONTRACT 2, 20.10).
+    # A text parameter, or a name without definition, lets the caller write SQL (CONTRACT 2, 20.10).
     members = problem(await world.post(name, max_age=0, parameters={"city": "x", "x": "1"}), 403)
     assert "text_parameters" in members["detail"]
     assert world.sandbox.counters.posts.total() == 0
 
 
-async def test_query_key_clients_are_told_that_none_of_their_keys_can(world: World) -> None:
+async def test_query_key_clients_get_an_error_that_none_of_their_keys_can(world: World) -> None:
     problem(await world.post("by_country", client="narrow", max_age=0), 403)
     problem(await world.get("/api/queries", client="narrow"), 403)
 
@@ -177,8 +177,8 @@ async def test_query_key_clients_are_told_that_none_of_their_keys_can(world: Wor
 @pytest.mark.parametrize(
     "path", ["/", "/api", "/api/config", "/login", "/status.json", "/api/queries/1/nothing", "/sandbox/keys"]
 )
-async def test_what_the_route_table_does_not_name_never_reaches_redash(world: World, path: str) -> None:
-    # Redash answers unknown API paths with 200 and a page of HTML (CONTRACT 3).
+async def test_paths_without_a_route_never_reach_redash(world: World, path: str) -> None:
+    # Redash responds to unknown API paths with 200 and a page of HTML (CONTRACT 3).
     problem(await world.get(path), 404)
     assert world.sandbox.counters.requests == 0
 
@@ -202,14 +202,14 @@ async def test_other_methods_are_405_with_allow(world: World, method: str, path:
     assert world.sandbox.counters.requests == 0
 
 
-async def test_a_body_above_the_limit_is_413_told_or_not(bare: World) -> None:
+async def test_a_body_above_the_limit_is_413_with_or_without_content_length(bare: World) -> None:
     await bare.start(server='max_request_body = "1KB"')
     body = json.dumps({"parameters": {"country": "x" * 2000}}).encode()
     path = f"/api/queries/{bare.named['in_country']}/results"
     problem(await bare.call("POST", path, body), 413)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n{KEY}"
-    status, _, answer = await raw(bare, head, b"7d0\r\n" + b"x" * 2000 + b"\r\n0\r\n\r\n")
-    assert (status, json.loads(answer)["status"]) == (413, 413)
+    status, _, body = await raw(bare, head, b"7d0\r\n" + b"x" * 2000 + b"\r\n0\r\n\r\n")
+    assert (status, json.loads(body)["status"]) == (413, 413)
     assert (await bare.post("in_country", parameters={"country": "DE"})).status == 200
     assert bare.sandbox.counters.posts.total() == 1
 
@@ -235,7 +235,7 @@ async def test_too_many_fields_are_431(world: World) -> None:
     "host", ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.nip.io", "[::1]", ""]
 )
 async def test_other_host_names_are_misdirected(world: World, host: str) -> None:
-    # A service on the loopback that puts keys in is a target for DNS rebinding.
+    # A service on the loopback interface that adds keys to requests is a target for DNS rebinding.
     status, fields, body = await raw(world, get("/api/queries", host=host))
     assert (status, json.loads(body)["status"]) == (421, 421)
     assert fields["content-type"] == "application/problem+json"
@@ -263,7 +263,7 @@ POST = b"POST /api/queries/1/results HTTP/1.1\r\nHost: localhost\r\n"
         POST + b"Content-Length: -1\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_is_400_and_closed(world: World, sent: bytes) -> None:
+async def test_invalid_http_is_400_and_closed(world: World, sent: bytes) -> None:
     # RFC 9112 6.3: a message whose length is ambiguous must not be served, and the connection is closed.
     received = await exchange(world.url, sent, timeout=3)
     assert re.match(rb"HTTP/1\.[01] 4\d\d ", received), received[:80]
@@ -281,7 +281,7 @@ async def test_a_failed_query_is_422_on_the_get_form(world: World) -> None:
     assert members["detail"] == "no such table: no_such_table"
 
 
-async def test_a_rate_that_is_used_up_is_429(bare: World) -> None:
+async def test_a_client_over_its_rate_gets_429(bare: World) -> None:
     await bare.start(second='rate = "1/h"\nburst = 2')
     for _ in range(2):
         assert (await bare.get("/api/session", client="second")).status == 200
@@ -294,8 +294,8 @@ async def test_a_rate_that_is_used_up_is_429(bare: World) -> None:
 # -- 500 of Redash, 502, 503, 504
 
 
-async def test_redashs_own_refusals_pass_as_they_are(world: World) -> None:
-    # Its status, its JSON (CONTRACT 3): clients know these.
+async def test_refusals_of_redash_are_passed_on_unchanged(world: World) -> None:
+    # Its status and its JSON (CONTRACT 3): clients know these.
     reply = await world.get("/api/queries/99999")
     assert (reply.status, reply.headers["Content-Type"]) == (404, "application/json")
     assert reply.json["message"].startswith("The requested URL was not found")
@@ -313,36 +313,36 @@ async def test_redashs_own_refusals_pass_as_they_are(world: World) -> None:
 @pytest.mark.parametrize(
     "path", ["/api/queries/1", "/api/queries", "/api/queries/1/results.json", "/api/query_results/1.csv"]
 )
-async def test_unusable_answers_are_502(world: World, kind: str, status: int, path: str) -> None:
+async def test_unusable_responses_are_502(world: World, kind: str, status: int, path: str) -> None:
     if kind == "garbage" and path.endswith(".csv"):
-        return  # any bytes are a CSV
+        return  # any bytes are a valid CSV
     world.sandbox.faults.add(kind)
     members = problem(await world.get(path), status)
     assert "Redash" in members["detail"]
 
 
 @pytest.mark.parametrize("kind", ["html", "garbage", "reset_in_body", "truncate"])
-async def test_an_unusable_answer_to_a_post_is_502_and_nothing_is_stored(world: World, kind: str) -> None:
+async def test_an_unusable_response_to_a_post_is_502_and_nothing_is_stored(world: World, kind: str) -> None:
     fault = world.sandbox.faults.add(kind, route="/api/queries/<query_id>/results", method="POST")
     problem(await world.post("by_country", max_age=3600), 502)
-    assert fault.hits == 1  # a POST that may have begun a run is not sent twice
+    assert fault.hits == 1  # a POST that may have started a run is not sent twice
     world.sandbox.faults.clear()
     reply = await world.post("by_country", max_age=3600)
     assert reply.rows
     assert "hit" not in reply.cache
 
 
-@pytest.mark.parametrize(("status", "answered"), [(502, 502), (503, 502), (504, 504)])
-async def test_a_proxy_before_redash_that_fails_is_told_apart_from_the_gateway(
-    world: World, status: int, answered: int
+@pytest.mark.parametrize(("status", "expected"), [(502, 502), (503, 502), (504, 504)])
+async def test_errors_of_a_proxy_before_redash_and_of_the_gateway_differ(
+    world: World, status: int, expected: int
 ) -> None:
     world.sandbox.faults.add("status", status=status)
-    members = problem(await world.get("/api/queries"), answered)
+    members = problem(await world.get("/api/queries"), expected)
     assert str(status) in members["detail"]
 
 
 async def test_a_key_that_redash_rejects_is_502(world: World) -> None:
-    # CONTRACT 1: 404 "Please login". The caller cannot help it; the operator sees it in metrics and log.
+    # CONTRACT 1: 404 "Please login". The caller cannot fix it; the operator sees it in metrics and log.
     world.sandbox.faults.add("reject_keys")
     members = problem(await world.get("/api/queries"), 502)
     assert "'analyst'" in members["detail"]
@@ -362,18 +362,18 @@ async def test_an_open_breaker_is_503_with_retry_after(bare: World) -> None:
     await bare.start(upstream='breaker_failures = 1\nbreaker_reset = "30s"')
     bare.sandbox.faults.add("status", status=503)
     await bare.get("/api/queries")
-    asked = bare.sandbox.counters.requests
+    requests = bare.sandbox.counters.requests
     reply = await bare.get("/api/dashboards")
     problem(reply, 503)
     assert 1 <= int(reply.headers["Retry-After"]) <= 30
-    assert bare.sandbox.counters.requests == asked
+    assert bare.sandbox.counters.requests == requests
     bare.sandbox.faults.clear()
     bare.clock.turn(31)
     assert (await bare.get("/api/dashboards")).status == 200
 
 
-async def test_a_breaker_whose_probe_gets_any_answer_closes(bare: World) -> None:
-    # Redash answered, whatever it said: a page of HTML on one path must not keep all the others closed.
+async def test_a_breaker_whose_probe_gets_any_response_closes(bare: World) -> None:
+    # Redash responded, whatever the content: a page of HTML on one path must not keep all the others closed.
     await bare.start(upstream='breaker_failures = 1\nbreaker_reset = "30s"')
     bare.sandbox.faults.add("status", status=503, count=2)
     await bare.get("/api/queries")
@@ -384,7 +384,7 @@ async def test_a_breaker_whose_probe_gets_any_answer_closes(bare: World) -> None
     assert (await bare.get("/api/dashboards")).status == 200
 
 
-async def test_no_turn_in_time_is_503_for_who_waits(bare: World) -> None:
+async def test_a_waiting_caller_without_a_slot_in_time_gets_503(bare: World) -> None:
     await bare.start(upstream='max_executions = 1\nqueue_timeout = "200ms"')
     async with bare.sandbox.hold():
         await bare.post("slow_seconds", max_age=0, parameters={"seconds": 0})
@@ -393,7 +393,7 @@ async def test_no_turn_in_time_is_503_for_who_waits(bare: World) -> None:
         assert int(reply.headers["Retry-After"]) >= 1
 
 
-async def test_the_get_form_that_is_not_ready_in_time_is_503(bare: World) -> None:
+async def test_a_get_with_parameters_that_is_not_ready_in_time_is_503(bare: World) -> None:
     # A 202 with a job would be read as an empty table.
     await bare.start(server='max_wait = "200ms"')
     async with bare.sandbox.hold():
@@ -407,7 +407,7 @@ async def test_the_get_form_that_is_not_ready_in_time_is_503(bare: World) -> Non
 
 @pytest.mark.parametrize("path", ["/api/queries/1/results", "/api/jobs/00000000-0000-4000-8000-000000000000"])
 async def test_preflights_need_no_token_and_never_reach_redash(bare: World, path: str) -> None:
-    # A browser's preflight carries no key, and Redash answers it with 403 (CONTRACT 16).
+    # A browser's preflight has no key, and Redash responds to it with 403 (CONTRACT 16).
     await bare.start(server='cors_origins = ["https://dash.example"]')
     headers = {"Origin": "https://dash.example", "Access-Control-Request-Method": "POST"}
     reply = await bare.call("OPTIONS", path, client=None, headers=headers)
@@ -428,7 +428,7 @@ async def test_other_origins_get_no_cors_headers(bare: World) -> None:
             assert not [name for name in reply.headers if name.lower().startswith("access-control-")]
 
 
-async def test_answers_and_errors_can_be_read_across_origins(bare: World) -> None:
+async def test_responses_and_errors_can_be_read_across_origins(bare: World) -> None:
     await bare.start(server='cors_origins = ["https://dash.example"]')
     for path, status in (("/api/session", 200), ("/api/nothing", 404), ("/api/users", 403)):
         reply = await bare.get(path, origin="https://dash.example")
@@ -438,7 +438,7 @@ async def test_answers_and_errors_can_be_read_across_origins(bare: World) -> Non
         assert exposed == {"Age", "Cache-Status", "ETag", "Retry-After", "Preference-Applied", "X-Request-ID"}
 
 
-# -- what every answer has
+# -- what every response has
 
 
 @pytest.mark.parametrize("given", ["abc", "A-1_2.3:4", "x" * 128])
@@ -455,7 +455,7 @@ async def test_other_request_ids_are_replaced(world: World, given: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", fields["x-request-id"])
 
 
-async def test_every_answer_is_dressed_alike(world: World) -> None:
+async def test_every_response_has_the_same_common_fields(world: World) -> None:
     # Redash's cookies, server name and policies stay inside (CONTRACT 4).
     for path in ("/api/session", "/api/queries/1/results", "/api/nothing", "/ping", "/api/queries/99999", "/api/users"):
         reply = await world.get(path)
@@ -478,7 +478,7 @@ async def test_ping_needs_no_token(world: World) -> None:
     ("status", "path", "reason"),
     [(401, "/api/queries", "unauthorized"), (404, "/api/nothing", "not_found"), (400, "/api//queries", "bad_request")],
 )
-async def test_refusals_are_counted_by_reason(world: World, status: int, path: str, reason: str) -> None:
+async def test_errors_are_counted_by_reason(world: World, status: int, path: str, reason: str) -> None:
     before = await world.metric("redash_gateway_rejected_total", reason=reason)
     assert (await world.call("GET", path, client=None)).status == status
     assert await world.metric("redash_gateway_rejected_total", reason=reason) == before + 1

@@ -291,14 +291,14 @@ async def admin_pages(world: World) -> list[bytes]:
 
 
 @pytest.fixture
-async def loaded(bare: World, told: Told, by_lane: list[bytes]) -> Load:
+async def loaded(bare: World, told: Told, by_fast_path: list[bytes]) -> Load:
     await bare.start(upstream='read_timeout = "2s"\nbreaker_failures = 1000', writer='stale_if_error = "0s"')
     bare.runtime.telemetry.observer.access_log = True
     load = Load(bare)
     await load.all()
     for _ in range(5):
         load.said.append(as_bytes(await bare.post("by_country", max_age=86_400)))
-    assert by_lane
+    assert by_fast_path
     return load
 
 

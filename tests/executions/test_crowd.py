@@ -1,4 +1,4 @@
-"""Crowds: a thousand callers of a few runs, a third of whom hang up; and the cost of leaving when many leave."""
+"""Crowds: a thousand callers of a few runs, a third of whom hang up; and the cost when many callers leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Wait = Callable[[], Awaitable[object]]
 
 
 async def test_a_thousand_callers_a_third_of_whom_hang_up(bare: World) -> None:
-    """One execution per distinct key, whoever comes and goes; who stays is answered; nothing is left behind."""
+    """One execution per distinct key, whoever leaves; callers that stay get a response; nothing is left behind."""
     await bare.start(upstream="max_executions = 8")
     query = bare.named["slow_seconds"]
     quiet = asyncio.all_tasks()
@@ -38,7 +38,7 @@ async def test_a_thousand_callers_a_third_of_whom_hang_up(bare: World) -> None:
     await _hang_up(leavers, chance)
     hold.release()
     replies = await asyncio.gather(*(caller for caller in callers if caller not in leavers))
-    # Parameter values are keys of their own (0 and "0" are not told apart by Redash, so each value is a number here).
+    # Each parameter value has its own key (Redash does not distinguish 0 and "0", so each value is a number here).
     assert bare.sandbox.counters.started == KEYS
     assert bare.sandbox.counters.posts[query] == KEYS
     assert len(replies) == CALLERS - len(leavers)
@@ -52,10 +52,10 @@ async def test_a_thousand_callers_a_third_of_whom_hang_up(bare: World) -> None:
     bare.session = aiohttp.ClientSession()
 
 
-async def test_a_crowd_at_a_cold_start_asks_for_the_definition_once(
+async def test_a_cold_start_with_many_callers_reads_the_definition_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Callers who began to look on the disk before Redash answered the first of them must not ask again after it.
+    # Callers that looked on the disk before Redash responded to the first must not send another request.
     first_is_answered, looks = asyncio.Event(), 0
     get = world.runtime.store.get
 
@@ -77,7 +77,7 @@ async def test_a_crowd_at_a_cold_start_asks_for_the_definition_once(
 
 
 async def _call(world: World, chance: random.Random) -> tuple[float, Reply]:
-    """One caller: some wait in one request, some poll, some use the GET form; any max_age joins a run under way."""
+    """One caller: some wait in one request, some poll, some use the GET form; any max_age joins a run in progress."""
     wanted = chance.randrange(KEYS) / 1000
     max_age = chance.choice([0, 0, 1, 60, 3600, None, -1])
     way = chance.choice(["wait", "poll", "get"])
@@ -104,14 +104,14 @@ async def _hang_up(leavers: list[asyncio.Task[Any]], chance: random.Random) -> N
 
 
 async def _only(quiet: set[asyncio.Task[Any]]) -> None:
-    """Wait until no task is left but those that were there before."""
+    """Wait until only the tasks that were there before are left."""
     async with asyncio.timeout(10):
         while left := {task for task in asyncio.all_tasks() - quiet if not task.done()}:
             await asyncio.wait(left, timeout=0.1)
 
 
-async def test_however_many_poll_redash_is_asked_by_one(world: World) -> None:
-    """The gateway polls once for everybody; callers' polls are answered from what it knows."""
+async def test_redash_is_polled_once_for_any_number_of_callers(world: World) -> None:
+    """The gateway polls once for all; callers' polls are served from what it knows."""
     query = world.named["slow_seconds"]
     async with world.sandbox.hold(query):
         posted = [world.post(query, max_age=0, parameters={"seconds": 0}) for _ in range(50)]
@@ -126,9 +126,9 @@ async def test_however_many_poll_redash_is_asked_by_one(world: World) -> None:
 
 
 def test_a_run_of_ten_seconds_costs_fewer_than_thirty_requests() -> None:
-    # Definition, POST, polls, result, and the definition once more because the run has ended.
+    # Definition, POST, polls, result, and the definition again because the run has ended.
     assert _polls_of(10.0) + 4 < 30
-    # Nobody waits longer than a fifth of the run, or 2 s, for a result that is there.
+    # No caller waits longer than a fifth of the run, or 2 s, for a result that is ready.
     assert all(_pause(elapsed) <= max(0.1, min(2.0, elapsed / 5)) for elapsed in (0.0, 0.3, 1.0, 5.0, 10.0, 600.0))
 
 
@@ -164,13 +164,13 @@ def _asyncio_shield() -> Wait:
 
 
 @pytest.mark.parametrize("make", [_event, _flight])
-def test_leaving_costs_no_more_each_when_many_leave(make: Callable[[], Wait]) -> None:
+def test_the_cost_of_leaving_does_not_grow_with_the_number_of_waiters(make: Callable[[], Wait]) -> None:
     assert _growth(make) < 1.2
 
 
 @pytest.mark.parametrize("make", [_asyncio_event, _asyncio_shield])
-def test_leaving_asyncio_costs_more_each_when_many_leave(make: Callable[[], Wait]) -> None:
-    """Why `Event` exists, and the proof that the measurement notices a search through the waiters."""
+def test_the_cost_of_leaving_asyncio_events_grows_with_the_number_of_waiters(make: Callable[[], Wait]) -> None:
+    """The reason for `Event`, and the proof that the measurement notices a search through the waiters."""
     assert _growth(make) > 2
 
 
@@ -201,7 +201,7 @@ class _PythonLoop(asyncio.SelectorEventLoop):
 
 
 async def _cost_of_leaving(make: Callable[[], Wait], number: int) -> int:
-    """The lines of Python that run while so many waiters leave: unlike their time, the same on every machine."""
+    """The lines of Python that run while so many waiters leave: unlike time, the same on every machine."""
     before = asyncio.all_tasks()
     wait = make()
 

@@ -1,6 +1,6 @@
-"""The hit lane gives the answers that the ordinary way would give, byte for byte, and stops at once when it would not.
+"""The fast path gives the same responses as the normal path, byte for byte, and stops at once when they would differ.
 
-Raw sockets throughout: the lane knows requests by their bytes, and how those are cut into segments is half of the trap.
+Raw sockets throughout: the fast path knows requests by their bytes, and their split into segments matters, too.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def clock() -> TurnableClock:
 
 
 async def settled() -> None:
-    """Let the loop, in which the gateway runs, read what has come and finish what can be finished at once."""
+    """Let the event loop, in which the gateway runs, read what has arrived and finish what can be finished at once."""
     for _ in range(4):
         await asyncio.sleep(0)
 
 
 class Got(msgspec.Struct, frozen=True):
-    """One answer as it stood on the wire."""
+    """One response as it was on the wire."""
 
     head: bytes
     body: bytes
@@ -86,13 +86,13 @@ class Wire:
         self.reader, self.writer = reader, writer
 
     async def send(self, *segments: bytes) -> None:
-        """Send, each segment by itself: between two of them the gateway, in the same loop, reads what has come."""
+        """Send each segment on its own: between two of them the gateway, in the same loop, reads what has arrived."""
         for segment in segments:
             self.writer.write(segment)
             await settled()
 
     async def got(self, method: str = "GET") -> Got | None:
-        """One whole answer; None when the other side has closed instead."""
+        """One whole response; None when the other side has closed instead."""
         async with asyncio.timeout(10):
             try:
                 head = await self.reader.readuntil(b"\r\n\r\n")
@@ -108,14 +108,14 @@ class Wire:
                 return None
 
     async def ask(self, *segments: bytes) -> Got:
-        """Send one request and return its answer."""
+        """Send one request and return its response."""
         await self.send(*segments)
         got = await self.got(segments[0].split(b" ", 1)[0].decode())
-        assert got is not None, "closed without an answer"
+        assert got is not None, "closed without a response"
         return got
 
     async def closed(self) -> bool:
-        """Wait until the other side closes; False when it says something instead."""
+        """Wait until the other side closes; False if it sends something instead."""
         async with asyncio.timeout(10):
             try:
                 return await self.reader.read(1) == b""
@@ -125,7 +125,7 @@ class Wire:
 
 @asynccontextmanager
 async def wire(world: World, *, buffer: int | None = None) -> AsyncIterator[Wire]:
-    """A connection to the gateway; `buffer` makes the receiving side's small, for those who read slowly."""
+    """A connection to the gateway; `buffer` makes the receive buffer small, for slow readers."""
     parts = urlsplit(world.url)
     plug = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if buffer is not None:
@@ -163,51 +163,51 @@ def latest(world: World, name: str, *fields: str, form: str = "json", client: st
     return request("GET", f"/api/queries/{world.named[name]}/results.{form}", *fields, client=client)
 
 
-async def taught(line: Wire, sent: bytes, by_lane: list[bytes]) -> Got:
-    """Ask until the lane answers; its answer."""
+async def learnt(line: Wire, sent: bytes, by_fast_path: list[bytes]) -> Got:
+    """Repeat a request until the fast path serves it; returns its response."""
     for _ in range(6):
-        before = len(by_lane)
+        before = len(by_fast_path)
         got = await line.ask(sent)
-        if len(by_lane) > before:
+        if len(by_fast_path) > before:
             return got
-    raise AssertionError(f"the lane never took it over: {got.head!r}")
+    raise AssertionError(f"the fast path never served it: {got.head!r}")
 
 
-async def taught_in_parts(world: World, by_lane: list[bytes]) -> tuple[bytes, bytes]:
-    """Ask, head and body in segments of their own, until the lane answers; returns the two."""
+async def learnt_in_parts(world: World, by_fast_path: list[bytes]) -> tuple[bytes, bytes]:
+    """Repeat a request, head and body in separate segments, until the fast path serves it; returns the two."""
     head, mark, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
     async with wire(world) as line:
         for _ in range(4):
             await line.ask(head + mark, body)
-    assert by_lane
+    assert by_fast_path
     return head + mark, body
 
 
-async def unknown(line: Wire, sent: bytes, by_lane: list[bytes], *, times: int = 5) -> list[Got]:
-    """Ask again and again; the lane must never answer."""
-    before = len(by_lane)
+async def never_learnt(line: Wire, sent: bytes, by_fast_path: list[bytes], *, times: int = 5) -> list[Got]:
+    """Repeat a request; the fast path must never serve it."""
+    before = len(by_fast_path)
     found = [await line.ask(sent) for _ in range(times)]
-    assert len(by_lane) == before, "the lane answered"
+    assert len(by_fast_path) == before, "the fast path served it"
     return found
 
 
 def apply(world: World, text: str) -> None:
-    """Take over another configuration, as a reload does."""
+    """Put another configuration in force, as a reload does."""
     world.text = text
     loaded = world.settings()
     world.runtime.reconfigure(loaded, client_context(loaded.upstream))
 
 
-# -- what is taken over, and what never is
+# -- what the fast path learns, and what it never does
 
 
-async def test_from_the_second_sighting_on(world: World, by_lane: list[bytes]) -> None:
-    # What is asked once and never again must not push out what is asked all day.
+async def test_learns_a_request_from_the_second_time_on(world: World, by_fast_path: list[bytes]) -> None:
+    # Requests that come only once must not evict those that come all day.
     sent, seen = post(world, "kb1", max_age=DAY), []
     async with wire(world) as line:
         for _ in range(5):
             got = await line.ask(sent)
-            seen.append(("hit" in got.fields.get("cache-status", ""), len(by_lane)))
+            seen.append(("hit" in got.fields.get("cache-status", ""), len(by_fast_path)))
     assert seen == [(False, 0), (True, 0), (True, 0), (True, 1), (True, 2)]
 
 
@@ -228,45 +228,47 @@ KINDS: Final[dict[str, Callable[[World], bytes]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_same_answer_as_before_but_for_the_id(world: World, by_lane: list[bytes], kind: str) -> None:
+async def test_the_response_is_the_same_except_the_request_id(
+    world: World, by_fast_path: list[bytes], kind: str
+) -> None:
     sent = KINDS[kind](world)
     async with wire(world) as line:
         for _ in range(3):
             ordinary = await line.ask(sent)
-        assert by_lane == []
+        assert by_fast_path == []
         fast = await line.ask(sent)
-    assert by_lane == [sent]
+    assert by_fast_path == [sent]
     assert plain(fast) == plain(ordinary)
     assert fast.fields.get("etag") == ordinary.fields.get("etag")
     assert fast.fields["x-request-id"] != ordinary.fields["x-request-id"]
 
 
-async def test_not_modified_is_answered_too(world: World, by_lane: list[bytes]) -> None:
+async def test_not_modified_is_served_too(world: World, by_fast_path: list[bytes]) -> None:
     async with wire(world) as line:
         tag = (await line.ask(latest(world, "kb1"))).fields["etag"]
-        fast = await taught(line, latest(world, "kb1", f"If-None-Match: {tag}"), by_lane)
+        fast = await learnt(line, latest(world, "kb1", f"If-None-Match: {tag}"), by_fast_path)
         assert (fast.status, fast.body) == (304, b"")
         # RFC 9110: a 304 carries the tag that a 200 would have carried.
         assert fast.fields["etag"] == tag
 
 
-async def test_a_body_in_a_segment_of_its_own(world: World, by_lane: list[bytes]) -> None:
-    # Many clients send head and body by two writes, and so does nearly every proxy.
+async def test_a_body_in_a_segment_of_its_own(world: World, by_fast_path: list[bytes]) -> None:
+    # Many clients send head and body with two writes, and so does nearly every proxy.
     head, _, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
     head += b"\r\n\r\n"
     async with wire(world) as line:
         for _ in range(3):
             await line.ask(head, body)
-        assert by_lane == []
+        assert by_fast_path == []
         assert (await line.ask(head, body)).status == 200
-        assert by_lane == [head + body]
+        assert by_fast_path == [head + body]
         # The same head with another body is another request.
         other = json.dumps({"max_age": 86401}).encode()
         assert len(other) == len(body)
         assert (await line.ask(head, other)).status == 200
         assert (await line.ask(head, body[:5], body[5:])).status == 200
         assert (await line.ask(head + body)).status == 200
-        assert set(by_lane) == {head + body}
+        assert set(by_fast_path) == {head + body}
 
 
 @pytest.mark.parametrize(
@@ -281,10 +283,10 @@ async def test_a_body_in_a_segment_of_its_own(world: World, by_lane: list[bytes]
         "X-Request-ID: mine",
     ],
 )
-async def test_what_one_request_says_of_itself_only_is_never_taken_over(
-    world: World, by_lane: list[bytes], field: str
+async def test_requests_with_fields_of_their_own_are_never_learnt(
+    world: World, by_fast_path: list[bytes], field: str
 ) -> None:
-    # The connection's fate, a trace and an id of the caller's own belong to one request, not to all with these bytes.
+    # `Connection`, a trace and the caller's own id belong to one request, not to all with these bytes.
     sent = latest(world, "kb1", field)
     for _ in range(5):
         async with wire(world) as line:
@@ -292,69 +294,69 @@ async def test_what_one_request_says_of_itself_only_is_never_taken_over(
             while got.status == 100:
                 got = await line.got() or got
             assert got.status == 200
-    assert by_lane == []
+    assert by_fast_path == []
 
 
-async def test_http_1_0_is_never_taken_over(world: World, by_lane: list[bytes]) -> None:
-    # Its connection closes after each answer.
+async def test_http_1_0_is_never_learnt(world: World, by_fast_path: list[bytes]) -> None:
+    # Its connection closes after each response.
     sent = request("GET", f"/api/queries/{world.named['kb1']}/results.json", version="1.0")
     for _ in range(5):
         async with wire(world) as line:
             assert (await line.ask(sent)).status == 200
             assert await line.closed()
-    assert by_lane == []
+    assert by_fast_path == []
 
 
-async def test_errors_jobs_and_misses_are_never_taken_over(world: World, by_lane: list[bytes]) -> None:
+async def test_errors_jobs_and_misses_are_never_learnt(world: World, by_fast_path: list[bytes]) -> None:
     async with wire(world) as line:
-        await unknown(line, request("GET", "/api/nothing"), by_lane)
-        await unknown(line, request("GET", "/api/queries/999999/results.json"), by_lane)
-        await unknown(line, latest(world, "kb1").replace(TOKENS["dashboard"].encode(), b"rg_other"), by_lane)
-        await unknown(line, post(world, "kb1", max_age=0), by_lane, times=2)
-        await unknown(line, request("GET", f"/api/queries/{world.named['kb1']}"), by_lane)
+        await never_learnt(line, request("GET", "/api/nothing"), by_fast_path)
+        await never_learnt(line, request("GET", "/api/queries/999999/results.json"), by_fast_path)
+        await never_learnt(line, latest(world, "kb1").replace(TOKENS["dashboard"].encode(), b"rg_other"), by_fast_path)
+        await never_learnt(line, post(world, "kb1", max_age=0), by_fast_path, times=2)
+        await never_learnt(line, request("GET", f"/api/queries/{world.named['kb1']}"), by_fast_path)
 
 
-async def test_every_answer_has_an_id_of_its_own(world: World, by_lane: list[bytes]) -> None:
+async def test_every_response_has_its_own_request_id(world: World, by_fast_path: list[bytes]) -> None:
     async with wire(world) as line:
         ids = [(await line.ask(post(world, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(30)]
-    assert len(by_lane) >= 25
+    assert len(by_fast_path) >= 25
     assert len(set(ids)) == 30
 
 
-async def test_a_query_named_like_the_field_keeps_its_name(world: World, by_lane: list[bytes]) -> None:
-    # The id's place is looked for in the head; a name that people gave stands there, too.
+async def test_a_query_named_like_the_request_id_field_keeps_its_name(world: World, by_fast_path: list[bytes]) -> None:
+    # The id is inserted into the head; the name that a user gave to a query is in the head, too.
     world.sandbox.edit_query(world.named["kb1"], name="X-Request-ID: 7")
     sent = latest(world, "kb1", form="csv")
     async with wire(world) as line:
         for _ in range(3):
             ordinary = await line.ask(sent)
-        fast = await taught(line, sent, by_lane)
+        fast = await learnt(line, sent, by_fast_path)
     assert "X-Request-ID" in fast.fields["content-disposition"]
     assert plain(fast) == plain(ordinary)
 
 
-# -- who may
+# -- access
 
 
-async def test_a_revoked_token_is_refused_at_once(world: World, by_lane: list[bytes]) -> None:
+async def test_a_revoked_token_is_refused_at_once(world: World, by_fast_path: list[bytes]) -> None:
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         hashed = world.settings().clients["dashboard"].token_sha256[0]
         apply(world, world.text.replace(hashed, "0" * 64))
-        assert [got.status for got in await unknown(line, sent, by_lane)] == [401] * 5
+        assert [got.status for got in await never_learnt(line, sent, by_fast_path)] == [401] * 5
 
 
-async def test_a_capability_taken_away_is_gone_at_once(world: World, by_lane: list[bytes]) -> None:
+async def test_a_removed_capability_is_gone_at_once(world: World, by_fast_path: list[bytes]) -> None:
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         hashed = world.settings().clients["dashboard"].token_sha256[0]
         apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\ncan = ["read"]'))
-        assert [got.status for got in await unknown(line, sent, by_lane)] == [403] * 5
+        assert [got.status for got in await never_learnt(line, sent, by_fast_path)] == [403] * 5
 
 
-async def test_clients_with_a_rate_are_counted_one_by_one(bare: World, by_lane: list[bytes]) -> None:
+async def test_clients_with_a_rate_are_counted_one_by_one(bare: World, by_fast_path: list[bytes]) -> None:
     await bare.start(dashboard='rate = "10/m"\nburst = 10')
     async with wire(bare) as line:
         found = [await line.ask(post(bare, "kb1", max_age=DAY)) for _ in range(12)]
@@ -364,211 +366,213 @@ async def test_clients_with_a_rate_are_counted_one_by_one(bare: World, by_lane: 
         *['"client";r=0;t=60'] * 2,
     ]
     assert {got.fields["ratelimit-policy"] for got in found} == {'"client";q=10;w=60'}
-    assert len(by_lane) >= 7
+    assert len(by_fast_path) >= 7
 
 
-async def test_clients_bound_to_dashboards_until_those_must_be_read_again(bare: World, by_lane: list[bytes]) -> None:
-    # Which queries a dashboard shows can change in Redash at any time; what was read of it counts for 60 s.
+async def test_serves_clients_bound_to_dashboards_until_those_must_be_read_again(
+    bare: World, by_fast_path: list[bytes]
+) -> None:
+    # The queries of a dashboard can change in Redash at any time; what was read is valid for 60 s.
     await bare.start(cache='definition_check = "1h"', dashboard="dashboards = [1]")
     sent = post(bare, "by_country", max_age=DAY)
     async with wire(bare) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         bare.clock.turn(60)
-        count = len(by_lane)
+        count = len(by_fast_path)
         assert (await line.ask(sent)).status == 200
-        assert len(by_lane) == count
+        assert len(by_fast_path) == count
         bare.sandbox.database.widgets.clear()
         bare.clock.turn(61)
-        assert {got.status for got in await unknown(line, sent, by_lane)} == {403}
+        assert {got.status for got in await never_learnt(line, sent, by_fast_path)} == {403}
 
 
-async def test_a_token_ends_to_the_second(bare: World, by_lane: list[bytes]) -> None:
+async def test_a_token_expires_to_the_second(bare: World, by_fast_path: list[bytes]) -> None:
     await bare.start(dashboard="expires = 2027-01-16", cache='definition_check = "30d"')
     expires = bare.settings().clients["dashboard"].expires
     assert expires is not None
     sent = post(bare, "kb1", max_age=30 * DAY)
     async with wire(bare) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         bare.clock.turn(expires - bare.clock.wall() - 0.5)
-        count = len(by_lane)
+        count = len(by_fast_path)
         assert (await line.ask(sent)).status == 200
-        assert len(by_lane) == count + 1
+        assert len(by_fast_path) == count + 1
         bare.clock.turn(0.5)
-        assert {got.status for got in await unknown(line, sent, by_lane)} == {401}
+        assert {got.status for got in await never_learnt(line, sent, by_fast_path)} == {401}
 
 
-# -- how long
+# -- how long a response is served
 
 
-async def test_until_max_age_and_no_longer(world: World, by_lane: list[bytes]) -> None:
+async def test_serves_until_max_age_and_no_longer(world: World, by_fast_path: list[bytes]) -> None:
     sent = post(world, "kb1", max_age=30)
     async with wire(world) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         world.clock.turn(29.5)
         assert (await line.ask(sent)).fields["cache-status"] == "redash-gateway; hit; ttl=0"
-        assert len(by_lane) == 2
+        assert len(by_fast_path) == 2
         world.clock.turn(0.5)
-        # Inclusive, as in Redash (CONTRACT 10): at 30 s it still is a hit, whoever gives it.
+        # Inclusive, as in Redash (CONTRACT 10): at 30 s it still is a hit, on both paths.
         assert "hit" in (await line.ask(sent)).fields["cache-status"]
-        count = len(by_lane)
+        count = len(by_fast_path)
         world.clock.turn(0.5)
         assert "hit" not in (await line.ask(sent)).fields.get("cache-status", "")
-        assert len(by_lane) == count
+        assert len(by_fast_path) == count
 
 
-async def test_until_the_definition_must_be_asked_again(bare: World, by_lane: list[bytes]) -> None:
+async def test_serves_until_the_definition_must_be_read_again(bare: World, by_fast_path: list[bytes]) -> None:
     await bare.start(cache='definition_check = "10s"')
     sent = post(bare, "kb1", max_age=DAY)
     async with wire(bare) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         bare.clock.turn(9.5)
         await line.ask(sent)
-        assert len(by_lane) == 2
+        assert len(by_fast_path) == 2
         bare.sandbox.edit_query(bare.named["kb1"], query="select 'other' as x")
-        bare.clock.turn(11)  # older than twice the bound: nobody may be answered before Redash has been asked
+        bare.clock.turn(11)  # older than twice the limit: the definition is read first
         got = await line.ask(sent)
-        assert len(by_lane) == 2
+        assert len(by_fast_path) == 2
         assert "hit" not in got.fields.get("cache-status", "")
 
 
-async def test_until_any_age_must_be_confirmed_again(bare: World, by_lane: list[bytes]) -> None:
+async def test_serves_until_any_age_must_be_confirmed_again(bare: World, by_fast_path: list[bytes]) -> None:
     await bare.start(cache='any_age_confirm = "10s"')
     sent = post(bare, "now")
     async with wire(bare) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         newer = await bare.sandbox.execute_directly(bare.named["now"])
         bare.clock.turn(9.5)
         await line.ask(sent)
-        assert len(by_lane) == 2
+        assert len(by_fast_path) == 2
         bare.clock.turn(1)
         got = await line.ask(sent)
-        assert len(by_lane) == 2
+        assert len(by_fast_path) == 2
         assert json.loads(got.body)["query_result"]["id"] == newer.id
 
 
-async def test_files_until_their_time_is_over(bare: World, by_lane: list[bytes]) -> None:
-    # CSV depends on settings of Redash's that the gateway cannot see: `rendered_ttl` bounds how long they are wrong.
+async def test_serves_files_until_rendered_ttl(bare: World, by_fast_path: list[bytes]) -> None:
+    # CSV depends on settings in Redash that the gateway cannot see: `rendered_ttl` limits how long they are wrong.
     await bare.start(cache='rendered_ttl = "10s"')
     sent = latest(bare, "kb1", form="csv")
     async with wire(bare) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         bare.clock.turn(9.5)
         await line.ask(sent)
-        count = len(by_lane)
+        count = len(by_fast_path)
         assert count == 2
         bare.clock.turn(1)
         got = await line.ask(sent)
-        assert len(by_lane) == count
+        assert len(by_fast_path) == count
         assert "fwd=" in got.fields["cache-status"]
 
 
-async def test_age_ttl_and_date_move(world: World, by_lane: list[bytes]) -> None:
+async def test_age_ttl_and_date_change_with_time(world: World, by_fast_path: list[bytes]) -> None:
     sent = post(world, "kb1", max_age=50)
     async with wire(world) as line:
-        first = await taught(line, sent, by_lane)
+        first = await learnt(line, sent, by_fast_path)
         for passed in (1, 7, 20):
             world.clock.turn(passed)
             got = await line.ask(sent)
             assert got.fields["age"] == str(int(first.fields["age"]) + int(world.clock.ahead))
             assert got.fields["cache-status"] == f"redash-gateway; hit; ttl={50 - int(got.fields['age'])}"
             assert parsedate_to_datetime(got.fields["date"]).timestamp() == int(world.clock.wall())
-        assert len(by_lane) == 4
+        assert len(by_fast_path) == 4
 
 
-# -- what has changed
+# -- changes
 
 
-async def test_a_newer_result_replaces_it(world: World, by_lane: list[bytes]) -> None:
+async def test_a_newer_result_replaces_it(world: World, by_fast_path: list[bytes]) -> None:
     await world.rows("now", max_age=0)
     sent = post(world, "now", max_age=DAY)
     async with wire(world) as line:
-        old = (await taught(line, sent, by_lane)).rows
-        # By another client of the same credential: what the lane gives belongs to the entry, not to who asked.
+        old = (await learnt(line, sent, by_fast_path)).rows
+        # By another client of the same credential: a response depends on the entry, not on the client.
         await world.rows("now", client="second", max_age=0)
         new = (await line.ask(sent)).rows
     assert new[0]["run"] == old[0]["run"] + 1
 
 
-async def test_the_end_of_a_run_shows_in_latest(world: World, by_lane: list[bytes]) -> None:
-    # Who polls a job to its end and then reads "latest" must see the new rows.
+async def test_the_end_of_a_run_shows_in_latest(world: World, by_fast_path: list[bytes]) -> None:
+    # A caller that polls a job to its end and then reads "latest" must see the new rows.
     await world.rows("now", max_age=0)
     for sent in (latest(world, "now"), latest(world, "now", form="csv")):
         async with wire(world) as line:
-            old = await taught(line, sent, by_lane)
+            old = await learnt(line, sent, by_fast_path)
             await world.rows("now", client="second", max_age=0)
             assert (await line.ask(sent)).body != old.body
 
 
 @pytest.mark.parametrize("what", ["query", "scope", "all"])
-async def test_a_purge_empties_it(world: World, by_lane: list[bytes], what: str) -> None:
+async def test_a_purge_empties_the_cache(world: World, by_fast_path: list[bytes], what: str) -> None:
     purges = {"query": {"query": world.named["kb1"]}, "scope": {"scope": "analyst"}, "all": {"all": True}}
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
-        await taught(line, sent, by_lane)
-        count = len(by_lane)
+        await learnt(line, sent, by_fast_path)
+        count = len(by_fast_path)
         async with world.session.post(f"{world.admin}/purge", json=purges[what]) as response:
             assert response.status == 200
         got = await line.ask(sent)
         assert "hit" not in got.fields.get("cache-status", "")
-        assert len(by_lane) == count
+        assert len(by_fast_path) == count
 
 
 async def test_the_end_of_a_run_shows_in_latest_also_where_the_result_was_stored_for_no_query(
-    world: World, by_lane: list[bytes]
+    world: World, by_fast_path: list[bytes]
 ) -> None:
-    # By its id alone a result is fetched before anybody knows whose it is.
-    asked = await world.get(f"/api/queries/{world.named['now']}", client="second")
-    await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
+    # A result fetched by its id alone is stored before its query is known.
+    query = await world.get(f"/api/queries/{world.named['now']}", client="second")
+    await world.get(f"/api/query_results/{query.json['latest_query_data_id']}")
     async with wire(world) as line:
-        old = await taught(line, latest(world, "now"), by_lane)
+        old = await learnt(line, latest(world, "now"), by_fast_path)
         rows = await world.rows("now", max_age=0, client="second")
         new = await line.ask(latest(world, "now"))
     assert new.rows == rows != old.rows
 
 
-async def test_a_refusal_bars_also_what_was_stored_for_no_query(world: World, by_lane: list[bytes]) -> None:
-    asked = await world.get(f"/api/queries/{world.named['kb1']}", client="writer")
-    await world.get(f"/api/query_results/{asked.json['latest_query_data_id']}")
+async def test_a_refusal_also_denies_results_stored_for_no_query(world: World, by_fast_path: list[bytes]) -> None:
+    query = await world.get(f"/api/queries/{world.named['kb1']}", client="writer")
+    await world.get(f"/api/query_results/{query.json['latest_query_data_id']}")
     async with wire(world) as line:
-        await taught(line, latest(world, "kb1"), by_lane)
+        await learnt(line, latest(world, "kb1"), by_fast_path)
         scope = world.runtime.live.access.credentials["analyst"].scope
         await deny(world.runtime, world.named["kb1"], scope)
-        count = len(by_lane)
+        count = len(by_fast_path)
         before = len(world.sandbox.log)
         await line.ask(latest(world, "kb1"))
-    assert len(by_lane) == count
+    assert len(by_fast_path) == count
     assert len(world.sandbox.log) > before
 
 
-async def test_an_edit_through_the_gateway_stops_it(world: World, by_lane: list[bytes]) -> None:
+async def test_an_edit_through_the_gateway_ends_it(world: World, by_fast_path: list[bytes]) -> None:
     query_id = world.named["never_run"]
     await world.rows("never_run", max_age=0)
     for sent in (post(world, "never_run", max_age=DAY), latest(world, "never_run", form="csv")):
         async with wire(world) as line:
-            await taught(line, sent, by_lane)
-            count = len(by_lane)
+            await learnt(line, sent, by_fast_path)
+            count = len(by_fast_path)
             reply = await world.call("POST", f"/api/queries/{query_id}", {"name": f"Edited {count}"}, client="writer")
             assert reply.status == 200
             await line.ask(sent)
-            assert len(by_lane) == count
+            assert len(by_fast_path) == count
 
 
-async def test_a_refusal_bars_what_is_left(bare: World, by_lane: list[bytes]) -> None:
-    # 403 and 404 of the definition bar all entries of that scope, results by id included.
+async def test_a_refusal_denies_all_other_entries(bare: World, by_fast_path: list[bytes]) -> None:
+    # 403 and 404 for the definition deny all entries of that scope, results by id included.
     await bare.start(cache='definition_check = "10s"')
     path = f"/api/queries/{bare.named['kb1']}/results/"
     async with wire(bare) as line:
         whole = await line.ask(latest(bare, "kb1"))
         by_id = request("GET", f"{path}{json.loads(whole.body)['query_result']['id']}.json")
-        await taught(line, by_id, by_lane)
+        await learnt(line, by_id, by_fast_path)
         bare.sandbox.database.sources[1].groups.clear()
         bare.clock.turn(21)
-        assert {got.status for got in await unknown(line, by_id, by_lane, times=2)} == {403}
+        assert {got.status for got in await never_learnt(line, by_id, by_fast_path, times=2)} == {403}
 
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio.Event, asyncio.Event]]]:
-    """Make the next answer's end wait, as for a slow reader: (it is on its way, let it end)."""
+    """Delay the end of the next response, as a slow reader does; returns (it is being sent, let it end)."""
     turns: deque[tuple[asyncio.Event, asyncio.Event]] = deque()
     original = gateway.http.api.send
 
@@ -592,7 +596,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio
 
 
 async def reloaded_with_a_rate(world: World, line: Wire, go: asyncio.Event) -> None:
-    """Give the client a rate of three while an answer is on its way; then let that one end."""
+    """Give the client a rate of three while a response is being sent; then let it end."""
     hashed = world.settings().clients["dashboard"].token_sha256[0]
     apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
     go.set()
@@ -600,10 +604,10 @@ async def reloaded_with_a_rate(world: World, line: Wire, go: asyncio.Event) -> N
     await settled()
 
 
-async def test_an_answer_given_before_a_reload_is_not_taken_over_after_it(
-    world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
+async def test_a_response_sent_before_a_reload_is_not_cached_after_it(
+    world: World, by_fast_path: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
 ) -> None:
-    # Its ticket was judged under the old configuration, which had no rate for this client.
+    # It was judged under the old configuration, which had no rate for this client.
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
         await line.ask(sent)
@@ -615,14 +619,14 @@ async def test_an_answer_given_before_a_reload_is_not_taken_over_after_it(
         assert [(await line.ask(sent)).status for _ in range(5)] == [200] * 3 + [429] * 2
 
 
-async def test_an_answer_given_again_before_a_reload_is_not_learnt_after_it(
-    world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
+async def test_a_cached_response_sent_before_a_reload_is_not_learnt_after_it(
+    world: World, by_fast_path: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
 ) -> None:
-    # It was known by its meaning; while it was on its way, its client was taken away.
+    # It was in the response cache; while it was being sent, its client was removed.
     sent = post(world, "kb1", max_age=DAY)
     other = post(world, "kb1", "User-Agent: another", max_age=DAY)
     async with wire(world) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         await line.ask(other)
         on_its_way, go = late()
         await line.send(other)
@@ -631,10 +635,10 @@ async def test_an_answer_given_again_before_a_reload_is_not_learnt_after_it(
         assert [(await line.ask(other)).status for _ in range(5)] == [200] * 3 + [429] * 2
 
 
-async def test_an_answer_given_before_a_run_ended_is_not_taken_over_after_it(
-    world: World, by_lane: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
+async def test_a_response_sent_before_the_end_of_a_run_is_not_cached_after_it(
+    world: World, by_fast_path: list[bytes], late: Callable[[], tuple[asyncio.Event, asyncio.Event]]
 ) -> None:
-    # "Latest" was right when it left; the run's end asks for the definition again, and so must the lane.
+    # "Latest" was right when it was sent; after the run the definition must be read again, on the fast path, too.
     await world.rows("now", max_age=0)
     sent = latest(world, "now")
     async with wire(world) as line:
@@ -653,12 +657,12 @@ async def test_an_answer_given_before_a_run_ended_is_not_taken_over_after_it(
 # -- connections
 
 
-async def test_a_large_download_is_not_broken_into(world: World, by_lane: list[bytes]) -> None:
-    """A known request in the middle of a file being sent waits for its end (aiohttp forgets the request before)."""
+async def test_a_large_download_is_not_interrupted_by_a_hit(world: World, by_fast_path: list[bytes]) -> None:
+    """A known request in the middle of a file being sent waits for its end (aiohttp clears the request before)."""
     large, small = latest(world, "large"), post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
         whole = await line.ask(large)
-        await taught(line, small, by_lane)
+        await learnt(line, small, by_fast_path)
     async with wire(world, buffer=4096) as line:
         await line.send(large)
         for _ in range(5):
@@ -666,15 +670,15 @@ async def test_a_large_download_is_not_broken_into(world: World, by_lane: list[b
         assert (await line.got()) is not None
         cache = [await line.got("POST") for _ in range(5)]
     assert len(whole.body) > 4_000_000
-    assert [answer is not None and answer.status for answer in cache] == [200] * 5
+    assert [response is not None and response.status for response in cache] == [200] * 5
 
 
-async def test_after_half_a_head_nothing_is_answered(world: World, by_lane: list[bytes]) -> None:
-    """A known request that is the body of an unfinished one is no request: that would be request smuggling."""
+async def test_after_half_a_head_nothing_is_served(world: World, by_fast_path: list[bytes]) -> None:
+    """A known request inside the body of an unfinished one is not a request: that would be request smuggling."""
     small = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
-        await taught(line, small, by_lane)
-    count = len(by_lane)
+        await learnt(line, small, by_fast_path)
+    count = len(by_fast_path)
     async with wire(world) as line:
         await line.send(b"GET /api/queries HTTP/1.1\r\nHost: localhost\r\nX-Rest: ")
         await line.send(small)
@@ -693,14 +697,14 @@ async def test_after_half_a_head_nothing_is_answered(world: World, by_lane: list
         got = await line.got()
         assert got is not None
         assert got.status == 404
-    assert len(by_lane) == count
+    assert len(by_fast_path) == count
 
 
-async def test_a_caller_that_does_not_read_is_made_to_wait(world: World, by_lane: list[bytes]) -> None:
+async def test_a_caller_that_does_not_read_gets_back_pressure(world: World, by_fast_path: list[bytes]) -> None:
     """Without back-pressure, a client that sends and never reads would fill the gateway's memory."""
     sent = post(world, "kb100", max_age=DAY)
     async with wire(world) as line:
-        size = len((await taught(line, sent, by_lane)).body)
+        size = len((await learnt(line, sent, by_fast_path)).body)
     handlers: list[Handler] = []
     original = Handler.connection_made
 
@@ -720,23 +724,23 @@ async def test_a_caller_that_does_not_read_is_made_to_wait(world: World, by_lane
             assert biggest > 0, "nobody was slow"
             assert biggest < 4 * size
             line.writer.transport.resume_reading()  # type: ignore[attr-defined]
-            # Nothing is lost by it: every request gets its answer, in order, when the caller reads.
+            # Nothing is lost: every request gets its response, in order, when the caller reads.
             for _ in range(300):
                 got = await line.got("POST")
                 assert got is not None
                 assert len(got.body) == size
 
 
-async def test_an_answer_of_the_lane_keeps_the_connection(
-    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+async def test_a_fast_path_response_keeps_the_connection_open(
+    bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp closes what has been idle for so long; it does not know of the lane's answers."""
+    """aiohttp closes idle connections; it does not see the fast path's responses."""
     monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.6)
     await bare.start()
     loop = asyncio.get_running_loop()
     sent = post(bare, "kb1", max_age=DAY)
     async with wire(bare) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         began = loop.time()
         while loop.time() < began + 1.5:
             await asyncio.sleep(0.1)
@@ -746,31 +750,31 @@ async def test_an_answer_of_the_lane_keeps_the_connection(
         assert loop.time() - quiet > 0.4
 
 
-async def test_a_connection_that_only_the_lane_has_served_is_closed_when_idle(
-    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+async def test_a_connection_served_only_by_the_fast_path_is_closed_when_idle(
+    bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else those who connect, ask once and vanish would hold their sockets for ever."""
+    """Otherwise clients that connect, send one request and vanish would hold their sockets for ever."""
     monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.3)
     await bare.start()
     sent = post(bare, "kb1", max_age=DAY)
     async with wire(bare) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
     async with wire(bare) as line:
-        count = len(by_lane)
+        count = len(by_fast_path)
         await line.ask(sent)
-        assert len(by_lane) == count + 1
+        assert len(by_fast_path) == count + 1
         async with asyncio.timeout(5):
             assert await line.closed()
 
 
-async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_idle(
-    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+async def test_a_connection_with_a_long_held_head_is_still_closed_when_idle(
+    bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The timer of idleness comes while the head waits for its body; it must come again.
+    # The idle timer fires while the head waits for its body; it must be set again.
     monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.2)
     monkeypatch.setattr(gateway.http.connection, "HEAD_SECONDS", 0.4)
     await bare.start()
-    head, body = await taught_in_parts(bare, by_lane)
+    head, body = await learnt_in_parts(bare, by_fast_path)
     async with wire(bare) as line:
         await line.send(head)
         (held,) = [h for h in connections(bare.runtime) if isinstance(h, Handler) and h._held]
@@ -780,8 +784,8 @@ async def test_a_connection_whose_head_was_held_for_long_is_still_closed_when_id
             assert await line.closed()
 
 
-async def test_a_head_that_was_held_when_its_caller_left_is_counted(world: World, by_lane: list[bytes]) -> None:
-    head, _ = await taught_in_parts(world, by_lane)
+async def test_a_held_head_whose_caller_leaves_is_counted(world: World, by_fast_path: list[bytes]) -> None:
+    head, _ = await learnt_in_parts(world, by_fast_path)
     async with wire(world) as line:
         await line.send(head)
     await until(lambda: not connections(world.runtime))
@@ -789,17 +793,17 @@ async def test_a_head_that_was_held_when_its_caller_left_is_counted(world: World
     assert await world.metric("redash_gateway_requests_total", status="4xx") == 1
 
 
-async def test_lengths_that_only_the_parser_reads_turn_it_off(world: World, by_lane: list[bytes]) -> None:
+async def test_lengths_that_only_the_parser_understands_turn_it_off(world: World, by_fast_path: list[bytes]) -> None:
     sent = post(world, "kb1", max_age=DAY)
     odd = sent.replace(b"Content-Length: ", b"Content-Length: " + b"0" * 16)
     async with wire(world) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         assert (await line.ask(odd)).status == 200
-        await unknown(line, sent, by_lane)
+        await never_learnt(line, sent, by_fast_path)
 
 
-async def test_a_head_whose_body_does_not_come_is_given_up(
-    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+async def test_a_held_head_without_a_body_times_out(
+    bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway.http.connection, "HEAD_SECONDS", 0.3)
     await bare.start()
@@ -808,20 +812,20 @@ async def test_a_head_whose_body_does_not_come_is_given_up(
     async with wire(bare) as line:
         for _ in range(4):
             await line.ask(head, body)
-        assert by_lane == [head + body]
+        assert by_fast_path == [head + body]
         await line.send(head)
         async with asyncio.timeout(5):
             assert await line.closed()
 
 
-async def test_stopping_lets_a_request_that_has_begun_end(world: World, by_lane: list[bytes]) -> None:
-    """Without the lane, a request whose head has come is answered within `drain_timeout`; with it just the same."""
+async def test_stopping_lets_a_request_in_progress_end(world: World, by_fast_path: list[bytes]) -> None:
+    """A request whose head has arrived gets its response within `drain_timeout`, with and without the fast path."""
     head, _, body = post(world, "kb1", max_age=DAY).partition(b"\r\n\r\n")
     head += b"\r\n\r\n"
     async with wire(world) as line:
         for _ in range(4):
             await line.ask(head, body)
-        assert by_lane == [head + body]
+        assert by_fast_path == [head + body]
         await line.send(head)
         stopping = asyncio.create_task(world.runtime.stop())
         await until(lambda: not world.runtime.serving)
@@ -836,10 +840,10 @@ async def test_stopping_lets_a_request_that_has_begun_end(world: World, by_lane:
     del world.session
 
 
-async def test_stopping_closes_what_the_lane_serves(world: World, by_lane: list[bytes]) -> None:
+async def test_stopping_closes_connections_of_the_fast_path(world: World, by_fast_path: list[bytes]) -> None:
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
-        await taught(line, sent, by_lane)
+        await learnt(line, sent, by_fast_path)
         stopping = asyncio.create_task(world.runtime.stop())
         assert await line.closed()
         await stopping
@@ -848,17 +852,17 @@ async def test_stopping_closes_what_the_lane_serves(world: World, by_lane: list[
     del world.session
 
 
-# -- counted like any other
+# -- recorded like all others
 
 
-async def test_hits_are_counted_exactly(world: World, by_lane: list[bytes]) -> None:
+async def test_hits_are_counted_exactly(world: World, by_fast_path: list[bytes]) -> None:
     route = "/api/queries/{query_id}/results"
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
         for _ in range(40):
             await line.ask(sent)
             world.clock.turn(0.4)
-    assert len(by_lane) >= 30
+    assert len(by_fast_path) >= 30
     assert await world.metric("redash_gateway_requests_total", route=route, client="dashboard", cache="hit") == 39
     assert await world.metric("redash_gateway_request_duration_seconds_count", route=route, cache="hit") == 39
     assert await world.metric("redash_gateway_query_requests_total", cache="hit") == 39
@@ -866,7 +870,7 @@ async def test_hits_are_counted_exactly(world: World, by_lane: list[bytes]) -> N
     assert await world.metric("redash_gateway_served_age_seconds_count") >= 39
 
 
-async def test_what_was_given_before_a_reload_or_purge_is_counted(world: World, by_lane: list[bytes]) -> None:
+async def test_hits_before_a_reload_or_purge_are_counted(world: World, by_fast_path: list[bytes]) -> None:
     sent = post(world, "kb1", max_age=DAY)
     async with wire(world) as line:
         for _ in range(10):
@@ -876,41 +880,41 @@ async def test_what_was_given_before_a_reload_or_purge_is_counted(world: World, 
             await line.ask(sent)
         async with world.session.post(f"{world.admin}/purge", json={"all": True}) as response:
             assert response.status == 200
-    assert len(by_lane) >= 12
+    assert len(by_fast_path) >= 12
     assert await world.metric("redash_gateway_requests_total", client="dashboard") == 20
 
 
-async def test_what_was_given_is_told_though_nobody_asks(
-    world: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+async def test_hits_are_recorded_without_further_requests(
+    world: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the status page would show it in the minute in which somebody looks."""
+    """Otherwise the status page would show them in the minute in which it is opened."""
     monkeypatch.setattr(response_cache, "RECORD_SECONDS", 0.01)
     async with wire(world) as line:
         for _ in range(20):
             await line.ask(post(world, "kb1", max_age=DAY))
-    assert len(by_lane) >= 15
+    assert len(by_fast_path) >= 15
     counted = world.runtime.telemetry.recorder.requests
     assert sum(counted.values()) < 20
-    world.clock.turn(2.0)  # the second is over in which they were given
+    world.clock.turn(2.0)  # their second is over
     await until(lambda: sum(counted.values()) == 20)
     assert not unrecorded(world.runtime)
 
 
 def access_lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """The fields of every line that the access log gets from now on."""
+    """The fields of every access log line from now on."""
     found: list[dict[str, str]] = []
     forms = log.AccessLines("text")
 
-    def told(outcomes: Any, ahead: float) -> None:
+    def write(outcomes: Any, ahead: float) -> None:
         lines = forms.of(outcomes, ahead)
         found.extend(dict(pair.partition("=")[::2] for pair in line.split()[4:]) for line in lines)
 
     monkeypatch.setattr(log, "parts_of_line", forms.parts_of)
-    monkeypatch.setattr(log, "write_requests", told)
+    monkeypatch.setattr(log, "write_requests", write)
     return found
 
 
-async def test_who_leaves_amid_an_answer_that_is_given_again_is_logged_so(
+async def test_a_caller_that_leaves_during_a_cached_response_is_logged_as_such(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "_MAY_ENLARGE", False)
@@ -930,15 +934,15 @@ async def test_who_leaves_amid_an_answer_that_is_given_again_is_logged_so(
     assert lines[-1]["bytes"] == "0"
 
 
-async def test_one_line_each_with_the_access_log(
-    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+async def test_every_hit_has_a_line_in_the_access_log(
+    bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = access_lines(monkeypatch)
     await bare.start()
     apply(bare, bare.text.replace("access = false", "access = true"))
     async with wire(bare) as line:
         ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(20)]
-    assert len(by_lane) >= 15
+    assert len(by_fast_path) >= 15
     await until(lambda: len(lines) == 20)
     assert [line["request_id"] for line in lines] == ids
     alike = [{name: one[name] for name in one.keys() - {"request_id", "ms", "age"}} for one in lines[1:]]
@@ -947,8 +951,8 @@ async def test_one_line_each_with_the_access_log(
     assert await bare.metric("redash_gateway_requests_total", client="dashboard") == 20
 
 
-async def test_nothing_is_lost_when_the_access_log_is_switched_or_the_gateway_stops(
-    bare: World, by_lane: list[bytes], monkeypatch: pytest.MonkeyPatch
+async def test_no_hit_is_lost_when_the_access_log_is_switched_or_the_gateway_stops(
+    bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = access_lines(monkeypatch)
     await bare.start()
@@ -958,14 +962,14 @@ async def test_nothing_is_lost_when_the_access_log_is_switched_or_the_gateway_st
             apply(bare, text.replace("access = false", f"access = {access}"))
             ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(10)]
             logged += ids if access == "true" else []
-    assert len(by_lane) >= 20
+    assert len(by_fast_path) >= 20
     counted = bare.runtime.telemetry.recorder.requests
     await bare.runtime.stop()
     assert sum(counted.values()) == 30
     assert [line["request_id"] for line in lines] == logged
 
 
-# -- bounded
+# -- bounded memory
 
 
 class _Nothing:
@@ -978,7 +982,7 @@ class _Nothing:
 
 class Discarding:
     def write(self, data: bytes) -> None:
-        raise AssertionError("the lane answered")
+        raise AssertionError("the fast path served it")
 
 
 def cached_responses(world: World, limit_bytes: int = 10**6) -> tuple[ResponseCache, FastPath, ReuseTerms]:
@@ -987,23 +991,23 @@ def cached_responses(world: World, limit_bytes: int = 10**6) -> tuple[ResponseCa
     return cache, FastPath(cache), ReuseTerms(b"", entry, 1, math.inf)
 
 
-async def test_what_was_seen_once_costs_little(world: World) -> None:
-    """One client can send any number of long requests that differ; remembering each whole would be its memory."""
-    cache, lane, terms = cached_responses(world)
+async def test_a_request_seen_once_costs_little_memory(world: World) -> None:
+    """One client can send any number of long, different requests; remembering each whole would fill the memory."""
+    cache, fast_path, terms = cached_responses(world)
     tracemalloc.start()
     try:
         for number in range(2_000):
             sent = request("GET", f"/api/queries/1/results.json?x={number:08000}")
             known = cache.put((sent,), terms, b"", Body.of(b""), Outcome(request_id="-"), None)
-            lane.learn((sent,), {}, known)
+            fast_path.learn((sent,), known)
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert grown < 2_000 * 1_000
 
 
-async def test_long_requests_are_not_known(world: World) -> None:
-    # Redash ignores members that it does not know: a body can be as long as the gateway takes it.
+async def test_long_requests_are_not_cached(world: World) -> None:
+    # Redash ignores never_learnt members: a body can be as long as the gateway accepts.
     query_id = world.named["kb1"]
     await world.rows("kb1", max_age=DAY)
     for number in range(10):
@@ -1013,10 +1017,10 @@ async def test_long_requests_are_not_known(world: World) -> None:
     assert cached_bytes(world.runtime) < 100_000
 
 
-async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: World) -> None:
+async def test_hits_do_not_repeat_the_upstream_time_of_the_first_request(world: World) -> None:
     path = f"/api/queries/{world.named['kb1']}/results.json"
     await world.get(path)
-    for _ in range(2):  # the second one must ask for the definition, and is the one that is kept
+    for _ in range(2):  # the second one must read the definition, and is the one that is cached
         await world.get(path)
         world.clock.turn(130)
     await world.get(path)
@@ -1025,9 +1029,9 @@ async def test_hits_are_not_told_with_the_time_that_redash_took_before(world: Wo
     assert known.outcome.upstream_seconds == 0
 
 
-async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
-    """Answers, and the bytes of all the requests that have one answer, count together."""
-    cache, lane, terms = cached_responses(world, limit_bytes=200_000)
+async def test_the_cache_is_bounded_by_bytes(world: World) -> None:
+    """Responses, and the bytes of all requests that have one response, count together."""
+    cache, fast_path, terms = cached_responses(world, limit_bytes=200_000)
     tracemalloc.start()
     try:
         for number in range(500):
@@ -1038,23 +1042,23 @@ async def test_what_is_known_is_bounded_by_bytes(world: World) -> None:
                 known = cache.put(meaning, terms, b"", body, Outcome(request_id="-"), None)
             sent = request("GET", "/api/queries/1/results.json", f"User-Agent: {number:01000}")
             for _ in range(2):
-                lane.learn((sent,), {}, known)
+                fast_path.learn((sent,), known)
         grown, _ = tracemalloc.get_traced_memory()
         cache.clear()
-        left = lane.expects_body(b"") or lane.respond(sent, Discarding())
+        left = fast_path.expects_body(b"") or fast_path.respond(sent, Discarding())
     finally:
         tracemalloc.stop()
     assert grown < 400_000
     assert not left
 
 
-# -- with the lane and without: the same bytes
+# -- with and without the fast path: the same bytes
 
 
 def plain(got: Got | None) -> tuple[bytes, bytes] | None:
-    """An answer without what may differ: Date, Age, ttl, the request's id, and the tag of a file.
+    """A response without what may differ: Date, Age, ttl, the request id, and the ETag of a file.
 
-    Each rendering has a tag of its own, as its bytes may be others (CONTRACT 8): two gateways have two.
+    Each rendering has its own tag, because its bytes may differ (CONTRACT 8): two gateways have two.
     """
     if got is None:
         return None
@@ -1065,14 +1069,14 @@ def plain(got: Got | None) -> tuple[bytes, bytes] | None:
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Requests that are sent together, the bytes at which they are cut, and what happens before."""
+    """Requests that are sent together, where their bytes are cut, and what happens before."""
 
     requests: tuple[str, ...]
     cuts: tuple[int, ...] = ()  # per mille of the length
-    by_parts: bool = False  # head and body in segments of their own
+    by_parts: bool = False  # head and body in separate segments
     times: int = 1
     turn: float = 0.0
-    read: bool = True  # wait for the answers before the next step
+    read: bool = True  # wait for the responses before the next step
 
 
 SMALL: Final = (
@@ -1098,7 +1102,7 @@ STEPS: Final = st.builds(
 
 
 class Pair:
-    """Two gateways before one sandbox, with the lane and without."""
+    """Two gateways before one sandbox, with and without the fast path."""
 
     def __init__(self, directory: Path) -> None:
         self.clock = StandingClock()
@@ -1123,14 +1127,14 @@ class Pair:
         await self.sandbox.stop()
 
     async def cache(self, world: World, steps: list[Step]) -> list[tuple[bytes, bytes] | None]:
-        """What one gateway answers on one connection; the clock is where it was before."""
+        """The responses of one gateway on one connection; the clock is set back to where it was before."""
         found: list[tuple[bytes, bytes] | None] = []
         began = self.clock.ahead
         due: list[str] = []
         async with wire(world) as line:
             for step in steps:
                 self.clock.turn(step.turn)
-                if not set(step.requests).isdisjoint(BROKEN):  # what it ends depends on whether it came too early
+                if not set(step.requests).isdisjoint(BROKEN):  # what it ends depends on whether it arrived too early
                     found, due = [*found, *await self._read(line, due)], []
                 sent = [self.requests[kind] for kind in step.requests]
                 for _ in range(step.times):
@@ -1185,7 +1189,7 @@ def kinds(world: World, tag: str, result_id: int) -> dict[str, bytes]:
 
 
 def cut(sent: list[bytes], step: Step) -> list[bytes]:
-    """The segments in which the requests of one step leave."""
+    """The segments in which the requests of one step are sent."""
     if step.by_parts:
         parts = [part for data in sent for part in data.partition(b"\r\n\r\n")]
         pairs = [(parts[i] + parts[i + 1], parts[i + 2]) for i in range(0, len(parts), 3)]
@@ -1195,8 +1199,8 @@ def cut(sent: list[bytes], step: Step) -> list[bytes]:
     return [whole[a:b] for a, b in itertools.pairwise(places) if a < b]
 
 
-@pytest.mark.timeout(420)  # some seconds; only a failure, which hypothesis then makes small, takes longer
-def test_the_lane_changes_no_answer(by_lane: list[bytes]) -> None:
+@pytest.mark.timeout(420)  # some seconds; only a failure, which hypothesis then shrinks, takes longer
+def test_the_fast_path_changes_no_response(by_fast_path: list[bytes]) -> None:
     @settings(
         max_examples=150,
         deadline=None,
@@ -1210,7 +1214,7 @@ def test_the_lane_changes_no_answer(by_lane: list[bytes]) -> None:
         assert on == off
         pair.clock.turn(sum(step.turn for step in steps))
 
-    # One pair for all examples: what earlier ones taught the lane is what later ones may stumble over.
+    # One pair for all examples: what earlier ones learnt the fast path may trip later ones.
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as directory:
         pair = Pair(Path(directory))
         runner.run(pair.start())
@@ -1218,4 +1222,4 @@ def test_the_lane_changes_no_answer(by_lane: list[bytes]) -> None:
             same()
         finally:
             runner.run(pair.stop())
-    assert len(by_lane) > 50
+    assert len(by_fast_path) > 50

@@ -1,4 +1,4 @@
-"""Large answers go out while they arrive: to everybody who waits, at their own pace, whole or visibly broken."""
+"""Large responses are sent while they arrive: to every waiting caller, at its own pace, whole or visibly broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LATEST_ROUTE = "/api/queries/<query_id>/results.<filetype>"
 RESULT_ROUTE = "/api/query_results/<query_result_id>.<filetype>"
 POST_ROUTE = "/api/queries/<query_id>/results"
 BEGINNING = 1_000_000
-"""Of 5 MB; the sandbox stalls after the half."""
+"""Half of 5 MB; the sandbox stalls there."""
 
 
 def latest(world: World, form: str = "json") -> str:
@@ -42,7 +42,7 @@ def whole(world: World) -> bytes:
 
 
 def open_below(directory: Path, part: str) -> list[str]:
-    """The files that this process has open there."""
+    """The files that this process has open below that folder."""
     names = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -55,10 +55,10 @@ def spooled(directory: Path) -> list[Path]:
 
 
 @asynccontextmanager
-async def asked(
+async def streamed(
     world: World, path: str, body: object = None, *, client: str = "dashboard", **headers: str
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """An answer of which the head has been read."""
+    """A response whose head was read."""
     fields = {"Authorization": f"Key {TOKENS[client]}", **headers}
     method = "GET" if body is None else "POST"
     async with world.session.request(method, world.url + path, json=body, headers=fields) as response:
@@ -71,16 +71,16 @@ async def begin(response: aiohttp.ClientResponse) -> bytes:
         return await response.content.readexactly(BEGINNING)
 
 
-async def test_the_beginning_goes_out_while_redash_still_sends(world: World) -> None:
+async def test_the_beginning_is_sent_while_redash_still_sends(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
-    async with asked(world, latest(world)) as response:
+    async with streamed(world, latest(world)) as response:
         first = await begin(response)
         assert response.headers["Content-Length"] == str(len(whole(world)))
-        assert response.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss"  # whether it is kept, the end says
+        assert response.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss"  # whether stored: known at the end
         assert response.headers["Content-Disposition"].startswith("attachment; filename=")
         stall.release()
         assert first + await response.read() == whole(world)
-    # Whoever got it whole finds it kept: its end goes out last of all.
+    # A caller that got it whole finds it stored: its end is sent last of all.
     again = await world.get(latest(world), accept_encoding="identity")
     assert "hit" in again.cache
     assert again.body == whole(world)
@@ -88,11 +88,11 @@ async def test_the_beginning_goes_out_while_redash_still_sends(world: World) -> 
     assert again.headers["Content-Disposition"] == response.headers["Content-Disposition"]
 
 
-async def test_those_who_join_get_all_of_it(world: World) -> None:
+async def test_callers_that_join_get_all_of_it(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
-    async with asked(world, latest(world)) as first, asked(world, latest(world), client="second") as second:
+    async with streamed(world, latest(world)) as first, streamed(world, latest(world), client="second") as second:
         beginnings = await asyncio.gather(begin(first), begin(second))
-        async with asked(world, latest(world)) as third:  # comes when half of it is there
+        async with streamed(world, latest(world)) as third:  # joins when half of it is there
             assert third.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss; collapsed"
             stall.release()
             assert await third.read() == whole(world)
@@ -100,16 +100,16 @@ async def test_those_who_join_get_all_of_it(world: World) -> None:
     assert world.sandbox.counters.by_route[f"GET {LATEST_ROUTE}"] == 1
 
 
-async def test_one_who_does_not_read_holds_up_nobody(world: World) -> None:
-    async with asked(world, latest(world)) as slow:
+async def test_a_caller_that_does_not_read_delays_no_other(world: World) -> None:
+    async with streamed(world, latest(world)) as slow:
         assert (await world.get(latest(world), client="second")).body == whole(world)
         assert await slow.read() == whole(world)
 
 
-async def test_one_who_leaves_takes_nothing_from_the_others(world: World) -> None:
+async def test_a_caller_that_leaves_does_not_affect_the_others(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, count=1)
-    async with asked(world, latest(world), client="second") as second:
-        async with asked(world, latest(world)) as first:
+    async with streamed(world, latest(world), client="second") as second:
+        async with streamed(world, latest(world)) as first:
             await begin(first)
             first.close()
         stall.release()
@@ -117,17 +117,17 @@ async def test_one_who_leaves_takes_nothing_from_the_others(world: World) -> Non
     assert "hit" in (await world.get(latest(world))).cache
 
 
-async def test_what_breaks_off_ends_with_the_connection(world: World, tmp_path: Path) -> None:
-    """DESIGN 9 wants 502 for what is cut short; once the status has gone out, only the connection can say it."""
+async def test_a_body_that_fails_ends_with_the_connection(world: World, tmp_path: Path) -> None:
+    """DESIGN 9 wants 502 for an incomplete body; once the status was sent, only closing the connection shows it."""
     world.sandbox.faults.add("truncate", route=LATEST_ROUTE)
-    async with asked(world, latest(world)) as response:
+    async with streamed(world, latest(world)) as response:
         await begin(response)
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
     await until(lambda: not world.runtime.upstream.slots.taken)
-    told = await world.metric("redash_gateway_requests_total", client="dashboard", status="5xx")
+    failed = await world.metric("redash_gateway_requests_total", client="dashboard", status="5xx")
     refused = await world.metric("redash_gateway_rejected_total", reason="upstream_error")
-    assert (told, refused) == (1, 1)
+    assert (failed, refused) == (1, 1)
     world.sandbox.faults.clear()
     again = await world.get(latest(world))
     assert "hit" not in again.cache
@@ -135,10 +135,10 @@ async def test_what_breaks_off_ends_with_the_connection(world: World, tmp_path: 
     await until(lambda: not spooled(tmp_path))
 
 
-async def test_what_broke_off_is_fetched_once_more_for_the_next(world: World) -> None:
-    """As every GET is. Those who had the beginning of the first answer cannot go on with another."""
+async def test_a_failed_body_is_fetched_again_for_the_next_caller(world: World) -> None:
+    """As for every GET. Callers that have the beginning of the first response cannot continue with another."""
     stall = world.sandbox.faults.add("stall_then_reset", route=LATEST_ROUTE, count=1)
-    async with asked(world, latest(world)) as response:
+    async with streamed(world, latest(world)) as response:
         await begin(response)
         stall.release()
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -149,19 +149,19 @@ async def test_what_broke_off_is_fetched_once_more_for_the_next(world: World) ->
 
 async def test_an_unknown_length_is_sent_in_chunks(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, chunked=True, count=1)
-    async with asked(world, latest(world)) as response:
+    async with streamed(world, latest(world)) as response:
         first = await begin(response)
         assert response.headers["Transfer-Encoding"] == "chunked"
         assert "Content-Length" not in response.headers
         stall.release()
         assert first + await response.read() == whole(world)
-    # The connection serves the next one.
+    # The connection serves the next request.
     assert "hit" in (await world.get(latest(world))).cache
 
 
-async def test_what_breaks_off_in_chunks_has_no_last_chunk(world: World) -> None:
+async def test_a_chunked_body_that_fails_has_no_last_chunk(world: World) -> None:
     stall = world.sandbox.faults.add("stall_then_reset", route=LATEST_ROUTE, chunked=True, count=1)
-    async with asked(world, latest(world)) as response:
+    async with streamed(world, latest(world)) as response:
         await begin(response)
         stall.release()
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -169,7 +169,7 @@ async def test_what_breaks_off_in_chunks_has_no_last_chunk(world: World) -> None
 
 
 async def test_http_1_0_gets_a_length_or_waits_for_it(world: World) -> None:
-    """A body that ends with its connection looks whole wherever it breaks off (RFC 9112 section 8)."""
+    """A body that ends with its connection looks whole wherever it is cut (RFC 9112 section 8)."""
     stall = world.sandbox.faults.add("stall", route=LATEST_ROUTE, chunked=True, count=1)
     request = f"GET {latest(world)} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Key {TOKENS['dashboard']}\r\n\r\n"
     asking = asyncio.create_task(exchange(world.url, request.encode()))
@@ -181,11 +181,11 @@ async def test_http_1_0_gets_a_length_or_waits_for_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv"])
-async def test_renderings_go_out_while_they_arrive(world: World, form: str) -> None:
+async def test_renderings_are_sent_while_they_arrive(world: World, form: str) -> None:
     result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
     stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
     path = f"/api/query_results/{result_id}.{form}"
-    async with asked(world, path) as response:
+    async with streamed(world, path) as response:
         first = await begin(response)
         stall.release()
         body = first + await response.read()
@@ -195,24 +195,24 @@ async def test_renderings_go_out_while_they_arrive(world: World, form: str) -> N
     assert again.headers["Content-Disposition"] == response.headers["Content-Disposition"]
 
 
-async def test_an_answer_inline_of_a_post(world: World) -> None:
+async def test_a_post_with_an_inline_result(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=POST_ROUTE, method="POST", count=1)
-    async with asked(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
+    async with streamed(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
         first = await begin(response)
-        assert first.startswith(b'{"query_result":')  # clients test for that
+        assert first.startswith(b'{"query_result":')  # clients test for this beginning
         stall.release()
         assert first + await response.read() == whole(world)
     assert "hit" in (await world.post("large", max_age=86400)).cache
 
 
-async def test_a_run_that_is_waited_for(world: World) -> None:
+async def test_a_run_that_a_caller_waits_for(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
     path = f"/api/queries/{world.named['large']}/results"
-    async with asked(world, path, {"max_age": 0}, Prefer="wait=40") as response:
+    async with streamed(world, path, {"max_age": 0}, Prefer="wait=40") as response:
         first = await begin(response)
         assert first.startswith(b'{"query_result":')
         assert response.headers["Preference-Applied"] == "wait=40"
-        job = (await world.post("large", max_age=0)).job  # a poller's job has succeeded when the result is kept
+        job = (await world.post("large", max_age=0)).job  # the job has succeeded once the result is stored
         assert job["status"] in (1, 2)
         stall.release()
         assert first + await response.read() == whole(world)
@@ -221,10 +221,10 @@ async def test_a_run_that_is_waited_for(world: World) -> None:
 
 
 async def test_one_url_names_its_file_by_the_day_of_the_result(world: World) -> None:
-    """The day is in the name of the file that Redash sends after a run; an inline answer has none before its end."""
+    """The day is in the name of the file that Redash sends after a run; an inline result has none before its end."""
     path = f"{latest(world)}?max_age=0"
     stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
-    async with asked(world, path) as response:
+    async with streamed(world, path) as response:
         first = await begin(response)
         stall.release()
         assert first + await response.read() == whole(world)
@@ -232,7 +232,7 @@ async def test_one_url_names_its_file_by_the_day_of_the_result(world: World) -> 
     assert f"_{day}.json" in response.headers["Content-Disposition"]
 
 
-async def test_one_url_waits_for_the_day_of_an_inline_answer(world: World) -> None:
+async def test_one_url_waits_for_the_day_of_an_inline_result(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=POST_ROUTE, method="POST", count=1)
     asking = asyncio.create_task(world.get(f"{latest(world)}?max_age=86400"))
     await until(lambda: any(x.arriving is not None for x in world.runtime.executions.flights.running))
@@ -254,7 +254,7 @@ async def test_one_url_as_csv_waits_for_all_of_the_rows(world: World) -> None:
 
 
 async def test_rows_of_other_sql_are_not_shown(world: World) -> None:
-    """CONTRACT 7: Redash's cache is blind to white space. The SQL stands before the rows, so it is judged in time."""
+    """CONTRACT 7: Redash's cache ignores white space. The SQL stands before the rows, so it is checked in time."""
     query = world.sandbox.queries[world.named["large"]].query
     one, two = (query.replace("o.note\n", f"o.note, '{text}' as shown\n", 1) for text in ("a b", "a  b"))
     asked_for = {"data_source_id": 1, "max_age": 86400, "parameters": {}}
@@ -276,11 +276,11 @@ async def test_another_result_is_not_shown(world: World) -> None:
     assert reply.status == 502
 
 
-async def test_an_end_that_is_no_good_does_not_go_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its length and its beginning are right, but it is no JSON: nobody must take it for an answer."""
+async def test_an_invalid_end_is_not_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its length and its beginning are right, but it is not JSON: it must not look like a complete response."""
     monkeypatch.setattr(broken_responses, "_GARBAGE", whole(world)[:-3] + b"!!!")
     world.sandbox.faults.add("garbage", route=POST_ROUTE, method="POST", count=1)
-    async with asked(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
+    async with streamed(world, f"/api/queries/{world.named['large']}/results", {"max_age": 86400}) as response:
         await begin(response)
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
@@ -293,20 +293,20 @@ async def test_a_head_request_has_no_body(world: World) -> None:
     assert reply.headers["Content-Length"] == str(len(whole(world)))
 
 
-async def test_who_has_it_already_gets_no_body(world: World) -> None:
+async def test_a_caller_that_has_it_already_gets_no_body(world: World) -> None:
     stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
     result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
     path = f"/api/query_results/{result_id}.json"
-    async with asked(world, path) as response:
+    async with streamed(world, path) as response:
         await begin(response)
-        async with asked(world, path, **{"If-None-Match": response.headers["ETag"]}) as second:
+        async with streamed(world, path, **{"If-None-Match": response.headers["ETag"]}) as second:
             assert second.status == 304
         stall.release()
         await response.read()
 
 
 @pytest.mark.parametrize("kind", ["html", "garbage", "status"])
-async def test_no_file_is_left_by_what_is_not_kept(
+async def test_no_file_is_left_of_what_is_not_stored(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(broken_responses, "_HTML", b"<html>" + b" " * 400_000)
@@ -320,7 +320,7 @@ async def test_no_file_is_left_by_what_is_not_kept(
 
 
 async def test_only_results_may_be_large(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys are taken out of all that is no result, which needs the whole of it in memory."""
+    """Keys are removed from everything that is not a result, which needs the whole body in memory."""
     plain = (await world.get("/api/queries/tags")).body
     world.clock.turn(20)  # beyond `metadata_ttl`
     monkeypatch.setattr(upstream, "PARSE_LIMIT", 10)
@@ -331,9 +331,9 @@ async def test_only_results_may_be_large(world: World, tmp_path: Path, monkeypat
     assert (await world.get("/api/queries/tags")).status == 502
 
 
-async def test_drain_ends_what_still_arrives(world: World, tmp_path: Path) -> None:
+async def test_drain_ends_bodies_that_still_arrive(world: World, tmp_path: Path) -> None:
     world.sandbox.faults.add("stall", route=LATEST_ROUTE)
-    async with asked(world, latest(world)) as response:
+    async with streamed(world, latest(world)) as response:
         await begin(response)
         await world.runtime.stop()  # after `drain_timeout`
         with pytest.raises(aiohttp.ClientError):
@@ -342,14 +342,14 @@ async def test_drain_ends_what_still_arrives(world: World, tmp_path: Path) -> No
     await until(lambda: not spooled(tmp_path))
 
 
-# -- when it does not go as planned
+# -- faults
 
 
-async def test_a_cancelled_job_takes_nothing_from_those_who_follow(world: World) -> None:
-    """The run is over by then: Redash is not told, and whoever comes still joins."""
+async def test_a_cancelled_job_does_not_affect_other_callers(world: World) -> None:
+    """The run is over by then: nothing is cancelled in Redash, and new callers still join."""
     stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
     path = f"/api/queries/{world.named['large']}/results"
-    async with asked(world, path, {"max_age": 0}, client="second", Prefer="wait=40") as response:
+    async with streamed(world, path, {"max_age": 0}, client="second", Prefer="wait=40") as response:
         first = await begin(response)
         job = (await world.post("large", max_age=0)).job
         assert (await world.call("DELETE", f"/api/jobs/{job['id']}")).status == 200
@@ -361,12 +361,12 @@ async def test_a_cancelled_job_takes_nothing_from_those_who_follow(world: World)
     assert not any(route.startswith("DELETE") for route in world.sandbox.counters.by_route)
 
 
-async def test_those_who_come_while_it_is_fetched_again_wait_for_that(world: World) -> None:
-    """Rows that lie ready in Redash are fetched for a minute on end; only who had a beginning cannot wait."""
+async def test_callers_that_come_during_the_second_fetch_wait_for_it(world: World) -> None:
+    """Rows that are ready in Redash are fetched for a minute; only callers that have a beginning cannot wait."""
     world.sandbox.faults.add("truncate", route=RESULT_ROUTE, count=1)
     world.sandbox.faults.add("reset_before_headers", route=RESULT_ROUTE, count=2)  # the second time, at once, nothing
     path = f"/api/queries/{world.named['large']}/results"
-    async with asked(world, path, {"max_age": 0}, Prefer="wait=40") as response:
+    async with streamed(world, path, {"max_age": 0}, Prefer="wait=40") as response:
         await begin(response)
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
@@ -377,8 +377,8 @@ async def test_those_who_come_while_it_is_fetched_again_wait_for_that(world: Wor
     assert world.sandbox.counters.started == 1
 
 
-async def test_what_is_stored_stands_in_for_what_breaks_off(world: World) -> None:
-    """`stale_if_error`: with something to fall back on, nobody is given what may break off."""
+async def test_a_stored_result_replaces_one_that_fails(world: World) -> None:
+    """`stale_if_error`: where a stored result can be used, no caller gets a body that may fail."""
     await world.post("large", max_age=86400, wait=40)
     world.sandbox.faults.add("truncate", route=POST_ROUTE, method="POST")
     for wait in (None, 40):
@@ -388,8 +388,8 @@ async def test_what_is_stored_stands_in_for_what_breaks_off(world: World) -> Non
         assert reply.body == whole(world)
 
 
-async def test_a_purge_reaches_what_is_being_kept(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN 8: a purge also keeps results of executions begun before it from being stored."""
+async def test_a_purge_covers_results_that_are_being_stored(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN 8: results of executions that began before a purge are not stored."""
     await bare.start()
     adopting, go_on = threading.Event(), threading.Event()
     adopt = BodyFiles.adopt
@@ -408,8 +408,8 @@ async def test_a_purge_reaches_what_is_being_kept(bare: World, monkeypatch: pyte
     assert "hit" not in (await bare.post("large", max_age=86400, wait=40)).cache
 
 
-async def test_a_run_that_has_ended_lets_go_of_its_result(world: World) -> None:
-    """Job ids live for hours, and there are many; what they brought is the store's to keep or not."""
+async def test_an_ended_run_releases_its_result(world: World) -> None:
+    """Job ids live for hours, and there are many; their results are kept by the store only."""
     job = (await world.post("large", max_age=0)).job
     x = weakref.ref(world.runtime.executions.flights.running[0])
     assert (await world.finish(job["id"]))["status"] == 3
@@ -418,7 +418,7 @@ async def test_a_run_that_has_ended_lets_go_of_its_result(world: World) -> None:
     assert (await world.get(f"/api/jobs/{job['id']}")).job["status"] == 3
 
 
-async def test_a_result_that_the_store_does_not_take_is_shown_all_the_same(
+async def test_a_result_that_the_store_does_not_take_is_still_sent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(WriteBuffer, "add", lambda self, put: False)
@@ -428,15 +428,15 @@ async def test_a_result_that_the_store_does_not_take_is_shown_all_the_same(
     assert replies[0].body == whole(world)
 
 
-async def test_those_who_leave_keep_nothing_open(world: World, tmp_path: Path) -> None:
-    """Without the help of the collector, which `serve` sets to come seldom."""
+async def test_callers_that_leave_keep_nothing_open(world: World, tmp_path: Path) -> None:
+    """Without help from the garbage collector, which `serve` makes run seldom."""
     gc.collect()
     gc.disable()
     try:
         for _ in range(3):
             stall = world.sandbox.faults.add("stall", route=RESULT_ROUTE, count=1)
             result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
-            async with asked(world, f"/api/query_results/{result_id}.csv") as response:
+            async with streamed(world, f"/api/query_results/{result_id}.csv") as response:
                 await begin(response)
                 response.close()
             stall.release()

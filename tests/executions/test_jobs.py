@@ -1,4 +1,4 @@
-"""Jobs as callers see them: ids of their own, cancelling, failures, lost jobs, the queue here, restarts and kills."""
+"""Jobs as callers see them: their own ids, cancelling, failures, lost jobs, the gateway's queue, restarts and kills."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CANCELLED = "Query cancelled by user."
 
 
 async def begun(world: World, name: str = "slow_seconds", *, client: str = "dashboard", **body: Any) -> str:
-    """POST a run; its job id."""
+    """POST a run; returns its job id."""
     body.setdefault("max_age", 0)
     if name == "slow_seconds":
         body.setdefault("parameters", SECONDS)
@@ -49,8 +49,8 @@ def posts(world: World, name: str = "slow_seconds") -> int:
 # -- ids
 
 
-async def test_job_ids_of_redash_never_leave(world: World) -> None:
-    # Redash checks nobody's right to a job (CONTRACT 9), so knowing its id would open it.
+async def test_job_ids_of_redash_never_reach_callers(world: World) -> None:
+    # Redash does not check access to jobs (CONTRACT 9), so knowing an id gives access.
     hold = world.sandbox.hold()
     replies = [await world.post("slow_seconds", max_age=0, parameters=SECONDS) for _ in range(3)]
     ids = [str(reply.job["id"]) for reply in replies]
@@ -65,7 +65,7 @@ async def test_job_ids_of_redash_never_leave(world: World) -> None:
     assert len(set(ids)) == 3
 
 
-async def test_nested_and_flat_routes_tell_the_same_job(world: World) -> None:
+async def test_nested_and_flat_routes_show_the_same_job(world: World) -> None:
     job_id = await begun(world)
     await world.finish(job_id)
     flat = await world.get(f"/api/jobs/{job_id}")
@@ -75,14 +75,14 @@ async def test_nested_and_flat_routes_tell_the_same_job(world: World) -> None:
 
 
 async def test_query_key_clients_have_both_job_routes(world: World) -> None:
-    # In Redash the flat one is 404 for a query key (CONTRACT 2).
+    # In Redash the flat route is 404 for a query key (CONTRACT 2).
     job_id = await begun(world, "in_country", client="narrow", parameters={"country": "FR"})
     for path in (f"/api/jobs/{job_id}", f"/api/queries/{world.named['in_country']}/jobs/{job_id}"):
         assert (await world.get(path, client="narrow")).status == 200
 
 
 async def test_the_job_of_another_client_is_unknown(world: World) -> None:
-    # Redash shows and cancels anybody's job for anybody (CONTRACT 9); the gateway binds ids to clients (CONTRACT 20.7).
+    # In Redash anyone can read and cancel any job (CONTRACT 9); the gateway binds ids to clients (CONTRACT 20.7).
     hold = world.sandbox.hold()
     job_id = await begun(world)
     await running(world, job_id)
@@ -99,7 +99,7 @@ async def test_the_job_of_another_client_is_unknown(world: World) -> None:
 
 @pytest.mark.parametrize("job_id", ["00000000-0000-4000-8000-000000000000", "garbage", "1", "A" * 36])
 async def test_unknown_and_malformed_job_ids_are_404(world: World, job_id: str) -> None:
-    # Redash answers 500 (CONTRACT 9); a caller can do nothing with that.
+    # Redash responds 500 (CONTRACT 9), which does not help a caller.
     reply = await world.get(f"/api/jobs/{job_id}")
     assert reply.status == 404
     assert reply.json["message"]
@@ -107,7 +107,7 @@ async def test_unknown_and_malformed_job_ids_are_404(world: World, job_id: str) 
 
 
 async def test_a_job_below_another_query_is_unknown(world: World) -> None:
-    # CONTRACT 9: in Redash any query's path shows any job. A path that lies is refused here.
+    # CONTRACT 9: in Redash the path of any query shows any job. Here a wrong path is refused.
     job_id = await begun(world)
     await world.finish(job_id)
     reply = await world.get(f"/api/queries/{world.named['by_country']}/jobs/{job_id}")
@@ -154,7 +154,7 @@ async def test_jobs_have_the_fields_and_types_of_redash(world: World) -> None:
 
 
 async def until_status(world: World, url: str, headers: dict[str, str], status: int) -> dict[str, Any]:
-    """Poll as a client does: what the other side knows moves only with its own polls of Redash."""
+    """Poll as a client does: the gateway's state changes only with its own polls of Redash."""
     async with asyncio.timeout(10):
         while True:
             async with world.session.get(url, headers=headers) as response:
@@ -167,7 +167,7 @@ async def until_status(world: World, url: str, headers: dict[str, str], status: 
 # -- cancelling
 
 
-async def test_one_leaves_and_the_others_go_on(world: World) -> None:
+async def test_one_caller_cancels_and_the_others_go_on(world: World) -> None:
     hold = world.sandbox.hold()
     leaves, stays = await begun(world), await begun(world, client="second")
     await running(world, leaves)
@@ -181,7 +181,7 @@ async def test_one_leaves_and_the_others_go_on(world: World) -> None:
     assert (await world.get(f"/api/jobs/{leaves}")).job["status"] == 4
 
 
-async def test_the_last_one_to_leave_cancels_the_job_of_redash(world: World) -> None:
+async def test_the_last_cancellation_cancels_the_job_in_redash(world: World) -> None:
     async with world.sandbox.hold():
         ids = [await begun(world), await begun(world)]
         await running(world, ids[0])
@@ -194,7 +194,7 @@ async def test_the_last_one_to_leave_cancels_the_job_of_redash(world: World) -> 
 
 
 async def test_the_nested_route_cancels_too(world: World) -> None:
-    # In Redash DELETE of the nested route is broken: 500 for everybody (CONTRACT 9).
+    # In Redash, DELETE on the nested route is broken: always 500 (CONTRACT 9).
     async with world.sandbox.hold():
         job_id = await begun(world)
         await running(world, job_id)
@@ -203,8 +203,8 @@ async def test_the_nested_route_cancels_too(world: World) -> None:
         await world.sandbox.wait_until(lambda: cancels(world) == 1)
 
 
-async def test_who_was_silent_for_a_minute_does_not_keep_a_run_alive(world: World) -> None:
-    # Some clients start runs and never poll: silence alone cancels nothing, but does not count against a DELETE.
+async def test_a_caller_that_has_not_polled_for_a_minute_does_not_keep_a_run_alive(world: World) -> None:
+    # Some clients start runs and never poll: silence alone cancels nothing, but does not prevent a cancellation either.
     async with world.sandbox.hold():
         silent, active = await begun(world, client="second"), await begun(world)
         await running(world, active)
@@ -217,7 +217,7 @@ async def test_who_was_silent_for_a_minute_does_not_keep_a_run_alive(world: Worl
         assert (job["status"], job["error"]) == (4, CANCELLED)
 
 
-async def test_a_caller_that_is_held_keeps_the_run_alive(world: World) -> None:
+async def test_a_waiting_caller_keeps_the_run_alive(world: World) -> None:
     hold = world.sandbox.hold()
     leaves = await begun(world)
     held = asyncio.create_task(world.post("slow_seconds", client="second", wait=20, max_age=0, parameters=SECONDS))
@@ -230,12 +230,12 @@ async def test_a_caller_that_is_held_keeps_the_run_alive(world: World) -> None:
 
 
 async def joined(world: World, callers: int) -> None:
-    """Wait until so many callers have joined the run (a POST that is held tells nothing until its end)."""
+    """Wait until so many callers have joined the run (a waiting POST shows nothing until its end)."""
     await until(lambda: sum(x.callers for x in world.runtime.executions.flights.running) >= callers)
 
 
-async def test_who_waits_for_its_own_job_is_told_when_it_cancels_it(world: World) -> None:
-    # A caller's own held GET is no other caller: DELETE ends the id, the GET, and Redash's job with it.
+async def test_a_caller_that_waits_for_its_own_job_gets_its_cancellation(world: World) -> None:
+    # A caller's own waiting GET is not another caller: DELETE ends the id, the GET, and Redash's job with it.
     async with world.sandbox.hold():
         job_id = await begun(world)
         await running(world, job_id)
@@ -248,7 +248,7 @@ async def test_who_waits_for_its_own_job_is_told_when_it_cancels_it(world: World
 
 
 async def test_a_finished_job_stays_finished(world: World) -> None:
-    # In Redash a DELETE turns status 3 into 4 and hides the result, for everybody (CONTRACT 9).
+    # In Redash a DELETE turns status 3 into 4 and hides the result from everyone (CONTRACT 9).
     job_id = await begun(world)
     before = await world.finish(job_id)
     reply = await world.call("DELETE", f"/api/jobs/{job_id}")
@@ -257,7 +257,7 @@ async def test_a_finished_job_stays_finished(world: World) -> None:
     assert cancels(world) == 0
 
 
-async def test_cancelling_twice_is_as_cancelling_once(world: World) -> None:
+async def test_cancelling_twice_is_the_same_as_once(world: World) -> None:
     async with world.sandbox.hold():
         job_id = await begun(world)
         await running(world, job_id)
@@ -267,7 +267,7 @@ async def test_cancelling_twice_is_as_cancelling_once(world: World) -> None:
 
 
 async def test_a_cancelled_run_is_not_joined_any_more(world: World) -> None:
-    # As in Redash (CONTRACT 9): who asks after the cancellation gets a run of its own, not somebody's cancellation.
+    # As in Redash (CONTRACT 9): a request after the cancellation gets its own run, not the cancelled one.
     hold = world.sandbox.hold()
     job_id = await begun(world)
     await running(world, job_id)
@@ -294,7 +294,7 @@ async def ended(world: World) -> None:
     await until(lambda: not world.runtime.executions.flights.running)
 
 
-async def test_a_job_cancelled_in_the_queue_here_never_reaches_redash(bare: World) -> None:
+async def test_a_job_cancelled_in_the_gateways_queue_never_reaches_redash(bare: World) -> None:
     await bare.start(upstream="max_executions = 1")
     hold = bare.sandbox.hold()
     first = await begun(bare)
@@ -307,7 +307,7 @@ async def test_a_job_cancelled_in_the_queue_here_never_reaches_redash(bare: Worl
 
 
 async def test_a_query_keys_run_goes_on_when_its_job_is_cancelled(world: World) -> None:
-    # Redash lets no query key cancel (CONTRACT 2); the id ends all the same.
+    # A query key may not cancel in Redash (CONTRACT 2); the id ends nevertheless.
     hold = world.sandbox.hold()
     job_id = await begun(world, "in_country", client="narrow", parameters={"country": "FR"})
     await running(world, job_id, client="narrow")
@@ -321,7 +321,7 @@ async def test_a_query_keys_run_goes_on_when_its_job_is_cancelled(world: World) 
 # -- failures
 
 
-async def test_the_text_of_a_failure_reaches_everybody_who_waits(world: World) -> None:
+async def test_the_text_of_a_failure_reaches_every_waiting_caller(world: World) -> None:
     async with world.sandbox.hold():
         ids = [await begun(world, "failing", client=client) for client in ("dashboard", "second")]
         held = [asyncio.create_task(world.post("failing", wait=10, max_age=0)) for _ in range(5)]
@@ -334,8 +334,8 @@ async def test_the_text_of_a_failure_reaches_everybody_who_waits(world: World) -
     assert world.sandbox.counters.started == 1
 
 
-async def test_a_failure_is_remembered_for_failure_ttl_and_passed_by_max_age_zero(world: World) -> None:
-    # Fifty dashboards must not start a failing query again at once; who demands a run gets one.
+async def test_a_failure_is_remembered_for_failure_ttl_and_ignored_with_max_age_zero(world: World) -> None:
+    # Fifty dashboards must not restart a failing query at once; a request that demands a run gets one.
     await world.finish(await begun(world, "failing"))
     assert posts(world, "failing") == 1
     again = await world.post("failing", max_age=600)
@@ -349,7 +349,7 @@ async def test_a_failure_is_remembered_for_failure_ttl_and_passed_by_max_age_zer
 
 
 async def test_a_failure_ends_with_an_edit_of_the_query(world: World) -> None:
-    # The remembered failure is one of the old definition.
+    # The remembered failure belongs to the old definition.
     await world.finish(await begun(world, "failing"))
     world.sandbox.edit_query(world.named["failing"], query="select 1 as fixed")
     world.runtime.results.definitions.drop(world.named["failing"])
@@ -357,8 +357,8 @@ async def test_a_failure_ends_with_an_edit_of_the_query(world: World) -> None:
     assert reply.rows == [{"fixed": 1}]
 
 
-async def test_a_failure_without_text_is_asked_once_more(world: World) -> None:
-    # CONTRACT 9: status 4 with an empty error is a worker that failed outside the query; a second look may know more.
+async def test_a_failure_without_text_is_polled_once_more(world: World) -> None:
+    # CONTRACT 9: status 4 with an empty error is a worker that failed outside the query; another poll may know more.
     body = {"query": "select 1", "data_source_id": 1, "max_age": 0, "query_id": "bogus"}
     reply = await world.call("POST", "/api/query_results", body, client="sql", headers={"Prefer": "wait=10"})
     assert reply.job["status"] == 4
@@ -366,7 +366,7 @@ async def test_a_failure_without_text_is_asked_once_more(world: World) -> None:
     assert world.sandbox.counters.by_route["GET /api/jobs/<job_id>"] >= 2
 
 
-async def test_a_failure_without_text_that_was_none_is_forgotten(world: World) -> None:
+async def test_a_failure_without_text_that_a_second_poll_corrects_is_ignored(world: World) -> None:
     hold = world.sandbox.hold()
     job_id = await begun(world)
     await running(world, job_id)
@@ -379,8 +379,8 @@ async def test_a_failure_without_text_that_was_none_is_forgotten(world: World) -
     assert (await world.finish(job_id))["status"] == 3
 
 
-async def test_a_lost_job_becomes_a_failure_that_says_so(world: World) -> None:
-    # Redash answers 500 for a job that it does not know, e.g. after a restart of its Redis (CONTRACT 9).
+async def test_a_lost_job_becomes_a_failure_with_that_text(world: World) -> None:
+    # Redash responds 500 for a job that it does not know, e.g. after a restart of its Redis (CONTRACT 9).
     async with world.sandbox.hold():
         job_id = await begun(world)
         await running(world, job_id)
@@ -391,8 +391,8 @@ async def test_a_lost_job_becomes_a_failure_that_says_so(world: World) -> None:
     assert await world.metric("redash_gateway_executions_total", outcome="lost") == 1
 
 
-async def test_a_poll_that_fails_is_no_lost_job(world: World) -> None:
-    # 500 is Redash's answer for unknown jobs, but one alone may be a hiccup: it is asked once more.
+async def test_one_failed_poll_does_not_mean_a_lost_job(world: World) -> None:
+    # 500 is Redash's response for unknown jobs, but one alone may be a hiccup: the job is polled once more.
     hold = world.sandbox.hold()
     job_id = await begun(world)
     await running(world, job_id)
@@ -404,7 +404,7 @@ async def test_a_poll_that_fails_is_no_lost_job(world: World) -> None:
 
 
 async def test_a_result_that_cannot_be_fetched_at_once_is_not_lost(world: World) -> None:
-    # The run has ended and its rows are in Redash: a moment without network must not throw an hour's work away.
+    # The run has ended and its rows are in Redash: a short network outage must not waste an hour's work.
     route = "/api/query_results/<query_result_id>.<filetype>"
     fault = world.sandbox.faults.add("reset_before_headers", route=route, count=3)
     job = await world.finish(await begun(world))
@@ -412,8 +412,8 @@ async def test_a_result_that_cannot_be_fetched_at_once_is_not_lost(world: World)
     assert (job["status"], job["error"]) == (3, "")
 
 
-async def test_refusals_in_the_shape_of_a_job_are_relayed_as_they_are(world: World) -> None:
-    # CONTRACT 3: 400 with `{"job": {"status": 4, "error": …}}` and without id: missing parameters, paused source.
+async def test_refusals_in_the_shape_of_a_job_are_relayed_unchanged(world: World) -> None:
+    # CONTRACT 3: 400 with `{"job": {"status": 4, "error": …}}` and no id: missing parameters, paused source.
     reply = await world.post("in_country", max_age=0, parameters={})
     assert reply.status == 400
     assert reply.json == {"job": {"status": 4, "error": "Missing parameter value for: country"}}
@@ -423,10 +423,10 @@ async def test_refusals_in_the_shape_of_a_job_are_relayed_as_they_are(world: Wor
     assert "is paused" in reply.job["error"]
 
 
-# -- the queue here
+# -- the gateway's queue
 
 
-async def test_a_run_that_waits_here_has_a_job_at_once(bare: World) -> None:
+async def test_a_queued_run_has_a_job_at_once(bare: World) -> None:
     await bare.start(upstream="max_executions = 1")
     async with bare.sandbox.hold():
         await begun(bare)
@@ -452,7 +452,7 @@ async def test_clients_take_turns_in_the_queue(bare: World) -> None:
     assert sent.index(99) == 2  # after the one that ran and one more of the busy client
 
 
-async def test_a_run_that_gets_no_turn_in_time_fails_with_a_reason(bare: World) -> None:
+async def test_a_run_without_a_slot_in_time_fails_with_a_reason(bare: World) -> None:
     await bare.start(upstream='max_executions = 1\nqueue_timeout = "200ms"')
     async with bare.sandbox.hold():
         await begun(bare)
@@ -465,7 +465,7 @@ async def test_a_run_that_gets_no_turn_in_time_fails_with_a_reason(bare: World) 
 # -- restarts
 
 
-async def test_a_restart_goes_on_with_what_was_queued_here(bare: World) -> None:
+async def test_a_restart_continues_queued_runs(bare: World) -> None:
     await bare.start(upstream="max_executions = 1")
     hold = bare.sandbox.hold()
     first = await begun(bare)
@@ -487,7 +487,7 @@ async def test_a_restart_after_the_end_still_knows_the_job_and_the_result(world:
     reply = await world.get(f"/api/queries/{world.named['slow_seconds']}/results/{before['query_result_id']}.json")
     assert reply.rows
     assert world.sandbox.counters.by_route["GET /api/query_results/<query_result_id>.<filetype>"] == 1
-    assert world.sandbox.counters.requests <= requests + 1  # the definition may be asked for again
+    assert world.sandbox.counters.requests <= requests + 1  # the definition may be read again
 
 
 async def test_a_restart_keeps_failures_and_cancellations(world: World) -> None:
@@ -503,7 +503,7 @@ async def test_a_restart_keeps_failures_and_cancellations(world: World) -> None:
         assert (await world.get(f"/api/jobs/{cancelled}")).job["error"] == CANCELLED
 
 
-async def test_who_joins_after_a_restart_joins_the_run_that_goes_on(world: World) -> None:
+async def test_a_caller_after_a_restart_joins_the_continued_run(world: World) -> None:
     hold = world.sandbox.hold()
     job_id = await begun(world)
     await running(world, job_id)
@@ -515,8 +515,8 @@ async def test_who_joins_after_a_restart_joins_the_run_that_goes_on(world: World
     assert posts(world) == 1
 
 
-async def test_after_a_restart_a_cancellation_still_minds_the_others(world: World) -> None:
-    # `second` asked a moment ago; that the gateway was started again meanwhile does not take its run away.
+async def test_after_a_restart_a_cancellation_still_respects_the_others(world: World) -> None:
+    # `second` polled a moment ago; a restart of the gateway meanwhile must not cancel its run.
     hold = world.sandbox.hold()
     leaves, stays = await begun(world), await begun(world, client="second")
     await running(world, leaves)
@@ -552,7 +552,7 @@ def written(tmp_path: Path, sandbox: Sandbox) -> Path:
     return path
 
 
-async def asked(session: aiohttp.ClientSession, method: str, url: str, body: object = None) -> Reply:
+async def call(session: aiohttp.ClientSession, method: str, url: str, body: object = None) -> Reply:
     headers = {"Authorization": f"Key {TOKENS['dashboard']}", "Prefer": "wait=10" if method == "GET" else ""}
     data = None if body is None else json.dumps(body).encode()
     async with session.request(method, url, data=data, headers=headers) as response:
@@ -572,7 +572,7 @@ async def test_a_killed_gateway_follows_the_run_when_it_is_started_again(
         async with aiohttp.ClientSession() as session:
             url, _ = await first.serving()
             wanted = {"max_age": 0, "parameters": SECONDS}
-            reply = await asked(session, "POST", f"{url}/api/queries/{query_id}/results", wanted)
+            reply = await call(session, "POST", f"{url}/api/queries/{query_id}/results", wanted)
             await sandbox.wait_executions(1)
             first.child.send_signal(blow)
             await first.ended()
@@ -581,10 +581,10 @@ async def test_a_killed_gateway_follows_the_run_when_it_is_started_again(
             url, _ = await second.serving()
             hold.release()
             async with aiohttp.ClientSession() as session:
-                job = (await asked(session, "GET", f"{url}/api/jobs/{reply.job['id']}")).job
+                job = (await call(session, "GET", f"{url}/api/jobs/{reply.job['id']}")).job
                 assert (job["status"], job["error"]) == (3, "")
                 result = f"{url}/api/queries/{query_id}/results/{job['query_result_id']}.json"
-                assert (await asked(session, "GET", result)).rows
+                assert (await call(session, "GET", result)).rows
         finally:
             await second.kill()
     finally:

@@ -1,8 +1,8 @@
-"""The guard against Redash's white-space-blind cache, as callers meet it: all get the rows of exactly their own text.
+"""The guard against Redash's cache, which ignores white space: all callers get the rows of exactly their own text.
 
 Redash finds results and joins runs by the SQL without any white space, also within quotes (CONTRACT 7); the sandbox
-does so too. Every query here shows its own values in its rows, and the values differ in white space alone, so that an
-answer that was made for somebody else shows at once.
+does so, too. Every query here shows its own values in its rows, and the values differ in white space alone, so that a
+result that was made for another caller shows at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.sandbox.sample_objects import parameter
 RUNS = 30
 
 VALUES = ("New York", "NewYork", "New  York", "N ewYork", "New\tYork", " NewYork", "NewYork ")
-"""All the same to Redash's hash."""
+"""All equal for Redash's hash."""
 
 MAX_AGES = (0, 1, 60, 3600, None)
 PATTERN = {"regex": "[A-Za-z \t]*"}
@@ -45,12 +45,12 @@ TEMPLATES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     ),
     "undeclared": ("select '{{x}}' as x, run_number() as run", []),
     "section": ("select '{{#x}}{{x}}{{/x}}' as x, run_number() as run", []),
-    "commented": ("select '{{x}}' as x, run_number() as run -- as asked", [parameter("x", "text", "none")]),
+    "commented": ("select '{{x}}' as x, run_number() as run -- as sent", [parameter("x", "text", "none")]),
 }
-"""By the kind of parameter. A section cannot be rendered plainly: there the values have to occur in the text."""
+"""By the kind of parameter. A section cannot be rendered plainly: there the values must occur in the text."""
 
 BY_QUERY_KEY = ("pattern", "enum", "multi", "undeclared")
-"""What Redash lets a query key run; its answers carry no SQL to check."""
+"""What Redash lets a query key run; its results contain no SQL to check."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Want:
 
 
 def _want(kind: str, value: str, max_age: int | None, key: bool, wait: bool) -> Want:
-    # In a section's text a value need only occur (DESIGN 6): there "NewYork" cannot be told from "NewYork ".
+    # In a section's text a value need only occur (DESIGN 6): there "NewYork" and "NewYork " cannot be distinguished.
     return Want(kind, value.strip() if kind == "section" else value, max_age, key and kind in BY_QUERY_KEY, wait)
 
 
@@ -81,7 +81,7 @@ WANTS = st.builds(
 
 
 class Guarded:
-    """A gateway before a sandbox in which every text collides with every other of its kind."""
+    """A gateway before a sandbox in which every text collides with all others of its kind."""
 
     def __init__(self, directory: Path) -> None:
         self.clock = TurnableClock()
@@ -130,7 +130,7 @@ class Guarded:
         return read.rows
 
 
-def test_everybody_gets_the_rows_of_his_own_text() -> None:
+def test_every_caller_gets_the_rows_of_its_own_text() -> None:
     @settings(
         max_examples=RUNS,
         deadline=None,
@@ -145,7 +145,7 @@ def test_everybody_gets_the_rows_of_his_own_text() -> None:
     def callers(rounds: list[list[Want]], pause: int) -> None:
         runner.run(_answered(guarded, rounds, pause))
 
-    # One gateway for all examples: what earlier ones left in Redash's cache is what later ones may stumble over.
+    # One gateway for all examples: what earlier ones left in Redash's cache may trip later ones.
     with (
         asyncio.Runner() as runner,
         tempfile.TemporaryDirectory() as directory,
@@ -160,22 +160,22 @@ def test_everybody_gets_the_rows_of_his_own_text() -> None:
 
 
 async def _answered(guarded: Guarded, rounds: list[list[Want]], pause: int) -> None:
-    """Each round at once, one after the other; all of a value's callers see that value and nothing else."""
-    # Redash's cache keeps what earlier examples left, the gateway's does not: else one failure is followed by others.
+    """Each round at once, one round after the other; all callers of a value see that value and nothing else."""
+    # Redash's cache keeps what earlier examples left, the gateway's does not: else one failure causes others.
     async with guarded.world.session.post(f"{guarded.world.admin}/purge", json={"all": True}) as response:
         assert response.status == 200
     for wants in rounds:
         began = guarded.sandbox.counters.started
-        answers = await asyncio.gather(*(guarded.rows(want) for want in wants))
-        for want, rows in zip(wants, answers, strict=True):
+        results = await asyncio.gather(*(guarded.rows(want) for want in wants))
+        for want, rows in zip(wants, results, strict=True):
             assert [row["x"] for row in rows] == [want.value], f"{want} got {rows} among {wants}"
-        # Runs are for answers: three more may be needed for each request that met another's rows, never without end.
+        # Runs serve requests: up to three more for each request that met another's rows, but a limited number.
         assert guarded.sandbox.counters.started - began <= 4 * len(wants)
         guarded.clock.turn(pause)
 
 
-async def test_what_changes_no_rows_leads_to_no_second_run(bare: World) -> None:
-    """Unused parameters, comments, white space outside quotes, `;` and an added LIMIT are no other SQL."""
+async def test_differences_without_effect_on_rows_cause_no_second_run(bare: World) -> None:
+    """Unused parameters, comments, white space outside quotes, `;` and an added LIMIT do not make other SQL."""
     add = bare.sandbox.add_query
     enum = parameter("unused", "enum", "a b", enumOptions="a b\nab")
     harmless = {
@@ -199,8 +199,8 @@ async def test_what_changes_no_rows_leads_to_no_second_run(bare: World) -> None:
         assert bare.sandbox.counters.started == 1, name
 
 
-async def test_another_spelling_of_the_same_sql_is_no_second_run(bare: World) -> None:
-    """Redash shows the spelling that ran first: outside quotes white space and comments mean nothing."""
+async def test_another_spelling_of_the_same_sql_causes_no_second_run(bare: World) -> None:
+    """Redash shows the spelling that ran first: outside quotes, white space and comments mean nothing."""
     first = bare.sandbox.add_query("first", "select 'a b' as x, 7 as y")
     second = bare.sandbox.add_query("second", "/* mine */ select 'a b'   as x,\n7 as y")
     await bare.start()
@@ -211,18 +211,18 @@ async def test_another_spelling_of_the_same_sql_is_no_second_run(bare: World) ->
 
 
 async def test_an_unused_parameter_of_a_query_key_costs_one_run_for_each_value(bare: World) -> None:
-    """Answers to query keys carry no SQL. What no template uses cannot mix up anything, so nothing is forced."""
+    """Results for query keys contain no SQL. An unused parameter cannot cause a mix-up: nothing is forced."""
     unused = parameter("unused", "enum", "a b", enumOptions="a b\nab")
     query = bare.sandbox.add_query("unused", "select 1 as x", parameters=[unused])
     keys = f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n'
     await bare.start(keys)
     for value in ("a b", "ab"):
         assert await bare.rows(query, client="narrow", max_age=3600, parameters={"unused": value}) == [{"x": 1}]
-    assert bare.sandbox.counters.started == 1  # the second asks Redash, which has it
+    assert bare.sandbox.counters.started == 1  # the second request reaches Redash, which has the result
 
 
 async def test_a_query_key_does_not_get_the_rows_of_a_users_run(bare: World) -> None:
-    """Redash joins all who ask for a text that differs in white space alone; a query key's answer carries no SQL."""
+    """Redash joins all requests for texts that differ in white space alone; a query key's result contains no SQL."""
     text, parameters = TEMPLATES["pattern"]
     query = bare.sandbox.add_query("mixed", text, parameters=parameters)
     await bare.start(f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n')
@@ -230,7 +230,7 @@ async def test_a_query_key_does_not_get_the_rows_of_a_users_run(bare: World) -> 
         user = await bare.post(query, client="sql", max_age=0, parameters={"x": "New York"})
         await bare.sandbox.wait_executions(1)
         key = asyncio.create_task(bare.rows(query, client="narrow", max_age=0, parameters={"x": "NewYork"}))
-        await until(lambda: [x.answerable.is_set for x in bare.runtime.executions.flights.running] == [True, True])
+        await until(lambda: [x.can_respond.is_set for x in bare.runtime.executions.flights.running] == [True, True])
     assert [row["x"] for row in await key] == ["NewYork"]
     job = await bare.finish(user.job["id"], client="sql")
     read = await bare.get(f"/api/queries/{query}/results/{job['query_result_id']}.json", client="sql")

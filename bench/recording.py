@@ -1,4 +1,4 @@
-"""What it costs that every hit is told of: one gateway, switched under load, so that nothing else differs."""
+"""The cost of recording each hit: one gateway that switches recording on and off under load; nothing else differs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from bench import switching, wrk
 from bench.hits import Case, query_ids, save_bodies, warm
-from bench.report import Options, Section, bars
+from bench.report import Options, Section, targets
 from bench.servers import gateway, redash
 
-BAR_US = 5.0
+TARGET_US = 5.0
 LONGER = 4
-"""Times the seconds of other sections: what is looked for is a few per cent of what is measured."""
+"""This section runs longer than others by this factor: the difference to measure is a few per cent of the total."""
 
 LEAST_SECONDS = 8
 
@@ -23,9 +23,9 @@ Rounds = list[dict[str, float]]
 
 
 def measure(options: Options, directory: Path) -> Section:
-    """Load the ordinary way with hits of 1 KB while the gateway switches."""
+    """Load the normal path with hits of 1 KB while the gateway switches."""
     rounds: dict[str, Rounds] = {}
-    spells = directory / "spells"
+    path = directory / "intervals"
     with (
         redash(directory) as (upstream, key),
         gateway(
@@ -35,28 +35,28 @@ def measure(options: Options, directory: Path) -> Section:
             access_log=True,
             uvloop=options.uvloop,
             before="from bench import switching\nswitching.start()\n",
-            env={switching.FILE: str(spells)},
+            env={switching.FILE: str(path)},
         ) as server,
     ):
         ids = query_ids(upstream, key)
         save_bodies(upstream, key, ids, directory)
-        ordinary = server.ordinary_way()
+        normal = server.normal_path()
         for method in ("GET", "POST"):
             case = Case("1 KB", ids["1 KB"], "plain", method)
-            warm(case, ordinary)
-            known = len(_read(spells))
-            lua = wrk.script(method, case.headers(ordinary), case.body)
+            warm(case, normal)
+            before = len(_read(path))
+            lua = wrk.script(method, case.headers(normal), case.body)
             seconds = max(LEAST_SECONDS, LONGER * options.turns * options.seconds)
-            wrk.turn(lua, ordinary.url + case.path(ordinary), ordinary.running, seconds, directory)
-            rounds[method] = _read(spells)[known + 1 :]  # the first may have begun before the load
-    return _shown(rounds)
+            wrk.turn(lua, normal.url + case.path(normal), normal.running, seconds, directory)
+            rounds[method] = _read(path)[before + 1 :]  # the first round may have begun before the load
+    return _section(rounds)
 
 
 def _read(path: Path) -> Rounds:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def _shown(rounds: dict[str, Rounds]) -> Section:
+def _section(rounds: dict[str, Rounds]) -> Section:
     figures: list[dict[str, object]] = []
     rows = []
     for method, found in rounds.items():
@@ -66,10 +66,10 @@ def _shown(rounds: dict[str, Rounds]) -> Section:
             more = [costs[state] - costs[switching.NOTHING] + (writing if logged else 0.0) for costs in found]
             whole = statistics.median(costs[state] for costs in found)
             low, median, high = statistics.quantiles(more, n=4)
-            error = 1.25 * (high - low) / 1.35 / math.sqrt(len(more))  # of the median, as of a normal distribution's
-            figures.append({"method": method, "told": state, "rounds": len(found), "whole_us": whole})
+            error = 1.25 * (high - low) / 1.35 / math.sqrt(len(more))  # of the median of a normal distribution
+            figures.append({"method": method, "recorded": state, "rounds": len(found), "whole_us": whole})
             figures[-1] |= {"more_us": [low, median, high], "error_us": error, "writing_us": writing if logged else 0.0}
             shown = f"{median:.1f} ± {error:.1f} ({low:.0f} to {high:.0f}) of {whole:.0f} µs"
-            rows.append((f"{method}: {state}", shown, f"≤ {BAR_US:g} µs" if logged else ""))
-    title = "Telling of a hit on the ordinary way, 1 KB: CPU µs for one request, medians ± their error (quartiles)"
-    return Section("telling", figures, [bars(title, rows)])
+            rows.append((f"{method}: {state}", shown, f"≤ {TARGET_US:g} µs" if logged else ""))
+    title = "Recording a hit on the normal path, 1 KB: CPU µs per request, medians ± error (quartiles)"
+    return Section("recording", figures, [targets(title, rows)])

@@ -1,4 +1,4 @@
-"""gzip forms of answers: who gets one, what it is tagged with, that it is made once and counts against the memory."""
+"""gzip forms of responses: when they are used, their ETags, that each is made once and counts against the memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GZIP = {"Accept-Encoding": "gzip"}
 async def raw(
     world: World, method: str, path: str, headers: Mapping[str, str], body: object = None, client: str = "dashboard"
 ) -> Reply:
-    """One answer with its body as it came."""
+    """One response with its body as it was sent."""
     sent = {"Authorization": f"Key {TOKENS[client]}", **headers}
     data = None if body is None else json.dumps(body).encode()
     skip = [] if "Accept-Encoding" in headers else ["Accept-Encoding"]
@@ -39,7 +39,7 @@ def latest(world: World, name: str, form: str = "json") -> str:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """Every form that is made: the size of its body, and whether that was off the event loop."""
+    """Every form that is made: the size of its body, and whether it was made off the event loop."""
     sizes: list[tuple[int, bool]] = []
     original = gateway.store.compression._gzip
 
@@ -69,8 +69,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
         ("gzip;q=x", False),
     ],
 )
-async def test_who_accepts_gzip_gets_it(world: World, accepted: str | None, is_gzip: bool) -> None:
-    # RFC 9110 section 12.5.3; no field at all would allow any coding, but who does not say gzip may not know it.
+async def test_callers_that_accept_gzip_get_it(world: World, accepted: str | None, is_gzip: bool) -> None:
+    # RFC 9110 section 12.5.3; without the field any coding is allowed, but such a client may not know gzip.
     plain = await raw(world, "GET", latest(world, "kb100"), {"Accept-Encoding": "identity"})
     got = await raw(world, "GET", latest(world, "kb100"), {} if accepted is None else {"Accept-Encoding": accepted})
     assert got.headers.get("Content-Encoding") == ("gzip" if is_gzip else None)
@@ -85,7 +85,7 @@ async def test_who_accepts_gzip_gets_it(world: World, accepted: str | None, is_g
 async def test_every_size_and_form(world: World, name: str, form: str) -> None:
     path = latest(world, name, form)
     plain = await raw(world, "GET", path, {"Accept-Encoding": "identity"})
-    for _ in range(4):  # fetched, stored, known, by the lane
+    for _ in range(4):  # fetched, stored, cached, by the fast path
         got = await raw(world, "GET", path, GZIP)
         assert gzip.decompress(got.body) == plain.body
         assert len(got.body) < len(plain.body) * 0.9
@@ -101,7 +101,7 @@ async def test_posts_and_lists_too(world: World) -> None:
         assert json.loads(gzip.decompress(listed.body))["results"]
 
 
-async def test_small_and_own_answers_go_as_they_are(world: World) -> None:
+async def test_small_responses_and_errors_are_not_encoded(world: World) -> None:
     for path in ("/ping", "/api/nothing", latest(world, "now")):
         got = await raw(world, "GET", path, GZIP)
         assert "Content-Encoding" not in got.headers
@@ -124,7 +124,7 @@ async def test_each_encoding_has_its_own_tag(world: World) -> None:
 
 async def test_head_says_what_get_would_send(world: World) -> None:
     for name in ("kb100", "large"):
-        await raw(world, "GET", latest(world, name), GZIP)  # a large one comes as Redash sends it, when it is fetched
+        await raw(world, "GET", latest(world, name), GZIP)  # a large one is sent unchanged while it is fetched
         got = await raw(world, "GET", latest(world, name), GZIP)
         for _ in range(4):
             head = await raw(world, "HEAD", latest(world, name), GZIP)
@@ -133,19 +133,19 @@ async def test_head_says_what_get_would_send(world: World) -> None:
             assert head.headers["Content-Encoding"] == "gzip"
 
 
-async def test_made_once_off_the_loop_however_many_ask(world: World, made: list[tuple[int, bool]]) -> None:
+async def test_made_once_off_the_loop_for_any_number_of_requests(world: World, made: list[tuple[int, bool]]) -> None:
     path = latest(world, "large")
     await raw(world, "GET", path, {})
-    answers = await asyncio.gather(*(raw(world, "GET", path, GZIP) for _ in range(20)))
-    assert len({answer.body for answer in answers}) == 1
+    responses = await asyncio.gather(*(raw(world, "GET", path, GZIP) for _ in range(20)))
+    assert len({response.body for response in responses}) == 1
     await raw(world, "GET", path, GZIP, client="second")
     await raw(world, "GET", f"/api/queries/{world.named['large']}/results", GZIP)
     assert len(made) == 1
     assert made[0][1], "a large form was made on the event loop"
 
 
-async def test_a_file_made_here_has_a_form_of_its_own(bare: World) -> None:
-    # A query key's CSV is made from the stored JSON, whose form must not be taken for its own.
+async def test_a_file_made_here_has_its_own_gzip_form(bare: World) -> None:
+    # A query key's CSV is made from the stored JSON; the JSON's form must not be used for it.
     query_id = bare.named["kb100"]
     key = f'kind = "query"\nquery = {query_id}\nkey_env = "QUERY_KEY_{query_id}"'
     await bare.start(f"\n[credentials.another]\n{key}\n")
@@ -160,7 +160,7 @@ async def test_a_file_made_here_has_a_form_of_its_own(bare: World) -> None:
         assert not plain.body.startswith(b"{")
 
 
-async def test_a_new_result_has_a_new_form(world: World) -> None:
+async def test_a_new_result_has_a_new_gzip_form(world: World) -> None:
     query_id = world.named["kb100"]
     path = f"/api/queries/{query_id}/results"
     await raw(world, "POST", path, GZIP, {"max_age": 86_400})
@@ -172,7 +172,7 @@ async def test_a_new_result_has_a_new_form(world: World) -> None:
     assert rows[0]["new"] == "new"
 
 
-async def test_forms_count_against_the_memory_and_go_with_their_bodies(world: World) -> None:
+async def test_gzip_forms_count_against_the_memory_and_are_dropped_with_their_bodies(world: World) -> None:
     await raw(world, "GET", latest(world, "large"), {})
     before = await world.metric("redash_gateway_cache_bytes", tier="memory")
     packed = await raw(world, "GET", latest(world, "large"), GZIP)
@@ -183,7 +183,7 @@ async def test_forms_count_against_the_memory_and_go_with_their_bodies(world: Wo
     assert await world.metric("redash_gateway_cache_bytes", tier="memory") < before
 
 
-async def test_forms_are_in_memory_only(world: World, made: list[tuple[int, bool]]) -> None:
+async def test_gzip_forms_are_in_memory_only(world: World, made: list[tuple[int, bool]]) -> None:
     await raw(world, "GET", latest(world, "large"), GZIP)
     packed = await raw(world, "GET", latest(world, "large"), GZIP)
     await world.runtime.store.close()

@@ -1,4 +1,4 @@
-"""A hit is recorded alike on every path: the normal path, the response cache, the fast path.
+"""A hit is recorded in the same way on every path: the normal path, the response cache, the fast path.
 
 The tests compare whole scrapes, whole reports and all fields of `Outcome`: a new one is covered without being named.
 What may differ is listed with its reason.
@@ -64,7 +64,7 @@ def by_normal_path(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
 
 
 def numbers(value: object, place: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in a JSON value, by its dotted place."""
+    """Every number in a JSON value, by its dotted path."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield from numbers(part, f"{place}.{name}")
@@ -76,7 +76,7 @@ def numbers(value: object, place: str = "") -> Iterator[tuple[str, float]]:
 
 
 class Counters:
-    """Everything that the gateway shows of what it has counted."""
+    """All counts that the gateway shows."""
 
     def __init__(self, samples: dict[str, float], report: Any) -> None:
         self.values = {name: value for name, value in samples.items() if name.startswith("redash_gateway_")}
@@ -89,7 +89,7 @@ class Counters:
             return cls(await world.metrics(), await response.json())
 
     def since(self, before: Counters) -> dict[str, float]:
-        """What has moved, and by how much, except what may differ."""
+        """Which counts have changed, and by how much, except those that may differ."""
         moves = {name: round(value - before.values.get(name, 0.0), 9) for name, value in self.values.items()}
         return {name: move for name, move in moves.items() if move and not _may_differ(name)}
 
@@ -108,38 +108,38 @@ REQUESTS: Final[dict[str, tuple[str, str, object]]] = {
 
 
 class Repeating:
-    """One request that is sent again and again, and what its hits move."""
+    """One request that is sent again and again, and the counts that its hits change."""
 
-    def __init__(self, world: World, kind: str, by_lane: list[bytes], by_normal_path: list[Outcome]) -> None:
+    def __init__(self, world: World, kind: str, by_fast_path: list[bytes], by_normal_path: list[Outcome]) -> None:
         self.world = world
         self.method, form, self.body = REQUESTS[kind]
         self.path = f"/api/queries/{world.named['by_country']}/results{form}"
-        self.by_lane, self.by_normal_path = by_lane, by_normal_path
+        self.by_fast_path, self.by_normal_path = by_fast_path, by_normal_path
 
     async def send(self, request_id: str = "") -> str:
-        """Send it once; returns its Cache-Status. With an id of its own it never takes the fast path."""
+        """Send it once; returns its Cache-Status. With its own request id it never takes the fast path."""
         headers = {"X-Request-ID": request_id} if request_id else {}
         return (await self.world.call(self.method, self.path, self.body, headers=headers)).cache
 
     async def hits(self, request_id: str = "", times: int = 1) -> tuple[str, dict[str, float]]:
-        """Send it; returns the path on which it was answered, and what moved."""
-        before, fast, normal = await Counters.of(self.world), len(self.by_lane), len(self.by_normal_path)
+        """Send it; returns the path that served it, and the counts that changed."""
+        before, fast, normal = await Counters.of(self.world), len(self.by_fast_path), len(self.by_normal_path)
         for _ in range(times):
             assert (await self.send(request_id)).startswith("redash-gateway; hit")
         moved = (await Counters.of(self.world)).since(before)
-        by_path = {"fast": len(self.by_lane) - fast, "normal": len(self.by_normal_path) - normal}
+        by_path = {"fast": len(self.by_fast_path) - fast, "normal": len(self.by_normal_path) - normal}
         by_path["cached"] = times - sum(by_path.values())
         (path,) = (path for path, number in by_path.items() if number)
         return path, moved
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
-async def test_every_path_counts_a_hit_alike(
-    bare: World, by_lane: list[bytes], by_normal_path: list[Outcome], kind: str
+async def test_every_path_counts_a_hit_in_the_same_way(
+    bare: World, by_fast_path: list[bytes], by_normal_path: list[Outcome], kind: str
 ) -> None:
-    # In memory only: writes to a disk would move its gauges some time later. With a rate, each hit has a quota.
+    # In memory only: writes to a disk would change its gauges some time later. With a rate, each hit has a quota.
     await bare.start(store="memory:", dashboard='rate = "100/m"\nburst = 100')
-    request = Repeating(bare, kind, by_lane, by_normal_path)
+    request = Repeating(bare, kind, by_fast_path, by_normal_path)
     await bare.rows("by_country", max_age=0)
     await request.send()  # the first request in a form is a miss
     bare.clock.turn(AGE_SECONDS)
@@ -191,7 +191,7 @@ CLEARED_FIELDS: Final = {
 
 
 def full_outcome() -> Outcome:
-    """An outcome with a value of its own in every field."""
+    """An outcome with a different value in every field."""
     cache: CacheResult = "stale"
     trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
     outcome = Outcome(

@@ -1,5 +1,5 @@
-"""GET with parameters: one URL gives the result itself, for a spreadsheet, pandas or curl; never a job, never an empty
-table in place of an error.
+"""GET with parameters: one URL returns the result itself, for a spreadsheet, pandas or curl; never a job, and never an
+empty table in place of an error.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import importlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import pytest
 from support.clocks import StandingClock, TurnableClock
-from support.http import Reply
+from support.http import Reply, exchange
+from support.waiting import within
 from support.world import TOKENS, World
 
 from gateway.sandbox.sample_objects import parameter
@@ -32,7 +34,7 @@ def clock() -> TurnableClock:
 
 @pytest.fixture
 def pandas(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing one is a failure."""
+    """The library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing library is a failure."""
     monkeypatch.setenv("no_proxy", "*")
     try:
         return importlib.import_module("pandas")
@@ -110,7 +112,7 @@ async def test_pandas_reads_the_url(world: World, pandas: Any) -> None:
 
 
 async def test_pandas_raises_where_there_is_no_result(bare: World, pandas: Any) -> None:
-    # An answer of 200 or 202 without rows would be taken for an empty table, and for the truth.
+    # A 200 or 202 without rows would look like an empty table, and would be believed.
     await bare.start(server='max_wait = "200ms"')
     key = f"api_key={TOKENS['dashboard']}"
     cases = {
@@ -129,7 +131,7 @@ async def test_pandas_raises_where_there_is_no_result(bare: World, pandas: Any) 
             raised.value.close()
 
 
-# -- values by the query's definitions
+# -- values according to the query's definitions
 
 
 @pytest.mark.parametrize(
@@ -166,14 +168,14 @@ async def test_pandas_raises_where_there_is_no_result(bare: World, pandas: Any) 
     ],
 )
 async def test_types_follow_the_definition(world: World, name: str, arguments: str, sent: dict[str, Any]) -> None:
-    # A URL holds text only; Redash wants what its own page would have sent.
+    # A URL contains text only; Redash expects what its own page would have sent.
     reply = await world.get(target(world, name, f"{arguments}&max_age=0"), client="dashboard")
     assert reply.status == 200, reply.body
     assert posts(world)[-1]["parameters"] == sent
 
 
 async def test_the_same_values_share_an_entry_with_posts(world: World) -> None:
-    # The key is made from the values, not from the way they came.
+    # The key depends on the values, not on how they were sent.
     await world.rows("above", max_age=0, parameters={"min_amount": 460})
     reply = await world.get(target(world, "above", "p_min_amount=460&max_age=600", "json"))
     assert "hit" in reply.cache
@@ -182,7 +184,7 @@ async def test_the_same_values_share_an_entry_with_posts(world: World) -> None:
     assert "hit" in reply.cache
 
 
-async def test_missing_ones_take_their_defaults(world: World) -> None:
+async def test_missing_values_take_their_defaults(world: World) -> None:
     query_id = world.sandbox.add_query(
         "two",
         "select '{{ country }}' as country, {{ least }} as least",
@@ -212,7 +214,7 @@ DYNAMIC = [
 async def test_dynamic_dates_in_the_configured_zone(
     bare: World, given: str, zone: str, kind: str, name: str, value: Any
 ) -> None:
-    # Redash leaves them to its front end (CONTRACT 6): sent as they stand, they would be texts in the SQL.
+    # Redash leaves them to its front end (CONTRACT 6): sent unchanged, they would be texts in the SQL.
     await bare.start(cache=f'timezone = "{zone}"')
     plain = {"start": "2020-01-01", "end": "2020-01-02"} if "range" in kind else "2020-01-01"
     default = name if given == "as-default" else plain
@@ -225,7 +227,7 @@ async def test_dynamic_dates_in_the_configured_zone(
 
 
 async def test_times_are_cut_to_the_minute(world: World) -> None:
-    # Else every request would be a query of its own, and nothing would ever be a hit.
+    # Otherwise every request would be a different query, and nothing would ever be a hit.
     query_id = world.sandbox.add_query(
         "dated", "select '{{ d }}' as d", parameters=[parameter("d", "datetime-with-seconds", "d_now")]
     )
@@ -237,7 +239,7 @@ async def test_times_are_cut_to_the_minute(world: World) -> None:
     assert table(await world.get(target(world, query_id, "max_age=600"))) != first
 
 
-# -- what cannot be meant
+# -- invalid values
 
 
 @pytest.mark.parametrize(
@@ -259,9 +261,7 @@ async def test_times_are_cut_to_the_minute(world: World) -> None:
         ("in_country", "max_age=soon", "max_age"),
     ],
 )
-async def test_400_says_what_would_be_right_and_nothing_runs(
-    world: World, name: str, arguments: str, said: str
-) -> None:
+async def test_a_400_says_what_is_expected_and_nothing_runs(world: World, name: str, arguments: str, said: str) -> None:
     for form in ("csv", "json"):
         reply = await world.get(target(world, name, arguments, form))
         assert reply.status == 400, reply.body
@@ -276,8 +276,8 @@ async def test_a_parameter_without_value_and_default_is_400(world: World) -> Non
     assert "p_x" in reply.json["detail"]
 
 
-async def test_raw_sql_needs_leave(world: World) -> None:
-    # A text parameter's value is SQL in the caller's hands (CONTRACT 2, 20.10).
+async def test_raw_sql_needs_a_permission(world: World) -> None:
+    # A text parameter lets the caller write SQL (CONTRACT 2, 20.10).
     path = target(world, "customers_in_city", "p_city=Paris")
     assert (await world.get(path)).status == 403
     assert (await world.get(path, client="writer")).status == 200
@@ -304,24 +304,159 @@ async def test_a_failed_query_is_422_with_redashs_text(world: World) -> None:
     assert reply.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_what_takes_too_long_is_503_and_then_there(bare: World) -> None:
-    # 202 would be read as an empty table; who asks again for the same URL joins the run, or finds its result.
-    await bare.start(server='max_wait = "200ms"')
-    path = target(bare, "slow_seconds", "p_seconds=0&max_age=600")
+# -- runs that take longer than one response may be held
+
+
+async def test_what_takes_longer_than_a_hold_is_reached_by_redirects(bare: World) -> None:
+    # A caller that only follows redirects (pandas, R, curl -L) gets the rows of one run, however fresh it wants them.
+    # Asking again for the plain URL would begin another run each time, and never end.
+    await bare.start(server='max_wait = "100ms"')
+    path = target(bare, "slow_seconds", "p_seconds=0&max_age=0")
     async with bare.sandbox.hold():
-        for _ in range(2):
-            reply = await bare.get(path)
-            assert reply.status == 503
-            assert int(reply.headers["Retry-After"]) >= 1
-    await bare.sandbox.wait_finished(1)
-    reply = await bare.get(path)
-    while reply.status == 503:
-        reply = await bare.get(path)
+        first = await bare.get(path)
+        assert (first.status, first.body) == (307, b"")
+        assert first.headers["Cache-Control"] == "no-store"
+        second = await bare.get(after(path, first))
+        assert second.status == 307
+    reply = await bare.get(after(path, second))
+    while reply.status == 307:
+        reply = await bare.get(after(path, reply))
     assert int(table(reply)[0]["orders"]) > 0
+    assert started(bare) == 1
+    again = await bare.get(after(path, second))  # it names one run, also when that is over
+    assert table(again) == table(reply)
     assert started(bare) == 1
 
 
-async def test_redash_away_is_502_or_the_last_rows(world: World) -> None:
+def after(path: str, reply: Reply) -> str:
+    """Where a redirect leads."""
+    assert reply.status == 307, reply.body
+    return urljoin(path, reply.headers["Location"])
+
+
+async def test_each_hop_has_another_url(bare: World) -> None:
+    # urllib, and with it pandas, gives up where a redirect leads to the same URL for the fifth time.
+    await bare.start(server='max_wait = "0s"')
+    path = target(bare, "slow_seconds", "p_seconds=0&max_age=0")
+    async with bare.sandbox.hold():
+        seen = [path]
+        while (reply := await bare.get(seen[-1])).status == 307:
+            seen.append(after(seen[-1], reply))
+        # There must be an end that a caller can tell from rows; and that URL still leads to this run.
+        assert reply.status == 503
+        assert int(reply.headers["Retry-After"]) >= 1
+    assert len(set(seen)) == 1 + 8
+    assert {value for url in seen[1:] for value in parse_qs(urlsplit(url).query)["run"]} == {run_of(seen[1])}
+    await bare.sandbox.wait_finished(1)
+    while (reply := await bare.get(seen[-1])).status == 503:
+        pass
+    assert table(reply)
+    assert started(bare) == 1
+
+
+def run_of(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["run"][-1]
+
+
+async def ended(world: World, job_id: str, *, client: str = "dashboard") -> None:
+    """Poll a job to its end: these gateways hold no response."""
+    async with within(10):
+        while (await world.get(f"/api/jobs/{job_id}", client=client)).job["status"] in (1, 2):
+            pass
+
+
+async def test_http_1_0_knows_no_307(bare: World) -> None:
+    # RFC 1945 has no 307: a caller of HTTP/1.0 takes it for an empty table.
+    await bare.start(server='max_wait = "0s"')
+    path = target(bare, "slow_seconds", "p_seconds=0&max_age=0")
+    head = f"GET {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Key {TOKENS['dashboard']}\r\n\r\n"
+    async with bare.sandbox.hold():
+        received = await exchange(bare.url, head.encode())
+        fields, _, body = received.partition(b"\r\n\r\n")
+        assert fields.startswith(b"HTTP/1.0 503")
+        assert b"Retry-After: " in fields
+        wait_on = re.findall(rb"run=[0-9a-f-]{36}", body)[0].decode()
+    await bare.sandbox.wait_finished(1)
+    while (reply := await bare.get(f"{path}&{wait_on}")).status == 307:
+        pass
+    assert table(reply)
+    assert started(bare) == 1
+
+
+async def test_a_run_that_another_asked_for_is_not_given(bare: World) -> None:
+    # Neither by its id, nor by the same URL after it has ended: who says max_age=0 gets rows of a later run.
+    await bare.start(server='max_wait = "0s"')
+    path = target(bare, "slow_seconds", "p_seconds=0&max_age=0")
+    async with bare.sandbox.hold():
+        mine = after(path, await bare.get(path))
+    await ended(bare, run_of(mine))
+    assert (await bare.get(mine, client="second")).status == 404
+    assert (await bare.get(mine.replace(run_of(mine), "nonsense"))).status == 404
+    other = target(bare, "above", f"p_min_amount=1&max_age=0&run={run_of(mine)}")
+    assert (await bare.get(other)).status == 404  # a run of another query
+    theirs = await bare.get(path, client="second")
+    assert theirs.status == 307
+    await ended(bare, run_of(after(path, theirs)), client="second")
+    assert started(bare) == 2
+
+
+async def test_dynamic_dates_are_those_of_the_first_request(bare: World, clock: TurnableClock) -> None:
+    await bare.start(server='max_wait = "0s"', cache='timezone = "Pacific/Honolulu"')  # it is 22:00 there
+    query_id = bare.sandbox.add_query("dated", "select '{{ d }}' as d", parameters=[parameter("d", "date", "d_now")])
+    path = target(bare, query_id, "max_age=0", "json")
+    async with bare.sandbox.hold():
+        hop = after(path, await bare.get(path))
+    await ended(bare, run_of(hop))
+    clock.turn(3 * 3600)
+    assert (await bare.get(hop)).rows == [{"d": "2027-01-14"}]
+
+
+async def test_rights_are_judged_again_at_each_hop(bare: World) -> None:
+    await bare.start(server='max_wait = "0s"')
+    path = target(bare, "slow_seconds", "p_seconds=0&max_age=0")
+    async with bare.sandbox.hold():
+        hop = after(path, await bare.get(path))
+    await ended(bare, run_of(hop))
+    bare.text = bare.text.replace('credentials = ["analyst"]', 'credentials = ["analyst"]\ncan = ["read"]', 1)
+    await bare.restart()
+    assert (await bare.get(hop)).status == 403
+
+
+async def test_the_next_process_holds_on(bare: World) -> None:
+    await bare.start(server='max_wait = "0s"')
+    path = target(bare, "slow_seconds", "p_seconds=0&max_age=0")
+    async with bare.sandbox.hold():
+        hop = after(path, await bare.get(path))
+        await bare.sandbox.wait_executions(1)
+        await bare.restart()
+        assert (await bare.get(hop)).status == 307
+    await ended(bare, run_of(hop))
+    await bare.restart()
+    assert table(await bare.get(hop))  # from the ledger and the store
+    assert started(bare) == 1
+
+
+async def test_a_run_that_fails_between_two_hops_is_422(bare: World) -> None:
+    await bare.start(server='max_wait = "0s"')
+    path = target(bare, "failing", "max_age=0")
+    async with bare.sandbox.hold():
+        hop = after(path, await bare.get(path))
+    await ended(bare, run_of(hop))
+    reply = await bare.get(hop)
+    assert reply.status == 422
+    assert "no such table" in reply.json["detail"]
+
+
+async def test_pandas_gets_a_long_run_in_one_call(bare: World, pandas: Any) -> None:
+    await bare.start(server='max_wait = "150ms"')
+    url = bare.url + target(bare, "slow_seconds", "p_seconds=1&max_age=0")
+    fields = {"Authorization": f"Key {TOKENS['dashboard']}"}
+    frame = await asyncio.to_thread(pandas.read_csv, url, storage_options=fields)
+    assert len(frame) == 1
+    assert started(bare) == 1
+
+
+async def test_an_unavailable_redash_is_502_or_the_last_rows(world: World) -> None:
     path = target(world, "in_country", "p_country=FR&max_age=60", "json")
     assert (await world.get(path)).status == 200
     await world.sandbox.disconnect()
@@ -336,18 +471,43 @@ async def test_redash_away_is_502_or_the_last_rows(world: World) -> None:
 
 
 async def test_head_runs_nothing(world: World) -> None:
-    # A method that is safe and that link checkers send may not cost a run.
+    # A method that is safe and that link checkers send may not cost a run. Where GET would run, nobody knows a length.
     path = target(world, "in_country", "p_country=FR&max_age=60")
-    assert (await world.call("HEAD", path)).status == 404
-    assert (await world.call("HEAD", target(world, "in_country", "max_age=0"))).status == 404
+    for asked in (path, target(world, "in_country", "max_age=0")):
+        head = await world.call("HEAD", asked)
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["Content-Type"].startswith("text/csv")
+        assert not {"Content-Length", "Transfer-Encoding"} & set(head.headers)
     assert posts(world) == []
-    await world.get(path)
+    got = await world.get(path)
     count = len(posts(world))
     head = await world.call("HEAD", path)
     assert (head.status, head.body) == (200, b"")
+    assert head.headers["Content-Length"] == got.headers["Content-Length"]
     world.clock.turn(61)
-    assert (await world.call("HEAD", path)).status == 404
+    assert "Content-Length" not in (await world.call("HEAD", path)).headers
     assert len(posts(world)) == count
+
+
+async def test_head_makes_the_checks_of_get(bare: World) -> None:
+    await bare.start(dashboard="max_executions = 1", second='can = ["read"]')
+    for name, arguments, client, status in (
+        ("in_country", "p_country=XX&max_age=0", "dashboard", 400),
+        ("customers_in_city", "p_city=Paris", "dashboard", 403),
+        ("in_country", "max_age=0", "second", 403),
+        (999_999, "max_age=60", "dashboard", 404),
+    ):
+        assert (await bare.call("HEAD", target(bare, name, arguments), client=client)).status == status
+    await bare.get(target(bare, "failing", "max_age=60"))
+    assert (await bare.call("HEAD", target(bare, "failing", "max_age=60"))).status == 422  # as GET, from memory
+    count = len(posts(bare))
+    async with bare.sandbox.hold():
+        job = (await bare.post("slow_seconds", max_age=0, parameters={"seconds": 0})).job
+        assert (await bare.call("HEAD", target(bare, "above", "max_age=0"))).status == 429
+        joined = await bare.call("HEAD", target(bare, "slow_seconds", "p_seconds=0&max_age=60"))
+        assert joined.status == 200  # GET would join, which costs no run of its own
+    await bare.finish(job["id"])
+    assert len(posts(bare)) == count + 1
 
 
 # -- how fresh
@@ -366,7 +526,7 @@ async def test_max_age_counts_as_in_posts(world: World) -> None:
     assert started(world) == 3
 
 
-async def test_without_max_age_any_age_will_do(world: World) -> None:
+async def test_without_max_age_any_age_is_accepted(world: World) -> None:
     path = target(world, "in_country", "p_country=FR")
     await world.get(path)
     world.clock.turn(100_000)
@@ -379,7 +539,7 @@ async def test_floor_and_ceiling_count(bare: World) -> None:
     fresh, old = (target(bare, "in_country", f"p_country=FR&max_age={age}") for age in (0, 86_400))
     await bare.get(fresh)
     bare.clock.turn(29)
-    await bare.get(fresh)  # the result itself: here nobody indexes a job
+    await bare.get(fresh)  # the result itself: no client expects a job here
     assert started(bare) == 1
     bare.clock.turn(2)
     await bare.get(fresh)
@@ -399,10 +559,10 @@ async def test_fifty_callers_cost_one_run(world: World) -> None:
     assert len({reply.body for reply in replies}) == 1
     assert started(world) == 1
     downloads = [r for r in world.sandbox.log if r.path_qs.partition("?")[0].endswith(".csv")]
-    assert len(downloads) == 1  # the rendering is asked for once, too
+    assert len(downloads) == 1  # the rendering is requested once, too
 
 
-async def test_without_arguments_it_is_redashs_latest(world: World) -> None:
+async def test_without_arguments_it_returns_redashs_latest(world: World) -> None:
     reply = await world.get(target(world, "in_country", form="json"))
     assert reply.rows
     assert posts(world) == []
@@ -412,7 +572,7 @@ async def test_without_arguments_it_is_redashs_latest(world: World) -> None:
 
 
 async def test_a_query_key_gets_other_values_as_csv_and_tsv(world: World) -> None:
-    # Redash shows a query key no result by id but that of the defaults (CONTRACT 8): the gateway renders `data`.
+    # By id, Redash shows a query key only the result with the defaults (CONTRACT 8): the gateway renders `data`.
     rows = await world.rows("in_country", max_age=0, parameters={"country": "FR"})
     wanted = [{name: str(value) for name, value in row.items()} for row in rows]
     reply = await world.get(target(world, "in_country", "p_country=FR&max_age=600"), client="narrow")
@@ -427,7 +587,7 @@ async def test_a_query_key_gets_no_xlsx(world: World) -> None:
         reply = await world.get(target(world, "in_country", arguments, "xlsx"), client="narrow")
         assert reply.status == 406
         assert "csv" in reply.json["detail"]
-    assert posts(world) == []  # what cannot be answered is not run first
+    assert posts(world) == []  # a form that cannot be made is refused before the run
 
 
 async def test_a_query_key_gets_no_other_query(world: World) -> None:
@@ -439,7 +599,7 @@ async def test_a_query_key_gets_no_other_query(world: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
-async def test_what_is_known_is_not_sent_again(world: World, form: str) -> None:
+async def test_a_known_etag_is_304(world: World, form: str) -> None:
     path = target(world, "in_country", "p_country=FR&max_age=600", form)
     tag = (await world.get(path)).headers["ETag"]
     reply = await world.get(path, if_none_match=tag)
@@ -458,8 +618,8 @@ async def test_a_new_result_has_a_new_tag(world: World) -> None:
     assert reply.headers["ETag"] != tag
 
 
-async def test_cache_control_lets_nobody_keep_it_unasked(world: World) -> None:
-    # A browser or proxy that kept it would answer with rows older than max_age.
+async def test_cache_control_forbids_reuse_without_revalidation(world: World) -> None:
+    # A browser or proxy that reused it would show rows older than max_age.
     reply = await world.get(target(world, "in_country", "p_country=FR&max_age=600"))
     assert reply.headers["Cache-Control"] == "private, no-cache"
     assert "Authorization" in reply.headers["Vary"]

@@ -1,4 +1,4 @@
-"""Objects and lists of Redash's API: kept for seconds, asked for once, dropped by whatever may change them."""
+"""Objects and lists of Redash's API: cached for seconds, requested once, dropped by everything that may change them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def clock() -> TurnableClock:
     return StandingClock()
 
 
-def asked(world: World, path: str, method: str = "GET") -> int:
-    """How often Redash was asked for this path, whatever the arguments."""
+def requests_for(world: World, path: str, method: str = "GET") -> int:
+    """How often this path was requested from Redash, whatever the arguments."""
     return sum(r.method == method and r.path_qs.partition("?")[0] == path for r in world.sandbox.log)
 
 
@@ -39,7 +39,7 @@ def in_flight(world: World) -> int:
 
 
 async def direct(world: World, path: str, *, user: str = "analyst") -> Reply:
-    """What Redash itself answers."""
+    """Redash's own response."""
     headers = {"Authorization": f"Key {world.sandbox.user_keys[user]}"}
     async with world.session.get(world.sandbox.url + path, headers=headers, allow_redirects=False) as response:
         return Reply(response.status, response.headers.copy(), await response.read())
@@ -67,11 +67,11 @@ PATHS: dict[str, Callable[[World], str]] = {
 }
 
 
-# -- kept
+# -- caching
 
 
 @pytest.mark.parametrize("kind", PATHS)
-async def test_kept_for_the_ttl_and_no_longer(world: World, kind: str) -> None:
+async def test_cached_for_the_ttl_and_no_longer(world: World, kind: str) -> None:
     path = PATHS[kind](world)
     first = await world.get(path)
     assert (first.status, first.cache) == (200, "redash-gateway; fwd=uri-miss; stored"), first.body
@@ -80,16 +80,16 @@ async def test_kept_for_the_ttl_and_no_longer(world: World, kind: str) -> None:
     assert second.cache == "redash-gateway; hit; ttl=0"
     assert second.headers["Age"] == "5"
     assert second.body == first.body
-    assert asked(world, path.partition("?")[0]) == 1
+    assert requests_for(world, path.partition("?")[0]) == 1
     world.clock.turn(0.5)
     third = await world.get(path)
     assert third.cache == "redash-gateway; fwd=stale; stored"
     assert "Age" not in third.headers
-    assert asked(world, path.partition("?")[0]) == 2
+    assert requests_for(world, path.partition("?")[0]) == 2
 
 
 @pytest.mark.parametrize("kind", ["query", "queries", "dashboard", "data-sources", "dropdown", "session"])
-async def test_it_says_what_redash_says_but_for_keys(world: World, kind: str) -> None:
+async def test_responses_equal_redashs_except_for_keys(world: World, kind: str) -> None:
     path = PATHS[kind](world)
     theirs = (await direct(world, path)).json
     for _ in range(2):
@@ -104,17 +104,17 @@ def keyless(value: Any) -> Any:
     return [keyless(v) for v in value] if isinstance(value, list) else value
 
 
-async def test_other_arguments_are_another_answer(world: World) -> None:
+async def test_other_arguments_are_another_entry(world: World) -> None:
     paths = ["/api/queries", "/api/queries?page=1", "/api/queries?q=orders", "/api/queries?tags=sales"]
     bodies = [(await world.get(path)).json for path in paths]
-    assert asked(world, "/api/queries") == 4
+    assert requests_for(world, "/api/queries") == 4
     assert bodies[0]["count"] > bodies[3]["count"]
     assert [(await world.get(path)).json for path in paths] == bodies
-    assert asked(world, "/api/queries") == 4
+    assert requests_for(world, "/api/queries") == 4
 
 
-async def test_scopes_never_meet(world: World) -> None:
-    # What one Redash user may see is not what another may: lists differ, and so may every object.
+async def test_scopes_never_share_entries(world: World) -> None:
+    # One Redash user may see what another may not: lists differ, and so may every object.
     analysts, admins = await world.get("/api/data_sources"), await world.get("/api/data_sources", client="writer")
     assert [source["name"] for source in analysts.json] == ["Shop"]
     assert {source["name"] for source in admins.json} == {"Shop", "Back office"}
@@ -123,15 +123,15 @@ async def test_scopes_never_meet(world: World) -> None:
     assert (await world.get(path)).status == 403
 
 
-async def test_the_redash_key_of_the_scope_asks(world: World) -> None:
+async def test_redash_gets_the_key_of_the_scope(world: World) -> None:
     await world.get("/api/session")
     await world.get("/api/session", client="writer")
     keys = [r.headers.get("Authorization") for r in world.sandbox.log if r.path_qs == "/api/session"]
     assert keys == [f"Key {world.sandbox.user_keys[name]}" for name in ("analyst", "admin")]
 
 
-async def test_keys_are_shown_only_to_those_who_may_see_them(bare: World) -> None:
-    # One scope, two clients: what was kept for the one that sees keys must never be shown to the other.
+async def test_keys_are_shown_only_to_clients_that_may_see_them(bare: World) -> None:
+    # One scope, two clients: what was cached for the one that sees keys must never be shown to the other.
     await bare.start(second="reveal_keys = true")
     path = f"/api/queries/{bare.named['by_country']}"
     key = bare.sandbox.query_key(bare.named["by_country"])
@@ -140,7 +140,7 @@ async def test_keys_are_shown_only_to_those_who_may_see_them(bare: World) -> Non
         hidden = await bare.get(path)
         assert hidden.json["api_key"] is None
         assert key.encode() not in hidden.body
-    assert asked(bare, path) == 2
+    assert requests_for(bare, path) == 2
     tags = {(await bare.get(path, client=client)).headers["ETag"] for client in ("second", "dashboard")}
     assert len(tags) == 2
 
@@ -151,16 +151,16 @@ async def test_head_is_get_without_the_body(world: World) -> None:
     head = await world.call("HEAD", path)
     assert (head.status, head.body) == (200, b"")
     assert head.headers["Content-Length"] == got.headers["Content-Length"]
-    assert asked(world, path) == 1
-    assert asked(world, path, "HEAD") == 0
+    assert requests_for(world, path) == 1
+    assert requests_for(world, path, "HEAD") == 0
 
 
-async def test_schemas_are_asked_for_each_time(world: World) -> None:
-    # Who reloads a schema wants to see the table he has just made.
+async def test_schemas_are_requested_each_time(world: World) -> None:
+    # Users who reload a schema want to see the table that they have just created.
     for _ in range(2):
         reply = await world.get("/api/data_sources/1/schema")
         assert reply.cache == "redash-gateway; fwd=bypass"
-    assert asked(world, "/api/data_sources/1/schema") == 2
+    assert requests_for(world, "/api/data_sources/1/schema") == 2
 
 
 # -- revalidation
@@ -171,7 +171,7 @@ async def test_a_known_tag_is_304(world: World, kind: str) -> None:
     path = PATHS[kind](world)
     tag = (await world.get(path)).headers["ETag"]
     for passed in (0.0, TTL + 1):
-        world.clock.turn(passed)  # asked for again, and the same as before: the tag is made from the bytes
+        world.clock.turn(passed)  # requested again, and the same as before: the tag is made from the bytes
         reply = await world.get(path, if_none_match=tag)
         assert (reply.status, reply.body) == (304, b"")
         assert reply.headers["ETag"] == tag
@@ -190,10 +190,10 @@ async def test_a_change_changes_the_tag(world: World) -> None:
     assert reply.headers["ETag"] != tag
 
 
-# -- one question for many
+# -- one request for many callers
 
 
-async def test_fifty_callers_are_one_question(world: World) -> None:
+async def test_fifty_callers_cost_one_request(world: World) -> None:
     path = "/api/dashboards"
     fault = world.sandbox.faults.add("hang", route=path)
     calls = [asyncio.create_task(world.get(path)) for _ in range(50)]
@@ -202,12 +202,12 @@ async def test_fifty_callers_are_one_question(world: World) -> None:
     fault.release()
     replies = await asyncio.gather(*calls)
     assert {reply.status for reply in replies} == {200}
-    assert asked(world, path) == 1
+    assert requests_for(world, path) == 1
     assert sum("collapsed" in reply.cache for reply in replies) + sum("hit" in reply.cache for reply in replies) == 49
     assert sum("collapsed" in reply.cache for reply in replies) > 0
 
 
-async def test_the_first_hanging_up_ends_nothing(world: World) -> None:
+async def test_the_first_caller_hanging_up_does_not_end_the_request(world: World) -> None:
     path = "/api/dashboards"
     fault = world.sandbox.faults.add("hang", route=path)
     first = asyncio.create_task(world.get(path))
@@ -217,10 +217,10 @@ async def test_the_first_hanging_up_ends_nothing(world: World) -> None:
     await asyncio.gather(first, return_exceptions=True)
     fault.release()
     assert (await second).status == 200
-    assert asked(world, path) == 1
+    assert requests_for(world, path) == 1
 
 
-async def test_an_error_is_everybodys_and_nobody_keeps_it(world: World) -> None:
+async def test_an_error_reaches_all_callers_and_is_not_cached(world: World) -> None:
     world.sandbox.faults.add("reset_before_headers", route="/api/dashboards", count=20)
     replies = await asyncio.gather(*(world.get("/api/dashboards") for _ in range(5)))
     assert {reply.status for reply in replies} == {502}
@@ -238,23 +238,23 @@ async def test_stale_while_revalidate(bare: World) -> None:
     bare.sandbox.edit_query(bare.named["by_country"], name="Renamed")
     bare.clock.turn(30)
     fault = bare.sandbox.faults.add("hang", route="/api/queries/<query_id>")
-    for _ in range(3):  # nobody waits, and one question is enough
+    for _ in range(3):  # no caller waits, and one request is enough
         reply = await bare.get(path)
         assert reply.json["name"] == "Orders by country"
         assert reply.cache == "redash-gateway; hit; ttl=-25; detail=stale-while-revalidate"
         assert reply.headers["Age"] == "30"
     await until(lambda: fault.hits == 1)
     fault.release()
-    await bare.sandbox.wait_until(lambda: asked(bare, path) == 2)
+    await bare.sandbox.wait_until(lambda: requests_for(bare, path) == 2)
     await until(lambda: in_flight(bare) == 0)
     fresh = await bare.get(path)
     assert fresh.json["name"] == "Renamed"
     assert fresh.cache == "redash-gateway; hit; ttl=5"
-    bare.clock.turn(66)  # beyond the window: first ask
+    bare.clock.turn(66)  # beyond the window: Redash first
     assert (await bare.get(path)).cache == "redash-gateway; fwd=stale; stored"
 
 
-async def test_without_a_window_nobody_gets_stale_answers(world: World) -> None:
+async def test_without_a_window_no_response_is_stale(world: World) -> None:
     path = f"/api/queries/{world.named['by_country']}"
     await world.get(path)
     world.sandbox.edit_query(world.named["by_country"], name="Renamed")
@@ -271,12 +271,12 @@ async def test_stale_if_error(world: World) -> None:
     assert (reply.status, reply.body) == (200, first.body)
     assert reply.cache == "redash-gateway; hit; ttl=-95; detail=stale-if-error"
     assert reply.headers["Age"] == "100"
-    assert (await world.get("/api/dashboards")).status in (502, 503)  # there is none to stand in
+    assert (await world.get("/api/dashboards")).status in (502, 503)  # there is no stale entry
     world.clock.turn(3600)
     assert (await world.get(path)).status in (502, 503)
 
 
-async def test_a_client_may_refuse_stale_answers(bare: World) -> None:
+async def test_a_client_may_refuse_stale_responses(bare: World) -> None:
     await bare.start(second='stale_if_error = "0s"')
     path = f"/api/dashboards/{board(bare.sandbox)}"
     await bare.get(path)
@@ -287,15 +287,15 @@ async def test_a_client_may_refuse_stale_answers(bare: World) -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_proxys_error_is_redash_being_away(world: World, status: int) -> None:
+async def test_a_proxys_error_counts_as_an_outage_of_redash(world: World, status: int) -> None:
     await world.get("/api/dashboards")
     world.clock.turn(100)
     world.sandbox.faults.add("status", route="/api/dashboards", status=status)
     assert "stale-if-error" in (await world.get("/api/dashboards")).cache
 
 
-async def test_a_refusal_is_no_error_that_stale_answers_may_hide(world: World) -> None:
-    # Permissions act at once in Redash (CONTRACT 1): what it refuses must not be shown from what was kept.
+async def test_a_refusal_is_not_hidden_by_a_stale_response(world: World) -> None:
+    # Permissions take effect at once in Redash (CONTRACT 1): what it refuses must not be shown from the cache.
     path = f"/api/queries/{world.named['by_country']}"
     assert (await world.get(path)).status == 200
     groups = world.sandbox.database.sources[1].groups
@@ -303,7 +303,7 @@ async def test_a_refusal_is_no_error_that_stale_answers_may_hide(world: World) -
     groups.clear()
     world.clock.turn(TTL + 1)
     assert (await world.get(path)).status == 403
-    # ... also not after Redash has gone away: the refusal has dropped it.
+    # ... also not after Redash has become unavailable: the refusal has dropped the entry.
     await world.sandbox.disconnect()
     assert (await world.get(path)).status in (502, 503)
     await world.sandbox.reconnect()
@@ -312,14 +312,14 @@ async def test_a_refusal_is_no_error_that_stale_answers_may_hide(world: World) -
     assert (await world.get(path)).status == 200
 
 
-async def test_refusals_are_not_kept(world: World) -> None:
+async def test_refusals_are_not_cached(world: World) -> None:
     for path in ("/api/queries/999999", f"/api/queries/{world.named['restricted']}", "/api/dashboards/999999"):
         statuses = [(await world.get(path)).status for _ in range(3)]
         assert set(statuses) <= {403, 404}, path
-        assert asked(world, path) == 3, path
+        assert requests_for(world, path) == 3, path
 
 
-# -- dropped
+# -- dropping
 
 
 WRITES: dict[str, Callable[[World], tuple[str, str, object]]] = {
@@ -342,9 +342,9 @@ WRITES: dict[str, Callable[[World], tuple[str, str, object]]] = {
 
 
 @pytest.mark.parametrize("kind", WRITES)
-async def test_a_write_through_the_gateway_drops_what_it_may_show_in(world: World, kind: str) -> None:
-    # Objects show in lists, queries on dashboards, dashboards in lists: whoever writes and looks must see it, by
-    # whatever client and key he looks.
+async def test_a_write_through_the_gateway_drops_what_it_may_affect(world: World, kind: str) -> None:
+    # Objects are shown in lists, queries on dashboards, dashboards in lists: a read after a write must see the change,
+    # with every client and key.
     paths = [PATHS[name](world) for name in ("query", "queries", "dashboard", "dashboards", "query-tags")]
     for path in paths:
         await world.get(path)
@@ -357,8 +357,8 @@ async def test_a_write_through_the_gateway_drops_what_it_may_show_in(world: Worl
         assert (await world.get(path)).json == keyless((await direct(world, path)).json), path
 
 
-async def test_a_write_whose_answer_is_lost_drops_too(world: World) -> None:
-    # It may have been done.
+async def test_a_write_whose_response_is_lost_drops_too(world: World) -> None:
+    # The write may have been done.
     path = f"/api/queries/{world.named['by_country']}"
     await world.get(path)
     world.sandbox.faults.add("reset_after_headers", route="/api/queries/<query_id>", method="POST", count=1)
@@ -366,7 +366,7 @@ async def test_a_write_whose_answer_is_lost_drops_too(world: World) -> None:
     assert "hit" not in (await world.get(path)).cache
 
 
-async def test_an_edit_shows_to_everybody_at_once(world: World) -> None:
+async def test_an_edit_shows_to_all_clients_at_once(world: World) -> None:
     path = f"/api/queries/{world.named['by_country']}"
     for client in ("dashboard", "writer"):
         await world.get(path, client=client)
@@ -376,7 +376,7 @@ async def test_an_edit_shows_to_everybody_at_once(world: World) -> None:
 
 
 async def test_the_end_of_a_run_drops_its_query_and_lists(world: World) -> None:
-    # Lists and dashboards carry `retrieved_at` and the newest result's id; another query's object does not.
+    # Lists and dashboards contain `retrieved_at` and the newest result's id; another query's object does not.
     now, other = f"/api/queries/{world.named['now']}", f"/api/queries/{world.named['by_country']}"
     for path in (now, other, "/api/queries", f"/api/dashboards/{board(world.sandbox)}"):
         await world.get(path)
@@ -390,8 +390,8 @@ async def test_the_end_of_a_run_drops_its_query_and_lists(world: World) -> None:
 
 
 @pytest.mark.parametrize("what", ["write", "run"])
-async def test_a_question_that_left_before_is_not_kept_as_fresh(world: World, what: str) -> None:
-    """Its answer may be from before the change: its own caller gets it, nobody who asks afterwards."""
+async def test_a_response_requested_before_a_write_is_not_cached(world: World, what: str) -> None:
+    """It may be from before the change: its own caller gets it, later callers do not."""
     path = "/api/queries"
     fault = world.sandbox.faults.add("hang", route=path, method="GET", count=1)
     early = asyncio.create_task(world.get(path))
@@ -401,7 +401,7 @@ async def test_a_question_that_left_before_is_not_kept_as_fresh(world: World, wh
         assert (await world.call("POST", edited, {"name": "Renamed"}, client="writer")).status == 200
     else:
         await world.rows("now", max_age=0)
-    # Nor does one who asks now join it.
+    # A later caller does not join it either.
     late = await world.get(path)
     assert "collapsed" not in late.cache
     assert late.json == keyless((await direct(world, path)).json)
@@ -411,7 +411,7 @@ async def test_a_question_that_left_before_is_not_kept_as_fresh(world: World, wh
     assert again.body == late.body
 
 
-async def test_an_early_question_alone_is_not_kept_either(world: World) -> None:
+async def test_a_single_early_request_is_not_cached_either(world: World) -> None:
     path = "/api/dashboards"
     fault = world.sandbox.faults.add("hang", route=path, method="GET", count=1)
     early = asyncio.create_task(world.get(path))
@@ -426,30 +426,30 @@ async def test_an_early_question_alone_is_not_kept_either(world: World) -> None:
 
 async def test_a_refused_write_says_so(world: World) -> None:
     reply = await world.call("POST", f"/api/queries/{world.named['by_country']}", {"name": "x"})
-    assert reply.status == 403  # the client has no `write`; Redash is not asked
-    assert asked(world, f"/api/queries/{world.named['by_country']}", "POST") == 0
+    assert reply.status == 403  # the client has no `write`; nothing is sent to Redash
+    assert requests_for(world, f"/api/queries/{world.named['by_country']}", "POST") == 0
 
 
 # -- the search
 
 
-async def test_the_old_search_is_redirected_to_ourselves(world: World) -> None:
-    # CONTRACT 5: the one redirect of Redash's API. Followed as it stands it would lead past the gateway.
+async def test_the_old_search_is_redirected_to_the_gateway(world: World) -> None:
+    # CONTRACT 5: the only redirect in Redash's API. Passed on unchanged, it would lead past the gateway.
     for _ in range(2):
         reply = await world.get("/api/queries/search?q=orders")
         assert reply.status == 301
         assert reply.headers["Location"].startswith("/api/queries?")
         assert "q=orders" in reply.headers["Location"]
         assert "org_slug" not in reply.headers["Location"]
-    assert asked(world, "/api/queries/search") == 1
+    assert requests_for(world, "/api/queries/search") == 1
     found = await world.get(reply.headers["Location"])
     assert found.json == keyless((await direct(world, "/api/queries?q=orders")).json)
 
 
-async def test_counts_tell_hits_of_metadata(world: World) -> None:
+async def test_hits_of_metadata_are_counted(world: World) -> None:
     for _ in range(5):
         await world.get("/api/queries")
     assert await world.metric("redash_gateway_requests_total", route="/api/queries", cache="hit") == 4
-    # A list from memory saves no run of the warehouse.
+    # A list from memory does not save a run of the warehouse.
     assert await world.metric("redash_gateway_saved_executions_total") == 0
     assert json.loads((await world.get("/api/queries")).body)["count"] > 0

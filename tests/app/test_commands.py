@@ -83,24 +83,24 @@ def change(path: Path, old: str, new: str) -> None:
 # -- serve
 
 
-async def test_serve_answers_and_ends_with_zero_on_sigterm(serve: Serve, sandbox: Sandbox) -> None:
+async def test_serve_responds_and_exits_with_zero_on_sigterm(serve: Serve, sandbox: Sandbox) -> None:
     async with serve() as gateway:
         reply = await gateway.call("POST", f"/api/queries/{sandbox.named['by_country']}/results", {"max_age": 3600})
         assert reply.rows
         gateway.process.child.send_signal(signal.SIGTERM)
-        assert await gateway.process.ended(timeout=5) == 0  # an idle connection is no open request
+        assert await gateway.process.ended(timeout=5) == 0  # an idle connection is not an open request
         assert "Traceback" not in gateway.process.text
 
 
-async def test_sigint_ends_it_as_well(serve: Serve) -> None:
+async def test_sigint_ends_it_too(serve: Serve) -> None:
     async with serve() as gateway:
         gateway.process.child.send_signal(signal.SIGINT)
         assert await gateway.process.ended(timeout=5) == 0
         assert "Traceback" not in gateway.process.text
 
 
-async def test_who_is_held_gets_its_job_when_draining_begins(serve: Serve, sandbox: Sandbox) -> None:
-    # The job outlives the process, so nobody needs to be kept: the next process follows the run.
+async def test_a_waiting_caller_gets_its_job_when_draining_begins(serve: Serve, sandbox: Sandbox) -> None:
+    # The job outlives the process, so no caller needs to wait: the next process follows the run.
     async with sandbox.hold(), serve() as gateway:
         path = f"/api/queries/{sandbox.named['slow_seconds']}/results"
         body = {"max_age": 0, "parameters": {"seconds": 0}}
@@ -114,7 +114,7 @@ async def test_who_is_held_gets_its_job_when_draining_begins(serve: Serve, sandb
 
 
 async def refuses_connections(url: str) -> None:
-    """Wait until it listens no more; connections that are open already are another matter."""
+    """Wait until it no longer listens; open connections are not affected."""
     parts = urlsplit(url)
     async with asyncio.timeout(5):
         while True:
@@ -127,7 +127,7 @@ async def refuses_connections(url: str) -> None:
                 await writer.wait_closed()
 
 
-async def test_open_requests_are_answered_while_it_drains(serve: Serve, sandbox: Sandbox) -> None:
+async def test_open_requests_are_completed_while_it_drains(serve: Serve, sandbox: Sandbox) -> None:
     async with serve() as gateway:
         fault = sandbox.faults.add("hang", route="/api/queries")
         slow = asyncio.create_task(gateway.call("GET", "/api/queries"))
@@ -139,10 +139,10 @@ async def test_open_requests_are_answered_while_it_drains(serve: Serve, sandbox:
         assert await gateway.process.ended(timeout=5) == 0
 
 
-async def test_idle_connections_are_not_served_on_while_it_drains(serve: Serve, sandbox: Sandbox) -> None:
+async def test_idle_connections_are_not_served_any_more_while_it_drains(serve: Serve, sandbox: Sandbox) -> None:
     # A client that keeps a connection open must move to the successor: either the connection is closed when draining
-    # begins, or the next answer on it says `Connection: close` (RFC 9112 9.6). Else its requests go on until they are
-    # cut off in the middle.
+    # begins, or the next response has `Connection: close` (RFC 9112 9.6). Otherwise its requests continue until they
+    # are cut off in the middle.
     async with serve() as gateway:
         reader, writer = await asyncio.open_connection(urlsplit(gateway.url).hostname, urlsplit(gateway.url).port)
         ping = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -153,20 +153,20 @@ async def test_idle_connections_are_not_served_on_while_it_drains(serve: Serve, 
         await sandbox.wait_until(lambda: sandbox.counters.by_route["GET /api/queries"] == 1)
         gateway.process.child.send_signal(signal.SIGTERM)
         await refuses_connections(gateway.url)
-        answer = b""
+        received = b""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             writer.write(ping)
-            answer = await reader.readuntil(b"\r\n\r\n")
+            received = await reader.readuntil(b"\r\n\r\n")
         fault.clear()
         await slow
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-        assert answer == b"" or b"connection: close" in answer.lower()
+        assert received == b"" or b"connection: close" in received.lower()
 
 
 async def test_draining_ends_with_drain_timeout(serve: Serve, sandbox: Sandbox) -> None:
-    # Whom Redash lets wait for longer is cut off (drain_timeout is 2 s here).
+    # Requests for which Redash takes longer are cut off (drain_timeout is 2 s here).
     async with serve() as gateway:
         sandbox.faults.add("hang", route="/api/queries")
         held = asyncio.create_task(gateway.call("GET", "/api/queries"))
@@ -178,7 +178,7 @@ async def test_draining_ends_with_drain_timeout(serve: Serve, sandbox: Sandbox) 
         assert "Traceback" not in gateway.process.text
 
 
-async def test_a_file_with_mistakes_ends_with_two_and_tells_them_all(written: Path, sandbox: Sandbox) -> None:
+async def test_a_file_with_mistakes_exits_with_two_and_lists_them_all(written: Path, sandbox: Sandbox) -> None:
     change(written, "[admin]", 'max_wiat = "5s"\n[admin]')
     change(written, 'key_env = "KEY_ADMIN"', 'key_env = "NO_SUCH_KEY"')
     status, text = await command("serve", "-c", str(written), cwd=written.parent, **token_table(sandbox))
@@ -188,7 +188,7 @@ async def test_a_file_with_mistakes_ends_with_two_and_tells_them_all(written: Pa
     assert "Traceback" not in text
 
 
-async def test_an_address_in_use_ends_with_one_and_a_reason(written: Path, sandbox: Sandbox) -> None:
+async def test_an_address_in_use_exits_with_one_and_a_reason(written: Path, sandbox: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         change(written, '[server]\nlisten = "127.0.0.1:0"', f'[server]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"')
         status, text = await command("serve", "-c", str(written), cwd=written.parent, **token_table(sandbox))
@@ -197,7 +197,7 @@ async def test_an_address_in_use_ends_with_one_and_a_reason(written: Path, sandb
     assert "Traceback" not in text
 
 
-async def test_a_second_process_on_the_same_file_ends_with_a_reason(
+async def test_a_second_process_on_the_same_file_exits_with_a_reason(
     serve: Serve, written: Path, sandbox: Sandbox
 ) -> None:
     # SQLite's file has one owner; the second serves from memory while it waits, up to drain_timeout.
@@ -226,7 +226,7 @@ async def test_a_successor_takes_over_the_file(serve: Serve, sandbox: Sandbox) -
 # -- reload
 
 
-async def test_sighup_takes_a_changed_file(serve: Serve) -> None:
+async def test_sighup_loads_a_changed_file(serve: Serve) -> None:
     async with serve() as gateway:
         assert (await gateway.call("GET", "/api/session", token="rg_new_token")).status == 401
         old = config.token_hash(TOKENS["dashboard"])
@@ -239,7 +239,7 @@ async def test_sighup_takes_a_changed_file(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("damage", ["mistake", "no TOML", "gone"])
-async def test_sighup_with_a_broken_file_changes_nothing_and_says_so(serve: Serve, damage: str) -> None:
+async def test_sighup_with_a_broken_file_changes_nothing_and_logs_it(serve: Serve, damage: str) -> None:
     async with serve() as gateway:
         if damage == "gone":
             gateway.path.unlink()
@@ -253,7 +253,7 @@ async def test_sighup_with_a_broken_file_changes_nothing_and_says_so(serve: Serv
         assert await gateway.metric("redash_gateway_config_last_reload_successful") == 0
 
 
-async def test_reload_tells_what_takes_a_restart(serve: Serve) -> None:
+async def test_reload_lists_what_needs_a_restart(serve: Serve) -> None:
     async with serve() as gateway:
         change(gateway.path, "sqlite:gateway.db", "sqlite:other.db")
         status, text = await command("reload", "--admin", gateway.admin, cwd=gateway.path.parent)
@@ -271,8 +271,8 @@ async def test_reload_of_a_broken_file_fails_with_its_mistakes(serve: Serve) -> 
         assert (await gateway.call("GET", "/api/session")).status == 200
 
 
-async def test_a_key_that_changes_is_taken_on_reload(serve: Serve, sandbox: Sandbox, tmp_path: Path) -> None:
-    # Rotation of the key in Redash: the file with the key is read again, secrets included.
+async def test_a_changed_key_is_loaded_on_reload(serve: Serve, sandbox: Sandbox, tmp_path: Path) -> None:
+    # Rotation of the key in Redash: the file with the key is read again; secrets are included in a reload.
     secret = tmp_path / "key"
     secret.write_text("x" * 40)
     change(tmp_path / "config.toml", 'key_env = "KEY_ANALYST"', f'key_file = "{secret}"')
@@ -288,7 +288,7 @@ async def test_a_key_that_changes_is_taken_on_reload(serve: Serve, sandbox: Sand
 # -- status, purge
 
 
-async def test_status_tells_how_it_is(serve: Serve, sandbox: Sandbox) -> None:
+async def test_status_shows_the_state(serve: Serve, sandbox: Sandbox) -> None:
     async with serve() as gateway:
         path = f"/api/queries/{sandbox.named['by_country']}/results"
         for _ in range(2):
@@ -305,7 +305,7 @@ async def test_status_tells_how_it_is(serve: Serve, sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "what", [("--query", "{query}"), ("--dashboard", "{board}"), ("--scope", "analyst"), ("--all",)]
 )
-async def test_purge_makes_it_forget(serve: Serve, sandbox: Sandbox, what: tuple[str, ...]) -> None:
+async def test_purge_deletes_results(serve: Serve, sandbox: Sandbox, what: tuple[str, ...]) -> None:
     names = {"query": sandbox.named["by_country"], "board": 1}
     path = f"/api/queries/{sandbox.named['by_country']}/results"
     async with serve() as gateway:
@@ -319,7 +319,7 @@ async def test_purge_makes_it_forget(serve: Serve, sandbox: Sandbox, what: tuple
         assert "hit" not in (await gateway.call("POST", path, {"max_age": 3600})).cache
 
 
-async def test_purge_and_reload_want_the_admin_token_where_there_is_one(serve: Serve, written: Path) -> None:
+async def test_purge_and_reload_need_the_admin_token_where_there_is_one(serve: Serve, written: Path) -> None:
     change(written, "[admin]\n", f'[admin]\ntoken_sha256 = "{config.token_hash("rg_admin")}"\n')
     async with serve() as gateway:
         for arguments in (("purge", "--all"), ("reload",)):
@@ -352,11 +352,11 @@ async def test_check_online_tries_every_credential(written: Path, sandbox: Sandb
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **keys)
     assert status == 0, text
     assert "accepts every credential" in text
-    asked = {request.headers["Authorization"].removeprefix("Key ") for request in sandbox.log}
+    keys_used = {request.headers["Authorization"].removeprefix("Key ") for request in sandbox.log}
     narrow = sandbox.query_key(sandbox.named["in_country"])
-    assert asked == {keys["KEY_ANALYST"], keys["KEY_ADMIN"], narrow}
+    assert keys_used == {keys["KEY_ANALYST"], keys["KEY_ADMIN"], narrow}
     assert sandbox.counters.jobs == 0
-    assert not [key for key in asked if key in text]
+    assert not [key for key in keys_used if key in text]
 
 
 async def test_check_online_names_the_credentials_that_redash_rejects(written: Path, sandbox: Sandbox) -> None:
@@ -371,7 +371,7 @@ async def test_check_online_names_the_credentials_that_redash_rejects(written: P
     assert "Traceback" not in text
 
 
-async def test_check_online_says_when_redash_is_away(written: Path, sandbox: Sandbox) -> None:
+async def test_check_online_reports_an_unreachable_redash(written: Path, sandbox: Sandbox) -> None:
     keys = token_table(sandbox)
     await sandbox.disconnect()
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **keys)
@@ -380,7 +380,7 @@ async def test_check_online_says_when_redash_is_away(written: Path, sandbox: San
     await sandbox.reconnect()
 
 
-async def test_check_tells_mistakes_with_two_and_asks_nobody(written: Path, sandbox: Sandbox) -> None:
+async def test_check_lists_mistakes_exits_with_two_and_sends_nothing(written: Path, sandbox: Sandbox) -> None:
     change(written, "[admin]", 'max_wiat = "5s"\n[admin]')
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **token_table(sandbox))
     assert status == 2
@@ -388,7 +388,7 @@ async def test_check_tells_mistakes_with_two_and_asks_nobody(written: Path, sand
     assert sandbox.counters.requests == 0
 
 
-async def test_a_token_that_was_made_opens_the_gateway(serve: Serve, tmp_path: Path) -> None:
+async def test_a_new_token_gives_access_to_the_gateway(serve: Serve, tmp_path: Path) -> None:
     status, text = await command("token", cwd=tmp_path)
     assert status == 0
     token, line = text.split("\n")[0], re.search(r'^token_sha256 = \["([0-9a-f]{64})"\]$', text, re.MULTILINE)
@@ -401,7 +401,9 @@ async def test_a_token_that_was_made_opens_the_gateway(serve: Serve, tmp_path: P
 # -- demo
 
 
-async def test_the_commands_that_demo_prints_show_what_they_say(tmp_path: Path, needs: Callable[[str], str]) -> None:
+async def test_the_commands_that_demo_prints_have_the_promised_effect(
+    tmp_path: Path, needs: Callable[[str], str]
+) -> None:
     bash = needs("bash")
     needs("curl")
     process = await Process.start("demo", "--port", "0", "--admin-port", "0", "--sandbox-port", "0", cwd=tmp_path)
@@ -432,10 +434,10 @@ async def test_the_commands_that_demo_prints_show_what_they_say(tmp_path: Path, 
         assert "Traceback" not in process.text
     finally:
         await process.kill()
-    assert os.listdir(tmp_path) == []  # nothing is kept
+    assert os.listdir(tmp_path) == []  # nothing is left
 
 
-async def test_demo_on_a_taken_port_says_so(tmp_path: Path) -> None:
+async def test_demo_on_a_port_in_use_says_so(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         status, text = await command("demo", "--port", "0", "--admin-port", "0", "--sandbox-port", port, cwd=tmp_path)
