@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Literal
 
@@ -14,15 +13,16 @@ import msgspec
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.spool import Spool
 from gateway.errors import NotFound, UpstreamUnusable
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, digest
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.renderings import DateFormats, render_csv, render_tsv
+from gateway.redash.renderings import DateFormats
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
+from gateway.results import own_renderings
 from gateway.results.cache import (
     AnyResult,
     ArrivingResult,
@@ -69,7 +69,7 @@ class ResultFetcher:
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
-            return Fetch(await self._rendered(credential, result_id, form, sender), stored=False)
+            return await self._rendered(credential, result_id, form, sender)
         flight = (result_key(credential.scope, result_id, form), nested.query_id if nested else None)
         fetch = self._fetch_json if form == "json" else partial(self._fetch_rendering, form)
         return await self._share(flight, partial(fetch, credential, result_id, nested, sender))
@@ -188,16 +188,32 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
-    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm, sender: Sender) -> StoredResult:
-        """Make a CSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
+    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm, sender: Sender) -> Fetch:
+        """Make a CSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys).
+
+        It is made once for all callers, and stored as the rendering of this result, which never changes, in these
+        formats.
+        """
         stored = await self._results.get(result_key(credential.scope, result_id, "json"))
         if stored is None:
             raise NotFound("This result is no longer stored; run the query again.")
-        if form == "json":
-            return stored
+        if form not in ("csv", "tsv"):  # XLSX was refused before
+            return Fetch(stored, stored=False)
         formats = await self._formats.get(sender)
-        data = await asyncio.to_thread(_rendering, stored.body, render_csv if form == "csv" else render_tsv, formats)
-        return StoredResult(stored.entry, Body.of(data))
+        key = result_key(credential.scope, result_id, f"{form} {formats.date} {formats.date_time}")
+        if (rendering := await self._results.get(key)) is not None:
+            return Fetch(rendering, stored=False)
+        fetch = await self._share(key, lambda _: self._render(key, stored, form, formats))
+        return Fetch(fetch.result, fetch.joined, stored=False)
+
+    async def _render(
+        self, key: Key, source: StoredResult, form: Literal["csv", "tsv"], formats: DateFormats
+    ) -> StoredResult:
+        begun = self._clock.monotonic()
+        body = await asyncio.to_thread(own_renderings.render, source.body, form, formats, self._results.spool_path)
+        entry = msgspec.structs.replace(source.entry, body_id=digest(b"body", key), form=form, born=begun)
+        entry = msgspec.structs.replace(entry, size=body.size)
+        return await self._results.put_as([key], entry, body, begun)
 
 
 async def _offer_json(
@@ -217,7 +233,3 @@ async def _offer_json(
 
 def _dated(entry: Entry, response: UpstreamResponse) -> Entry:
     return msgspec.structs.replace(entry, retrieved_at=day_in(response.disposition))
-
-
-def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"], formats)
