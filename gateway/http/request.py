@@ -97,7 +97,7 @@ def is_preflight(request: web.BaseRequest) -> bool:
     return request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
 
 
-async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies | None = None) -> bytes:
     """Read the request's body, at most `limit` bytes; `bodies` counts it until the request has ended.
 
     Raises:
@@ -107,7 +107,7 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies) -> byt
     """
     if not request.body_exists:
         return b""
-    take = partial(bodies.take, request.task)
+    take = partial(bodies.take, request.task) if bodies is not None else _ignore
     announced = request.content_length
     if announced is not None:
         if announced > limit:
@@ -116,6 +116,10 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies) -> byt
     data = await _read(request, limit, take if announced is None else None)
     take(weight(data) - len(data))  # its JSON takes more than its text
     return data
+
+
+def _ignore(_: int) -> None:
+    """Count nothing."""
 
 
 async def _read(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:

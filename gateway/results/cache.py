@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import uuid
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -55,6 +56,10 @@ class ResultCache:
         self._ledger = ledger
         self._clock = clock
         self._purged_at: dict[int | None, float] = {}
+
+    def spool_path(self) -> Path:
+        """Return a new path for a large body that will be put here."""
+        return self._store.spool_path()
 
     async def get(self, key: Key) -> StoredResult | None:
         """Return the stored result under `key`, None without one."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Literal
 
@@ -13,16 +12,17 @@ import msgspec
 
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.spool import Spool
-from gateway.errors import NotFound, UpstreamUnusable
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, digest
+from gateway.errors import NotAcceptable, NotFound, UpstreamUnusable
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.renderings import DateFormats, render_csv, render_tsv
+from gateway.redash.renderings import DateFormats
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
+from gateway.results import own_renderings
 from gateway.results.attribution import Claim, owner_of
 from gateway.results.cache import (
     AnyResult,
@@ -93,7 +93,7 @@ class ResultFetcher:
             UpstreamUnusable: what it gives is no such file.
         """
         if of.entry.result_id >= FIRST_GATEWAY_RESULT_ID:
-            return Fetch(await self._rendered(of, form, sender), stored=False)
+            return await self._rendered(of, form, sender)
         flight = rendering_key(of.entry, form)
         return await self._share(flight, partial(self._fetch_rendering, credential, of.entry, form, sender))
 
@@ -187,11 +187,28 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
-    async def _rendered(self, of: StoredResult, form: RenderedForm, sender: Sender) -> StoredResult:
-        """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
+    async def _rendered(self, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
+        """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys).
+
+        It is made once for all callers, and stored as the rendering of this result in these formats.
+        """
+        if form == "xlsx":
+            raise NotAcceptable("A query key's result cannot be made into XLSX; ask for csv, tsv or json.")
         formats = await self._formats.get(sender)
-        data = await asyncio.to_thread(_rendering, of.body, render_csv if form == "csv" else render_tsv, formats)
-        return StoredResult(of.entry, Body.of(data))
+        key = rendering_key(of.entry, f"{form} {formats.date} {formats.date_time}")
+        if (rendering := await self._results.get(key)) is not None:
+            return Fetch(rendering, stored=False)
+        fetch = await self._share(key, lambda _: self._render(key, of, form, formats))
+        return Fetch(fetch.result, fetch.joined, stored=False)
+
+    async def _render(
+        self, key: Key, source: StoredResult, form: Literal["csv", "tsv"], formats: DateFormats
+    ) -> StoredResult:
+        begun = self._clock.monotonic()
+        body = await asyncio.to_thread(own_renderings.render, source.body, form, formats, self._results.spool_path)
+        entry = msgspec.structs.replace(source.entry, body_id=digest(b"body", key), form=form, born=begun)
+        entry = msgspec.structs.replace(entry, size=body.size)
+        return await self._results.put_as([key], entry, body, begun)
 
 
 async def _offer_json(
@@ -207,7 +224,3 @@ async def _offer_json(
     arriving = arriving_result(credential, 0, head, response, spool)
     if arriving.entry.retrieved_at:
         offer(arriving)
-
-
-def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"], formats)
