@@ -50,7 +50,7 @@ class Definitions:
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
 
     async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
-        """Return the definition, at most `definition_check` old; from half of that on, a refresh begins in the background.
+        """Return the definition, at most `definition_check` old; from half of it on, it is refreshed in the background.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
