@@ -37,31 +37,6 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
-class Secret:
-    """A key or token that cannot be printed, formatted, pickled, compared or logged by accident."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text; call it only where the bytes leave for Redash."""
-        return self._text
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of the text, hex."""
-        return hashlib.sha256(self._text.encode()).hexdigest()
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    __str__ = __repr__
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not pickled")
-
-
 class Arriving(Protocol):
     """The bytes of a large response while Redash sends it."""
 
@@ -226,7 +201,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     regex: str = ""
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class Definition(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """The part of a saved query that the gateway uses, from `GET /api/queries/<id>`; never its `api_key`."""
 
     query_id: int

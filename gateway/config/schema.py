@@ -15,7 +15,7 @@ import msgspec
 from gateway.config import stores, units, values
 from gateway.config.units import Rate
 from gateway.config.values import Listen
-from gateway.model import Secret
+from gateway.secret import Secret
 
 Capability = Literal["read", "execute", "adhoc", "write", "admin"]
 
@@ -63,7 +63,7 @@ TokenHash = Annotated[str, ParsedBy(values.sha256, quiet=True)]
 Ids = Annotated[frozenset[Count], NotEmpty()]
 
 
-class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, weakref=True):
     """One table of the file."""
 
     def __repr__(self) -> str:

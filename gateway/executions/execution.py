@@ -18,6 +18,7 @@ from gateway.model import ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan
 from gateway.redash import calls
+from gateway.redash.footprint import weight
 from gateway.redash.responses import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
 
@@ -89,6 +90,8 @@ class Execution:
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
         self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
+        self.weight = weight(calls.execution(plan.operation, None).body or b"")
+        """About as many bytes as its parameters take in memory."""
 
     @classmethod
     def revived(cls, record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:
@@ -164,8 +167,9 @@ class Execution:
             scope=self.plan.credential.scope,
             credential=self.plan.credential.name,
             query_id=self.plan.query_id,
-            path=request.target,
-            body=request.body or b"",
+            path=request.target if ending is None else request.path,
+            # Only what has not ended is followed by another process, and sent again.
+            body=(request.body or b"") if ending is None else b"",
             marker=self.plan.marker,
             started_at=wall - (now - self.started),
             upstream_job=self.upstream_job,

@@ -10,12 +10,12 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
-from cachetools import LRUCache
 
 from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.turns import TurnsByText
 from gateway.errors import GatewayError
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
+from gateway.executions.failures import Failures
 from gateway.executions.guard import collisions
 from gateway.executions.runner import Runner
 from gateway.model import Clock, Definition, ExecutionRecord, Key
@@ -60,7 +60,7 @@ class Executions:
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
-        self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(1_000)
+        self.failures = Failures(live, clock)
         self._turns = TurnsByText()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -109,12 +109,10 @@ class Executions:
             return None
         return execution
 
-    def failed(self, plan: Plan) -> Execution | None:
-        """Return a failure of this key younger than `failure_ttl`, None without one; max_age 0 ignores failures."""
-        execution, at = self._failed.get(plan.key, (None, 0.0))
-        if execution is None or plan.max_age == 0 or execution.plan.marker != plan.marker:
-            return None
-        return execution if self._clock.monotonic() - at <= self._live.settings.cache.failure_ttl else None
+    @property
+    def is_full(self) -> bool:
+        """Whether the parameters of what runs and waits take as much memory as they may: that of `cache.memory`."""
+        return sum(execution.weight for execution in self._by_id.values()) > self._live.settings.cache.memory
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
         """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress."""
@@ -204,7 +202,7 @@ class Executions:
             self._changed(plan.query_id)
         self._observe(execution, ending)
         if ending.result == "failure" and ending.failure is None:
-            self._failed[plan.key] = (execution, self._clock.monotonic())
+            self.failures.put(execution)
         if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
             await self.record(execution, ending)
         self._by_id.pop(execution.id, None)
@@ -237,7 +235,7 @@ class Executions:
             credential = by_scope.get(record.scope)
             if credential is None:
                 text = "The credential of this execution is no longer configured; run the query again."
-                await self._ledger.record_execution(msgspec.structs.replace(record, status=4, error=text))
+                await self._ledger.record_execution(msgspec.structs.replace(record, status=4, error=text, body=b""))
             elif record.key not in self._by_key:
                 sender = Sender("gateway", record.id, self._observer.begin_span(None))
                 now, wall = self._clock.monotonic(), self._clock.wall()

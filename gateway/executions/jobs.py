@@ -10,7 +10,7 @@ from cachetools import LRUCache
 
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import GatewayError, NotFound, ServiceUnavailable
-from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
+from gateway.executions.execution import CANCELLED_TEXT, Ending, Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.model import Clock, JobRecord
 from gateway.outcome import Sender
@@ -83,8 +83,8 @@ class Jobs:
     async def finished(self, plan: Plan, result_id: int, client: str, sender: Sender) -> JobView:
         """Give a caller a job that has already succeeded: it requested a run, but a floor let a stored result serve."""
         execution = Execution(plan, sender, self._clock.monotonic())
-        record = execution.record(self._clock.wall(), self._clock.monotonic())
-        await self._ledger.record_execution(msgspec.structs.replace(record, status=3, result_id=result_id))
+        record = execution.record(self._clock.wall(), self._clock.monotonic(), Ending("success"))
+        await self._ledger.record_execution(msgspec.structs.replace(record, result_id=result_id))
         job = await self._new_record(execution, client)
         return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 

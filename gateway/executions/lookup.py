@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 import msgspec
 
 from gateway.concurrency.events import wait_for
-from gateway.errors import TooManyRequests, UpstreamError
+from gateway.errors import ServiceUnavailable, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.executions.guard import check_size
@@ -67,7 +67,7 @@ class ResultLookup:
             elif -slack <= plan.bounds.stale_while_revalidate:
                 self._revalidate(plan, outcome.sender)
                 return self._stale(stored, slack, outcome, "stale-while-revalidate")
-            joinable = self._executions.failed(plan) or self._executions.joinable(plan, stored=stored is not None)
+            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)
             other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
             if other is None:
                 return Miss(stored, slack, joinable)
@@ -84,7 +84,7 @@ class ResultLookup:
         if stored is not None and slack is not None and slack >= 0:
             outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
             return stored
-        if (failed := self._executions.failed(plan)) is not None:
+        if (failed := self._executions.failures.get(plan)) is not None:
             return Pending(failed, None)
         if self._executions.would_join(plan, stored=slack is not None) is None:
             self._check_limit(plan, outcome.sender)
@@ -95,6 +95,7 @@ class ResultLookup:
 
         Raises:
             TooManyRequests: the client has reached its limit of running executions.
+            ServiceUnavailable: the parameters of executions in progress take too much memory.
             BadRequest: the SQL would be too long.
         """
         if isinstance(miss, StoredResult):
@@ -123,6 +124,10 @@ class ResultLookup:
             raise TooManyRequests(
                 f"Client '{sender.client}' has {running} executions running, its limit; wait for one to end.",
                 retry_after=1,
+            )
+        if self._executions.is_full:
+            raise ServiceUnavailable(
+                "The runs under way fill the memory that they may take (cache.memory); try again soon.", retry_after=5
             )
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:

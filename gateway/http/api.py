@@ -9,6 +9,7 @@ import logging
 from aiohttp import hdrs, web
 
 from gateway.errors import GatewayError
+from gateway.http.bodies import Bodies
 from gateway.http.connection import Server, fast_path_is_possible, segments_of
 from gateway.http.fast_path import FastPath
 from gateway.http.head import last_part
@@ -55,6 +56,7 @@ class Api:
         self._draining = False
         self._server: Server | None = None
         self._open: dict[asyncio.Task[None], Outcome] = {}
+        self._bodies = Bodies(lambda: live.settings.cache.memory)
 
     def server(self) -> Server:
         """Return the server to run on a socket."""
@@ -93,6 +95,7 @@ class Api:
             outcome.status, repeated = 499, None
             raise
         finally:
+            self._bodies.release(task)
             del self._open[task], task  # the task holds the error, its traceback holds this frame and the body
             outcome.duration = self._clock.monotonic() - outcome.started
             if repeated is not None:
@@ -111,7 +114,7 @@ class Api:
             if is_preflight(request):
                 return Response(status=204, body=NOTHING, content_type=""), ()
             context = self._pipeline.admit(head, outcome)
-            body = await read_body(request, server.max_request_body)
+            body = await read_body(request, server.max_request_body, self._bodies)
             key = request_key(request, head, body, outcome.token_sha256)
             if not self._draining and (cached := self._cache.get(key)) is not None:
                 return cached, key

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
+from gateway.http.bodies import Bodies
 from gateway.http.connection import MAX_HEAD_BYTES, came_short
 from gateway.http.response_cache import RequestKey
 from gateway.model import Request
 from gateway.policy.access import TOKEN_FIELDS
+from gateway.redash.footprint import weight
 
 BODY_SECONDS: Final = 30.0
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+Take = Callable[[int], None]
 _BROKEN: Final = "The body is not framed as RFC 9112 requires."
 
 
@@ -77,17 +81,28 @@ def is_preflight(request: web.BaseRequest) -> bool:
     return request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
-    """Read the request's body, at most `limit` bytes.
+async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies) -> bytes:
+    """Read the request's body, at most `limit` bytes; `bodies` counts it until the request has ended.
 
     Raises:
         ContentTooLarge: it is larger.
         BadRequest: it is slower than the deadline, or incomplete.
+        ServiceUnavailable: the bodies in progress take too much memory already.
     """
     if not request.body_exists:
         return b""
-    if request.content_length is not None and request.content_length > limit:
-        raise _too_large(limit)
+    take = partial(bodies.take, request.task)
+    announced = request.content_length
+    if announced is not None:
+        if announced > limit:
+            raise _too_large(limit)
+        take(announced)
+    data = await _read(request, limit, take if announced is None else None)
+    take(weight(data) - len(data))  # its JSON takes more than its text
+    return data
+
+
+async def _read(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the interim response does not count as the response
@@ -95,11 +110,13 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         data = request.content.read_nowait()
         if len(data) > limit:
             raise _too_large(limit)
+        if take is not None:
+            take(len(data))
         return data
-    return await _read_what_comes(request, limit)
+    return await _read_what_comes(request, limit, take)
 
 
-async def _read_what_comes(request: web.BaseRequest, limit: int) -> bytes:
+async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -107,6 +124,8 @@ async def _read_what_comes(request: web.BaseRequest, limit: int) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise _too_large(limit)
+                if take is not None:  # of unknown length: counted as it comes
+                    take(len(chunk))
     except TimeoutError:
         raise BadRequest(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
     except (ValueError, web.RequestPayloadError):

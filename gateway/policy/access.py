@@ -13,9 +13,9 @@ from cachetools import LRUCache
 
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
-from gateway.model import Secret
 from gateway.redash.matching import Match
 from gateway.redash.requests import Operation, ReadParameterised, parse_query_token
+from gateway.secret import Secret
 
 ANONYMOUS: Final = "anonymous"
 
@@ -28,8 +28,11 @@ _REFUSED: Final = "This request needs a token that the gateway knows: send 'Auth
 _MOST_ADMITTED: Final = 1_024
 """Number of `Authorization` fields whose hash is cached: only those with valid tokens, so others cannot evict them."""
 
+_LONGEST_ADMITTED: Final = 256
+"""Longer fields are not remembered: `Basic` may hold a name of any length before the token."""
 
-class Credential(msgspec.Struct, frozen=True):
+
+class Credential(msgspec.Struct, frozen=True, weakref=True):
     """A Redash key that the gateway keeps, with the scope of the results fetched with it."""
 
     name: str
@@ -45,7 +48,7 @@ class Credential(msgspec.Struct, frozen=True):
         return self.kind == "query"
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, weakref=True):
     """A client of the configuration, with the settings in its table."""
 
     name: str
@@ -102,7 +105,7 @@ class Access:
             raise Unauthorized(_REFUSED)
         if _expired(caller, now):
             raise Unauthorized(_REFUSED)
-        if header is not None:
+        if header is not None and len(header) <= _LONGEST_ADMITTED:
             self._admitted[header] = caller, hashed
         return caller, hashed
 

@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body, Definition, Parameter, result_identity
+from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
@@ -94,10 +95,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
         response = _results_or_jobs.decode(body.load())
     except msgspec.DecodeError:  # also ValidationError
         return _parse_whole(body.load())
-    found = response.query_result or response.job
-    if found is None:
-        raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
-    return found
+    return _found(response)
 
 
 class _ClientConfig(msgspec.Struct):
@@ -124,9 +122,10 @@ def parse_date_formats(data: bytes) -> DateFormats | None:
 def parse_job(data: bytes) -> Job | None:
     """Parse the job that a response holds; None where it holds something else."""
     try:
-        return _results_or_jobs.decode(data).job
+        response = _results_or_jobs.decode(data)
     except msgspec.DecodeError:
         return None
+    return _clean(response.job) if response.job is not None else None
 
 
 def _parse_whole(data: bytes) -> ResultHead | Job:
@@ -135,10 +134,19 @@ def _parse_whole(data: bytes) -> ResultHead | Job:
         response = msgspec.convert(json.loads(data), _ResultOrJob, strict=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's response is not the JSON of a result or a job.") from None
-    found = response.query_result or response.job
-    if found is None:
+    return _found(response)
+
+
+def _found(response: _ResultOrJob) -> ResultHead | Job:
+    if response.query_result is not None:
+        return response.query_result
+    if response.job is None:
         raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
-    return found
+    return _clean(response.job)
+
+
+def _clean(job: Job) -> Job:
+    return msgspec.structs.replace(job, error=text_without_keys(job.error))
 
 
 # Redash writes a result in this order: id, query_hash, query, data, data_source_id, runtime, retrieved_at (CONTRACT 8).
@@ -195,7 +203,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
         raise UpstreamUnusable("Redash's response is not a query object.") from None
     return Definition(
         query_id=query.id,
-        name=query.name,
+        name=without_own_keys(query.name),
         text=query.query,
         marker=query.updated_at,
         query_hash=query.query_hash,

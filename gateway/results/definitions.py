@@ -19,6 +19,7 @@ from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
 from gateway.redash import calls
+from gateway.redash.redaction import body_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 from gateway.redash.responses import parse_definition
 from gateway.store import Ledger, Store
@@ -50,7 +51,7 @@ class Definitions:
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
 
     async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
-        """Return the definition, at most `definition_check` old; from half of it on, it is refreshed in the background.
+        """Return the definition, at most `definition_check` old; from half of that on, a background refresh starts.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
@@ -187,7 +188,7 @@ class Definitions:
         await self._store.delete(scope=scope, query_id=query_id)
 
     async def _save(self, scope: str, definition: Definition) -> None:
-        data = msgspec.json.encode(definition)
+        data = body_without_own_keys(msgspec.json.encode(definition))
         key = definition_key(scope, definition.query_id)
         entry = Entry(
             body_id=digest(b"body", key, data),

@@ -11,7 +11,7 @@ LIFETIME_SECONDS = 12 * 3600.0
 """Redash's own lifetime of a job (CONTRACT 9)."""
 
 RECORD_OVERHEAD = 1200
-"""Bytes of an execution or job without its POST body: struct, strings, dictionary slots; rounded up."""
+"""Bytes of an execution or job without the texts that callers or Redash made: struct, dictionary slots; rounded up."""
 
 CLEANUP_STEP = 4
 """Each new record checks this many of the oldest: more can be removed than are added, and no call takes long."""
@@ -149,4 +149,4 @@ def sort_by_age(jobs: Iterable[JobRecord], oldest: float) -> list[JobRecord]:
 
 
 def _size(record: ExecutionRecord) -> int:
-    return RECORD_OVERHEAD + len(record.body)
+    return RECORD_OVERHEAD + len(record.body) + len(record.path) + len(record.error)

@@ -34,7 +34,7 @@ from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
+from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE, text_without_keys, without_own_keys
 from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
 from gateway.upstream.canary import Canary
 from gateway.upstream.checks import usable
@@ -216,12 +216,12 @@ class HttpUpstream:
                 ) as raw:
                     response = UpstreamResponse(
                         status=raw.status,
-                        content_type=raw.headers.get("Content-Type", ""),
+                        content_type=text_without_keys(raw.headers.get("Content-Type", "")),
                         received=self._clock.wall(),
                         body=Body.of(b""),
                         sent=sent,
                         date=_date(raw.headers.get("Date")),
-                        location=raw.headers.get("Location", ""),
+                        location=without_own_keys(raw.headers.get("Location", "")),
                         disposition=raw.headers.get("Content-Disposition", ""),
                         retry_after=raw.headers.get("Retry-After", ""),
                     )

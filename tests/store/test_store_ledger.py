@@ -139,6 +139,27 @@ async def test_sweep_removes_expired_rows(path: Path, clock: FakeClock) -> None:
         assert await store.database.run(lambda db: db.execute(count).fetchone()) == (1, 0)
 
 
+async def test_the_rows_of_executions_and_jobs_are_bounded_in_bytes(path: Path, clock: FakeClock) -> None:
+    # A caller decides how many there are, and how long the error of a query is.
+    async with opened(make_sqlite(path, clock)) as store:
+        ledger = bare(store, clock, limit_bytes=50_000)
+        await ledger.record_execution(execution("open", body=bytes(20_000), started_at=clock.wall()))
+        for number in range(100):
+            clock.advance(1)
+            await ledger.record_execution(execution(f"e{number}", status=4, error="x" * 1_000, started_at=clock.wall()))
+            await ledger.record_job(job(f"j{number}", execution_id=f"e{number}", noted_at=clock.wall()))
+        await ledger.sweep()
+        sizes = [
+            await store.database.run(lambda db, t=table: db.execute(f"SELECT sum(length(packed)) FROM {t}").fetchone())
+            for table in ("executions", "jobs")
+        ]
+        assert all(0 < size <= 50_000 for (size,) in sizes[1:])
+        assert 20_000 < sizes[0][0] <= 50_000 + 20_000, "what has not ended is followed by the next process"
+        assert await bare(store, clock).execution("e99") is not None
+        assert await bare(store, clock).execution("e0") is None
+        assert await bare(store, clock).execution("open") is not None
+
+
 async def test_result_ids_are_bounded_and_the_oldest_are_deleted(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         ledger = bare(store, clock, results=10)
