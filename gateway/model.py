@@ -1,7 +1,4 @@
-"""The values that the parts exchange: request, response, body, entry, definition, records of the ledger.
-
-Plain data, and what can be computed from it without waiting; no decisions, no I/O.
-"""
+"""The values that the parts exchange: plain data, and what can be computed from it; no decisions, no I/O."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.errors import BadRequest
 from gateway.model import Definition
 from gateway.redash import sqltext
 from gateway.redash.responses import ResultHead
@@ -39,11 +40,15 @@ async def _is_latest_of(definition: Definition, head: ResultHead) -> bool:
     same = (definition.query_hash, definition.data_source_id) == (head.query_hash, head.data_source_id)
     if not same or head.query is None:
         return False
-    if len(head.query) > _OFF_LOOP_CHARACTERS:
+    if len(head.query) + len(definition.text) > _OFF_LOOP_CHARACTERS:
         return await asyncio.to_thread(_shows, definition, head.query)
     return _shows(definition, head.query)
 
 
 def _shows(definition: Definition, sql: str) -> bool:
     defaults = {parameter.name: parameter.value for parameter in definition.parameters}
-    return sqltext.matches(definition.text, definition.parameters, defaults, sql)
+    try:
+        sqltext.check_size(definition.text, definition.parameters, defaults)
+        return sqltext.matches(definition.text, definition.parameters, defaults, sql)
+    except BadRequest:  # too long to be compared, so nothing is proven
+        return False

@@ -233,13 +233,13 @@ async def test_any_age_does_not_wait_for_a_run_in_progress(world: World) -> None
 
 
 async def test_latest_follows_the_definition_check(world: World) -> None:
-    # "Latest" is what `latest_query_data_id` names; the definition has a maximum age, in the background twice that.
+    # "Latest" is what `latest_query_data_id` names; the definition is at most `definition_check` old.
     path = f"/api/queries/{world.named['now']}/results"
     before = (await world.get(path)).json["query_result"]["id"]
     behind = await world.sandbox.execute_directly(world.named["now"])
-    world.clock.turn(60)
+    world.clock.turn(30)
     assert (await world.get(path)).json["query_result"]["id"] == before
-    world.clock.turn(61)
+    world.clock.turn(31)
     assert (await world.get(path)).json["query_result"]["id"] == behind.id
 
 
@@ -342,20 +342,20 @@ async def test_an_edit_is_seen_after_definition_check_at_the_latest(world: World
     # CONTRACT 19.3: `updated_at` is the only marker, and Redash does not announce edits.
     await world.rows("never_run", max_age=0)
     world.sandbox.edit_query(world.named["never_run"], query="select 8 as never_run_value")
-    world.clock.turn(121)
+    world.clock.turn(61)
     reply = await rows_within(world, 3600, "never_run")
     assert reply.rows == [{"never_run_value": 8}]
 
 
-async def test_between_one_and_two_checks_the_definition_is_read_in_the_background(world: World) -> None:
+async def test_from_half_a_check_on_the_definition_is_refreshed_in_the_background(world: World) -> None:
     await world.rows("never_run", max_age=0)
     await rows_within(world, 3600, "never_run")  # the end of a run invalidated the definition; now it is valid
     world.sandbox.edit_query(world.named["never_run"], query="select 8 as never_run_value")
-    world.clock.turn(60)
+    world.clock.turn(30)
     questions = world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"]
     assert (await rows_within(world, 3600, "never_run")).rows == [{"never_run_value": 7}]
     assert world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions
-    world.clock.turn(30)
+    world.clock.turn(15)
     assert (await rows_within(world, 3600, "never_run")).rows == [{"never_run_value": 7}]
     await world.sandbox.wait_until(lambda: world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions + 1)
     await idle(world)
@@ -367,7 +367,7 @@ async def test_old_sql_is_not_shown_again_when_an_edit_is_taken_back(world: Worl
     await world.rows("never_run", max_age=0)
     for text in ("select 8 as never_run_value", "select 7 as never_run_value"):
         world.sandbox.edit_query(world.named["never_run"], query=text)
-    world.clock.turn(121)
+    world.clock.turn(61)
     reply = await rows_within(world, 3600, "never_run")
     assert reply.rows == [{"never_run_value": 7}]
     assert started(world) == 1  # Redash had it: requested, not run
@@ -404,7 +404,7 @@ async def test_a_refusal_denies_results_also_by_id(world: World) -> None:
     await run(world)
     result_id = (await rows_within(world, 3600)).json["query_result"]["id"]
     close(world)
-    world.clock.turn(121)
+    world.clock.turn(61)
     refused = await world.post("now", max_age=3600)
     assert refused.status == 403
     assert refused.job["status"] == 4  # the shape of a refusal to execute (CONTRACT 3)
@@ -417,7 +417,7 @@ async def test_a_refusal_in_the_background_denies_from_then_on(world: World) -> 
     await run(world)
     await rows_within(world, 3600)
     close(world)
-    world.clock.turn(90)
+    world.clock.turn(45)
     questions = world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"]
     assert (await world.post("now", max_age=3600)).status == 200
     await world.sandbox.wait_until(lambda: world.sandbox.counters.by_route[f"GET {DEFINITION_ROUTE}"] == questions + 1)
@@ -430,7 +430,7 @@ async def test_a_deleted_query_denies_its_results(world: World) -> None:
     await run(world)
     result_id = (await rows_within(world, 3600)).json["query_result"]["id"]
     world.sandbox.database.queries.pop(world.named["now"])
-    world.clock.turn(121)
+    world.clock.turn(61)
     assert (await world.post("now", max_age=3600)).status == 404
     assert (await world.get(f"/api/queries/{world.named['now']}/results/{result_id}.json")).status == 404
 
@@ -439,7 +439,7 @@ async def test_a_refusal_to_one_key_does_not_affect_others(world: World) -> None
     await run(world)
     await rows_within(world, 3600, client="writer")
     close(world)
-    world.clock.turn(121)
+    world.clock.turn(61)
     assert (await world.post("now", max_age=3600)).status == 403
     assert "hit" in (await world.post("now", client="writer", max_age=3600)).cache
 

@@ -202,7 +202,7 @@ async def test_a_dropdown_that_is_no_longer_declared_closes(bound: World) -> Non
     path = f"/api/queries/{n['dropdown']}/dropdowns/{n['countries']}"
     assert (await ask(bound, "own", "GET", path)).status == 200
     bound.sandbox.edit_query(n["dropdown"], options={"parameters": [{"name": "country", "type": "number", "value": 1}]})
-    bound.clock.turn(121)  # beyond twice `definition_check`
+    bound.clock.turn(61)  # beyond `definition_check`
     assert (await ask(bound, "own", "GET", path)).status == 403
 
 
