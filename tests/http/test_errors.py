@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,10 @@ from support.inside import open_requests
 from support.waiting import until
 from support.world import TOKENS, World
 
+from gateway import errors
+from gateway.errors import Unauthorized
 from gateway.http import connection
+from gateway.policy.access import TOKEN_FIELDS
 
 KEY = f"Authorization: Key {TOKENS['dashboard']}\r\n"
 
@@ -103,6 +107,30 @@ async def test_raw_text_in_a_url_is_refused_with_a_hint(world: World, target: st
 async def test_tokens_in_two_fields_are_ambiguous(world: World) -> None:
     reply = await world.get("/api/queries", X_API_Key=TOKENS["second"])
     assert "X-API-Key" in problem(reply, 400)["detail"]
+
+
+class Fields(dict[str, str]):
+    """The headers of a request, that remember which of them were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        self.read.add(str(name))
+        return super().__contains__(name)
+
+
+def test_token_fields_names_every_header_that_can_bring_a_token(world: World) -> None:
+    # `Vary`, CORS and the refusal of two tokens go by that list.
+    fields = Fields()
+    with pytest.raises(Unauthorized):
+        world.runtime.live.access.admit(fields, "", 0.0)
+    assert fields.read == set(TOKEN_FIELDS), "policy/access.py: TOKEN_FIELDS and what `admit` reads differ"
 
 
 async def test_basic_credentials_that_cannot_be_decoded_are_400(world: World) -> None:
@@ -504,6 +532,47 @@ async def test_responses_and_errors_can_be_read_across_origins(bare: World) -> N
             *("Age", "Cache-Status", "ETag", "Retry-After", "Preference-Applied", "X-Request-ID"),
             *("Content-Disposition", "Content-Range", "Location", "RateLimit", "RateLimit-Policy"),
         }
+
+
+SAFELISTED = {"cache-control", "content-language", "content-length", "content-type"}
+"""Scripts can read these from every response (Fetch standard, "CORS-safelisted response-header name")."""
+
+NOT_EXPOSED = {
+    "connection": "only for the connection",
+    "date": "not needed so far",
+    "server": "not needed so far",
+    "vary": "only for caches",
+    "x-content-type-options": "only for browsers",
+}
+"""Headers of a hit that scripts of other origins cannot read, and why."""
+
+
+async def test_every_header_of_a_hit_is_exposed_to_other_origins_or_listed(bare: World) -> None:
+    await bare.start(server='cors_origins = ["https://dash.example"]')
+    path = f"/api/queries/{bare.named['by_country']}/results.json?max_age=60"
+    for _ in range(2):
+        reply = await bare.get(path, origin="https://dash.example", prefer="wait=10")
+    assert "; hit" in reply.headers["Cache-Status"]
+    exposed = {name.strip().lower() for name in reply.headers["Access-Control-Expose-Headers"].split(",")}
+    sent = {name.lower() for name in reply.headers if not name.lower().startswith("access-control-")}
+    unlisted = sorted(sent - exposed - SAFELISTED - NOT_EXPOSED.keys())
+    assert unlisted == [], "http/head.py: add them to _EXPOSED, or say in NOT_EXPOSED why not"
+
+
+# -- every error
+
+
+def test_every_error_is_raised_or_used_somewhere() -> None:
+    source = Path(errors.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in source.rglob("*.py") if path.name != "errors.py"]
+    kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type) and kind is not errors.Body]
+    assert [name for name in kinds if not any(re.search(rf"\b{name}\b", text) for text in texts)] == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
+def test_titles_are_words(kind: type) -> None:
+    title = getattr(kind, "title", "Words")
+    assert re.fullmatch(r"([A-Z]+|[A-Z]?[a-z]+)( [a-zA-Z]+)*", title), title
 
 
 # -- what every response has
