@@ -124,11 +124,11 @@ class Jobs:
     async def run_of(
         self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, scope: str
     ) -> Execution | JobView:
-        """Return the execution that a job id stands for, or how it has ended; it counts as a poll.
+        """Return the execution of a job id, or its end; this counts as a poll.
 
         Raises:
-            NotFound: as `look_up`; or it ran for another credential than the one of `scope`.
-            ServiceUnavailable: nobody follows it just now.
+            NotFound: as `look_up`; or it ran with a credential of another scope.
+            ServiceUnavailable: no process follows it now.
         """
         job, execution = await self._find(operation, caller, allowed)
         if job.scope != scope:
@@ -138,7 +138,7 @@ class Jobs:
             return execution
         view = await self._state(job, execution)
         if view.pending:
-            raise ServiceUnavailable("The gateway does not follow this run yet; ask again.", retry_after=1)
+            raise ServiceUnavailable("The gateway does not follow this run yet; try again soon.", retry_after=1)
         return view
 
     async def _find(

@@ -1,4 +1,4 @@
-"""One connection to a listener: aiohttp's handler, made safe; for callers with the fast path in front of it."""
+"""One connection to a listener: aiohttp's handler, hardened; on the API listener with the fast path in front of it."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def stays_open(request: web.BaseRequest) -> bool:
 
 
 def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
-    """Return the segments in which a request came, () where they are not known or the fast path has no use for them."""
+    """Return the segments in which a request arrived, () where they are unknown or of no use to the fast path."""
     handler = request.protocol
     if not isinstance(handler, Handler) or not handler.segments or is_unique(request.headers):
         return ()
@@ -250,7 +250,8 @@ def fast_path_is_possible() -> bool:
 class Server(web.Server):
     """Makes our `Handler` for each connection.
 
-    `refused` is called with the status of what the parser refused. `cancels`: a handler ends when its caller leaves.
+    `refused` is called with the status when the parser refuses a request. `cancels`: a handler ends when its caller
+    leaves.
     """
 
     def __init__(

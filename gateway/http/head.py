@@ -22,7 +22,7 @@ from gateway.policy.access import TOKEN_FIELDS
 Field = tuple[str, str]
 
 SERVER: Final = "redash-gateway"
-"""What `Server` says on both listeners: the software below is nobody's business."""
+"""The value of `Server` on both listeners: the software behind it is not disclosed."""
 
 _VARY: Final = ", ".join((*TOKEN_FIELDS, "Accept-Encoding", "Prefer", "Origin"))
 _ALLOWED: Final = ", ".join(

@@ -144,7 +144,7 @@ async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take | No
                 body += chunk
                 if len(body) > limit:
                     raise _too_large(limit)
-                if take is not None:  # of unknown length: counted as it comes
+                if take is not None:  # of unknown length: counted as it arrives
                     take(len(chunk))
     except TimeoutError:
         raise BadRequest(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None

@@ -29,7 +29,7 @@ _MOST_ADMITTED: Final = 1_024
 """Number of `Authorization` fields whose hash is cached: only those with valid tokens, so others cannot evict them."""
 
 _LONGEST_ADMITTED: Final = 256
-"""Longer fields are not remembered: `Basic` may hold a name of any length before the token."""
+"""Longer fields are not cached: `Basic` may contain a name of any length before the token."""
 
 
 class Credential(msgspec.Struct, frozen=True, weakref=True):

@@ -186,8 +186,8 @@ def arriving_result(
 ) -> ArrivingResult:
     """Return a result with what its beginning contains: no age, no size, for a reduced one no id. It is never stored.
 
-    `retrieved_at` is only the day, "" where Redash has given the file no name. Its end tells it from another result of
-    the same id, so that it has no id of its bytes yet.
+    `retrieved_at` is only the day, "" where Redash has given the file no name. Only its end distinguishes it
+    from another result with the same id, so its `body_id` is still empty.
     """
     form: Form = "reduced" if head.reduced else "full"
     entry = Entry(

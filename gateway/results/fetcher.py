@@ -62,12 +62,12 @@ class ResultFetcher:
     async def by_id(
         self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, *, whole: bool
     ) -> Fetch:
-        """Fetch a result by its id, as JSON. It is stored as that of the first of `claims` that is proven.
+        """Fetch a result by its id, as JSON. It is stored for the first query in `claims` that it is proven to be of.
 
-        `whole` waits for its end; else a large result is returned while it arrives.
+        `whole` waits for its end; otherwise a large result is returned while it arrives.
 
         Raises:
-            UpstreamRefused: Redash does not give it (gone, or not for this credential).
+            UpstreamRefused: Redash refuses it (deleted, or not for this credential).
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
@@ -86,11 +86,11 @@ class ResultFetcher:
         return await self._share(flight, partial(self._fetch_latest, credential, definition, sender), whole=whole)
 
     async def rendering(self, credential: Credential, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
-        """Fetch the CSV, TSV or XLSX of this very result.
+        """Fetch the CSV, TSV or XLSX of exactly this result.
 
         Raises:
-            UpstreamRefused: Redash does not give it.
-            UpstreamUnusable: what it gives is no such file.
+            UpstreamRefused: Redash refuses it.
+            UpstreamUnusable: the response is not such a file.
         """
         if of.entry.result_id >= FIRST_GATEWAY_RESULT_ID:
             return await self._rendered(of, form, sender)
@@ -105,7 +105,7 @@ class ResultFetcher:
         sender: Sender,
         early: Early,
     ) -> UpstreamResponse:
-        """Ask Redash for a result by id: below its query for a query key, which may read no other way (CONTRACT 8).
+        """Request a result from Redash by id; below its query for a query key, the only path it may read (CONTRACT 8).
 
         Raises:
             UpstreamRefused: any status but 200.
@@ -119,7 +119,7 @@ class ResultFetcher:
     async def _share(
         self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]], *, whole: bool = False
     ) -> Fetch:
-        """Let one call bring a result for all callers; what it offers is theirs already, unless they want it whole."""
+        """Let one call fetch a result for all callers; unless `whole`, they get it as soon as it is offered."""
         offered: list[Spool] = []
 
         def offer(arriving: ArrivingResult) -> None:
@@ -167,7 +167,7 @@ class ResultFetcher:
     async def _fetch_rendering(
         self, credential: Credential, of: Entry, form: RenderedForm, sender: Sender, offer: Offer
     ) -> StoredResult:
-        """Fetch CSV, TSV or XLSX; kept for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
+        """Fetch CSV, TSV or XLSX; valid for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
         body_id = digest(b"body", uuid.uuid4().bytes)
         entry = msgspec.structs.replace(of, body_id=body_id, form=form, runtime=0.0, born=begun, confirmed=begun)
