@@ -250,6 +250,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     query_id: int
     noted_at: float
     cancelled: bool = False
+    token_sha256: str = ""  # of the token that it was given to; "" for none
 
 
 class TierStats(msgspec.Struct, frozen=True):

@@ -65,13 +65,13 @@ class ExecutionResponses:
                 return Response(body=stored.body, entry=stored.entry, waited=context.wait)
             if execution.arriving is not None:
                 return Response(body=execution.arriving.body, waited=context.wait)
-        return self._job(context, await self._jobs.new(execution, context.caller.name))
+        return self._job(context, await self._jobs.new(execution, context.caller.name, context.outcome.token_sha256))
 
     async def _stored(self, context: RequestContext, plan: Plan, found: StoredResult) -> Response:
         """Respond with a stored result; with a finished job, if the caller requested a run (it expects `job`)."""
         if plan.forced and context.wait is None:
             result_id = found.entry.result_id
-            job = await self._jobs.finished(plan, result_id, context.caller.name, context.sender)
+            job = await self._jobs.finished(plan, result_id, context.sender, context.outcome.token_sha256)
             return Response(body=Body.of(job.body()))
         reuse = self._reuse(context, plan, found.entry)
         return Response(body=found.body, entry=found.entry, waited=context.wait, reuse=reuse)
@@ -169,7 +169,8 @@ class ExecutionResponses:
         Raises:
             NotFound: as `Jobs.look_up`.
         """
-        view = await self._jobs.look_up(operation, context.caller, allowed, context.wait)
+        scopes = context.configured.access.scopes(context.caller)
+        view = await self._jobs.look_up(operation, context.caller, scopes, allowed, context.wait)
         context.outcome.execution_id, context.outcome.query_id = view.execution_id, view.query_id or None
         return self._job(context, view)
 

@@ -118,8 +118,14 @@ class Api:
             key = request_key(request, head, body, outcome.token_sha256)
             if not self._draining and (cached := self._cache.get(key)) is not None:
                 return cached, key
-            response = await self._pipeline.respond(context, body)
-            return await negotiate(request, response, self._compressor, gzip=head.accepts_gzip), key
+            try:
+                response = await self._pipeline.respond(context, body)
+                response = await negotiate(request, response, self._compressor, gzip=head.accepts_gzip)
+            except GatewayError:  # which may hold Redash's text
+                context.check_delivery(self._live.configured)
+                raise
+            context.check_delivery(self._live.configured)
+            return response, key
         except GatewayError as error:
             return error_response(error, outcome), ()
         except Exception:

@@ -33,11 +33,15 @@ _LONGEST_ADMITTED: Final = 256
 
 
 class Credential(msgspec.Struct, frozen=True, weakref=True):
-    """A Redash key that the gateway keeps, with the scope of the results fetched with it."""
+    """A Redash key that the gateway keeps, with the only URL that it is sent to and the scope of what it fetches there.
+
+    They are one value: what began with it ends with it, whatever the configuration says meanwhile.
+    """
 
     name: str
     kind: str
     query_id: int | None
+    url: str
     key: Secret
     scope: str
     """Upstream URL and fingerprint of the key: nothing is shared across scopes."""
@@ -62,6 +66,23 @@ class Caller(msgspec.Struct, frozen=True, weakref=True):
     def is_bound(self) -> bool:
         """Whether it may use some queries only."""
         return self.settings.is_bound
+
+    def owns(self, token_sha256: str) -> bool:
+        """Whether what was begun by this token is the client's: a name that is given to somebody else inherits nothing.
+
+        "" stands for no token, of `anonymous` and of records that earlier versions made.
+        """
+        return not token_sha256 or token_sha256 in self.settings.token_sha256
+
+    def keeps_rights_of(self, before: Caller) -> bool:
+        """Whether it may do all that `before`, the same client in an earlier configuration, was allowed."""
+        old, new = before.settings, self.settings
+        return (
+            set(old.can) <= set(new.can)
+            and new.reveal_keys >= old.reveal_keys
+            and new.text_parameters >= old.text_parameters
+            and (not new.is_bound or (old.is_bound and _within(old, new)))
+        )
 
 
 NOBODY: Final = Caller("-", config.Client(credentials=()))
@@ -152,6 +173,10 @@ class Access:
         return next((c for c in self.credentials.values() if c.scope == scope), None)
 
 
+def _within(old: config.Client, new: config.Client) -> bool:
+    return set(old.queries) <= set(new.queries) and set(old.dashboards) <= set(new.dashboards)
+
+
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -162,7 +187,8 @@ def _expired(caller: Caller, now: float) -> bool:
 
 def _credential(name: str, settings: config.Credential, url: str) -> Credential:
     text = f"{url}\n{settings.key.fingerprint()}"
-    return Credential(name, settings.kind, settings.query, settings.key, hashlib.sha256(text.encode()).hexdigest()[:32])
+    scope = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return Credential(name, settings.kind, settings.query, url, settings.key, scope)
 
 
 def parse_tokens(name: str, value: str) -> tuple[str, ...]:

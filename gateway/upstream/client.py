@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -89,7 +89,6 @@ class HttpUpstream:
     def _configuration_changed(self) -> None:
         """Take over the settings; requests that are under way end under the old ones."""
         settings = self._live.settings.upstream
-        self._url = lru_cache(maxsize=1024)(partial(_url, URL(settings.url)))
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
         )
@@ -206,7 +205,7 @@ class HttpUpstream:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 async with self._session.request(
                     request.method,
-                    self._url(request.path, request.query),
+                    _url(call.credential.url, request.path, request.query),
                     data=request.body,
                     headers=_headers(call, trace),
                     allow_redirects=False,
@@ -234,7 +233,9 @@ class HttpUpstream:
             raise UpstreamError(_CONNECTION_LOST) from error
 
 
-def _url(base: URL, path: str, query: str) -> URL:
+@lru_cache(maxsize=1024)
+def _url(url: str, path: str, query: str) -> URL:
+    base = URL(url)
     return URL.build(
         scheme=base.scheme,
         authority=base.raw_authority,
