@@ -1,10 +1,12 @@
-# docker build -t redash-gateway .          (--build-arg EXTRAS=speed,otel for uvloop and isal, and for traces)
+# docker build -t redash-gateway .          (--build-arg EXTRAS=speed,otel adds uvloop and isal, and tracing)
 # docker run -v ./config:/etc/redash-gateway:ro -v redash-gateway:/var/lib/redash-gateway -p 8080:8080 redash-gateway
 #
-# In config.toml: server.listen = "0.0.0.0:8080", server.hosts with the names that callers use, and
-# cache.store = "sqlite:/var/lib/redash-gateway/cache.db" (a relative path would start at the read-only /etc).
-# For a Prometheus outside the container: admin.listen = "0.0.0.0:8081", reachable for it alone; purge and reload then
-# need admin.token_sha256.
+# Settings in config.toml:
+#   server.listen = "0.0.0.0:8080"
+#   server.hosts with the host names that clients use
+#   cache.store = "sqlite:/var/lib/redash-gateway/cache.db" (a relative path would start at the read-only /etc)
+# If Prometheus runs outside the container: admin.listen = "0.0.0.0:8081", reachable only for Prometheus. Purge and
+# reload then need admin.token_sha256.
 
 FROM python:3.13-slim AS build
 ARG EXTRAS=""
@@ -24,7 +26,7 @@ USER 10001
 WORKDIR /var/lib/redash-gateway
 VOLUME /var/lib/redash-gateway
 EXPOSE 8080 8081
-# Another admin.listen needs another HEALTH_URL.
+# If you change admin.listen, change HEALTH_URL too.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
 ENTRYPOINT ["redash-gateway"]

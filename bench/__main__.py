@@ -1,6 +1,6 @@
-"""`python -m bench`: starts everything on the loopback, drives it in turns, prints what it measured beside its bars.
+"""`python -m bench`: starts all servers on loopback, measures them in turns, and prints the figures beside the targets.
 
-Nothing is asserted: times depend on the machine, and whoever reads them judges them.
+It asserts nothing, because times depend on the machine; the reader judges them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import hits, machine, memory, miss, stampede, start, stream, telling, wrk
+from bench import hits, machine, memory, miss, recording, stampede, start, stream, wrk
 from bench.report import Options, Section, text, write_json, write_readme
 
 README = Path(__file__).parent.parent / "README.md"
 SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
     "hits": hits.measure,
-    "telling": telling.measure,
+    "recording": recording.measure,
     "miss": miss.measure,
     "stampede": stampede.measure,
     "stream": stream.measure,
@@ -28,29 +28,29 @@ SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
 
 
 def main() -> int:
-    """Run the sections that were asked for, in order."""
-    asked = _arguments()
+    """Run the requested sections, in order."""
+    arguments = _arguments()
     wrk.found()
     _allow_many_connections()
-    options = Options(asked.turns, asked.seconds, tuple(asked.sizes), asked.requests, asked.uvloop)
-    told = machine.described(options)
-    print(told, flush=True)
+    options = Options(arguments.turns, arguments.seconds, tuple(arguments.sizes), arguments.requests, arguments.uvloop)
+    described = machine.described(options)
+    print(described, flush=True)
     sections = []
-    for name in [name for name in SECTIONS if name in asked.only]:
+    for name in [name for name in SECTIONS if name in arguments.only]:
         sections.append(_run(name, options))
         print("", *(text(table) + "\n" for table in sections[-1].tables), sep="\n", flush=True)
-    if asked.json:
-        write_json(asked.json, told, sections)
-    if asked.readme:
-        write_readme(README, told, sections)
+    if arguments.json:
+        write_json(arguments.json, described, sections)
+    if arguments.readme:
+        write_readme(README, described, sections)
     return 0
 
 
 def _run(name: str, options: Options) -> Section:
-    """Run a section in a directory of its own."""
+    """Run a section in its own directory."""
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made)
-        directory.chmod(0o755)  # nginx and Varnish drop their rights
+        directory.chmod(0o755)  # nginx and Varnish give up their privileges
         return SECTIONS[name](options, directory)
 
 
@@ -60,18 +60,25 @@ def _arguments() -> argparse.Namespace:
     add(
         "--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION", help=", ".join(SECTIONS)
     )
-    add("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
-    add("--seconds", type=int, default=3, help="of each turn (default: %(default)s)")
-    add("--sizes", nargs="+", choices=list(hits.SIZES), default=list(hits.SIZES), metavar="SIZE", help="of hits")
-    add("--requests", type=int, default=1_000_000, help="after which memory must be flat; 0: leave that out")
-    add("--uvloop", action="store_true", help="run the gateway on uvloop (hits have rows for both loops anyway)")
-    add("--json", type=Path, metavar="FILE", help="write all figures to this file, too")
-    add("--readme", action="store_true", help="put the tables into README.md, section Measured")
+    add("--turns", type=int, default=5, help="number of measurements (default: %(default)s)")
+    add("--seconds", type=int, default=3, help="duration of each turn (default: %(default)s)")
+    add(
+        "--sizes",
+        nargs="+",
+        choices=list(hits.SIZES),
+        default=list(hits.SIZES),
+        metavar="SIZE",
+        help="response sizes for hits",
+    )
+    add("--requests", type=int, default=1_000_000, help="number of requests for the memory test; 0: skip it")
+    add("--uvloop", action="store_true", help="run the gateway on uvloop (hits always have rows for both loops)")
+    add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
+    add("--readme", action="store_true", help="update the tables in README.md, section Measured")
     return parser.parse_args()
 
 
 def _allow_many_connections() -> None:
-    """A stampede needs more open files than shells often allow; what is started here inherits the limit."""
+    """Raise the limit on open files: a stampede needs more than many shells allow. Child processes inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

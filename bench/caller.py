@@ -1,4 +1,4 @@
-"""Callers of the gateway, or of the fixed upstream directly: one connection that stays open."""
+"""Callers of the gateway, or of the fixed upstream directly; each keeps one connection open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.servers import Server
 
 @dataclass(frozen=True)
 class Counts:
-    """What the fixed upstream has been asked so far."""
+    """Requests that the fixed upstream has received so far."""
 
     posts: int
     definitions: int
@@ -21,18 +21,18 @@ class Counts:
     fetches: int
     executions: int
     finished_at: float
-    """Monotonic seconds: when it last said for the first time that a job had finished."""
+    """Monotonic seconds: when it last reported a job as finished for the first time."""
 
     @property
     def requests(self) -> int:
-        """Everything that it was asked."""
+        """All requests that it received."""
         return self.posts + self.definitions + self.polls + self.fetches
 
 
 def counts(upstream: str) -> Counts:
-    """Ask the fixed upstream what it has counted; the question itself is not."""
-    with urllib.request.urlopen(f"{upstream}/bench/counts") as answer:
-        return Counts(**json.load(answer))
+    """Read the counters of the fixed upstream; this request is not counted."""
+    with urllib.request.urlopen(f"{upstream}/bench/counts") as response:
+        return Counts(**json.load(response))
 
 
 def body_for(n: int) -> bytes:
@@ -41,7 +41,7 @@ def body_for(n: int) -> bytes:
 
 
 class Caller:
-    """Asks one after the other."""
+    """Sends one request after the other."""
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
@@ -53,13 +53,13 @@ class Caller:
         return cls(server.url, server.headers)
 
     def post(self, query_id: int, n: int) -> bytes:
-        """Run a query with a parameter; the answer must hold the result."""
+        """Run a query with a parameter; the response must contain the result."""
         path = f"/api/queries/{query_id}/results"
         self._connection.request("POST", path, body_for(n), self._headers)
-        answer = self._connection.getresponse()
-        data = answer.read()
-        if answer.status != 200 or not data.startswith(b'{"query_result"'):
-            raise SystemExit(f"POST {path}: {answer.status} {data[:500]!r}")
+        response = self._connection.getresponse()
+        data = response.read()
+        if response.status != 200 or not data.startswith(b'{"query_result"'):
+            raise SystemExit(f"POST {path}: {response.status} {data[:500]!r}")
         return data
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Made-up results of the length that real ones have, for filling stores."""
+"""Artificial results of realistic length, to fill stores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TypeVar
 from gateway.model import Body, Entry, Key, digest
 
 T = TypeVar("T")
-Kept = tuple[list[Key], Entry, Body]
+Stored = tuple[list[Key], Entry, Body]
 
 
-def results(count: int, body_bytes: int) -> Iterator[Kept]:
-    """Yield so many results, each under two keys as the gateway keeps them: by its id, and by what asked for it.
+def results(count: int, body_bytes: int) -> Iterator[Stored]:
+    """Yield `count` results, each under two keys as the gateway stores them: its id, and its query with parameters.
 
-    No two share a string: what the gateway reads from answers is made anew each time, too.
+    No two results share a string, as with results that the gateway parses from responses.
     """
     scope = hashlib.sha256(b"bench").hexdigest()
     for result_id in range(1, count + 1):
@@ -43,7 +43,7 @@ def results(count: int, body_bytes: int) -> Iterator[Kept]:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of so many items; `itertools.batched` came with Python 3.12."""
+    """Yield lists of `size` items; `itertools.batched` needs Python 3.12."""
     left = iter(items)
     while batch := list(itertools.islice(left, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""Hits: what an answer from the cache costs, the gateway beside nginx, Varnish and a bare aiohttp handler, in turns."""
+"""Hits: the cost of a response from the cache, for the gateway, nginx, Varnish and a bare aiohttp handler, in turns."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SIZES = {
 
 OURS = "gateway"
 POST_BODY = '{"max_age": 86400}'
-SIGHTINGS = 6
-"""Requests of one kind before it is measured: they fill the caches, and the second one registers it in the lane."""
+WARM_UP_REQUESTS = 6
+"""Requests of one kind before it is measured: they fill the caches; from the second one on the fast path knows it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Case:
 
 
 def measure(options: Options, directory: Path) -> Section:
-    """Drive every server that is installed with every kind of request."""
+    """Send every kind of request to every installed server."""
     figures: list[dict[str, object]] = []
     with ExitStack() as stack:
         upstream, key = stack.enter_context(redash(directory))
@@ -74,13 +74,13 @@ def measure(options: Options, directory: Path) -> Section:
 def query_ids(upstream: str, key: str) -> dict[str, int]:
     """The ids of the sample queries, by size."""
     request = urllib.request.Request(f"{upstream}/api/queries?page_size=250", headers={"Authorization": f"Key {key}"})
-    with urllib.request.urlopen(request) as answer:
-        queries = json.load(answer)["results"]
+    with urllib.request.urlopen(request) as response:
+        queries = json.load(response)["results"]
     return {size: next(q["id"] for q in queries if q["name"] == name) for size, name in SIZES.items()}
 
 
 def save_bodies(upstream: str, key: str, ids: dict[str, int], directory: Path) -> None:
-    """Run each query once, so that every cache gets a result and no job; the answers go to the bare handler, too."""
+    """Run each query once, so that every cache gets a result and no job; save the responses for the bare handler."""
     (directory / "bodies").mkdir()
     for size, query_id in ids.items():
         url, headers = f"{upstream}/api/queries/{query_id}/results", {"Authorization": f"Key {key}"}
@@ -90,13 +90,13 @@ def save_bodies(upstream: str, key: str, ids: dict[str, int], directory: Path) -
             if time.monotonic() > end:
                 raise SystemExit(f"the sandbox has no result of {SIZES[size]!r}: {body[:200]!r}")
             request = urllib.request.Request(url, data=POST_BODY.encode(), headers=headers)
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                body = answer.read()
+            with urllib.request.urlopen(request, timeout=30) as response:
+                body = response.read()
         (directory / "bodies" / size.replace(" ", "_")).write_bytes(body)
 
 
 def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[Server]:
-    """Start everything that is installed."""
+    """Start every installed server."""
     plain = stack.enter_context(gateway(directory, upstream, key))
     logged = stack.enter_context(gateway(directory, upstream, key, access_log=True))
     on_uvloop = (
@@ -105,8 +105,8 @@ def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[S
     return [
         plain,
         logged,
-        plain.ordinary_way(),
-        logged.ordinary_way(),
+        plain.normal_path(),
+        logged.normal_path(),
         *on_uvloop,
         *stack.enter_context(opponents.nginx(directory, upstream, key)),
         *stack.enter_context(opponents.varnish(directory, upstream, key)),
@@ -115,33 +115,33 @@ def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[S
 
 
 def _side_by_side(case: Case, servers: list[Server], options: Options, directory: Path) -> list[dict[str, object]]:
-    """Measure one kind of request on every server that knows it, in turns; returns the medians."""
-    asked = [s for s in servers if case.method in s.methods and case.encoding in s.encodings]
-    sent = {server.name: warm(case, server) for server in asked}
-    turns: dict[str, list[wrk.Turn]] = {server.name: [] for server in asked}
+    """Measure one kind of request on every server that supports it, in turns; return the medians."""
+    measured = [s for s in servers if case.method in s.methods and case.encoding in s.encodings]
+    sent = {server.name: warm(case, server) for server in measured}
+    turns: dict[str, list[wrk.Turn]] = {server.name: [] for server in measured}
     for _ in range(options.turns):
-        for server in asked:
+        for server in measured:
             lua = wrk.script(case.method, case.headers(server), case.body)
             url = server.url + case.path(server)
             turns[server.name].append(wrk.turn(lua, url, server.running, options.seconds, directory))
-    told = {"size": case.size, "encoding": case.encoding, "method": case.method}
-    return [{**told, "server": name, **sent[name], **_medians(turns[name])} for name in turns]
+    labels = {"size": case.size, "encoding": case.encoding, "method": case.method}
+    return [{**labels, "server": name, **sent[name], **_medians(turns[name])} for name in turns]
 
 
 def warm(case: Case, server: Server) -> dict[str, object]:
-    """Ask several times over one connection that stays open; returns what was answered last."""
+    """Send several requests over one connection; return size and encoding of the last response."""
     connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
-    for _ in range(SIGHTINGS):
+    for _ in range(WARM_UP_REQUESTS):
         body = case.body.encode() or None
         connection.request(case.method, case.path(server), body, case.headers(server))
-        answer = connection.getresponse()
-        data = answer.read()
-        if answer.status != 200:
-            raise SystemExit(f"{server.name}, {case.name}: {answer.status} {data[:500]!r}")
+        response = connection.getresponse()
+        data = response.read()
+        if response.status != 200:
+            raise SystemExit(f"{server.name}, {case.name}: {response.status} {data[:500]!r}")
     connection.close()
-    if "HIT" not in answer.getheader("X-Cache", "HIT"):  # nginx says it
-        raise SystemExit(f"{server.name} does not keep {case.name}")
-    return {"sent_bytes": len(data), "sent_encoding": answer.getheader("Content-Encoding") or "plain"}
+    if "HIT" not in response.getheader("X-Cache", "HIT"):  # only nginx sends it
+        raise SystemExit(f"{server.name} does not cache {case.name}")
+    return {"sent_bytes": len(data), "sent_encoding": response.getheader("Content-Encoding") or "plain"}
 
 
 def _medians(turns: list[wrk.Turn]) -> dict[str, float]:
@@ -169,7 +169,7 @@ def _cells(row: dict[str, object], ours: float) -> tuple[str, ...]:
 
 
 def _short_tables(figures: list[dict[str, object]]) -> list[Table]:
-    """CPU only: servers down, kinds of request across, one table for each encoding."""
+    """CPU only: one row per server, one column per kind of request, one table per encoding."""
     tables = []
     for encoding in ("plain", "gzip"):
         cases = {name: rows for name, rows in _by_case(figures).items() if rows[0]["encoding"] == encoding}
@@ -177,7 +177,7 @@ def _short_tables(figures: list[dict[str, object]]) -> list[Table]:
         names = list(dict.fromkeys(str(row["server"]) for rows in cases.values() for row in rows))
         rows = [(name, *(f"{cpu[name, c]:.1f}" if (name, c) in cpu else "–" for c in cases)) for name in names]
         columns = ("", *(name.replace(f" {encoding},", "") for name in cases))
-        tables.append(Table(f"Hits, {encoding}: CPU time of the server for one request, in µs", columns, rows))
+        tables.append(Table(f"Hits, {encoding}: server CPU time per request, in µs", columns, rows))
     return tables
 
 

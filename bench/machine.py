@@ -1,4 +1,4 @@
-"""What the figures were measured with, in words that name neither machine nor user."""
+"""Describes what the figures were measured with, without naming machine or user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory: what a kept result takes against what is counted for it, and whether a million requests leave it flat."""
+"""Memory: the real and the counted size of a stored result, and whether memory stays flat over a million requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench import wrk
 from bench.caller import Caller
 from bench.filling import results
 from bench.processes import resident_bytes, running
-from bench.report import Options, Section, Table, bars
+from bench.report import Options, Section, Table, targets
 from bench.servers import Server, fixed_upstream, gateway
 from bench.upstream import KILOBYTE
 from gateway.model import SystemClock
@@ -29,19 +29,19 @@ MB = 10**6
 
 @dataclass(frozen=True)
 class Mark:
-    """Resident memory after so many requests."""
+    """Resident memory after a number of requests."""
 
     requests: int
     resident_mb: float
 
 
 def measure(options: Options, directory: Path) -> Section:
-    """Fill the store of a fresh process; then ask a gateway for the same keys again and again."""
+    """Fill the store of a fresh process; then request the same keys from a gateway again and again."""
     figures: list[dict[str, object]] = []
     taken, counted = _per_entry(directory)
     figures.append({"results": RESULTS, "bytes_each": taken, "counted_each": counted})
     rows = [("a result of 1 KB under two keys", f"{taken:.0f} bytes, {counted:.0f} counted", "no more than counted")]
-    tables = [bars(f"Memory, {RESULTS} results in the store", rows)]
+    tables = [targets(f"Memory, {RESULTS} results in the store", rows)]
     if options.requests:
         marks = list(_marks(options, directory))
         figures += [asdict(mark) for mark in marks]
@@ -53,21 +53,21 @@ def _flat(marks: list[Mark]) -> Table:
     growth = marks[-1].resident_mb - marks[1].resident_mb
     rows = [(f"after {mark.requests} requests", f"{mark.resident_mb:.1f} MB", "") for mark in marks]
     rows.append(("growth since the first fifth", f"{growth:.1f} MB", "flat"))
-    return bars(f"Memory of the gateway, requests for {KEYS} keys", rows)
+    return targets(f"Memory of the gateway, requests for {KEYS} keys", rows)
 
 
 def _per_entry(directory: Path) -> tuple[float, float]:
-    """Return the bytes that a result takes and those that are counted for it, from a process of its own."""
+    """Return the real and the counted bytes of a result, measured in a separate process."""
     with running([sys.executable, "-m", "bench.memory"], directory) as process:
         if process.process.wait(120) != 0:
             raise SystemExit(process.log.read_text())
-        told = json.loads(process.log.read_text())
-    return float(told["taken"]), float(told["counted"])
+        sizes = json.loads(process.log.read_text())
+    return float(sizes["taken"]), float(sizes["counted"])
 
 
 def _fill() -> dict[str, float]:
     store = MemoryStore(1_000 * MB, SystemClock())
-    for keys, entry, body in results(1_000, BODY_BYTES):  # what the first ones load and allocate is no result's
+    for keys, entry, body in results(1_000, BODY_BYTES):  # the first ones also load modules and allocate buffers
         store.insert(keys, entry, body)
     store.remove(None, None)
     before = resident_bytes(os.getpid())
@@ -81,7 +81,7 @@ def _marks(options: Options, directory: Path) -> Iterator[Mark]:
     """Yield the memory after the first round over all keys, and after each fifth of the requests."""
     with fixed_upstream(directory) as upstream, gateway(directory, upstream, uvloop=options.uvloop) as server:
         with ThreadPoolExecutor(CALLERS) as pool:
-            list(pool.map(lambda first: _ask_for_each(server, first), range(CALLERS)))
+            list(pool.map(lambda first: _request_each(server, first), range(CALLERS)))
         done = KEYS
         yield Mark(done, server.running.resident_bytes() / MB)
         for fifth in range(1, 6):
@@ -91,8 +91,8 @@ def _marks(options: Options, directory: Path) -> Iterator[Mark]:
             yield Mark(done, server.running.resident_bytes() / MB)
 
 
-def _ask_for_each(server: Server, first: int) -> None:
-    """Ask once for every key that is this caller's share."""
+def _request_each(server: Server, first: int) -> None:
+    """Send one request for every key in this caller's share."""
     caller = Caller.of(server)
     for n in range(first, KEYS, CALLERS):
         caller.post(KILOBYTE, n)
@@ -100,7 +100,7 @@ def _ask_for_each(server: Server, first: int) -> None:
 
 
 def _lua(server: Server) -> str:
-    """A script that has all requests ready and takes any of them each time."""
+    """A script that prepares all requests and sends a random one each time."""
     headers = ", ".join(f'["{name}"] = "{value}"' for name, value in server.headers.items())
     return f"""
         local made = {{}}

@@ -1,4 +1,4 @@
-"""A miss that Redash answers at once: what the gateway adds to it, one caller, one request after the other."""
+"""A miss to which Redash responds at once: what the gateway adds; one caller, one request after the other."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 
 from bench.caller import Caller
 from bench.opponents import bare_proxy
-from bench.report import Options, Section, bars
+from bench.report import Options, Section, targets
 from bench.servers import fixed_upstream, gateway
 from bench.upstream import INLINE
 
-BAR_MS = 1.0
+TARGET_MS = 1.0
 DIRECTLY = "directly"
-SPELL_SECONDS = 0.2
-"""So often the way changes: the machine's own speed drifts within seconds by more than what is looked for."""
+INTERVAL_SECONDS = 0.2
+"""How often the route changes: the speed of the machine drifts within seconds by more than what is measured."""
 
 Round = dict[str, list[float]]
-"""Milliseconds that each request took, by way."""
+"""Milliseconds of each request, by route."""
 
 
 def measure(options: Options, directory: Path) -> Section:
-    """Ask with ever new parameters, in turns directly and through the gateway, which knows the definition.
+    """Send requests with new parameters, in turns directly and through the gateway, which knows the definition.
 
-    A proxy of aiohttp's server and client that does nothing else shows what the machine asks for the way alone.
+    A proxy made of aiohttp's server and client that does nothing else shows the cost of forwarding alone.
     """
     with (
         fixed_upstream(directory) as upstream,
@@ -36,18 +36,18 @@ def measure(options: Options, directory: Path) -> Section:
         callers = {DIRECTLY: Caller(upstream), "bare aiohttp proxy": Caller(proxy), "gateway": Caller.of(server)}
         numbers = itertools.count(1)
         for caller in callers.values():
-            _ask(caller, numbers, 0.5)
+            _send(caller, numbers, 0.5)
         rounds: list[Round] = [
-            {name: _ask(caller, numbers, SPELL_SECONDS) for name, caller in callers.items()}
-            for _ in range(round(options.turns * options.seconds / SPELL_SECONDS))
+            {name: _send(caller, numbers, INTERVAL_SECONDS) for name, caller in callers.items()}
+            for _ in range(round(options.turns * options.seconds / INTERVAL_SECONDS))
         ]
         for caller in callers.values():
             caller.close()
-    return _told(rounds)
+    return _section(rounds)
 
 
-def _ask(caller: Caller, numbers: Iterator[int], seconds: float) -> list[float]:
-    """Ask for so many seconds; returns the milliseconds that each request took."""
+def _send(caller: Caller, numbers: Iterator[int], seconds: float) -> list[float]:
+    """Send requests for `seconds`; return the milliseconds of each request."""
     times = []
     end = time.monotonic() + seconds
     while (began := time.perf_counter()) and time.monotonic() < end:
@@ -56,20 +56,20 @@ def _ask(caller: Caller, numbers: Iterator[int], seconds: float) -> list[float]:
     return times
 
 
-def _told(rounds: list[Round]) -> Section:
+def _section(rounds: list[Round]) -> Section:
     figures: list[dict[str, object]] = []
     rows = []
     for name in rounds[0]:
         taken = [time for found in rounds for time in found[name]]
         p50, p99 = statistics.median(taken), statistics.quantiles(taken, n=100)[98]
-        figures.append({"way": name, "requests": len(taken), "p50_ms": p50, "p99_ms": p99})
+        figures.append({"route": name, "requests": len(taken), "p50_ms": p50, "p99_ms": p99})
         rows.append((name, f"p50 {p50:.2f} ms, p99 {p99:.2f} ms", ""))
     for name in list(rounds[0])[1:]:
         more = [statistics.median(found[name]) - statistics.median(found[DIRECTLY]) for found in rounds]
         low, added, high = statistics.quantiles(more, n=4)
-        figures.append({"way": f"added by the {name}", "p50_ms": added, "quartiles_ms": [low, high]})
-        bar = f"≤ {BAR_MS:g} ms" if name == "gateway" else ""
+        figures.append({"route": f"added by the {name}", "p50_ms": added, "quartiles_ms": [low, high]})
+        target = f"≤ {TARGET_MS:g} ms" if name == "gateway" else ""
         rows.append(
-            (f"added by the {name}, median of {len(more)} rounds", f"{added:.2f} ms ({low:.2f} to {high:.2f})", bar)
+            (f"added by the {name}, median of {len(more)} rounds", f"{added:.2f} ms ({low:.2f} to {high:.2f})", target)
         )
-    return Section("miss", figures, [bars("A miss that the upstream answers at once", rows)])
+    return Section("miss", figures, [targets("A miss to which the upstream responds at once", rows)])

@@ -1,6 +1,6 @@
-"""What the gateway's hits are measured against: nginx, Varnish and a bare aiohttp handler, each at its best.
+"""The servers that the gateway is compared with: nginx, Varnish and a bare aiohttp handler, at its best settings.
 
-Each knows the sandbox's key and answers from its own cache; none checks tokens, ages or who may see what.
+Each has the sandbox's key and serves from its own cache; none checks tokens, ages or permissions.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench.servers import Server
 
 
 def program(name: str) -> str | None:
-    """Return where a program is, None if it is not installed."""
+    """Return the path of a program, None if it is not installed."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin")
 
 
-# Found by trial: `tcp_nopush on` makes answers of 100 KB wait 40 ms for a delayed ACK; `open_file_cache` takes about a
-# fifth off a hit; at 1 KB plain reads are cheaper than `sendfile`, at 100 KB about equal, at 5 MB three times as dear.
+# Found by experiment: `tcp_nopush on` delays responses of 100 KB by 40 ms (delayed ACK); `open_file_cache` makes a hit
+# about a fifth cheaper; plain reads are cheaper than `sendfile` at 1 KB, equal at 100 KB, three times as dear at 5 MB.
 _NGINX = """
 {user}
 daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;
@@ -48,7 +48,7 @@ http {{
     sendfile off;
     location / {{ proxy_pass {upstream}; add_header Age 0; add_header X-Cache $upstream_cache_status; }}
   }}
-  server {{  # keeps what the first one has compressed
+  server {{  # caches what the first one has compressed
     listen 127.0.0.1:{ports[2]} backlog=4096;
     proxy_cache_key "$request_method$request_uri$request_body$http_accept_encoding";
     proxy_set_header Accept-Encoding $http_accept_encoding;
@@ -78,11 +78,11 @@ def nginx(directory: Path, upstream: str, key: str) -> Iterator[list[Server]]:
         yield [
             Server("nginx proxy_cache", urls[0], process),
             Server("nginx, sendfile off", urls[1], process, encodings=("plain",)),
-            Server("nginx, gzip kept", urls[2], process, encodings=("gzip",)),
+            Server("nginx, gzip cached", urls[2], process, encodings=("gzip",)),
         ]
 
 
-# Varnish asks its backend for gzip whatever its client asked for, hence a header of our own for the form.
+# Varnish always requests gzip from its backend, whatever its client accepts; so the form has its own header.
 _VARNISH = """vcl 4.1;
 backend default {{ .host = "{host}"; .port = "{port}"; }}
 sub vcl_recv {{
@@ -140,9 +140,9 @@ asyncio.run(main())
 
 @contextmanager
 def bare(directory: Path, bodies: Path) -> Iterator[list[Server]]:
-    """An aiohttp handler that returns bytes from memory and does nothing else: what Python can do at the most.
+    """An aiohttp handler that returns bytes from memory and does nothing else: the upper limit for Python.
 
-    `bodies` is a directory of answers by the names of their sizes.
+    `bodies` is a directory of response bodies, named by their sizes.
     """
     port = free_port()
     with running([sys.executable, "-c", _BARE, str(port), str(bodies)], directory) as process:
@@ -159,8 +159,9 @@ async def main():
     async with aiohttp.ClientSession() as session:
         async def handle(request):
             data = await request.read()
-            async with session.request(request.method, sys.argv[2] + request.path, data=data) as answer:
-                return web.Response(status=answer.status, body=await answer.read(), content_type="application/json")
+            async with session.request(request.method, sys.argv[2] + request.path, data=data) as response:
+                body = await response.read()
+                return web.Response(status=response.status, body=body, content_type="application/json")
         runner = web.ServerRunner(web.Server(handle, access_log=None))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
@@ -171,7 +172,7 @@ asyncio.run(main())
 
 @contextmanager
 def bare_proxy(directory: Path, upstream: str) -> Iterator[str]:
-    """An aiohttp handler that passes everything on by aiohttp's client and does nothing else; yields its URL."""
+    """An aiohttp handler that forwards everything with aiohttp's client and does nothing else; yields its URL."""
     port = free_port()
     with running([sys.executable, "-c", _PROXY, str(port), upstream], directory) as process:
         url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""Processes of the bench: started on the loopback, waited for, stopped, and what they use of CPU and memory."""
+"""Processes of the benchmark: start on loopback, wait, stop, and measure CPU and memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Running:
         return self.process.pid
 
     def wait_for(self, url: str, *, seconds: float = 30.0, every: float = 0.05) -> float:
-        """Ask for `url` until it is answered with 200; returns the monotonic moment of that."""
+        """Request `url` until the response is 200; return the monotonic time of that."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -50,12 +50,12 @@ class Running:
         """Resident memory of the process."""
         return resident_bytes(self.pid)
 
-    def forget_peak(self) -> None:
-        """Let the kernel's high-water mark of resident memory begin anew (proc(5), clear_refs)."""
+    def reset_peak(self) -> None:
+        """Reset the kernel's peak of resident memory (proc(5), clear_refs)."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def peak_bytes(self) -> int:
-        """The most resident memory since `forget_peak`."""
+        """The most resident memory since `reset_peak`."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
@@ -82,7 +82,7 @@ def _family(pid: int) -> list[int]:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
+    """Return a free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -90,7 +90,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: list[str], directory: Path, env: dict[str, str] | None = None) -> Iterator[Running]:
-    """Run a command; it is stopped, and waited for, at the end."""
+    """Run a command; stop it at the end and wait for it."""
     path = directory / f"{free_port()}.log"
     with path.open("wb") as log:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}

@@ -1,4 +1,4 @@
-"""What a section hands back, and how it is shown: as text, as JSON, and as Markdown in README."""
+"""The result of a section, and its output as text, as JSON, and as Markdown in README."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-ORDER = ("machine", "hits", "telling", "miss", "stampede", "stream", "start", "memory")
+ORDER = ("machine", "hits", "recording", "miss", "stampede", "stream", "start", "memory")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured."""
+    """The size of the benchmark."""
 
     turns: int
     seconds: int
     sizes: tuple[str, ...]
     requests: int
-    """Of memory, after which it must be flat."""
+    """Number of requests of the memory test."""
     uvloop: bool
-    """The gateway runs on uvloop; among hits it has rows for both loops anyway."""
+    """Run the gateway on uvloop; hits always have rows for both loops."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown; the first column names the row."""
+    """Formatted cells; the first column names the row."""
 
     title: str
     columns: tuple[str, ...]
@@ -36,22 +36,22 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the bench: its figures for machines, its tables for people."""
+    """One part of the benchmark: figures for machines, tables for people."""
 
     name: str
     figures: list[dict[str, object]]
     tables: list[Table]
     short: list[Table] = field(default_factory=list)
-    """For README, where `tables` would be too many."""
+    """For README, if `tables` are too many."""
 
 
-def bars(title: str, rows: Iterable[tuple[str, str, str]]) -> Table:
-    """A table of what was measured and what it should be."""
-    return Table(title, ("", "measured", "bar"), list(rows))
+def targets(title: str, rows: Iterable[tuple[str, str, str]]) -> Table:
+    """Return a table of measured values and their targets."""
+    return Table(title, ("", "measured", "target"), list(rows))
 
 
 def text(table: Table) -> str:
-    """The table for a terminal."""
+    """Return the table for a terminal."""
     grid = [table.columns, *table.rows]
     widths = [max(len(row[i]) for row in grid) for i in range(len(table.columns))]
     lines = []
@@ -62,7 +62,7 @@ def text(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table for README."""
+    """Return the table for README."""
     lines = ["| " + " | ".join(row) + " |" for row in (table.columns, *table.rows)]
     lines.insert(1, "|" + "---|" * len(table.columns))
     return "\n".join([f"{table.title}:", "", *lines])
@@ -75,7 +75,7 @@ def write_json(path: Path, machine: str, sections: list[Section]) -> None:
 
 
 def write_readme(path: Path, machine: str, sections: list[Section]) -> None:
-    """Put the tables between the marks; those of sections that did not run now stay."""
+    """Put the tables between the marks; tables of sections that did not run stay as they are."""
     readme = path.read_text(encoding="utf-8")
     before, begin, rest = readme.partition(BEGIN)
     old, end, after = rest.partition(END)

@@ -1,4 +1,4 @@
-"""The gateway, as an operator starts it, and the sandbox Redash behind it."""
+"""Starts the gateway as an operator does, and the sandbox Redash behind it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN = "rg_bench_0123456789abcdef0123456789abcdef"
 
 @dataclass(frozen=True)
 class Server:
-    """One way to ask a running server; several may lead to the same process."""
+    """One way to send requests to a running server; several may use the same process."""
 
     name: str
     url: str
@@ -28,17 +28,17 @@ class Server:
     methods: tuple[str, ...] = ("GET", "POST")
     encodings: tuple[str, ...] = ("plain", "gzip")
     own_paths: bool = False
-    """It knows the sizes by their names only, not the paths of Redash."""
+    """Its paths are the names of the sizes, not the paths of Redash."""
 
-    def ordinary_way(self) -> Server:
-        """The same gateway with a header that keeps its hit lane out: the lane takes no request with `Connection`."""
-        name = self.name.replace("gateway", "gateway, ordinary way")
+    def normal_path(self) -> Server:
+        """The same gateway without its fast path, which takes no request with a `Connection` header."""
+        name = self.name.replace("gateway", "gateway, normal path")
         return replace(self, name=name, headers={**self.headers, "Connection": "keep-alive"})
 
 
 _ON_ASYNCIO = """
 import sys
-sys.modules["uvloop"] = None  # the gateway takes uvloop where it can be imported
+sys.modules["uvloop"] = None  # the gateway uses uvloop if it can be imported
 """
 _MAIN = """
 import sys
@@ -49,21 +49,21 @@ sys.exit(main(sys.argv[1:]))
 
 @contextmanager
 def redash(directory: Path) -> Iterator[tuple[str, str]]:
-    """The sandbox as upstream of all; yields its URL and a key that may run everything."""
+    """Run the sandbox as upstream of all servers; yields its URL and a key that may run every query."""
     port = free_port()
     code = "import asyncio, sys; from gateway.sandbox import serve; "
     code += "asyncio.run(serve('127.0.0.1', int(sys.argv[1]), orders=2000))"
     with running([sys.executable, "-c", code, str(port)], directory) as process:
         url = f"http://127.0.0.1:{port}"
         process.wait_for(f"{url}/ping")
-        with urllib.request.urlopen(f"{url}/sandbox/keys") as answer:
-            keys: dict[str, str] = json.load(answer)["users"]
+        with urllib.request.urlopen(f"{url}/sandbox/keys") as response:
+            keys: dict[str, str] = json.load(response)["users"]
         yield url, next(key for name, key in keys.items() if name.lower().endswith("analyst"))
 
 
 @contextmanager
 def fixed_upstream(directory: Path) -> Iterator[str]:
-    """The upstream of `bench.upstream`; yields its URL."""
+    """Run `bench.upstream`; yields its URL."""
     port = free_port()
     with running([sys.executable, "-m", "bench.upstream", str(port)], directory) as process:
         url = f"http://127.0.0.1:{port}"
@@ -73,7 +73,7 @@ def fixed_upstream(directory: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Settings:
-    """A configuration that is written down."""
+    """A configuration file."""
 
     path: Path
     url: str
@@ -81,7 +81,7 @@ class Settings:
 
 
 def settings(directory: Path, upstream: str, *, access_log: bool = False, store: str = "") -> Settings:
-    """Write a configuration with free ports; the store is a new one unless its file is named."""
+    """Write a configuration with free ports; the store is new unless `store` names its file."""
     port, admin = free_port(), free_port()
     path = directory / f"gateway-{port}.toml"
     path.write_text(
@@ -110,7 +110,7 @@ def settings(directory: Path, upstream: str, *, access_log: bool = False, store:
 
 
 def command(written: Settings, *, uvloop: bool = False, before: str = "") -> list[str]:
-    """Return what starts the gateway, on asyncio's own loop or on uvloop; `before` is Python that runs first."""
+    """Return the command that starts the gateway on asyncio's loop or uvloop; `before` is Python code to run first."""
     code = before + ("" if uvloop else _ON_ASYNCIO)
     runtime = ["-c", code + _MAIN] if code else ["-m", "gateway"]
     return [sys.executable, *runtime, "serve", "-c", str(written.path)]
@@ -127,11 +127,11 @@ def gateway(
     before: str = "",
     env: dict[str, str] | None = None,
 ) -> Iterator[Server]:
-    """The gateway itself; `before` is Python that runs first."""
+    """Run the gateway; `before` is Python code to run first."""
     written = settings(directory, upstream, access_log=access_log)
     runtime = command(written, uvloop=uvloop, before=before)
     with running(runtime, directory, {"BENCH_KEY": key, **(env or {})}) as process:
         process.wait_for(written.ready_url)
         extras = {"uvloop": uvloop, "access log": access_log}
-        name = ", ".join(["gateway", *(extra for extra, there in extras.items() if there)])
+        name = ", ".join(["gateway", *(extra for extra, is_on in extras.items() if is_on)])
         yield Server(name, written.url, process, {"Authorization": f"Key {TOKEN}"})

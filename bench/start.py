@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.filling import batched, results
 from bench.processes import running
-from bench.report import Options, Section, bars
+from bench.report import Options, Section, targets
 from bench.servers import command, settings
 from gateway.model import SystemClock
 from gateway.store.sqlite.ledger import SqliteLedger
@@ -18,15 +18,15 @@ from gateway.store.sqlite.store import SqliteStore
 
 RESULTS = 100_000
 BODY_BYTES = 500
-BAR = "≤ 1 s"
+TARGET = "≤ 1 s"
 BATCH = 2_000
 POLL_SECONDS = 0.005
 _NOWHERE = "http://127.0.0.1:9"
-"""An upstream that nobody asks: the start is not the time for it."""
+"""An upstream that gets no requests during the start."""
 
 
 def measure(options: Options, directory: Path) -> Section:
-    """Start in turns with either store, closed cleanly before, and once more after a kill; the first of each warms."""
+    """Start in turns with each store, after a clean stop and after a kill; the first turn is a warm-up."""
     home = directory / "start"
     home.mkdir()
     asyncio.run(_fill(home / "full.db"))
@@ -42,12 +42,12 @@ def measure(options: Options, directory: Path) -> Section:
                 times[name].append(taken)
     shutil.rmtree(home)
     figures: list[dict[str, object]] = [{"store": name, "seconds": taken} for name, taken in times.items()]
-    rows = [(name, f"{statistics.median(taken):.2f} s", BAR) for name, taken in times.items()]
-    return Section("start", figures, [bars("From the command to ready", rows)])
+    rows = [(name, f"{statistics.median(taken):.2f} s", TARGET) for name, taken in times.items()]
+    return Section("start", figures, [targets("From the command to ready", rows)])
 
 
 def _start(home: Path, file: str, *, uvloop: bool, kill: bool = False) -> float:
-    """Start and stop the gateway; returns the seconds until it was ready."""
+    """Start and stop the gateway; return the seconds until it was ready."""
     written = settings(home, _NOWHERE, store=file)
     began = time.monotonic()
     with running(command(written, uvloop=uvloop), home, {"BENCH_KEY": "bench"}) as process:
@@ -58,7 +58,7 @@ def _start(home: Path, file: str, *, uvloop: bool, kill: bool = False) -> float:
 
 
 async def _fill(path: Path) -> None:
-    """Fill a store as the gateway does: each result under its id and under what asked for it, and its id noted."""
+    """Fill a store as the gateway does: each result under its id and under its query, with its id in the ledger."""
     clock = SystemClock()
     store = SqliteStore(path, disk_bytes=4 * 10**9, max_entry_bytes=64 * 10**6, clock=clock)
     ledger = SqliteLedger(store.database, store.writer, clock)

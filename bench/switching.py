@@ -1,8 +1,8 @@
-"""Runs inside the gateway: switches, many times a second, what is told of a request, and notes what that costs.
+"""Runs inside the gateway: switches many times a second what is recorded of a request, and measures the cost.
 
-So short are the spells because the machine's own speed drifts within a second by more than what is looked for: of many
-neighbours, the differences are small and have a median. They are taken of the event loop's thread; the log's thread
-writes a fifth of a second later, whatever is being told by then, and is measured in longer spells of its own.
+The intervals are short because the speed of the machine drifts within a second by more than the difference to measure;
+the median over many neighbouring intervals is reliable. They measure the event loop's thread. The log's thread writes a
+fifth of a second later, whatever the state is then; it has its own, longer intervals.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gateway.telemetry import log, log_writer
 from gateway.telemetry.observer import Telemetry
 
 NOTHING, METRICS, ALL = STATES = ("nothing", "metrics and status page", "metrics, status page and access log")
-FILE = "BENCH_SPELLS"
-"""The variable that names the file for one JSON object a round: by state the CPU µs of one request on the event loop,
-and as `writing` those of one line in the log's thread."""
+FILE = "BENCH_INTERVALS"
+"""The environment variable that names the output file. It has one JSON object per round: for each state the CPU µs of
+one request on the event loop, and as `writing` those of one line in the log's thread."""
 
-SPELL_SECONDS = 0.01
+INTERVAL_SECONDS = 0.01
 SETTLE_SECONDS = 0.002
 ROUNDS_FOR_WRITING = 30
 WRITING_SECONDS = 0.6
@@ -34,30 +34,30 @@ SETTLE_WRITING_SECONDS = 0.4
 
 
 class Meter:
-    """What has been spent so far."""
+    """Requests and CPU time so far."""
 
     def __init__(self) -> None:
         self.servers: list[Server] = []
-        self.answers: list[ResponseCache] = []
+        self.caches: list[ResponseCache] = []
         self.writing = 0  # nanoseconds
         self.lines = 0
 
-    def tell(self) -> None:
-        """Have everything told that waits for it, as it is once a second; so it counts where it belongs."""
-        for answers in self.answers:
-            answers.flush_all()
-            answers._observer.flush()  # type: ignore[attr-defined]
+    def record_waiting(self) -> None:
+        """Record what waits to be recorded once a second, so that its cost counts in the right interval."""
+        for cache in self.caches:
+            cache.flush_all()
+            cache._observer.flush()  # type: ignore[attr-defined]
 
     def read(self) -> tuple[int, int]:
-        """Return requests so far, and nanoseconds of this thread."""
+        """Return the number of requests so far, and the CPU nanoseconds of this thread."""
         return sum(server.requests_count for server in self.servers), time.thread_time_ns()
 
 
 def start() -> None:
-    """Begin to switch with the first listener, round after round, until the process ends."""
+    """Switch from the start of the first listener until the process ends."""
     meter = Meter()
-    _note(Server, meter.servers, lambda: _begin(meter))
-    _note(ResponseCache, meter.answers, lambda: None)
+    _collect(Server, meter.servers, lambda: _begin(meter))
+    _collect(ResponseCache, meter.caches, lambda: None)
     drain, put = log_writer.LogWriter._drain, log_writer.LogWriter.put
 
     def timed(self: log_writer.LogWriter) -> None:
@@ -73,16 +73,16 @@ def start() -> None:
     log_writer.LogWriter.put = counted  # type: ignore[assignment, method-assign]
 
 
-def _note(kind: type[Any], made: list[Any], then: Callable[[], None]) -> None:
-    """Note every object of a kind when it is made."""
+def _collect(kind: type[Any], made: list[Any], then: Callable[[], None]) -> None:
+    """Add every new object of a class to `made`."""
     make = kind.__init__
 
-    def noting(one: Any, *given: object) -> None:
+    def collecting(one: Any, *given: object) -> None:
         made.append(one)
         make(one, *given)
         then()
 
-    kind.__init__ = noting
+    kind.__init__ = collecting
 
 
 _tasks: set[asyncio.Task[None]] = set()
@@ -93,17 +93,17 @@ def _begin(meter: Meter) -> None:
 
 
 class Switch:
-    """What is told, as methods of the gateway's own that stand in their places or not."""
+    """Switches recording on and off by replacing methods of the gateway."""
 
     def __init__(self) -> None:
         self._later, self._request = ResponseCache.record, Telemetry.record_request
         self._hit, self._lines = Telemetry.log_hit, log.write_requests
 
-    def tell(self, state: str) -> None:
-        """Tell what the state says from now on."""
-        told, logged = state != NOTHING, state == ALL
-        ResponseCache.record = self._later if told else _no  # type: ignore[method-assign, assignment]
-        Telemetry.record_request = self._request if told else _no  # type: ignore[method-assign, assignment]
+    def set(self, state: str) -> None:
+        """Record from now on what the state says."""
+        recorded, logged = state != NOTHING, state == ALL
+        ResponseCache.record = self._later if recorded else _no  # type: ignore[method-assign, assignment]
+        Telemetry.record_request = self._request if recorded else _no  # type: ignore[method-assign, assignment]
         Telemetry.log_hit = self._hit if logged else _no  # type: ignore[method-assign, assignment]
         log.write_requests = self._lines if logged else _no  # type: ignore[assignment]
 
@@ -113,18 +113,18 @@ async def _switch(meter: Meter, path: Path) -> None:
     with path.open("w", buffering=1) as file:
         for number, order in enumerate(itertools.cycle(itertools.permutations(STATES))):
             if number % ROUNDS_FOR_WRITING == 0:
-                switch.tell(ALL)
+                switch.set(ALL)
                 writing = await _writing(meter)
             costs: dict[str, float] = {}
             for state in order:
-                switch.tell(state)
-                costs[state] = await _spell(meter)
+                switch.set(state)
+                costs[state] = await _interval(meter)
             if writing and all(costs.values()):
                 file.write(json.dumps(costs | {"writing": writing}) + "\n")
 
 
 async def _writing(meter: Meter) -> float:
-    """Return what the log's thread spends on a line in µs, when all are written; 0 where there were none."""
+    """Return the µs that the log's thread spends on a line; 0 if there were no lines."""
     await asyncio.sleep(SETTLE_WRITING_SECONDS)
     lines_before, spent_before = meter.lines, meter.writing
     await asyncio.sleep(WRITING_SECONDS)
@@ -132,16 +132,16 @@ async def _writing(meter: Meter) -> float:
     return (meter.writing - spent_before) / 1000 / lines_written if lines_written else 0.0
 
 
-async def _spell(meter: Meter) -> float:
-    """Return the cost of one request in the next moment in µs; 0 where there was none."""
+async def _interval(meter: Meter) -> float:
+    """Return the µs of one request in the next interval; 0 if there was no request."""
     await asyncio.sleep(SETTLE_SECONDS)
-    meter.tell()
+    meter.record_waiting()
     requests, spent = meter.read()
-    await asyncio.sleep(SPELL_SECONDS)
-    meter.tell()
+    await asyncio.sleep(INTERVAL_SECONDS)
+    meter.record_waiting()
     requests_after, spent_after = meter.read()
     return (spent_after - spent) / 1000 / (requests_after - requests) if requests_after > requests else 0.0
 
 
 def _no(*_: object) -> None:
-    """Tell nothing."""
+    """Record nothing."""

@@ -1,7 +1,7 @@
-"""A fixed upstream, run as its own process: just enough of Redash, as fast as Python can, and it counts.
+"""A fixed upstream in its own process: a minimal Redash, as fast as Python can be, that counts its requests.
 
-What a query does is said by its id; each has the text `select {{n}}` and one number parameter. It neither joins runs
-nor remembers results for longer than they are asked for: what the gateway spares shows in the counts.
+The id of a query says what it does; each has the text `select {{n}}` and one number parameter. The upstream neither
+joins runs nor caches results: the counts show what the gateway saves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 from aiohttp import web
 
 INLINE, SLOW, LARGE, KILOBYTE = 1, 2, 3, 4
-"""Query ids: answered in the POST; a job of one second; a job that is ready at once, of 100 MB; 1 KB in the POST."""
+"""Query ids: a result in the POST; a job of one second; a job of 100 MB that is ready at once; 1 KB in the POST."""
 
 RUN_SECONDS: Final = 1.0
 LARGE_BYTES: Final = 100 * 10**6
@@ -39,22 +39,22 @@ class Job:
 
 
 class Upstream:
-    """Answers, and counts what it is asked."""
+    """Responds, and counts the requests."""
 
     def __init__(self) -> None:
         self.posts = self.definitions = self.polls = self.fetches = self.executions = 0
         self.finished_at = 0.0
-        """Monotonic: when a poll was first answered with 'finished'; the clock is the same for all processes."""
+        """Monotonic: when a poll first reported 'finished'; all processes share this clock."""
         self._ids = itertools.count(1)
         self._jobs: dict[str, Job] = {}
         self._results: dict[int, Job] = {}
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
         if parts[0] == "bench":
-            told = ("posts", "definitions", "polls", "fetches", "executions", "finished_at")
-            return web.json_response({name: getattr(self, name) for name in told})
+            names = ("posts", "definitions", "polls", "fetches", "executions", "finished_at")
+            return web.json_response({name: getattr(self, name) for name in names})
         match parts:
             case ["api", "queries", query_id]:
                 self.definitions += 1
@@ -83,8 +83,8 @@ class Upstream:
         job = self._jobs[job_id]
         if job.query_id == SLOW and time.monotonic() - job.begun < RUN_SECONDS:
             return _json(_job_body(job_id, 2, None))
-        if job_id not in self._said:
-            self._said.add(job_id)
+        if job_id not in self._reported:
+            self._reported.add(job_id)
             self.finished_at = time.monotonic()
         return _json(_job_body(job_id, 3, job.result_id))
 

@@ -1,4 +1,4 @@
-"""wrk: one turn of load on one server, and what it says of it."""
+"""wrk: one turn of load on one server, and its figures."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ CONNECTIONS = 16
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn of load came to."""
+    """The figures of one turn of load."""
 
     requests: int
     cpu_us: float
-    """Of the server's processes, for one request."""
+    """CPU time of the server's processes per request."""
     rate: float
     p50_ms: float
     p99_ms: float
 
 
 def found() -> str:
-    """Return where wrk is."""
+    """Return the path of wrk."""
     path = shutil.which("wrk")
     if path is None:
-        raise SystemExit("the bench needs wrk (apt-get install wrk)")
+        raise SystemExit("the benchmark needs wrk (apt-get install wrk)")
     return path
 
 
 def script(method: str, headers: dict[str, str], body: str) -> str:
-    """Lua that makes every request the same."""
+    """Return a Lua script that sends the same request each time."""
     lines = [f'wrk.method = "{method}"', *(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())]
     return "\n".join([*lines, *([f"wrk.body = '{body}'"] if body else [])])
 
 
 def turn(lua: str, url: str, server: Running, seconds: int, directory: Path) -> Turn:
-    """Load `url` for so many seconds with one thread and 16 connections that are kept."""
+    """Load `url` for `seconds` with one thread and 16 persistent connections."""
     file = directory / "turn.lua"
     file.write_text(lua)
     before = server.cpu_seconds()
@@ -62,7 +62,7 @@ def turn(lua: str, url: str, server: Running, seconds: int, directory: Path) -> 
 def _in(out: str, pattern: str) -> str:
     match = re.search(pattern, out)
     if match is None:
-        raise SystemExit(f"wrk says something else than expected:\n{out}")
+        raise SystemExit(f"unexpected output of wrk:\n{out}")
     return match[1]
 
 

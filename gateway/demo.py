@@ -62,7 +62,7 @@ Redash Gateway demo: a sandbox Redash with {orders:,} orders at {redash}, and th
 
 Paste in another terminal:
 
-  # 1. A miss: nothing is cached yet, so Redash runs the query (with Prefer: wait, the response comes when the rows are there)
+  # 1. A miss: nothing is cached yet. Redash already has a result, so no query runs (Prefer: wait=20 would wait for one)
   curl -si -H 'Authorization: Key {token}' -H 'Prefer: wait=20' -d '{{"max_age": 60}}' {api}/api/queries/{query}/results | head -c 900
 
   # 2. The same request again: a hit, see Age and Cache-Status

@@ -115,7 +115,7 @@ class MisdirectedRequest(GatewayError):
     """The `Host` header is not among `server.hosts`."""
 
     status = 421
-    title = "MisdirectedRequest request"
+    title = "Misdirected request"
     reason = "misdirected"
 
 
@@ -149,6 +149,20 @@ class UpstreamError(GatewayError):
     status = 502
     title = "Bad gateway"
     reason = "upstream_error"
+
+
+class UpstreamUnhealthy(UpstreamError):
+    """Redash fails every request: its own database or Redis is unavailable."""
+
+    reason = "upstream_unhealthy"
+
+
+class UpstreamBusy(GatewayError):
+    """Redash limits the rate of requests (429), and does so for longer than the gateway waits."""
+
+    status = 429
+    title = "Too many requests"
+    reason = "upstream_busy"
 
 
 class UpstreamUnusable(GatewayError):

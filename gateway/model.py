@@ -1,6 +1,6 @@
-"""The values that the parts hand to each other: request, answer, body, entry, definition, records of the ledger.
+"""The values that the parts exchange: request, response, body, entry, definition, records of the ledger.
 
-Plain data and what can be said of it without waiting; no decisions, no I/O.
+Plain data, and what can be computed from it without waiting; no decisions, no I/O.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Literal, Protocol
 import msgspec
 
 Key = bytes
-"""32 bytes: SHA-256 over the canonical encoding of what an entry answers."""
+"""32 bytes: SHA-256 over the canonical encoding of the request that an entry is stored for."""
 
 Form = Literal["full", "reduced", "csv", "tsv", "xlsx", "definition", "metadata"]
 
 FIRST_GATEWAY_RESULT_ID = 2**52
-"""Reduced answers carry no result id; theirs are made here, above every id Redash will reach, below 2**53 (JSON)."""
+"""Reduced results have no id of Redash; the gateway makes one, above all that Redash will reach, below 2**53 (JSON)."""
 
 
 class Clock(Protocol):
-    """Two clocks: `wall` for what is compared with the world, `monotonic` for every age and deadline."""
+    """Two clocks: `wall` for what is compared with other systems, `monotonic` for every age and deadline."""
 
     def wall(self) -> float:
         """Unix seconds."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """Seconds that never decrease."""
 
 
 class SystemClock:
@@ -66,39 +66,39 @@ class Secret:
 
 
 class Arriving(Protocol):
-    """The bytes of a large answer while Redash sends it."""
+    """The bytes of a large response while Redash sends it."""
 
     size: int | None
-    """As announced; None as long as nobody knows."""
+    """As announced by Redash; None while unknown."""
 
     async def follow(self, sent: float) -> int:
-        """Wait until more than `sent` bytes are there; return how many, or all there are where no more will come.
+        """Wait until more than `sent` bytes have arrived, or the end; returns how many have arrived.
 
         Raises:
-            GatewayError: no more will come, though it is not all.
+            GatewayError: no more will arrive, though the body is incomplete.
         """
 
     def read(self, start: int, count: int) -> bytes:
-        """Read so many bytes from `start` on. May wait for the disk."""
+        """Read `count` bytes from `start` on. May wait for the disk."""
 
     def send(self, socket_fd: int, start: int, count: int) -> int:
-        """Send bytes to a socket, as many as it takes; returns how many that was, 0 where it takes none now."""
+        """Send bytes to a socket, as many as it accepts; returns how many, 0 if it accepts none now."""
 
     def end(self) -> None:
-        """Let readers have the end: all of it has been read, checked and kept."""
+        """Let readers have the end: the whole body was read, checked and stored."""
 
     def fail(self) -> None:
-        """Tell readers that there will be no end; what is there goes."""
+        """Signal to readers that the body will stay incomplete; its bytes are deleted."""
 
 
 class Body(msgspec.Struct, frozen=True):
-    """The bytes of an answer: in memory (`data`) or, above the store's limit, in a file (`path`)."""
+    """The bytes of a response: in memory (`data`) or, above the store's limit, in a file (`path`)."""
 
     size: int
     data: bytes | None = None
     path: Path | None = None
     spool: Arriving | None = None
-    """Of a file that no store has yet: it goes with the last who refers to this."""
+    """Set for a file that is not stored yet: it is deleted with the last reference to this."""
 
     @classmethod
     def of(cls, data: bytes) -> Body:
@@ -106,7 +106,7 @@ class Body(msgspec.Struct, frozen=True):
         return cls(size=len(data), data=data)
 
     def give_up(self) -> None:
-        """Let its file go: it is no good. Errors may hold this for long (their tracebacks do)."""
+        """Delete its file, which is not usable. Errors may refer to this body for long (through their tracebacks)."""
         if self.spool is not None:
             self.spool.fail()
 
@@ -118,7 +118,7 @@ class Body(msgspec.Struct, frozen=True):
         return self.path.read_bytes()
 
     def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
-        """Return the first and the last bytes, so many at most; reads a file as `load` does."""
+        """Return at most `first` bytes of the beginning and `last` bytes of the end; reads a file as `load` does."""
         if self.data is not None:
             return self.data[:first], self.data[-last:]
         assert self.path is not None  # noqa: S101 - one of the two is always there
@@ -129,7 +129,7 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """The head of what a caller sent, as on the wire: raw path and query string, headers by case-insensitive name."""
+    """The head of a caller's request, as on the wire: raw path and query string, headers by case-insensitive name."""
 
     method: str
     path: str
@@ -141,58 +141,64 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, kw_only=True):
-    """What a caller gets. Fields that every answer has (request id, Vary, Cache-Status …) are added at the edge."""
+    """What a caller gets. Fields that all responses have (request id, Vary, Cache-Status …) are added in `http`."""
 
     status: int = 200
     body: Body | Arriving
     content_type: str = "application/json"
     disposition: str = ""
     cache_control: str = "private, no-cache"
-    etag: str = ""  # of what is answered, whatever its encoding
+    etag: str = ""  # of the body before encoding
     encoding: Literal["", "gzip"] = ""
     retry_after: float | None = None
     waited: int | None = None
     """The `Prefer: wait=N` that was honoured."""
     location: str = ""
     reuse: ReuseTerms | None = None
-    """Set for a hit that may be sent again without being judged anew."""
+    """Set for a hit that may be sent again without another decision."""
     entry: Entry | None = None
-    """What the store has the body under, where it does: its gzip form is found, or made, by that."""
+    """The entry that the body is stored under, if it is; used to look up or store its gzip form."""
     gzip: Body | None = None
-    """The body's gzip form, where it is at hand."""
+    """The body's gzip form, if it is ready."""
     allow: tuple[str, ...] = ()
     authenticate: bool = False
     closes: bool = False
-    """The connection ends with it."""
+    """Whether the connection is closed after it."""
     unsized: bool = False
-    """Nobody knows how long the body would be: HEAD of what has to be made first."""
+    """Whether the length of the body is unknown: HEAD of what must be made first."""
 
     @property
     def tag(self) -> str:
-        """Return the ETag field: one tag for each encoding (RFC 9110 section 8.8.3.3)."""
+        """Return the value of `ETag`: one tag for each encoding (RFC 9110 section 8.8.3.3)."""
         return f'"{self.etag}{"-gzip" if self.encoding else ""}"' if self.etag else ""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored answer without its bytes.
+    """A stored result, definition or rendering without its bytes.
 
     `born` and `confirmed` are on the monotonic clock: the age of the rows is `clock.monotonic() - born`, and
-    `confirmed` is when Redash last said that this is its newest result (-inf: never). A store that outlives the
-    process writes them as wall-clock times and turns them back when it reads them.
+    `confirmed` is when Redash last confirmed that this is its newest result (-inf: never). A store that outlives the
+    process writes them as wall-clock times and converts them back on reading.
     """
 
     body_id: bytes
     scope: str
     query_id: int  # 0 for SQL that belongs to no saved query
-    result_id: int  # Redash's id, or one of ours from 2**52 for a reduced answer
+    result_id: int  # Redash's id, or the gateway's own from 2**52 on for a reduced result
     form: Form
-    marker: str = ""  # `updated_at` of the definition that was in force before the POST left
+    marker: str = ""  # `updated_at` of the definition that was in force before the POST was sent
     query_hash: str = ""
+    data_source_id: int | None = None  # whose rows they are; of a reduced answer, the query's at that time
     retrieved_at: str = ""  # as Redash wrote it
     runtime: float = 0.0  # seconds the warehouse worked on it
     born: float = -math.inf
     confirmed: float = -math.inf
     size: int = 0
+
+    @property
+    def identity(self) -> bytes:
+        """Return what tells it from another result of the same id."""
+        return result_identity(self.retrieved_at, self.query_hash)
 
     def age(self, now: float) -> float:
         """Seconds since Redash's worker finished the query, by the monotonic clock `now`; never negative."""
@@ -201,8 +207,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReuseTerms(msgspec.Struct, frozen=True):
     """What the response of a hit depends on, from the part that judged it. It may be sent again until `good_until`
-    (monotonic: the earliest of freshness, confirmation, definition check and the end of the client's token), as long
-    as `entry` is what the store has under `key`.
+    (monotonic: the earliest of freshness, confirmation, definition check and the expiry of the client's token), while
+    the store has `entry` under `key`.
     """
 
     key: Key
@@ -212,7 +218,7 @@ class ReuseTerms(msgspec.Struct, frozen=True):
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a query's `options.parameters`; fields that a gateway has no use for are skipped."""
+    """One entry of a query's `options.parameters`; fields that the gateway does not use are skipped."""
 
     name: str
     type: str = "text"
@@ -223,8 +229,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     regex: str = ""
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway knows of a saved query, from `GET /api/queries/<id>`; never its `api_key`."""
+class Definition(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
+    """The part of a saved query that the gateway uses, from `GET /api/queries/<id>`; never its `api_key`."""
 
     query_id: int
     name: str
@@ -237,11 +243,11 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     auto_limit: bool
     is_archived: bool = False
-    checked: float = -math.inf  # monotonic: when Redash said so
+    checked: float = -math.inf  # monotonic: when the request for it was sent
 
 
 class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a query in Redash, as the ledger keeps it.
+    """One run of a query in Redash, as stored in the ledger.
 
     `status` is Redash's: 1 queued, 2 started, 3 success, 4 failure. Times are wall-clock unix seconds.
     """
@@ -259,11 +265,11 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 1
     error: str = ""
     result_id: int | None = None
-    purged: bool = False  # its result is for those who wait only
+    purged: bool = False  # only waiting callers get its result; it is not stored
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller's job id and what it stands for. `noted_at` is wall-clock unix seconds."""
+    """One caller's job id and its execution. `noted_at` is wall-clock unix seconds."""
 
     id: str
     execution_id: str
@@ -275,13 +281,18 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TierStats(msgspec.Struct, frozen=True):
-    """How full one tier of the store is, for metrics and status page."""
+    """The usage of one tier of the store, for metrics and status page."""
 
     tier: Literal["memory", "disk", "redis"]
     bytes: int
     entries: int
     evictions: int
     up: bool
+
+
+def result_identity(retrieved_at: str, query_hash: str) -> bytes:
+    """Tell results of one id apart: Redash's ids begin again after its database was set back to an older backup."""
+    return digest(retrieved_at.encode(), query_hash.encode())[:8]
 
 
 def digest(*parts: bytes) -> Key:

@@ -1,7 +1,7 @@
 """THE WAY of one request: admit, parse, define, plan, look up, join, execute, store, respond, record.
 
-The first step needs the head of a request only, the last comes when its response has left: `http.api` takes both at
-their time. How a step is done lives in the room of its subject.
+The first step needs only the head of a request, the last one comes after the response was sent: `http.api` calls both
+at the right time. How a step is done lives in the room of its subject.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Pipeline:
         self.record = observer.record_request  # record
 
     async def respond(self, context: RequestContext, body: bytes) -> Response:
-        """Respond to a request that was admitted; its outcome is filled in on the way.
+        """Respond to an admitted request; its outcome is filled in on the way.
 
         Raises:
-            GatewayError: what the caller gets instead.
+            GatewayError: the error that the caller gets instead.
         """
         operation = parse_operation(context.match, context.request.query_string, body)  # parse
         check_operation(context.caller, operation)
@@ -74,7 +74,7 @@ class Pipeline:
         return self._bindings.limit(context, response)
 
     async def _run(self, context: RequestContext, operation: Run, allowed: frozenset[int] | None) -> Response:
-        """Respond with a result, or with the job that will bring it."""
+        """Respond with a result, or with the job that will produce it."""
         outcome = context.outcome
         definition = await self._definitions.of(context, operation)  # define
         if isinstance(operation, ReadParameterised) and operation.run and definition is not None:
@@ -84,11 +84,11 @@ class Pipeline:
             return await self._responses.head(context, operation, plan, await self._lookup.foresee(plan, outcome))
         found = await self._lookup.find(plan, outcome)  # look up
         result = await self._lookup.join_or_execute(found, plan, outcome)  # join, execute
-        result = await self._lookup.wait(result, context, operation, plan)  # store: the execution does
+        result = await self._lookup.wait(result, context, operation, plan)  # store: done by the execution
         return await self._responses.respond(context, operation, plan, result)  # respond
 
     async def _read(self, context: RequestContext, operation: Operation, allowed: frozenset[int] | None) -> Response:
-        """Respond to what needs no run."""
+        """Respond to a request that needs no run."""
         match operation:
             case ReadLatest():
                 return await self._reader.latest(context, operation)

@@ -1,4 +1,4 @@
-"""Keeping queries fresh without a request for them, and never in the way of requests."""
+"""Keeps queries fresh without requests for them, and never at the expense of requests."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ log = logging.getLogger("gateway.warm")
 
 NAME: Final = "gateway-warm"
 _BUSY_SECONDS: Final = 5.0
-"""How long to stand back when Redash is unavailable or its executions are at their limit."""
+"""How long to wait when Redash is unavailable or its execution slots are in use."""
 
 _LONGEST_RUN: Final = 3600.0
 
 
 class WarmState(msgspec.Struct):
-    """How one `[[warm]]` entry is doing, for status page and metrics."""
+    """The state of one `[[warm]]` entry, for status page and metrics."""
 
     name: str
     every: float
@@ -72,7 +72,7 @@ class Warmer:
         live.on_change.append(self.start)
 
     def start(self) -> None:
-        """Begin with the entries of the configuration in force; those of an earlier one end."""
+        """Start the entries of the configuration in force, and end those of the previous one."""
         entries = self._live.settings.warm
         for task in self._tasks:
             task.cancel()
@@ -95,7 +95,7 @@ class Warmer:
         self._tasks = []
 
     async def _keep_warm(self, entry: config.Warm, state: WarmState) -> None:
-        # Spread over time, so that a start with many entries is no burst.
+        # Spread over time, so that a start with many entries causes no burst.
         await asyncio.sleep(random.uniform(0, min(entry.every, 60.0) / 4))  # noqa: S311 - not for secrets
         while True:
             pause = await self._once(entry, state)
@@ -113,10 +113,10 @@ class Warmer:
                 if self._in_the_way():
                     state.skips += 1
                     return _BUSY_SECONDS
-                self._active += 1  # at once: other entries look before this one's run has begun
+                self._active += 1  # now: other entries check it before this one's run has begun
                 try:
                     pauses.append(await self._refresh(await self._plan(entry, credential, query_id)))
-                except GatewayError as failed:  # the others of a dashboard are kept warm all the same
+                except GatewayError as failed:  # the other queries of a dashboard are still kept warm
                     error = error or f"query {query_id}: {failed.detail}"
                 finally:
                     self._active -= 1
@@ -129,7 +129,7 @@ class Warmer:
         return max(1.0, min(pauses))
 
     def _note(self, state: WarmState, error: str) -> None:
-        """Count the round, with one line for each change of state."""
+        """Count the round, and log one line for each change of state."""
         if error:
             state.failures += 1
         else:
@@ -141,9 +141,9 @@ class Warmer:
         state.last_error = error
 
     def _in_the_way(self) -> bool:
-        """Whether a run now would be in the way of callers: Redash is unavailable, or slots are scarce.
+        """Whether a run now would hinder callers: Redash is unavailable, or slots are scarce.
 
-        Half of the slots at most are for keeping warm, and one is always left for callers where there are several.
+        At most half of the slots are used for warming, and where there are several, one always stays free for callers.
         """
         slots = self._slots
         spare = slots.size - slots.taken - (1 if slots.size > 1 else 0)
@@ -165,7 +165,7 @@ class Warmer:
         return msgspec.structs.replace(plan, max_age=entry.every)
 
     async def _refresh(self, plan: Plan) -> float:
-        """Make sure that the result is younger than the entry's `every`; returns the seconds for which it will be."""
+        """Make sure that the result is younger than the entry's `every`; returns the seconds for which it stays so."""
         outcome = Outcome(request_id=NAME, client=NAME)
         found = await self._lookup.join_or_execute(await self._lookup.find(plan, outcome), plan, outcome)
         stored = await _ended(found.execution) if isinstance(found, Pending) else found

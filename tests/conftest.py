@@ -101,19 +101,19 @@ async def world(bare: World) -> World:
 
 
 @pytest.fixture
-def by_lane(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The requests that the lane has answered, in order."""
-    answered: list[bytes] = []
+def by_fast_path(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The requests that the fast path has served, in order."""
+    served: list[bytes] = []
     original = FastPath.respond
 
     def watched(self: FastPath, request: bytes, transport: Any) -> bool:
         done = original(self, request, transport)
         if done:
-            answered.append(request)
+            served.append(request)
         return done
 
     monkeypatch.setattr(FastPath, "respond", watched)
-    return answered
+    return served
 
 
 @pytest.fixture

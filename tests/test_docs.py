@@ -279,6 +279,14 @@ def test_ci_knows_the_package_of_every_program_that_tests_need() -> None:
     assert asked <= set(re.findall(r"(?m)^ +\[([\w-]+)\]=", CI))
 
 
+def test_readme_names_every_part_of_the_benchmark_and_no_other() -> None:
+    sections = re.findall(r'(?m)^    "(\w+)": \w+\.measure,$', (ROOT / "bench" / "__main__.py").read_text())
+    rows = README.partition("| part | what is measured |")[2].partition("\n\n")[0]
+    assert sections
+    assert re.findall(r"(?m)^\| (\w+) \|", rows) == sections
+    assert re.findall(r"(?m)^<!-- (\w+) -->$", README) == ["machine", *sections]
+
+
 def test_the_changelog_tells_of_this_version() -> None:
     assert re.search(rf"(?m)^## \[{re.escape(__version__)}\]", CHANGELOG)
     headings: set[Any] = set(re.findall(r"(?m)^### (.+)$", CHANGELOG))

@@ -6,9 +6,9 @@ import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -16,6 +16,12 @@ from gateway import config
 from gateway.admin.report import Report
 from gateway.admin.status_routes import StatusRoutes
 from gateway.errors import BadRequest, Forbidden, GatewayError, MisdirectedRequest, Unauthorized
+from gateway.http.bodies import Bodies
+from gateway.http.connection import Server
+from gateway.http.request import read_body
+
+MOST_BODIES: Final = 8
+"""So many bodies of the largest size are read at once; operators send few and small ones."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -45,6 +51,7 @@ class AdminListener:
         self._operations = operations
         self._registry = registry
         self._settings = settings
+        self._bodies = Bodies(lambda: MOST_BODIES * settings().server.max_request_body)
 
     def application(self) -> web.Application:
         """Return the application to serve."""
@@ -54,7 +61,7 @@ class AdminListener:
                 web.get("/metrics", self._metrics),
                 web.get("/livez", self._live),
                 web.get("/readyz", self._ready),
-                web.post("/purge", self._purge),
+                web.post("/purge", self._purge, expect_handler=_expect),
                 web.post("/reload", self._reload),
             ]
         )
@@ -66,17 +73,23 @@ class AdminListener:
         """Refuse what a foreign web page makes a browser send: DNS rebinding to a loopback listener, and POSTs."""
         settings = self._settings()
         listen = settings.admin.listen
-        name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdecimal() else request.host
-        known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *settings.server.hosts}
-        if listen.is_local and not listen.unix and "*" not in known and name.lower() not in known:
+        host = request.headers.get(hdrs.HOST, "")
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+        # "*" opens the listener for callers, who have tokens; here it would let every page on the web act.
+        hosts = set(settings.server.hosts) - {"*"}
+        known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *hosts}
+        if listen.is_local and not listen.unix and name.lower() not in known:
             raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
         origin = request.headers.get("Origin")
-        if request.method == "POST" and origin is not None and origin.partition("://")[2] != request.host:
+        if request.method == "POST" and origin is not None and origin.partition("://")[2] != host:
             raise Forbidden("Requests from other web pages are refused.")
         return await handler(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+        except (TypeError, ValueError):  # a version in it that is no number
+            encode, content_type = choose_encoder("")
         return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
 
     async def _live(self, _: web.Request) -> web.Response:
@@ -88,10 +101,16 @@ class AdminListener:
 
     async def _purge(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        what = await request.json()
+        what = _parse(await self._body(request))
         if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
         return web.json_response({"purged": await self._operations.purge(what)})
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            return await read_body(request, self._settings().server.max_request_body, self._bodies)
+        finally:
+            self._bodies.release(request.task)
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._authorize(request)
@@ -110,14 +129,32 @@ class AdminListener:
             raise Unauthorized("This needs the admin token: send 'Authorization: Bearer <token>'.")
 
 
+class AdminRunner(web.AppRunner):
+    """Runs the application on connections as careful as those of callers: deadlines, and nothing repeated in errors."""
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        # A purge or reload goes on to its end when its caller has left.
+        return Server(made.request_handler, make_request=made.request_factory, cancels=False)
+
+
 @web.middleware
 async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:
         return _problem(error.status, error.detail)
-    except json.JSONDecodeError:
-        return _problem(400, "The body is not JSON.")
+
+
+async def _expect(_: web.Request) -> None:
+    """Leave `Expect: 100-continue` to `read_body`, which responds to it after the checks."""
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # not UTF-8 and too long numbers are ValueErrors, too
+        raise BadRequest("The body is not JSON.") from None
 
 
 def _problem(status: int, detail: str) -> web.Response:

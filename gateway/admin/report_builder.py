@@ -34,7 +34,7 @@ MEANINGS: Final = {
 }
 PHASES: Final = {
     Phase.QUEUED: "queued here",
-    Phase.ASKING: "being submitted to Redash",
+    Phase.POSTING: "being submitted to Redash",
     Phase.RUNNING: "running in Redash",
     Phase.ENDED: "ending",
 }

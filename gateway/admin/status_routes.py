@@ -8,11 +8,12 @@ from importlib.resources import files
 from typing import Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.admin import page
 from gateway.admin.events import EventStream
 from gateway.admin.report import Report
+from gateway.http.head import SERVER
 
 CONTENT_POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -79,3 +80,4 @@ class StatusRoutes:
 
 async def _add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(SECURITY_HEADERS)
+    response.headers[hdrs.SERVER] = SERVER

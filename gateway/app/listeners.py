@@ -1,4 +1,4 @@
-"""The sockets of the two listeners: opened, reported with their real addresses, closed one after the other."""
+"""The sockets of the two listeners: opened, reported with their real addresses, closed in order."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from aiohttp import web
 from gateway import config
 
 BACKLOG: Final = 4096
-"""Connections that may wait to be accepted: dashboards open many at once."""
+"""Connections that may wait to be accepted; dashboards open many at once."""
 
 
 class Listeners:
-    """What listens, in the order of opening."""
+    """The open listeners, in the order of opening."""
 
     def __init__(self) -> None:
         self._runners: list[web.BaseRunner] = []
 
     async def open(self, runner: web.BaseRunner, where: config.Listen, tls: ssl.SSLContext | None) -> config.Listen:
-        """Listen on an address; returns it with the real port.
+        """Listen on an address and return it with the real port.
 
         Raises:
-            OSError: it cannot be listened on.
+            OSError: listening on it fails.
         """
         await runner.setup()
         self._runners.append(runner)
@@ -35,7 +35,7 @@ class Listeners:
         return config.Listen(host=where.host, port=runner.addresses[0][1])
 
     async def stop_listening(self, *, but_last: bool = False) -> None:
-        """Accept no more connections; with `but_last`, all listeners but the one that was opened last."""
+        """Accept no more connections; with `but_last`, on all listeners except the one that was opened last."""
         for runner in self._runners[:-1] if but_last else self._runners:
             for site in list(runner.sites):
                 await site.stop()

@@ -17,7 +17,7 @@ from gateway.upstream.client import HttpUpstream
 
 
 async def check_online(settings: config.Config) -> list[str]:
-    """Try Redash with every credential. Returns what is wrong, one line each."""
+    """Try Redash with every credential. Returns the mistakes, one line each."""
     clock, live = SystemClock(), Live(settings)
     observer = Telemetry(Metrics(_no_levels, live.access.credentials, 0), clock, access_log=False)
     upstream = HttpUpstream(live, client_context(settings.upstream), clock, observer, _no_spool)
@@ -32,16 +32,16 @@ async def check_online(settings: config.Config) -> list[str]:
                 mistakes.append(f"credentials.{credential.name}: {error.detail}")
                 continue
             if response.status != 200:
-                answered = f"Redash answered {response.status} to GET {request.path}."
-                mistakes.append(f"credentials.{credential.name}: {answered}")
+                mistake = f"Redash responded {response.status} to GET {request.path}."
+                mistakes.append(f"credentials.{credential.name}: {mistake}")
     finally:
         await upstream.close()
     return mistakes
 
 
 def _no_levels() -> Levels:
-    raise NotImplementedError("nobody scrapes a check")
+    raise NotImplementedError("a check has no metrics to scrape")
 
 
 def _no_spool() -> Path:
-    raise NotImplementedError("a check asks for no results")
+    raise NotImplementedError("a check requests no results")

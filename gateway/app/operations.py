@@ -1,4 +1,4 @@
-"""What an operator may ask of the running gateway: readiness, status, purge, reload."""
+"""The operations on a running gateway: readiness, status, purge, reload."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ events = logging.getLogger("gateway.events")
 
 
 class RuntimeOperations:
-    """The operator's side of one program. `source` is its configuration file, None for the demo."""
+    """The operations on one `Runtime`. `source` is its configuration file, None for the demo."""
 
     def __init__(self, runtime: Runtime, source: Path | None) -> None:
         self._runtime = runtime
         self._source = source
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
-        """Whether requests are served. Redash being down is reported, not unready."""
+        """Return whether requests are served, and the state of the parts. An outage of Redash is only reported."""
         parts = {
             "store": "up" if all(t.up for t in self._runtime.store.stats()) else "down",
             "redash": "unreachable" if self._runtime.upstream.breaker.is_open else "up",
@@ -34,7 +34,7 @@ class RuntimeOperations:
         return self._runtime.serving, parts
 
     def status(self) -> Report:
-        """Return the state of everything, for people and scripts."""
+        """Return the state of all parts, for people and scripts."""
         clock = self._runtime.clock
         levels, serving = self._runtime.levels(), self._runtime.serving
         runtime = self._runtime
@@ -48,16 +48,16 @@ class RuntimeOperations:
         return build_report(parts, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
 
     async def purge(self, what: Mapping[str, object]) -> int:
-        """Forget results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.
+        """Delete the results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.
 
         Raises:
-            BadRequest: it says none of these, or names what is not known.
+            BadRequest: `what` is none of these, or names something unknown.
         """
         match dict(what):
-            case {"query": int(query)} if not isinstance(query, bool):
+            case {"query": int(query)} if _is_id(query):
                 self._runtime.results.definitions.drop(query)
                 return await self._purge(query_id=query)
-            case {"dashboard": int(dashboard)} if not isinstance(dashboard, bool):
+            case {"dashboard": int(dashboard)} if _is_id(dashboard):
                 return await self._purge_dashboard(dashboard)
             case {"scope": str(name)}:
                 return await self._purge_scope(name)
@@ -77,7 +77,7 @@ class RuntimeOperations:
         return await self._purge(scope=credential.scope)
 
     async def _purge_dashboard(self, dashboard: int) -> int:
-        """Forget the results of every query on a dashboard, as the first user credential sees it that may read it."""
+        """Delete the results of every query on a dashboard, read with the first user credential that may read it."""
         for credential in self._runtime.live.access.credentials.values():
             if credential.is_query_key:
                 continue
@@ -91,7 +91,7 @@ class RuntimeOperations:
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
 
     async def reload(self) -> list[str]:
-        """Read the configuration again, all or nothing; returns what takes a restart.
+        """Load the configuration again, all or nothing; returns which changes need a restart.
 
         Raises:
             ConfigurationError: it has mistakes; nothing has changed.
@@ -100,7 +100,7 @@ class RuntimeOperations:
             raise ConfigurationError(["this gateway was started without a configuration file"])
         try:
             settings = config.load(self._source, os.environ)
-            server_context(settings.server)  # the listener keeps its own; this one shows whether the files are good
+            server_context(settings.server)  # the listener keeps its own; this one only checks the files
             upstream_tls = client_context(settings.upstream)
         except ConfigurationError:
             self._runtime.reload.successful = False
@@ -109,3 +109,8 @@ class RuntimeOperations:
         self._runtime.reconfigure(settings, upstream_tls)
         events.info("configuration loaded again")
         return [f"{key} has changed; this takes a restart" for key in changed]
+
+
+def _is_id(value: int) -> bool:
+    """Whether it can be the id of a query or dashboard: neither a boolean nor beyond what stores hold."""
+    return not isinstance(value, bool) and 0 <= value < 2**63

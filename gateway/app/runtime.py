@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
-from gateway.admin.listener import AdminListener, Operations
+from gateway.admin.listener import AdminListener, AdminRunner, Operations
 from gateway.app.listeners import Listeners
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
@@ -82,11 +82,11 @@ class Runtime:
         self.operations = operations(self)
 
     async def start(self) -> None:
-        """Open the store, follow what was unfinished, listen.
+        """Open the store, follow unfinished executions, listen.
 
         Raises:
-            StoreError: the store cannot be had.
-            OSError: an address cannot be listened on.
+            StoreError: the store cannot be opened.
+            OSError: listening on an address fails.
         """
         await self.store.open()
         await self.upstream.open()
@@ -100,7 +100,7 @@ class Runtime:
         api = web.ServerRunner(self.api.server(), shutdown_timeout=1.0)  # `drain` has waited before
         self.api_address = await self.listeners.open(api, settings.server.listen, self.tls)
         operator = AdminListener(self.operations, registry(self.telemetry.metrics), lambda: self.live.settings)
-        admin = web.AppRunner(operator.application(), access_log=None, shutdown_timeout=2.0)
+        admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
         self.admin_address = await self.listeners.open(admin, settings.admin.listen, None)
         self.serving = True
         self.warmer.start()
@@ -109,7 +109,7 @@ class Runtime:
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
 
-        The admin listener goes last: `/readyz` says 503 while requests are drained.
+        The admin listener closes last: `/readyz` responds 503 while requests are drained.
         """
         self.serving = False
         self.executions.flights.drain()
@@ -127,7 +127,7 @@ class Runtime:
         await self.telemetry.aclose()
 
     def reconfigure(self, settings: config.Config, upstream_tls: ssl.SSLContext) -> None:
-        """Put a configuration in force that was found good; listen addresses and the store stay as they are."""
+        """Put a valid configuration in force; listen addresses and the store stay as they are."""
         self.upstream.use_tls(upstream_tls)
         self.live.replace(settings)
         server = settings.server
@@ -136,7 +136,7 @@ class Runtime:
         self.reload.successful, self.reload.at = True, time.time()
 
     def levels(self) -> Levels:
-        """Return what is read from the parts when somebody looks: a scrape, the status page."""
+        """Return the values that are read from the parts on demand, for a scrape or the status page."""
         self.api.cache.flush_all()
         self.telemetry.observer.flush()
         flights = self.executions.flights

@@ -1,4 +1,4 @@
-"""Running the gateway as a process: signals, reload, the end. Only the commands import it."""
+"""Running the gateway as a process: signals, reload, shutdown. Only the commands import it."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
 
 
 def _spare_the_collector() -> None:
-    """Take what is here from the start out of the garbage collector's sight, and let it come by less often.
+    """Exclude all objects that exist after the start from garbage collection, and run it less often.
 
-    It looked through all modules again and again, a tenth of a hit's time, and found nothing: requests leave no cycles.
+    Scanning all modules again and again took a tenth of a hit's time and found nothing: requests leave no cycles.
     """
     gc.collect()
     gc.freeze()

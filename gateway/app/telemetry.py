@@ -32,7 +32,7 @@ class TelemetryParts:
         self.metrics.configure(self._live.access.credentials, self._live.settings.metrics.per_query)
 
     async def aclose(self) -> None:
-        """Record and export what waits."""
+        """Record and export what is pending."""
         self.observer.flush()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)

@@ -1,4 +1,4 @@
-"""TLS contexts of the listener and of the way to Redash, made from the configuration or refused with its words."""
+"""TLS contexts for the listener and for Redash, made from the configuration; errors name its keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server_context(server: config.Server) -> ssl.SSLContext | None:
 
 
 def client_context(upstream: config.Upstream) -> ssl.SSLContext:
-    """Return the context that verifies Redash: against `ca_file`, or against what the system trusts.
+    """Return the context that verifies Redash: against `ca_file`, or against the system's authorities.
 
     Raises:
         ConfigurationError: the file holds no certificates.

@@ -63,7 +63,7 @@ TokenHash = Annotated[str, ParsedBy(values.sha256, quiet=True)]
 Ids = Annotated[frozenset[Count], NotEmpty()]
 
 
-class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, weakref=True):
     """One table of the file."""
 
     def __repr__(self) -> str:
@@ -103,6 +103,8 @@ class Upstream(Table, frozen=True, kw_only=True):
     ca_file: Path | None = None
     breaker_failures: Count = 5
     breaker_reset: PositiveSeconds = 10.0
+    date_format: Text = "DD/MM/YY"
+    date_time_format: Text = "DD/MM/YY HH:mm"
 
 
 class Credential(Table, frozen=True, kw_only=True):
@@ -185,7 +187,7 @@ class Warm(Table, frozen=True, kw_only=True):
 
 
 class Log(Table, frozen=True, kw_only=True):
-    """The log on standard output."""
+    """The log on standard error."""
 
     format: Annotated[Literal["text", "json"], TakesRestart()] = "text"
     access: bool = True

@@ -1,4 +1,4 @@
-"""Runs of queries: at most one per key, from the look-up over the POST and the job to the stored result.
+"""Query runs: at most one per key at a time, from the look-up to the POST, the job and the stored result.
 
-Reading what has been run before lives in `results`.
+Reading results of earlier runs lives in `results`.
 """

@@ -1,6 +1,6 @@
 """The state of one run of a query, from the POST to the stored result, and how it ended.
 
-What is done with it is in `runner`, what joins it in `flights`.
+`runner` does the run; `flights` lets callers join it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gateway.model import ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan
 from gateway.redash import calls
+from gateway.redash.footprint import weight
 from gateway.redash.responses import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
 
@@ -27,18 +28,18 @@ CANCELLED_TEXT: Final = "Query cancelled by user."
 class Phase(IntEnum):
     """How far an execution has come."""
 
-    QUEUED = 0  # waits here for a slot; its POST has not left
-    ASKING = 1  # the POST is under way
+    QUEUED = 0  # waits here for a slot; its POST has not been sent
+    POSTING = 1  # the POST is in progress
     RUNNING = 2  # Redash runs it
     ENDED = 3
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How an execution ended: with a result that is stored, or with a text for whoever holds a job id."""
+    """How an execution ended: with a stored result, or with an error text for every caller that has a job id."""
 
     result: ExecutionResult
     stored: StoredResult | None = None
-    """Of `success`."""
+    """Set for `success`."""
     error: str = ""
     failure: GatewayError | None = None
     """What callers without a job id get instead; None where Redash itself failed or cancelled the job."""
@@ -55,7 +56,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     @classmethod
     def failed(cls, error: GatewayError) -> Ending:
-        """Return the ending of an execution that an error of ours or Redash's refusal has ended."""
+        """Return the ending for an error of the gateway or a refusal by Redash."""
         return cls("failure", error=failure_text(error), failure=error)
 
 
@@ -63,7 +64,7 @@ CANCELLED: Final = Ending("cancelled", error=CANCELLED_TEXT)
 
 
 class Execution:
-    """The state of one run, and who waits for it."""
+    """The state of one run, and the callers that wait for it."""
 
     def __init__(self, plan: Plan, sender: Sender, started: float, execution_id: str = "") -> None:
         self.id = execution_id or str(uuid.uuid4())
@@ -75,29 +76,31 @@ class Execution:
         self.ending: Ending | None = None
         self.upstream_job = ""
         self.upstream_status = 1  # of Redash's job: 1 queued there, 2 started (CONTRACT 9)
-        self.updated_at: object = 0  # as Redash says it while the job is started (CONTRACT 9)
+        self.updated_at: object = 0  # as Redash reports it while the job is started (CONTRACT 9)
         self._arriving: ArrivingResult | None = None
         self.callers = 1
-        self.cancelling = False  # nobody joins it any more
+        self.cancelling = False  # no caller may join it any more
         self.recorded = False  # in the ledger
-        self.purged = False  # a purge came since it began: its result is for those who wait only
-        self.seen: dict[str, float] = {}  # the job ids that stand for it, and when each was last polled
-        self.answerable = Event()  # queued here, or Redash has responded to the POST
+        self.purged = False  # purged since it began: only the callers that wait get its result, nothing is stored
+        self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
+        self.can_respond = Event()  # a job id can be given out: queued here, or Redash has responded to the POST
         self.posted = Event()  # Redash has responded to the POST
-        self.showable = Event()  # a large result begins to arrive, or it has ended
+        self.showable = Event()  # a large result begins to arrive, or the execution has ended
         self.ended = Event()
-        self.stopping = Event()  # cancelled in Redash: whoever follows the job need not wait for its next poll
-        self.held: dict[str, Event] = {}  # by job id: who waits for that job
+        self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
+        self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
+        self.weight = weight(calls.execution(plan.operation, None).body or b"")
+        """About as many bytes as its parameters take in memory."""
 
     @classmethod
     def revived(cls, record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:
-        """Return an execution that an earlier process began, as the ledger has it."""
+        """Return an execution that an earlier process began, from its record in the ledger."""
         execution = cls(plan, sender, now - max(0.0, wall - record.started_at), record.id)
         execution.purged = record.purged
         execution.upstream_job, execution.upstream_status = record.upstream_job, record.status
         execution.recorded = True
-        execution.answerable.set()
+        execution.can_respond.set()
         return execution
 
     @property
@@ -107,56 +110,56 @@ class Execution:
 
     @property
     def stored(self) -> StoredResult | None:
-        """Return the result, once it has ended with one."""
+        """Return the stored result, None unless it has ended with one."""
         return self.ending.stored if self.ending is not None else None
 
     @property
     def failure(self) -> GatewayError | None:
-        """Return what callers without a job id get, once it has ended with that."""
+        """Return the error for callers without a job id, None unless it has ended with one."""
         return self.ending.failure if self.ending is not None else None
 
     @property
     def arriving(self) -> ArrivingResult | None:
-        """Return a large result as far as it has come; None where none is coming, or the last one broke off."""
+        """Return a large result while it arrives; None where none is arriving, or the last one failed."""
         return None if self._arriving is None or self._arriving.body.failed else self._arriving
 
     def show_early(self, arriving: ArrivingResult) -> None:
-        """Let those who wait have a large result while it arrives."""
+        """Let waiting callers have a large result while it arrives."""
         self._arriving = arriving
-        self.answerable.set()
+        self.can_respond.set()
         self.showable.set()
 
     def end(self, ending: Ending) -> None:
-        """End, and wake everybody who waits."""
+        """End, and wake all waiting callers."""
         self.ending = ending
         self.phase = Phase.ENDED
         if self._arriving is not None:
-            self._arriving.body.fail()  # unless it was kept
+            self._arriving.body.fail()  # no effect where it was stored
             self._arriving = None
         for event in self._events:
             event.set()
 
     @property
     def waiters(self) -> int:
-        """How many callers wait for a response just now."""
+        """How many callers wait for a response now."""
         return sum(event.waiting for event in self._events)
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for what it brings; not for a job id."""
+        """Whether a caller waits for its result; waiting for a job id does not count."""
         return self.showable.waiting + self.ended.waiting > 0
 
     def release_waiters(self) -> None:
-        """Wake those who wait for what it brings or for a job id, though it has not ended."""
-        for event in (self.showable, self.ended, *self.held.values()):
+        """Wake the callers that wait for its result or for one of its jobs, though it has not ended."""
+        for event in (self.showable, self.ended, *self.job_events.values()):
             event.wake()
 
     @property
     def _events(self) -> tuple[Event, ...]:
-        return (self.answerable, self.posted, self.showable, self.ended, *self.held.values())
+        return (self.can_respond, self.posted, self.showable, self.ended, *self.job_events.values())
 
     def record(self, wall: float, now: float, ending: Ending | None = None) -> ExecutionRecord:
-        """Return what the ledger keeps of it, as it is or as it is about to end."""
+        """Return its record for the ledger, as it is now or as it is about to end."""
         request = calls.execution(self.plan.operation, self.plan.upstream_max_age())
         return ExecutionRecord(
             id=self.id,
@@ -164,8 +167,9 @@ class Execution:
             scope=self.plan.credential.scope,
             credential=self.plan.credential.name,
             query_id=self.plan.query_id,
-            path=request.target,
-            body=request.body or b"",
+            path=request.target if ending is None else request.path,
+            # Only what has not ended is followed by another process, and sent again.
+            body=(request.body or b"") if ending is None else b"",
             marker=self.plan.marker,
             started_at=wall - (now - self.started),
             upstream_job=self.upstream_job,

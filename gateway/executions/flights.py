@@ -1,4 +1,4 @@
-"""At most one execution per key, and any number of callers that wait for it. Doing the run is in `runner`."""
+"""At most one execution per key, and any number of callers that wait for it. The run itself is in `runner`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
-from cachetools import LRUCache
 
 from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.turns import TurnsByText
 from gateway.errors import GatewayError
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
+from gateway.executions.failures import Failures
 from gateway.executions.guard import collisions
 from gateway.executions.runner import Runner
 from gateway.model import Clock, Definition, ExecutionRecord, Key
@@ -34,7 +34,7 @@ Work = Callable[[], Awaitable[Ending]]
 
 
 class Executions:
-    """Every execution under way, and the failures that are remembered for a moment."""
+    """Every execution in progress, and recent failures, which are remembered for `failure_ttl`."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Executions:
         live: Live,
         changed: Callable[[int], None],
     ) -> None:
-        """`changed` is called with the id of each query that a run has brought a new result for."""
+        """`changed` is called with the query's id after each run in Redash."""
         self._runner = runner
         self._definitions = definitions
         self._ledger = ledger
@@ -60,12 +60,12 @@ class Executions:
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
-        self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(1_000)
+        self.failures = Failures(live, clock)
         self._turns = TurnsByText()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.draining = False
-        """No caller is held any more."""
+        """The gateway is stopping: no caller is kept waiting any more."""
 
     def _take_over_limits(self) -> None:
         upstream = self._live.settings.upstream
@@ -73,17 +73,17 @@ class Executions:
 
     @property
     def running(self) -> list[Execution]:
-        """Every execution that has not ended."""
+        """All executions that have not ended."""
         return list(self._by_id.values())
 
     def by_id(self, execution_id: str) -> Execution | None:
-        """Return the execution of that id, None once it has ended or if it never was in this process."""
+        """Return the execution with that id, None if it has ended or never was in this process."""
         return self._by_id.get(execution_id)
 
     def joinable(self, plan: Plan, *, stored: bool) -> Execution | None:
-        """Return the execution or question under way whose end will satisfy `plan`, None if there is none.
+        """Return the execution or check in progress whose end will satisfy `plan`, None if there is none.
 
-        `stored` says that the store holds a result of any age: callers that accept that do not wait for a run.
+        `stored` says that the store holds a result of any age: callers that accept any age do not wait for a run.
         """
         execution = self.would_join(plan, stored=stored)
         if execution is not None and execution.phase is Phase.QUEUED:
@@ -101,23 +101,21 @@ class Executions:
         return execution if open_to_all or plan.at_least_as_lenient(execution.max_age) else None
 
     def blocking(self, plan: Plan, *, stored: bool) -> Execution | None:
-        """Return the question under way that `plan` cannot join but must wait for, as it may start the run."""
+        """Return the POST in progress that `plan` cannot join but must wait for, because it may start a run."""
         if plan.max_age is None and stored:
             return None
         execution = self._by_key.get(plan.key)
-        if execution is None or execution.phase is not Phase.ASKING or execution.plan.marker != plan.marker:
+        if execution is None or execution.phase is not Phase.POSTING or execution.plan.marker != plan.marker:
             return None
         return execution
 
-    def failed(self, plan: Plan) -> Execution | None:
-        """Return the failure of this key that is younger than `failure_ttl`; max_age 0 passes it."""
-        execution, at = self._failed.get(plan.key, (None, 0.0))
-        if execution is None or plan.max_age == 0 or execution.plan.marker != plan.marker:
-            return None
-        return execution if self._clock.monotonic() - at <= self._live.settings.cache.failure_ttl else None
+    @property
+    def is_full(self) -> bool:
+        """Whether the parameters of what runs and waits take as much memory as they may: that of `cache.memory`."""
+        return sum(execution.weight for execution in self._by_id.values()) > self._live.settings.cache.memory
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
-        """Start one. `aside`: only a question whether a stored result is still the newest, beside a run under way."""
+        """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress."""
         sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
         execution = Execution(plan, sender, self._clock.monotonic())
         before = None
@@ -151,28 +149,28 @@ class Executions:
             await self._end(execution, ending)
 
     async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> Ending:
-        if before is not None:  # a run of an older definition of the same key, or one that is being cancelled
-            execution.answerable.set()
+        if before is not None:  # a run of the same key with an older definition, or one that is being cancelled
+            execution.can_respond.set()
             await before.ended.wait()
         definition_now = partial(self._definition_now, execution)
         async with self._apart(execution):
             if aside:
                 return await self._runner.run(execution, definition_now, self._followed)
             if not self.slots.free():
-                execution.answerable.set()
+                execution.can_respond.set()
             async with self.slots.hold(execution.sender.client):
                 return await self._runner.run(execution, definition_now, self._followed)
 
     def _apart(self, execution: Execution) -> AbstractAsyncContextManager[None]:
-        """Keep texts apart that Redash cannot, where a query key's response would not show whose rows they are."""
+        """Run texts that Redash cannot distinguish one by one: a query key's response does not show its SQL."""
         return self._in_turn(execution) if self._live.access.has_query_keys else nullcontext()
 
     @asynccontextmanager
     async def _in_turn(self, execution: Execution) -> AsyncIterator[None]:
         async with AsyncExitStack() as held:
-            for key, text in collisions(execution.plan):
+            for key, text in await collisions(execution.plan):
                 if self._turns.would_wait(key, text):
-                    execution.answerable.set()
+                    execution.can_respond.set()
                 await held.enter_async_context(self._turns.hold(key, text))
             yield
 
@@ -184,13 +182,13 @@ class Executions:
         return await self._definitions.get(plan.credential, plan.query_id, execution.sender)
 
     async def _followed(self, execution: Execution) -> None:
-        """Redash has made a job of it: write it down, so that the next process follows it after a kill."""
+        """Record it, as Redash has made a job for it: after a kill, the next process follows that job."""
         if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
             self._by_key[execution.plan.key] = execution
         await self.record(execution)
 
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
-        """Write down in the ledger how far it is, or how it is about to end."""
+        """Record in the ledger how far it is, or how it is about to end."""
         execution.recorded = True
         record = execution.record(self._clock.wall(), self._clock.monotonic(), ending)
         await self._ledger.record_execution(record)
@@ -204,8 +202,8 @@ class Executions:
             self._changed(plan.query_id)
         self._observe(execution, ending)
         if ending.result == "failure" and ending.failure is None:
-            self._failed[plan.key] = (execution, self._clock.monotonic())
-        if execution.recorded and not self._closing:  # else it stays unfinished, for the next process to follow
+            self.failures.put(execution)
+        if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
             await self.record(execution, ending)
         self._by_id.pop(execution.id, None)
         execution.end(ending)
@@ -230,14 +228,14 @@ class Executions:
     # -- start and stop --------------------------------------------------------------------------------------------
 
     async def resume(self, credentials: Mapping[str, Credential]) -> int:
-        """Follow again what an earlier process left unfinished. Returns how many executions that are."""
+        """Follow the executions that an earlier process left unfinished. Returns their number."""
         by_scope = {c.scope: c for c in credentials.values()}
         records = await self._ledger.unfinished()
         for record in records:
             credential = by_scope.get(record.scope)
             if credential is None:
                 text = "The credential of this execution is no longer configured; run the query again."
-                await self._ledger.record_execution(msgspec.structs.replace(record, status=4, error=text))
+                await self._ledger.record_execution(msgspec.structs.replace(record, status=4, error=text, body=b""))
             elif record.key not in self._by_key:
                 sender = Sender("gateway", record.id, self._observer.begin_span(None))
                 now, wall = self._clock.monotonic(), self._clock.wall()
@@ -254,12 +252,12 @@ class Executions:
             definition = await self._definitions.get(plan.credential, plan.query_id, execution.sender)
             execution.plan = msgspec.structs.replace(plan, definition=definition)
         async with self._apart(execution), self.slots.hold(execution.sender.client):
-            execution.phase = Phase.RUNNING if execution.upstream_job else Phase.ASKING
+            execution.phase = Phase.RUNNING if execution.upstream_job else Phase.POSTING
             work = self._runner.resume if execution.upstream_job else self._runner.run
             return await work(execution, partial(self._definition_now, execution), self._followed)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
-        """Keep the results of what runs now from being stored, also if another process follows it to its end."""
+        """Prevent the results of current executions from being stored, also if another process finishes them."""
         for execution in self.running:
             if scope in (None, execution.plan.credential.scope) and query_id in (None, execution.plan.query_id):
                 execution.purged = True
@@ -267,13 +265,13 @@ class Executions:
                     await self.record(execution)
 
     def drain(self) -> None:
-        """Hold no caller any more; those that wait get what is known now, as job ids outlive this process."""
+        """Keep no caller waiting any more; each gets what is known now, because job ids outlive this process."""
         self.draining = True
         for execution in self.running:
             execution.release_waiters()
 
     async def aclose(self) -> None:
-        """Let go of every execution; Redash goes on, and the next process follows."""
+        """Stop following all executions; Redash goes on, and the next process follows them."""
         self._closing = True
         for task in list(self._tasks):
             task.cancel()
@@ -290,7 +288,7 @@ def _plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Pl
         credential=credential,
         query_id=record.query_id,
         marker=record.marker,
-        # A result since the first start is what the callers want: Redash joins its run or shows what that made.
+        # Callers accept any result since the first start: Redash joins its own run or returns what that run made.
         max_age=max(1, int(wall - record.started_at) + 1),
         forced=False,
         bounds=Bounds(),

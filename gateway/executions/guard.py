@@ -1,4 +1,4 @@
-"""Was an answer made from the SQL that was asked for? Redash's cache is blind to white space (CONTRACT 7)."""
+"""Checks that a result was made from the requested SQL: Redash's cache ignores white space (CONTRACT 7)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,38 @@ from gateway.redash.template import render
 _OFF_LOOP_CHARACTERS: Final = 20_000
 
 
-async def shows_what_was_asked(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
-    """Whether the SQL that the answer carries is the one that was asked for; long texts are compared off the loop.
+async def has_requested_sql(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
+    """Whether data source and SQL of the result are the requested ones; long texts are compared off the event loop.
 
-    Reduced answers carry no SQL; for those `may_be_mixed_up` decides beforehand.
+    Reduced results contain neither; for those `may_be_mixed_up` decides beforehand. The source stands at the end of a
+    result: its beginning, which has no time yet, is judged by its SQL alone.
     """
     if head.query is None:
         return True
-    if len(head.query) > _OFF_LOOP_CHARACTERS:
-        return await asyncio.to_thread(_shows, plan, definition, head.query)
-    return _shows(plan, definition, head.query)
+    if definition is not None and head.retrieved_at and head.data_source_id != definition.data_source_id:
+        return False
+    if len(head.query) > _OFF_LOOP_CHARACTERS or _is_long(plan):
+        return await asyncio.to_thread(_matches, plan, definition, head.query)
+    return _matches(plan, definition, head.query)
 
 
-def _shows(plan: Plan, definition: Definition | None, sql: str) -> bool:
+def _is_long(plan: Plan) -> bool:
+    """Whether what is to be compared takes long: the text that was sent, its template or its values."""
+    text, values = _text_of(plan)
+    return len(text) + len(canonical(values)) > _OFF_LOOP_CHARACTERS
+
+
+def check_size(plan: Plan) -> None:
+    """Refuse what could not be compared with the response, before anything is sent.
+
+    Raises:
+        BadRequest: the SQL would be too long, or has too many values.
+    """
+    text, values = _text_of(plan)
+    sqltext.check_size(text, plan.definition.parameters if plan.definition is not None else (), values)
+
+
+def _matches(plan: Plan, definition: Definition | None, sql: str) -> bool:
     operation = plan.operation
     if isinstance(operation, ExecuteText):
         return sqltext.same_text(str(operation.text), sql, _text_values(operation))
@@ -38,31 +57,43 @@ def _shows(plan: Plan, definition: Definition | None, sql: str) -> bool:
 
 
 def may_be_mixed_up(plan: Plan) -> bool:
-    """Whether Redash could answer with other rows and nobody could tell: a query key's answer shows no SQL."""
+    """Whether Redash could return other rows without a sign of it: results for a query key contain no SQL."""
     if not plan.credential.is_query_key or plan.definition is None or not isinstance(plan.operation, Execute):
         return False
     return is_ambiguous(plan.definition.text, plan.definition.parameters, _values(plan.operation))
 
 
-def collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
-    """Return pairs of what Redash may take for the same, and the text that it stands for here.
+async def collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
+    """Return pairs: a key that is equal where Redash may see the same text, and the exact text.
 
-    Runs of equal first and different second part must not meet in Redash: it would join them. The first pair keeps a
-    template that cannot be rendered here (it has sections) apart from everything else on its data source.
+    Runs with an equal first and a different second part must not overlap in Redash: it would join them. The first pair
+    keeps a template that cannot be rendered here (it has sections) apart from everything else on its data source. Long
+    texts are processed off the event loop.
     """
+    return await asyncio.to_thread(_collisions, plan) if _is_long(plan) else _collisions(plan)
+
+
+def _collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
     operation, definition = plan.operation, plan.definition
+    text, values = _text_of(plan)
     if isinstance(operation, ExecuteText):
-        values, text, source = _text_values(operation), str(operation.text), operation.data_source_id
+        source = operation.data_source_id
     else:
-        values, text, source = _values(operation), "", None
-        if definition is not None:
-            text, source = definition.text, definition.data_source_id
+        source = definition.data_source_id if definition is not None else None
     parameters = definition.parameters if definition is not None else ()
     place = repr(source).encode()
     exact = text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
     plain = render(text, parameters, values) is not None
     shown = sqltext.collision_text(text, parameters, values)
     return [(place, b"plain" if plain else exact), (place + b"\0" + shown, exact)]
+
+
+def _text_of(plan: Plan) -> tuple[str, dict[str, object]]:
+    """Return the template and its values; the template of a saved query is known with its definition only."""
+    operation, definition = plan.operation, plan.definition
+    if isinstance(operation, ExecuteText):
+        return str(operation.text), _text_values(operation)
+    return definition.text if definition is not None else "", _values(operation)
 
 
 def _text_values(operation: ExecuteText) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Job ids: the gateway's own, one for each caller, whatever they stand for (an execution under way, ended, or none)."""
+"""Job ids: the gateway's own, one for each caller, for an execution in progress, an ended one, or a stored result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cachetools import LRUCache
 
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import GatewayError, NotFound, ServiceUnavailable
-from gateway.executions.execution import CANCELLED_TEXT, Execution, Phase
+from gateway.executions.execution import CANCELLED_TEXT, Ending, Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.model import Clock, JobRecord
 from gateway.outcome import Sender
@@ -23,7 +23,7 @@ from gateway.store import Ledger
 from gateway.upstream.protocol import Upstream
 
 ALIVE_SECONDS: Final = 60.0
-"""A job id that polled or waited within this time keeps Redash's job from being cancelled by another's DELETE."""
+"""While one job id was polled within this time, a DELETE of another does not cancel the shared job in Redash."""
 
 LIFE_SECONDS: Final = 12 * 3600.0
 """As long as Redash keeps a job that succeeded (CONTRACT 9)."""
@@ -33,7 +33,7 @@ _UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
 
 
 class JobView(msgspec.Struct, frozen=True):
-    """What a caller learns of its job."""
+    """What a caller sees of its job."""
 
     id: str
     status: int
@@ -75,16 +75,16 @@ class Jobs:
         return view
 
     def _ended(self, execution: Execution) -> None:
-        """Remember how it ended, and let go of its result, which may be large."""
+        """Remember how it ended, and release its result, which may be large."""
         for job_id in execution.seen:
-            if (known := self._recent.get(job_id)) is not None:
-                self._recent[job_id] = (known[0], _view(known[0], execution))
+            if (recent := self._recent.get(job_id)) is not None:
+                self._recent[job_id] = (recent[0], _view(recent[0], execution))
 
     async def finished(self, plan: Plan, result_id: int, client: str, sender: Sender) -> JobView:
-        """Give a caller a job that has already succeeded: it asked for a run, and a floor lets an entry answer."""
+        """Give a caller a job that has already succeeded: it requested a run, but a floor let a stored result serve."""
         execution = Execution(plan, sender, self._clock.monotonic())
-        record = execution.record(self._clock.wall(), self._clock.monotonic())
-        await self._ledger.record_execution(msgspec.structs.replace(record, status=3, result_id=result_id))
+        record = execution.record(self._clock.wall(), self._clock.monotonic(), Ending("success"))
+        await self._ledger.record_execution(msgspec.structs.replace(record, result_id=result_id))
         job = await self._new_record(execution, client)
         return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 
@@ -103,12 +103,12 @@ class Jobs:
     async def look_up(
         self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, wait: float | None = None
     ) -> JobView:
-        """Return what is known of a job; if it has not ended, wait up to `wait` seconds for that.
+        """Return what is known of a job; if it has not ended, wait up to `wait` seconds for its end.
 
         `allowed` are the queries that a bound client may use, None for all.
 
         Raises:
-            NotFound: unknown, expired, another client's, or below the path of a query that it is not of.
+            NotFound: unknown, expired, another client's, or requested below the path of another query.
         """
         job, execution = await self._find(operation, caller, allowed)
         view = await self._state(job, execution)
@@ -117,8 +117,8 @@ class Jobs:
         execution.seen[job.id] = self._clock.monotonic()
         if not wait or self._executions.draining:
             return view
-        # Not for the end of the execution: a DELETE ends this id alone.
-        await wait_for(execution.held.setdefault(job.id, Event()), wait)
+        # Waits for this job, not for the execution: a DELETE ends this job id alone.
+        await wait_for(execution.job_events.setdefault(job.id, Event()), wait)
         return await self._state(*await self._find(operation, caller, allowed))
 
     async def run_of(
@@ -166,7 +166,7 @@ class Jobs:
     async def cancel(
         self, operation: CancelJob, caller: Caller, allowed: frozenset[int] | None, sender: Sender
     ) -> None:
-        """End one job id; Redash's job too, when no other id of it was polled lately. What has ended stays as it was.
+        """Cancel one job; in Redash, too, if none of its other job ids was polled lately. An ended job does not change.
 
         Raises:
             NotFound: as `look_up`.
@@ -180,7 +180,7 @@ class Jobs:
             return
         self._recent[job.id] = (cancelled, _view(cancelled, execution))
         execution.seen.pop(job.id, None)
-        if (event := execution.held.pop(job.id, None)) is not None:
+        if (event := execution.job_events.pop(job.id, None)) is not None:
             event.set()
         if not self._wanted(execution):
             await self._stop(execution, sender)
@@ -195,12 +195,12 @@ class Jobs:
             execution.task.cancel()
             return
         if execution.arriving is not None:
-            return  # the run is over, and others may be reading what it brings
+            return  # the run is over, and other callers may be reading its result
         shared = any(o is not execution and o.upstream_job == execution.upstream_job for o in self._executions.running)
         if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
-            return  # Redash lets no query key cancel (CONTRACT 2); the run goes on and its result is stored
+            return  # a query key may not cancel in Redash (CONTRACT 2); the run goes on and its result is stored
         request = calls.cancellation(execution.upstream_job)
-        execution.cancelling = True  # nobody joins it from now on
+        execution.cancelling = True  # no caller joins it from now on
         try:
             await self._upstream.send(execution.plan.credential, request, sender)
         except GatewayError:

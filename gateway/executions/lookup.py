@@ -8,9 +8,10 @@ from collections.abc import Awaitable
 import msgspec
 
 from gateway.concurrency.events import wait_for
-from gateway.errors import TooManyRequests, UpstreamError
+from gateway.errors import ServiceUnavailable, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
+from gateway.executions.guard import check_size
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
@@ -23,23 +24,23 @@ class Miss(msgspec.Struct, frozen=True):
     """The store has nothing that the plan accepts."""
 
     stored: StoredResult | None
-    """What it has that was acceptable once."""
+    """A stored result that was acceptable before."""
     slack: float
-    """Seconds since it no longer is, negative; -inf without one."""
+    """Seconds since then, negative; -inf without one."""
     joinable: Execution | None
-    """The execution under way, or the failure of a moment ago, that serves this plan, too."""
+    """An execution in progress, or a recent failure, that serves this plan, too."""
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """An execution that can be responded from, as far as it has come."""
+    """An execution that has come far enough to respond to its callers."""
 
     execution: Execution
     fallback: StoredResult | None
-    """A stored result that may stand in if Redash turns out to be unavailable (`stale_if_error`)."""
+    """A stored result to use if Redash turns out to be unavailable (`stale_if_error`)."""
 
 
 class ResultLookup:
-    """Responds from the store where the plan accepts that, and else from at most one execution per key."""
+    """Finds a result in the store where the plan accepts it, else joins or starts the one execution of its key."""
 
     def __init__(self, results: ResultCache, executions: Executions, clock: Clock) -> None:
         self._results = results
@@ -47,9 +48,9 @@ class ResultLookup:
         self._clock = clock
 
     async def find(self, plan: Plan, outcome: Outcome) -> StoredResult | Miss:
-        """Look up what the store has, and what is under way.
+        """Look up what the store has, and what is in progress.
 
-        A question to Redash that this plan must not join, but that may start the run, is waited for first.
+        If a POST is in progress that this plan must not join, but that may start a run, wait for its response first.
         """
         while True:
             began = self._clock.monotonic()
@@ -66,14 +67,14 @@ class ResultLookup:
             elif -slack <= plan.bounds.stale_while_revalidate:
                 self._revalidate(plan, outcome.sender)
                 return self._stale(stored, slack, outcome, "stale-while-revalidate")
-            joinable = self._executions.failed(plan) or self._executions.joinable(plan, stored=stored is not None)
+            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)
             other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
             if other is None:
                 return Miss(stored, slack, joinable)
             await self._wait(other, other.posted.wait(), outcome)
 
     async def foresee(self, plan: Plan, outcome: Outcome) -> StoredResult | Pending | None:
-        """Return from what a look-up would respond at once; None where it would ask Redash. Runs and joins nothing.
+        """Return what a look-up would respond with at once, None where it would ask Redash; runs and joins nothing.
 
         Raises:
             TooManyRequests: the client has as many executions running as it may.
@@ -83,23 +84,26 @@ class ResultLookup:
         if stored is not None and slack is not None and slack >= 0:
             outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
             return stored
-        if (failed := self._executions.failed(plan)) is not None:
+        if (failed := self._executions.failures.get(plan)) is not None:
             return Pending(failed, None)
         if self._executions.would_join(plan, stored=slack is not None) is None:
             self._check_limit(plan, outcome.sender)
         return None
 
     async def join_or_execute(self, miss: StoredResult | Miss, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
-        """Join what is under way, or start an execution; return when there is something to respond from.
+        """Join an execution in progress, or start one; return when a response can be made.
 
         Raises:
-            TooManyRequests: the client has as many executions running as it may.
+            TooManyRequests: the client has reached its limit of running executions.
+            ServiceUnavailable: the parameters of executions in progress take too much memory.
+            BadRequest: the SQL would be too long.
         """
         if isinstance(miss, StoredResult):
             return miss
         execution = miss.joinable
         if execution is None:
             self._check_limit(plan, outcome.sender)
+            check_size(plan)
         outcome.record_forward(_forward(plan, miss), joined=execution is not None)
         if execution is None:
             aside = plan.max_age is None and miss.stored is not None
@@ -107,10 +111,10 @@ class ResultLookup:
         else:
             execution.callers += 1
         outcome.execution_id = execution.id
-        await self._wait(execution, execution.answerable.wait(), outcome)
+        await self._wait(execution, execution.can_respond.wait(), outcome)
         fallback = miss.stored if -miss.slack <= plan.bounds.stale_if_error else None
         if fallback is not None and execution.arriving is not None:
-            # It may break off, and then there is something better.
+            # If it fails while it arrives, the stored result is better.
             await self._wait(execution, execution.ended.wait(), outcome)
         return self._or_fallback(Pending(execution, fallback), plan, outcome)
 
@@ -118,15 +122,19 @@ class ResultLookup:
         running = sum(execution.sender.client == sender.client for execution in self._executions.running)
         if running >= plan.bounds.max_executions:
             raise TooManyRequests(
-                f"Client '{sender.client}' has {running} executions running, as many as it may; wait for one to end.",
+                f"Client '{sender.client}' has {running} executions running, its limit; wait for one to end.",
                 retry_after=1,
+            )
+        if self._executions.is_full:
+            raise ServiceUnavailable(
+                "The runs under way fill the memory that they may take (cache.memory); try again soon.", retry_after=5
             )
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:
-        """Ask Redash in the background, unless that is under way already."""
+        """Request the result from Redash in the background, unless that is in progress already."""
         aside = plan.max_age is None
-        under_way = self._executions.joinable(plan, stored=True) or self._executions.blocking(plan, stored=aside)
-        if under_way is None:
+        current = self._executions.joinable(plan, stored=True) or self._executions.blocking(plan, stored=aside)
+        if current is None:
             self._executions.begin(plan, sender, aside=aside)
 
     async def wait(
@@ -134,8 +142,8 @@ class ResultLookup:
     ) -> StoredResult | Pending:
         """Wait for an execution to end and to store its result, as long as the request allows.
 
-        If Redash was unavailable meanwhile, what is stored may stand in. A large result need only have begun to arrive,
-        where a response can begin with that and nothing stored could stand in if it broke off.
+        If Redash became unavailable, the stored result may be used instead. For a large result, the beginning is enough
+        where a response can begin with it and there is no stored result to use if it fails.
         """
         form = operation.form if isinstance(operation, ReadParameterised) else None
         seconds = context.wait if form is None else context.configured.settings.server.max_wait
@@ -146,12 +154,12 @@ class ResultLookup:
         await self._wait(execution, wait_for(execution.showable, seconds), outcome)
         arriving = execution.arriving
         shown = arriving is not None and found.fallback is None and is_enough(arriving, form)
-        if execution.showable.is_set and not shown:  # else the time is up, or the gateway stops
+        if execution.showable.is_set and not shown:  # not set: the time is up, or the gateway is stopping
             await self._wait(execution, wait_for(execution.ended, until - self._clock.monotonic()), outcome)
         return self._or_fallback(found, plan, outcome)
 
     def _or_fallback(self, pending: Pending, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
-        """Return the stored result that may stand in because Redash is unavailable, else `pending` itself."""
+        """Return the stored result if it may be used because Redash is unavailable, else `pending` itself."""
         fallback = pending.fallback
         if fallback is None or not isinstance(pending.execution.failure, UpstreamError):
             return pending
@@ -172,9 +180,9 @@ class ResultLookup:
 
 
 def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
-    """Whether a response can begin with what is known of a result that is still arriving; `form` is that of a file.
+    """Whether a response can begin while the result is still arriving; `form` is set where a file was requested.
 
-    A file's name has the day of the result; what is made from the JSON needs all of it.
+    A file's name contains the day of the result; forms that are made from the JSON need all of it.
     """
     return form is None or (form == "json" and arriving.entry.retrieved_at != "")
 

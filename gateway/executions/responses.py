@@ -1,4 +1,4 @@
-"""Responses made of what a look-up or an execution brought: a result, Redash's refusal, or a job of the caller."""
+"""Makes the response from a look-up or an execution: a result, Redash's refusal, or a job for the caller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NOTHING: Final = Body.of(b"")
 
 
 class ExecutionResponses:
-    """Gives each caller the shape that it asked for (CONTRACT 6 and 9)."""
+    """Gives each caller the response shape that its request expects (CONTRACT 6 and 9)."""
 
     def __init__(
         self, jobs: Jobs, lookup: ResultLookup, definitions: Definitions, reader: ResultReader, clock: Clock
@@ -42,11 +42,11 @@ class ExecutionResponses:
     async def respond(
         self, context: RequestContext, operation: Operation, plan: Plan, found: StoredResult | Pending
     ) -> Response:
-        """Respond to a request for a result with what a look-up has found.
+        """Respond to a request for a result with what the look-up found.
 
         Raises:
-            GatewayError: Redash refused, is unavailable, or responded unusably, and there is no job to say so.
-            ServiceUnavailable, QueryFailed: only of a GET with parameters: the run lasts too long, or it failed.
+            GatewayError: Redash refused, is unavailable, or responded unusably, and there is no job to report it.
+            ServiceUnavailable, QueryFailed: only for a GET with parameters: the run lasts too long, or it failed.
         """
         if isinstance(operation, ReadParameterised):
             assert plan.definition is not None  # noqa: S101 - only saved queries have this form
@@ -68,7 +68,7 @@ class ExecutionResponses:
         return self._job(context, await self._jobs.new(execution, context.caller.name))
 
     async def _stored(self, context: RequestContext, plan: Plan, found: StoredResult) -> Response:
-        """Respond with a stored result; with a finished job to a caller that asked for a run (it indexes `job`)."""
+        """Respond with a stored result; with a finished job, if the caller requested a run (it expects `job`)."""
         if plan.forced and context.wait is None:
             result_id = found.entry.result_id
             job = await self._jobs.finished(plan, result_id, context.caller.name, context.sender)
@@ -174,7 +174,7 @@ class ExecutionResponses:
         return self._job(context, view)
 
     async def cancel(self, context: RequestContext, operation: CancelJob, allowed: frozenset[int] | None) -> Response:
-        """Cancel a job and say so as Redash does.
+        """Cancel a job and respond as Redash does.
 
         Raises:
             NotFound: as `Jobs.look_up`.

@@ -1,4 +1,4 @@
-"""Doing one run: POST, job, result, check, store. Its state is in `execution`, what joins it in `flights`."""
+"""Does one run: POST, job, result, check, store. Its state is in `execution`; callers join it in `flights`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.concurrency.events import wait_for
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, Ending, Execution, Phase
-from gateway.executions.guard import may_be_mixed_up, shows_what_was_asked
+from gateway.executions.guard import has_requested_sql, may_be_mixed_up
 from gateway.model import Clock, Definition
 from gateway.outcome import ExecutionResult
 from gateway.redash import calls
@@ -30,7 +30,7 @@ DefinitionNow = Callable[[], Awaitable[Definition | None]]
 Followed = Callable[[Execution], Awaitable[None]]
 
 LOST_TEXT: Final = "Redash no longer knows this job (it was restarted, or the job expired); run the query again."
-NO_TEXT: Final = "The query failed in Redash without a text."
+NO_TEXT: Final = "The query failed in Redash without an error text."
 RE_RUNS: Final = 3
 """How often a query is run again when Redash responds with the rows of another SQL text (CONTRACT 7)."""
 
@@ -43,7 +43,7 @@ _PATIENCE: Final = 60.0
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """A result as Redash sent it, and what its head says of it."""
+    """A result as Redash sent it, with its parsed head."""
 
     response: UpstreamResponse
     head: ResultHead
@@ -61,8 +61,8 @@ class Runner:
     async def run(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> Ending:
         """Run it to its end.
 
-        `definition_now` asks for the definition again (an edit may explain other SQL); `followed` is called when
-        Redash has made a job of it.
+        `definition_now` reads the definition again (an edit may explain other SQL); `followed` is called when
+        Redash has made a job for it.
 
         Raises:
             GatewayError: Redash refused, is unavailable, or responded unusably.
@@ -71,42 +71,42 @@ class Runner:
         for attempt in range(1 + RE_RUNS):
             max_age = 0 if attempt or forced else _upstream_max_age(execution)
             begun = self._clock.monotonic()
-            fetched = await self._ask(execution, max_age, followed)
+            fetched = await self._request(execution, max_age, followed)
             if isinstance(fetched, Ending):
                 return fetched
-            if await shows_what_was_asked(execution.plan, execution.plan.definition, fetched.head):
+            if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
                 return await self._store(execution, fetched, begun, execution.plan.marker)
             if await self._explained_by_edit(execution, fetched.head, definition_now):
                 return await self._store(execution, fetched, begun, "")
             fetched.response.body.give_up()
-            log.warning("rows of other SQL came back; running it again", extra={"fields": {"execution": execution.id}})
+            log.warning("got the rows of another SQL; running again", extra={"fields": {"execution": execution.id}})
         raise UpstreamUnusable(
-            "Redash answered with the rows of another SQL text that differs in white space only (its cache ignores "
+            "Redash responded with the rows of another SQL text that differs in white space only (its cache ignores "
             "white space, also inside quotes). Make the texts differ in more than white space."
         )
 
     async def resume(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> Ending:
-        """Go on with a run that an earlier process began: follow its job, then as in `run`."""
+        """Continue a run that an earlier process began: follow its job, then as in `run`."""
         begun = execution.started
         fetched = await self._follow(execution, Job(id=execution.upstream_job, status=execution.upstream_status))
         if isinstance(fetched, Ending):
             return fetched
-        if await shows_what_was_asked(execution.plan, execution.plan.definition, fetched.head):
+        if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
             return await self._store(execution, fetched, begun, execution.plan.marker)
         return await self.run(execution, definition_now, followed)
 
-    async def _ask(self, execution: Execution, max_age: int | None, followed: Followed) -> Fetched | Ending:
-        execution.phase = max(execution.phase, Phase.ASKING)
-        asked = await self._post(execution, max_age)
-        if isinstance(asked, Fetched):
-            return asked
-        execution.upstream_job = asked.id
-        execution.upstream_status = asked.status if asked.status in (1, 2) else 2
+    async def _request(self, execution: Execution, max_age: int | None, followed: Followed) -> Fetched | Ending:
+        execution.phase = max(execution.phase, Phase.POSTING)
+        posted = await self._post(execution, max_age)
+        if isinstance(posted, Fetched):
+            return posted
+        execution.upstream_job = posted.id
+        execution.upstream_status = posted.status if posted.status in (1, 2) else 2
         execution.phase = Phase.RUNNING
         await followed(execution)
         execution.posted.set()
-        execution.answerable.set()
-        return await self._follow(execution, asked)
+        execution.can_respond.set()
+        return await self._follow(execution, posted)
 
     async def _post(self, execution: Execution, max_age: int | None) -> Fetched | Job:
         request = calls.execution(execution.plan.operation, max_age)
@@ -118,20 +118,20 @@ class Runner:
         return head if isinstance(head, Job) else Fetched(response, head)
 
     async def _follow(self, execution: Execution, job: Job) -> Fetched | Ending:
-        """Poll until the job has ended, then fetch what it made."""
+        """Poll until the job has ended, then fetch its result."""
         began = self._clock.monotonic()
         failing_since: float | None = None
-        asked_again = False
+        polled_again = False
         while True:
             if job.status == 3:
                 return await self._fetch_patiently(execution, job)
-            if job.status in (4, _UNKNOWN) and (job.error or asked_again):
+            if job.status in (4, _UNKNOWN) and (job.error or polled_again):
                 return _failed(job)
-            asked_again = job.status in (4, _UNKNOWN)
+            polled_again = job.status in (4, _UNKNOWN)
             if job.status in (1, 2):
                 execution.upstream_status = job.status
             execution.updated_at = job.updated_at
-            pause = _AGAIN_SECONDS if asked_again else _pause(self._clock.monotonic() - began)
+            pause = _AGAIN_SECONDS if polled_again else _pause(self._clock.monotonic() - began)
             await wait_for(execution.stopping, pause)
             if execution.cancelling:
                 return CANCELLED
@@ -148,17 +148,17 @@ class Runner:
         credential = execution.plan.credential
         request = calls.job(execution.upstream_job, execution.plan.query_id if credential.is_query_key else None)
         response = await self._upstream.send(credential, request, execution.sender)
-        if response.status == 500:  # what Redash says of a job that it does not know (CONTRACT 9)
+        if response.status == 500:  # Redash's response for a job that it does not know (CONTRACT 9)
             return Job(status=_UNKNOWN)
         if response.status != 200:
             raise refusal(response)
         job = await load_result_or_job(response.body)
         if not isinstance(job, Job):
-            raise UpstreamUnusable("Redash's answer is not the JSON of a job.")
+            raise UpstreamUnusable("Redash's response is not the JSON of a job.")
         return job
 
     async def _fetch_patiently(self, execution: Execution, job: Job) -> Fetched | Ending:
-        """Fetch the result; rows that are ready in Redash are not lost because it cannot be reached for a moment."""
+        """Fetch the result, with retries: rows that are ready must not be lost to a short outage of Redash."""
         began = self._clock.monotonic()
         while True:
             try:
@@ -172,30 +172,30 @@ class Runner:
         """Fetch the result of a finished job. A query key must POST again: it may not read by id (CONTRACT 8)."""
         credential = execution.plan.credential
         if credential.is_query_key:
-            asked = await self._post(execution, None)
-            if isinstance(asked, Fetched):
-                return asked
-            execution.upstream_job = asked.id
-            return await self._follow(execution, asked)
+            posted = await self._post(execution, None)
+            if isinstance(posted, Fetched):
+                return posted
+            execution.upstream_job = posted.id
+            return await self._follow(execution, posted)
         if not isinstance(job.query_result_id, int):
             raise UpstreamUnusable("Redash finished the job without naming a result.")
         early = partial(self._show_early, execution)
-        response = await self._fetcher.download(credential, job.query_result_id, "json", None, execution.sender, early)
+        response = await self._fetcher.download(credential, job.query_result_id, "json", execution.sender, early)
         return Fetched(response, await load_result(response.body))
 
     async def _show_early(self, execution: Execution, beginning: UpstreamResponse, spool: Spool) -> None:
-        """Show a large result to those who wait while it arrives, if its first bytes say that it is theirs."""
+        """Let waiting callers have a large result while it arrives, if its first bytes show the requested SQL."""
         plan = execution.plan
         head = parse_beginning(beginning.body.load())
         if head is None or (head.reduced and not plan.credential.is_query_key):
-            return  # the SQL would have to stand there
-        if await shows_what_was_asked(plan, plan.definition, head):
+            return  # the SQL should be there, but is not
+        if await has_requested_sql(plan, plan.definition, head):
             execution.show_early(arriving_result(plan.credential, plan.query_id, head, beginning, spool))
 
     async def _explained_by_edit(self, execution: Execution, head: ResultHead, definition_now: DefinitionNow) -> bool:
         definition = await definition_now()
         edited = definition is not None and definition.marker != execution.plan.marker
-        return edited and await shows_what_was_asked(execution.plan, definition, head)
+        return edited and await has_requested_sql(execution.plan, definition, head)
 
     async def _store(self, execution: Execution, fetched: Fetched, begun: float, marker: str) -> Ending:
         plan = execution.plan
@@ -206,6 +206,7 @@ class Runner:
             fetched.response,
             key=plan.key,
             marker=marker,
+            data_source_id=plan.definition.data_source_id if plan.definition is not None else None,
             begun=-math.inf if execution.purged else begun,
             confirmed=fetched.response.sent if marker or plan.definition is None else -math.inf,
         )

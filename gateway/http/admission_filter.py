@@ -1,4 +1,4 @@
-"""Which responses are worth keeping: those that are requested more than once."""
+"""Decides which responses are worth caching: those that are requested more than once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ MOST_SEEN: Final = 16_384
 
 
 class AdmissionFilter:
-    """What has been seen before, by its hash: a response is kept only from the second request on."""
+    """Remembers by hash what it has seen: a response is cached only from the second request on."""
 
     def __init__(self) -> None:
         self._seen: LRUCache[int, bool] = LRUCache(MOST_SEEN)
 
     def admits(self, thing: object) -> bool:
-        """Note it; returns whether it was seen before (or, once in 2**64, another of the same hash)."""
-        seen = hash(thing)
-        if seen in self._seen:
+        """Note it; returns whether it was seen before (or, once in 2**64, another thing with the same hash)."""
+        hashed = hash(thing)
+        if hashed in self._seen:
             return True
-        self._seen[seen] = True
+        self._seen[hashed] = True
         return False

@@ -9,6 +9,7 @@ import logging
 from aiohttp import hdrs, web
 
 from gateway.errors import GatewayError
+from gateway.http.bodies import Bodies
 from gateway.http.connection import Server, fast_path_is_possible, segments_of, stays_open
 from gateway.http.fast_path import FastPath
 from gateway.http.head import last_part
@@ -55,22 +56,23 @@ class Api:
         self._draining = False
         self._server: Server | None = None
         self._open: dict[asyncio.Task[None], Outcome] = {}
+        self._bodies = Bodies(lambda: live.settings.cache.memory)
 
     def server(self) -> Server:
-        """Return the server that a socket is given to."""
+        """Return the server to run on a socket."""
         if self._fast_path is None:
             log.warning("the fast path is off; every request takes the normal path")
         self._server = Server(self.handle, self._refused, self._fast_path)
         return self._server
 
     def _refused(self, status: int) -> None:
-        """Record a request that was no HTTP, or too long, or came in part."""
+        """Record a request that is not valid HTTP, too long or incomplete."""
         reason = {414: "uri_too_long", 431: "headers_too_large", 499: ""}.get(status, "bad_request")
         now = self._clock.monotonic()
         self._observer.record_request(Outcome(request_id="-", status=status, reason=reason, started=now))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Respond to one request, and record its outcome once: when the response has left, or its caller has."""
+        """Respond to one request, and record its outcome once: when the response was sent or the caller has left."""
         outcome = Outcome(request_id=request_id(request.headers), started=self._clock.monotonic(), status=499)
         task = request.task  # the connection's, which has one request at a time
         self._open[task] = outcome
@@ -84,16 +86,17 @@ class Api:
                 return KEPT if stays_open(request) else CLOSED
             await self._send(request, response, outcome, key, generation)
             return KEPT if stays_open(request) and not response.closes else CLOSED
-        except GatewayError as error:  # of a body that was passed on while it arrived
+        except GatewayError as error:  # the body failed while it was passed on to the caller
             outcome.status, outcome.reason = error.status, error.reason
             raise ConnectionAbortedError("the response broke off") from error
-        except BaseException:  # the caller has left, or was made to
+        except BaseException:  # the caller has left, or its request was cancelled here
             if repeated is not None:
                 repeated.repeat(outcome)
             outcome.status, repeated = 499, None
             raise
         finally:
-            del self._open[task], task  # it refers to the error, whose traceback to this frame and what was sent
+            self._bodies.release(task)
+            del self._open[task], task  # the task holds the error, its traceback holds this frame and the body
             outcome.duration = self._clock.monotonic() - outcome.started
             if repeated is not None:
                 self._cache.record(repeated, outcome)
@@ -103,7 +106,7 @@ class Api:
     async def _respond(
         self, request: web.BaseRequest, outcome: Outcome
     ) -> tuple[Response | CachedResponse, RequestKey]:
-        """Return the response, or the cached one that is as good; and its key, as far as the request was read."""
+        """Return the response, or a valid cached one, and its request key; the key is () where none was made."""
         server = self._live.settings.server
         outcome.trace = self._observer.begin_span(incoming(request.headers))
         try:
@@ -111,7 +114,7 @@ class Api:
             if is_preflight(request):
                 return Response(status=204, body=NOTHING, content_type=""), ()
             context = self._pipeline.admit(head, outcome)
-            body = await read_body(request, server.max_request_body)
+            body = await read_body(request, server.max_request_body, self._bodies)
             key = request_key(request, head, body, outcome.token_sha256)
             if not self._draining and (cached := self._cache.get(key)) is not None:
                 return cached, key
@@ -125,20 +128,20 @@ class Api:
             return error_response(fault, outcome), ()
 
     async def _send_again(self, request: web.BaseRequest, cached: CachedResponse, outcome: Outcome) -> None:
-        """Send a cached response, and let the fast path know the request by its bytes."""
+        """Send a cached response, and let the fast path learn the bytes of its request."""
         await send(request, cached.head + last_part(outcome.request_id, outcome.quota), cached.body)
         if self._fast_path is not None:
-            self._fast_path.learn(segments_of(request), request.headers, cached)
+            self._fast_path.learn(segments_of(request), cached)
 
     async def _send(
         self, request: web.BaseRequest, response: Response, outcome: Outcome, key: RequestKey, generation: int
     ) -> None:
-        """Send a response; keep it for requests of the same meaning, if it is a hit that may be reused.
+        """Send a response; cache it under its request key, if it is a hit that may be reused.
 
-        `generation` is the cache's from before the response was judged: a reload, a run or an edit since then may have
-        made another response of it.
+        `generation` is the cache's generation from before the response was made: a reload, a run or an edit since then
+        may have changed what the right response is.
         """
-        # A doubt about the end of one message is a doubt about the beginning of the next.
+        # If the end of this message is uncertain, so is the beginning of the next: close the connection.
         response.closes = self._draining or (outcome.route == "none" and response.status in (400, 431))
         origins = self._live.settings.server.cors_origins
         fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
@@ -149,21 +152,21 @@ class Api:
             body = NOTHING if request.method == hdrs.METH_HEAD else body
             cached = self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
         if self._fast_path is not None:
-            self._fast_path.learn(segments_of(request), request.headers, cached)
+            self._fast_path.learn(segments_of(request), cached)
 
     async def drain(self, seconds: float) -> None:
-        """Let the requests under way finish within so many seconds; end the rest."""
+        """Let the requests in progress finish within `seconds`; cancel the rest."""
         self._draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                # Connections give no signal when they are done.
+                # Connections do not signal that they are done.
                 while self._open or (self._server is not None and self._server.begin_to_close()):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         for task in list(self._open):
             task.cancel()
 
     def cut_off(self, access: Access, now: float) -> None:
-        """End every request under way whose token the new configuration does not admit."""
+        """Cancel every request in progress whose token the new configuration does not admit."""
         for task, outcome in list(self._open.items()):
             if outcome.client != "-" and not access.still_admits(outcome.client, outcome.token_sha256, now):
                 task.cancel()

@@ -1,45 +1,41 @@
-"""One connection to the API listener: aiohttp's handler, made safe, with the fast path in front of it."""
+"""One connection to a listener: aiohttp's handler, made safe; for callers with the fast path in front of it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10, hdrs, web
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from gateway.errors import BadRequest, RequestHeaderFieldsTooLarge, UriTooLong
-from gateway.http.fast_path import FastPath
+from gateway.http.fast_path import FastPath, is_unique
 from gateway.http.framing import bytes_due
+from gateway.http.head import SERVER
+from gateway.http.problems import MAX_FIELD_BYTES, MAX_TARGET_BYTES, describe, problem
 
 log = logging.getLogger("gateway.http")
 
 HEAD_SECONDS: Final = 15.0
-"""A request's head must be complete so long after its first byte."""
+"""The head of a request must be complete within this time after its first byte."""
 
 IDLE_SECONDS: Final = 75.0
 HALF_CLOSED_SECONDS: Final = 3.0
-"""A caller that will send no more is served for as long: one that has left altogether looks the same."""
-
-MAX_TARGET_BYTES: Final = 8190
-MAX_FIELD_BYTES: Final = 8191
-"""Not the same number as for targets: the parser's error tells the two apart by it only."""
+"""A caller that has closed its sending side is served for this long: one that has left looks the same."""
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+_MakeRequest = Callable[..., web.BaseRequest]
 
 
 class Handler(RequestHandler):
-    """aiohttp's connection handler without what would give a token away or wait for ever.
+    """aiohttp's connection handler, changed so that it neither leaks a token nor waits for ever.
 
-    Its own response to a bad head echoes the offending line, token included, into body and log, and its only deadline
-    for a head is that of keep-alive.
+    aiohttp's own response to a bad head echoes the offending line, token included, into body and log, and its only
+    deadline for a head is that of keep-alive.
     """
 
     __slots__ = ("_body_due", "_fast_path", "_half_closed", "_head_deadline", "_held", "_last_body", "segments")
@@ -51,12 +47,12 @@ class Handler(RequestHandler):
         self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
         self._fast_path = fast_path
         self._held = b""  # a head that the fast path knows; its body comes in the next segment
-        self._body_due = 0  # bytes of the body of a request that aiohttp has not been given yet
+        self._body_due = 0  # bytes of the current request's body that were not passed to aiohttp yet
         self.segments: tuple[bytes, ...] = ()
-        """The request under way, as it came: for the fast path to know it again."""
+        """The bytes of the current request as they arrived: from these the fast path learns to recognise it."""
 
     def data_received(self, data: bytes) -> None:
-        """Let the fast path respond; feed the parser with all else, and mind the clock for the head."""
+        """Let the fast path respond; pass everything else to the parser, with a deadline for the head."""
         # aiohttp calls itself with b"".
         if self._fast_path is not None and data and self._passes(self._fast_path, data):
             return
@@ -65,18 +61,18 @@ class Handler(RequestHandler):
             self._last_body = self._messages[-1][1]
         self._break_body_off()
         if not self._waits():
-            self._stop_clock()
+            self._clear_head_deadline()
         elif self._head_deadline is None:
             self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
 
     def _waits(self) -> bool:
-        """Whether aiohttp waits for a request; also when its task has not yet begun to (uvloop reads earlier)."""
+        """Whether aiohttp waits for a request, or will once its task has started (uvloop may read before that)."""
         if self._waiter is None:
             return self._request_count == 0
         return not self._waiter.done()
 
     def _break_body_off(self) -> None:
-        """Break the body off: aiohttp only queues the parser's error, and its reader would wait for ever."""
+        """Fail the body after a parser error: aiohttp only queues the error, and the reader would wait for ever."""
         request = self._current_request
         if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._messages.pop()
@@ -85,26 +81,26 @@ class Handler(RequestHandler):
                 request.content.set_exception(web.RequestPayloadError())
 
     # The fast path may write only when aiohttp is idle: between two requests, with nothing of the next one in its
-    # parser. aiohttp's own fields do not say so (it clears the current request before the response is finished). So
-    # every byte that it is given is followed to the boundaries of messages; where these are uncertain, the fast path
+    # parser. aiohttp's own fields do not show this (it clears the current request before the response is finished). So
+    # message boundaries are tracked in every byte that is passed to aiohttp; where they are uncertain, the fast path
     # is off for the rest of the connection.
 
     def _passes(self, fast_path: FastPath, data: bytes) -> bool:
-        """Let the fast path respond, or note what aiohttp will be given. Returns whether the data is dealt with."""
+        """Let the fast path respond, or track what aiohttp will get. Returns whether the data is dealt with."""
         if self._body_due == 0:
             if self._buffer_paused or self._close:
-                self._fast_path, self.segments = None, ()  # nobody can see what the parser still holds
+                self._fast_path, self.segments = None, ()  # what the parser still holds cannot be seen
                 self._give_held()
                 return False
             if not self._waits():
-                self._follow(data)  # another request while the first is under way
+                self._follow(data)  # another request while the first is in progress
                 return False
             transport = self.transport
             if transport is not None and not self._paused and fast_path.respond(self._held + data, transport):
                 self._held = b""
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
                 if self._head_deadline is not None:
-                    self._stop_clock()
+                    self._clear_head_deadline()
                 return True
             if not self._held and fast_path.expects_body(data):
                 self._held = data
@@ -115,20 +111,20 @@ class Handler(RequestHandler):
         return False
 
     def _give_held(self) -> None:
-        """Give aiohttp the head that was held for the fast path."""
+        """Pass on to aiohttp the head that was held for the fast path."""
         held, self._held = self._held, b""
         if held:
-            self._stop_clock()
+            self._clear_head_deadline()
             self._follow(held)
             super().data_received(held)
 
     def _follow(self, data: bytes) -> None:
-        """Follow the boundaries of messages in what aiohttp is given."""
+        """Track message boundaries in what is passed to aiohttp."""
         if self._body_due:
             self._body_due -= len(data)
             self.segments = (*self.segments, data) if len(self.segments) == 1 else ()
         else:
-            # One that comes while another is under way must not be taken for that one.
+            # A request that arrives while another is in progress must not be mistaken for that one.
             self.segments = (data,) if self._waits() else ()
             self._body_due = bytes_due(data)
         if self._body_due < 0:
@@ -136,9 +132,9 @@ class Handler(RequestHandler):
             self.segments = ()
 
     def begin_to_close(self) -> bool:
-        """Close, or give aiohttp the head that is held here; returns whether a request is under way.
+        """Close if idle, else pass on to aiohttp a head that is held here; returns whether a request is in progress.
 
-        aiohttp's own `close` would leave an idle connection open, and deaf.
+        aiohttp's own `close` would leave an idle connection open without reading from it.
         """
         self._give_held()
         if not self._waits() or self._head_deadline is not None:
@@ -165,15 +161,15 @@ class Handler(RequestHandler):
         return self._half_closed is not None and not self._messages
 
     def _process_keepalive(self) -> None:
-        """Close what has been idle for too long; a head that is held here is no idleness."""
+        """Close a connection that has been idle for too long; one with a held head is not idle."""
         if self._held:
             self._keepalive_handle = self._loop.call_later(HEAD_SECONDS, self._process_keepalive)
         else:
             super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stop the clock with the connection; a request whose head was held here has ended with it."""
-        self._stop_clock()
+        """Clear the deadline; a request whose head is held here ends with the connection and is recorded."""
+        self._clear_head_deadline()
         if self._held and isinstance(self._manager, Server):
             self._manager.refused(499)
         self._held = b""
@@ -181,7 +177,7 @@ class Handler(RequestHandler):
             self._half_closed.cancel()
         super().connection_lost(exc)
 
-    def _stop_clock(self) -> None:
+    def _clear_head_deadline(self) -> None:
         if self._head_deadline is not None:
             self._head_deadline.cancel()
             self._head_deadline = None
@@ -198,15 +194,15 @@ class Handler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Respond to what the parser refused, or to a fault of ours, in words that repeat nothing of the request."""
+        """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
         if request.writer.output_size > 0:
-            raise ConnectionError("the response has begun; only the connection can say that it failed")
-        status, title, detail = _refusal(status, exc)
+            raise ConnectionError("the response has begun; only closing the connection can signal that it failed")
+        status, title, detail = describe(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)
         elif isinstance(self._manager, Server):
             self._manager.refused(status)
-        response = web.Response(status=status, body=problem(status, title, detail, "-"))
+        response = web.Response(status=status, body=problem(status, title, detail, "-"), headers={hdrs.SERVER: SERVER})
         response.content_type = "application/problem+json"
         response.force_close()
         return response
@@ -219,27 +215,12 @@ def stays_open(request: web.BaseRequest) -> bool:
 
 
 def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
-    """Return the segments in which a request came, () where they are not known."""
+    """Return the segments in which a request came, () where they are not known or the fast path has no use for them."""
     handler = request.protocol
-    if not isinstance(handler, Handler) or not handler.segments:
+    if not isinstance(handler, Handler) or not handler.segments or is_unique(request.headers):
         return ()
     start = f"{request.method} {request.raw_path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
     return handler.segments if handler.segments[0].startswith(start) else ()
-
-
-def _refusal(status: int, exc: BaseException | None) -> tuple[int, str, str]:
-    """Describe what the parser refused by the kind of its error only: its text holds the offending line."""
-    if isinstance(exc, LineTooLong) and exc.args[1] == MAX_TARGET_BYTES:
-        return UriTooLong.status, UriTooLong.title, f"The request target is longer than {MAX_TARGET_BYTES} bytes."
-    if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
-        kind = RequestHeaderFieldsTooLarge
-        return kind.status, kind.title, "The request has too many header fields, or too long ones."
-    if isinstance(exc, InvalidURLError):
-        detail = "The request target has characters that no URL has. Percent-encode them, as UTF-8: %C3%A9 for é."
-        return BadRequest.status, BadRequest.title, detail
-    if status == 400:
-        return BadRequest.status, BadRequest.title, "The request is not HTTP/1.1 as RFC 9112 has it."
-    return status, "Internal error", "Internal error of the gateway."
 
 
 _NEEDED: Final = (
@@ -255,24 +236,35 @@ _NEEDED: Final = (
 
 
 def came_short(request: web.BaseRequest) -> bool:
-    """Whether all of the request is shorter than its head may be; counting its fields would cost more."""
+    """Whether the whole request is shorter than its head may be; adding up its fields would cost more."""
     handler = request.protocol
     return isinstance(handler, Handler) and len(handler.segments) == 1 and len(handler.segments[0]) <= MAX_HEAD_BYTES
 
 
 def fast_path_is_possible() -> bool:
-    """Whether aiohttp's handler still is what the fast path was made for; if not, it stays off."""
+    """Whether aiohttp's handler still has the fields that the fast path relies on; if not, it stays off."""
     fields = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
     return fields.issuperset(_NEEDED) and hasattr(RequestHandler, "data_received")
 
 
 class Server(web.Server):
-    """Makes our `Handler` for each connection; `refused` is called with the status of what the parser refused."""
+    """Makes our `Handler` for each connection.
 
-    def __init__(self, handler: _Handle, refused: Callable[[int], None], fast_path: FastPath | None) -> None:
+    `refused` is called with the status of what the parser refused. `cancels`: a handler ends when its caller leaves.
+    """
+
+    def __init__(
+        self,
+        handler: _Handle,
+        refused: Callable[[int], None] = lambda status: None,
+        fast_path: FastPath | None = None,
+        *,
+        make_request: _MakeRequest | None = None,
+        cancels: bool = True,
+    ) -> None:
         super().__init__(
             handler,
-            handler_cancellation=True,
+            handler_cancellation=cancels,
             auto_decompress=False,
             keepalive_timeout=IDLE_SECONDS,
             access_log=None,
@@ -281,24 +273,19 @@ class Server(web.Server):
         )
         self.refused = refused
         self._fast_path = fast_path
+        self._make = make_request or super()._make_request
 
     def begin_to_close(self) -> bool:
-        """Close every connection on which no request is under way; returns whether there are others."""
+        """Close every connection without a request in progress; returns whether there are others."""
         busy = [handler.begin_to_close() for handler in self.connections if isinstance(handler, Handler)]
         return any(busy)
 
     def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
-        """Make the request; HTTP/0.9, which the parser lets through, gets a target that is refused."""
+        """Make the request; HTTP/0.9, which the parser accepts, gets a target that is refused later."""
         if message.version < HttpVersion10:
             message = message._replace(version=HttpVersion10, should_close=True, path="*")
-        return super()._make_request(message, *parts)
+        return self._make(message, *parts)
 
     def __call__(self) -> RequestHandler:
         """Return the handler of one connection."""
         return Handler(self, self._fast_path, loop=self._loop, **self._kwargs)
-
-
-def problem(status: int, title: str, detail: str, request_id: str) -> bytes:
-    """Return an error of the gateway's own as JSON: RFC 9457, and `message`, which Redash's clients read."""
-    members = {"type": "about:blank", "title": title, "status": status, "detail": detail, "message": detail}
-    return json.dumps({**members, "request_id": request_id}).encode()

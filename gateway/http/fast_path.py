@@ -1,4 +1,4 @@
-"""The fast path: cached responses, found by the exact bytes of their request and written before any parsing."""
+"""The fast path: cached responses, looked up by the exact bytes of a request and written without parsing it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class FastPath:
     """The bytes of requests whose responses are cached."""
 
     def __init__(self, cache: ResponseCache, *, each: bool = False) -> None:
-        """`each`: record every hit on its own (with tracing each is a span), not in sums once a second."""
+        """`each`: record every hit on its own (with tracing, each is a span) instead of in batches once a second."""
         self._cache = cache
         self._by_bytes: dict[bytes, CachedResponse] = {}
-        self._heads: Counter[bytes] = Counter()  # of requests whose body came in a segment of its own
+        self._heads: Counter[bytes] = Counter()  # of requests whose body arrived in a segment of its own
         self._filter = AdmissionFilter()
         self._each = each
         cache.on_drop = self._dropped
 
     def respond(self, request: bytes, transport: Transport) -> bool:
-        """Write the response, if the request is known and its response still good. Returns whether it was written."""
+        """Write the response, if the request is known and its response still valid. Returns whether it was written."""
         cached = self._by_bytes.get(request)
         if cached is None or not self._cache.is_good(cached):
             return False
         quota = None
         if cached.meter is not None and (quota := cached.meter.take()) is None:
-            return False  # the normal path says when to come again
+            return False  # the normal path responds with 429 and Retry-After
         request_id = next_request_id()
         if self._each:
             self._cache.record_one(cached, request_id)
@@ -47,9 +47,9 @@ class FastPath:
         """Whether this is the head of a known request whose body will come in the next segment."""
         return head in self._heads
 
-    def learn(self, segments: tuple[bytes, ...], headers: Container[str], cached: CachedResponse | None) -> None:
+    def learn(self, segments: tuple[bytes, ...], cached: CachedResponse | None) -> None:
         """Note how a request came to which this is the response; from the second time on its bytes are known."""
-        if not segments or any(name in headers for name in _OF_ONE_REQUEST):
+        if not segments:
             return
         request = b"".join(segments)
         if not self._filter.admits(request) or cached is None or request in self._by_bytes:
@@ -72,14 +72,16 @@ class FastPath:
                 del self._heads[segments[0]]
 
 
-_OF_ONE_REQUEST: Final = ("Connection", "traceparent", "X-Request-ID")
-"""Requests with these do not come by the fast path, and most of them are unique: they must not fill the filter."""
+def is_unique(headers: Container[str]) -> bool:
+    """Whether the fast path never takes such requests; most of them are unique, and must not fill the filter."""
+    return "Connection" in headers or "traceparent" in headers or "X-Request-ID" in headers
+
 
 _NEVER: Final = (b"\r\nconnection:", b"\r\nexpect:", b"\r\nupgrade:", b"\r\ntraceparent:", b"\r\nx-request-id:")
 
 
 def _may_be_known(request: bytes) -> bool:
-    """Whether equal bytes always want an equal response over a connection that stays open."""
+    """Whether equal bytes always mean an equal response over a connection that stays open."""
     if len(request) > LONGEST_REQUEST:
         return False
     head = request[: request.find(b"\r\n\r\n") + 2].lower()

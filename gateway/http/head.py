@@ -1,6 +1,6 @@
-"""Heads of responses, as bytes: first what never changes, then what changes each second, last what each request has.
+"""Heads of responses, as bytes: first the fixed fields, then those that change each second, last those per request.
 
-One place makes them for the fast path and for the normal path, so that the two cannot differ.
+The fast path and the normal path both take them from here, so that the two cannot differ.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from gateway.policy.access import TOKEN_FIELDS
 
 Field = tuple[str, str]
 
+SERVER: Final = "redash-gateway"
+"""What `Server` says on both listeners: the software below is nobody's business."""
+
 _VARY: Final = ", ".join((*TOKEN_FIELDS, "Accept-Encoding", "Prefer", "Origin"))
 _ALLOWED: Final = ", ".join(
     (*TOKEN_FIELDS, "Content-Type", "Prefer", "traceparent", "If-None-Match", "Range", "If-Range")
@@ -36,10 +39,10 @@ _BODILESS: Final = (204, 304)
 def fixed_part(
     request: web.BaseRequest, response: Response, size: int | None, outcome: Outcome, origins: tuple[str, ...]
 ) -> bytes:
-    """Return status line and fields that are the same whenever this response is sent; chunked without a `size`.
+    """Return status line and the fields that are the same whenever this response is sent; chunked without a `size`.
 
     Raises:
-        ValueError: a field holds what would end it.
+        ValueError: a field holds a control character, which could end it.
     """
     fields = [*_of_response(response), *_policy(outcome.quota), *_cors(request, origins)]
     if response.status not in _BODILESS and not response.unsized:  # RFC 9110 section 8.6
@@ -49,7 +52,7 @@ def fixed_part(
 
 
 def moving_part(outcome: Outcome, wall: float) -> bytes:
-    """Return the fields that move from second to second. `wall` is unix seconds."""
+    """Return the fields that change from second to second. `wall` is unix seconds."""
     cache_status = outcome.cache_status()
     text = f"Date: {_date(int(wall))}\r\n"
     if cache_status is not None:
@@ -60,7 +63,7 @@ def moving_part(outcome: Outcome, wall: float) -> bytes:
 
 
 def last_part(request_id: str, quota: Quota | None) -> bytes:
-    """Return the fields that each request has for itself, and the end of the head."""
+    """Return the fields that differ for each request, and the end of the head."""
     if quota is None:
         return f"X-Request-ID: {request_id}\r\n\r\n".encode()
     left = f'"client";r={quota.remaining};t={quota.reset}'
@@ -83,18 +86,18 @@ def _of_response(response: Response) -> list[Field]:
         *(field for field in optional if field[1]),
         (hdrs.CACHE_CONTROL, response.cache_control),
         (hdrs.VARY, _VARY),
-        (hdrs.SERVER, "redash-gateway"),
+        (hdrs.SERVER, SERVER),
         ("X-Content-Type-Options", "nosniff"),
     ]
 
 
 def _policy(quota: Quota | None) -> list[Field]:
-    """Return what the IETF's draft "RateLimit header fields for HTTP" has for a client with a rate."""
+    """Return the field that the IETF draft "RateLimit header fields for HTTP" defines for a client with a rate."""
     return [] if quota is None else [("RateLimit-Policy", f'"client";q={quota.limit};w={quota.window}')]
 
 
 def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> list[Field]:
-    """Answer cross-origin requests here: Redash's own CORS cannot do a preflight (CONTRACT 16)."""
+    """Return the CORS fields. CORS is handled here, because Redash's own cannot do a preflight (CONTRACT 16)."""
     origin = request.headers.get(hdrs.ORIGIN, "")
     if not origin or ("*" not in origins and origin not in origins):
         return []
@@ -116,7 +119,7 @@ def _framing(size: int | None) -> Field:
 
 
 def _connection(request: web.BaseRequest, *, keep: bool) -> list[Field]:
-    """Say whether the connection stays, where it is not what the version has by itself (RFC 9112 section 9.3)."""
+    """Return `Connection`, where the default of the HTTP version is not what is meant (RFC 9112 section 9.3)."""
     keep = keep and request.keep_alive
     if request.version >= HttpVersion11:
         return [] if keep else [(hdrs.CONNECTION, "close")]

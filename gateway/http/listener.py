@@ -17,7 +17,7 @@ from gateway.store.compression import Compressor
 
 
 class ApiListener:
-    """Responds to callers; a change of the configuration drops what was prepared and ends what it no longer admits."""
+    """Responds to callers. A reload drops the cached responses and ends the requests that are no longer admitted."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class ApiListener:
         *,
         each: bool,
     ) -> None:
-        """`each`: record every hit of the fast path on its own, as tracing wants it."""
+        """`each`: record every hit of the fast path on its own, as tracing needs it."""
         self._live = live
         self._clock = clock
         self.cache = ResponseCache(store, observer, clock, live.settings.cache.memory // 4)
@@ -53,14 +53,14 @@ class ApiListener:
         self.api.cut_off(self._live.access, self._clock.wall())
 
     def server(self) -> web.Server:
-        """Return the server that a socket is given to."""
+        """Return the server to run on a socket."""
         return self.api.server()
 
     async def drain(self) -> None:
-        """Let the requests under way finish within `server.drain_timeout`; end the rest."""
+        """Let the requests in progress finish within `server.drain_timeout`; cancel the rest."""
         self.cache.clear()
         await self.api.drain(self._live.settings.server.drain_timeout)
 
     async def aclose(self) -> None:
-        """End the work that is under way."""
+        """End the work in progress."""
         await self._compressor.aclose()

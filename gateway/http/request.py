@@ -1,34 +1,38 @@
-"""Reading a request: its head checked, its body read within bounds, and the key of its response."""
+"""Reading a request: its head is checked, its body read within limits, its request key made."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
+from gateway.http.bodies import Bodies
 from gateway.http.connection import MAX_HEAD_BYTES, came_short
 from gateway.http.response_cache import RequestKey
 from gateway.model import Request
 from gateway.policy.access import TOKEN_FIELDS
+from gateway.redash.footprint import weight
 
 BODY_SECONDS: Final = 30.0
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
-_BROKEN: Final = "The body is not framed as RFC 9112 has it."
+Take = Callable[[int], None]
+_BROKEN: Final = "The body is not framed as RFC 9112 requires."
 
 
 def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     """Return the head of a request as values.
 
     Raises:
-        BadRequest: target or framing are not plain; two fields that bring a token.
+        BadRequest: target or framing are ambiguous; more than one field with a token.
         RequestHeaderFieldsTooLarge: all fields together are too long.
-        MisdirectedRequest: `hosts` does not have the Host (DNS rebinding).
+        MisdirectedRequest: the Host is not among `hosts` (DNS rebinding).
     """
     _check_framing(request)
     host, target = _host_and_target(request)
@@ -64,10 +68,10 @@ def _check_tokens(request: web.BaseRequest) -> None:
 
 
 def _check_framing(request: web.BaseRequest) -> None:
-    """Refuse what the parser lets through and a proxy before the gateway may read otherwise (RFC 9112 section 6).
+    """Refuse what the parser accepts but a proxy in front may read in another way (RFC 9112 section 6).
 
     Raises:
-        BadRequest: another version than HTTP/1.0 or 1.1, a transfer coding other than chunked.
+        BadRequest: a version other than HTTP/1.0 or 1.1, or a transfer coding other than chunked.
         RequestHeaderFieldsTooLarge: all fields together are too long.
     """
     if request.version not in (HttpVersion11, HttpVersion10):
@@ -78,7 +82,7 @@ def _check_framing(request: web.BaseRequest) -> None:
             raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
     if not came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
         raise RequestHeaderFieldsTooLarge(
-            f"The request's header fields are longer than {MAX_HEAD_BYTES} bytes together."
+            f"The request's header fields are together longer than {MAX_HEAD_BYTES} bytes."
         )
 
 
@@ -89,33 +93,46 @@ def _is_one_of(host: str, hosts: tuple[str, ...]) -> bool:
 
 
 def is_preflight(request: web.BaseRequest) -> bool:
-    """Whether a browser asks if it may send a cross-origin request (Fetch standard, "CORS-preflight request")."""
+    """Whether this is a CORS preflight (Fetch standard, "CORS-preflight request")."""
     return request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
-    """Read the request's body, at most `limit` bytes.
+async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies) -> bytes:
+    """Read the request's body, at most `limit` bytes; `bodies` counts it until the request has ended.
 
     Raises:
         ContentTooLarge: it is larger.
-        BadRequest: slower than the deadline, or broken off.
+        BadRequest: it is slower than the deadline, or incomplete.
+        ServiceUnavailable: the bodies in progress take too much memory already.
     """
     if not request.body_exists:
         return b""
-    if request.content_length is not None and request.content_length > limit:
-        raise _too_large(limit)
+    take = partial(bodies.take, request.task)
+    announced = request.content_length
+    if announced is not None:
+        if announced > limit:
+            raise _too_large(limit)
+        take(announced)
+    data = await _read(request, limit, take if announced is None else None)
+    take(weight(data) - len(data))  # its JSON takes more than its text
+    return data
+
+
+async def _read(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # it is no part of the response
+        request.writer.output_size = 0  # the interim response does not count as the response
     if request.content.is_eof():  # all of it came with the head
         data = request.content.read_nowait()
         if len(data) > limit:
             raise _too_large(limit)
+        if take is not None:
+            take(len(data))
         return data
-    return await _read_what_comes(request, limit)
+    return await _read_what_comes(request, limit, take)
 
 
-async def _read_what_comes(request: web.BaseRequest, limit: int) -> bytes:
+async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -123,6 +140,8 @@ async def _read_what_comes(request: web.BaseRequest, limit: int) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise _too_large(limit)
+                if take is not None:  # of unknown length: counted as it comes
+                    take(len(chunk))
     except TimeoutError:
         raise BadRequest(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
     except (ValueError, web.RequestPayloadError):
@@ -135,7 +154,7 @@ def _too_large(limit: int) -> ContentTooLarge:
 
 
 def request_key(request: web.BaseRequest, head: Request, body: bytes, token_sha256: str) -> RequestKey:
-    """Return everything that the response to an admitted request depends on, but for what is stored and configured."""
+    """Return all that the response to an admitted request depends on, except what is stored and configured."""
     get = request.headers.get
     return (
         token_sha256,

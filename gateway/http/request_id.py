@@ -1,4 +1,4 @@
-"""Ids of requests: the caller's own where it can be used, else one that no other request has."""
+"""Request ids: the caller's own where it is usable, else a unique one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def request_id(headers: Mapping[str, str]) -> str:
     given = headers.get("X-Request-ID")
     if given is None or not _SANE.fullmatch(given):
         return next_request_id()
-    # What looks like a key or token is refused as an id: it would be echoed, logged and sent on.
+    # An id that looks like a key or token is not used: it would be echoed, logged and sent to Redash.
     return given if text_without_keys(given) == given else next_request_id()
 
 
 def next_request_id() -> str:
-    """Return an id that no other request has: 16 random digits of the process, 16 of a counter."""
+    """Return a unique id: 16 random digits of the process, 16 digits of a counter."""
     return _format % _next_number()

@@ -1,4 +1,4 @@
-"""From a `Response` to what is sent: its encoding or a 304, as the caller wants it, errors as problems, the head."""
+"""From a `Response` to what is sent: encoding or 304 as negotiated, errors as problem details, the head."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 from aiohttp import HttpVersion11, hdrs, web
 
 from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
-from gateway.http.connection import problem
 from gateway.http.head import fixed_part, last_part, moving_part
+from gateway.http.problems import problem
 from gateway.http.sending import send
 from gateway.model import Body, Response
 from gateway.outcome import Outcome
@@ -18,13 +18,13 @@ NOTHING = Body.of(b"")
 
 
 async def negotiate(request: web.BaseRequest, response: Response, compressor: Compressor, *, gzip: bool) -> Response:
-    """Take the gzip form, if the caller can read that (`gzip`); leave the body out, if the caller has it already.
+    """Use the gzip form, if the caller accepts it (`gzip`); respond 304 without a body, if the caller has it already.
 
     Raises:
-        UpstreamError: a body that is arriving broke off before its first byte could be sent.
+        UpstreamError: an arriving body failed before its first byte could be sent.
     """
     if not isinstance(response.body, Body):
-        # A caller of HTTP/1.0 cannot tell the end of a body of unknown size from its breaking off.
+        # With HTTP/1.0 a caller cannot distinguish the end of a body of unknown size from a failure.
         framed = response.body.size is not None or request.version >= HttpVersion11
         await response.body.follow(0 if framed else math.inf)
     if gzip:
@@ -39,7 +39,7 @@ async def negotiate(request: web.BaseRequest, response: Response, compressor: Co
 
 
 def _has_already(request: web.BaseRequest, tag: str) -> bool:
-    """Whether the caller has what bears this ETag (RFC 9110 section 13.1.2); tags are compared weakly."""
+    """Whether the caller has the body with this ETag (RFC 9110 section 13.1.2); tags are compared weakly."""
     given = request.headers.get(hdrs.IF_NONE_MATCH)
     if given is None or not tag or request.method not in ("GET", "HEAD"):
         return False
@@ -49,17 +49,17 @@ def _has_already(request: web.BaseRequest, tag: str) -> bool:
 async def send_response(
     request: web.BaseRequest, response: Response, outcome: Outcome, *, origins: tuple[str, ...], wall: float
 ) -> bytes:
-    """Send a response; `outcome` learns what was sent. Returns the part of its head that never changes.
+    """Send a response and note in `outcome` what was sent. Returns the fixed part of its head.
 
     `origins` are those of `server.cors_origins`, `wall` is unix seconds.
 
     Raises:
         ConnectionError: the caller has left.
-        TimeoutError: it has read too slowly.
-        GatewayError: the body has broken off.
+        TimeoutError: the caller reads too slowly.
+        GatewayError: the body failed while it arrived.
     """
     outcome.status = response.status
-    size = response.body.size  # now: of what is arriving it becomes known later
+    size = response.body.size  # read once: the size of an arriving body may become known later
     fixed = fixed_part(request, response, size, outcome, origins)
     body = NOTHING if request.method == hdrs.METH_HEAD else response.body
     head = fixed + moving_part(outcome, wall) + last_part(outcome.request_id, outcome.quota)
@@ -69,7 +69,7 @@ async def send_response(
 
 
 def error_response(error: GatewayError, outcome: Outcome) -> Response:
-    """Turn an error into its response: Redash's own refusal as it came, everything else as a problem (RFC 9457)."""
+    """Turn an error into its response: Redash's refusal unchanged, everything else as problem details (RFC 9457)."""
     outcome.reason = error.reason
     if isinstance(error, UpstreamRefused):
         return Response(status=error.status_code, body=error.body, content_type=error.content_type)

@@ -1,7 +1,7 @@
-"""Whole responses that can be sent again as they are: found by what a request means, ready but for date, age and id.
+"""Prepared responses that can be sent again, looked up by request key; only date, age and request id are added.
 
 The part that judged a hit says until when it may be reused and what it depends on (`ReuseTerms`); nothing is judged
-here. `fast_path` finds the same responses by the exact bytes of a request.
+here. `fast_path` looks up the same responses by the exact bytes of a request.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from gateway.outcome import LineParts, Observer, Outcome, OutcomeBatch
 from gateway.policy.quotas import Meter
 
 FAST_PATH_SECONDS: Final = 0.00001
-"""What a response of the fast path takes (bench); measuring each one would cost a tenth of it."""
+"""The duration recorded for a response of the fast path (from bench); measuring each would cost a tenth of it."""
 
 RECORD_SECONDS: Final = 1.0
 MOST_AT_ONCE: Final = 100
 SOON_SECONDS: Final = 0.02
-"""What was sent is recorded once a second: so many responses at once, a millisecond's work, then the next."""
+"""What was sent is recorded once a second: at most `MOST_AT_ONCE` responses in one go (about 1 ms), the next ones
+`SOON_SECONDS` later."""
 
 MOST_DURATIONS: Final = 1_000
-"""At most so many requests of one response are recorded together."""
+"""At most so many requests for one response are recorded together."""
 
 LONGEST_REQUEST: Final = 16 * 1024
-"""Longer requests are not remembered: the table is for many."""
+"""Longer requests are not cached: the table is for many."""
 
 _OVERHEAD_BYTES: Final = 3_000
 
 RequestKey = tuple[object, ...]
-"""Everything in a request that its response depends on; equal ones get equal responses, but for the moving fields."""
+"""Everything in a request that its response depends on: equal keys mean equal responses, except the moving fields."""
 
 
 def length_of(key: RequestKey) -> int:
-    """Return how long the texts in it are together, in characters."""
+    """Return the total length of the texts in it, in characters."""
     return sum(len(part) for part in key if isinstance(part, str | bytes))
 
 
 class EntriesInMemory(Protocol):
-    """A store that tells at once what its memory holds."""
+    """A store that can say without I/O what its memory holds."""
 
     def peek(self, key: Key) -> Entry | None:
         """Return the entry in memory, and count it as used."""
@@ -55,7 +56,7 @@ class EntriesInMemory(Protocol):
 
 
 class CachedResponse:
-    """One response, ready to be sent but for date, age and request id."""
+    """One response, ready to be sent except for date, age and request id."""
 
     __slots__ = (
         "body",
@@ -90,18 +91,18 @@ class CachedResponse:
             quota=None,
         )
         self.meter = meter
-        """Of a client with a rate: each response takes from it."""
+        """Set for a client with a rate: each response takes from it."""
         self.head = b""  # all but the last part
         self.until = -math.inf  # when the head must be made anew
         self.line: LineParts | None = None  # of this second, where there is an access log
         self.by_fast_path = 0  # sent by the fast path since the head was made, not recorded yet
         self.durations: list[float] = []  # of those that were sent by the normal path
-        self.requests: list[tuple[bytes, ...]] = []  # by whose bytes the fast path knows it, in their segments
+        self.requests: list[tuple[bytes, ...]] = []  # the segments of each request under which the fast path has it
         bytes_of_body = len(body.data) if body.data is not None else 0
         self.size = length_of(key) + len(fixed) + bytes_of_body + _OVERHEAD_BYTES
 
     def repeat(self, outcome: Outcome) -> None:
-        """Note in the outcome of another request what this response is."""
+        """Copy into the outcome of a repeated request what is known of this response."""
         first = self.outcome
         outcome.query_id, outcome.status = first.query_id, first.status
         outcome.cache, outcome.ttl, outcome.age = first.cache, first.ttl, first.age
@@ -109,7 +110,7 @@ class CachedResponse:
 
 
 class ResponseCache:
-    """A table of responses, bounded by bytes; most of their bodies are the very bytes that the store holds, too."""
+    """A table of responses, limited in bytes; most of their bodies are the same objects as in the store's memory."""
 
     def __init__(self, store: EntriesInMemory, observer: Observer, clock: Clock, limit_bytes: int) -> None:
         self._peek = store.peek
@@ -124,17 +125,17 @@ class ResponseCache:
         self._unrecorded: set[CachedResponse] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.generation = 0
-        """Moves with everything that is dropped: a response that was judged before is not stored after it."""
+        """Changes whenever responses are dropped: a response that was judged before is not cached afterwards."""
         self.on_drop: Callable[[tuple[bytes, ...]], None] = lambda segments: None
-        """Called with each request by whose bytes a dropped response was known."""
+        """Called with the segments of each request under which the fast path had a dropped response."""
 
     def get(self, key: RequestKey) -> CachedResponse | None:
-        """Return the response under `key`, if it is there and still good; its head is of now."""
+        """Return the response under `key`, if it is there and still valid; its head is up to date."""
         cached = self._by_key.get(key)
         return cached if cached is not None and self.is_good(cached) else None
 
     def is_good(self, cached: CachedResponse) -> bool:
-        """Whether the response may be sent now; if so its head is of this second, if not it is dropped."""
+        """Whether the response may be sent now; if so, its head is brought up to date, if not, it is dropped."""
         now, terms = self._monotonic(), cached.terms
         if now >= terms.good_until or not self._holds(terms.key, terms.entry):
             self._drop(cached)
@@ -146,7 +147,7 @@ class ResponseCache:
     def put(
         self, key: RequestKey, terms: ReuseTerms, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
     ) -> CachedResponse | None:
-        """Keep a response that has just been sent from memory, from the second request of its kind on."""
+        """Cache a response that has just been sent from memory, from the second request with this key on."""
         if length_of(key) > LONGEST_REQUEST or not self._filter.admits(key):
             return None
         if (older := self._by_key.get(key)) is not None:
@@ -161,20 +162,20 @@ class ResponseCache:
         return self._by_key.get(cached.key) is cached
 
     def grow(self, cached: CachedResponse, more_bytes: int) -> None:
-        """Count so many more bytes of a response."""
+        """Count `more_bytes` in addition for a response."""
         cached.size += more_bytes
         self._count_bytes(more_bytes)
 
     def _count_bytes(self, more: int) -> None:
-        """Count bytes; while they are over the limit, the oldest response goes."""
+        """Count bytes; while they are over the limit, drop the oldest response."""
         self._bytes += more
         while self._bytes > self._limit:
             self._drop(next(iter(self._by_key.values())))
 
     def _make_head(self, cached: CachedResponse, now: float) -> None:
-        """Make the head for this second: `Date`, `Age` and the `ttl` of Cache-Status move, nothing else does.
+        """Make the head for this second: only `Date`, `Age` and the `ttl` of Cache-Status change.
 
-        The store learns of the use only here: each time would cost as much as everything else.
+        The entry is counted as used in the store only here: doing so each time would cost as much as all the rest.
         """
         self.flush(cached)
         self._peek(cached.terms.key)
@@ -188,7 +189,7 @@ class ResponseCache:
         cached.until = math.floor(now) + 1.0
 
     def record_fast(self, cached: CachedResponse, request_id: str) -> None:
-        """Count one response that the fast path has sent, to be recorded with others; the access log gets its line."""
+        """Count one response that the fast path has sent, to be recorded in a batch; write its access log line."""
         if cached.by_fast_path == 0:
             self._record_soon(cached)
         cached.by_fast_path += 1
@@ -196,7 +197,7 @@ class ResponseCache:
             self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, cached.line)
 
     def record(self, cached: CachedResponse, outcome: Outcome) -> None:
-        """Count one response that the normal path has just sent; with others of its kind, unless it is traced."""
+        """Record one cached response that the normal path has just sent; in a batch, unless it is traced."""
         if outcome.trace is not None:
             cached.repeat(outcome)
             outcome.sent_bytes = cached.body.size
@@ -219,7 +220,7 @@ class ResponseCache:
             self._timer = asyncio.get_running_loop().call_later(RECORD_SECONDS, self._time_is_up)
 
     def _time_is_up(self) -> None:
-        """Record what was sent in a second that is over, and has not been requested since."""
+        """Record the responses whose second is over and that were not requested since."""
         now = self._monotonic()
         over = [cached for cached in self._unrecorded if now >= cached.until]
         for cached in over[:MOST_AT_ONCE]:
@@ -228,18 +229,18 @@ class ResponseCache:
         self._timer = asyncio.get_running_loop().call_later(again, self._time_is_up) if self._unrecorded else None
 
     def record_one(self, cached: CachedResponse, request_id: str) -> None:
-        """Record one response that the fast path has sent, under its own id, on its own."""
+        """Record one response that the fast path has sent on its own, with its request id."""
         started = self._monotonic() - FAST_PATH_SECONDS
         self._observer.record_request(msgspec.structs.replace(cached.outcome, request_id=request_id, started=started))
 
     def flush(self, cached: CachedResponse) -> None:
-        """Record what was sent since the last time, as one batch: the age is that of all."""
+        """Record what was sent since the last time as one batch: all had the same age."""
         by_fast_path, durations = cached.by_fast_path, cached.durations
         if by_fast_path == 0 and not durations:
             return
         cached.by_fast_path, cached.durations = 0, []
         self._unrecorded.discard(cached)
-        outcome = msgspec.structs.replace(cached.outcome)  # ours moves on, that one stays
+        outcome = msgspec.structs.replace(cached.outcome)  # a copy: ours changes each second
         if by_fast_path:
             self._observer.record_hits(_batch(outcome, [FAST_PATH_SECONDS], by_fast_path))
         if durations:
@@ -259,11 +260,11 @@ class ResponseCache:
             self.on_drop(segments)
 
     def drop_query(self, query_id: int) -> None:
-        """Drop the responses of one query: it was run, edited, purged or denied."""
+        """Drop the responses of one query: it was run, edited or purged, or Redash denied access to it."""
         self._drop_all([cached for cached in self._by_key.values() if cached.terms.query_id == query_id])
 
     def clear(self) -> None:
-        """Drop everything: another configuration is in force, or everything was purged."""
+        """Drop everything: the configuration changed, or everything was purged."""
         self._drop_all(list(self._by_key.values()))
 
     def _drop_all(self, dropped: list[CachedResponse]) -> None:

@@ -1,4 +1,4 @@
-"""Sending a response: head and body from memory in as few pieces as possible, a file by the kernel."""
+"""Sending a response: head and body from memory in as few pieces as possible, a file with `sendfile`."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from gateway.concurrency.open_file import OpenFile
 from gateway.model import Arriving, Body
 
 SEND_SECONDS: Final = 600.0
-"""For one response as a whole, however slowly its caller reads."""
+"""Limit for one whole response, however slowly its caller reads."""
 
 LARGEST_AT_ONCE: Final = 256 * 1024
-"""What a caller that does not read can make the gateway hold for its connection."""
+"""How much a caller that does not read can make the gateway buffer for its connection."""
 
 _PIECE: Final = 128 * 1024
 _JOINED_BYTES: Final = 16 * 1024
-"""Up to here copying head and body together costs less than handing over two."""
+"""Up to this size, joining head and body by copying costs less than passing two buffers."""
 
 
 class Sent(web.StreamResponse):
-    """What aiohttp gets when a response has left: all that is left to do is to keep the connection or to close it.
+    """What aiohttp gets after a response was sent: it only says whether to keep the connection or to close it.
 
-    Its own responses would make the head once more, which costs more than a hit.
+    aiohttp's own responses would make the head once more, which costs more than a hit.
     """
 
     def __init__(self, *, keep_alive: bool) -> None:
-        self._keep_alive = keep_alive  # and no more: the base class would make its maps of fields and cookies
+        self._keep_alive = keep_alive  # no super().__init__: it would make maps of fields and cookies
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """See the base class."""
@@ -46,14 +46,14 @@ CLOSED: Final = Sent(keep_alive=False)
 
 
 async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, chunked: bool = False) -> None:
-    """Send head and body; waits while the caller reads slowly, so that memory stays flat.
+    """Send head and body; waits while the caller reads slowly, so that memory use stays flat.
 
-    `chunked` is what the head says of a body that is arriving.
+    `chunked` says that the head announces an arriving body as chunked.
 
     Raises:
         ConnectionError: the caller has left.
-        TimeoutError: it has read too slowly.
-        GatewayError: the body has broken off; only the end of the connection can say so.
+        TimeoutError: the caller reads too slowly.
+        GatewayError: the body failed while it arrived; only closing the connection can signal that.
     """
     transport = request.transport
     if transport is None or transport.is_closing():
@@ -63,14 +63,14 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, 
         return
     data = body.data
     if data is not None and len(data) <= LARGEST_AT_ONCE and not request.protocol.writing_paused:
-        request.writer.output_size += len(head)  # by this aiohttp knows that a response has begun
+        request.writer.output_size += len(head)  # from this aiohttp sees that a response has begun
         write(transport, head, data)
         return
     if body.path is not None:
         await _send_file(request, transport, head, body.path, body.size)
         return
     async with asyncio.timeout(SEND_SECONDS):
-        await request.writer.drain()  # of what came before
+        await request.writer.drain()  # what is buffered from before
         await _send_bytes(request, head, data or b"")
 
 
@@ -78,33 +78,33 @@ class Transport(Protocol):
     """What `write` needs of a transport."""
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send it, or keep it until it can be sent."""
+        """Send it, or buffer it until it can be sent."""
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes are kept."""
+        """Return how many bytes are buffered."""
 
     def get_extra_info(self, name: str) -> Any:
-        """Return the socket, or what else there is."""
+        """Return the socket, or another property of the transport."""
 
 
 class Source(Protocol):
-    """What bytes are sent from; see `OpenFile`."""
+    """Where the bytes to send come from; see `OpenFile`."""
 
     def read(self, start: int, count: int) -> bytes:
-        """Read so many bytes from `start` on, or less."""
+        """Read at most `count` bytes from `start` on."""
 
     def send(self, socket_fd: int, start: int, count: int) -> int:
-        """Send bytes to a socket, as many as it takes."""
+        """Send bytes to a socket, as many as it accepts; returns how many."""
 
 
 def write(transport: Transport, head: bytes, data: bytes) -> None:
-    """Write head and body with one call to the kernel, and without a copy of a body that is not small."""
+    """Write head and body with one system call, without copying a body that is not small."""
     if len(data) <= _JOINED_BYTES:
         transport.write(head + data if data else head)
         return
     sent = 0
     if _is_free(transport):
-        with contextlib.suppress(OSError):  # would block, or broken: the transport finds out
+        with contextlib.suppress(OSError):  # would block, or is broken: the transport will notice
             sent = os.writev(transport.get_extra_info("socket").fileno(), (head, data))
     if sent < len(head):
         transport.write(head[sent:])
@@ -114,12 +114,12 @@ def write(transport: Transport, head: bytes, data: bytes) -> None:
 
 
 def _is_free(transport: Transport) -> bool:
-    """Whether the kernel may write to the socket past the transport: it holds nothing back and encrypts nothing."""
+    """Whether the socket may be written to directly: the transport has nothing buffered and encrypts nothing."""
     return transport.get_write_buffer_size() == 0 and transport.get_extra_info("sslcontext") is None
 
 
 async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> None:
-    """Send in pieces: what the transport keeps for a slow reader is a copy."""
+    """Send in pieces: what the transport buffers for a slow reader is a copy."""
     await request.writer.write(head)
     rest = memoryview(data)
     for start in range(0, len(rest), _PIECE):
@@ -130,8 +130,8 @@ async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> Non
 async def _send_file(
     request: web.BaseRequest, transport: asyncio.Transport, head: bytes, path: Path, size: int
 ) -> None:
-    """Send a file: what the kernel takes at once, which is most often all of it, then the rest as it is read."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # here: a thread would cost ten times what it takes
+    """Send a file: first what the kernel accepts at once, usually all of it, then the rest as the caller reads."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # on the loop: a thread would cost ten times as much
     try:
         source = OpenFile(file)
         request.writer.output_size += len(head)
@@ -145,15 +145,15 @@ async def _send_file(
 
 
 def _send_at_once(transport: asyncio.Transport, source: Source, size: int) -> int:
-    """Send what the socket takes now; returns how much that was.
+    """Send what the socket accepts now; returns how many bytes that was.
 
-    Most files go whole into a buffer of 4 MB and the receiver's, which spares the loop all its waiting. The buffer
-    holds pages of the file, not copies. The loop's own `sendfile` is twice as dear, and uvloop has none.
+    Most files fit whole into a buffer of 4 MB and the receiver's, so that the loop need not wait. The buffer holds
+    pages of the file, not copies. The loop's own `sendfile` costs twice as much, and uvloop has none.
     """
-    plug: socket.socket = transport.get_extra_info("socket")
+    sock: socket.socket = transport.get_extra_info("socket")
     if _MAY_ENLARGE:
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-    return source.send(plug.fileno(), 0, size)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return source.send(sock.fileno(), 0, size)
 
 
 async def _send_arriving(
@@ -171,7 +171,7 @@ async def _send_arriving(
                 await _send_pieces(request, body, sent, there)
             else:
                 await _send_range(request, transport, body, sent, there)
-            deadline.reschedule(loop.time() + SEND_SECONDS)  # it may come slower than this; it comes to an end
+            deadline.reschedule(loop.time() + SEND_SECONDS)  # the whole may take longer, as long as it makes progress
             sent = there
             there = await body.follow(sent)
         await writer.write_eof()
@@ -180,20 +180,20 @@ async def _send_arriving(
 async def _send_range(
     request: web.BaseRequest, transport: asyncio.Transport, source: Source, start: int, end: int
 ) -> None:
-    """Send bytes `start` to `end`, as fast as they are read."""
+    """Send bytes `start` to `end`, as fast as the caller reads."""
     if not _is_free(transport):
         await _send_pieces(request, source, start, end)
         return
-    again = os.dup(transport.get_extra_info("socket").fileno())  # no loop watches a socket that a transport has
+    copy = os.dup(transport.get_extra_info("socket").fileno())  # a loop refuses to watch a transport's own socket
     try:
-        while (start := start + source.send(again, start, end - start)) < end:
-            await _writable(again)
+        while (start := start + source.send(copy, start, end - start)) < end:
+            await _writable(copy)
     finally:
-        os.close(again)
+        os.close(copy)
 
 
 async def _send_pieces(request: web.BaseRequest, source: Source, start: int, end: int) -> None:
-    """Send in pieces, each of which waits for a slow reader: over TLS, in chunks, or behind what waits already."""
+    """Send in pieces, each of which waits for a slow reader: over TLS, chunked, or after data that is buffered."""
     while start < end:
         await request.writer.drain()
         piece = await asyncio.to_thread(source.read, start, min(_PIECE, end - start))
@@ -201,18 +201,18 @@ async def _send_pieces(request: web.BaseRequest, source: Source, start: int, end
         start += len(piece)
 
 
-async def _writable(plug: int) -> None:
+async def _writable(socket_fd: int) -> None:
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    loop.add_writer(plug, ready.set)
+    loop.add_writer(socket_fd, ready.set)
     try:
         await ready.wait()
     finally:
-        loop.remove_writer(plug)
+        loop.remove_writer(socket_fd)
 
 
 def _may_enlarge() -> bool:
-    """Whether the kernel gives a socket that much when asked; if not, asking would make it less than it has."""
+    """Whether the kernel allows so large a send buffer; if not, setting it would make the buffer smaller."""
     try:
         return int(Path("/proc/sys/net/core/wmem_max").read_text()) >= _BUFFER_BYTES
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Who may do what, by which credential, under which key and within which bounds: access, plan, quotas.
+"""Which client may do what, with which credential, under which key and limits: access, plan, quotas.
 
-Pure: decides from values and the time it is given. Nothing here waits, reads a file or asks Redash.
+Pure: decisions depend on values and on the given time only. Nothing here waits, reads a file or calls Redash.
 """

@@ -1,4 +1,4 @@
-"""Who calls, what it may do, and which credential speaks for it. Pure: decided from configuration and request alone."""
+"""Which client calls, what it may do, and with which credential. Pure: depends on configuration and request only."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from gateway.redash.requests import Operation, ReadParameterised, parse_query_to
 ANONYMOUS: Final = "anonymous"
 
 TOKEN_FIELDS: Final = ("Authorization", "X-API-Key")
-"""The request fields that may bring a token. `Vary`, CORS and the refusal of two tokens go by this list, too."""
+"""The request fields that may contain a token. `Vary`, CORS and the refusal of two tokens use this list, too."""
 
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
 
 
 _MOST_ADMITTED: Final = 1_024
-"""Fields with good tokens whose hash is remembered; who has no good token cannot push them out."""
+"""Number of `Authorization` fields whose hash is cached: only those with valid tokens, so others cannot evict them."""
+
+_LONGEST_ADMITTED: Final = 256
+"""Longer fields are not remembered: `Basic` may hold a name of any length before the token."""
 
 
-class Credential(msgspec.Struct, frozen=True):
-    """A Redash key that the gateway keeps, with the scope of the answers that it fetches."""
+class Credential(msgspec.Struct, frozen=True, weakref=True):
+    """A Redash key that the gateway keeps, with the scope of the results fetched with it."""
 
     name: str
     kind: str
@@ -41,12 +44,12 @@ class Credential(msgspec.Struct, frozen=True):
 
     @property
     def is_query_key(self) -> bool:
-        """Whether it is one query's key, with the narrow rights of CONTRACT 2."""
+        """Whether it is a query's own key, with the narrow rights of CONTRACT 2."""
         return self.kind == "query"
 
 
-class Caller(msgspec.Struct, frozen=True):
-    """A client of the configuration, and what its table says."""
+class Caller(msgspec.Struct, frozen=True, weakref=True):
+    """A client of the configuration, with the settings in its table."""
 
     name: str
     settings: config.Client
@@ -62,7 +65,7 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 NOBODY: Final = Caller("-", config.Client(credentials=()))
-"""Who sends what needs no token; it may do nothing."""
+"""The caller of a request that needs no token; it may do nothing."""
 
 
 class Access:
@@ -82,32 +85,32 @@ class Access:
         return bool(self._query_keys)
 
     def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> tuple[Caller, str]:
-        """Say which client calls, and by which token (SHA-256, hex; "" for anonymous). `now` is unix seconds.
+        """Return the client that calls, and its token (SHA-256, hex; "" for anonymous). `now` is unix seconds.
 
         Raises:
-            Unauthorized: no token, an unknown one or one that has expired: the same text for all three.
+            Unauthorized: no token, an unknown or an expired one: the same text for all three.
             BadRequest: a Basic header that cannot be decoded.
         """
         field = next(((name, headers[name]) for name in TOKEN_FIELDS if name in headers), None)
-        known = self._admitted.get(field) if field is not None else None
-        if known is not None and not _expired(known[0], now):
-            return known
+        admitted = self._admitted.get(field) if field is not None else None
+        if admitted is not None and not _expired(admitted[0], now):
+            return admitted
         argument = parse_query_token(query_string) if field is None else None
         given = parse_tokens(*field) if field is not None else () if argument is None else (argument,)
         hashes = [_hash(token) for token in given]
         hashed = next((h for h in hashes if h in self._by_digest), hashes[0] if hashes else "")
-        # Looking up the hash compares nothing secret: timing tells about the hash of what the caller sent himself.
+        # A look-up by hash compares nothing secret: its timing depends on the hash of what the caller itself sent.
         caller = self._by_digest.get(hashed) if hashed else self.callers.get(ANONYMOUS)
         if caller is None or (argument is not None and not caller.settings.query_token):
             raise Unauthorized(_REFUSED)
         if _expired(caller, now):
             raise Unauthorized(_REFUSED)
-        if field is not None:
+        if field is not None and len(field[1]) <= _LONGEST_ADMITTED:
             self._admitted[field] = caller, hashed
         return caller, hashed
 
     def without_tokens(self, arguments: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """Return the arguments without those whose value is a client's token, by whatever name: none reaches Redash."""
+        """Return the arguments without those whose value is a client's token: no token must reach Redash."""
         return tuple((n, v) for n, v in arguments if _hash(v) not in self._by_digest)
 
     def still_admits(self, client: str, token_sha256: str, now: float) -> bool:
@@ -116,36 +119,36 @@ class Access:
         return caller is not None and caller.name == client and not _expired(caller, now)
 
     def credential(self, caller: Caller, match: Match) -> Credential | None:
-        """Choose who speaks to Redash: the first of the client's credentials that can do the route for the query.
+        """Choose the credential for Redash: the first of the client's that can use the route for the query, else None.
 
-        The choice depends on route and query only, never on a refusal of Redash. None where none of them can.
+        The choice depends on route and query only, never on a refusal of Redash.
         """
-        query_id = match.number("query_id")
+        query_id = match.query_id
         for name in caller.settings.credentials:
-            found = self._query_keys.get(query_id) if name == "query" else self.credentials[name]
-            if found is not None and (not found.is_query_key or query_key_can(found, match)):
-                return found
+            credential = self._query_keys.get(query_id) if name == "query" else self.credentials[name]
+            if credential is not None and (not credential.is_query_key or query_key_can(credential, match)):
+                return credential
         return None
 
     def user_credential(self, caller: Caller) -> Credential:
         """Return the first of the client's credentials that is a user's: only those can read dashboards.
 
         Raises:
-            Forbidden: it has none.
+            Forbidden: the client has none.
         """
         for name in caller.settings.credentials:
             if name != "query" and not self.credentials[name].is_query_key:
                 return self.credentials[name]
-        raise Forbidden(f"Client '{caller.name}' has no user credential, and only such a one can read a dashboard.")
+        raise Forbidden(f"Client '{caller.name}' has no user credential; reading a dashboard needs one.")
 
     def scopes(self, caller: Caller) -> frozenset[str]:
-        """Return every scope that the client's answers can come from."""
+        """Return every scope that the client's results can come from."""
         names = caller.settings.credentials
         chosen = [self.credentials[n] for n in names if n != "query"]
         return frozenset(c.scope for c in chosen + (list(self._query_keys.values()) if "query" in names else []))
 
     def of_scope(self, scope: str) -> Credential | None:
-        """Return the credential whose answers have that scope, None if it is configured no more."""
+        """Return the credential with that scope, None if it is no longer configured."""
         return next((c for c in self.credentials.values() if c.scope == scope), None)
 
 
@@ -163,12 +166,12 @@ def _credential(name: str, settings: config.Credential, url: str) -> Credential:
 
 
 def parse_tokens(name: str, value: str) -> tuple[str, ...]:
-    """Take what may be the token out of one of `TOKEN_FIELDS`: one text, or both parts of `Basic`.
+    """Return what may be the token in one of `TOKEN_FIELDS`: one text, or both parts of `Basic`.
 
     `Authorization` has `Key T`, `Bearer T`, bare `T`, or `Basic` with it as the password or the user.
 
     Raises:
-        BadRequest: `Basic` that is no base64 of `name:password`.
+        BadRequest: `Basic` that is not base64 of `name:password`.
     """
     scheme, _, rest = value.strip().partition(" ")
     if not rest or name != "Authorization":
@@ -186,23 +189,23 @@ def parse_tokens(name: str, value: str) -> tuple[str, ...]:
 
 def query_key_can(credential: Credential, match: Match) -> bool:
     """Whether a query's own key can use the route (CONTRACT 2): only below its own query's path, and no edits."""
-    return match.route.query_key and match.number("query_id") == credential.query_id
+    return match.route.query_key and match.query_id == credential.query_id
 
 
 def check_capability(caller: Caller, match: Match) -> None:
     """Refuse what the client's table does not grant.
 
     Raises:
-        Forbidden: naming the capability that is missing.
+        Forbidden: names the missing capability.
     """
     if not caller.may(match.route.capability):
         raise _lacks(caller, match.route.capability)
     if caller.is_bound and match.route.lists:
-        raise Forbidden(f"Client '{caller.name}' is bound to some queries; lists and search are not for it.")
+        raise Forbidden(f"Client '{caller.name}' is bound to some queries and may not use lists and search.")
 
 
 def check_operation(caller: Caller, operation: Operation) -> None:
-    """Refuse what only the arguments tell: a GET that may run a query.
+    """Refuse what only the arguments show: a GET that may run a query.
 
     Raises:
         Forbidden: the client may not execute.

@@ -1,4 +1,4 @@
-"""The first step of the way: which route a request takes, which client sent it, and whether its rate allows it."""
+"""The first step of the way: find the route and the client of a request, and check the client's rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Admission:
         self._clock = clock
 
     def admit(self, request: Request, outcome: Outcome) -> RequestContext:
-        """Say what is requested and by which client; count it against the client's rate.
+        """Return what is requested and by which client; count it against the client's rate.
 
         Raises:
             GatewayError: there is no such route, or the client may not use it.
@@ -28,15 +28,15 @@ class Admission:
         configured, wall = self._live.configured, self._clock.wall()
         access = configured.access
         outcome.method = request.method
-        found = match(request.method, request.path, configured.slug)
-        outcome.route = found.route.template
+        matched = match(request.method, request.path, configured.slug)
+        outcome.route = matched.route.template
         caller, credential = NOBODY, None
-        if found.route.kind != "ping":
+        if matched.route.kind != "ping":
             caller, outcome.token_sha256 = access.admit(request.headers, request.query_string, wall)
             outcome.client = caller.name
-            credential = access.credential(caller, found)
+            credential = access.credential(caller, matched)
             self._quotas.take(caller, outcome)
-            check_capability(caller, found)
-        outcome.query_id = found.number("query_id")
+            check_capability(caller, matched)
+        outcome.query_id = matched.query_id
         wait = honoured_wait(request, configured.settings.server.max_wait)
-        return RequestContext(request, found, caller, outcome, configured, wall, credential, wait)
+        return RequestContext(request, matched, caller, outcome, configured, wall, credential, wait)

@@ -1,4 +1,4 @@
-"""The configuration in force: settings, and what is made of them alone. Shared by reference, replaced as a whole."""
+"""The configuration in force: settings, and what depends on them alone. Shared by reference, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.policy.access import Access
 
 
 class Configured(msgspec.Struct, frozen=True):
-    """One configuration that was found good."""
+    """One valid configuration."""
 
     settings: config.Config
     access: Access
@@ -28,8 +28,8 @@ class Configured(msgspec.Struct, frozen=True):
 class Live:
     """Refers to the configuration in force, so that a reload is one assignment for all parts that share this.
 
-    A part reads from here when it needs a setting, and keeps none. A part that must act on a change (drop what was
-    prepared, end what is no longer allowed) adds a function to `on_change`; they are called in the order of adding.
+    A part reads a setting from here when it needs it and keeps no copy. A part that must act on a change (drop cached
+    responses, end what is no longer allowed) adds a function to `on_change`; they are called in the order of adding.
     """
 
     def __init__(self, settings: config.Config) -> None:

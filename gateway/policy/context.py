@@ -1,4 +1,4 @@
-"""One admitted request with its meaning: the one value that travels along the way."""
+"""One admitted request and all that belongs to it: the one value that is passed along the way."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", 
 
 
 class RequestContext(msgspec.Struct, frozen=True):
-    """Who requests what, on which route, under which configuration; and the outcome that is filled in on the way."""
+    """The request, its route, client and configuration; and the outcome, which is filled in on the way."""
 
     request: Request
     match: Match
     caller: Caller
     outcome: Outcome
     configured: Configured
-    """The one in force when the request was admitted."""
+    """The configuration in force when the request was admitted."""
     wall: float
-    """Unix seconds when it was admitted; dynamic dates are those of this moment."""
+    """Unix seconds when it was admitted; dynamic dates refer to this moment."""
     chosen: Credential | None
-    """Who speaks to Redash for this request, None where no credential of the client can."""
+    """The credential for Redash, None where no credential of the client can be used."""
     wait: int | None = None
-    """The seconds of `Prefer: wait=N` that are honoured, None without one."""
+    """The honoured seconds of `Prefer: wait=N`, None without one."""
 
     @property
     def credential(self) -> Credential:
-        """Return who speaks to Redash for this request.
+        """Return the credential for Redash.
 
         Raises:
             Forbidden: no credential of the client can.
@@ -47,15 +47,15 @@ class RequestContext(msgspec.Struct, frozen=True):
 
     @property
     def sender(self) -> Sender:
-        """Return on whose behalf Redash is called."""
+        """Return the sender on whose behalf Redash is called."""
         return self.outcome.sender
 
     def reuse(
         self, key: Key, entry: Entry, query_id: int, good_until: float, wall: float, now: float
     ) -> ReuseTerms | None:
-        """Return the terms under which this response may be reused, None where it is no hit.
+        """Return the terms under which this response may be reused, None if it is not a hit.
 
-        `query_id` is the query whose definition was judged; the entry may have been stored for another, or for none.
+        `query_id` is the query whose definition was checked; the entry may have been stored for another, or for none.
         """
         if self.outcome.cache != "hit":
             return None

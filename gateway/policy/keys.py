@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from gateway.model import Key, digest
+from gateway.model import Entry, Key, digest
 from gateway.redash.requests import Execute, ExecuteText, canonical, encode_arguments
 
 KEY_VERSION: Final = b"1"
@@ -24,17 +24,22 @@ def execution_key(scope: str, operation: Execute | ExecuteText) -> Key:
 
 
 def result_key(scope: str, result_id: int, form: str) -> Key:
-    """The key under which a result is found by its id."""
+    """The key under which a result is stored by its id."""
     return digest(KEY_VERSION, b"result", scope.encode(), str(result_id).encode(), form.encode())
+
+
+def rendering_key(result: Entry, form: str) -> Key:
+    """The key under which the CSV, TSV or XLSX of this very result is found."""
+    return digest(KEY_VERSION, result_key(result.scope, result.result_id, form), result.identity)
 
 
 @lru_cache(maxsize=4_096)
 def definition_key(scope: str, query_id: int) -> Key:
-    """The key under which a query's definition is kept."""
+    """The key under which a query's definition is stored."""
     return digest(KEY_VERSION, b"definition", scope.encode(), str(query_id).encode())
 
 
 def metadata_key(scope: str, path: str, arguments: tuple[tuple[str, str], ...], *, reveal_keys: bool) -> Key:
-    """The key of a metadata answer; those with keys in them never meet those without."""
+    """The key of a metadata response; responses with Redash's keys in them never share one with those without."""
     shown = b"keys" if reveal_keys else b"-"
     return digest(KEY_VERSION, b"metadata", scope.encode(), path.encode(), encode_arguments(arguments).encode(), shown)

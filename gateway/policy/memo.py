@@ -1,25 +1,35 @@
-"""Remembering what was computed from values that do not change, by their identity: hashing them would cost more."""
+"""A memo for functions of immutable objects, by object identity: hashing the objects would cost more."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
-
-from cachetools import LRUCache
 
 T = TypeVar("T")
 
 
 class IdentityMemo(Generic[T]):
-    """The newest results of a pure function of a few objects. It keeps the objects, so that no id is used twice."""
+    """Results of a pure function of a few objects, for as long as these live: it keeps none of them alive."""
 
     def __init__(self, size: int) -> None:
-        self._known: LRUCache[tuple[int, ...], tuple[tuple[object, ...], T]] = LRUCache(size)
+        self._size = size
+        # Values die in any thread: a plain dict loses an item in one step.
+        self._known: dict[tuple[int, ...], tuple[list[weakref.ref[object]], T]] = {}
 
     def get(self, objects: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Return what `compute` gave for these very objects, computing it the first time."""
         place = tuple(map(id, objects))
         known = self._known.get(place)
-        if known is None:
-            known = self._known[place] = (objects, compute())
-        return known[1]
+        if known is not None:
+            return known[1]
+        if len(self._known) >= self._size:
+            self._known.clear()
+        value = compute()
+
+        def forget(_: object) -> None:
+            self._known.pop(place, None)
+
+        # With its last reference an object's id may become another's.
+        self._known[place] = ([weakref.ref(item, forget) for item in objects if item is not None], value)
+        return value

@@ -1,4 +1,4 @@
-"""decide(request, client) → Plan, and: does the plan accept this entry now? Pure; only here is freshness judged."""
+"""decide(request, client) → Plan, and: does the plan accept this entry now? Pure; freshness is judged only here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits that client, rules and cache section put on a request, in that order. Seconds."""
+    """The limits for a request, from the client's table, the rules and the cache section, in that order. Seconds."""
 
     floor: float = 0.0
     ceiling: float = math.inf
@@ -29,10 +29,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     stale_if_error: float = 0.0
     any_age_confirm: float = 60.0
     max_executions: float = math.inf
-    """Of the client, at once."""
+    """The client's limit of concurrent executions."""
 
     def effective(self, max_age: int | None) -> float | None:
-        """Return the max_age that counts: None stands for any age."""
+        """Return the effective max_age; None stands for any age."""
         if max_age is None:
             return None if self.ceiling == math.inf else self.ceiling
         return min(max(max_age, self.floor), self.ceiling)
@@ -48,7 +48,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None
     """Effective: after floor and ceiling; None for any age."""
     forced: bool
-    """The caller asked for an execution, so it must get a job even when the floor lets an entry satisfy it."""
+    """The caller requested an execution, so it must get a job even when the floor lets an entry satisfy it."""
     bounds: Bounds
     operation: Execute | ExecuteText
     definition: Definition | None = None
@@ -56,8 +56,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def accepts(self, entry: Entry, now: float) -> float | None:
         """Judge an entry: seconds for which it stays acceptable, negative since it no longer is, None if it never was.
 
-        Rules (DESIGN of freshness, in README "How fresh is an answer"): a numeric max_age is inclusive, as in Redash
-        (CONTRACT 10); any age wants a confirmation as newest; both want the marker of the definition in force.
+        Rules (README, on freshness): a numeric max_age is inclusive, as in Redash (CONTRACT 10); any age requires that
+        the entry was confirmed as the newest; both require the marker of the definition in force.
         """
         if entry.marker != self.marker:
             return None
@@ -69,18 +69,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_age - entry.age(now)
 
     def _checked_as_latest(self, entry: Entry) -> float:
-        """Return when a definition check named the entry as the query's latest (archived queries' stays behind)."""
+        """Return when a definition named the entry as the query's latest (an archived query's may be out of date)."""
         definition = self.definition
         if definition is None or definition.is_archived or definition.latest_result_id != entry.result_id:
             return -math.inf
         return definition.checked
 
     def upstream_max_age(self) -> int | None:
-        """Return the max_age for Redash: floors and ceilings count there too."""
+        """Return the max_age for Redash: floors and ceilings apply there, too."""
         return None if self.max_age is None else math.floor(self.max_age)
 
     def at_least_as_lenient(self, max_age: float | None) -> bool:
-        """Whether an answer that satisfies `max_age` satisfies this plan as well."""
+        """Whether a result that satisfies `max_age` satisfies this plan, too."""
         if self.max_age is None:
             return True
         return max_age is not None and self.max_age >= max_age
@@ -120,18 +120,18 @@ def _applies(rule: config.Rule, definition: Definition) -> bool:
 def plan_for(
     context: RequestContext, operation: Execute | ExecuteText | ReadParameterised, definition: Definition | None
 ) -> Plan:
-    """Decide how a request for a result is responded to. `definition` is None for free SQL.
+    """Decide how to respond to a request for a result. `definition` is None for free SQL.
 
     Raises:
-        Forbidden: the query takes the caller's text as SQL, and the client may not send any.
-        BadRequest: a value that does not fit the definition.
-        NotAcceptable: a form that cannot be made with this credential.
+        Forbidden: the query uses the caller's text as SQL, and the client may not send any.
+        BadRequest: a value does not fit the definition.
+        NotAcceptable: the form cannot be made with this credential.
     """
     cache = context.configured.settings.cache
     if isinstance(operation, ReadParameterised):
         assert definition is not None  # noqa: S101 - only free SQL has none
         if operation.form == "xlsx" and context.credential.is_query_key:
-            raise NotAcceptable("A query key's answer cannot be made into XLSX; ask for csv, tsv or json.")
+            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
         now = datetime.fromtimestamp(context.wall, UTC).astimezone(ZoneInfo(cache.timezone))
         values = parse_parameters(definition, list(operation.arguments), now)
         operation = Execute(operation.query_id, operation.max_age, values, None)
@@ -145,14 +145,14 @@ def check_raw_sql(caller: Caller, operation: Execute | ExecuteText | ReadParamet
     """Refuse queries that put the caller's text into the SQL unescaped (CONTRACT 2, 20.10).
 
     Raises:
-        Forbidden: saying which setting would allow it.
+        Forbidden: names the setting that would allow it.
     """
     if caller.may("adhoc") or caller.settings.text_parameters:
         return
     arguments = isinstance(operation, Execute) and operation.refresh and operation.arguments
     if arguments or is_raw_sql(definition):
         raise Forbidden(
-            f"Query {definition.query_id} takes text that becomes SQL as it is (a parameter of type 'text', or one "
+            f"Query {definition.query_id} takes text that becomes SQL unescaped (a parameter of type 'text', or one "
             f"without definition). Client '{caller.name}' needs the capability 'adhoc' or 'text_parameters = true'."
         )
 
@@ -164,7 +164,7 @@ def decide(
     definition: Definition | None,
     cache: config.Cache,
 ) -> Plan:
-    """Decide how one execution request is answered. `definition` is None for free SQL."""
+    """Decide how to respond to one execution request. `definition` is None for free SQL."""
     bounds = _bounds.get((caller, definition, cache), lambda: bounds_for(caller, definition, cache))
     max_age = bounds.effective(operation.max_age)
     return Plan(
@@ -188,9 +188,9 @@ def stricter(one: float | None, other: float | None) -> float | None:
 
 
 def age_on_arrival(retrieved_at: float, received_at: float, date: float | None) -> float:
-    """Age of a result when it came: by the own clock where Redash's `Date` agrees with it within 2 s, else by `Date`.
+    """Age of a result on arrival: by our own clock where Redash's `Date` agrees with it within 2 s, else by `Date`.
 
-    All are unix seconds. `Date` has whole seconds and may be late by one, hence the added second. Never negative.
+    All times are unix seconds. `Date` has whole seconds and may be late by one, hence the added second. Never negative.
     """
     if date is None or abs(date - received_at) <= 2.0:
         return max(0.0, received_at - retrieved_at)

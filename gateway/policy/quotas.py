@@ -1,4 +1,4 @@
-"""Rates of clients: a bucket for each, kept over a reload that does not change the rate."""
+"""Rate limits of clients: a token bucket for each, kept over a reload that does not change the rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.policy.configured import Live
 
 
 class Meter:
-    """What a client with a rate has left."""
+    """The token bucket of a client with a rate."""
 
     __slots__ = ("_bucket", "_monotonic", "_window", "rate")
 
@@ -26,11 +26,11 @@ class Meter:
         self._bucket = TokenBucket(rate.count / rate.per_seconds, tokens, clock.monotonic())
 
     def is_like(self, other: Meter) -> bool:
-        """Whether the other one has the same rate and burst."""
+        """Whether `other` has the same rate and burst."""
         return (self._bucket.rate, self._bucket.burst) == (other._bucket.rate, other._bucket.burst)
 
     def take(self) -> Quota | None:
-        """Count one request; returns what is left then, None (and nothing is counted) where nothing was left."""
+        """Count one request and return what is left; None, without counting, if nothing was left."""
         now = self._monotonic()
         return self.left(now) if self._bucket.take(now) else None
 
@@ -41,7 +41,7 @@ class Meter:
         return Quota(self.rate.count, self._window, remaining, reset)
 
     def missing(self, now: float) -> float:
-        """Return the seconds until one more request may come."""
+        """Return the seconds until the next request is allowed."""
         return self._bucket.seconds_until_token(now)
 
 
@@ -59,18 +59,18 @@ class Quotas:
         old, self._meters = self._meters, {}
         for name, client in self._live.settings.clients.items():
             if client.rate is not None:
-                meter, known = Meter(client.rate, client.burst, self._clock), old.get(name)
-                self._meters[name] = known if known is not None and known.is_like(meter) else meter
+                meter, before = Meter(client.rate, client.burst, self._clock), old.get(name)
+                self._meters[name] = before if before is not None and before.is_like(meter) else meter
 
     def of(self, client: str) -> Meter | None:
         """Return the client's meter, None if it has no rate."""
         return self._meters.get(client)
 
     def take(self, caller: Caller, outcome: Outcome) -> None:
-        """Count one request of the client; `outcome` learns what is left.
+        """Count one request of the client and note in `outcome` what is left.
 
         Raises:
-            TooManyRequests: nothing was left; says when to come again.
+            TooManyRequests: nothing was left; says when to retry.
         """
         meter = self._meters.get(caller.name)
         if meter is None:

@@ -34,10 +34,14 @@ def is_ambiguous(definition_text: str, parameters: Sequence[Parameter], values: 
     known = [parameter for parameter in used if parameter is not None]
     if len(known) < len(used):
         return True
-    if any(_value_is_ambiguous(parameter, values.get(parameter.name)) for parameter in known):
+    shown = {parameter.name: parameter for parameter in known}.values()  # each once, however many tags show it
+    if any(_value_is_ambiguous(parameter, values.get(parameter.name)) for parameter in shown):
         return True
+    alphabets = {parameter.name: _alphabet(parameter, values) for parameter in shown}
     pairs = zip(found, found[1:], known, known[1:], strict=False)
-    return any(_runs_together(definition_text[a.end : b.start], p, q, values) for a, b, p, q in pairs)
+    return any(
+        _runs_together(definition_text[a.end : b.start], alphabets[p.name], alphabets[q.name]) for a, b, p, q in pairs
+    )
 
 
 def _value_is_ambiguous(parameter: Parameter, value: object) -> bool:
@@ -73,12 +77,12 @@ def _list_is_readable(parameter: Parameter, options: Sequence[str]) -> bool:
     return bool(barrier) and not any(barrier & set(option) for option in options)
 
 
-def _runs_together(between: str, left: Parameter, right: Parameter, values: Mapping[str, object]) -> bool:
+def _runs_together(between: str, left: frozenset[str], right: frozenset[str]) -> bool:
     """Whether `{{n}} {{m}}` can give the same text for other values: 1 and 23, 12 and 3.
 
     A character between them that neither value can contain rules this out.
     """
-    return not set(squeezed(between)) - _alphabet(left, values) - _alphabet(right, values)
+    return not any(character not in left and character not in right for character in squeezed(between))
 
 
 def _alphabet(parameter: Parameter, values: Mapping[str, object]) -> frozenset[str]:

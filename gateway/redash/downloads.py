@@ -16,6 +16,8 @@ CONTENT_TYPES: Final = {
 
 _NOT_IN_NAMES: Final = re.compile(r'[<>:"\\/|?*]+')
 _SPACES: Final = re.compile(r"\s+")
+_LONGEST_NAME: Final = 255
+"""Redash's own limit. Unicode's normal forms take quadratic time for text of nothing but accents."""
 
 
 def content_disposition(name: str, retrieved_at: str, form: str) -> str:
@@ -23,7 +25,7 @@ def content_disposition(name: str, retrieved_at: str, form: str) -> str:
 
     RFC 6266, with the extended form of RFC 5987 if the name is not ASCII.
     """
-    shown = "".join(character for character in name if unicodedata.category(character)[0] != "C")
+    shown = "".join(character for character in name[:_LONGEST_NAME] if unicodedata.category(character)[0] != "C")
     stem = _SPACES.sub("_", _NOT_IN_NAMES.sub(" ", shown)).strip("_")
     file = f"{stem}_{retrieved_at[:10].replace('-', '_')}.{form}"
     plain = unicodedata.normalize("NFKD", file).encode("ascii", "ignore").decode()

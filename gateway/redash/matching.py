@@ -28,6 +28,8 @@ class Match(msgspec.Struct, frozen=True):
 
     route: Route
     parts: dict[str, str]
+    query_id: int | None
+    """The query that the path names."""
 
     def number(self, name: str) -> int | None:
         """Return the captured decimal id, None if the route has no such part."""
@@ -114,7 +116,8 @@ def _match(method: str, path: str, slug: str) -> Match:
     if route is None:
         allow = tuple(sorted(node.routes)) + (("HEAD",) if "GET" in node.routes else ())
         raise MethodNotAllowed(f"This route takes {', '.join(allow)}.", allow)
-    return Match(route, parts)
+    query_id = parts.get("query_id")
+    return Match(route, parts, int(query_id) if query_id is not None else None)
 
 
 def _walk(path: str, parts: dict[str, str]) -> _Node | None:

@@ -15,7 +15,7 @@ from gateway.errors import BadRequest
 from gateway.model import Definition, Parameter
 from gateway.redash import dates, template
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 _UNDECLARED = "undeclared"
 _SHOWN = 20  # options named in an error
 
@@ -96,7 +96,8 @@ def _enum_default(parameter: Parameter) -> object:
     if parameter.multiValuesOptions is None:
         return parameter.value if parameter.value in options else options[0]
     chosen = parameter.value if isinstance(parameter.value, list) else [parameter.value]
-    return [option for option in chosen if option in options] or None
+    known = set(options)
+    return [option for option in chosen if isinstance(option, str) and option in known] or None
 
 
 def _value(parameter: Parameter, parts: dict[str, list[str]], now: datetime) -> object:
@@ -122,22 +123,23 @@ def _single(parameter: Parameter, text: str, now: datetime) -> object:
             raise BadRequest(f"Parameter '{parameter.name}' must be a number, like 10 or -2.5.")
         return number
     if parameter.type == "enum":
-        return _option(parameter, text)
+        _check_options(parameter, [text])
     return _date(parameter, text, now) if parameter.type in dates.DATES else text
 
 
 def _several(parameter: Parameter, texts: list[str]) -> list[str]:
     items = _json(texts[0]) if len(texts) == 1 else None
     chosen = [str(item) for item in items] if isinstance(items, list) else texts
-    return [_option(parameter, text) for text in chosen] if parameter.type == "enum" else chosen
+    if parameter.type == "enum":
+        _check_options(parameter, chosen)
+    return chosen
 
 
-def _option(parameter: Parameter, text: str) -> str:
+def _check_options(parameter: Parameter, texts: list[str]) -> None:
     options = _options(parameter)
-    if text not in options:
+    if not set(texts) <= set(options):
         more = " …" if len(options) > _SHOWN else ""
         raise BadRequest(f"Parameter '{parameter.name}' must be one of: {', '.join(options[:_SHOWN])}{more}.")
-    return text
 
 
 def _options(parameter: Parameter) -> list[str]:

@@ -8,25 +8,34 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+import msgspec
+
 _STRFTIME = (("DD", "%d"), ("MM", "%m"), ("YYYY", "%Y"), ("YY", "%y"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"))
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d)?")
 
 Convert = Callable[[object], object]
 
 
-def render_csv(data: Mapping[str, object], date_format: str = "DD/MM/YY", time_format: str = "HH:mm") -> bytes:
-    """Render `{"columns": […], "rows": […]}` as CSV; the formats are organisation settings, here Redash's defaults."""
-    return _render(data, ",", date_format, time_format)
+class DateFormats(msgspec.Struct, frozen=True):
+    """The organisation's formats, in Redash's notation; its defaults."""
+
+    date: str = "DD/MM/YY"
+    date_time: str = "DD/MM/YY HH:mm"
 
 
-def render_tsv(data: Mapping[str, object], date_format: str = "DD/MM/YY", time_format: str = "HH:mm") -> bytes:
+def render_csv(data: Mapping[str, object], formats: DateFormats) -> bytes:
+    """Render `{"columns": […], "rows": […]}` as CSV."""
+    return _render(data, ",", formats)
+
+
+def render_tsv(data: Mapping[str, object], formats: DateFormats) -> bytes:
     """Render as `render_csv` does, with tabs."""
-    return _render(data, "\t", date_format, time_format)
+    return _render(data, "\t", formats)
 
 
-def _render(data: Mapping[str, object], delimiter: str, date_format: str, time_format: str) -> bytes:
+def _render(data: Mapping[str, object], delimiter: str, formats: DateFormats) -> bytes:
     columns, rows = _mappings(data.get("columns")), _mappings(data.get("rows"))
-    converters = _converters(date_format, time_format)
+    converters = _converters(formats)
     fields = [(str(column["name"]), converters.get(str(column.get("type")), _as_is)) for column in columns]
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter)  # as Redash: "\r\n", quotes where needed, null is empty
@@ -39,11 +48,11 @@ def _mappings(value: object) -> list[Mapping[str, object]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _converters(date_format: str, time_format: str) -> dict[str, Convert]:
+def _converters(formats: DateFormats) -> dict[str, Convert]:
     return {
         "boolean": _boolean,
-        "date": lambda value: _formatted(value, _strftime(date_format)),
-        "datetime": lambda value: _formatted(value, _strftime(f"{date_format} {time_format}")),
+        "date": lambda value: _formatted(value, _strftime(formats.date)),
+        "datetime": lambda value: _formatted(value, _strftime(formats.date_time)),
     }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Final, Literal, cast
+from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from cachetools import LRUCache
 
 from gateway.errors import BadRequest
+from gateway.redash.footprint import footprint
 from gateway.redash.matching import Match
 
 ResultForm = Literal["json", "csv", "tsv", "xlsx"]
@@ -22,7 +23,7 @@ LONGEST_MAX_AGE: Final = 10**12
 _NOT_FOR_REDASH: Final = frozenset({"api_key", "signature", "expires", "user_id"})
 
 
-class Execute(msgspec.Struct, frozen=True):
+class Execute(msgspec.Struct, frozen=True, weakref=True):
     """POST of a saved query's results, or its `/refresh` (then with the `p_` arguments in `arguments`)."""
 
     query_id: int
@@ -33,7 +34,7 @@ class Execute(msgspec.Struct, frozen=True):
     arguments: tuple[tuple[str, str], ...] = ()
 
 
-class ExecuteText(msgspec.Struct, frozen=True):
+class ExecuteText(msgspec.Struct, frozen=True, weakref=True):
     """POST of free SQL."""
 
     data_source_id: object
@@ -108,35 +109,46 @@ def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
     Raises:
         BadRequest: Redash could not make sense of the arguments or the body.
     """
-    if match.route.kind not in _REPEATED or len(body) > _SMALL_BYTES:
+    if match.route.kind not in _REPEATED or len(query_string) + len(body) > _SMALL_BYTES:
         return _parse(match, query_string, body)
     place = (match.path(), match.route.method, query_string, body)
     known = _known.get(place)
     if known is None:
-        known = _known[place] = _parse(match, query_string, body)
-    return known
+        operation = _parse(match, query_string, body)
+        known = _known[place] = _Parsed(operation, footprint(place) + footprint(operation) + _OVERHEAD_BYTES)
+    return known.operation
 
 
 _REPEATED: Final = frozenset({"execute", "execute_text", "latest", "result"})
 """Kinds that dashboards repeat: the parsed operation is cached."""
 
+
+class _Parsed(NamedTuple):
+    operation: Operation
+    size: int
+
+
 _SMALL_BYTES: Final = 4_096
-_known: Final[LRUCache[tuple[str, str, str, bytes], Operation]] = LRUCache(4_096)
+_KNOWN_BYTES: Final = 8 * 1024 * 1024
+"""What all cached operations may take, also those of requests that were refused."""
+
+_OVERHEAD_BYTES: Final = 300
+_known: Final[LRUCache[tuple[str, str, str, bytes], _Parsed]] = LRUCache(_KNOWN_BYTES, getsizeof=lambda p: p.size)
 
 
 def _parse(match: Match, query_string: str, body: bytes) -> Operation:
     arguments = parse_arguments(query_string)
-    query_id = match.number("query_id") or 0
+    query_id = match.query_id or 0
     form = cast(ResultForm, match.parts.get("form", "json"))
     match match.route.kind:
         case "ping":
             return Ping()
         case "job":
-            return ReadJob(match.parts["job_id"], match.number("query_id"))
+            return ReadJob(match.parts["job_id"], match.query_id)
         case "cancel":
-            return CancelJob(match.parts["job_id"], match.number("query_id"))
+            return CancelJob(match.parts["job_id"], match.query_id)
         case "result":
-            return ReadResult(match.number("result_id") or 0, form, match.number("query_id"))
+            return ReadResult(match.number("result_id") or 0, form, match.query_id)
         case "latest":
             return _parse_latest(query_id, form, arguments)
         case "execute":
@@ -147,7 +159,7 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
         case "execute_text":
             return _parse_execute_text(body, arguments)
         case _:
-            return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.number("query_id"))
+            return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.query_id)
 
 
 def parse_arguments(query_string: str) -> tuple[tuple[str, str], ...]:

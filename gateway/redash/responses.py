@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body, Definition, Parameter
+from gateway.model import Body, Definition, Parameter, result_identity
+from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
@@ -30,7 +31,13 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     id: int | None = None
     query_hash: str = ""
     query: str | None = None
+    data_source_id: int | None = None
     runtime: float = 0.0
+
+    @property
+    def identity(self) -> bytes:
+        """Return what tells it from another result of the same id."""
+        return result_identity(self.retrieved_at, self.query_hash)
 
     @property
     def reduced(self) -> bool:
@@ -93,6 +100,35 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     return found
 
 
+class _ClientConfig(msgspec.Struct):
+    dateFormat: str  # noqa: N815 - Redash's own name
+    dateTimeFormat: str  # noqa: N815
+
+
+class _Session(msgspec.Struct):
+    client_config: _ClientConfig
+
+
+_sessions = msgspec.json.Decoder(_Session)
+
+
+def parse_date_formats(data: bytes) -> DateFormats | None:
+    """Parse the organisation's formats from `/api/session`; None where it does not say them."""
+    try:
+        config = _sessions.decode(data).client_config
+    except msgspec.DecodeError:
+        return None
+    return DateFormats(config.dateFormat, config.dateTimeFormat)
+
+
+def parse_job(data: bytes) -> Job | None:
+    """Parse the job that a response holds; None where it holds something else."""
+    try:
+        return _results_or_jobs.decode(data).job
+    except msgspec.DecodeError:
+        return None
+
+
 def _parse_whole(data: bytes) -> ResultHead | Job:
     """Parse with the standard parser, which accepts what msgspec refuses: NaN, BOM, lone surrogates."""
     try:
@@ -109,9 +145,10 @@ def _parse_whole(data: bytes) -> ResultHead | Job:
 _FULL_HEAD: Final = re.compile(
     rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d+),\s*"query_hash":\s*"([0-9a-f]*)",\s*"query":\s*(?=")'
 )
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
 _FULL_TAIL: Final = re.compile(
-    rb'"data_source_id":\s*(?:\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
+    rb'"data_source_id":\s*(\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
 )
 _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
 
@@ -129,7 +166,9 @@ def _parse_large(body: Body) -> ResultHead | Job:
     first, last = body.ends(_HEAD_BYTES, _TAIL_BYTES)
     head = parse_beginning(first)
     if head is not None and not head.reduced and (end := _FULL_TAIL.search(last)):
-        return msgspec.structs.replace(head, runtime=float(end[1]), retrieved_at=end[2].decode())
+        source = None if end[1] == b"null" else int(end[1])
+        retrieved_at = end[3].decode()
+        return msgspec.structs.replace(head, data_source_id=source, runtime=float(end[2]), retrieved_at=retrieved_at)
     if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
         return msgspec.structs.replace(head, retrieved_at=end[1].decode())
     return _parse_whole(body.load())
@@ -137,7 +176,7 @@ def _parse_large(body: Body) -> ResultHead | Job:
 
 def _string_at(data: bytes, position: int) -> str | None:
     """Decode the JSON string that begins at `position`; None if there is none or it does not end within `data`."""
-    end = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL).match(data, position)
+    end = _STRING.match(data, position)
     try:
         return str(json.loads(end[0])) if end else None
     except ValueError:

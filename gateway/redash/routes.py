@@ -41,6 +41,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """It shows objects of many queries: 403 for a client that is bound to some."""
     query_key: bool = False
     """A query's own key can use it, below the path of its query (CONTRACT 2)."""
+    job_result: bool = False
+    """Redash may respond with a job of its own, whose result is what the route is about (CONTRACT 14, 25)."""
     redirects: bool = False
     """Redash responds with a redirect to the list of queries (CONTRACT 5)."""
 
@@ -87,10 +89,10 @@ read    metadata     GET         /api/queries/tags                              
 read    metadata     GET         /api/dashboards/tags                                    lists
 read    metadata     GET         /api/data_sources                                       lists
 read    metadata     GET         /api/data_sources/{id}                                  lists
-read    live         GET         /api/data_sources/{id}/schema                           lists
-read    live         GET         /api/databricks/databases/{id}                          lists
-read    live         GET         /api/databricks/databases/{id}/{database}/tables        lists
-read    live         GET         /api/databricks/databases/{id}/{database}/columns/{table} lists
+read    live         GET         /api/data_sources/{id}/schema                           lists job_result
+read    live         GET         /api/databricks/databases/{id}                          lists job_result
+read    live         GET         /api/databricks/databases/{id}/{database}/tables        lists job_result
+read    live         GET         /api/databricks/databases/{id}/{database}/columns/{table} lists job_result
 read    metadata     GET         /api/query_snippets                                     lists
 read    metadata     GET         /api/query_snippets/{id}                                lists
 read    metadata     GET         /api/queries                                            keys lists

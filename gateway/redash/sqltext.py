@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Final
 
+from gateway.errors import BadRequest
 from gateway.model import Parameter
 from gateway.redash import template
+from gateway.redash.dialects import BACKSLASH, HELD, MARKS, STANDARD, TRIPLE, Token
 from gateway.redash.template import Rendered
 
 _BLOCK_COMMENT = re.compile(r"/\*.*?\*/")  # within one line only, like Redash's own pattern
@@ -25,53 +28,11 @@ _OPERATORS = frozenset("=<>+-*/%|:")
 _QUOTES = frozenset("'\"`_")
 
 
-_Token = tuple[str, str, str]
-"""The white space and block comments before a token, the token, and `_HELD` if that white space belongs to a value."""
+MOST_COMPARED: Final = 256 * 1024
+"""Characters of SQL that are compared token by token: a token takes 200 bytes of memory, and some microseconds."""
 
-_HELD = "held"
-
-
-class _Dialect:
-    """One syntax of quotes. The data source's own is not known, so all that fit the text must agree."""
-
-    def __init__(self, body: str, *, triple: bool = False, marks_comments: bool = False) -> None:
-        marks = ("'''", '"""', "'", '"', "`") if triple else ("'", '"', "`")
-        self._closed = re.compile("|".join(_quoted(mark, body, mark) for mark in marks))
-        quoted = "|".join(_quoted(mark, body, rf"(?:{mark}|\\?\Z)") for mark in marks)
-        comment = r"(?:--|\#|//)" if marks_comments else r"(?:--|\#\ )"
-        self._lexer = re.compile(
-            r"(?P<gap>(?:\s|/\*(?![!+])(?s:.*?)\*/)*+)"
-            rf"(?P<token>{quoted}"
-            r"|\$(?P<tag>(?:[^\W\d]\w*)?)\$(?s:.*?)(?:\$(?P=tag)\$|\Z)"  # PostgreSQL's dollar quotes
-            r"|/\*[!+](?s:.*?)(?:\*/|\Z)|/\*(?s:.*)"  # hints and MySQL's executable comments are not comments
-            # Exact, because these are operators in some dialects; without a last `;`, because Redash may append one.
-            rf"|{comment}(?:[^\r\n;]|;(?![;\t ]{{0,9}}(?:[\r\n]|\Z)))*+"
-            r"|\w++|\[[^]['\"`\n]*+\]|\S|\Z)"  # [my column] of SQL Server
-        )
-
-    def tokens(self, text: str) -> list[_Token]:
-        """Split `text` into tokens; after a quote that never ends, the rest is one token."""
-        found: list[_Token] = self._lexer.findall(text)
-        while found and not found[-1][1]:
-            found.pop()
-        return found
-
-    def reads(self, tokens: Sequence[_Token]) -> bool:
-        """Whether all quotes end, so that the text can belong to this dialect."""
-        last = tokens[-1][1] if tokens else ""
-        return last[:1] not in ("'", '"', "`") or self._closed.fullmatch(last) is not None
-
-
-def _quoted(mark: str, body: str, end: str) -> str:
-    if len(mark) == 3:
-        return rf"{mark}(?s:\\.|(?!{mark})[^\\])*+{end}"
-    return rf"{mark}(?:{body.format(mark=mark)})*+{end}"
-
-
-_STANDARD = _Dialect(r"[^{mark}]|{mark}{mark}")
-_BACKSLASH = _Dialect(r"[^{mark}\\]|{mark}{mark}|\\(?s:.)")  # MySQL, ClickHouse, Hive …
-_TRIPLE = _Dialect(r"[^{mark}\\]|\\(?s:.)", triple=True)  # BigQuery
-_MARKS = _Dialect(r"[^{mark}\\]|{mark}{mark}|\\(?s:.)", marks_comments=True)  # MySQL's #note, Snowflake's //
+MOST_SEARCHED: Final = 64 * 1024 * 1024
+"""Characters that are searched for the values of one request: a list of many values times the length of the SQL."""
 
 
 def matches(
@@ -81,13 +42,18 @@ def matches(
 
     Outside quotes and values, it ignores white space, block comments, the end of statements (comments, `;`) and an
     automatic LIMIT; inside them each character counts. False if uncertain: another run costs time, wrong rows are
-    worse. Linear in the length of the texts.
+    worse. Linear in the length of the texts; of texts over `MOST_COMPARED` only the ends may differ.
+
+    Raises:
+        BadRequest: as `check_size`.
     """
     rendered = template.render(definition_text, parameters, values)
     if rendered is None:
         return _values_occur(definition_text, values, returned_sql)
     if _differs_at_end_only(rendered.text, returned_sql):
         return True
+    if max(len(rendered.text), len(returned_sql)) > MOST_COMPARED:
+        return False
     without_limit = returned_sql[: _limit_start(returned_sql)]
     return any(_aligned(rendered, returned) for returned in {returned_sql, without_limit})
 
@@ -99,7 +65,15 @@ def same_text(sent: str, returned: str, values: Mapping[str, object] | None = No
 
 def squeezed(text: str) -> str:
     """Return the text as Redash hashes it: without one-line block comments and without white space (CONTRACT 7)."""
-    return "".join(_BLOCK_COMMENT.sub("", text).split())
+    if "/*" in text:
+        text = "\n".join(map(_without_comments, text.split("\n")))
+    return "".join(text.split())
+
+
+def _without_comments(line: str) -> str:
+    """Remove block comments; each `/*` of the part that is searched has its end, or the search would be quadratic."""
+    head, end, rest = line.rpartition("*/")
+    return _BLOCK_COMMENT.sub("", head + end) + rest
 
 
 def collision_text(
@@ -114,8 +88,8 @@ def collision_text(
         shown = sorted(squeezed(value) for value in _strings(values or {}))
         return "\0".join([squeezed(text), *shown]).encode("utf-8", "replace")
     sql = rendered.text
-    if ";" in sql or "--" in sql or "# " in sql:
-        sql = " ".join(text for _, text, _ in _statements(_STANDARD.tokens(sql)))
+    if len(sql) <= MOST_COMPARED and (";" in sql or "--" in sql or "# " in sql):
+        sql = " ".join(text for _, text, _ in _statements(STANDARD.tokens(sql)))
     return re.sub(r"(?:LIMIT[0-9]+)?\Z", "", squeezed(sql), count=1).encode("utf-8", "replace")
 
 
@@ -134,19 +108,19 @@ def _limit_start(sql: str) -> int:
 
 
 def _aligned(rendered: Rendered, returned: str) -> bool:
-    dialects = [_STANDARD]
+    dialects = [STANDARD]
     if "\\" in rendered.text:
-        dialects.append(_BACKSLASH)
+        dialects.append(BACKSLASH)
     if "'''" in rendered.text or '"""' in rendered.text:
-        dialects.append(_TRIPLE)
+        dialects.append(TRIPLE)
     if "#" in rendered.text or "//" in rendered.text:
-        dialects.append(_MARKS)
+        dialects.append(MARKS)
     read = [(dialect, dialect.tokens(rendered.text)) for dialect in dialects]
     fitting = [pair for pair in read if pair[0].reads(pair[1])] or read
     return all(_agree(_hold(tokens, rendered.spans), dialect.tokens(returned)) for dialect, tokens in fitting)
 
 
-def _hold(tokens: list[_Token], spans: list[tuple[int, int]]) -> list[_Token]:
+def _hold(tokens: list[Token], spans: list[tuple[int, int]]) -> list[Token]:
     """Mark the gaps inside a value or next to white space of one: there each character counts."""
     if not spans:
         return tokens
@@ -155,11 +129,11 @@ def _hold(tokens: list[_Token], spans: list[tuple[int, int]]) -> list[_Token]:
     for start, end in spans:
         for index in range(bisect_right(starts, start) - 1, bisect_left(starts, end)):
             if index < len(held) and start < starts[index] + len(held[index][0]):
-                held[index] = (held[index][0], held[index][1], _HELD)
+                held[index] = (held[index][0], held[index][1], HELD)
     return held
 
 
-def _agree(expected: list[_Token], returned: list[_Token]) -> bool:
+def _agree(expected: list[Token], returned: list[Token]) -> bool:
     expected = _statements(expected)
     returned = _without_top(expected, _statements(returned))
     if [text for _, text, _ in expected] != [text for _, text, _ in returned]:
@@ -172,11 +146,11 @@ def _agree(expected: list[_Token], returned: list[_Token]) -> bool:
     return True
 
 
-def _may_differ(before: str, ours: _Token, theirs: str) -> bool:
+def _may_differ(before: str, ours: Token, theirs: str) -> bool:
     gap, text, held = ours
     if ";" in (before, text):  # Redash joins statements with ";\n", whatever was between them
         return True
-    return held is not _HELD and (bool(gap) == bool(theirs) or _is_loose(before[-1], text[0]))
+    return held is not HELD and (bool(gap) == bool(theirs) or _is_loose(before[-1], text[0]))
 
 
 def _is_loose(left: str, right: str) -> bool:
@@ -187,9 +161,9 @@ def _is_loose(left: str, right: str) -> bool:
     return right in _OPERATORS and (left.isalnum() or left in _QUOTES)
 
 
-def _statements(tokens: list[_Token]) -> list[_Token]:
+def _statements(tokens: list[Token]) -> list[Token]:
     """Remove what Redash strips: comments at the ends of statements, empty statements, the last `;`."""
-    kept: list[_Token] = []
+    kept: list[Token] = []
     after = ""
     for token in tokens:
         text = token[1]
@@ -207,7 +181,7 @@ def _statements(tokens: list[_Token]) -> list[_Token]:
     return kept
 
 
-def _drop_comments(tokens: list[_Token]) -> None:
+def _drop_comments(tokens: list[Token]) -> None:
     while tokens and _is_comment(tokens[-1][1]):
         tokens.pop()
 
@@ -216,7 +190,7 @@ def _is_comment(text: str) -> bool:
     return text.startswith(("--", "# ")) or (text.startswith("/*") and text.endswith("*/") and len(text) > 3)
 
 
-def _without_top(expected: list[_Token], returned: list[_Token]) -> list[_Token]:
+def _without_top(expected: list[Token], returned: list[Token]) -> list[Token]:
     """Remove SQL Server's automatic limit: TOP n after the last SELECT."""
     if len(returned) != len(expected) + 2:
         return returned
@@ -225,15 +199,35 @@ def _without_top(expected: list[_Token], returned: list[_Token]) -> list[_Token]
     return returned[:at] + returned[at + 2 :] if is_top else returned
 
 
+def check_size(definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> None:
+    """Refuse what would take too long to compare, before anything is sent.
+
+    Raises:
+        BadRequest: the SQL would be longer than `template.LONGEST_TEXT`, or its template has sections and is given
+            more values than can be searched for in SQL of the template's length.
+    """
+    if template.render(definition_text, parameters, values) is not None:
+        return
+    if len(_used(definition_text, values)) * len(definition_text) > MOST_SEARCHED:
+        raise BadRequest("The parameters have too many values for a query whose template has sections.")
+
+
 def _values_occur(text: str, values: Mapping[str, object], returned: str) -> bool:
     """For templates with sections and the like: every value that occurs in the SQL must occur exactly."""
-    roots = {name.partition(".")[0] for name in template.names(text)}
+    used = _used(text, values)
+    if len(used) * len(returned) > MOST_SEARCHED:
+        return False
     bare = squeezed(returned)
-    used = {name: value for name, value in values.items() if name in roots or "" in roots}
-    if not all(value in returned or squeezed(value) not in bare for value in _strings(used)):
+    if not all(value in returned or squeezed(value) not in bare for value in used):
         return False
     loose = _stands_beside_blanks(text)
-    return all(loose or _occurs_alone(value, returned) for value in _strings(used) if value in returned)
+    return loose or all(_occurs_alone(value, returned) for value in used if value in returned)
+
+
+def _used(text: str, values: Mapping[str, object]) -> set[str]:
+    """Return the text values that the template can show."""
+    roots = {name.partition(".")[0] for name in template.names(text)}
+    return set(_strings([value for name, value in values.items() if name in roots or "" in roots]))
 
 
 def _stands_beside_blanks(text: str) -> bool:
@@ -246,19 +240,27 @@ def _stands_beside_blanks(text: str) -> bool:
 
 
 def _occurs_alone(value: str, returned: str) -> bool:
-    """Whether `value` occurs somewhere without white space beside it; with white space it could be another value."""
+    """Whether `value` occurs somewhere without white space beside it; with white space it could be another value.
+
+    Looks at the first occurrence of those that overlap: to find each of them would take quadratic time.
+    """
     at = returned.find(value)
     while at >= 0:
         beside = returned[max(0, at - 1) : at] + returned[at + len(value) : at + len(value) + 1]
         if not beside or not re.search(r"\s", beside):
             return True
-        at = returned.find(value, at + 1)
+        at = returned.find(value, at + len(value))
     return False
 
 
-def _strings(value: object) -> list[str]:
-    if isinstance(value, Mapping):
-        return [text for inner in value.values() for text in _strings(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in _strings(inner)]
-    return [value] if isinstance(value, str) and value else []
+def _strings(value: object) -> Iterator[str]:
+    """Yield every text in a value, however deep it stands."""
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, Mapping):
+            rest += item.values()
+        elif isinstance(item, list):
+            rest += item
+        elif isinstance(item, str) and item:
+            yield item

@@ -6,9 +6,16 @@ Renders plain tags only; knows nothing of SQL.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from gateway.errors import BadRequest
 from gateway.model import Parameter
+
+LONGEST_TEXT: Final = 4 * 1024 * 1024
+"""Characters of a rendered text. One value may be shown many times: 1 MB of request could become gigabytes of SQL."""
+
+MOST_TAGS: Final = 20_000
+"""Of one template: they are read on the event loop, for each request."""
 
 _SIGNS = "#^/!>&={"
 
@@ -30,8 +37,12 @@ class Rendered(NamedTuple):
 
 
 def tags(template: str) -> Iterator[Tag]:
-    """Yield all tags in order, also after `{{=<% %>=}}` has changed the delimiters."""
-    opening, closing, at = "{{", "}}", 0
+    """Yield all tags in order, also after `{{=<% %>=}}` has changed the delimiters.
+
+    Raises:
+        BadRequest: there are more than `MOST_TAGS`.
+    """
+    opening, closing, at, count = "{{", "}}", 0, 0
     while (start := template.find(opening, at)) >= 0:
         inside = start + len(opening)
         end = template.find(closing, inside)
@@ -39,6 +50,9 @@ def tags(template: str) -> Iterator[Tag]:
             return
         key = template[inside:end].strip()
         at = end + len(closing)
+        count += 1
+        if count > MOST_TAGS:
+            raise BadRequest(f"The query's text has more than {MOST_TAGS} tags ({{{{…}}}}).")
         sign = key[:1] if key[:1] in _SIGNS else ""
         if sign == "{" and template.startswith("}", at):
             at += 1
@@ -59,17 +73,27 @@ def is_plain(template: str) -> bool:
 
 
 def render(template: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> Rendered | None:
-    """Insert the values into the plain tags; None if that takes a full Mustache engine."""
+    """Insert the values into the plain tags; None if that takes a full Mustache engine.
+
+    Raises:
+        BadRequest: the text would be longer than `LONGEST_TEXT`; it is not made.
+    """
+    by_name = {parameter.name: parameter for parameter in reversed(parameters)}
+    texts: dict[str, str | None] = {}  # each is made once, however often it is shown
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
     at = length = 0
     for tag in tags(template):
-        value = None if tag.sign else value_text(tag.name, parameters, values)
+        if tag.name not in texts:
+            texts[tag.name] = value_text(tag.name, by_name, values)
+        value = None if tag.sign else texts[tag.name]
         if value is None:
             return None
         fixed = template[at : tag.start]
-        pieces += (fixed, value)
         length += len(fixed) + len(value)
+        if length > LONGEST_TEXT:
+            raise BadRequest(f"With these parameters the SQL is longer than {LONGEST_TEXT} characters.")
+        pieces += (fixed, value)
         if value:
             spans.append((length - len(value), length))
         at = tag.end
@@ -77,14 +101,14 @@ def render(template: str, parameters: Sequence[Parameter], values: Mapping[str, 
     return Rendered("".join(pieces), spans)
 
 
-def value_text(name: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> str | None:
+def value_text(name: str, parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> str | None:
     """Return the text for `{{name}}`; None if there is none or it takes a full engine."""
     root, *path = name.split(".")
     if root not in values:
         return None
     found = values[root]
     if isinstance(found, list) and not path:
-        return joined(found, next((p for p in parameters if p.name == root), None))
+        return joined(found, parameters.get(root))
     for part in path:
         if not isinstance(found, Mapping) or part not in found:
             return None

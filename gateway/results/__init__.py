@@ -1,4 +1,4 @@
-"""Everything that is answered without running a query: definitions, bindings, metadata, stored results, fetches.
+"""Everything that needs no query run: definitions, bindings, metadata, stored results, fetches.
 
-Runs of queries live in `executions`.
+Query runs live in `executions`.
 """

@@ -15,7 +15,7 @@ from gateway.results.definitions import Definitions
 
 
 class Bindings:
-    """Judges requests of clients that are bound to queries or dashboards. Where Redash does not say, it refuses."""
+    """Checks requests of clients that are bound to queries or dashboards. What Redash does not confirm is refused."""
 
     def __init__(self, dashboards: Dashboards, definitions: Definitions) -> None:
         self._dashboards = dashboards
@@ -25,19 +25,19 @@ class Bindings:
         """Return the ids of the queries that the client may use; None if it is not bound.
 
         Raises:
-            GatewayError: Redash does not say what is on one of its dashboards: then nothing is allowed.
+            GatewayError: one of its dashboards cannot be read in Redash: then nothing is allowed.
         """
         caller = context.caller
         if not caller.is_bound:
             return None
-        found = set(caller.settings.queries)
+        allowed = set(caller.settings.queries)
         for dashboard in sorted(caller.settings.dashboards):
             credential = context.configured.access.user_credential(caller)
-            found |= await self._dashboards.recent_queries_on(credential, dashboard, context.sender)
-        return frozenset(found)
+            allowed |= await self._dashboards.recent_queries_on(credential, dashboard, context.sender)
+        return frozenset(allowed)
 
     def limit(self, context: RequestContext, response: Response) -> Response:
-        """Let a response be reused no longer than what was read of the client's dashboards counts."""
+        """Limit the reuse of a response to the time for which the client's dashboards need not be read again."""
         if response.reuse is not None and context.caller.settings.dashboards:
             until = min(response.reuse.good_until, self._good_until(context))
             response.reuse = msgspec.structs.replace(response.reuse, good_until=until)
@@ -49,9 +49,9 @@ class Bindings:
         return min(self._dashboards.valid_until(credential, dashboard) for dashboard in caller.settings.dashboards)
 
     async def check(self, context: RequestContext, operation: Operation) -> frozenset[int] | None:
-        """Refuse what the client's binding does not cover; returns the queries that it does cover, None for all.
+        """Refuse what the client's binding does not cover; returns the queries that it covers, None for all.
 
-        Results by id are judged where their query is known, dashboards by the id in the response.
+        Results by id are checked later, where their query is known, dashboards by the id in the response.
 
         Raises:
             Forbidden: the query or dashboard is not among the client's.
@@ -67,21 +67,21 @@ class Bindings:
         if context.match.route.has_path_of(routes.DASHBOARD):
             self._check_path(context)
         elif not isinstance(operation, ReadResult) or operation.query_id is not None:
-            self._check_query(context.caller, context.match.number("query_id"), allowed, operation)
+            self._check_query(context.caller, context.match.query_id, allowed, operation)
         return allowed
 
     def _check_query(self, caller: Caller, query_id: int | None, allowed: frozenset[int], operation: Operation) -> None:
         if query_id is None and isinstance(operation, Relay):
-            return  # dashboards are judged by their response; the rest of what is open to bound clients shows no query
+            return  # dashboards are checked by their response; other routes open to bound clients show no query
         if query_id not in allowed:
             raise Forbidden(f"Query {query_id} is not among those of client '{caller.name}'.")
 
     async def _check_dropdown(self, context: RequestContext, allowed: frozenset[int] | None) -> None:
-        """A dropdown query is open through the query that declares it, and only so, to bound clients and query keys.
+        """Allow bound clients and query keys a dropdown query only through a query that declares it.
 
         Redash itself shows a query key the first column of any query on a source of its groups (CONTRACT 12).
         """
-        query_id, dropdown = context.match.number("query_id"), context.match.number("dropdown_id")
+        query_id, dropdown = context.match.query_id, context.match.number("dropdown_id")
         credential = context.credential
         if allowed is None and not credential.is_query_key:
             return
@@ -94,7 +94,7 @@ class Bindings:
             raise Forbidden(f"Query {dropdown} is no dropdown of query {query_id}.")
 
     def _check_path(self, context: RequestContext) -> None:
-        """Refuse a dashboard before Redash is asked where its path tells the id; a slug is judged by the answer."""
+        """Refuse a dashboard before the request to Redash where the path has its id; slugs are checked afterwards."""
         named, boards = context.match.parts["dashboard"], context.caller.settings.dashboards
         if not boards or (
             named.isdecimal() and int(named) not in boards and "legacy" not in context.request.query_string
@@ -102,10 +102,10 @@ class Bindings:
             self.check_dashboard(context.caller, None)
 
     def check_dashboard(self, caller: Caller, dashboard_id: int | None) -> None:
-        """Refuse a dashboard that is not among the client's, by the id that Redash answered.
+        """Refuse a dashboard that is not among the client's, by the id in Redash's response.
 
         Raises:
-            Forbidden: it is not, or its id is not known.
+            Forbidden: it is not among them, or its id is not known.
         """
         if caller.is_bound and dashboard_id not in caller.settings.dashboards:
             raise Forbidden(f"This dashboard is not among those of client '{caller.name}'.")

@@ -1,4 +1,4 @@
-"""Stored results: getting what the store has of them, and storing what Redash sent."""
+"""Stored results: getting them from the store, and storing what Redash sent."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from gateway.upstream.protocol import UpstreamResponse
 
 
 class StoredResult(msgspec.Struct, frozen=True):
-    """A result with its bytes, as the store has it."""
+    """A stored result with its bytes."""
 
     entry: Entry
     body: Body
 
 
 class ArrivingResult(msgspec.Struct, frozen=True):
-    """A large result while it arrives: its entry lacks what only the end of it says."""
+    """A large result while it arrives: its entry lacks what only the end of the body contains."""
 
     entry: Entry
     body: Spool
@@ -48,7 +48,7 @@ AnyResult = StoredResult | ArrivingResult
 
 
 class ResultCache:
-    """The results in the store, and how they get there."""
+    """The results in the store."""
 
     def __init__(self, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self._store = store
@@ -57,9 +57,9 @@ class ResultCache:
         self._purged_at: dict[int | None, float] = {}
 
     async def get(self, key: Key) -> StoredResult | None:
-        """Return what the store has under `key`, with its bytes."""
+        """Return the stored result under `key`, None without one."""
         if (entry := self._store.peek(key)) is not None and (body := self._store.peek_body(entry)) is not None:
-            return StoredResult(entry, body)  # from memory, without a step through the event loop
+            return StoredResult(entry, body)  # from memory, without yielding to the event loop
         entry = await self._store.get(key)
         body = await self._store.read(entry) if entry is not None else None
         return StoredResult(entry, body) if entry is not None and body is not None else None
@@ -73,56 +73,59 @@ class ResultCache:
         *,
         key: Key | None = None,
         marker: str = "",
+        data_source_id: int | None = None,
         begun: float,
         confirmed: float = -math.inf,
     ) -> StoredResult:
-        """Store a result that was checked: under its id, and under `key` where it has one.
+        """Store a result that was checked: under its id, and under `key`, if given.
 
-        `begun` (monotonic) is when the request left for Redash: a purge since then keeps the result from being stored.
+        `begun` (monotonic) is when the request to Redash was sent: after a purge since then, nothing is stored.
+        `data_source_id` counts for reduced results, which do not contain it.
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
         retrieved = parse_time(head.retrieved_at)
         age = age_on_arrival(retrieved, response.received, response.date)
         entry = Entry(
-            body_id=_body_id(credential.scope, result_id, form),
+            body_id=digest(b"body", credential.scope.encode(), str(result_id).encode(), form.encode(), head.identity),
             scope=credential.scope,
             query_id=query_id,
             result_id=result_id,
             form=form,
             marker=marker,
             query_hash=head.query_hash,
+            data_source_id=data_source_id if head.reduced else head.data_source_id,
             retrieved_at=head.retrieved_at,
             runtime=head.runtime,
             born=self._clock.monotonic() - max(0.0, self._clock.wall() - response.received) - age,
             confirmed=confirmed,
             size=response.body.size,
         )
-        await self._ledger.record_result(credential.scope, result_id, query_id)
+        await self._ledger.record_result(credential.scope, result_id, query_id, entry.identity)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
         return await self.put_as(keys, entry, response.body, begun)
 
     async def put_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> StoredResult:
-        """Store it under these keys; if a purge came since `begun`, only for those that wait, under an unknown key."""
+        """Store it under `keys`; after a purge since `begun`, under a random key, for the waiting callers only."""
         purged = self._purged_since(begun, entry.query_id)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         stored = await self._confirmed(keys, entry)
         if stored is None:
             stored = StoredResult(entry, await self._store.put(keys, entry, body))
-            if not purged and self._purged_since(begun, entry.query_id):  # while it was being stored
+            if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
                 await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
         return stored
 
     async def _confirmed(self, keys: list[Key], entry: Entry) -> StoredResult | None:
-        """Where the very same result is stored already, note only that it is still the newest (it never changes).
+        """Where the same result is stored already, note only that it is still the newest (a result never changes).
 
-        A look-up came before each call to Redash, so that what is stored is in memory now.
+        Every request to Redash follows a look-up, so a stored result is in memory now.
         """
         stored = self._store.peek(keys[-1])
-        if stored is None or (stored.body_id, stored.marker) != (entry.body_id, entry.marker):
+        if stored is None or stored.body_id != entry.body_id or not _says_no_more(entry, stored):
             return None
         body = await self._store.read(stored)
         if body is None or entry.confirmed == -math.inf:
@@ -132,7 +135,7 @@ class ResultCache:
         return StoredResult(msgspec.structs.replace(stored, confirmed=entry.confirmed), body)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        """Delete results, also those of executions that are under way now. Returns how many entries went."""
+        """Delete results, also those of requests in progress. Returns how many entries were deleted."""
         self._purged_at[query_id if scope is None else None] = self._clock.monotonic()
         return await self._store.delete(scope=scope, query_id=query_id)
 
@@ -140,8 +143,13 @@ class ResultCache:
         return begun <= max(self._purged_at.get(query_id, -math.inf), self._purged_at.get(None, -math.inf))
 
 
+def _says_no_more(entry: Entry, stored: Entry) -> bool:
+    """Whether the stored entry of the same bytes has the same query and marker, or `entry` has neither."""
+    return (entry.query_id, entry.marker) in ((stored.query_id, stored.marker), (0, ""), (stored.query_id, ""))
+
+
 async def load_result_or_job(body: Body) -> ResultHead | Job:
-    """Read the head of a result, or a job; off the event loop where the body is a file.
+    """Parse the head of a result, or a job; off the event loop where the body is large.
 
     Raises:
         UpstreamUnusable: it is neither.
@@ -156,28 +164,29 @@ async def load_result_or_job(body: Body) -> ResultHead | Job:
 
 
 async def load_result(body: Body) -> ResultHead:
-    """Read the head of a result.
+    """Parse the head of a result.
 
     Raises:
-        UpstreamUnusable: it is none.
+        UpstreamUnusable: it is not a result.
     """
     head = await load_result_or_job(body)
     if not isinstance(head, ResultHead):
         body.give_up()
-        raise UpstreamUnusable("Redash answered with a job where a result was asked for.")
+        raise UpstreamUnusable("Redash responded with a job where a result was requested.")
     return head
 
 
 def arriving_result(
     credential: Credential, query_id: int, head: ResultHead, beginning: UpstreamResponse, spool: Spool
 ) -> ArrivingResult:
-    """Return a result as far as its beginning says it, which is never stored: no age, no size, no id of a reduced one.
+    """Return a result with what its beginning contains: no age, no size, for a reduced one no id. It is never stored.
 
-    `retrieved_at` is only the day, "" where Redash has given the file no name.
+    `retrieved_at` is only the day, "" where Redash has given the file no name. Its end tells it from another result of
+    the same id, so that it has no id of its bytes yet.
     """
     form: Form = "reduced" if head.reduced else "full"
     entry = Entry(
-        body_id=_body_id(credential.scope, head.id or 0, form),
+        body_id=b"",
         scope=credential.scope,
         query_id=query_id,
         result_id=head.id or 0,
@@ -188,25 +197,21 @@ def arriving_result(
     return ArrivingResult(entry, spool)
 
 
-def _body_id(scope: str, result_id: int, form: Form) -> bytes:
-    return digest(b"body", scope.encode(), str(result_id).encode(), form.encode())
-
-
 _DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.(?:json|csv|tsv|xlsx)\"?\s*(?:;|$)")
 
 
 def day_in(disposition: str) -> str:
-    """Take the day of a result out of the name that Redash gave its file: CSV says it nowhere else, JSON at its end."""
-    found = _DAY.search(disposition)
-    return "-".join(found.groups()) if found else ""
+    """Return the day of a result from the file name that Redash gave it: CSV has it nowhere else, JSON at its end."""
+    day = _DAY.search(disposition)
+    return "-".join(day.groups()) if day else ""
 
 
 def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:
-    """Return an id for a result without one: the same result gets the same id, also in another gateway."""
+    """Return an id for a result without one: the same result gets the same id, in every gateway."""
     hashed = int.from_bytes(digest(b"id", scope.encode(), key, retrieved_at.encode())[:8], "big")
     return FIRST_GATEWAY_RESULT_ID + hashed % FIRST_GATEWAY_RESULT_ID
 
 
 def rendering_expired(entry: Entry, now: float, cache: config.Cache) -> bool:
-    """Whether a stored CSV, TSV or XLSX is too old to be shown."""
+    """Whether a stored CSV, TSV or XLSX is too old to be used."""
     return now - entry.born > cache.rendered_ttl

@@ -1,4 +1,4 @@
-"""Definitions of queries: known before a query is run or looked up, at most so old, one request for many callers."""
+"""Query definitions: read before a query is run or looked up, of a limited age, one request for many callers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _Place = tuple[int, str]
 
 
 class Definitions:
-    """What is known of queries, by query and scope."""
+    """The known definitions, by query and scope."""
 
     def __init__(self, upstream: Upstream, store: Store, ledger: Ledger, live: Live, clock: Clock) -> None:
         self._upstream = upstream
@@ -50,30 +50,30 @@ class Definitions:
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
 
     async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
-        """Return the definition, at most `definition_check` old; up to twice that, it is refreshed in the background.
+        """Return the definition, at most `definition_check` old; from half of that on, a background refresh starts.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
-            UpstreamError: Redash is unavailable, and what is known is older than `stale_if_error` allows.
+            UpstreamError: Redash is unavailable, and the known definition is older than `stale_if_error` allows.
         """
         cache = self._live.settings.cache
         place = (query_id, credential.scope)
         known = await self._remembered(place)
         age = self._age(place, known)
-        if known is not None and age <= cache.definition_check:
+        if known is not None and age <= cache.definition_check / 2:
             return known
-        if known is not None and age <= 2 * cache.definition_check:
+        if known is not None and age <= cache.definition_check:
             self._flights.start(self._flight(place), lambda: self._quietly(credential, query_id, sender, known))
             return known
         try:
-            return (await self._flights.share(self._flight(place), lambda: self._ask(credential, query_id, sender)))[0]
+            return (await self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender)))[0]
         except UpstreamError:
             if known is None or self._clock.monotonic() - known.checked > self._longest(cache):
                 raise
             return known
 
     def _longest(self, cache: config.Cache) -> float:
-        return 2 * cache.definition_check + cache.stale_if_error
+        return cache.definition_check + cache.stale_if_error
 
     async def of(
         self, context: RequestContext, operation: Execute | ExecuteText | ReadParameterised
@@ -81,7 +81,7 @@ class Definitions:
         """Return the definition of the query that is requested; None for free SQL.
 
         Raises:
-            As `get`. A refusal to execute has the shape of a job (CONTRACT 3), though it is the query object's here.
+            As `get`. A refusal gets the shape of a job, as Redash refuses to execute (CONTRACT 3).
         """
         if isinstance(operation, ExecuteText):
             return None
@@ -93,29 +93,29 @@ class Definitions:
             raise UpstreamRefused(403, Body.of(_NO_PERMISSION), "application/json") from None
 
     def drop(self, query_id: int) -> None:
-        """Invalidate what is known of a query, in every scope; the next caller asks Redash (a run or an edit ended)."""
+        """Invalidate a query's definitions in every scope after a run or an edit; the next caller requests it anew."""
         self._generation[query_id] = self._generation.get(query_id, 0) + 1
         self.on_invalidated(query_id)
         self._invalidated.update((query_id, scope) for scope in self._known.get(query_id, {}))
 
     async def delete(self, query_id: int) -> None:
-        """Delete a query and its results in every scope: it was edited, and old rows may not stand in for new."""
+        """Delete a query and its results in every scope: it was edited, and old rows must not replace new ones."""
         self.drop(query_id)
         self._invalidated -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
         await self._store.delete(query_id=query_id)
 
     def good_until(self, definition: Definition, scope: str) -> float:
-        """Return until when (monotonic) this definition counts without another request to Redash."""
+        """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
         if (definition.query_id, scope) in self._invalidated:
             return -math.inf
-        return definition.checked + self._live.settings.cache.definition_check
+        return definition.checked + self._live.settings.cache.definition_check / 2
 
     async def aclose(self) -> None:
-        """End the requests that are under way."""
+        """Cancel the requests in progress."""
         await self._flights.aclose()
 
     def _flight(self, place: _Place) -> tuple[int, str, int]:
-        # A request that left before a run or an edit ended must not serve callers that come after it.
+        # A request sent before the end of a run or an edit must not serve callers that come after that end.
         return (*place, self._generation.get(place[0], 0))
 
     def _age(self, place: _Place, known: Definition | None) -> float:
@@ -130,7 +130,7 @@ class Definitions:
             return found
         entry = await self._store.get(definition_key(scope, query_id))
         body = await self._store.read(entry) if entry is not None else None
-        # Redash may have responded during the look-up: then it must not be asked again.
+        # Redash may have responded during the look-up: then no other request is needed.
         found = self._known.get(query_id, {}).get(scope)
         if found is not None or entry is None or body is None or body.data is None:
             return found
@@ -138,7 +138,7 @@ class Definitions:
             definition = msgspec.json.decode(body.data, type=Definition)
         except msgspec.DecodeError:
             return None
-        # An earlier process may have invalidated it: it stands in while Redash is unavailable, and no longer.
+        # An earlier process may have invalidated it: it is used only while Redash is unavailable.
         self._invalidated.add(place)
         return self._remember(scope, msgspec.structs.replace(definition, checked=entry.confirmed))
 
@@ -150,13 +150,13 @@ class Definitions:
         return definition
 
     async def _quietly(self, credential: Credential, query_id: int, sender: Sender, known: Definition) -> Definition:
-        """Refresh in the background: transport trouble leaves what is known in force."""
+        """Refresh in the background: if Redash is unavailable, the known definition stays."""
         try:
-            return await self._ask(credential, query_id, sender)
+            return await self._read(credential, query_id, sender)
         except UpstreamError:
             return known
 
-    async def _ask(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
+    async def _read(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         place = (query_id, credential.scope)
         generation = self._generation.get(query_id, 0)
         try:
@@ -175,18 +175,18 @@ class Definitions:
         self._remember(credential.scope, definition)
         if generation == self._generation.get(query_id, 0):
             self._invalidated.discard(place)
-        await self._write_down(credential.scope, definition)
+        await self._save(credential.scope, definition)
         return definition
 
     async def _deny(self, place: _Place) -> None:
-        """Redash refuses this query to this credential: delete all that is known, so that nothing of it is shown."""
+        """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
         query_id, scope = place
         self.on_invalidated(query_id)
         self._known.get(query_id, {}).pop(scope, None)
         self._invalidated.discard(place)
         await self._store.delete(scope=scope, query_id=query_id)
 
-    async def _write_down(self, scope: str, definition: Definition) -> None:
+    async def _save(self, scope: str, definition: Definition) -> None:
         data = msgspec.json.encode(definition)
         key = definition_key(scope, definition.query_id)
         entry = Entry(

@@ -1,4 +1,4 @@
-"""Fetching results that Redash has: one by its id in any form, a query's latest; each once for all callers."""
+"""Fetching existing results from Redash: by id in any form, or a query's latest; one fetch for all callers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from gateway.errors import NotFound, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
-from gateway.policy.keys import result_key
+from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.renderings import render_csv, render_tsv
+from gateway.redash.renderings import DateFormats, render_csv, render_tsv
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
+from gateway.results.attribution import Claim, owner_of
 from gateway.results.cache import (
     AnyResult,
     ArrivingResult,
     ResultCache,
     StoredResult,
     arriving_result,
-    day_in,
     load_result,
 )
+from gateway.results.date_formats import OrganisationFormats
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 Offer = Callable[[ArrivingResult], None]
@@ -39,54 +40,68 @@ RenderedForm = Literal["csv", "tsv", "xlsx"]
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """What one fetch brought."""
+    """The outcome of one fetch."""
 
     result: AnyResult
     joined: bool = False
-    """Whether another caller's fetch brought it."""
+    """Whether another caller's fetch was joined."""
     stored: bool = True
-    """Whether it went into the store with this fetch: what is arriving is not there yet, a rendering never is."""
+    """Whether this fetch stored it: not while it is arriving, and never for a rendering made here."""
 
 
 class ResultFetcher:
-    """Asks Redash for results and stores them; callers that wait for a large one have it while it arrives."""
+    """Fetches results from Redash and stores them; waiting callers get a large one while it arrives."""
 
-    def __init__(self, upstream: Upstream, results: ResultCache, clock: Clock) -> None:
+    def __init__(self, upstream: Upstream, results: ResultCache, formats: OrganisationFormats, clock: Clock) -> None:
         self._upstream = upstream
         self._results = results
+        self._formats = formats
         self._clock = clock
         self._flights: Flights[AnyResult] = Flights()
 
     async def by_id(
-        self, credential: Credential, result_id: int, form: ResultForm, nested: Definition | None, sender: Sender
+        self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, *, whole: bool
     ) -> Fetch:
-        """Fetch a result by its id; below the path of query `nested` if there is one.
+        """Fetch a result by its id, as JSON. It is stored as that of the first of `claims` that is proven.
+
+        `whole` waits for its end; else a large result is returned while it arrives.
 
         Raises:
             UpstreamRefused: Redash does not give it (gone, or not for this credential).
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
-            return Fetch(await self._rendered(credential, result_id, form), stored=False)
-        flight = (result_key(credential.scope, result_id, form), nested.query_id if nested else None)
-        fetch = self._fetch_json if form == "json" else partial(self._fetch_rendering, form)
-        return await self._share(flight, partial(fetch, credential, result_id, nested, sender))
+            raise NotFound("This result is no longer stored; run the query again.")
+        known_as = tuple((claim.definition.query_id, claim.identity) for claim in claims)
+        flight = (result_key(credential.scope, result_id, "json"), known_as)
+        return await self._share(flight, partial(self._fetch_by_id, credential, result_id, claims, sender), whole=whole)
 
-    async def latest(self, credential: Credential, query_id: int, sender: Sender) -> Fetch:
-        """Fetch a query's latest result as JSON.
+    async def latest(self, credential: Credential, definition: Definition, sender: Sender, *, whole: bool) -> Fetch:
+        """Fetch a query's latest result as JSON; stored as the query's only where that is proven.
 
         Raises:
             UpstreamRefused: there is none (404), or it is not for this credential.
         """
-        flight = ("latest", credential.scope, query_id)
-        return await self._share(flight, partial(self._fetch_latest, credential, query_id, sender))
+        flight = ("latest", credential.scope, definition.query_id, definition.marker)
+        return await self._share(flight, partial(self._fetch_latest, credential, definition, sender), whole=whole)
+
+    async def rendering(self, credential: Credential, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
+        """Fetch the CSV, TSV or XLSX of this very result.
+
+        Raises:
+            UpstreamRefused: Redash does not give it.
+            UpstreamUnusable: what it gives is no such file.
+        """
+        if of.entry.result_id >= FIRST_GATEWAY_RESULT_ID:
+            return Fetch(await self._rendered(of, form, sender), stored=False)
+        flight = rendering_key(of.entry, form)
+        return await self._share(flight, partial(self._fetch_rendering, credential, of.entry, form, sender))
 
     async def download(
         self,
         credential: Credential,
         result_id: int,
         form: ResultForm,
-        query_id: int | None,
         sender: Sender,
         early: Early,
     ) -> UpstreamResponse:
@@ -95,21 +110,23 @@ class ResultFetcher:
         Raises:
             UpstreamRefused: any status but 200.
         """
-        return await self._get(credential, calls.result(result_id, form, query_id), sender, early)
+        return await self._get(credential, calls.result(result_id, form, credential.query_id), sender, early)
 
     async def aclose(self) -> None:
-        """End the fetches that are under way."""
+        """Cancel the fetches in progress."""
         await self._flights.aclose()
 
-    async def _share(self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]]) -> Fetch:
-        """Let one call bring a result for all callers; what it offers is theirs already."""
+    async def _share(
+        self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]], *, whole: bool = False
+    ) -> Fetch:
+        """Let one call bring a result for all callers; what it offers is theirs already, unless they want it whole."""
         offered: list[Spool] = []
 
         def offer(arriving: ArrivingResult) -> None:
             offered.append(arriving.body)
             self._flights.offer(key, arriving)
 
-        async def bring() -> StoredResult:
+        async def fetch() -> StoredResult:
             try:
                 return await call(offer)
             except BaseException:
@@ -119,64 +136,48 @@ class ResultFetcher:
             finally:
                 offered.clear()
 
-        result, joined = await self._flights.share(key, bring)
-        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is under way
-            result, _ = await self._flights.share(key, bring, until_done=True)
+        result, joined = await self._flights.share(key, fetch, until_done=whole)
+        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is in progress
+            result, _ = await self._flights.share(key, fetch, until_done=True)
         return Fetch(result, joined, isinstance(result, StoredResult))
 
-    async def _fetch_json(
-        self, credential: Credential, result_id: int, nested: Definition | None, sender: Sender, offer: Offer
+    async def _fetch_by_id(
+        self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, offer: Offer
     ) -> StoredResult:
         early = partial(_offer_json, offer, credential, result_id)
         begun = self._clock.monotonic()
-        path_id = nested.query_id if nested is not None else None
-        response = await self.download(credential, result_id, "json", path_id, sender, early)
+        response = await self.download(credential, result_id, "json", sender, early)
         head = await load_result(response.body)
         if head.id != result_id:
             response.body.give_up()
-            raise UpstreamUnusable("Redash answered with another result than the one asked for.")
-        # To a user Redash shows any result below any query's path (CONTRACT 20.9); only its hash says whose it is.
-        own = nested is not None and (credential.is_query_key or head.query_hash == nested.query_hash)
-        query_id = nested.query_id if nested is not None and own else 0
+            raise UpstreamUnusable("Redash responded with another result than the requested one.")
+        query_id = await owner_of(claims, head)
         return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
 
-    async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender, offer: Offer) -> StoredResult:
+    async def _fetch_latest(
+        self, credential: Credential, definition: Definition, sender: Sender, offer: Offer
+    ) -> StoredResult:
         early = partial(_offer_json, offer, credential, None)
         begun = self._clock.monotonic()
-        response = await self._get(credential, calls.latest_result(query_id), sender, early)
+        response = await self._get(credential, calls.latest_result(definition.query_id), sender, early)
         head = await load_result(response.body)
+        query_id = await owner_of([Claim(definition)], head)
         return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
 
     async def _fetch_rendering(
-        self,
-        form: RenderedForm,
-        credential: Credential,
-        result_id: int,
-        nested: Definition | None,
-        sender: Sender,
-        offer: Offer,
+        self, credential: Credential, of: Entry, form: RenderedForm, sender: Sender, offer: Offer
     ) -> StoredResult:
         """Fetch CSV, TSV or XLSX; kept for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
-        query_id = nested.query_id if nested is not None else None
-        entry = Entry(
-            body_id=digest(b"body", uuid.uuid4().bytes),
-            scope=credential.scope,
-            query_id=query_id or 0,
-            result_id=result_id,
-            form=form,
-            marker=nested.marker if nested is not None else "",
-            born=begun,
-            confirmed=begun,
-        )
+        body_id = digest(b"body", uuid.uuid4().bytes)
+        entry = msgspec.structs.replace(of, body_id=body_id, form=form, runtime=0.0, born=begun, confirmed=begun)
 
         async def early(response: UpstreamResponse, spool: Spool) -> None:
-            offer(ArrivingResult(_dated(entry, response), spool))
+            offer(ArrivingResult(entry, spool))
 
-        response = await self.download(credential, result_id, form, query_id, sender, early)
-        entry = msgspec.structs.replace(_dated(entry, response), size=response.body.size)
-        key = result_key(credential.scope, result_id, form)
-        return await self._results.put_as([key], entry, response.body, begun)
+        response = await self.download(credential, of.result_id, form, sender, early)
+        entry = msgspec.structs.replace(entry, size=response.body.size)
+        return await self._results.put_as([rendering_key(of, form)], entry, response.body, begun)
 
     async def _get(
         self, credential: Credential, request: UpstreamRequest, sender: Sender, early: Early
@@ -186,23 +187,19 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
-    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm) -> StoredResult:
-        """Make a CSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
-        stored = await self._results.get(result_key(credential.scope, result_id, "json"))
-        if stored is None:
-            raise NotFound("This result is no longer stored; run the query again.")
-        if form == "json":
-            return stored
-        data = await asyncio.to_thread(_rendering, stored.body, render_csv if form == "csv" else render_tsv)
-        return StoredResult(stored.entry, Body.of(data))
+    async def _rendered(self, of: StoredResult, form: RenderedForm, sender: Sender) -> StoredResult:
+        """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
+        formats = await self._formats.get(sender)
+        data = await asyncio.to_thread(_rendering, of.body, render_csv if form == "csv" else render_tsv, formats)
+        return StoredResult(of.entry, Body.of(data))
 
 
 async def _offer_json(
     offer: Offer, credential: Credential, result_id: int | None, response: UpstreamResponse, spool: Spool
 ) -> None:
-    """Offer a full result (the one of that id, if one was requested) whose day is known.
+    """Offer a full result (the one with that id, if given) whose day is known.
 
-    Redash names the file by that day, and so does the gateway; in the JSON it stands at the end.
+    Redash and the gateway put the day into the file name; in the JSON it stands at the end.
     """
     head = parse_beginning(response.body.load())
     if head is None or head.reduced or result_id not in (None, head.id):
@@ -212,9 +209,5 @@ async def _offer_json(
         offer(arriving)
 
 
-def _dated(entry: Entry, response: UpstreamResponse) -> Entry:
-    return msgspec.structs.replace(entry, retrieved_at=day_in(response.disposition))
-
-
-def _rendering(body: Body, render: Callable[[Mapping[str, object]], bytes]) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"])
+def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
+    return render(json.loads(body.load())["query_result"]["data"], formats)

@@ -1,4 +1,4 @@
-"""Metadata and writes: relayed by the route table, cleaned of keys, cached for seconds, dropped by edits and runs."""
+"""Metadata and writes: relayed by the route table, keys removed, cached for seconds, dropped after edits and runs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from gateway.redash.requests import Relay, encode_arguments, parse_arguments
 from gateway.redash.responses import parse_id
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
+from gateway.results.job_results import JobResults
 from gateway.store.compression import gzip_body
 from gateway.upstream.protocol import Upstream, UpstreamResponse
 
@@ -33,20 +34,20 @@ _OVERHEAD_BYTES: Final = 1_000
 
 
 class MetadataEntry(msgspec.Struct, frozen=True):
-    """One cached response. `requested_at` is when its request left for Redash, monotonic."""
+    """One cached response. `requested_at` (monotonic) is when the request to Redash was sent."""
 
     body: Body
     content_type: str
     etag: str
     requested_at: float
     query_id: int | None
-    """The one query that it is about; None for lists, dashboards and all else that may show several."""
+    """The one query that it shows; None for lists, dashboards and everything else that may show several."""
     location: str = ""
     gzip: Body | None = None
 
 
 class Metadata:
-    """Everything of Redash's API that is no result and no job."""
+    """The part of Redash's API that is neither results nor jobs."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Metadata:
         self._bindings = bindings
         self._clock = clock
         self._entries: LRUCache[Key, MetadataEntry] = LRUCache(CACHE_BYTES, getsizeof=_cost)
+        self._job_results = JobResults(upstream, clock)
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
 
@@ -137,6 +139,8 @@ class Metadata:
     async def _request(self, context: RequestContext, operation: Relay) -> MetadataEntry:
         route = context.match.route
         response = await self._upstream.send(context.credential, calls.relayed(route, operation), context.sender)
+        if route.job_result:
+            response = await self._job_results.of(response, context)
         body = await self._cleaned(context, response)
         if route.redirects and response.status == 301:
             return MetadataEntry(
@@ -166,23 +170,23 @@ class Metadata:
         return Body.of(await _off_loop(_without_keys, response.body))
 
     def drop_all(self) -> None:
-        """Drop everything: a write was made, which may show in any object and list."""
+        """Drop everything: a write was made, which may affect any object and list."""
         self._generation += 1
         self._entries.clear()
 
     def drop_query(self, query_id: int) -> None:
-        """Drop what a run changes: the query's object, and whatever shows several (lists carry `retrieved_at`)."""
+        """Drop what a run changes: the query's object, and all that shows several (lists contain `retrieved_at`)."""
         self._generation += 1
         for key in [key for key, entry in self._entries.items() if entry.query_id in (query_id, None)]:
             del self._entries[key]
 
     async def aclose(self) -> None:
-        """End the requests that are under way."""
+        """Cancel the requests in progress."""
         await self._flights.aclose()
 
 
 async def _off_loop(work: Callable[[Body], T], body: Body) -> T:
-    """Do it in a thread, if the body is large."""
+    """Do `work` in a thread, if the body is large."""
     return work(body) if body.size <= _OFF_LOOP_BYTES else await asyncio.to_thread(work, body)
 
 
@@ -210,6 +214,6 @@ def _response(entry: MetadataEntry) -> Response:
 
 
 def _search_location(location: str) -> str:
-    """Return where the one redirect of Redash's API goes here: the old search sends to the list (CONTRACT 5)."""
+    """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5)."""
     arguments = parse_arguments(location.partition("?")[2])
     return f"{routes.QUERIES.template}?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

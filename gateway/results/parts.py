@@ -7,6 +7,7 @@ from gateway.policy.configured import Live
 from gateway.results.bindings import Bindings
 from gateway.results.cache import ResultCache
 from gateway.results.dashboards import Dashboards
+from gateway.results.date_formats import OrganisationFormats
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
 from gateway.results.metadata import Metadata
@@ -16,25 +17,27 @@ from gateway.upstream.protocol import Upstream
 
 
 class ResultParts:
-    """Everything that is answered without running a query."""
+    """Everything that needs no query run."""
 
     def __init__(self, live: Live, upstream: Upstream, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self.definitions = Definitions(upstream, store, ledger, live, clock)
         self.cache = ResultCache(store, ledger, clock)
-        self.fetcher = ResultFetcher(upstream, self.cache, clock)
+        self.formats = OrganisationFormats(live, upstream, clock)
+        self.fetcher = ResultFetcher(upstream, self.cache, self.formats, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.bindings, clock)
         self.reader = ResultReader(live, self.definitions, self.cache, self.fetcher, ledger, clock)
 
     def query_changed(self, query_id: int) -> None:
-        """Make the end of a run visible: a poll and then a read of "latest" or the query object show the new result."""
+        """Make the end of a run visible: after the job has ended, "latest" and the query object show the new result."""
         self.definitions.drop(query_id)
         self.metadata.drop_query(query_id)
 
     async def aclose(self) -> None:
-        """End the requests that are under way."""
+        """Cancel the requests in progress."""
         await self.metadata.aclose()
         await self.dashboards.aclose()
         await self.definitions.aclose()
         await self.fetcher.aclose()
+        await self.formats.aclose()

@@ -54,10 +54,10 @@ def _client_config(request: Request) -> dict[str, Any]:
         "pageSizeOptions": [5, 10, 20, 50, 100],
         "tableCellMaxJSONSize": 50000,
         "basePath": f"{request.host_url}/{request.slug}/" if request.state.multi_org else f"{request.host_url}/",
-        "dateFormat": "DD/MM/YY",
+        "dateFormat": request.database.date_format,
         "dateFormatList": ["MM/DD/YY", "DD/MM/YY", "YYYY-MM-DD"],
         "timeFormatList": ["HH:mm:ss", "HH:mm", "HH:mm:ss.SSS"],
-        "dateTimeFormat": "DD/MM/YY HH:mm",
+        "dateTimeFormat": f"{request.database.date_format} {request.database.time_format}",
         "integerFormat": "0,0",
         "floatFormat": "0,0.00",
         "thousandsSeparator": ",",
@@ -196,7 +196,8 @@ async def settings(request: Request) -> Response:
     jwt = ("auth_issuer", "auth_public_certs_url", "auth_audience")
     values: dict[str, Any] = {"auth_password_login_enabled": True, "auth_saml_enabled": False}
     values |= {f"auth_saml_{name}": "" for name in saml}
-    values |= {"date_format": "DD/MM/YY", "time_format": "HH:mm", "integer_format": "0,0", "float_format": "0,0.00"}
+    values |= {"date_format": request.database.date_format, "time_format": request.database.time_format}
+    values |= {"integer_format": "0,0", "float_format": "0,0.00"}
     values |= {"thousands_separator": ",", "decimal_separator": ".", "null_value": "null"}
     values |= {"multi_byte_search_enabled": False, "auth_jwt_login_enabled": False}
     values |= {f"auth_jwt_{name}": "" for name in jwt}

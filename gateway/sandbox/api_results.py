@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from .access import reaches_query, reaches_source
 from .api_common import query_of, result_of
+from .database import Database
 from .objects import Query
 from .parameters import DetachedError
 from .request import Request
@@ -97,7 +98,7 @@ async def _download(
     kind, make = _FORMS.get(filetype, (None, None))
     if kind is None or make is None:
         abort(500, BROKEN)
-    body = await _made(result, make, request.database.now(), filetype)
+    body = await _made(result, make, request.database, filetype)
     response = Response(body, content_type=kind)
     if by_id:
         response.headers.append(("Cache-Control", "private,max-age=31557600"))
@@ -105,17 +106,24 @@ async def _download(
     return response
 
 
-async def _made(result: Result, make: Callable[[Result, int], bytes], now: int, filetype: str) -> bytes:
+async def _made(result: Result, make: Callable[[Result, Database], bytes], database: Database, filetype: str) -> bytes:
     if filetype == "json" and result.is_loaded:
         return result.full()
-    return await asyncio.to_thread(make, result, now)
+    return await asyncio.to_thread(make, result, database)
 
 
-_FORMS: dict[str, tuple[str, Callable[[Result, int], bytes]]] = {
+def _separated(delimiter: str) -> Callable[[Result, Database], bytes]:
+    return lambda result, d: as_separated(result, delimiter, d.date_format, d.time_format)
+
+
+_FORMS: dict[str, tuple[str, Callable[[Result, Database], bytes]]] = {
     "json": ("application/json", lambda result, _: result.full()),
-    "csv": ("text/csv; charset=UTF-8", lambda result, _: as_separated(result, ",")),
-    "tsv": ("text/tab-separated-values; charset=UTF-8", lambda result, _: as_separated(result, "\t")),
-    "xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", as_workbook),
+    "csv": ("text/csv; charset=UTF-8", _separated(",")),
+    "tsv": ("text/tab-separated-values; charset=UTF-8", _separated("\t")),
+    "xlsx": (
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        lambda result, d: as_workbook(result, d.now()),
+    ),
 }
 
 

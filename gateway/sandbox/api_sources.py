@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .access import owns, reaches_query, reaches_source
 from .api_common import entry_of
-from .jobs import FINISHED, Job
+from .jobs import FAILED, FINISHED, Job
 from .objects import Alert, DataSource
 from .request import Request
 from .response import NOT_FOUND, Response, abort, json_response
@@ -57,7 +57,10 @@ async def schema(request: Request) -> Response:
     job = Job("", "schema", source.id, None, _never)
     request.state.jobs.add(job)
     response = json_response(job.body())
-    job.settle(FINISHED, result=tables)
+    if request.state.schema_error:
+        job.settle(FAILED, request.state.schema_error)
+    elif not request.state.schema_pending:
+        job.settle(FINISHED, result=tables)
     return response
 
 

@@ -10,10 +10,11 @@ from aiohttp import web
 
 from .faults import Fault
 
-_REPLACING = frozenset({"html", "garbage", "status"})
+_REPLACING = frozenset({"html", "garbage", "status", "unhealthy"})
 _BREAKING = frozenset({"reset_before_headers", "reset_after_headers", "reset_in_body", "truncate"})
 _STALLING = frozenset({"stall", "stall_then_reset"})
 _HTML = b"<html><head><title>Sign in</title></head><body>This is not the API.</body></html>"
+_UNHEALTHY = b'{"message": "Internal Server Error"}'
 _GARBAGE = b'{"query_result": {"id": 1, "data": [[['
 
 
@@ -28,7 +29,8 @@ class BrokenResponse:
         kind = self.fault.kind
         if kind == "reset_before_headers":
             return 0
-        return self.fault.status if kind == "status" else 200 if kind in _REPLACING else intended
+        replaced = {"status": self.fault.status, "unhealthy": 500, "html": 200, "garbage": 200}
+        return replaced.get(kind, intended)
 
     async def send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
         """Writes the part that is still sent, or returns the replacement."""
@@ -55,9 +57,15 @@ class BrokenResponse:
         return made
 
     def _replaced(self) -> web.Response:
-        bodies = {"html": (200, "text/html", _HTML), "garbage": (200, "application/json", _GARBAGE)}
+        bodies = {
+            "html": (200, "text/html", _HTML),
+            "garbage": (200, "application/json", _GARBAGE),
+            "unhealthy": (500, "application/json", _UNHEALTHY),
+        }
         status, kind, body = bodies.get(self.fault.kind, (self.fault.status, "text/html", _HTML))
         made = web.Response(status=status, body=body, content_type=kind)
+        if self.fault.kind == "status" and self.fault.seconds:
+            made.headers["Retry-After"] = f"{self.fault.seconds:.0f}"
         made.force_close()
         return made
 

@@ -59,6 +59,7 @@ class Database:
         self.starred: dict[tuple[str, int, int], int] = {}
         """(kind, object id, user id) → when."""
         self.disable_public_urls = False
+        self.date_format, self.time_format = "DD/MM/YY", "HH:mm"
         self.expired_ttl: int | None = None
         """REDASH_QUERY_RESULTS_EXPIRED_TTL, if enabled: it replaces a max_age of -1 (CONTRACT 6)."""
         self.add_group("admin", ADMIN_PERMISSIONS, "builtin")
@@ -217,6 +218,15 @@ class Database:
         """Removes a result, even if a query points at it (CONTRACT 10)."""
         result = self.results.pop(result_id)
         self._by_hash[result.query_hash, result.data_source_id].remove(result)
+
+    def set_back(self, result_id: int) -> None:
+        """Removes the results after this one and gives their ids again, like a restore of an older backup."""
+        for id in [id for id in self.results if id > result_id]:
+            self.remove_result(id)
+        self._last_result_id = result_id
+        for query in self.queries.values():
+            newest = self.newest(query.query_hash, query.data_source_id)
+            query.latest_query_data_id = newest.id if newest is not None else None
 
     def clean_up(self) -> list[int]:
         """Removes up to 100 results older than seven days that no query points at; returns their ids (CONTRACT 10)."""

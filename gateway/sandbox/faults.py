@@ -21,6 +21,7 @@ KINDS = frozenset(
         "html",
         "garbage",
         "status",
+        "unhealthy",
         "lose_jobs",
         "reject_keys",
     ]
@@ -32,8 +33,9 @@ _LASTING = frozenset({"hang", "stall", "stall_then_reset"})
 @dataclass
 class Fault:
     """`route` is a template as in the counters, e.g. "/api/jobs/<job_id>"; None means every route. `count` is how many
-    more requests it affects, None means no end; `hits` is how many it has affected. `chunked` sends a stalling response
-    without its length, like a proxy that compresses."""
+    more requests it affects, None means no end; `hits` is how many it has affected. `seconds` is the delay of
+    `latency`, and the `Retry-After` of `status`. `chunked` sends a stalling response without its length, like a proxy
+    that compresses. `unhealthy` is what Redash sends while its own database or Redis is unavailable (CONTRACT 25)."""
 
     kind: str
     route: str | None = None

@@ -90,14 +90,15 @@ def _data(table: Table) -> str:
     return dumps({"columns": table.columns, "rows": table.rows})
 
 
-def as_separated(result: Result, delimiter: str) -> bytes:
-    """CSV or TSV with dates in the organisation's format DD/MM/YY HH:mm."""
+def as_separated(result: Result, delimiter: str, date_format: str, time_format: str) -> bytes:
+    """CSV or TSV with dates in the organisation's formats."""
+    formats = {"date": _strftime(date_format), "datetime": _strftime(f"{date_format} {time_format}")}
     columns, rows = _content(result)
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter)
     writer.writerow([column["name"] for column in columns])
     for row in rows:
-        writer.writerow([_text(row[column["name"]], column["type"]) for column in columns])
+        writer.writerow([_text(row[column["name"]], formats.get(column["type"] or "")) for column in columns])
     return out.getvalue().encode()
 
 
@@ -127,13 +128,19 @@ def _xlsx(value: Any) -> Any:
     return str(value) if isinstance(value, list | dict) else value
 
 
-def _text(value: Any, kind: str | None) -> Any:
+def _strftime(form: str) -> str:
+    for token, directive in (("DD", "%d"), ("MM", "%m"), ("YYYY", "%Y"), ("YY", "%y"), ("HH", "%H"), ("mm", "%M")):
+        form = form.replace(token, directive)
+    return form.replace("ss", "%S")
+
+
+def _text(value: Any, date_form: str | None) -> Any:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if kind in ("date", "datetime"):
-        return _dated(str(value), "%d/%m/%y" if kind == "date" else "%d/%m/%y %H:%M")
+    if date_form is not None:
+        return _dated(str(value), date_form)
     return value
 
 

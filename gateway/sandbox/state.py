@@ -24,6 +24,10 @@ class State:
     multi_org: bool = False
     csrf: bool = False
     """Whether a POST without a key needs a CSRF token."""
+    schema_error: str = ""
+    """Text with which the next schema jobs fail."""
+    schema_pending: bool = False
+    """Whether schema jobs stay at work."""
     sessions: dict[str, int] = field(default_factory=dict)
     """Session cookies to user ids."""
 

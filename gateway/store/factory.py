@@ -17,6 +17,9 @@ from gateway.store.memory_ledger import MemoryLedger
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
 
+LEDGER_SHARE: Final = 16
+"""Executions may take 1/16 of `cache.disk` beside the results, and so may jobs."""
+
 Opened = tuple[MemoryStore | LayeredStore, MemoryLedger | SqliteLedger]
 
 
@@ -44,7 +47,9 @@ def _sqlite(place: str, options: StoreOptions) -> Opened:
         clock=options.clock,
         lock_wait_seconds=options.lock_wait_seconds,
     )
-    ledger = SqliteLedger(backing.database, backing.writer, options.clock)
+    ledger = SqliteLedger(
+        backing.database, backing.writer, options.clock, limit_bytes=options.disk_bytes // LEDGER_SHARE
+    )
     backing.sweepers += [front.sweep, ledger.sweep]
     return LayeredStore(front, backing), ledger
 

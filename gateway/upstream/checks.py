@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
+from gateway.errors import CredentialRejected, UpstreamBusy, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.policy.access import Credential
 from gateway.redash import routes
 from gateway.redash.responses import is_login_refusal
@@ -23,6 +23,7 @@ def usable(response: UpstreamResponse, credential: Credential) -> UpstreamRespon
 
     Raises:
         UpstreamError: a proxy says that Redash is unavailable (`UpstreamTimeout`: too slow).
+        UpstreamBusy: Redash, or a proxy, limits the rate of requests and says when to come again.
         CredentialRejected: Redash does not know the key.
         UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page.
     """
@@ -30,6 +31,10 @@ def usable(response: UpstreamResponse, credential: Credential) -> UpstreamRespon
         if response.status == 504:
             raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
         raise UpstreamError(f"A proxy before Redash says that Redash is unavailable ({response.status}).")
+    if response.status == 429 and response.retry_after.isdecimal():
+        raise UpstreamBusy(
+            "Redash limits the rate of requests; try again later.", retry_after=int(response.retry_after)
+        )
     if response.body.data is not None and is_login_refusal(response.status, response.body.data):
         raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
     if 200 < response.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203

@@ -21,7 +21,14 @@ from gateway import __version__
 from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.spool import Spool
-from gateway.errors import CredentialRejected, UpstreamError, UpstreamTimeout, UpstreamUnusable
+from gateway.errors import (
+    CredentialRejected,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnhealthy,
+    UpstreamUnusable,
+)
 from gateway.model import Body, Clock
 from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
@@ -29,11 +36,15 @@ from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
 from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
+from gateway.upstream.canary import Canary
 from gateway.upstream.checks import usable
 from gateway.upstream.protocol import Early, UpstreamResponse
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` limits each wait within it."""
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long one request waits in all while Redash limits the rate of requests (429 with `Retry-After`)."""
 
 _CONNECTION_LOST: Final = "Redash cannot be reached, or it closed the connection before the end of its response."
 _PIECE: Final = 256 * 1024
@@ -67,6 +78,7 @@ class HttpUpstream:
         settings = live.settings.upstream
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
+        self._canary = Canary(self._ask_canary, clock)
         self._session: aiohttp.ClientSession | None = None
         self._configuration_changed()
         live.on_change.append(self._configuration_changed)
@@ -96,6 +108,7 @@ class HttpUpstream:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._canary.aclose()
         if self._session is not None:
             await self._session.close()
 
@@ -106,11 +119,11 @@ class HttpUpstream:
         async with self.slots.hold(sender.client):
             self.breaker.check()
             try:
-                response = await self._send_twice(_Call(credential, request, sender, early))
+                response = await self._send_patiently(_Call(credential, request, sender, early))
             except UpstreamError:
                 self.breaker.failed()
                 raise
-            except (UpstreamUnusable, CredentialRejected):
+            except (UpstreamUnusable, UpstreamBusy, CredentialRejected):
                 self.breaker.succeeded()  # Redash is reachable, whatever it says
                 raise
             else:
@@ -119,16 +132,40 @@ class HttpUpstream:
                 self._observer.record_breaker(self.breaker.is_open)
             return response
 
+    async def _send_patiently(self, call: _Call) -> UpstreamResponse:
+        """Send it again when Redash limits the rate of requests and says that it is for a moment only."""
+        waited = 0.0
+        while True:
+            try:
+                return await self._send_twice(call)
+            except UpstreamBusy as busy:
+                pause = busy.retry_after or 0.0
+                waited += pause
+                if not 0 < waited <= PATIENCE_SECONDS:
+                    raise
+            await asyncio.sleep(pause)
+
     async def _send_twice(self, call: _Call) -> UpstreamResponse:
         try:
-            return await self._timed(call)
-        except UpstreamTimeout:
+            return await self._judged(call)
+        except (UpstreamTimeout, UpstreamUnhealthy):
             raise
         except UpstreamError as error:
             # A POST may have started an execution, unless there was no connection at all.
             if call.request.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 raise
-            return await self._timed(call)
+            return await self._judged(call)
+
+    async def _judged(self, call: _Call) -> UpstreamResponse:
+        response = await self._timed(call)
+        if response.status == 200:
+            self._canary.worked(call.credential)
+        elif response.status == 500 and await self._canary.fails(call.credential, call.sender):
+            raise UpstreamUnhealthy("Redash fails every request (500): its own database or Redis is unavailable.")
+        return response
+
+    async def _ask_canary(self, credential: Credential, request: UpstreamRequest, sender: Sender) -> UpstreamResponse:
+        return await self._timed(_Call(credential, request, sender, None))
 
     async def _timed(self, call: _Call) -> UpstreamResponse:
         credential, request, sender, _ = call
@@ -186,6 +223,7 @@ class HttpUpstream:
                         date=_date(raw.headers.get("Date")),
                         location=raw.headers.get("Location", ""),
                         disposition=raw.headers.get("Content-Disposition", ""),
+                        retry_after=raw.headers.get("Retry-After", ""),
                     )
                     body = await self._read(raw, response, call)
                     return msgspec.structs.replace(response, body=body)

@@ -27,6 +27,7 @@ class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
     date: float | None
     location: str = ""
     disposition: str = ""
+    retry_after: str = ""
 
 
 Early = Callable[[UpstreamResponse, Spool], Awaitable[None]]

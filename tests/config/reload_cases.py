@@ -18,6 +18,8 @@ from reload_lab import Lab
 from security.front import key, token
 
 from gateway import config
+from gateway.outcome import Sender
+from gateway.redash.renderings import DateFormats
 
 See = Callable[[Lab], Awaitable[object]]
 
@@ -207,6 +209,11 @@ async def authorities(lab: Lab) -> object:
     return len(lab.runtime.upstream._tls.get_ca_certs()) == 1
 
 
+async def date_formats(lab: Lab) -> object:
+    """Read from the part that renders: this Redash does not say its formats."""
+    return await lab.runtime.results.formats.get(Sender("test", "test"))
+
+
 async def connect_timeout(lab: Lab) -> object:
     """Read from the HTTP client: a connection that does not come about cannot be made on the loopback."""
     return lab.runtime.upstream._timeout.sock_connect
@@ -323,6 +330,16 @@ LIVE: Final[dict[str, Case]] = {
     "upstream.breaker_failures": Case(5, 1, two_failures, [502, 502], [502, 503]),
     "upstream.breaker_reset": Case(
         "60s", "10s", half_a_minute_after_a_failure, 503, 200, {"upstream.breaker_failures": 1}
+    ),
+    "upstream.date_format": Case(
+        "DD/MM/YY", "YYYY-MM-DD", date_formats, DateFormats("DD/MM/YY"), DateFormats("YYYY-MM-DD")
+    ),
+    "upstream.date_time_format": Case(
+        "DD/MM/YY HH:mm",
+        "HH:mm",
+        date_formats,
+        DateFormats(date_time="DD/MM/YY HH:mm"),
+        DateFormats(date_time="HH:mm"),
     ),
     "credentials.kind": Case(
         "user", "query", status("GET", "/api/session"), 200, 403, with_new={"credentials.query": 5}

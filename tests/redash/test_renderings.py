@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from gateway.redash.renderings import render_csv, render_tsv
+from gateway.redash.renderings import DateFormats, render_csv, render_tsv
 
 COLUMNS = (
     "id:integer u: n:float f:float b:boolean d:date ts:datetime tstz:datetime t: iv: uu: j: arr: by: nul:"  # name:type
@@ -52,20 +52,20 @@ ODD_TSV = (
 
 
 def test_csv_equals_the_recorded_one() -> None:
-    assert render_csv(ODD) == ODD_CSV.encode()
+    assert render_csv(ODD, DateFormats()) == ODD_CSV.encode()
 
 
 def test_tsv_equals_the_recorded_one() -> None:
-    assert render_tsv(ODD) == ODD_TSV.encode()
+    assert render_tsv(ODD, DateFormats()) == ODD_TSV.encode()
 
 
 def test_no_rows_leave_the_header() -> None:
-    assert render_csv({"columns": [{"name": "id", "type": "integer"}], "rows": []}) == b"id\r\n"
+    assert render_csv({"columns": [{"name": "id", "type": "integer"}], "rows": []}, DateFormats()) == b"id\r\n"
 
 
 def test_other_settings_of_the_organisation_give_other_dates() -> None:
     data = {"columns": [{"name": "d", "type": "datetime"}], "rows": [{"d": "2024-02-29T12:34:56"}]}
-    assert render_csv(data, "YYYY-MM-DD", "HH:mm:ss") == b"d\r\n2024-02-29 12:34:56\r\n"
+    assert render_csv(data, DateFormats("YYYY-MM-DD", "YYYY-MM-DD HH:mm:ss")) == b"d\r\n2024-02-29 12:34:56\r\n"
 
 
 def test_what_is_no_date_stays_and_what_a_row_lacks_is_empty() -> None:
@@ -73,4 +73,4 @@ def test_what_is_no_date_stays_and_what_a_row_lacks_is_empty() -> None:
         "columns": [{"name": "d", "type": "date"}, {"name": "b", "type": "boolean"}, {"name": "x", "type": None}],
         "rows": [{"d": "soon", "b": "maybe", "x": True, "more": 1}, {"d": 5}, {"d": "2024-02"}, {"d": "2024"}],
     }
-    assert render_csv(data) == b"d,b,x\r\nsoon,maybe,True\r\n5,,\r\n01/02/24,,\r\n01/01/24,,\r\n"
+    assert render_csv(data, DateFormats()) == b"d,b,x\r\nsoon,maybe,True\r\n5,,\r\n01/02/24,,\r\n01/01/24,,\r\n"

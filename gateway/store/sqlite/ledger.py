@@ -6,8 +6,9 @@ Result ids are committed in the background, in the same order as all other recor
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,12 +31,37 @@ SURPLUS_RESULTS = (
     "DELETE FROM result_ids WHERE seq IN"
     " (SELECT seq FROM result_ids WHERE seq <= (SELECT max(seq) FROM result_ids) - ? ORDER BY seq LIMIT ?)"
 )
+SURPLUS_EXECUTIONS = (
+    "DELETE FROM executions WHERE status >= 3 AND id IN (SELECT id FROM (SELECT id, sum(length(packed) + ?)"
+    " OVER (ORDER BY started_at DESC, id) AS total FROM executions) WHERE total > ?)"
+)
+SURPLUS_JOBS = (
+    "DELETE FROM jobs WHERE id IN (SELECT id FROM (SELECT id, sum(length(packed) + ?)"
+    " OVER (ORDER BY noted_at DESC, id) AS total FROM jobs) WHERE total > ?)"
+)
+ROW_BYTES = 200
+"""What a row takes beside its packed record: its other columns, its places in the indexes."""
+
+COUNT_SECONDS = 60.0
+"""To count the bytes reads all rows."""
 
 
 class SqliteLedger:
     """Shares connection and writer with the store. The newest records are also in memory, which is read first."""
 
-    def __init__(self, database: Database, writer: Writer, clock: Clock, *, results: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        clock: Clock,
+        *,
+        results: int = 1_000_000,
+        limit_bytes: int = 256 * 2**20,
+    ) -> None:
+        """`limit_bytes`: of executions, and as much of jobs; more is deleted within a minute, the oldest first."""
+        self._clock = clock
+        self._limit = limit_bytes
+        self._count_at = -math.inf
         self._database = database
         self._writer = writer
         self._results = results
@@ -51,7 +77,7 @@ class SqliteLedger:
     async def record_execution(self, record: ExecutionRecord) -> None:
         """See the protocol."""
         self._recent.put_execution(record)
-        await self._commit(partial(_put_execution, record), 500 + len(record.body))
+        await self._commit(partial(_put_execution, record), 500 + len(record.body) + len(record.error))
 
     async def record_job(self, job: JobRecord) -> None:
         """See the protocol."""
@@ -88,21 +114,25 @@ class SqliteLedger:
         found.update((job.id, job) for job in self._recent.get_jobs_of(execution_id))
         return sort_by_age(found.values(), self._recent.oldest_time())
 
-    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> None:
         """See the protocol; a recently recorded one costs nothing."""
-        if self._recent.put_result(scope, result_id, query_id):
-            work = partial(_put_result, _scope_digest(scope), result_id, query_id)
+        if self._recent.put_result(scope, result_id, query_id, identity):
+            work = partial(_put_result, _scope_digest(scope), result_id, query_id, identity)
             self._writer.submit(
                 work, size=200, priority=DURABLE, awaited=False
             )  # same priority: in the order of all records
 
-    async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
+    async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """See the protocol."""
-        found = await self._read(partial(_queries, _scope_digest(scope), result_id)) or frozenset[int]()
-        return found | self._recent.get_queries(scope, result_id)
+        found = await self._read(partial(_queries, _scope_digest(scope), result_id)) or {}
+        recent = self._recent.get_queries(scope, result_id)
+        return {**recent, **found, **{query_id: identity for query_id, identity in recent.items() if identity}}
 
     async def sweep(self) -> None:
-        """Delete what is older than 12 h, and the oldest result ids, in small steps."""
+        """Delete what is older than 12 h, and the oldest result ids, in small steps; now and then what is too much."""
+        if self._clock.monotonic() >= self._count_at and self._database.up:
+            self._count_at = self._clock.monotonic() + COUNT_SECONDS
+            await self._writer.submit(partial(_delete_surplus, self._limit))
         oldest = self._recent.oldest_time()
         for _ in range(MAX_SWEEP_STEPS):
             deleted = await self._writer.submit(partial(_sweep, oldest, self._results)) if self._database.up else None
@@ -140,9 +170,12 @@ def _put_job(job: JobRecord, db: sqlite3.Connection) -> bool:
     return True
 
 
-def _put_result(scope: bytes, result_id: int, query_id: int, db: sqlite3.Connection) -> bool:
-    values = (scope, result_id, query_id)
-    db.execute("INSERT OR IGNORE INTO result_ids (scope, result_id, query_id) VALUES (?, ?, ?)", values)
+def _put_result(scope: bytes, result_id: int, query_id: int, identity: bytes, db: sqlite3.Connection) -> bool:
+    db.execute(
+        "INSERT INTO result_ids (scope, result_id, query_id, identity) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET identity = excluded.identity WHERE excluded.identity <> x''",
+        (scope, result_id, query_id, identity),
+    )
     return True
 
 
@@ -156,9 +189,15 @@ def _executions(where: str, value: object, db: sqlite3.Connection) -> list[Execu
     return [msgspec.msgpack.decode(row[0], type=ExecutionRecord) for row in rows]
 
 
-def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> frozenset[int]:
-    rows = db.execute("SELECT query_id FROM result_ids WHERE scope = ? AND result_id = ?", (scope, result_id))
-    return frozenset(row[0] for row in rows)
+def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> dict[int, bytes]:
+    rows = db.execute("SELECT query_id, identity FROM result_ids WHERE scope = ? AND result_id = ?", (scope, result_id))
+    return dict(rows)
+
+
+def _delete_surplus(limit: int, db: sqlite3.Connection) -> bool:
+    for statement in (SURPLUS_EXECUTIONS, SURPLUS_JOBS):
+        db.execute(statement, (ROW_BYTES, limit))
+    return True
 
 
 def _sweep(oldest: float, results: int, db: sqlite3.Connection) -> int:

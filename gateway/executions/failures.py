@@ -1,0 +1,43 @@
+"""Failures of a moment ago: who asks again at once gets the same failure, and not another run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cachetools import LRUCache
+
+from gateway.executions.execution import Execution
+from gateway.model import Clock, Key
+from gateway.policy.configured import Live
+from gateway.policy.plan import Plan
+
+_LARGEST_BYTES: Final = 16 * 1024 * 1024
+"""What all of them may take; each holds the parameters of its run."""
+
+_OVERHEAD_BYTES: Final = 4_000
+
+
+class Failures:
+    """The executions that failed within `failure_ttl`, by key."""
+
+    def __init__(self, live: Live, clock: Clock) -> None:
+        self._live = live
+        self._clock = clock
+        self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(_LARGEST_BYTES, getsizeof=_size)
+
+    def get(self, plan: Plan) -> Execution | None:
+        """Return the failure of this key that is younger than `failure_ttl`; max_age 0 passes it."""
+        execution, at = self._failed.get(plan.key, (None, 0.0))
+        if execution is None or plan.max_age == 0 or execution.plan.marker != plan.marker:
+            return None
+        return execution if self._clock.monotonic() - at <= self._live.settings.cache.failure_ttl else None
+
+    def put(self, execution: Execution) -> None:
+        """Remember that it failed now."""
+        failure = (execution, self._clock.monotonic())
+        if _size(failure) <= _LARGEST_BYTES:
+            self._failed[execution.plan.key] = failure
+
+
+def _size(failure: tuple[Execution, float]) -> int:
+    return failure[0].weight + _OVERHEAD_BYTES

@@ -1,0 +1,49 @@
+"""Whose result is it? No id, no path and no hash of Redash proves it: hash, data source and SQL text together do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from gateway.model import Definition
+from gateway.redash import sqltext
+from gateway.redash.responses import ResultHead
+
+_OFF_LOOP_CHARACTERS: Final = 20_000
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A query that a result may be of."""
+
+    definition: Definition
+    identity: bytes = b""
+    """That of the result which the ledger knows as the query's under this id; b"" for none."""
+
+
+async def owner_of(claims: Sequence[Claim], head: ResultHead) -> int:
+    """Return the first query that the result is proven to be of; 0 for none."""
+    for claim in claims:
+        if claim.identity == head.identity or await _is_latest_of(claim.definition, head):
+            return claim.definition.query_id
+    return 0
+
+
+async def _is_latest_of(definition: Definition, head: ResultHead) -> bool:
+    """Whether it was made from the query as it stands, with the default values: its hash is made of these (CONTRACT 8).
+
+    The hash is blind to white space, in old versions to case, and always to the data source (CONTRACT 7).
+    """
+    same = (definition.query_hash, definition.data_source_id) == (head.query_hash, head.data_source_id)
+    if not same or head.query is None:
+        return False
+    if len(head.query) > _OFF_LOOP_CHARACTERS:
+        return await asyncio.to_thread(_shows, definition, head.query)
+    return _shows(definition, head.query)
+
+
+def _shows(definition: Definition, sql: str) -> bool:
+    defaults = {parameter.name: parameter.value for parameter in definition.parameters}
+    return sqltext.matches(definition.text, definition.parameters, defaults, sql)
