@@ -153,7 +153,7 @@ class ExecutionResponses:
         """
         request, run = context.request, operation.run
         if not run:
-            run = (await self._jobs.new(execution, context.caller.name)).id
+            run = (await self._jobs.new(execution, context.caller.name, context.outcome.token_sha256)).id
             self._joined[run] = context.outcome.cache == "collapsed"
         if operation.hops >= MOST_HOPS:
             raise ServiceUnavailable("The query is still running; request the same URL again.", retry_after=5)

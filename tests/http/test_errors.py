@@ -480,7 +480,7 @@ async def test_a_waiting_caller_without_a_slot_in_time_gets_503(bare: World) -> 
         assert int(reply.headers["Retry-After"]) >= 1
 
 
-async def test_the_get_form_that_is_not_ready_after_nine_waits_is_503(bare: World) -> None:
+async def test_a_get_with_parameters_that_is_not_ready_after_nine_waits_is_503(bare: World) -> None:
     # A 202 with a job would be read as an empty table.
     await bare.start(server='max_wait = "0s"')
     path = f"/api/queries/{bare.named['above']}/results.csv?p_min_amount=7&max_age=60"
