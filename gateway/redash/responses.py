@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body, Definition, Parameter, result_identity
+from gateway.model import Body, Definition, Parameter
 from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.redash.renderings import DateFormats
 
@@ -34,11 +34,6 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     query: str | None = None
     data_source_id: int | None = None
     runtime: float = 0.0
-
-    @property
-    def identity(self) -> bytes:
-        """Return what tells it from another result of the same id."""
-        return result_identity(self.retrieved_at, self.query_hash)
 
     @property
     def reduced(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import BadRequest
-from gateway.model import Definition
+from gateway.model import Definition, result_identity
 from gateway.redash import sqltext
 from gateway.redash.responses import ResultHead
 
@@ -26,8 +26,9 @@ class Claim(msgspec.Struct, frozen=True):
 
 async def owner_of(claims: Sequence[Claim], head: ResultHead) -> int:
     """Return the first query that the result is proven to belong to; 0 for none."""
+    identity = result_identity(head.retrieved_at, head.query_hash)
     for claim in claims:
-        if claim.identity == head.identity or await _is_latest_of(claim.definition, head):
+        if claim.identity == identity or await _is_latest_of(claim.definition, head):
             return claim.definition.query_id
     return 0
 

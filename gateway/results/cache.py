@@ -22,6 +22,7 @@ from gateway.model import (
     Form,
     Key,
     digest,
+    result_identity,
 )
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
@@ -91,8 +92,9 @@ class ResultCache:
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
         retrieved = parse_time(head.retrieved_at)
         age = age_on_arrival(retrieved, response.received, response.date)
+        identity = result_identity(head.retrieved_at, head.query_hash)
         entry = Entry(
-            body_id=digest(b"body", credential.scope.encode(), str(result_id).encode(), form.encode(), head.identity),
+            body_id=digest(b"body", credential.scope.encode(), str(result_id).encode(), form.encode(), identity),
             scope=credential.scope,
             query_id=query_id,
             result_id=result_id,
@@ -106,7 +108,7 @@ class ResultCache:
             confirmed=confirmed,
             size=response.body.size,
         )
-        await self._ledger.record_result(credential.scope, result_id, query_id, entry.identity)
+        await self._ledger.record_result(credential.scope, result_id, query_id, identity)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
         return await self.put_as(keys, entry, response.body, begun)
 

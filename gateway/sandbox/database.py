@@ -5,6 +5,7 @@ No HTTP here and no waiting; permissions are in `access.py`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 import string
@@ -225,8 +226,7 @@ class Database:
             self.remove_result(id)
         self._last_result_id = result_id
         for query in self.queries.values():
-            newest = self.newest(query.query_hash, query.data_source_id)
-            query.latest_query_data_id = newest.id if newest is not None else None
+            query.latest_query_data_id = getattr(self.newest(query.query_hash, query.data_source_id), "id", None)
 
     def clean_up(self) -> list[int]:
         """Removes up to 100 results older than seven days that no query points at; returns their ids (CONTRACT 10)."""
@@ -291,10 +291,7 @@ def slugged(name: str) -> str:
 
 def _numbered(base: str) -> Iterator[str]:
     yield base
-    number = 1
-    while True:
-        yield f"{base}_{number}"
-        number += 1
+    yield from (f"{base}_{number}" for number in itertools.count(1))
 
 
 def gravatar(email: str) -> str:
