@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -12,7 +11,9 @@ from aiohttp import HttpVersion10, hdrs, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from gateway.http.connection_limit import TOO_MANY, ConnectionLimit
 from gateway.http.fast_path import FastPath, is_unique
+from gateway.http.framing import bytes_due
 from gateway.http.head import SERVER
 from gateway.http.problems import MAX_FIELD_BYTES, MAX_TARGET_BYTES, describe, problem
 
@@ -44,6 +45,31 @@ class Handler(RequestHandler):
         self._body_due = 0  # bytes of the current request's body that were not passed to aiohttp yet
         self.segments: tuple[bytes, ...] = ()
         """The bytes of the current request as they arrived: from these the fast path learns to recognise it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room for one more connection."""
+        super().connection_made(transport)
+        if isinstance(self._manager, Server):
+            self._manager.admit(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not closing."""
+        return self.transport is not None
+
+    def idle_seconds(self) -> float:
+        """Return for how long it has had no request; negative while it has one, or once it is closing."""
+        if self.transport is None or not self._waits() or self._head_deadline is not None:
+            return -1.0
+        return self._loop.time() + self._keepalive_timeout - self._next_keepalive_close_time
+
+    def refuse(self) -> None:
+        """Respond that there are too many connections, and close it."""
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.write(TOO_MANY)
+        self.force_close()
+        if isinstance(self._manager, Server):
+            self._manager.refused(503)
 
     def data_received(self, data: bytes) -> None:
         """Let the fast path respond; pass everything else to the parser, with a deadline for the head."""
@@ -118,7 +144,7 @@ class Handler(RequestHandler):
         else:
             # A request that arrives while another is in progress must not be mistaken for that one.
             self.segments = (data,) if self._waits() else ()
-            self._body_due = _bytes_due(data)
+            self._body_due = bytes_due(data)
         if self._body_due < 0:
             self._fast_path = None
             self.segments = ()
@@ -189,24 +215,6 @@ def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
     return handler.segments if handler.segments[0].startswith(start) else ()
 
 
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
-_CHUNKED: Final = re.compile(rb"\r\n(?:transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
-
-
-def _bytes_due(data: bytes) -> int:
-    """Return how many bytes of body follow after `data`, which begins a request; -1 where that is unknown."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return -1
-    head = data[: end + 2]
-    if _CHUNKED.search(head) or data.startswith(b"CONNECT"):
-        return -1
-    found = _LENGTH.search(head)
-    if found is None and b"\r\ncontent-length" in head.lower():
-        return -1  # the parser may take it
-    return (int(found[1]) if found else 0) - (len(data) - end - 4)
-
-
 _NEEDED: Final = (
     "_waiter",
     "_request_count",
@@ -245,6 +253,7 @@ class Server(web.Server):
         *,
         make_request: _MakeRequest | None = None,
         cancels: bool = True,
+        limit: ConnectionLimit | None = None,
     ) -> None:
         super().__init__(
             handler,
@@ -257,7 +266,13 @@ class Server(web.Server):
         )
         self.refused = refused
         self._fast_path = fast_path
+        self._limit = limit
         self._make = make_request or super()._make_request
+
+    def admit(self, handler: Handler) -> None:
+        """Let a new connection in, or make room for it, or refuse it."""
+        if self._limit is not None:
+            self._limit.admit(handler, self._connections)
 
     def begin_to_close(self) -> bool:
         """Close every connection without a request in progress; returns whether there are others."""
