@@ -12,6 +12,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from gateway.http.connection_limit import TOO_MANY, ConnectionLimit
 from gateway.http.fast_path import FastPath, is_unique
 from gateway.http.framing import bytes_due
 from gateway.http.head import SERVER
@@ -50,6 +51,31 @@ class Handler(RequestHandler):
         self._body_due = 0  # bytes of the current request's body that were not passed to aiohttp yet
         self.segments: tuple[bytes, ...] = ()
         """The bytes of the current request as they arrived: from these the fast path learns to recognise it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room for one more connection."""
+        super().connection_made(transport)
+        if isinstance(self._manager, Server):
+            self._manager.admit(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not closing."""
+        return self.transport is not None
+
+    def idle_seconds(self) -> float:
+        """Return for how long it has had no request; negative while it has one, or once it is closing."""
+        if self.transport is None or not self._waits() or self._head_deadline is not None:
+            return -1.0
+        return self._loop.time() + self._keepalive_timeout - self._next_keepalive_close_time
+
+    def refuse(self) -> None:
+        """Respond that there are too many connections, and close it."""
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.write(TOO_MANY)
+        self.force_close()
+        if isinstance(self._manager, Server):
+            self._manager.refused(503)
 
     def data_received(self, data: bytes) -> None:
         """Let the fast path respond; pass everything else to the parser, with a deadline for the head."""
@@ -262,6 +288,7 @@ class Server(web.Server):
         *,
         make_request: _MakeRequest | None = None,
         cancels: bool = True,
+        limit: ConnectionLimit | None = None,
     ) -> None:
         super().__init__(
             handler,
@@ -274,7 +301,13 @@ class Server(web.Server):
         )
         self.refused = refused
         self._fast_path = fast_path
+        self._limit = limit
         self._make = make_request or super()._make_request
+
+    def admit(self, handler: Handler) -> None:
+        """Let a new connection in, or make room for it, or refuse it."""
+        if self._limit is not None:
+            self._limit.admit(handler, self._connections)
 
     def begin_to_close(self) -> bool:
         """Close every connection without a request in progress; returns whether there are others."""
