@@ -2,12 +2,14 @@
 
 The test follows a hit on the normal path through every function of six lines or more, in the order of their calls, from
 `Api.handle` to the recorded outcome. Not counted are the words that everybody speaks (model, outcome, errors), the
-callbacks of the HTTP library (http/connection.py), and telemetry, which works in batches at times of its own.
+callbacks of the HTTP library (http/connection.py), and what other tasks do meanwhile: telemetry and the writing of the
+store work in batches at times of their own.
 """
 
 from __future__ import annotations
 
 import ast
+import asyncio
 import sys
 from functools import cache
 from itertools import groupby
@@ -39,16 +41,19 @@ def _lines_of_functions(file: str) -> dict[int, int]:
 
 
 class Follower:
-    """Notes the files of the functions that are entered, each call once, however often it is resumed."""
+    """Notes the files of the functions that the task of `Api.handle` enters, each call once, however often resumed."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
         self._seen: set[FrameType] = set()
+        self._task: object = None
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame not in self._seen and (file := self._counted(frame.f_code)) is not None:
-            self._seen.add(frame)
-            self.files.append(file)
+            self._task = self._task or (file == "http/api.py" and asyncio.current_task())
+            if self._task and asyncio.current_task() is self._task:
+                self._seen.add(frame)
+                self.files.append(file)
 
     def _counted(self, code: CodeType) -> str | None:
         path = Path(code.co_filename)
@@ -62,8 +67,7 @@ class Follower:
 
     def visits(self) -> list[str]:
         """The files in the order of visiting, from the API's entry on."""
-        entered = self.files[self.files.index("http/api.py") :]
-        return [file for file, _ in groupby(entered)]
+        return [file for file, _ in groupby(self.files)]
 
 
 async def test_following_a_hit_climbs_back_rarely(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from gateway.errors import ServiceUnavailable
 
 RETRY_SECONDS: Final = 1.0
+_FULL: Final = "The requests in progress use all the memory that they may take (cache.memory); try again soon."
 
 Owner = asyncio.Task[Any]
 
@@ -30,10 +31,7 @@ class Bodies:
         """
         own = self._by_owner.get(owner, 0)
         if self.taken > own and self.taken + count > self._limit():
-            raise ServiceUnavailable(
-                "The requests in progress use all the memory that they may take (cache.memory); try again soon.",
-                retry_after=RETRY_SECONDS,
-            )
+            raise ServiceUnavailable(_FULL, retry_after=RETRY_SECONDS)
         self._by_owner[owner] = own + count
         self.taken += count
 

@@ -15,21 +15,22 @@ class IdentityMemo(Generic[T]):
     def __init__(self, size: int) -> None:
         self._size = size
         # Objects may die in any thread: a plain dict removes an item in one step.
-        self._known: dict[tuple[int, ...], tuple[list[weakref.ref[object]], T]] = {}
+        self._values: dict[tuple[int, ...], tuple[list[weakref.ref[object]], T]] = {}
 
     def get(self, objects: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Return what `compute` returned for these same objects, computing it the first time."""
         place = tuple(map(id, objects))
-        known = self._known.get(place)
-        if known is not None:
-            return known[1]
-        if len(self._known) >= self._size:
-            self._known.clear()
+        kept = self._values.get(place)
+        return kept[1] if kept is not None else self._compute(place, objects, compute)
+
+    def _compute(self, place: tuple[int, ...], objects: tuple[object, ...], compute: Callable[[], T]) -> T:
+        if len(self._values) >= self._size:
+            self._values.clear()
         value = compute()
 
-        def forget(_: object) -> None:
-            self._known.pop(place, None)
+        def drop(_: object) -> None:
+            self._values.pop(place, None)
 
         # After its last reference is gone, an object's id may be used for another.
-        self._known[place] = ([weakref.ref(item, forget) for item in objects if item is not None], value)
+        self._values[place] = ([weakref.ref(item, drop) for item in objects if item is not None], value)
         return value
