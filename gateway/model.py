@@ -160,7 +160,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     form: Form
     marker: str = ""  # `updated_at` of the definition that was in force before the POST was sent
     query_hash: str = ""
-    data_source_id: int | None = None  # whose rows they are; of a reduced answer, the query's at that time
+    data_source_id: int | None = None  # the source of the rows; for a reduced result, the query's at that time
     retrieved_at: str = ""  # as Redash wrote it
     runtime: float = 0.0  # seconds the warehouse worked on it
     born: float = -math.inf
@@ -169,7 +169,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> bytes:
-        """Return what tells it from another result of the same id."""
+        """Return what distinguishes it from another result with the same id."""
         return result_identity(self.retrieved_at, self.query_hash)
 
     def age(self, now: float) -> float:
@@ -250,6 +250,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     query_id: int
     noted_at: float
     cancelled: bool = False
+    token_sha256: str = ""  # of the token that it was given to; "" for none
 
 
 class TierStats(msgspec.Struct, frozen=True):
@@ -263,7 +264,7 @@ class TierStats(msgspec.Struct, frozen=True):
 
 
 def result_identity(retrieved_at: str, query_hash: str) -> bytes:
-    """Tell results of one id apart: Redash's ids begin again after its database was set back to an older backup."""
+    """Distinguish results with the same id: Redash's ids repeat after its database was restored from an old backup."""
     return digest(retrieved_at.encode(), query_hash.encode())[:8]
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final
 
 from aiohttp import web
 
 from gateway import config
-
-BACKLOG: Final = 4096
-"""Connections that may wait to be accepted; dashboards open many at once."""
 
 
 class Listeners:
@@ -20,8 +16,10 @@ class Listeners:
     def __init__(self) -> None:
         self._runners: list[web.BaseRunner] = []
 
-    async def open(self, runner: web.BaseRunner, where: config.Listen, tls: ssl.SSLContext | None) -> config.Listen:
-        """Listen on an address and return it with the real port.
+    async def open(
+        self, runner: web.BaseRunner, where: config.Listen, tls: ssl.SSLContext | None, *, backlog: int
+    ) -> config.Listen:
+        """Listen on an address and return it with the real port; `backlog` connections may wait to be accepted.
 
         Raises:
             OSError: listening on it fails.
@@ -29,9 +27,9 @@ class Listeners:
         await runner.setup()
         self._runners.append(runner)
         if where.unix:
-            await web.UnixSite(runner, where.unix, ssl_context=tls, backlog=BACKLOG).start()
+            await web.UnixSite(runner, where.unix, ssl_context=tls, backlog=backlog).start()
             return where
-        await web.TCPSite(runner, where.host, where.port, ssl_context=tls, backlog=BACKLOG).start()
+        await web.TCPSite(runner, where.host, where.port, ssl_context=tls, backlog=backlog).start()
         return config.Listen(host=where.host, port=runner.addresses[0][1])
 
     async def stop_listening(self, *, but_last: bool = False) -> None:

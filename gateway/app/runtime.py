@@ -11,6 +11,7 @@ from aiohttp import http_parser, web
 
 from gateway import __version__, config
 from gateway.admin.listener import AdminListener, AdminRunner, Operations
+from gateway.app.descriptors import ADMIN, limit_of_process, shares
 from gateway.app.listeners import Listeners
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
@@ -97,11 +98,12 @@ class Runtime:
             events.warning("[clients.anonymous] is configured: EVERYBODY who reaches the listener is served")
         settings = self.live.settings
         self.tls = server_context(settings.server)
-        api = web.ServerRunner(self.api.server(), shutdown_timeout=1.0)  # `drain` has waited before
-        self.api_address = await self.listeners.open(api, settings.server.listen, self.tls)
+        room = shares(limit_of_process(), settings.upstream.max_requests)
+        api = web.ServerRunner(self.api.server(room.connections), shutdown_timeout=1.0)  # `drain` has waited before
+        self.api_address = await self.listeners.open(api, settings.server.listen, self.tls, backlog=room.backlog)
         operator = AdminListener(self.operations, registry(self.telemetry.metrics), lambda: self.live.settings)
         admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
-        self.admin_address = await self.listeners.open(admin, settings.admin.listen, None)
+        self.admin_address = await self.listeners.open(admin, settings.admin.listen, None, backlog=ADMIN)
         self.serving = True
         self.warmer.start()
         events.info("redash-gateway %s serves %s, admin on %s", __version__, self.api_address, self.admin_address)

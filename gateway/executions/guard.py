@@ -19,8 +19,8 @@ _OFF_LOOP_CHARACTERS: Final = 20_000
 async def has_requested_sql(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
     """Whether data source and SQL of the result are the requested ones; long texts are compared off the event loop.
 
-    Reduced results contain neither; for those `may_be_mixed_up` decides beforehand. The source stands at the end of a
-    result: its beginning, which has no time yet, is judged by its SQL alone.
+    Reduced results contain neither; for those `may_be_mixed_up` decides beforehand. The source is at the end of a
+    result: its beginning, which has no time yet, is checked by its SQL alone.
     """
     if head.query is None:
         return True
@@ -32,13 +32,13 @@ async def has_requested_sql(plan: Plan, definition: Definition | None, head: Res
 
 
 def _is_long(plan: Plan) -> bool:
-    """Whether what is to be compared takes long: the text that was sent, its template or its values."""
+    """Whether the comparison may take long: because of the text that was sent, its template or its values."""
     text, values = _text_of(plan)
     return len(text) + len(canonical(values)) > _OFF_LOOP_CHARACTERS
 
 
 def check_size(plan: Plan) -> None:
-    """Refuse what could not be compared with the response, before anything is sent.
+    """Refuse SQL that could not be compared with the response, before anything is sent.
 
     Raises:
         BadRequest: the SQL would be too long, or has too many values.

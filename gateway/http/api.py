@@ -10,7 +10,8 @@ from aiohttp import hdrs, web
 
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
-from gateway.http.connection import Server, fast_path_is_possible, segments_of
+from gateway.http.connection import Server, fast_path_is_possible, segments_of, stays_open
+from gateway.http.connection_limit import ConnectionLimit
 from gateway.http.fast_path import FastPath
 from gateway.http.head import last_part
 from gateway.http.request import is_preflight, read_body, read_head, request_key
@@ -58,16 +59,16 @@ class Api:
         self._open: dict[asyncio.Task[None], Outcome] = {}
         self._bodies = Bodies(lambda: live.settings.cache.memory)
 
-    def server(self) -> Server:
-        """Return the server to run on a socket."""
+    def server(self, most_connections: int) -> Server:
+        """Return the server to run on a socket; it has at most so many connections open."""
         if self._fast_path is None:
             log.warning("the fast path is off; every request takes the normal path")
-        self._server = Server(self.handle, self._refused, self._fast_path)
+        self._server = Server(self.handle, self._refused, self._fast_path, limit=ConnectionLimit(most_connections))
         return self._server
 
     def _refused(self, status: int) -> None:
         """Record a request that is not valid HTTP, too long or incomplete."""
-        reason = {414: "uri_too_long", 431: "headers_too_large", 499: ""}.get(status, "bad_request")
+        reason = {414: "uri_too_long", 431: "headers_too_large", 499: "", 503: "unavailable"}.get(status, "bad_request")
         now = self._clock.monotonic()
         self._observer.record_request(Outcome(request_id="-", status=status, reason=reason, started=now))
 
@@ -83,9 +84,9 @@ class Api:
             if isinstance(response, CachedResponse):
                 repeated = response
                 await self._send_again(request, repeated, outcome)
-                return KEPT if request.keep_alive else CLOSED
+                return KEPT if stays_open(request) else CLOSED
             await self._send(request, response, outcome, key, generation)
-            return KEPT if request.keep_alive and not response.closes else CLOSED
+            return KEPT if stays_open(request) and not response.closes else CLOSED
         except GatewayError as error:  # the body failed while it was passed on to the caller
             outcome.status, outcome.reason = error.status, error.reason
             raise ConnectionAbortedError("the response broke off") from error
@@ -118,8 +119,14 @@ class Api:
             key = request_key(request, head, body, outcome.token_sha256)
             if not self._draining and (cached := self._cache.get(key)) is not None:
                 return cached, key
-            response = await self._pipeline.respond(context, body)
-            return await negotiate(request, response, self._compressor, gzip=head.accepts_gzip), key
+            try:
+                response = await self._pipeline.respond(context, body)
+                response = await negotiate(request, response, self._compressor, gzip=head.accepts_gzip)
+            except GatewayError:  # which may hold Redash's text
+                context.check_delivery(self._live.configured)
+                raise
+            context.check_delivery(self._live.configured)
+            return response, key
         except GatewayError as error:
             return error_response(error, outcome), ()
         except Exception:

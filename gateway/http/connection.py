@@ -1,18 +1,20 @@
-"""One connection to a listener: aiohttp's handler, made safe; for callers with the fast path in front of it."""
+"""One connection to a listener: aiohttp's handler, hardened; on the API listener with the fast path in front of it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, hdrs, web
 from aiohttp.http import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from gateway.http.connection_limit import TOO_MANY, ConnectionLimit
 from gateway.http.fast_path import FastPath, is_unique
+from gateway.http.framing import bytes_due
 from gateway.http.head import SERVER
 from gateway.http.problems import MAX_FIELD_BYTES, MAX_TARGET_BYTES, describe, problem
 
@@ -22,6 +24,9 @@ HEAD_SECONDS: Final = 15.0
 """The head of a request must be complete within this time after its first byte."""
 
 IDLE_SECONDS: Final = 75.0
+HALF_CLOSED_SECONDS: Final = 3.0
+"""A caller that has closed its side is served for so long: one that has left altogether looks the same."""
+
 MAX_HEAD_BYTES: Final = 32 * 1024
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _MakeRequest = Callable[..., web.BaseRequest]
@@ -34,16 +39,43 @@ class Handler(RequestHandler):
     deadline for a head is that of keep-alive.
     """
 
-    __slots__ = ("_body_due", "_fast_path", "_head_deadline", "_held", "segments")
+    __slots__ = ("_body_due", "_fast_path", "_half_closed", "_head_deadline", "_held", "_last_body", "segments")
 
     def __init__(self, manager: web.Server, fast_path: FastPath | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._head_deadline: asyncio.TimerHandle | None = None
+        self._half_closed: asyncio.TimerHandle | None = None  # ends what is under way when its time is up
+        self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
         self._fast_path = fast_path
         self._held = b""  # a head that the fast path knows; its body comes in the next segment
         self._body_due = 0  # bytes of the current request's body that were not passed to aiohttp yet
         self.segments: tuple[bytes, ...] = ()
         """The bytes of the current request as they arrived: from these the fast path learns to recognise it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room for one more connection."""
+        super().connection_made(transport)
+        if isinstance(self._manager, Server):
+            self._manager.admit(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not closing."""
+        return self.transport is not None
+
+    def idle_seconds(self) -> float:
+        """Return for how long it has had no request; negative while it has one, or once it is closing."""
+        if self.transport is None or not self._waits() or self._head_deadline is not None:
+            return -1.0
+        return self._loop.time() + self._keepalive_timeout - self._next_keepalive_close_time
+
+    def refuse(self) -> None:
+        """Respond that there are too many connections, and close it."""
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.write(TOO_MANY)
+        self.force_close()
+        if isinstance(self._manager, Server):
+            self._manager.refused(503)
 
     def data_received(self, data: bytes) -> None:
         """Let the fast path respond; pass everything else to the parser, with a deadline for the head."""
@@ -51,6 +83,8 @@ class Handler(RequestHandler):
         if self._fast_path is not None and data and self._passes(self._fast_path, data):
             return
         super().data_received(data)
+        if self._messages:
+            self._last_body = self._messages[-1][1]
         self._break_body_off()
         if not self._waits():
             self._clear_head_deadline()
@@ -118,7 +152,7 @@ class Handler(RequestHandler):
         else:
             # A request that arrives while another is in progress must not be mistaken for that one.
             self.segments = (data,) if self._waits() else ()
-            self._body_due = _bytes_due(data)
+            self._body_due = bytes_due(data)
         if self._body_due < 0:
             self._fast_path = None
             self.segments = ()
@@ -134,6 +168,24 @@ class Handler(RequestHandler):
         self.force_close()
         return False
 
+    def eof_received(self) -> bool | None:  # type: ignore[override] # aiohttp never keeps the connection
+        """Let a caller that will send no more have the responses to what it has sent whole; then close.
+
+        Over TLS there is no such thing (RFC 8446 section 6.1 has it, asyncio has not).
+        """
+        transport = self.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return None
+        if self._waits() or not self._last_body.is_eof():
+            return None
+        self._half_closed = self._loop.call_later(HALF_CLOSED_SECONDS, self.force_close)
+        return True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no request can follow the one under way."""
+        return self._half_closed is not None and not self._messages
+
     def _process_keepalive(self) -> None:
         """Close a connection that has been idle for too long; one with a held head is not idle."""
         if self._held:
@@ -147,6 +199,8 @@ class Handler(RequestHandler):
         if self._held and isinstance(self._manager, Server):
             self._manager.refused(499)
         self._held = b""
+        if self._half_closed is not None:
+            self._half_closed.cancel()
         super().connection_lost(exc)
 
     def _clear_head_deadline(self) -> None:
@@ -180,31 +234,19 @@ class Handler(RequestHandler):
         return response
 
 
+def stays_open(request: web.BaseRequest) -> bool:
+    """Whether the connection may stay for another request."""
+    handler = request.protocol
+    return request.keep_alive and not (isinstance(handler, Handler) and handler.is_done)
+
+
 def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
-    """Return the segments in which a request came, () where they are not known or the fast path has no use for them."""
+    """Return the segments in which a request arrived, () where they are unknown or of no use to the fast path."""
     handler = request.protocol
     if not isinstance(handler, Handler) or not handler.segments or is_unique(request.headers):
         return ()
     start = f"{request.method} {request.raw_path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
     return handler.segments if handler.segments[0].startswith(start) else ()
-
-
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
-_CHUNKED: Final = re.compile(rb"\r\n(?:transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
-
-
-def _bytes_due(data: bytes) -> int:
-    """Return how many bytes of body follow after `data`, which begins a request; -1 where that is unknown."""
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return -1
-    head = data[: end + 2]
-    if _CHUNKED.search(head) or data.startswith(b"CONNECT"):
-        return -1
-    found = _LENGTH.search(head)
-    if found is None and b"\r\ncontent-length" in head.lower():
-        return -1  # the parser may take it
-    return (int(found[1]) if found else 0) - (len(data) - end - 4)
 
 
 _NEEDED: Final = (
@@ -234,7 +276,8 @@ def fast_path_is_possible() -> bool:
 class Server(web.Server):
     """Makes our `Handler` for each connection.
 
-    `refused` is called with the status of what the parser refused. `cancels`: a handler ends when its caller leaves.
+    `refused` is called with the status when the parser refuses a request. `cancels`: a handler ends when its caller
+    leaves.
     """
 
     def __init__(
@@ -245,6 +288,7 @@ class Server(web.Server):
         *,
         make_request: _MakeRequest | None = None,
         cancels: bool = True,
+        limit: ConnectionLimit | None = None,
     ) -> None:
         super().__init__(
             handler,
@@ -257,7 +301,13 @@ class Server(web.Server):
         )
         self.refused = refused
         self._fast_path = fast_path
+        self._limit = limit
         self._make = make_request or super()._make_request
+
+    def admit(self, handler: Handler) -> None:
+        """Let a new connection in, or make room for it, or refuse it."""
+        if self._limit is not None:
+            self._limit.admit(handler, self._connections)
 
     def begin_to_close(self) -> bool:
         """Close every connection without a request in progress; returns whether there are others."""

@@ -52,9 +52,9 @@ class ApiListener:
         self.cache.clear()
         self.api.cut_off(self._live.access, self._clock.wall())
 
-    def server(self) -> web.Server:
-        """Return the server to run on a socket."""
-        return self.api.server()
+    def server(self, most_connections: int) -> web.Server:
+        """Return the server to run on a socket; it has at most so many connections open."""
+        return self.api.server(most_connections)
 
     async def drain(self) -> None:
         """Let the requests in progress finish within `server.drain_timeout`; cancel the rest."""

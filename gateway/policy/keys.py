@@ -29,7 +29,7 @@ def result_key(scope: str, result_id: int, form: str) -> Key:
 
 
 def rendering_key(result: Entry, form: str) -> Key:
-    """The key under which the CSV, TSV or XLSX of this very result is found."""
+    """The key under which the CSV, TSV or XLSX of exactly this result is stored."""
     return digest(KEY_VERSION, result_key(result.scope, result.result_id, form), result.identity)
 
 

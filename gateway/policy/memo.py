@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 class IdentityMemo(Generic[T]):
-    """Results of a pure function of a few objects, for as long as these live: it keeps none of them alive."""
+    """Results of a pure function of a few objects, kept while these live; it does not keep them alive."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        # Values die in any thread: a plain dict loses an item in one step.
+        # Objects may die in any thread: a plain dict removes an item in one step.
         self._known: dict[tuple[int, ...], tuple[list[weakref.ref[object]], T]] = {}
 
     def get(self, objects: tuple[object, ...], compute: Callable[[], T]) -> T:
-        """Return what `compute` gave for these very objects, computing it the first time."""
+        """Return what `compute` returned for these same objects, computing it the first time."""
         place = tuple(map(id, objects))
         known = self._known.get(place)
         if known is not None:
@@ -30,6 +30,6 @@ class IdentityMemo(Generic[T]):
         def forget(_: object) -> None:
             self._known.pop(place, None)
 
-        # With its last reference an object's id may become another's.
+        # After its last reference is gone, an object's id may be used for another.
         self._known[place] = ([weakref.ref(item, forget) for item in objects if item is not None], value)
         return value

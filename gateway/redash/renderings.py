@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
 import msgspec
 
 _STRFTIME = (("DD", "%d"), ("MM", "%m"), ("YYYY", "%Y"), ("YY", "%y"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"))
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d)?")
+
+_ROWS_AT_ONCE = 500
 
 Convert = Callable[[object], object]
 
@@ -34,18 +36,32 @@ def render_tsv(data: Mapping[str, object], formats: DateFormats) -> bytes:
 
 
 def _render(data: Mapping[str, object], delimiter: str, formats: DateFormats) -> bytes:
-    columns, rows = _mappings(data.get("columns")), _mappings(data.get("rows"))
+    rows = data.get("rows")
+    return b"".join(render_pieces(data.get("columns"), rows if isinstance(rows, list) else [], delimiter, formats))
+
+
+def render_pieces(columns: object, rows: Iterable[object], delimiter: str, formats: DateFormats) -> Iterator[bytes]:
+    """Render piece by piece, as far as each is wanted: a few hundred rows at a time."""
+    known = columns if isinstance(columns, list) else []
     converters = _converters(formats)
-    fields = [(str(column["name"]), converters.get(str(column.get("type")), _as_is)) for column in columns]
+    fields = [(str(c["name"]), converters.get(str(c.get("type")), _as_is)) for c in known if isinstance(c, Mapping)]
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter)  # as Redash: "\r\n", quotes where needed, null is empty
     writer.writerow([name for name, _ in fields])
-    writer.writerows([[convert(row.get(name, "")) for name, convert in fields] for row in rows])
-    return text.getvalue().encode("utf-8", "replace")
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, Mapping):
+            writer.writerow([convert(row.get(name, "")) for name, convert in fields])
+        if number % _ROWS_AT_ONCE == 0:
+            yield _taken(text)
+    yield _taken(text)
 
 
-def _mappings(value: object) -> list[Mapping[str, object]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+def _taken(text: io.StringIO) -> bytes:
+    """Return what was written, and begin anew."""
+    written = text.getvalue().encode("utf-8", "replace")
+    text.seek(0)
+    text.truncate()
+    return written
 
 
 def _converters(formats: DateFormats) -> dict[str, Convert]:

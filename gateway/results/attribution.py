@@ -1,4 +1,4 @@
-"""Whose result is it? No id, no path and no hash of Redash proves it: hash, data source and SQL text together do."""
+"""Which query does a result belong to? No id, path or hash proves it: hash, data source and SQL text together do."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _OFF_LOOP_CHARACTERS: Final = 20_000
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A query that a result may be of."""
+    """A query that a result may belong to."""
 
     definition: Definition
     identity: bytes = b""
-    """That of the result which the ledger knows as the query's under this id; b"" for none."""
+    """The identity of the query's result with this id in the ledger; b"" for none."""
 
 
 async def owner_of(claims: Sequence[Claim], head: ResultHead) -> int:
-    """Return the first query that the result is proven to be of; 0 for none."""
+    """Return the first query that the result is proven to belong to; 0 for none."""
     identity = result_identity(head.retrieved_at, head.query_hash)
     for claim in claims:
         if claim.identity == identity or await _is_latest_of(claim.definition, head):
@@ -34,9 +34,9 @@ async def owner_of(claims: Sequence[Claim], head: ResultHead) -> int:
 
 
 async def _is_latest_of(definition: Definition, head: ResultHead) -> bool:
-    """Whether it was made from the query as it stands, with the default values: its hash is made of these (CONTRACT 8).
+    """Whether it was made from the current query text with the default values: its hash covers these (CONTRACT 8).
 
-    The hash is blind to white space, in old versions to case, and always to the data source (CONTRACT 7).
+    The hash ignores white space, in old versions case, and always the data source (CONTRACT 7).
     """
     same = (definition.query_hash, definition.data_source_id) == (head.query_hash, head.data_source_id)
     if not same or head.query is None:

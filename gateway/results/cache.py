@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import uuid
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -56,6 +57,10 @@ class ResultCache:
         self._ledger = ledger
         self._clock = clock
         self._purged_at: dict[int | None, float] = {}
+
+    def spool_path(self) -> Path:
+        """Return a new path for a large body that will be put here."""
+        return self._store.spool_path()
 
     async def get(self, key: Key) -> StoredResult | None:
         """Return the stored result under `key`, None without one."""
@@ -183,8 +188,8 @@ def arriving_result(
 ) -> ArrivingResult:
     """Return a result with what its beginning contains: no age, no size, for a reduced one no id. It is never stored.
 
-    `retrieved_at` is only the day, "" where Redash has given the file no name. Its end tells it from another result of
-    the same id, so that it has no id of its bytes yet.
+    `retrieved_at` is only the day, "" where Redash has given the file no name. Only its end distinguishes it
+    from another result with the same id, so its `body_id` is still empty.
     """
     form: Form = "reduced" if head.reduced else "full"
     entry = Entry(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Literal
 
@@ -13,17 +12,18 @@ import msgspec
 
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.spool import Spool
-from gateway.errors import NotFound, UpstreamUnusable
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, digest
+from gateway.errors import NotAcceptable, NotFound, UpstreamUnusable
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.downloads import is_file
-from gateway.redash.renderings import DateFormats, render_csv, render_tsv
+from gateway.redash.renderings import DateFormats
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
+from gateway.results import own_renderings
 from gateway.results.attribution import Claim, owner_of
 from gateway.results.cache import (
     AnyResult,
@@ -63,12 +63,12 @@ class ResultFetcher:
     async def by_id(
         self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, *, whole: bool
     ) -> Fetch:
-        """Fetch a result by its id, as JSON. It is stored as that of the first of `claims` that is proven.
+        """Fetch a result by its id, as JSON. It is stored for the first query in `claims` that it is proven to be of.
 
-        `whole` waits for its end; else a large result is returned while it arrives.
+        `whole` waits for its end; otherwise a large result is returned while it arrives.
 
         Raises:
-            UpstreamRefused: Redash does not give it (gone, or not for this credential).
+            UpstreamRefused: Redash refuses it (deleted, or not for this credential).
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
@@ -87,14 +87,14 @@ class ResultFetcher:
         return await self._share(flight, partial(self._fetch_latest, credential, definition, sender), whole=whole)
 
     async def rendering(self, credential: Credential, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
-        """Fetch the CSV, TSV or XLSX of this very result.
+        """Fetch the CSV, TSV or XLSX of exactly this result.
 
         Raises:
-            UpstreamRefused: Redash does not give it.
-            UpstreamUnusable: what it gives is no such file.
+            UpstreamRefused: Redash refuses it.
+            UpstreamUnusable: the response is not such a file.
         """
         if of.entry.result_id >= FIRST_GATEWAY_RESULT_ID:
-            return Fetch(await self._rendered(of, form, sender), stored=False)
+            return await self._rendered(of, form, sender)
         flight = rendering_key(of.entry, form)
         return await self._share(flight, partial(self._fetch_rendering, credential, of.entry, form, sender))
 
@@ -106,7 +106,7 @@ class ResultFetcher:
         sender: Sender,
         early: Early,
     ) -> UpstreamResponse:
-        """Ask Redash for a result by id: below its query for a query key, which may read no other way (CONTRACT 8).
+        """Request a result from Redash by id; below its query for a query key, the only path it may read (CONTRACT 8).
 
         Raises:
             UpstreamRefused: any status but 200.
@@ -120,7 +120,7 @@ class ResultFetcher:
     async def _share(
         self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]], *, whole: bool = False
     ) -> Fetch:
-        """Let one call bring a result for all callers; what it offers is theirs already, unless they want it whole."""
+        """Let one call fetch a result for all callers; unless `whole`, they get it as soon as it is offered."""
         offered: list[Spool] = []
 
         def offer(arriving: ArrivingResult) -> None:
@@ -168,7 +168,7 @@ class ResultFetcher:
     async def _fetch_rendering(
         self, credential: Credential, of: Entry, form: RenderedForm, sender: Sender, offer: Offer
     ) -> StoredResult:
-        """Fetch CSV, TSV or XLSX; kept for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
+        """Fetch CSV, TSV or XLSX; valid for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
         body_id = digest(b"body", uuid.uuid4().bytes)
         entry = msgspec.structs.replace(of, body_id=body_id, form=form, runtime=0.0, born=begun, confirmed=begun)
@@ -190,11 +190,28 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
-    async def _rendered(self, of: StoredResult, form: RenderedForm, sender: Sender) -> StoredResult:
-        """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys)."""
+    async def _rendered(self, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
+        """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys).
+
+        It is made once for all callers, and stored as the rendering of this result in these formats.
+        """
+        if form == "xlsx":
+            raise NotAcceptable("A query key's result cannot be made into XLSX; ask for csv, tsv or json.")
         formats = await self._formats.get(sender)
-        data = await asyncio.to_thread(_rendering, of.body, render_csv if form == "csv" else render_tsv, formats)
-        return StoredResult(of.entry, Body.of(data))
+        key = rendering_key(of.entry, f"{form} {formats.date} {formats.date_time}")
+        if (rendering := await self._results.get(key)) is not None:
+            return Fetch(rendering, stored=False)
+        fetch = await self._share(key, lambda _: self._render(key, of, form, formats))
+        return Fetch(fetch.result, fetch.joined, stored=False)
+
+    async def _render(
+        self, key: Key, source: StoredResult, form: Literal["csv", "tsv"], formats: DateFormats
+    ) -> StoredResult:
+        begun = self._clock.monotonic()
+        body = await asyncio.to_thread(own_renderings.render, source.body, form, formats, self._results.spool_path)
+        entry = msgspec.structs.replace(source.entry, body_id=digest(b"body", key), form=form, born=begun)
+        entry = msgspec.structs.replace(entry, size=body.size)
+        return await self._results.put_as([key], entry, body, begun)
 
 
 def _check_file(response: UpstreamResponse, form: RenderedForm) -> None:
@@ -220,7 +237,3 @@ async def _offer_json(
     arriving = arriving_result(credential, 0, head, response, spool)
     if arriving.entry.retrieved_at:
         offer(arriving)
-
-
-def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"], formats)

@@ -30,14 +30,14 @@ _FOREIGN: Final = "Redash's response is not proven to be a result of this client
 
 
 class Known(msgspec.Struct, frozen=True):
-    """In whose scope a result id was seen, and for which queries there (0: for no saved one), as in the ledger."""
+    """The credential in whose scope a result id was seen, and its queries there (0: no saved one), as in the ledger."""
 
     credential: Credential
     queries: Mapping[int, bytes]
 
 
 class Voucher(msgspec.Struct, frozen=True):
-    """Why a stored result may be shown: a definition that is in force, or that Redash showed it a moment ago."""
+    """Why a stored result may be shown: a definition in force allows it, or Redash showed it a moment ago."""
 
     query_id: int
     until: float
@@ -68,7 +68,7 @@ class ResultReader:
 
         Raises:
             UpstreamRefused: there is none, or it is not for this credential.
-            NotFound: it is not proven to be the query's, and the client is bound.
+            NotFound: the client is bound, and the result is not proven to be the query's.
         """
         credential, outcome = context.credential, context.outcome
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
@@ -87,7 +87,7 @@ class ResultReader:
         return await self._show(context, credential, fetch.result, operation.form, definition.name)
 
     async def _stored_latest(self, credential: Credential, definition: Definition) -> StoredResult | None:
-        """Return the latest result if it is stored, and known as the query's: its id alone proves nothing."""
+        """Return the latest result if it is stored and known to be the query's: its id alone proves nothing."""
         if definition.latest_result_id is None:
             return None
         stored = await self._results.get(result_key(credential.scope, definition.latest_result_id, "json"))
@@ -110,8 +110,8 @@ class ResultReader:
         (CONTRACT 20.9).
 
         Raises:
-            NotFound: an id that this client may not know of.
-            UpstreamRefused: Redash does not give it.
+            NotFound: an id that this client may not read.
+            UpstreamRefused: Redash refuses it.
         """
         result_id, form = operation.result_id, operation.form
         if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
@@ -138,7 +138,7 @@ class ResultReader:
         return await self._show(context, credential, fetch.result, form, name)
 
     async def _known(self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None) -> Known:
-        """Find out which credential's scope the id belongs to, and for which queries it was seen there."""
+        """Return the credential in whose scope the id was seen, and the queries that it was seen for there."""
         access, chosen = context.configured.access, context.chosen
         scopes = access.scopes(context.caller)
         for scope in sorted(scopes, key=lambda scope: chosen is None or scope != chosen.scope):
@@ -152,12 +152,12 @@ class ResultReader:
         return Known(chosen, await self._ledger.queries_of_result(chosen.scope, operation.result_id))
 
     async def _voucher(self, context: RequestContext, known: Known, entry: Entry) -> Voucher | None:
-        """Return what vouches for a stored result; None where Redash must be asked.
+        """Return what vouches for a stored result; None where it must be requested from Redash.
 
         In Redash the source of the *result* decides (CONTRACT 2): a definition vouches only for results of its source.
 
         Raises:
-            UpstreamRefused: Redash refuses every query that it is known to be of.
+            UpstreamRefused: Redash refuses every query that it is known to belong to.
         """
         queries = [query_id for query_id, identity in known.queries.items() if query_id and identity == entry.identity]
         refused: UpstreamRefused | None = None
@@ -176,11 +176,11 @@ class ResultReader:
         return None
 
     def _seen_lately(self, entry: Entry) -> bool:
-        """Whether Redash showed this very result not longer ago than a definition may be old."""
+        """Whether Redash showed exactly this result recently: within the age that a definition may have."""
         return self._clock.monotonic() - entry.confirmed <= self._live.settings.cache.definition_check
 
     async def _claims(self, context: RequestContext, known: Known, path: Definition | None) -> tuple[Claim, ...]:
-        """Return the queries that the result may be of; the one in the path first."""
+        """Return the queries that the result may belong to; the one in the path first."""
         claims = [Claim(path, known.queries.get(path.query_id, b""))] if path is not None else []
         for query_id, identity in sorted(known.queries.items()):
             if query_id and (path is None or query_id != path.query_id):
@@ -192,7 +192,7 @@ class ResultReader:
     async def of_run(
         self, context: RequestContext, credential: Credential, result_id: int, definition: Definition
     ) -> AnyResult:
-        """Return the result that a run has brought, stored or fetched once more.
+        """Return the result of a run, from the store or fetched again.
 
         Raises:
             UpstreamRefused, NotFound: neither the store nor Redash has it any more.
@@ -205,7 +205,7 @@ class ResultReader:
         claims = (Claim(definition, identity),)
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=True)
         if fetch.result.entry.query_id != definition.query_id:
-            raise NotFound("Redash has another result under the id of this run by now; run the query again.")
+            raise NotFound("Redash now has another result under the id of this run; run the query again.")
         return fetch.result
 
     async def rendered(
@@ -225,7 +225,7 @@ class ResultReader:
         return _file(context, result, form, definition.name)
 
     async def _rendering(self, credential: Credential, of: StoredResult, form: ResultForm) -> StoredResult | None:
-        """Return the stored CSV, TSV or XLSX of this very result, unless it is too old to be shown."""
+        """Return the stored CSV, TSV or XLSX of exactly this result, unless it is too old to be used."""
         stored = await self._results.get(rendering_key(of.entry, form))
         if stored is None or rendering_expired(stored.entry, self._clock.monotonic(), self._live.settings.cache):
             return None
@@ -240,7 +240,7 @@ class ResultReader:
         name: str | None,
         voucher: Voucher | None = None,
     ) -> Response:
-        """Respond with the result in the form that was requested; it is a hit where something vouches for it."""
+        """Respond with the result in the requested form; it is a hit where a voucher allows it."""
         if form == "json" or not isinstance(result, StoredResult):
             rendering: AnyResult = result
         elif (stored := await self._rendering(credential, result, form)) is not None:

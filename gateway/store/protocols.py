@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord, Key, TierStats
@@ -51,6 +52,9 @@ class Store(Protocol):
 
 class FrontStore(Store, Protocol):
     """A store with memory in front; what is in memory can be read without awaiting."""
+
+    def spool_path(self) -> Path:
+        """Return a new path for a large body that will be put here; it is deleted if that does not come about."""
 
     def peek(self, key: Key) -> Entry | None:
         """Return the entry under `key` if it is in memory, and mark it as used; takes microseconds."""

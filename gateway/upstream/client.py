@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,7 +20,6 @@ from yarl import URL
 from gateway import __version__
 from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.slots import FairSlots
-from gateway.concurrency.spool import Spool
 from gateway.errors import (
     CredentialRejected,
     UpstreamBusy,
@@ -34,11 +33,11 @@ from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE, text_without_keys, without_own_keys
-from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
+from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.upstream.canary import Canary
 from gateway.upstream.checks import usable
 from gateway.upstream.protocol import Early, UpstreamResponse
+from gateway.upstream.reading import BodyReader
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` limits each wait within it."""
@@ -90,7 +89,6 @@ class HttpUpstream:
     def _configuration_changed(self) -> None:
         """Take over the settings; requests that are under way end under the old ones."""
         settings = self._live.settings.upstream
-        self._url = lru_cache(maxsize=1024)(partial(_url, URL(settings.url)))
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
         )
@@ -207,7 +205,7 @@ class HttpUpstream:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 async with self._session.request(
                     request.method,
-                    self._url(request.path, request.query),
+                    _url(call.credential.url, request.path, request.query),
                     data=request.body,
                     headers=_headers(call, trace),
                     allow_redirects=False,
@@ -225,59 +223,19 @@ class HttpUpstream:
                         disposition=raw.headers.get("Content-Disposition", ""),
                         retry_after=raw.headers.get("Retry-After", ""),
                     )
-                    body = await self._read(raw, response, call)
+                    reader = BodyReader(self._spool, self._live.settings.cache.max_entry)
+                    early = call.early if request.route.has_results and raw.status == 200 else None
+                    body = await reader.read(raw, response, call.credential, early)
                     return msgspec.structs.replace(response, body=body)
         except TimeoutError as error:  # includes aiohttp's own timeouts
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_CONNECTION_LOST) from error
 
-    async def _read(self, raw: aiohttp.ClientResponse, response: UpstreamResponse, call: _Call) -> Body:
-        """Read the body into memory; that of a result into a file, once it is too large to be parsed as a whole."""
-        announced = raw.headers.get("Content-Length", "")
-        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
-        if size is not None and size <= PARSE_LIMIT:
-            return Body.of(await raw.read())
-        early = call.early if call.request.route.has_results and response.status == 200 else None
-        if early is None and size is not None and size > LARGEST_METADATA:
-            raise UpstreamUnusable(TOO_LARGE)
-        pieces: list[bytes] = []
-        read = 0
-        async for piece in raw.content.iter_chunked(64 * 1024):
-            pieces.append(piece)
-            read += len(piece)
-            if early is not None and read > PARSE_LIMIT:
-                first = b"".join(pieces)
-                beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
-                show = partial(early, usable(beginning, call.credential))
-                return await self._read_on(raw, first, await asyncio.to_thread(Spool, self._spool(), size), show)
-            if read > LARGEST_METADATA:
-                raise UpstreamUnusable(TOO_LARGE)
-        return Body.of(b"".join(pieces))
 
-    async def _read_on(
-        self, raw: aiohttp.ClientResponse, first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
-    ) -> Body:
-        """Read the rest into the file; after `show`, waiting callers can read it while it grows."""
-        try:
-            size = await spool.append([first])
-            await show(spool)
-            pieces: list[bytes] = []
-            pending = 0
-            async for piece in raw.content.iter_chunked(_PIECE):
-                pieces.append(piece)
-                pending += len(piece)
-                if pending >= _PIECE:
-                    size = await spool.append(pieces)
-                    pieces, pending = [], 0
-            size = await spool.append(pieces)
-        except BaseException:
-            spool.fail()
-            raise
-        return Body(size=size, path=spool.path, spool=spool)
-
-
-def _url(base: URL, path: str, query: str) -> URL:
+@lru_cache(maxsize=1024)
+def _url(url: str, path: str, query: str) -> URL:
+    base = URL(url)
     return URL.build(
         scheme=base.scheme,
         authority=base.raw_authority,

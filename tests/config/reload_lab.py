@@ -113,7 +113,7 @@ class Redash:
         if seen.path == f"/api/dashboards/{number}":
             shown = {"visualization": {"query": {"id": number + 4}}}
             return Stub.json({"id": number, "slug": "d", "name": "d", "widgets": [shown]})
-        return Stub.json({"who": seen.key})
+        return Stub.json({"who": seen.key[:8]})
 
     def _job(self, job_id: str) -> dict[str, object]:
         status = 2 if not self.ended.is_set() else 4 if self.failing else 3

@@ -1,0 +1,78 @@
+"""CSV and TSV of reduced results, which only the gateway can make: rendered in bounded memory, in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from gateway.errors import UpstreamUnusable
+from gateway.model import Body
+from gateway.redash.renderings import DateFormats, render_pieces
+from gateway.redash.responses import PARSE_LIMIT
+
+DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
+
+
+class _Data(msgspec.Struct):
+    columns: object = None
+    rows: list[msgspec.Raw] = []
+
+
+class _Result(msgspec.Struct):
+    data: _Data
+
+
+class _Reduced(msgspec.Struct):
+    query_result: _Result
+
+
+_results: Final = msgspec.json.Decoder(_Reduced)
+
+
+def render(body: Body, form: Literal["csv", "tsv"], formats: DateFormats, spool: Callable[[], Path]) -> Body:
+    """Render the rows of a result; a large rendering is a file, at a path that `spool` makes. Waits for the disk.
+
+    Raises:
+        UpstreamUnusable: there is no room on disk.
+    """
+    columns, rows = _parse(body)
+    pieces = render_pieces(columns, rows, DELIMITERS[form], formats)
+    first: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        first.append(piece)
+        size += len(piece)
+        if size > PARSE_LIMIT:
+            return _write(first, pieces, spool())
+    return Body.of(b"".join(first))
+
+
+def _parse(body: Body) -> tuple[object, Iterable[object]]:
+    """Return columns and rows; each row is parsed when it is rendered, so that other threads run in between."""
+    data = body.load()
+    try:
+        found = _results.decode(data).query_result.data
+    except msgspec.DecodeError:  # NaN, lone surrogates and whatever else only the standard parser takes
+        whole = json.loads(data)["query_result"]["data"]
+        rows = whole.get("rows")
+        return whole.get("columns"), rows if isinstance(rows, list) else []
+    return found.columns, (json.loads(bytes(row)) for row in found.rows)
+
+
+def _write(first: list[bytes], rest: Iterator[bytes], path: Path) -> Body:
+    size = 0
+    try:
+        with path.open("xb") as file:
+            for piece in itertools.chain(first, rest):
+                size += file.write(piece)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise UpstreamUnusable("The gateway has no room on disk for this response.") from error
+    return Body(size=size, path=path)

@@ -1,0 +1,96 @@
+"""Reading the body of a response within bounds: into memory, or into a file where it is a large result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from gateway.concurrency.spool import Spool
+from gateway.errors import UpstreamUnusable
+from gateway.model import Body
+from gateway.policy.access import Credential
+from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
+from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
+from gateway.upstream.checks import usable
+from gateway.upstream.protocol import Early, UpstreamResponse
+
+_SMALL_PIECE: Final = 64 * 1024
+_PIECE: Final = 256 * 1024
+
+MOST_INFLATED: Final = 100
+"""A compressed result longer than `max_entry` may be this many times as long as what came over the network. The rows of
+a result shrink to a tenth; gzip can express a thousand times its length, and would fill the disk at that rate."""
+
+
+class BodyReader:
+    """Reads bodies; those of results into files made by `spool`, once they are too large to be parsed as a whole."""
+
+    def __init__(self, spool: Callable[[], Path], max_entry_bytes: int) -> None:
+        self._spool = spool
+        self._max_entry = max_entry_bytes
+
+    async def read(
+        self, raw: aiohttp.ClientResponse, response: UpstreamResponse, credential: Credential, early: Early | None
+    ) -> Body:
+        """Read the body; with `early`, of a result, a large one arrives in a file.
+
+        Raises:
+            UpstreamUnusable: too large, without `early` or by its compression.
+        """
+        announced = raw.headers.get("Content-Length", "")
+        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
+        if size is not None and size <= PARSE_LIMIT:
+            return Body.of(await raw.read())
+        if early is None and size is not None and size > LARGEST_METADATA:
+            raise UpstreamUnusable(TOO_LARGE)
+        pieces: list[bytes] = []
+        read = 0
+        async for piece in raw.content.iter_chunked(_SMALL_PIECE):
+            pieces.append(piece)
+            read += len(piece)
+            if early is not None and read > PARSE_LIMIT:
+                first = b"".join(pieces)
+                beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
+                show = partial(early, usable(beginning, credential))
+                spool = await asyncio.to_thread(Spool, self._spool(), size)
+                return await _read_on(self._rest(raw, read), first, spool, show)
+            if read > LARGEST_METADATA:
+                raise UpstreamUnusable(TOO_LARGE)
+        return Body.of(b"".join(pieces))
+
+    async def _rest(self, raw: aiohttp.ClientResponse, read: int) -> AsyncIterator[bytes]:
+        """Yield the pieces after the first `read` bytes, as long as they are in proportion to what came."""
+        compressed = "Content-Encoding" in raw.headers
+        async for piece in raw.content.iter_chunked(_PIECE):
+            read += len(piece)
+            if compressed and read > max(self._max_entry, MOST_INFLATED * raw.content.total_raw_bytes):
+                raise UpstreamUnusable("Redash's response is compressed beyond all proportion.")
+            yield piece
+
+
+async def _read_on(
+    rest: AsyncIterator[bytes], first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
+) -> Body:
+    """Read the rest into the file; after `show`, waiting callers can read it while it grows."""
+    try:
+        size = await spool.append([first])
+        await show(spool)
+        pieces: list[bytes] = []
+        pending = 0
+        async for piece in rest:
+            pieces.append(piece)
+            pending += len(piece)
+            if pending >= _PIECE:
+                size = await spool.append(pieces)
+                pieces, pending = [], 0
+        size = await spool.append(pieces)
+    except BaseException:
+        spool.fail()
+        raise
+    return Body(size=size, path=spool.path, spool=spool)
