@@ -14,6 +14,14 @@ CONTENT_TYPES: Final = {
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
 
+
+def is_file(content_type: str, beginning: bytes, form: str) -> bool:
+    """Whether a response is such a file: of its media type, not empty, and a workbook begins as every ZIP file does."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    begins = beginning.startswith(b"PK") if form == "xlsx" else beginning != b""
+    return begins and media_type == CONTENT_TYPES[form].partition(";")[0]
+
+
 _NOT_IN_NAMES: Final = re.compile(r'[<>:"\\/|?*]+')
 _SPACES: Final = re.compile(r"\s+")
 _LONGEST_NAME: Final = 255

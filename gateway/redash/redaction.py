@@ -41,7 +41,13 @@ def refusal_without_keys(data: bytes) -> bytes:
 
 
 def body_without_own_keys(data: bytes) -> bytes:
-    """Return a metadata body as it is, but for the keys that the gateway keeps: nobody may see those."""
+    """Return a metadata body as it is, but for the keys that the gateway keeps: nobody may see those.
+
+    Raises:
+        UpstreamUnusable: not JSON, or larger than 32 MB. Some responses have no body at all.
+    """
+    if data.strip():
+        _parse(data)
     text = data.decode("latin-1")  # keys are ASCII, and every byte survives
     clean = without_own_keys(text)
     return data if clean == text else clean.encode("latin-1")

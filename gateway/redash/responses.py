@@ -275,16 +275,18 @@ class _Dashboard(msgspec.Struct):
     widgets: tuple[_Widget, ...] | None = None
 
 
-def parse_dashboard_queries(data: bytes) -> frozenset[int]:
-    """Return the ids of the queries on a dashboard object; widgets that its reader may not see name none.
+def parse_dashboard_queries(data: bytes, dashboard_id: int) -> frozenset[int]:
+    """Return the ids of the queries on this dashboard's object; widgets that its reader may not see name none.
 
     Raises:
-        UpstreamUnusable: it is not a dashboard object.
+        UpstreamUnusable: it is not the object of this dashboard.
     """
     try:
         dashboard = msgspec.json.decode(data, type=_Dashboard)
     except msgspec.DecodeError:
         raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
+    if dashboard.id != dashboard_id:
+        raise UpstreamUnusable("Redash's response is the object of another dashboard than the requested one.")
     shown = (widget.visualization for widget in dashboard.widgets or ())
     return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
 

@@ -60,4 +60,4 @@ class Dashboards:
         response = await self._upstream.send(credential, calls.dashboard(dashboard_id), sender)
         if response.status != 200:
             raise refusal(response)
-        return parse_dashboard_queries(response.body.load()), response.sent
+        return parse_dashboard_queries(response.body.load(), dashboard_id), response.sent

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway import config
 from gateway.concurrency.flights import Flights
-from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused
+from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
@@ -170,6 +170,8 @@ class Definitions:
                 await self._deny(place)
             raise refusal(response)
         definition = parse_definition(response.body.load(), response.sent)
+        if definition.query_id != query_id:
+            raise UpstreamUnusable("Redash's response is the object of another query than the requested one.")
         before = self._known.get(query_id, {}).get(credential.scope)
         if before is not None and before.marker != definition.marker:
             self.on_invalidated(query_id)

@@ -19,6 +19,7 @@ from gateway.policy.access import Credential
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
+from gateway.redash.downloads import is_file
 from gateway.redash.renderings import DateFormats
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
@@ -173,9 +174,11 @@ class ResultFetcher:
         entry = msgspec.structs.replace(of, body_id=body_id, form=form, runtime=0.0, born=begun, confirmed=begun)
 
         async def early(response: UpstreamResponse, spool: Spool) -> None:
+            _check_file(response, form)
             offer(ArrivingResult(entry, spool))
 
         response = await self.download(credential, of.result_id, form, sender, early)
+        _check_file(response, form)
         entry = msgspec.structs.replace(entry, size=response.body.size)
         return await self._results.put_as([rendering_key(of, form)], entry, response.body, begun)
 
@@ -209,6 +212,16 @@ class ResultFetcher:
         entry = msgspec.structs.replace(source.entry, body_id=digest(b"body", key), form=form, born=begun)
         entry = msgspec.structs.replace(entry, size=body.size)
         return await self._results.put_as([key], entry, body, begun)
+
+
+def _check_file(response: UpstreamResponse, form: RenderedForm) -> None:
+    """Refuse what is no such file, whatever its status says; a job, `null` or nothing would be kept like rows.
+
+    Raises:
+        UpstreamUnusable: it is none.
+    """
+    if response.body.data is not None and not is_file(response.content_type, response.body.data, form):
+        raise UpstreamUnusable(f"Redash's response is not a {form.upper()} file.")
 
 
 async def _offer_json(

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import UpstreamError, UpstreamRefused
+from gateway.errors import UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
+from gateway.redash.matching import Match
 from gateway.redash.redaction import body_without_own_keys, without_keys
 from gateway.redash.requests import Relay, encode_arguments, parse_arguments
 from gateway.redash.responses import parse_id
@@ -149,6 +151,7 @@ class Metadata:
             return MetadataEntry(
                 body, response.content_type, "", response.sent, None, _search_location(response.location)
             )
+        await _off_loop(partial(_check_object, context.match, operation), body)
         etag = (await _off_loop(_digest, body))[:16]
         alone = operation.query_id if route is routes.QUERY else None
         return MetadataEntry(body, response.content_type, etag, response.sent, alone)
@@ -189,6 +192,22 @@ class Metadata:
 async def _off_loop(work: Callable[[Body], T], body: Body) -> T:
     """Do `work` in a thread, if the body is large."""
     return work(body) if body.size <= _OFF_LOOP_BYTES else await asyncio.to_thread(work, body)
+
+
+def _check_object(match: Match, operation: Relay, body: Body) -> None:
+    """Refuse what is not the requested object: a proxy or a cache before Redash may have another one.
+
+    Raises:
+        UpstreamUnusable: no body, or an object with another id than the one in the path.
+    """
+    if match.route.method == "GET" and not body.size:
+        raise UpstreamUnusable("Redash's response has no body.")
+    named = match.parts.get("dashboard", "") if match.route is routes.DASHBOARD else ""
+    by_slug = any(name == "legacy" for name, _ in operation.arguments)  # then the path has no id (CONTRACT 13)
+    wanted = int(named) if named.isdecimal() and not by_slug else None
+    wanted = operation.query_id if match.route is routes.QUERY else wanted
+    if wanted is not None and parse_id(body.load()) != wanted:
+        raise UpstreamUnusable("Redash's response is another object than the requested one.")
 
 
 def _digest(body: Body) -> str:

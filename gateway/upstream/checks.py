@@ -25,7 +25,7 @@ def usable(response: UpstreamResponse, credential: Credential) -> UpstreamRespon
         UpstreamError: a proxy says that Redash is unavailable (`UpstreamTimeout`: too slow).
         UpstreamBusy: Redash, or a proxy, limits the rate of requests and says when to come again.
         CredentialRejected: Redash does not know the key.
-        UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page.
+        UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page, a Content-Type that is none.
     """
     if response.status in _UNAVAILABLE:
         if response.status == 504:
@@ -41,6 +41,8 @@ def usable(response: UpstreamResponse, credential: Credential) -> UpstreamRespon
         raise UpstreamUnusable(f"Redash answered {response.status}, which is not one of its own statuses.")
     if 300 <= response.status < 400 and not _REDIRECT.fullmatch(response.location.partition("?")[0]):
         raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
-    if "text/html" in response.content_type:
+    if not response.content_type.isascii():
+        raise UpstreamUnusable("Redash answered with a Content-Type that is not ASCII.")
+    if "text/html" in response.content_type.lower():
         raise UpstreamUnusable("Redash answered with an HTML page instead of data.")
     return response
