@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,6 +25,11 @@ TOKEN_FIELDS: Final = ("Authorization",)
 
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
 
+
+_TOKEN_LIKE: Final = re.compile(r"rg_[\w-]{20,}")
+"""Of the making of `redash-gateway token`."""
+
+_NO_WORD: Final = re.compile(r"[^\w.~+-]+")
 
 _MOST_ADMITTED: Final = 1_024
 """Fields with good tokens whose hash is remembered; who has no good token cannot push them out."""
@@ -128,8 +134,13 @@ class Access:
         return caller, hashed
 
     def without_tokens(self, arguments: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """Return the arguments without those whose value is a client's token, by whatever name: none reaches Redash."""
-        return tuple((n, v) for n, v in arguments if _hash(v) not in self._by_digest)
+        """Return the arguments without those that hold a client's token, in name or value: none reaches Redash."""
+        return tuple((n, v) for n, v in arguments if not (self._holds_token(n) or self._holds_token(v)))
+
+    def _holds_token(self, text: str) -> bool:
+        """Whether a text is a token or has one in it; within a longer word only those of our own making are found."""
+        words = (text, *_NO_WORD.split(text))
+        return _TOKEN_LIKE.search(text) is not None or any(_hash(word) in self._by_digest for word in words)
 
     def still_admits(self, client: str, token_sha256: str, now: float) -> bool:
         """Whether a request that was admitted before would be admitted now, after a change of the configuration."""

@@ -297,3 +297,14 @@ async def test_files_are_readable_by_this_user_only(path: Path, clock: FakeClock
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
+
+
+async def test_files_of_before_are_closed_to_others(path: Path, clock: FakeClock) -> None:
+    """They may have been made under another umask, or unpacked from a backup."""
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+    for file in path.parent.iterdir():
+        file.chmod(0o777 if file.is_dir() else 0o666)
+    async with opened(make_sqlite(path, clock)):
+        modes = {file.name: file.stat().st_mode & 0o077 for file in path.parent.iterdir()}
+        assert modes == dict.fromkeys(modes, 0)
