@@ -73,7 +73,7 @@ class Caller(msgspec.Struct, frozen=True):
     def owns(self, token_sha256: str) -> bool:
         """Whether what was begun by this token is the client's: a name that is given to somebody else inherits nothing.
 
-        "" stands for no token, of `anonymous` and of records that earlier versions made.
+        "" stands for no token, as `anonymous` has it.
         """
         return not token_sha256 or token_sha256 in self.settings.token_sha256
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-VERSIONS = {"schema": "1", "key": "1", "entry": "1"}
+VERSIONS = {"schema": "1", "key": "1", "entry": "2"}
 """Increase `key` if the encoding of cache keys changes, `entry` if fields of `Entry` or of a ledger record change."""
 
 BODY_ROW_BYTES = 1024
