@@ -13,6 +13,7 @@ from gateway.outcome import Observer
 from gateway.policy.access import check_operation
 from gateway.policy.admission import Admission
 from gateway.policy.context import RequestContext
+from gateway.policy.origins import check_cross_site
 from gateway.policy.plan import plan_for
 from gateway.redash.requests import (
     CancelJob,
@@ -66,6 +67,9 @@ class Pipeline:
         """
         operation = parse_operation(context.match, context.request.query_string, body)  # parse
         check_operation(context.caller, operation)
+        if isinstance(operation, Run):
+            origins = context.configured.settings.server.cors_origins
+            check_cross_site(context.request, origins, context.outcome.token_sha256)
         allowed = await self._bindings.check(context, operation)
         if isinstance(operation, Run):
             response = await self._run(context, operation, allowed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,6 +25,11 @@ TOKEN_FIELDS: Final = ("Authorization", "X-API-Key")
 
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
 
+
+_TOKEN_LIKE: Final = re.compile(r"rg_[\w-]{20,}")
+"""Of the making of `redash-gateway token`."""
+
+_NO_WORD: Final = re.compile(r"[^\w.~+-]+")
 
 _MOST_ADMITTED: Final = 1_024
 """Number of `Authorization` fields whose hash is cached: only those with valid tokens, so others cannot evict them."""
@@ -70,7 +76,7 @@ class Caller(msgspec.Struct, frozen=True, weakref=True):
     def owns(self, token_sha256: str) -> bool:
         """Whether what was begun by this token is the client's: a name that is given to somebody else inherits nothing.
 
-        "" stands for no token, of `anonymous` and of records that earlier versions made.
+        "" stands for no token, as `anonymous` has it.
         """
         return not token_sha256 or token_sha256 in self.settings.token_sha256
 
@@ -131,8 +137,13 @@ class Access:
         return caller, hashed
 
     def without_tokens(self, arguments: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """Return the arguments without those whose value is a client's token: no token must reach Redash."""
-        return tuple((n, v) for n, v in arguments if _hash(v) not in self._by_digest)
+        """Return the arguments without those that hold a client's token, in name or value: none reaches Redash."""
+        return tuple((n, v) for n, v in arguments if not (self._holds_token(n) or self._holds_token(v)))
+
+    def _holds_token(self, text: str) -> bool:
+        """Whether a text is a token or has one in it; within a longer word only those of our own making are found."""
+        words = (text, *_NO_WORD.split(text))
+        return _TOKEN_LIKE.search(text) is not None or any(_hash(word) in self._by_digest for word in words)
 
     def still_admits(self, client: str, token_sha256: str, now: float) -> bool:
         """Whether a request that was admitted before would be admitted now, after a change of the configuration."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
+from gateway.errors import BadRequest, GatewayError, Unauthorized
 from gateway.model import Clock, Request
 from gateway.outcome import Outcome
-from gateway.policy.access import NOBODY, check_capability
+from gateway.policy.access import NOBODY, Access, Caller, check_capability
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext, honoured_wait
+from gateway.policy.origins import check_origin
 from gateway.policy.quotas import Quotas
 from gateway.redash.matching import match
 
@@ -28,15 +32,30 @@ class Admission:
         configured, wall = self._live.configured, self._clock.wall()
         access = configured.access
         outcome.method = request.method
-        matched = match(request.method, request.path, configured.slug)
-        outcome.route = matched.route.template
+        try:
+            found = match(request.method, request.path, configured.slug)
+        except GatewayError:  # no such route: it counts against the rate all the same
+            self._count(request, outcome, access)
+            raise
+        outcome.route = found.route.template
         caller, credential = NOBODY, None
-        if matched.route.kind != "ping":
-            caller, outcome.token_sha256 = access.admit(request.headers, request.query_string, wall)
-            outcome.client = caller.name
-            credential = access.credential(caller, matched)
-            self._quotas.take(caller, outcome)
-            check_capability(caller, matched)
-        outcome.query_id = matched.query_id
+        if found.route.kind != "ping":
+            caller = self._take(request, outcome, access)
+            check_origin(request, configured.settings.server.cors_origins)
+            credential = access.credential(caller, found)
+            check_capability(caller, found)
+        outcome.query_id = found.query_id
         wait = honoured_wait(request, configured.settings.server.max_wait)
-        return RequestContext(request, matched, caller, outcome, configured, wall, credential, wait)
+        return RequestContext(request, found, caller, outcome, configured, wall, credential, wait)
+
+    def _take(self, request: Request, outcome: Outcome, access: Access) -> Caller:
+        """Say which client calls, and count the request against its rate."""
+        caller, outcome.token_sha256 = access.admit(request.headers, request.query_string, self._clock.wall())
+        outcome.client = caller.name
+        self._quotas.take(caller, outcome)
+        return caller
+
+    def _count(self, request: Request, outcome: Outcome, access: Access) -> None:
+        """Count a request that has no route; one without a good token has no rate to count against."""
+        with contextlib.suppress(Unauthorized, BadRequest):
+            self._take(request, outcome, access)

@@ -40,6 +40,8 @@ class BodyFiles:
     def make(self) -> None:
         """Make the directory, readable by this user only."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(PermissionError):  # another user's, which we may use
+            self.directory.chmod(0o700)
 
     def spool_path(self) -> Path:
         """Return a new path to write a body to while it arrives."""

@@ -175,7 +175,7 @@ def test_entry_version_is_raised_when_fields_change() -> None:
     assert names == {
         "Entry": "body_id scope query_id result_id form marker query_hash data_source_id retrieved_at runtime"
         " born confirmed size",
-        "JobRecord": "id execution_id client scope query_id noted_at cancelled",
+        "JobRecord": "id execution_id client scope query_id noted_at cancelled token_sha256",
         "ExecutionRecord": "id key scope credential query_id path body marker started_at upstream_job status error"
         " result_id purged",
     }
@@ -298,3 +298,14 @@ async def test_files_are_readable_by_this_user_only(path: Path, clock: FakeClock
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         assert {file.stat().st_mode & 0o077 for file in path.parent.iterdir()} == {0}
+
+
+async def test_files_of_before_are_closed_to_others(path: Path, clock: FakeClock) -> None:
+    """They may have been made under another umask, or unpacked from a backup."""
+    async with opened(make_sqlite(path, clock)) as store:
+        await fill(store)
+    for file in path.parent.iterdir():
+        file.chmod(0o777 if file.is_dir() else 0o666)
+    async with opened(make_sqlite(path, clock)):
+        modes = {file.name: file.stat().st_mode & 0o077 for file in path.parent.iterdir()}
+        assert modes == dict.fromkeys(modes, 0)

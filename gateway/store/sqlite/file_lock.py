@@ -18,6 +18,8 @@ class FileLock:
     def acquire(self) -> bool:
         """Take the lock if it is free; return whether it was. Raises OSError if the file cannot be made."""
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(PermissionError):  # another user's file, which we may use
+            os.fchmod(fd, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(fd, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -65,6 +66,9 @@ class Contents(msgspec.Struct):
 def connect(path: Path) -> tuple[sqlite3.Connection, Contents]:
     """Open the file, or create it. Raises sqlite3.Error, OSError, UnknownFormatError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else may read results
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file, which we may use
+            path.with_name(path.name + suffix).chmod(0o600)
     db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False, cached_statements=200)
     try:
         _settings(db)
