@@ -44,6 +44,7 @@ class MetadataEntry(msgspec.Struct, frozen=True):
     """The one query that it shows; None for lists, dashboards and everything else that may show several."""
     location: str = ""
     gzip: Body | None = None
+    status: int = 200
 
 
 class Metadata:
@@ -146,11 +147,11 @@ class Metadata:
             return MetadataEntry(
                 body, response.content_type, "", response.sent, None, _search_location(response.location)
             )
-        if response.status != 200:
+        if response.status != 200 and not (route.kind == "write" and 200 < response.status < 300):
             raise UpstreamRefused(response.status, body, response.content_type)
         etag = (await _off_loop(_digest, body))[:16]
         alone = operation.query_id if route is routes.QUERY else None
-        return MetadataEntry(body, response.content_type, etag, response.sent, alone)
+        return MetadataEntry(body, response.content_type, etag, response.sent, alone, status=response.status)
 
     async def _write(self, context: RequestContext, operation: Relay) -> Response:
         context.outcome.record_forward("method")
@@ -162,10 +163,11 @@ class Metadata:
                 await self._definitions.delete(operation.query_id)
             elif operation.query_id is not None:
                 self._definitions.drop(operation.query_id)
-        return Response(body=entry.body, content_type=entry.content_type)
+        content_type = entry.content_type if entry.body.size else ""
+        return Response(status=entry.status, body=entry.body, content_type=content_type)
 
     async def _cleaned(self, context: RequestContext, response: UpstreamResponse) -> Body:
-        if context.caller.settings.reveal_keys or not context.match.route.keys:
+        if context.caller.settings.reveal_keys or not context.match.route.keys or response.body.size == 0:
             return response.body
         return Body.of(await _off_loop(_without_keys, response.body))
 
