@@ -92,6 +92,11 @@ class Outcome(msgspec.Struct):
         """Return on whose behalf this request calls Redash."""
         return Sender(self.client, self.request_id, self.trace, self)
 
+    @property
+    def counted(self) -> CacheResult:
+        """Return the label of metrics and status page: `none` for what brought no result, whatever the cache did."""
+        return self.cache if self.status < 300 or self.status == 304 else "none"
+
     def record_hit(self, ttl: float, age: float, runtime: float) -> None:
         """Record a response from the store that is still fresh."""
         self.cache, self.ttl, self.age, self.saved_runtime = "hit", ttl, age, runtime
@@ -190,6 +195,7 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
     seconds: float
     callers: int  # how many requested it, the first included
     runtime: float  # warehouse seconds, as Redash measured them
+    resumed: bool = False  # begun by an earlier process: `seconds` has the time in which none was running
     ran: bool = True  # False: Redash returned its own cached result, or refused
     started: float = 0.0  # monotonic
     trace: Trace | None = None

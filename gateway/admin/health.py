@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from gateway.admin.formats import ago, count, duration, percent
-from gateway.telemetry.history import Counts, hits, lookups
+from gateway.telemetry.history import STEP_SECONDS, Counts, lookups, without_run
+
+RUN_STEPS: Final = 5
+MANY_FAILURES: Final = 5
+"""Fewer failed runs may be one person's typing errors."""
 
 State = Literal["good", "warn", "bad", "idle"]
 
@@ -75,6 +79,18 @@ def queue(queued: int) -> Health:
     return Health("Queue", "good", "Empty")
 
 
+def runs(lately: Counts) -> Health:
+    """Return the health of query runs, from the counts of the last `RUN_STEPS`."""
+    failed, number, span = lately.failures, lately.executions, duration(RUN_STEPS * STEP_SECONDS)
+    if not number:
+        return Health("Query runs", "idle", f"None in {span}")
+    if not failed:
+        return Health("Query runs", "good", f"{count(number)} in {span}, none failed")
+    many = failed >= MANY_FAILURES and 2 * failed >= number
+    trouble = f"{count(failed)} of {count(number)} query runs in the last {span} failed" if many else ""
+    return Health("Query runs", "warn", f"{count(failed)} of {count(number)} failed in {span}", trouble)
+
+
 def verdict(parts: list[Health], hour: Counts, uptime: float, *, ready: bool) -> tuple[State, str]:
     """Return in one or two sentences whether the gateway works and what it saves."""
     troubles = [part for part in parts if part.trouble]
@@ -95,9 +111,9 @@ def _use(hour: Counts, uptime: float) -> str:
         plural = "" if hour.requests == 1 else "s"
         return f"{count(hour.requests)} request{plural} {span}; none cacheable."
     plural = "" if cacheable == 1 else "s"
-    share = f"{percent(hits(hour.cache) / cacheable)} of {count(cacheable)} cacheable request{plural} {span}"
+    share = f"{percent(without_run(hour.cache) / cacheable)} of {count(cacheable)} cacheable request{plural} {span}"
     saved = f"; that saved {duration(hour.saved)} of warehouse time" if hour.saved else ""
-    return f"{share} came from the cache{saved}."
+    return f"{share} were answered without a run{saved}."
 
 
 def _roughly(seconds: float) -> str:

@@ -42,7 +42,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 NUMBERS: Final = (
-    Number("From the cache", "hour.hit_rate", "percent", "of cacheable requests"),
+    Number("Without a run", "hour.hit_rate", "percent", "of cacheable requests"),
     Number("Warehouse time saved", "hour.saved_seconds", "duration", "query runs avoided"),
     Number("Requests", "hour.requests", "count", "of every kind"),
     Number("Half answered within", "hour.p50_seconds", "duration", "p50"),
@@ -54,11 +54,12 @@ CHARTS: Final = (
     Chart(
         "hit-rate",
         "Hit rate",
-        "Share of cacheable requests that came from the cache, over the last hour, averaged over three minutes.",
+        "Share of cacheable requests that were answered from the cache or with another caller's run, over the last "
+        "hour, averaged over three minutes. Errors and refusals are not counted.",
         "share",
         ("100 %", "50 %", "0"),
         4,
-        (Line("hit_rate", "area", "from the cache", "hour.hit_rate", "percent"),),
+        (Line("hit_rate", "area", "without a run", "hour.hit_rate", "percent"),),
     ),
     Chart(
         "latency",
@@ -90,7 +91,7 @@ CHARTS: Final = (
 _QUERY: Final = (
     Column("Query", "query", "query"),
     Column("Requests", "requests"),
-    Column("From cache", "hit_rate", "percent"),
+    Column("Without a run", "hit_rate", "percent"),
     Column("Runs", "runs"),
     Column("Failed", "failures", "alarm"),
     Column("Mean run time", "mean_seconds", "duration"),
@@ -123,7 +124,7 @@ TABLES: Final = (
         (
             Column("Client", "client", "text"),
             Column("Requests", "requests"),
-            Column("From cache", "hit_rate", "percent"),
+            Column("Without a run", "hit_rate", "percent"),
             Column("Refused", "refused", "alarm"),
             Column("Last seen", "seen_seconds", "ago"),
         ),

@@ -12,7 +12,7 @@ from gateway.concurrency.slots import FairSlots
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.policy.access import Access
-from gateway.telemetry.history import Counts, hits, lookups, rate
+from gateway.telemetry.history import Counts, lookups, rate, without_run
 from gateway.telemetry.metrics import Levels
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tables import ClientRow, QueryRow, UpstreamRow
@@ -92,6 +92,7 @@ def _health(parts: Parts, levels: Levels, now: float, wall: float) -> list[Healt
         health.credentials(list(parts.access.credentials), recorder.accepted),
         health.breaker(is_open=levels.breaker_open),
         health.queue(levels.upstream_queue),
+        health.runs(recorder.history.last(health.RUN_STEPS, now)),
         health.store([(t.tier, t.up) for t in tiers], max((t.entries for t in tiers), default=0)),
         health.configuration(wall - levels.reloaded_at, successful=levels.reload_successful),
     ]
@@ -147,7 +148,7 @@ def _query(query: int, row: QueryRow) -> report.Query:
     return report.Query(
         query=query,
         requests=sum(row.cache.values()),
-        hit_rate=rate(hits(row.cache), lookups(row.cache)),
+        hit_rate=rate(without_run(row.cache), lookups(row.cache)),
         runs=row.runs,
         failures=row.failures,
         mean_seconds=row.mean_runtime,
@@ -164,7 +165,7 @@ def _client(name: str, row: ClientRow, now: float) -> report.Client:
     return report.Client(
         client=NO_CLIENT if name == "-" else name,
         requests=sum(row.cache.values()),
-        hit_rate=rate(hits(row.cache), lookups(row.cache)),
+        hit_rate=rate(without_run(row.cache), lookups(row.cache)),
         refused=row.refused,
         seen_seconds=round(now - row.seen, 1),
     )

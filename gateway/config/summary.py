@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.schema import Capability, Client, Config
+from gateway.config.schema import Capability, Client, Config, Server
 
 _ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
 
@@ -49,6 +49,9 @@ def _exposed(config: Config) -> Iterator[str]:
         yield "admin.token_sha256: none, and admin.listen is open to other machines: purge and reload are refused"
     if "*" in config.server.hosts:
         yield 'server.hosts: "*" turns the Host check off, which guards against DNS rebinding'
+    if not config.server.listen.is_local and config.server.hosts == Server().hosts:
+        names = ", ".join(config.server.hosts)
+        yield f"server.hosts: only {names}, though server.listen is open to other machines: other names get 421"
     if not config.server.listen.is_local and config.server.tls_cert is None:
         yield "server.listen: open to other machines without TLS; put a TLS proxy in front of it"
 

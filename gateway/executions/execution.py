@@ -81,6 +81,7 @@ class Execution:
         self.callers = 1
         self.cancelling = False  # no caller may join it any more
         self.recorded = False  # in the ledger
+        self.resumed = False  # an earlier process began it
         self.purged = False  # purged since it began: only the callers that wait get its result, nothing is stored
         self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
         self.can_respond = Event()  # a job id can be given out: queued here, or Redash has responded to the POST
@@ -99,7 +100,7 @@ class Execution:
         execution = cls(plan, sender, now - max(0.0, wall - record.started_at), record.id)
         execution.purged = record.purged
         execution.upstream_job, execution.upstream_status = record.upstream_job, record.status
-        execution.recorded = True
+        execution.recorded = execution.resumed = True
         execution.can_respond.set()
         return execution
 

@@ -200,7 +200,8 @@ class Executions:
                 del flights[plan.key]
         if execution.upstream_job:
             self._changed(plan.query_id)
-        self._observe(execution, ending)
+        if not self._closing:  # else the next process follows it, and counts its end
+            self._observe(execution, ending)
         if ending.result == "failure" and ending.failure is None:
             self.failures.put(execution)
         if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
@@ -220,6 +221,7 @@ class Executions:
                 callers=execution.callers,
                 runtime=ending.stored.entry.runtime if ending.stored is not None else 0.0,
                 ran=bool(execution.upstream_job),
+                resumed=execution.resumed,
                 started=execution.started,
                 trace=execution.sender.trace,
             )

@@ -18,6 +18,7 @@ from gateway.http.response_cache import RequestKey
 from gateway.model import Request
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.footprint import weight
+from gateway.redash.routes import PING
 
 BODY_SECONDS: Final = 30.0
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -36,10 +37,10 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     """
     _check_framing(request)
     host, target = _host_and_target(request)
-    if not _is_one_of(host, hosts):
+    path, _, query_string = target.partition("?")
+    if not _is_one_of(host, hosts) and path != PING.template:  # load balancers ask by address, or name no Host
         raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
     _check_tokens(request)
-    path, _, query_string = target.partition("?")
     is_http_1_0 = request.version < HttpVersion11
     return Request(request.method, path, query_string, request.headers, _accepts_gzip(request), is_http_1_0)
 

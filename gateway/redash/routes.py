@@ -176,6 +176,7 @@ def _row(method: str, template: str) -> Route:
     return next(route for route in ROUTES if (route.method, route.template) == (method, template))
 
 
+PING: Final = _row("GET", "/ping")
 SESSION: Final = _row("GET", "/api/session")
 QUERIES: Final = _row("GET", "/api/queries")
 QUERY: Final = _row("GET", "/api/queries/{query_id}")

@@ -46,6 +46,7 @@ class MetadataEntry(msgspec.Struct, frozen=True):
     """The one query that it shows; None for lists, dashboards and everything else that may show several."""
     location: str = ""
     gzip: Body | None = None
+    status: int = 200
 
 
 class Metadata:
@@ -144,7 +145,8 @@ class Metadata:
         if route.job_result:
             response = await self._job_results.of(response, context)
         redirected = route.redirects and response.status == 301
-        if response.status != 200 and not redirected:
+        written = route.kind == "write" and 200 < response.status < 300
+        if response.status != 200 and not redirected and not written:
             raise refusal(response)
         body = await self._cleaned(context, response)
         if redirected:
@@ -154,7 +156,7 @@ class Metadata:
         await _off_loop(partial(_check_object, context.match, operation), body)
         etag = (await _off_loop(_digest, body))[:16]
         alone = operation.query_id if route is routes.QUERY else None
-        return MetadataEntry(body, response.content_type, etag, response.sent, alone)
+        return MetadataEntry(body, response.content_type, etag, response.sent, alone, status=response.status)
 
     async def _write(self, context: RequestContext, operation: Relay) -> Response:
         context.outcome.record_forward("method")
@@ -166,9 +168,12 @@ class Metadata:
                 await self._definitions.delete(operation.query_id)
             elif operation.query_id is not None:
                 self._definitions.drop(operation.query_id)
-        return Response(body=entry.body, content_type=entry.content_type)
+        content_type = entry.content_type if entry.body.size else ""
+        return Response(status=entry.status, body=entry.body, content_type=content_type)
 
     async def _cleaned(self, context: RequestContext, response: UpstreamResponse) -> Body:
+        if not response.body.size:
+            return response.body
         shown = context.caller.settings.reveal_keys or not context.match.route.keys
         clean = body_without_own_keys if shown else without_keys
         return Body.of(await _off_loop(lambda body: clean(body.load()), response.body))

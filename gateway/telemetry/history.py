@@ -23,7 +23,7 @@ BOUNDS: Final = tuple(0.0001 * 10 ** (n / 4) for n in range(25))
 class Counts:
     """Counts of one span of time."""
 
-    __slots__ = ("cache", "executions", "latency", "number", "saved", "upstream", "upstream_errors")
+    __slots__ = ("cache", "executions", "failures", "latency", "number", "saved", "upstream", "upstream_errors")
 
     def __init__(self, number: int = 0) -> None:
         self.number = number  # of the step, counted from the clock's zero
@@ -33,6 +33,7 @@ class Counts:
         self.upstream = 0
         self.upstream_errors = 0
         self.executions = 0
+        self.failures = 0  # of executions
 
     @property
     def requests(self) -> int:
@@ -40,17 +41,17 @@ class Counts:
         return sum(self.cache.values())
 
     def hit_rate(self) -> float | None:
-        """Return the share of `hits` in `lookups`; None without lookups."""
-        return rate(hits(self.cache), lookups(self.cache))
+        """Return the share of `without_run` in `lookups`; None without lookups."""
+        return rate(without_run(self.cache), lookups(self.cache))
 
     def quantile(self, q: float) -> float | None:
         """Return the seconds within which a share `q` of the requests was answered; None without requests."""
         return quantile(self.latency, q)
 
 
-def hits(cache: dict[str, int]) -> int:
-    """Count the requests that were served from the store, fresh or stale."""
-    return cache["hit"] + cache["stale"]
+def without_run(cache: dict[str, int]) -> int:
+    """Count the requests that were answered without a run of their own: from the store, or with another caller's."""
+    return cache["hit"] + cache["stale"] + cache["collapsed"]
 
 
 def lookups(cache: dict[str, int]) -> int:
@@ -86,6 +87,7 @@ def total(steps: Iterable[Counts]) -> Counts:
         made.upstream += step.upstream
         made.upstream_errors += step.upstream_errors
         made.executions += step.executions
+        made.failures += step.failures
     return made
 
 
@@ -115,7 +117,11 @@ class History:
 
     def hour(self, now: float) -> Counts:
         """Return the sum of the last hour."""
-        first = int(now // STEP_SECONDS) - STEPS + 1
+        return self.last(STEPS, now)
+
+    def last(self, steps: int, now: float) -> Counts:
+        """Return the sum of the last so many steps."""
+        first = int(now // STEP_SECONDS) - steps + 1
         return total(step for step in self._steps if step.number >= first)
 
     def series(self, now: float) -> Series:

@@ -109,14 +109,14 @@ class Metrics(Collector):
     def record_requests(self, batch: OutcomeBatch) -> None:
         """Count requests with the same labels."""
         first, count, times = batch.first, batch.count, batch.times
-        key = (first.route, first.client, first.cache, first.status)
+        key = (first.route, first.client, first.counted, first.status)
         series = self._by_labels.get(key)
         if series is None:
             series = self._by_labels[key] = Histogram(REQUEST_SECONDS)
         series.observe(batch.durations, times)
-        if first.cache != "none":
+        if first.counted != "none":
             if first.query_id is not None:
-                self.query_requests[self._labels[first.query_id], first.cache] += count
+                self.query_requests[self._labels[first.query_id], first.counted] += count
             self._ages.observe(batch.ages, batch.age_times)
         if first.saves_run:
             self.saved["hit",] += count
@@ -137,7 +137,8 @@ class Metrics(Collector):
         if not end.ran:
             return
         self.executions[end.result,] += 1
-        self.execution_durations[()].observe([end.seconds])
+        if not end.resumed:
+            self.execution_durations[()].observe([end.seconds])
         if end.result == "success" and end.callers > 1:
             self.saved["collapsed",] += end.callers - 1
             self.saved_seconds["collapsed",] += (end.callers - 1) * end.runtime

@@ -43,7 +43,7 @@ class StatusRecorder:
         if now >= self._until:
             self._advance(now)
         step, first, count, times = self._step, batch.first, batch.count, batch.times
-        cache = first.cache
+        cache = first.counted
         self.requests[cache] += count
         step.cache[cache] += count
         latency = step.latency
@@ -96,12 +96,18 @@ class StatusRecorder:
 
     def record_execution(self, end: ExecutionEnd) -> None:
         """Count one execution; a result from Redash's own cache is not one."""
-        if not end.ran:
+        failed = end.result in ("failure", "lost")
+        if not end.ran and not failed:
             return
         now = self._now()
         self._advance(now)
         row = self.queries[end.query_id]
         row.seen = now
+        row.failures += failed
+        self._step.failures += failed
+        if not end.ran:  # Redash refused, or failed, before it made a job
+            self._step.executions += 1
+            return
         self.executions[end.result] += 1
         self._step.executions += 1
         if end.result == "success":
@@ -110,5 +116,3 @@ class StatusRecorder:
             saved = (end.callers - 1) * end.runtime
             row.saved += saved
             self._save(end.callers - 1, saved)
-        else:
-            row.failures += end.result == "failure"

@@ -18,14 +18,15 @@ _UNAVAILABLE: Final = frozenset({502, 503, 504})
 """Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
 
 
-def usable(response: UpstreamResponse, credential: Credential) -> UpstreamResponse:
+def usable(response: UpstreamResponse, credential: Credential, *, is_write: bool = False) -> UpstreamResponse:
     """Return the response, if it is one of Redash's own to a key that it knows.
 
     Raises:
         UpstreamError: a proxy says that Redash is unavailable (`UpstreamTimeout`: too slow).
         UpstreamBusy: Redash, or a proxy, limits the rate of requests and says when to come again.
         CredentialRejected: Redash does not know the key.
-        UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page, a Content-Type that is none.
+        UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page, a Content-Type that is none. A write
+            may have any 2xx.
     """
     if response.status in _UNAVAILABLE:
         if response.status == 504:
@@ -37,7 +38,9 @@ def usable(response: UpstreamResponse, credential: Credential) -> UpstreamRespon
         )
     if response.body.data is not None and is_login_refusal(response.status, response.body.data):
         raise CredentialRejected(f"Redash does not accept the key of credential '{credential.name}'.")
-    if 200 < response.status < 300:  # Redash says 200 or an error (CONTRACT 6); a proxy that transforms says 203
+    if is_write and 200 <= response.status < 300 and response.body.size == 0:
+        return response  # DELETE of a data source is 204 without a body, whatever type it says (CONTRACT 25.1)
+    if 200 < response.status < 300 and not is_write:  # a read is 200 or an error; a proxy that transforms says 203
         raise UpstreamUnusable(f"Redash answered {response.status}, which is not one of its own statuses.")
     if 300 <= response.status < 400 and not _REDIRECT.fullmatch(response.location.partition("?")[0]):
         raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")

@@ -173,7 +173,7 @@ class HttpUpstream:
         try:
             response = await self._exchange(call, trace)
             status = response.status
-            return usable(response, credential)
+            return usable(response, credential, is_write=request.route.kind == "write")
         except CredentialRejected:
             accepted = False
             raise

@@ -22,7 +22,7 @@ GOOD = [Health("Redash", "good", "Responds")]
 def test_the_verdict_says_what_is_saved() -> None:
     assert health.verdict(GOOD, hour(hit=94, miss=6, none=40), 7200, ready=True) == (
         "good",
-        "Serving. 94 % of 100 cacheable requests in the last hour came from the cache; "
+        "Serving. 94 % of 100 cacheable requests in the last hour were answered without a run; "
         "that saved 3 h 12 min of warehouse time.",
     )
 
@@ -33,7 +33,7 @@ def test_the_verdict_says_what_is_saved() -> None:
         (hour(), 7200, "Serving. No requests in the last hour."),
         (hour(), 0, "Serving. No requests in the last 1 s."),
         (hour(none=1), 130, "Serving. 1 request in the last 2 min; none cacheable."),
-        (hour(miss=1), 60, "Serving. 0 % of 1 cacheable request in the last 1 min came from the cache."),
+        (hour(miss=1), 60, "Serving. 0 % of 1 cacheable request in the last 1 min were answered without a run."),
     ],
 )
 def test_the_verdict_on_little_use(counts: Counts, uptime: float, text: str) -> None:
@@ -53,6 +53,20 @@ def test_the_verdict_names_every_trouble() -> None:
         "Serving, but Redash did not respond to the last request; Redash rejects the key of reporting; "
         "a part of the store is down; the last reload failed"
     )
+
+
+def test_a_query_that_keeps_failing_is_told() -> None:
+    def runs(all_runs: int, failures: int) -> Health:
+        counts = Counts()
+        counts.executions, counts.failures = all_runs, failures
+        return health.runs(counts)
+
+    assert runs(0, 0).state == "idle"
+    assert (runs(9, 0).state, runs(9, 0).trouble) == ("good", "")
+    assert (runs(1, 1).state, runs(1, 1).trouble) == ("warn", "")  # one typing error is no trouble of the gateway's
+    failing = runs(300, 300)
+    assert failing.text == "300 of 300 failed in 5 min"
+    assert health.verdict([failing], hour(), 7200, ready=True)[0] == "warn"
 
 
 def test_one_missing_response_is_a_warning() -> None:

@@ -153,6 +153,14 @@ def test_notes_tell_of_open_doors_and_idle_things() -> None:
     ]
 
 
+def test_a_listener_for_others_that_accepts_only_loopback_names_is_noted() -> None:
+    # Everybody but the operator on that very machine would get 421.
+    told = notes(good(BASE + '[server]\nlisten = "0.0.0.0:2"\n'), 0.0)
+    assert any(note.startswith("server.hosts: only localhost, 127.0.0.1") for note in told)
+    for server in ('listen = "127.0.0.1:2"', 'listen = "0.0.0.0:2"\nhosts = ["redash.example"]'):
+        assert not any("server.hosts" in note for note in notes(good(BASE + f"[server]\n{server}\n"), 0.0))
+
+
 def test_admin_address_is_read_without_keys_or_a_right_rest(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('nonsense = 1\n[admin]\nlisten = "unix:/run/a.sock"\n')
     assert admin_listen(tmp_path / "c.toml") == Listen(unix="/run/a.sock")

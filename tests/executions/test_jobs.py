@@ -591,3 +591,18 @@ async def test_a_killed_gateway_follows_the_run_when_it_is_started_again(
         await first.kill()
     assert sandbox.counters.started == 1
     assert sandbox.counters.posts[query_id] == 1
+
+
+async def test_a_run_that_a_stop_leaves_to_the_next_process_is_counted_there(bare: World) -> None:
+    # It is not cancelled, and how long it took cannot be said: for a while nobody watched it.
+    await bare.start()
+    async with bare.sandbox.hold():
+        job = (await bare.post("slow_seconds", max_age=0, parameters={"seconds": 0})).job
+        await bare.sandbox.wait_executions(1)
+        first = bare.runtime
+        await bare.restart()
+        assert sum(first.telemetry.metrics.executions.values()) == 0
+    assert (await bare.finish(job["id"]))["status"] == 3
+    assert await bare.metric("redash_gateway_executions_total", outcome="success") == 1
+    assert await bare.metric("redash_gateway_executions_total", outcome="cancelled") == 0
+    assert await bare.metric("redash_gateway_execution_duration_seconds_count") == 0

@@ -328,6 +328,20 @@ async def test_other_host_names_are_misdirected(world: World, host: str) -> None
     assert fields["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /ping HTTP/1.1\r\nHost: 10.0.0.7:8080\r\nConnection: close\r\n",
+        "GET /ping HTTP/1.0\r\n",
+        "HEAD /ping HTTP/1.0\r\nHost: balancer.internal\r\n",
+    ],
+)
+async def test_load_balancers_ping_by_any_name(world: World, head: str) -> None:
+    # They ask by address, or by no name at all; the response says nothing that a foreign page could use.
+    status, _, _ = await raw(world, head)
+    assert status == 200
+
+
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "localhost:8080", "127.0.0.1:1"])
 async def test_configured_host_names_are_served_with_any_port(world: World, host: str) -> None:
     assert (await raw(world, get("/ping", host=host)))[0] == 200

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.redash.routes import ROUTES
 
-from .front import Front, Responder, Seen, Stub, Upstream, client, credential, query_object, result_object
+from .front import Front, Responder, Seen, Stub, Upstream, client, credential, query_object, result_object, token
+from .wire import ask
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 
@@ -472,3 +473,27 @@ def test_every_recorded_api_route_is_named() -> None:
     assert unnamed == []
     assert used == set(NOT_NAMED)
     assert total > 500
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+@pytest.mark.parametrize("path", ["/api/data_sources/5", "/api/destinations/5", "/api/users/5"])
+async def test_every_2xx_of_a_write_passes(front: Front, upstream: Upstream, path: str, status: int) -> None:
+    # DELETE of data sources and destinations is 204 without a body (CONTRACT 25.1): an error would hide what was done.
+    upstream.respond = lambda seen: Stub(status, b"", {"Content-Type": "text/html; charset=utf-8"})
+    got = (await ask(front.url, raw("DELETE", path, "every")))[0]
+    assert (got.status, got.body) == (status, b"")
+    upstream.respond = lambda seen: Stub.json({"id": 5}, status if status != 204 else 200)
+    got = (await ask(front.url, raw("DELETE", path, "every")))[0]
+    assert (got.status, json.loads(got.body)) == (status if status != 204 else 200, {"id": 5})
+
+
+async def test_a_read_is_200_or_an_error(front: Front, upstream: Upstream) -> None:
+    # A proxy that transforms says 203, and an empty 204 is no list of users.
+    for status in (201, 203, 204):
+        upstream.respond = lambda seen, status=status: Stub(status, b"")  # type: ignore[misc]
+        assert (await ask(front.url, raw("GET", "/api/users", "every")))[0].status == 502
+
+
+def raw(method: str, path: str, name: str) -> bytes:
+    fields = f"Host: localhost\r\nAuthorization: Key {token(name)}\r\nConnection: close"
+    return f"{method} {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode()

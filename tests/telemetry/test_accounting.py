@@ -81,7 +81,7 @@ class Load:
         self.sent += 1
         headers = {"Prefer": "wait=20"} if method == "POST" else {}
         reply = await self.world.call(method, path, body, client=client, headers=headers)
-        self.seen[cache_of(reply)] += 1
+        self.seen[cache_of(reply) if reply.status in (200, 304) else "none"] += 1
         self.statuses[f"{reply.status // 100}xx"] += 1
         return reply
 

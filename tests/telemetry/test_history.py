@@ -70,7 +70,25 @@ def test_the_series_has_every_request_in_its_minute(recorder: StatusRecorder, no
 def test_the_hit_rate_counts_cacheable_requests_only(recorder: StatusRecorder, now: Now) -> None:
     for cache in ("hit", "hit", "stale", "miss", "collapsed", "bypass", "none"):
         recorder.record_requests(*batched([outcome(cache)]))
-    assert recorder.history.hour(now.at).hit_rate() == pytest.approx(3 / 5)
+    # The one that joined another caller's run needed none of its own.
+    assert recorder.history.hour(now.at).hit_rate() == pytest.approx(4 / 5)
+
+
+def test_what_brought_no_result_is_neither_hit_nor_miss(recorder: StatusRecorder, now: Now) -> None:
+    # Refusals, errors and callers that left say nothing about the cache, whatever it was asked before.
+    answered = [outcome("hit", status=200), outcome("hit", status=304)]
+    others = [outcome("miss", status=status, reason="x") for status in (307, 403, 422, 499, 502, 503)]
+    for batch in batched(answered + others):
+        recorder.record_requests(batch)
+    hour = recorder.history.hour(now.at)
+    assert hour.hit_rate() == 1.0
+    assert hour.cache["none"] == 6
+
+
+def test_runs_that_fail_before_redash_makes_a_job_count_as_failed(recorder: StatusRecorder, now: Now) -> None:
+    recorder.record_execution(ExecutionEnd("x", 7, "failure", 0.1, callers=1, runtime=0.0, ran=False))
+    recorder.record_execution(ExecutionEnd("x", 7, "lost", 0.1, callers=1, runtime=0.0))
+    assert recorder.queries[7].failures == recorder.history.hour(now.at).failures == 2
 
 
 def test_no_request_has_no_rate_and_no_latency() -> None:
