@@ -27,10 +27,10 @@ def without_keys(data: bytes) -> bytes:
         raise UpstreamUnusable(TOO_LARGE)
     try:
         value = json.loads(data)
+        _null_keys(value)
+        text = json.dumps(value, ensure_ascii=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's response is not JSON.") from None
-    _null_keys(value)
-    text = json.dumps(value, ensure_ascii=False)
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate: only the escaped form can carry it

@@ -72,6 +72,9 @@ class _Query(msgspec.Struct):
     is_archived: bool = False
 
 
+_NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)
+"""What msgspec raises for something else, and for what is nested about 1,000 deep, also in members that are skipped."""
+
 _results_or_jobs = msgspec.json.Decoder(_ResultOrJob, strict=False)
 _queries = msgspec.json.Decoder(_Query, strict=False)
 
@@ -86,7 +89,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
         return _parse_large(body)
     try:
         response = _results_or_jobs.decode(body.load())
-    except msgspec.DecodeError:  # also ValidationError
+    except _NOT_SUCH:
         return _parse_whole(body.load())
     found = response.query_result or response.job
     if found is None:
@@ -183,7 +186,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
     """
     try:
         query = _queries.decode(data)
-    except msgspec.DecodeError:
+    except _NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a query object.") from None
     return Definition(
         query_id=query.id,
@@ -272,7 +275,7 @@ def parse_dashboard_queries(data: bytes) -> frozenset[int]:
     """
     try:
         dashboard = msgspec.json.decode(data, type=_Dashboard)
-    except msgspec.DecodeError:
+    except _NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
     shown = (widget.visualization for widget in dashboard.widgets or ())
     return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
@@ -282,5 +285,5 @@ def parse_id(data: bytes) -> int | None:
     """Return the id of an object, None if it has none."""
     try:
         return msgspec.json.decode(data, type=_Identified).id
-    except msgspec.DecodeError:
+    except _NOT_SUCH:
         return None

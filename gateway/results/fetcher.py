@@ -220,4 +220,7 @@ def _dated(entry: Entry, response: UpstreamResponse) -> Entry:
 
 
 def _rendering(body: Body, render: Callable[[Mapping[str, object], DateFormats], bytes], formats: DateFormats) -> bytes:
-    return render(json.loads(body.load())["query_result"]["data"], formats)
+    try:
+        return render(json.loads(body.load())["query_result"]["data"], formats)
+    except RecursionError:  # of a body so large that only its ends were parsed before
+        raise UpstreamUnusable("Redash's result is nested too deeply.") from None

@@ -14,6 +14,7 @@ from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import result_key
 from gateway.redash.downloads import CONTENT_TYPES, content_disposition
+from gateway.redash.parameters import check_others
 from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
 from gateway.results.cache import AnyResult, ResultCache, StoredResult, rendering_expired
 from gateway.results.definitions import Definitions
@@ -55,9 +56,11 @@ class ResultReader:
 
         Raises:
             UpstreamRefused: there is none, or this credential may not read it.
+            BadRequest: an argument is meant for a parameter, but does not have its name.
         """
         credential = context.credential
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
+        check_others(definition, operation.others)
         result_id = definition.latest_result_id
         stored = await self._stored(credential, result_id, operation.form) if result_id is not None else None
         if stored is not None and _shows_latest(credential, definition, stored.entry):
