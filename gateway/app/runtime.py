@@ -147,6 +147,7 @@ class Runtime:
             executions_in_flight=len(running),
             execution_waiters=sum(execution.waiters for execution in running),
             upstream_queue=flights.slots.queued + self.upstream.slots.queued,
+            waiting={**flights.waits.counts(), "request": self.upstream.slots.queued},
             breaker_open=self.upstream.breaker.is_open,
             tiers=self.store.stats(),
             reload_successful=self.reload.successful,

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.concurrency.slots import FairSlots
-from gateway.concurrency.turns import TurnsByText
 from gateway.errors import GatewayError
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
 from gateway.executions.failures import Failures
-from gateway.executions.guard import collisions
 from gateway.executions.runner import Runner
-from gateway.model import Clock, Definition, ExecutionRecord, Key
+from gateway.executions.waits import Waits
+from gateway.model import Clock, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
-from gateway.policy.plan import Bounds, Plan, stricter
+from gateway.policy.plan import Bounds, Plan, replanned, stricter
 from gateway.redash.matching import match
 from gateway.redash.requests import Execute, ExecuteText, parse_operation
 from gateway.results.definitions import Definitions
@@ -54,22 +51,17 @@ class Executions:
         self._observer = observer
         self._live = live
         self._changed = changed
-        self.slots = FairSlots(live.settings.upstream.max_executions, timeout=live.settings.upstream.queue_timeout)
-        live.on_change.append(self._take_over_limits)
+        self.waits = Waits(live)
+        self.slots = self.waits.slots
         self.on_end: list[Callable[[Execution], None]] = []
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
         self.failures = Failures(live, clock)
-        self._turns = TurnsByText()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.draining = False
         """The gateway is stopping: no caller is kept waiting any more."""
-
-    def _take_over_limits(self) -> None:
-        upstream = self._live.settings.upstream
-        self.slots.size, self.slots.timeout = upstream.max_executions, upstream.queue_timeout
 
     @property
     def running(self) -> list[Execution]:
@@ -150,36 +142,14 @@ class Executions:
 
     async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> Ending:
         if before is not None:  # a run of the same key with an older definition, or one that is being cancelled
-            execution.can_respond.set()
-            await before.ended.wait()
-        definition_now = partial(self._definition_now, execution)
-        async with self._apart(execution):
+            await self.waits.after(before, execution)
+        async with self.waits.apart(execution):
             if aside:
-                return await self._runner.run(execution, definition_now, self._followed)
+                return await self._runner.run(execution, self._followed)
             if not self.slots.free():
                 execution.can_respond.set()
             async with self.slots.hold(execution.sender.client):
-                return await self._runner.run(execution, definition_now, self._followed)
-
-    def _apart(self, execution: Execution) -> AbstractAsyncContextManager[None]:
-        """Run texts that Redash cannot distinguish one by one: a query key's response does not show its SQL."""
-        return self._in_turn(execution) if self._live.access.has_query_keys else nullcontext()
-
-    @asynccontextmanager
-    async def _in_turn(self, execution: Execution) -> AsyncIterator[None]:
-        async with AsyncExitStack() as held:
-            for key, text in await collisions(execution.plan):
-                if self._turns.would_wait(key, text):
-                    execution.can_respond.set()
-                await held.enter_async_context(self._turns.hold(key, text))
-            yield
-
-    async def _definition_now(self, execution: Execution) -> Definition | None:
-        plan = execution.plan
-        if plan.definition is None:
-            return None
-        self._definitions.drop(plan.query_id)
-        return await self._definitions.get(plan.credential, plan.query_id, execution.sender)
+                return await self._runner.run(execution, self._followed)
 
     async def _followed(self, execution: Execution) -> None:
         """Record it, as Redash has made a job for it: after a kill, the next process follows that job."""
@@ -252,11 +222,12 @@ class Executions:
         plan = execution.plan
         if plan.query_id:
             definition = await self._definitions.get(plan.credential, plan.query_id, execution.sender)
+            replanned(plan, definition)
             execution.plan = msgspec.structs.replace(plan, definition=definition)
-        async with self._apart(execution), self.slots.hold(execution.sender.client):
+        async with self.waits.apart(execution), self.slots.hold(execution.sender.client):
             execution.phase = Phase.RUNNING if execution.upstream_job else Phase.POSTING
             work = self._runner.resume if execution.upstream_job else self._runner.run
-            return await work(execution, partial(self._definition_now, execution), self._followed)
+            return await work(execution, self._followed)
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
         """Prevent the results of current executions from being stored, also if another process finishes them."""

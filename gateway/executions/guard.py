@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.model import Definition
 from gateway.policy.plan import Plan
+from gateway.policy.values import values_of
 from gateway.redash import sqltext
 from gateway.redash.ambiguity import is_ambiguous
-from gateway.redash.requests import Execute, ExecuteText, canonical
+from gateway.redash.json_text import canonical
+from gateway.redash.requests import Execute, ExecuteText
 from gateway.redash.responses import ResultHead
-from gateway.redash.template import render
 
 _OFF_LOOP_CHARACTERS: Final = 20_000
 
@@ -50,30 +52,29 @@ def check_size(plan: Plan) -> None:
 def _matches(plan: Plan, definition: Definition | None, sql: str) -> bool:
     operation = plan.operation
     if isinstance(operation, ExecuteText):
-        return sqltext.same_text(str(operation.text), sql, _text_values(operation))
+        return sqltext.same_text(operation.text, sql, values_of(operation))
     if definition is None:
         return True
-    return sqltext.matches(definition.text, definition.parameters, _values(operation), sql)
+    return sqltext.matches(definition.text, definition.parameters, values_of(operation), sql)
 
 
 def may_be_mixed_up(plan: Plan) -> bool:
     """Whether Redash could return other rows without a sign of it: results for a query key contain no SQL."""
     if not plan.credential.is_query_key or plan.definition is None or not isinstance(plan.operation, Execute):
         return False
-    return is_ambiguous(plan.definition.text, plan.definition.parameters, _values(plan.operation))
+    return is_ambiguous(plan.definition.text, plan.definition.parameters, values_of(plan.operation))
 
 
-async def collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
-    """Return pairs: a key that is equal where Redash may see the same text, and the exact text.
+async def collision(plan: Plan) -> tuple[bytes, bytes]:
+    """Return a key that is equal where Redash may see the same text, and the exact text.
 
-    Runs with an equal first and a different second part must not overlap in Redash: it would join them. The first pair
-    keeps a template that cannot be rendered here (it has sections) apart from everything else on its data source. Long
-    texts are processed off the event loop.
+    Runs with an equal first and a different second part must not overlap in Redash where one of them shows no SQL: it
+    would join them. Long texts are processed off the event loop.
     """
-    return await asyncio.to_thread(_collisions, plan) if _is_long(plan) else _collisions(plan)
+    return await asyncio.to_thread(_collision, plan) if _is_long(plan) else _collision(plan)
 
 
-def _collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
+def _collision(plan: Plan) -> tuple[bytes, bytes]:
     operation, definition = plan.operation, plan.definition
     text, values = _text_of(plan)
     if isinstance(operation, ExecuteText):
@@ -81,25 +82,14 @@ def _collisions(plan: Plan) -> list[tuple[bytes, bytes]]:
     else:
         source = definition.data_source_id if definition is not None else None
     parameters = definition.parameters if definition is not None else ()
-    place = repr(source).encode()
-    exact = text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
-    plain = render(text, parameters, values) is not None
     shown = sqltext.collision_text(text, parameters, values)
-    return [(place, b"plain" if plain else exact), (place + b"\0" + shown, exact)]
+    exact = text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
+    return repr(source).encode() + b"\0" + shown, exact
 
 
-def _text_of(plan: Plan) -> tuple[str, dict[str, object]]:
+def _text_of(plan: Plan) -> tuple[str, Mapping[str, object]]:
     """Return the template and its values; the template of a saved query is known with its definition only."""
     operation, definition = plan.operation, plan.definition
     if isinstance(operation, ExecuteText):
-        return str(operation.text), _text_values(operation)
-    return definition.text if definition is not None else "", _values(operation)
-
-
-def _text_values(operation: ExecuteText) -> dict[str, object]:
-    given = operation.rest.get("parameters")
-    return given if isinstance(given, dict) else {name[2:]: value for name, value in operation.arguments}
-
-
-def _values(operation: Execute) -> dict[str, object]:
-    return {name[2:]: value for name, value in operation.arguments} if operation.refresh else operation.parameters
+        return operation.text, values_of(operation)
+    return definition.text if definition is not None else "", values_of(operation)

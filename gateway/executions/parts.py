@@ -21,7 +21,7 @@ class ExecutionParts:
     def __init__(
         self, live: Live, upstream: Upstream, results: ResultParts, ledger: Ledger, observer: Observer, clock: Clock
     ) -> None:
-        runner = Runner(upstream, results.cache, results.fetcher, clock)
+        runner = Runner(upstream, results.definitions, results.cache, results.fetcher, clock)
         self.flights = Executions(
             runner, results.definitions, ledger, clock, observer, live, changed=results.query_changed
         )

@@ -16,17 +16,19 @@ from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, Ending, Execution, Phase
 from gateway.executions.guard import has_requested_sql, may_be_mixed_up
-from gateway.model import Clock, Definition
+from gateway.model import Clock
 from gateway.outcome import ExecutionResult
+from gateway.policy.plan import replanned
 from gateway.redash import calls
 from gateway.redash.responses import Job, ResultHead, parse_beginning
+from gateway.redash.values import can_be_judged
 from gateway.results.cache import ResultCache, arriving_result, load_result, load_result_or_job
+from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 log = logging.getLogger("gateway.executions")
 
-DefinitionNow = Callable[[], Awaitable[Definition | None]]
 Followed = Callable[[Execution], Awaitable[None]]
 
 LOST_TEXT: Final = "Redash no longer knows this job (it was restarted, or the job expired); run the query again."
@@ -52,23 +54,24 @@ class Fetched(msgspec.Struct, frozen=True):
 class Runner:
     """Does the run: POST, job, result, check, store."""
 
-    def __init__(self, upstream: Upstream, results: ResultCache, fetcher: ResultFetcher, clock: Clock) -> None:
+    def __init__(
+        self, upstream: Upstream, definitions: Definitions, results: ResultCache, fetcher: ResultFetcher, clock: Clock
+    ) -> None:
         self._upstream = upstream
+        self._definitions = definitions
         self._results = results
         self._fetcher = fetcher
         self._clock = clock
 
-    async def run(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> Ending:
-        """Run it to its end.
-
-        `definition_now` reads the definition again (an edit may explain other SQL); `followed` is called when
-        Redash has made a job for it.
+    async def run(self, execution: Execution, followed: Followed) -> Ending:
+        """Run it to its end. `followed` is called when Redash has made a job for it.
 
         Raises:
             GatewayError: Redash refused, is unavailable, or responded unusably.
         """
-        forced = may_be_mixed_up(execution.plan)
         for attempt in range(1 + RE_RUNS):
+            await self._check_definition(execution)
+            forced = may_be_mixed_up(execution.plan)
             max_age = 0 if attempt or forced else _upstream_max_age(execution)
             begun = self._clock.monotonic()
             fetched = await self._request(execution, max_age, followed)
@@ -76,7 +79,7 @@ class Runner:
                 return fetched
             if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
                 return await self._store(execution, fetched, begun, execution.plan.marker)
-            if await self._explained_by_edit(execution, fetched.head, definition_now):
+            if await self._explained_by_edit(execution, fetched.head):
                 return await self._store(execution, fetched, begun, "")
             fetched.response.body.give_up()
             log.warning("got the rows of another SQL; running again", extra={"fields": {"execution": execution.id}})
@@ -85,7 +88,7 @@ class Runner:
             "white space, also inside quotes). Make the texts differ in more than white space."
         )
 
-    async def resume(self, execution: Execution, definition_now: DefinitionNow, followed: Followed) -> Ending:
+    async def resume(self, execution: Execution, followed: Followed) -> Ending:
         """Continue a run that an earlier process began: follow its job, then as in `run`."""
         begun = execution.started
         fetched = await self._follow(execution, Job(id=execution.upstream_job, status=execution.upstream_status))
@@ -93,7 +96,7 @@ class Runner:
             return fetched
         if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
             return await self._store(execution, fetched, begun, execution.plan.marker)
-        return await self.run(execution, definition_now, followed)
+        return await self.run(execution, followed)
 
     async def _request(self, execution: Execution, max_age: int | None, followed: Followed) -> Fetched | Ending:
         execution.phase = max(execution.phase, Phase.POSTING)
@@ -172,6 +175,7 @@ class Runner:
         """Fetch the result of a finished job. A query key must POST again: it may not read by id (CONTRACT 8)."""
         credential = execution.plan.credential
         if credential.is_query_key:
+            await self._check_definition(execution)
             posted = await self._post(execution, None)
             if isinstance(posted, Fetched):
                 return posted
@@ -192,10 +196,33 @@ class Runner:
         if await has_requested_sql(plan, plan.definition, head):
             execution.show_early(arriving_result(plan.credential, plan.query_id, head, beginning, spool))
 
-    async def _explained_by_edit(self, execution: Execution, head: ResultHead, definition_now: DefinitionNow) -> bool:
-        definition = await definition_now()
-        edited = definition is not None and definition.marker != execution.plan.marker
-        return edited and await has_requested_sql(execution.plan, definition, head)
+    async def _check_definition(self, execution: Execution) -> None:
+        """Let no request leave that runs the query by a definition older than `definition_check`.
+
+        Raises:
+            GatewayError: Redash does not give the definition now, or it does not allow this run any more.
+        """
+        plan = execution.plan
+        if plan.definition is not None:
+            judged = can_be_judged(plan.definition)
+            definition = await self._definitions.for_run(
+                plan.credential, plan.query_id, execution.sender, judged=judged
+            )
+            execution.plan = replanned(plan, definition)
+
+    async def _explained_by_edit(self, execution: Execution, head: ResultHead) -> bool:
+        """Whether the SQL is that of a newer definition, which allows this run, too.
+
+        Raises:
+            GatewayError: as `_check_definition`.
+        """
+        marker = execution.plan.marker
+        if execution.plan.definition is None:
+            return False
+        self._definitions.drop(execution.plan.query_id)
+        await self._check_definition(execution)
+        plan = execution.plan
+        return plan.marker != marker and await has_requested_sql(plan, plan.definition, head)
 
     async def _store(self, execution: Execution, fetched: Fetched, begun: float, marker: str) -> Ending:
         plan = execution.plan

@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.model import Entry, Key, digest
-from gateway.redash.requests import Execute, ExecuteText, canonical, encode_arguments
+from gateway.redash.json_text import canonical
+from gateway.redash.requests import Execute, ExecuteText, encode_arguments
 
 KEY_VERSION: Final = b"1"
 

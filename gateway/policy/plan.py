@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -16,7 +14,8 @@ from gateway.policy.access import Caller, Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import execution_key
 from gateway.policy.memo import IdentityMemo
-from gateway.redash.parameters import is_raw_sql, parse_parameters
+from gateway.policy.values import fitted, local_time, parse_form
+from gateway.redash.parameters import is_raw_sql
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 
 
@@ -125,6 +124,7 @@ def plan_for(
     Raises:
         Forbidden: the query uses the caller's text as SQL, and the client may not send any.
         BadRequest: a value does not fit the definition.
+        UpstreamRefused: a parameter has no value, in Redash's own words.
         NotAcceptable: the form cannot be made with this credential.
     """
     cache = context.configured.settings.cache
@@ -132,13 +132,29 @@ def plan_for(
         assert definition is not None  # noqa: S101 - only free SQL has none
         if operation.form == "xlsx" and context.credential.is_query_key:
             raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
-        now = datetime.fromtimestamp(context.wall, UTC).astimezone(ZoneInfo(cache.timezone))
-        values = parse_parameters(definition, list(operation.arguments), now)
-        operation = Execute(operation.query_id, operation.max_age, values, None)
-    plan = decide(operation, context.caller, context.credential, definition, cache)
+        operation = parse_form(operation, definition, local_time(context))
+    else:
+        operation = fitted(operation, definition)
     if definition is not None:
         check_raw_sql(context.caller, operation, definition)
-    return plan
+    return decide(operation, context.caller, context.credential, definition, cache)
+
+
+def replanned(plan: Plan, definition: Definition) -> Plan:
+    """Return the plan of a run by the definition as it is now: what the earlier one allowed is judged again.
+
+    Raises:
+        Forbidden: the query has come to take text that becomes SQL, and nobody has judged who may send some.
+        BadRequest, UpstreamRefused: as `plan_for`.
+    """
+    if definition.marker == plan.marker:
+        return msgspec.structs.replace(plan, definition=definition)
+    if is_raw_sql(definition) and (plan.definition is None or not is_raw_sql(plan.definition)):
+        raise Forbidden(
+            f"Query {definition.query_id} was edited meanwhile, and now takes text that becomes SQL as it is."
+        )
+    made = fitted(plan.operation, definition)
+    return msgspec.structs.replace(plan, definition=definition, marker=definition.marker, operation=made)
 
 
 def check_raw_sql(caller: Caller, operation: Execute | ExecuteText | ReadParameterised, definition: Definition) -> None:

@@ -7,7 +7,8 @@ import math
 import msgspec
 
 from gateway.redash import routes
-from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm, canonical, encode_arguments
+from gateway.redash.json_text import canonical
+from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm, encode_arguments
 from gateway.redash.routes import Route
 
 

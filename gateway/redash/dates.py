@@ -6,6 +6,7 @@ past days begin at midnight, hours are counted in elapsed time. Time is an argum
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +21,24 @@ _FORMATS = {
 DATES = frozenset(kind for kind in _FORMATS if "range" not in kind)
 RANGES = frozenset(kind for kind in _FORMATS if "range" in kind)
 ALL = DATES | RANGES
+
+_ZONE = r"(?:Z|[+-]\d\d(?::?\d\d)?)?"
+_ISO = re.compile(
+    rf"\d{{4}}-\d\d-\d\d(?:[T ]\d\d(?::\d\d(?::\d\d(?:[.,]\d{{1,9}})?)?)?{_ZONE})?"
+    rf"|\d{{8}}(?:T\d{{4}}(?:\d\d)?{_ZONE})?",
+    re.ASCII,
+)
+
+
+def is_date(text: str) -> bool:
+    """Whether it is a date, or date and time, as Redash's front end sends them or in ISO 8601: nothing that is SQL."""
+    if not _ISO.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def resolve_date(name: str, kind: str, now: datetime) -> str | None:

@@ -6,7 +6,6 @@ misunderstand.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,17 +13,21 @@ from datetime import datetime
 from gateway.errors import BadRequest
 from gateway.model import Definition, Parameter
 from gateway.redash import dates, template
+from gateway.redash.json_text import load_json
+from gateway.redash.values import by_name, check_options, not_a_date, not_a_number, options, unknown
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 _UNDECLARED = "undeclared"
-_SHOWN = 20  # options named in an error
 
 
 def undeclared(definition_text: str, parameters: Sequence[Parameter]) -> frozenset[str]:
-    """Return names that the template uses without a definition: their values become SQL (CONTRACT 2, 20.10)."""
+    """Return names that the template uses without a definition: their values become SQL (CONTRACT 2, 20.10).
+
+    Of a range only start and end are checked; `{{ d.foo }}` shows what the caller adds to it.
+    """
     declared = {parameter.name for parameter in parameters}
-    used = template.names(definition_text)
-    return frozenset(name.partition(".")[0] for name in used if name not in declared) - declared
+    declared |= {f"{p.name}.{end}" for p in parameters if p.type in dates.RANGES for end in ("start", "end")}
+    return template.names(definition_text) - declared
 
 
 def is_raw_sql(definition: Definition) -> bool:
@@ -44,7 +47,7 @@ def parse_parameters(definition: Definition, arguments: list[tuple[str, str]], n
     """
     given = _by_parameter(definition, arguments)
     values = defaults(definition, now)
-    declared = {parameter.name: parameter for parameter in definition.parameters}
+    declared = by_name(definition)
     for name, parts in given.items():
         values[name] = _value(declared.get(name) or Parameter(name=name, type=_UNDECLARED), parts, now)
     missing = sorted({name.partition(".")[0] for name in template.names(definition.text)} - values.keys() - {""})
@@ -59,10 +62,34 @@ def defaults(definition: Definition, now: datetime) -> dict[str, object]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def names_of(definition: Definition) -> frozenset[str]:
+    """Return the names of a query's parameters, declared or not."""
+    loose = {name.partition(".")[0] for name in undeclared(definition.text, definition.parameters)}
+    return frozenset(loose | by_name(definition).keys()) - {""}
+
+
+def check_others(definition: Definition, others: Sequence[str]) -> None:
+    """Refuse arguments whose name means a parameter of the query; Redash ignores all others, and so does the gateway.
+
+    Raises:
+        BadRequest: `country`, `P_country` or `Country` where the query has `country`.
+    """
+    known = {_plain(name): name for name in names_of(definition)}
+    for given in others:
+        name, dot, end = given.partition(".") if _plain(given) not in known else (given, "", "")
+        meant = known.get(_plain(name))
+        if meant is not None:
+            raise BadRequest(f"Unknown argument '{given}'; the parameter's is called p_{meant}{dot}{end.lower()}.")
+
+
+def _plain(name: str) -> str:
+    """Return a name as it is compared to guess what was meant: case, `-` for `_` and a prefix `p_` do not count."""
+    return name.lower().replace("-", "_").removeprefix("p_")
+
+
 def _by_parameter(definition: Definition, arguments: list[tuple[str, str]]) -> dict[str, dict[str, list[str]]]:
     """Group the values by parameter name, then by `""`, `"start"` or `"end"`."""
-    known = {parameter.name for parameter in definition.parameters}
-    known |= undeclared(definition.text, definition.parameters)
+    known = names_of(definition)
     given: dict[str, dict[str, list[str]]] = {}
     for argument, value in arguments:
         if not argument.startswith("p_"):
@@ -71,8 +98,8 @@ def _by_parameter(definition: Definition, arguments: list[tuple[str, str]]) -> d
         if name not in known and name.endswith((".start", ".end")):
             name, _, part = name.rpartition(".")
         if name not in known:
-            allowed = ", ".join(sorted(known)) or "none"
-            raise BadRequest(f"Unknown parameter '{argument[2:]}'. This query has: {allowed}.")
+            check_others(definition, [argument[2:]])
+            raise unknown(argument[2:], known)
         given.setdefault(name, {}).setdefault(part, []).append(value)
     return given
 
@@ -92,12 +119,12 @@ def _default(parameter: Parameter, now: datetime) -> object:
 
 def _enum_default(parameter: Parameter) -> object:
     """Choose as Redash's page does: ignore values that are not (or no longer) options, always set one option."""
-    options = _options(parameter)
+    choices = options(parameter)
     if parameter.multiValuesOptions is None:
-        return parameter.value if parameter.value in options else options[0]
+        return parameter.value if parameter.value in choices else choices[0]
     chosen = parameter.value if isinstance(parameter.value, list) else [parameter.value]
-    known = set(options)
-    return [option for option in chosen if isinstance(option, str) and option in known] or None
+    known = set(choices)
+    return [choice for choice in chosen if isinstance(choice, str) and choice in known] or None
 
 
 def _value(parameter: Parameter, parts: dict[str, list[str]], now: datetime) -> object:
@@ -120,30 +147,21 @@ def _single(parameter: Parameter, text: str, now: datetime) -> object:
     if parameter.type == "number":
         number = _number(text)
         if number is None:
-            raise BadRequest(f"Parameter '{parameter.name}' must be a number, like 10 or -2.5.")
+            raise not_a_number(parameter)
         return number
     if parameter.type == "enum":
-        _check_options(parameter, [text])
+        check_options(parameter, [text])
     return _date(parameter, text, now) if parameter.type in dates.DATES else text
 
 
 def _several(parameter: Parameter, texts: list[str]) -> list[str]:
     items = _json(texts[0]) if len(texts) == 1 else None
+    if isinstance(items, list) and any(isinstance(item, list | dict) for item in items):
+        raise BadRequest(f"Parameter '{parameter.name}' takes a list of texts.")
     chosen = [str(item) for item in items] if isinstance(items, list) else texts
     if parameter.type == "enum":
-        _check_options(parameter, chosen)
+        check_options(parameter, chosen)
     return chosen
-
-
-def _check_options(parameter: Parameter, texts: list[str]) -> None:
-    options = _options(parameter)
-    if not set(texts) <= set(options):
-        more = " …" if len(options) > _SHOWN else ""
-        raise BadRequest(f"Parameter '{parameter.name}' must be one of: {', '.join(options[:_SHOWN])}{more}.")
-
-
-def _options(parameter: Parameter) -> list[str]:
-    return parameter.enumOptions.split("\n")
 
 
 def _number(text: str) -> int | float | str | None:
@@ -165,6 +183,8 @@ def _date(parameter: Parameter, text: str, now: datetime) -> str:
             f"Parameter '{parameter.name}' must be a date, like 2024-12-31, or {_names(dates.date_names())}."
         )
     if not text.startswith("d_"):
+        if not dates.is_date(text):
+            raise not_a_date(parameter)
         return text
     resolved = dates.resolve_date(text, parameter.type, now)
     if resolved is None:
@@ -216,6 +236,6 @@ def _json(text: str) -> object:
     if not text.lstrip().startswith(("[", "{")):
         return None
     try:
-        return json.loads(text)
+        return load_json(text)
     except ValueError:
         return None

@@ -63,9 +63,10 @@ def _parse(data: bytes) -> object:
 
 
 def _encode(value: object) -> bytes:
-    text = without_own_keys(json.dumps(value, ensure_ascii=False))
     try:
-        return text.encode()
+        return without_own_keys(json.dumps(value, ensure_ascii=False)).encode()
+    except RecursionError:
+        raise UpstreamUnusable("Redash's response is nested too deeply.") from None
     except UnicodeEncodeError:  # a lone surrogate: only the escaped form can carry it
         return without_own_keys(json.dumps(value)).encode()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Final, Literal, NamedTuple, cast
 from urllib.parse import parse_qsl, urlencode
 
@@ -11,6 +10,7 @@ from cachetools import LRUCache
 
 from gateway.errors import BadRequest
 from gateway.redash.footprint import footprint
+from gateway.redash.json_text import canonical, load_json
 from gateway.redash.matching import Match
 
 ResultForm = Literal["json", "csv", "tsv", "xlsx"]
@@ -37,8 +37,9 @@ class Execute(msgspec.Struct, frozen=True, weakref=True):
 class ExecuteText(msgspec.Struct, frozen=True, weakref=True):
     """POST of free SQL."""
 
-    data_source_id: object
-    text: object
+    data_source_id: int | None
+    """None if the body has none: Redash says so in its own words."""
+    text: str
     max_age: int | None
     rest: dict[str, object]
     """The other members of the body that Redash uses: parameters, query_id, apply_auto_limit."""
@@ -50,6 +51,8 @@ class ReadLatest(msgspec.Struct, frozen=True):
 
     query_id: int
     form: ResultForm
+    others: tuple[str, ...] = ()
+    """Names of arguments that are not ours; they may be meant for a parameter of the query."""
 
 
 class ReadParameterised(msgspec.Struct, frozen=True):
@@ -59,6 +62,8 @@ class ReadParameterised(msgspec.Struct, frozen=True):
     form: ResultForm
     max_age: int | None
     arguments: tuple[tuple[str, str], ...]
+    others: tuple[str, ...] = ()
+    """As in `ReadLatest`."""
     run: str = ""
     """The job id of the run that an earlier response has redirected this caller to."""
     hops: int = 0
@@ -225,8 +230,8 @@ def parse_json(body: bytes) -> object:
     if not body.strip():
         return {}
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return load_json(body)
+    except ValueError:
         raise BadRequest('The body is not JSON. Send an object such as {"max_age": 3600}, or no body.') from None
 
 
@@ -258,38 +263,30 @@ def _parse_execute_text(body: bytes, arguments: tuple[tuple[str, str], ...]) -> 
         raise BadRequest('"parameters" must be an object of names and values.')
     given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
     max_age = parse_max_age(members.get("max_age", -1))
-    if not isinstance(members.get("query"), str):
+    text, source = members.get("query"), members.get("data_source_id")
+    if not isinstance(text, str):
         raise BadRequest('"query" must be the SQL text.')
-    return ExecuteText(members.get("data_source_id"), members["query"], max_age, rest, given)
+    # Redash reads "1", 1.0 and true as 1, too; here they would be other data sources.
+    if source is not None and type(source) is not int:
+        raise BadRequest('"data_source_id" must be a whole number, not in quotes.')
+    return ExecuteText(source, text, max_age, rest, given)
 
 
 def _parse_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]) -> Operation:
     given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
     max_ages = [v for n, v in arguments if n == "max_age"]
+    others = tuple(n for n, _ in arguments if not n.startswith("p_") and n not in ("max_age", "run"))
+    for name in others:
+        if name.lower().replace("_", "").replace("-", "") == "maxage":
+            raise BadRequest(f"Unknown argument '{name}'; it is called max_age.")
     if not given and not max_ages:
-        return ReadLatest(query_id, form)
+        return ReadLatest(query_id, form, others)
     runs = [v for n, v in arguments if n == "run"]
     max_age = parse_max_age(max_ages[0] if max_ages else None)
-    return ReadParameterised(query_id, form, max_age, given, runs[-1] if runs else "", len(runs))
+    return ReadParameterised(query_id, form, max_age, given, others, runs[-1] if runs else "", len(runs))
 
 
 def _relayed_body(method: str, body: bytes) -> bytes | None:
     if method == "GET" or not body.strip():
         return None
     return canonical(parse_json(body), sort=False)
-
-
-_AS_IS: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-_SORTED: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, sort_keys=True)
-
-
-def canonical(value: object, *, sort: bool = True) -> bytes:
-    """Encode JSON so that equal values have equal bytes: keys are sorted, 1, "1", 1.0 and true stay different.
-
-    Raises:
-        BadRequest: a number that JSON cannot express (NaN, Infinity).
-    """
-    try:
-        return (_SORTED if sort else _AS_IS).encode(value).encode()
-    except (ValueError, RecursionError):
-        raise BadRequest("NaN, Infinity and deeply nested values cannot be passed on.") from None

@@ -74,6 +74,7 @@ class _Query(msgspec.Struct):
     is_archived: bool = False
 
 
+_NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
 _results_or_jobs = msgspec.json.Decoder(_ResultOrJob, strict=False)
 _queries = msgspec.json.Decoder(_Query, strict=False)
 
@@ -88,7 +89,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
         return _parse_large(body)
     try:
         response = _results_or_jobs.decode(body.load())
-    except msgspec.DecodeError:  # also ValidationError
+    except _NOT_SUCH:
         return _parse_whole(body.load())
     return _found(response)
 
@@ -194,7 +195,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
     """
     try:
         query = _queries.decode(data)
-    except msgspec.DecodeError:
+    except _NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a query object.") from None
     return Definition(
         query_id=query.id,
@@ -283,7 +284,7 @@ def parse_dashboard_queries(data: bytes, dashboard_id: int) -> frozenset[int]:
     """
     try:
         dashboard = msgspec.json.decode(data, type=_Dashboard)
-    except msgspec.DecodeError:
+    except _NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
     if dashboard.id != dashboard_id:
         raise UpstreamUnusable("Redash's response is the object of another dashboard than the requested one.")
@@ -295,5 +296,5 @@ def parse_id(data: bytes) -> int | None:
     """Return the id of an object, None if it has none."""
     try:
         return msgspec.json.decode(data, type=_Identified).id
-    except msgspec.DecodeError:
+    except _NOT_SUCH:
         return None

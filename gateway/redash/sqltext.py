@@ -83,11 +83,10 @@ def collision_text(
 
     Executions with equal texts must not run in Redash at the same time: Redash would join them.
     """
-    rendered = template.render(text, parameters, values or {})
-    if rendered is None:
+    sql = template.render_sections(text, parameters, values or {})
+    if sql is None:
         shown = sorted(squeezed(value) for value in _strings(values or {}))
         return "\0".join([squeezed(text), *shown]).encode("utf-8", "replace")
-    sql = rendered.text
     if len(sql) <= MOST_COMPARED and (";" in sql or "--" in sql or "# " in sql):
         sql = " ".join(text for _, text, _ in _statements(STANDARD.tokens(sql)))
     return re.sub(r"(?:LIMIT[0-9]+)?\Z", "", squeezed(sql), count=1).encode("utf-8", "replace")

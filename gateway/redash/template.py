@@ -67,6 +67,31 @@ def names(template: str) -> frozenset[str]:
     return frozenset(tag.name for tag in tags(template) if tag.name and tag.sign not in ("/", "!", ">", "="))
 
 
+def required(template: str) -> frozenset[str]:
+    """Return the names without whose values Redash refuses to run (CONTRACT 6): of plain tags and of sections.
+
+    It does not look into inverted sections, nor at `{{{x}}}` and `{{& x}}`.
+    """
+    found: set[str] = set()
+    inverted = 0  # how deep inside of one
+    for tag in tags(template):
+        if inverted:
+            inverted += {"#": 1, "^": 1, "/": -1}.get(tag.sign, 0)
+        elif tag.sign == "^":
+            inverted = 1
+        elif tag.name and tag.sign in ("", "#"):
+            found.add(tag.name)
+    return frozenset(found)
+
+
+def given(values: Mapping[str, object]) -> frozenset[str]:
+    """Return the names that these values fill, as Redash counts them: those of an object are `name.inner` only."""
+    found: set[str] = set()
+    for name, value in values.items():
+        found |= {f"{name}.{inner}" for inner in value} if isinstance(value, Mapping) else {name}
+    return frozenset(found)
+
+
 def is_plain(template: str) -> bool:
     """Whether it has no sections, partials, comments, triple mustaches or changed delimiters."""
     return not any(tag.sign for tag in tags(template))
@@ -92,13 +117,54 @@ def render(template: str, parameters: Sequence[Parameter], values: Mapping[str, 
         fixed = template[at : tag.start]
         length += len(fixed) + len(value)
         if length > LONGEST_TEXT:
-            raise BadRequest(f"With these parameters the SQL is longer than {LONGEST_TEXT} characters.")
+            raise _too_long()
         pieces += (fixed, value)
         if value:
             spans.append((length - len(value), length))
         at = tag.end
     pieces.append(template[at:])
     return Rendered("".join(pieces), spans)
+
+
+def _too_long() -> BadRequest:
+    return BadRequest(f"With these parameters the SQL is longer than {LONGEST_TEXT} characters.")
+
+
+def render_sections(template: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> str | None:
+    """Render sections, too, exactly but for white space; None if that takes still more (partials, objects as sections).
+
+    Redash joins lists before it renders, so that a section is shown once or not at all.
+
+    Raises:
+        BadRequest: as `render`.
+    """
+    by_name = {parameter.name: parameter for parameter in reversed(parameters)}
+    texts: dict[str, str] = {}
+    pieces: list[str] = []
+    open_sections: list[bool] = []
+    at = hidden = length = 0
+    for tag in tags(template):
+        if tag.sign == ">" or tag.name == "." or (tag.sign in ("#", "^") and isinstance(values.get(tag.name), Mapping)):
+            return None
+        if tag.name not in texts:
+            texts[tag.name] = value_text(tag.name, by_name, values) or ""
+        value = texts[tag.name]
+        if not hidden:
+            pieces += (template[at : tag.start], value if tag.sign in ("", "{", "&") else "")
+            length += len(pieces[-1])
+            if length > LONGEST_TEXT:
+                raise _too_long()
+        if tag.sign in ("#", "^"):
+            found = values.get(tag.name)
+            shown = bool(value if found is None or isinstance(found, list) else found) == (tag.sign == "#")
+            open_sections.append(shown)
+            hidden += not shown
+        elif tag.sign == "/":
+            if not open_sections:
+                return None
+            hidden -= not open_sections.pop()
+        at = tag.end
+    return "".join([*pieces, template[at:]])
 
 
 def value_text(name: str, parameters: Mapping[str, Parameter], values: Mapping[str, object]) -> str | None:

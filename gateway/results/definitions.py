@@ -18,6 +18,7 @@ from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
+from gateway.policy.values import fits, local_time
 from gateway.redash import calls
 from gateway.redash.redaction import body_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
@@ -26,6 +27,9 @@ from gateway.store import Ledger, Store
 from gateway.upstream.protocol import Upstream, refusal
 
 log = logging.getLogger("gateway.definitions")
+
+_UNJUDGED_SECONDS: Final = 1.0
+"""How old a definition may be when values leave that only Redash can judge."""
 
 MOST_KNOWN: Final = 10_000
 _NO_PERMISSION: Final = (
@@ -73,6 +77,29 @@ class Definitions:
                 raise
             return known
 
+    async def current(self, credential: Credential, query_id: int, sender: Sender, *, since: float) -> Definition:
+        """Return the definition as Redash gave it since that moment (monotonic), else as it gives it now: never stale.
+
+        Raises:
+            UpstreamRefused: Redash does not show it to this credential.
+            UpstreamError: Redash is unavailable.
+        """
+        place = (query_id, credential.scope)
+        known = await self._remembered(place)
+        if known is not None and known.checked >= since and place not in self._invalidated:
+            return known
+        return (await self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender)))[0]
+
+    async def for_run(self, credential: Credential, query_id: int, sender: Sender, *, judged: bool) -> Definition:
+        """Return the definition by which a run may leave now; `judged` says that its values were judged by one.
+
+        Raises:
+            As `current`.
+        """
+        seconds = self._live.settings.cache.definition_check
+        seconds = seconds if judged else min(seconds, _UNJUDGED_SECONDS)
+        return await self.current(credential, query_id, sender, since=self._clock.monotonic() - seconds)
+
     def _longest(self, cache: config.Cache) -> float:
         return cache.definition_check + cache.stale_if_error
 
@@ -81,13 +108,19 @@ class Definitions:
     ) -> Definition | None:
         """Return the definition of the query that is requested; None for free SQL.
 
+        Values that do not fit the known one make it be requested again: the query may have been edited.
+
         Raises:
             As `get`. A refusal gets the shape of a job, as Redash refuses to execute (CONTRACT 3).
         """
         if isinstance(operation, ExecuteText):
             return None
         try:
-            return await self.get(context.credential, operation.query_id, context.sender)
+            known = await self.get(context.credential, operation.query_id, context.sender)
+            if fits(operation, known, local_time(context)):
+                return known
+            since = math.nextafter(known.checked, math.inf)
+            return await self.current(context.credential, operation.query_id, context.sender, since=since)
         except UpstreamRefused as refused:
             if refused.status_code != 403 or isinstance(operation, ReadParameterised):
                 raise
@@ -137,7 +170,7 @@ class Definitions:
             return found
         try:
             definition = msgspec.json.decode(body.data, type=Definition)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
         # An earlier process may have invalidated it: it is used only while Redash is unavailable.
         self._invalidated.add(place)

@@ -58,8 +58,14 @@ def _parse(body: Body) -> tuple[object, Iterable[object]]:
     data = body.load()
     try:
         found = _results.decode(data).query_result.data
-    except msgspec.DecodeError:  # NaN, lone surrogates and whatever else only the standard parser takes
-        whole = json.loads(data)["query_result"]["data"]
+    except (
+        msgspec.DecodeError,
+        RecursionError,
+    ):  # NaN, lone surrogates and whatever else only the standard parser takes
+        try:
+            whole = json.loads(data)["query_result"]["data"]
+        except RecursionError:  # of a body so large that only its ends were parsed before
+            raise UpstreamUnusable("Redash's result is nested too deeply.") from None
         rows = whole.get("rows")
         return whole.get("columns"), rows if isinstance(rows, list) else []
     return found.columns, (json.loads(bytes(row)) for row in found.rows)

@@ -16,6 +16,7 @@ from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash.downloads import CONTENT_TYPES, content_disposition
+from gateway.redash.parameters import check_others
 from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
 from gateway.results.attribution import Claim
 from gateway.results.cache import AnyResult, ResultCache, StoredResult, rendering_expired
@@ -69,9 +70,11 @@ class ResultReader:
         Raises:
             UpstreamRefused: there is none, or it is not for this credential.
             NotFound: the client is bound, and the result is not proven to be the query's.
+            BadRequest: an argument is meant for a parameter, but does not have its name.
         """
         credential, outcome = context.credential, context.outcome
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
+        check_others(definition, operation.others)
         stored = await self._stored_latest(credential, definition)
         if stored is not None:
             voucher = Voucher(definition.query_id, self._definitions.good_until(definition, credential.scope))

@@ -54,6 +54,7 @@ RESULT_ROUTES: Final = tuple(dict.fromkeys(route.template for route in routes.RO
 UPSTREAM_ROUTES: Final = tuple(
     route.template for route in (routes.QUERY, routes.EXECUTE, routes.EXECUTE_TEXT, routes.RESULT, routes.JOB)
 )
+WAITS: Final = ("slot", "collision", "earlier_run", "request")
 UPSTREAM_STATUSES: Final = ("2xx", "4xx", "5xx", "none")
 
 
@@ -73,6 +74,8 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     executions_in_flight: int
     execution_waiters: int
     upstream_queue: int
+    waiting: Mapping[str, int] = {}
+    """What waits, by what for."""
     breaker_open: bool
     tiers: list[TierStats]
     reload_successful: bool
@@ -196,6 +199,12 @@ class Metrics(Collector):
         yield gauge("executions_in_flight", "Executions under way.", (), {(): levels.executions_in_flight})
         yield gauge("execution_waiters", "Callers waiting for executions.", (), {(): levels.execution_waiters})
         yield gauge("upstream_queue", "Executions and requests waiting for a slot.", (), {(): levels.upstream_queue})
+        yield gauge(
+            "waiting",
+            "Executions (slot, collision, earlier_run) and requests to Redash (request) that wait, by what for.",
+            ("kind",),
+            {(kind,): levels.waiting.get(kind, 0) for kind in WAITS},
+        )
         yield gauge(
             "breaker_open",
             "Whether the breaker is open and calls to Redash are refused.",

@@ -25,8 +25,8 @@ def usable(response: UpstreamResponse, credential: Credential, *, is_write: bool
         UpstreamError: a proxy says that Redash is unavailable (`UpstreamTimeout`: too slow).
         UpstreamBusy: Redash, or a proxy, limits the rate of requests and says when to come again.
         CredentialRejected: Redash does not know the key.
-        UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page, a Content-Type that is none. A write
-            may have any 2xx.
+        UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page, a Content-Type that is none. A
+            write may have any 2xx.
     """
     if response.status in _UNAVAILABLE:
         if response.status == 504:

@@ -568,6 +568,51 @@ async def test_without_arguments_it_returns_redashs_latest(world: World) -> None
     assert posts(world) == []
 
 
+# -- arguments with another name than is meant
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        ("country=JP", "p_country"),
+        ("P_country=JP", "p_country"),
+        ("p_Country=JP", "p_country"),
+        ("Country=JP&max_age=60", "p_country"),
+        ("p-country=JP&max_age=60", "p_country"),
+        ("p_country=FR&COUNTRY=JP", "p_country"),
+        ("maxAge=0", "max_age"),
+        ("maxage=0", "max_age"),
+        ("max-age=0", "max_age"),
+        ("MAX_AGE=0&p_country=JP", "max_age"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_name_that_is_almost_right_is_refused(world: World, method: str, arguments: str, right: str) -> None:
+    # Ignored, it would give the default's rows with 200, and nobody would notice.
+    await world.rows("in_country", max_age=0, parameters={"country": "DE"})
+    sent = len(posts(world))
+    reply = await world.call(method, target(world, "in_country", arguments))
+    assert reply.status == 400, reply.body
+    if method == "GET":
+        assert right in reply.json["detail"]
+    assert len(posts(world)) == sent
+
+
+async def test_the_ends_of_a_range_without_prefix_are_refused(world: World) -> None:
+    path = target(world, "revenue_by_month", "period.start=2024-02-01&period.end=2024-03-01")
+    reply = await world.get(path)
+    assert reply.status == 400
+    assert "p_period.start" in reply.json["detail"]
+
+
+@pytest.mark.parametrize("arguments", ["_=123", "utm_source=mail&max_age=600", "nocountry=JP", "format=x&p_country=DE"])
+async def test_unrelated_arguments_are_ignored(world: World, arguments: str) -> None:
+    # As in Redash: caches are passed by with `_=…`, and links are marked.
+    await world.rows("in_country", max_age=0, parameters={"country": "DE"})
+    reply = await world.get(target(world, "in_country", arguments))
+    assert reply.status == 200, reply.body
+
+
 # -- query keys
 
 

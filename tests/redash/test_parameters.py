@@ -138,7 +138,7 @@ def test_dynamic_dates_are_resolved_as_values_and_as_defaults() -> None:
 
 
 def test_dates_are_passed_on_as_written_but_tokens_must_exist() -> None:
-    assert read(DAY, ("p_day", "June 1 2024")) == "June 1 2024"
+    assert read(DAY, ("p_day", "2024-06-01T08:00")) == "2024-06-01T08:00"
     with pytest.raises(BadRequest, match=r"'day': 'd_tomorrow' is none of d_now or d_yesterday"):
         read(DAY, ("p_day", "d_tomorrow"))
     with pytest.raises(BadRequest, match="'day' must be a date"):
@@ -203,6 +203,7 @@ def test_undeclared_names_are_texts() -> None:
         ("select {{ x }}", {"x"}),
         ("{{#x}}{{{y}}}{{/x}}{{^z}}{{&w}}{{/z}}{{! no }}", {"x", "y", "z", "w"}),
         ("{{=<% %>=}}<% x %>{{ y }}", {"x"}),
+        ("{{ d.foo }}, {{ n.start }}, {{ d.start.x }}", {"d.foo", "n.start", "d.start.x"}),
         ("select '{{ x'", set()),
     ],
 )

@@ -78,7 +78,6 @@ def differences(x: Exchange, ours: Got) -> list[str]:
 _ALIAS = re.compile(r"http:|.*(//|%|;|\\|/\./|/\.\./)|.*/(\+|0)\d")
 _NO_ID = re.compile(r".*/(abc|no-such|\d+\.0|\d{19,}|0)(/|\.|$)")
 _COLLISIONS = {
-    "execute/date_whitespace_variants",
     "execute/param_number_spaces",
     "adhoc/saved_text_comment",
     "adhoc/saved_text_space_2",
@@ -96,6 +95,9 @@ BY_NAME = {
     "results_get/dropdowns_unrelated_query_key": "403: a query key's dropdowns are those that its query declares",
     "results_get/outsider_neverrun": "403 before 404: the definition is asked first",
     "execute/outsider_unsafe": "another text of the same refusal: the definition is asked first",
+    "execute/date_other_format": "400: dates are ISO 8601 only, as Redash's page sends them",
+    "execute/date_whitespace_variants": "400: dates are ISO 8601 only, without white space",
+    "execute/date_with_quote": "400: dates are ISO 8601 only, as a quote would end the literal in the SQL",
     "dashboards/public_post": "404: the recording's names stand for tokens of 40 characters",
 }
 

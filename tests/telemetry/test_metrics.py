@@ -40,6 +40,7 @@ PROMISED = {
     "store_up": set(),
     "breaker_open": set(),
     "upstream_queue": set(),
+    "waiting": {"kind"},
     "credential_up": {"credential"},
     "config_last_reload_successful": set(),
     "config_last_reload_timestamp_seconds": set(),
@@ -74,6 +75,7 @@ async def test_series_with_known_labels_start_at_zero(world: World) -> None:
         for c in ("hit", "collapsed")
     ]
     expected += [f'rejected_total{{reason="{reason}"}}' for reason in reasons()]
+    expected += [f'waiting{{kind="{kind}"}}' for kind in ("slot", "collision", "earlier_run", "request")]
     expected += [
         f'request_duration_seconds_count{{cache="{cache}",route="{route}"}}'
         for route in RESULT_ROUTES

@@ -1,0 +1,59 @@
+"""What an execution waits for before it asks Redash: an earlier run of its key, a colliding text, a slot."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.concurrency.events import wait_for
+from gateway.concurrency.slots import FairSlots
+from gateway.concurrency.turns import TurnsByText
+from gateway.executions.execution import Execution
+from gateway.executions.guard import collision
+from gateway.policy.configured import Live
+
+
+class Waits:
+    """The waits of all executions. Each ends after `upstream.queue_timeout`, and each is counted by its kind."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        upstream = live.settings.upstream
+        self.slots = FairSlots(upstream.max_executions, timeout=upstream.queue_timeout)
+        live.on_change.append(self._take_over_limits)
+        self._turns = TurnsByText()
+        self._behind_earlier = 0
+
+    def _take_over_limits(self) -> None:
+        upstream = self._live.settings.upstream
+        self.slots.size, self.slots.timeout = upstream.max_executions, upstream.queue_timeout
+
+    def counts(self) -> dict[str, int]:
+        """Return how many executions wait now, by kind."""
+        return {"slot": self.slots.queued, "collision": self._turns.waiting, "earlier_run": self._behind_earlier}
+
+    async def after(self, before: Execution, execution: Execution) -> None:
+        """Wait for an earlier run of the same key; when the time is up both run, and only the later one is current."""
+        execution.can_respond.set()
+        self._behind_earlier += 1
+        try:
+            await wait_for(before.ended, self.slots.timeout)
+        finally:
+            self._behind_earlier -= 1
+
+    @asynccontextmanager
+    async def apart(self, execution: Execution) -> AsyncIterator[None]:
+        """Keep runs apart whose texts Redash cannot distinguish: a query key's response does not show its SQL.
+
+        Raises (on entering):
+            ServiceUnavailable: the time is up.
+        """
+        if not self._live.access.has_query_keys:
+            yield
+            return
+        key, text = await collision(execution.plan)
+        blind = execution.plan.credential.is_query_key
+        if self._turns.would_wait(key, text, blind=blind):
+            execution.can_respond.set()
+        async with self._turns.hold(key, text, blind=blind, timeout=self.slots.timeout):
+            yield
