@@ -61,7 +61,7 @@ def _parse(body: Body) -> tuple[object, Iterable[object]]:
     except (
         msgspec.DecodeError,
         RecursionError,
-    ):  # NaN, lone surrogates and whatever else only the standard parser takes
+    ):  # NaN, lone surrogates, what else json takes
         try:
             whole = json.loads(data)["query_result"]["data"]
         except RecursionError:  # of a body so large that only its ends were parsed before
