@@ -36,6 +36,7 @@ class Executions:
     def __init__(
         self,
         runner: Runner,
+        waits: Waits,
         definitions: Definitions,
         ledger: Ledger,
         clock: Clock,
@@ -51,7 +52,7 @@ class Executions:
         self._observer = observer
         self._live = live
         self._changed = changed
-        self.waits = Waits(live)
+        self.waits = waits
         self.slots = self.waits.slots
         self.on_end: list[Callable[[Execution], None]] = []
         self._by_key: dict[Key, Execution] = {}

@@ -7,6 +7,7 @@ from gateway.executions.jobs import Jobs
 from gateway.executions.lookup import ResultLookup
 from gateway.executions.responses import ExecutionResponses
 from gateway.executions.runner import Runner
+from gateway.executions.waits import Waits
 from gateway.model import Clock
 from gateway.outcome import Observer
 from gateway.policy.configured import Live
@@ -21,9 +22,10 @@ class ExecutionParts:
     def __init__(
         self, live: Live, upstream: Upstream, results: ResultParts, ledger: Ledger, observer: Observer, clock: Clock
     ) -> None:
-        runner = Runner(upstream, results.definitions, results.cache, results.fetcher, clock)
+        waits = Waits(live)
+        runner = Runner(upstream, results.definitions, results.cache, results.fetcher, waits, clock)
         self.flights = Executions(
-            runner, results.definitions, ledger, clock, observer, live, changed=results.query_changed
+            runner, waits, results.definitions, ledger, clock, observer, live, changed=results.query_changed
         )
         self.jobs = Jobs(self.flights, upstream, ledger, clock)
         self.lookup = ResultLookup(results.cache, self.flights, clock)

@@ -16,6 +16,7 @@ from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, Ending, Execution, Phase
 from gateway.executions.guard import has_requested_sql, may_be_mixed_up
+from gateway.executions.waits import Waits
 from gateway.model import Clock
 from gateway.outcome import ExecutionResult
 from gateway.policy.plan import replanned
@@ -55,12 +56,19 @@ class Runner:
     """Does the run: POST, job, result, check, store."""
 
     def __init__(
-        self, upstream: Upstream, definitions: Definitions, results: ResultCache, fetcher: ResultFetcher, clock: Clock
+        self,
+        upstream: Upstream,
+        definitions: Definitions,
+        results: ResultCache,
+        fetcher: ResultFetcher,
+        waits: Waits,
+        clock: Clock,
     ) -> None:
         self._upstream = upstream
         self._definitions = definitions
         self._results = results
         self._fetcher = fetcher
+        self._waits = waits
         self._clock = clock
 
     async def run(self, execution: Execution, followed: Followed) -> Ending:
@@ -69,24 +77,35 @@ class Runner:
         Raises:
             GatewayError: Redash refused, is unavailable, or responded unusably.
         """
-        for attempt in range(1 + RE_RUNS):
-            await self._check_definition(execution)
-            forced = may_be_mixed_up(execution.plan)
-            max_age = 0 if attempt or forced else _upstream_max_age(execution)
-            begun = self._clock.monotonic()
-            fetched = await self._request(execution, max_age, followed)
-            if isinstance(fetched, Ending):
-                return fetched
-            if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
-                return await self._store(execution, fetched, begun, execution.plan.marker)
-            if await self._explained_by_edit(execution, fetched.head):
-                return await self._store(execution, fetched, begun, "")
-            fetched.response.body.give_up()
-            log.warning("got the rows of another SQL; running again", extra={"fields": {"execution": execution.id}})
+        ending = await self._try(execution, followed, again=False)
+        if ending is not None:
+            return ending
+        async with self._waits.again(execution):
+            for _ in range(RE_RUNS):
+                ending = await self._try(execution, followed, again=True)
+                if ending is not None:
+                    return ending
         raise UpstreamUnusable(
             "Redash responded with the rows of another SQL text that differs in white space only (its cache ignores "
             "white space, also inside quotes). Make the texts differ in more than white space."
         )
+
+    async def _try(self, execution: Execution, followed: Followed, *, again: bool) -> Ending | None:
+        """Run it once; None if the rows are those of another text."""
+        await self._check_definition(execution)
+        forced = may_be_mixed_up(execution.plan)
+        max_age = 0 if again or forced else _upstream_max_age(execution)
+        begun = self._clock.monotonic()
+        fetched = await self._request(execution, max_age, followed)
+        if isinstance(fetched, Ending):
+            return fetched
+        if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
+            return await self._store(execution, fetched, begun, execution.plan.marker)
+        if await self._explained_by_edit(execution, fetched.head):
+            return await self._store(execution, fetched, begun, "")
+        fetched.response.body.give_up()
+        log.warning("got the rows of another SQL; running again", extra={"fields": {"execution": execution.id}})
+        return None
 
     async def resume(self, execution: Execution, followed: Followed) -> Ending:
         """Continue a run that an earlier process began: follow its job, then as in `run`."""

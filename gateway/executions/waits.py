@@ -57,3 +57,14 @@ class Waits:
             execution.can_respond.set()
         async with self._turns.hold(key, text, blind=blind, timeout=self.slots.timeout):
             yield
+
+    @asynccontextmanager
+    async def again(self, execution: Execution) -> AsyncIterator[None]:
+        """Let runs that got each other's rows run again one after the other, or they would meet again.
+
+        Raises (on entering):
+            ServiceUnavailable: the time is up.
+        """
+        key, text = await collision(execution.plan)
+        async with self._turns.hold(b"again\0" + key, text, blind=True, timeout=self.slots.timeout):
+            yield

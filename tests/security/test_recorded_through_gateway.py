@@ -147,7 +147,7 @@ AS_RECORDED = {
     "auth": 36,
     "queries": 85,
     "results_get": 71,
-    "execute": 98,
+    "execute": 88,
     "jobs": 21,
     "dashboards": 57,
     "adhoc": 26,
