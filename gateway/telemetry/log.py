@@ -224,7 +224,7 @@ class AccessLines:
 
     def parts_of(self, o: Outcome) -> LineParts:
         """Return the part between a request's id and its milliseconds, and the part after them."""
-        kind = (o.client, o.method, o.route, o.status, o.cache, o.reason, o.query_id)
+        kind = (o.client, o.method, o.route, o.status, o.counted, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"
         more = self._more(o) if o.execution_id or o.upstream_seconds or o.trace is not None else self._end
