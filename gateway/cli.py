@@ -66,11 +66,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from gateway import config  # noqa: PLC0415
+    from gateway.app.settings import load  # noqa: PLC0415
 
-    loaded = config.load(arguments.config, os.environ)
-    print(f"{arguments.config}: ok", *config.summary(loaded), sep="\n")
-    for note in config.notes(loaded, time.time()):
-        print(f"note: {note}")
+    loaded = load(arguments.config)
+    notes = [f"note: {note}" for note in config.notes(loaded, time.time())]
+    print(f"{arguments.config}: ok", *config.summary(loaded), *notes, sep="\n")
     if not arguments.online:
         return 0
     from gateway.app.online_check import check_online  # noqa: PLC0415

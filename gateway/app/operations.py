@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from gateway import config
 from gateway.admin.report import Report
 from gateway.admin.report_builder import Parts, build_report
 from gateway.app.runtime import Runtime
+from gateway.app.settings import load
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError, UpstreamRefused
 from gateway.outcome import Sender
@@ -99,7 +99,7 @@ class RuntimeOperations:
         if self._source is None:
             raise ConfigurationError(["this gateway was started without a configuration file"])
         try:
-            settings = config.load(self._source, os.environ)
+            settings = load(self._source)
             server_context(settings.server)  # the listener keeps its own; this one only checks the files
             upstream_tls = client_context(settings.upstream)
         except ConfigurationError:

@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import secrets
 import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from gateway.model import Clock
 
@@ -24,6 +26,10 @@ GRACE_SECONDS = 10.0
 
 ORPHAN_SECONDS = 60.0
 """Younger files are not orphans: a process that waits for our lock writes to this directory too."""
+
+
+NAMES: Final = re.compile(r"[0-9a-f]+\.[0-9a-f]{8}-[0-9]+|[0-9a-f]{8}-[0-9]+\.tmp")
+"""The names that `BodyFiles` gives. Files with other names are not ours, wherever they are."""
 
 
 class BodyFiles:
@@ -89,12 +95,12 @@ class BodyFiles:
     def orphans(self, known: set[str]) -> list[Path]:
         """Return files of earlier processes that are not `known`. Blocks on the disk."""
         youngest = time.time() - ORPHAN_SECONDS  # file times come from the file system, not from the injected clock
-        return [path for path, changed in self._foreign() if path.name not in known and changed < youngest]
+        return [path for path, changed in self._earlier() if path.name not in known and changed < youngest]
 
-    def _foreign(self) -> Iterator[tuple[Path, float]]:
+    def _earlier(self) -> Iterator[tuple[Path, float]]:
         with contextlib.suppress(OSError), os.scandir(self.directory) as found:
             for file in found:
-                if self._token not in file.name:
+                if NAMES.fullmatch(file.name) and self._token not in file.name:
                     with contextlib.suppress(OSError):
                         yield Path(file.path), file.stat().st_mtime
 

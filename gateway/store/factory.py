@@ -14,6 +14,7 @@ from gateway.model import Clock
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.sqlite import ownership
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
 
@@ -64,6 +65,17 @@ OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
     "redis": _redis,
     "rediss": _redis,
 }
+
+
+def refusal(spec: str) -> str | None:
+    """Return what is wrong with the place that `cache.store` names; None also if it cannot be read: opening says so."""
+    scheme, place = split_store(spec)
+    if scheme != "sqlite":
+        return None
+    try:
+        return ownership.refusal(Path(place))
+    except OSError:
+        return None
 
 
 def open_store(spec: str, options: StoreOptions) -> Opened:

@@ -104,11 +104,14 @@ async def test_kill_keeps_what_was_written_and_checks_the_file(path: Path, clock
         assert store.disk.contents.clean
 
 
-@pytest.mark.parametrize("damage", [b"this is no database" * 1000, b"SQLite format 3\0" + b"\xff" * 50_000])
+@pytest.mark.parametrize("damage", [b"this is no database" * 1000, b"\xff" * 50_000])
 async def test_damaged_file_is_renamed_aside(
     path: Path, clock: FakeClock, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await asyncio.to_thread(path.write_bytes, damage)
+    async with opened(make_sqlite(path, clock)):
+        pass
+    header = (await asyncio.to_thread(path.read_bytes))[:100]  # without it, the file would not be known as ours
+    await asyncio.to_thread(path.write_bytes, header + damage)
     async with opened(make_sqlite(path, clock)) as store:
         assert store.ready
         await store.put([key(1)], entry(), Body.of(b"rows"))
@@ -216,7 +219,7 @@ async def test_orphans_are_swept(path: Path, clock: FakeClock) -> None:
     async with opened(make_sqlite(path, clock)) as store:
         await fill(store)
         known = row_files(path)
-    orphans = [known[0].with_name("aa.1234-0"), known[0].with_name("1234-0.tmp"), known[0].with_name("young.tmp")]
+    orphans = [known[0].with_name(name) for name in ("aa.01234567-0", "01234567-0.tmp", "89abcdef-0.tmp")]
     for orphan in orphans:
         orphan.write_bytes(b"left over")
     for old in (*known, *orphans[:2]):
@@ -282,14 +285,6 @@ async def test_what_memory_has_used_recently_is_evicted_last(path: Path, clock: 
 async def test_missing_directory_raises_a_store_error(tmp_path: Path, clock: FakeClock) -> None:
     store = make_sqlite(tmp_path / "nowhere" / "gateway.db", clock)
     with pytest.raises(StoreError, match="nowhere"):
-        await store.open()
-    await store.close()
-
-
-async def test_a_directory_in_the_way_raises_a_store_error(tmp_path: Path, clock: FakeClock) -> None:
-    (tmp_path / "gateway.db").mkdir()
-    store = make_sqlite(tmp_path / "gateway.db", clock)
-    with pytest.raises(StoreError, match=r"gateway\.db"):
         await store.open()
     await store.close()
 

@@ -18,8 +18,8 @@ from typing import TypeVar, cast
 
 import aiosqlite
 
-from gateway.errors import StoreError
-from gateway.store.sqlite import schema
+from gateway.errors import ConfigurationError, GatewayError, StoreError
+from gateway.store.sqlite import ownership, schema
 from gateway.store.sqlite.file_lock import FileLock
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Database:
         return self.usable.is_set()
 
     async def open(self) -> None:
-        """Open the file; if it is locked, return at once and wait in the background. Raises StoreError."""
+        """Open the file; if it is locked, return at once and wait in the background. As `SqliteStore.open`."""
         try:
             if not self._lock.acquire():
                 log.info("%s is in use by process %s; waiting for it", self.path, self._lock.holder())
@@ -73,7 +73,7 @@ class Database:
         except OSError as error:
             self._lock.release()
             raise StoreError(f"cannot open the store {self.path}: {error.strerror or error}") from error
-        except StoreError:
+        except GatewayError:
             self._lock.release()
             raise
 
@@ -130,7 +130,7 @@ class Database:
             self._fail(f"process {self._lock.holder()} keeps it; stop it, or give this gateway its own file")
         except OSError as error:
             self._fail(str(error.strerror or error))
-        except StoreError as error:
+        except GatewayError as error:
             self._fail(error.detail)
 
     def _fail(self, why: str) -> None:
@@ -219,7 +219,9 @@ class Database:
                     await asyncio.sleep(min(MAX_RETRY_SECONDS, self._retry * 2**self._failures))
                     self._failures = min(self._failures + 1, 10)
                 await self._reopen()
-            except (sqlite3.Error, OSError, schema.UnknownFormatError) as again:
+            except (sqlite3.Error, OSError, schema.UnknownFormatError, ConfigurationError) as again:
+                if isinstance(again, ConfigurationError) and str(again) != str(error):  # not at every try
+                    log.error("the store %s: %s", self.path, again)
                 error = again
             else:
                 log.warning("the store %s is usable again", self.path)
@@ -233,6 +235,7 @@ class Database:
             self.usable.set()
 
     async def _set_aside(self, label: str, why: str) -> None:
+        ownership.refuse_foreign(self.path)  # another file may have taken the place of ours since it was opened
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         aside = self.path.with_name(f"{self.path.name}.{label}-{stamp}")
         for suffix in ("-wal", "-shm", ""):

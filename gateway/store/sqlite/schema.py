@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.store.sqlite import ownership
+
 VERSIONS = {"schema": "2", "key": "1", "entry": "2"}
 """Increase `key` if the encoding of cache keys changes, `entry` if fields of `Entry` or of a ledger record change."""
 
@@ -64,18 +66,34 @@ class Contents(msgspec.Struct):
 
 
 def connect(path: Path) -> tuple[sqlite3.Connection, Contents]:
-    """Open the file, or create it. Raises sqlite3.Error, OSError, UnknownFormatError."""
+    """Open the file, or create it. Raises ConfigurationError (not ours), sqlite3.Error, OSError, UnknownFormatError."""
+    ownership.refuse_foreign(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else may read results
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError, PermissionError):  # another user's file, which we may use
             path.with_name(path.name + suffix).chmod(0o600)
     db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False, cached_statements=200)
     try:
+        if not path.stat().st_size:
+            _mark(db)
         _settings(db)
         return db, _prepare(db)
     except BaseException:
         db.close()
         raise
+
+
+def _mark(db: sqlite3.Connection) -> None:
+    """Make an empty file ours. Before WAL: otherwise the mark would be only in the WAL until the first checkpoint.
+
+    Without a journal on disk: after a kill, one beside an empty file would not be known as ours.
+    """
+    for setting in (
+        "locking_mode = EXCLUSIVE",
+        "journal_mode = MEMORY",
+        f"application_id = {ownership.APPLICATION_ID}",
+    ):
+        db.execute(f"PRAGMA {setting}").fetchall()
 
 
 def _settings(db: sqlite3.Connection) -> None:

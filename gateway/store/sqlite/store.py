@@ -21,7 +21,7 @@ from gateway.model import Body, Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
 from gateway.store.memory import OVERSIZE_SECONDS
-from gateway.store.sqlite import rows
+from gateway.store.sqlite import ownership, rows
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.disk import DiskTier
 from gateway.store.sqlite.write_buffer import PendingPut, WriteBuffer
@@ -98,7 +98,17 @@ class SqliteStore:
         self.disk.on_drop, self.disk.is_recent = on_drop, is_recent
 
     async def open(self) -> None:
-        """Open the file; if it is locked, wait in the background. Raises StoreError if the operator must act."""
+        """Open the file; if it is locked, wait in the background.
+
+        Raises:
+            ConfigurationError: the path, or one beside it that we need, is another program's.
+            StoreError: the operator must act.
+        """
+        path = self.database.path
+        try:
+            await asyncio.to_thread(ownership.refuse_foreign, path)  # before anything is made or changed
+        except OSError as error:
+            raise StoreError(f"cannot open the store {path}: {error.strerror or error}") from error
         try:
             self.files.make()
         except OSError as error:
