@@ -8,9 +8,14 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from config_helpers import BASE
+
+from gateway.app.operations import RuntimeOperations
+from gateway.errors import ConfigurationError
 
 COMMANDS = ("check", "serve")
 
@@ -49,3 +54,13 @@ def test_check_makes_no_file(tmp_path: Path) -> None:
     config = written(tmp_path, "gateway.db")
     assert run("check", config).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+
+async def test_a_reload_refuses_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would say "this takes a restart", and the restart would fail."""
+    monkeypatch.setenv("KEY", "k" * 40)
+    (tmp_path / "notes.xlsx").write_bytes(b"PK\x03\x04" + bytes(1000))
+    runtime: Any = SimpleNamespace(reload=SimpleNamespace(successful=True))
+    with pytest.raises(ConfigurationError, match=r"cache\.store: .*notes\.xlsx"):
+        await RuntimeOperations(runtime, written(tmp_path, "notes.xlsx")).reload()
+    assert not runtime.reload.successful
