@@ -27,9 +27,9 @@ class IdentityMemo(Generic[T]):
             self._known.clear()
         value = compute()
 
-        def forget(_: object) -> None:
+        def remove(_: object) -> None:
             self._known.pop(place, None)
 
         # After its last reference is gone, an object's id may be used for another.
-        self._known[place] = ([weakref.ref(item, forget) for item in objects if item is not None], value)
+        self._known[place] = ([weakref.ref(item, remove) for item in objects if item is not None], value)
         return value
