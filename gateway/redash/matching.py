@@ -18,6 +18,8 @@ _PARTS: Final = {
     "token": "[A-Za-z0-9]{40}",
     "dashboard": r"[A-Za-z0-9_-]{1,200}",
     "word": "[a-z_]{1,50}",
+    "database": r"[A-Za-z0-9_-]{1,200}",
+    "table": r"[A-Za-z0-9_-]{1,200}",
 }
 
 
