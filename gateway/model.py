@@ -1,7 +1,4 @@
-"""The values that the parts exchange: request, response, body, entry, definition, records of the ledger.
-
-Plain data, and what can be computed from it without waiting; no decisions, no I/O.
-"""
+"""The values that the parts exchange: plain data, and what can be computed from it; no decisions, no I/O."""
 
 from __future__ import annotations
 
@@ -38,31 +35,6 @@ class SystemClock:
 
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
-
-
-class Secret:
-    """A key or token that cannot be printed, formatted, pickled, compared or logged by accident."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text; call it only where the bytes leave for Redash."""
-        return self._text
-
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of the text, hex."""
-        return hashlib.sha256(self._text.encode()).hexdigest()
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    __str__ = __repr__
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not pickled")
 
 
 class Arriving(Protocol):
@@ -188,11 +160,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     form: Form
     marker: str = ""  # `updated_at` of the definition that was in force before the POST was sent
     query_hash: str = ""
+    data_source_id: int | None = None  # the source of the rows; for a reduced result, the query's at that time
     retrieved_at: str = ""  # as Redash wrote it
     runtime: float = 0.0  # seconds the warehouse worked on it
     born: float = -math.inf
     confirmed: float = -math.inf
     size: int = 0
+
+    @property
+    def identity(self) -> bytes:
+        """Return what distinguishes it from another result with the same id."""
+        return result_identity(self.retrieved_at, self.query_hash)
 
     def age(self, now: float) -> float:
         """Seconds since Redash's worker finished the query, by the monotonic clock `now`; never negative."""
@@ -272,6 +250,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     query_id: int
     noted_at: float
     cancelled: bool = False
+    token_sha256: str = ""  # of the token that it was given to; "" for none
 
 
 class TierStats(msgspec.Struct, frozen=True):
@@ -282,6 +261,11 @@ class TierStats(msgspec.Struct, frozen=True):
     entries: int
     evictions: int
     up: bool
+
+
+def result_identity(retrieved_at: str, query_hash: str) -> bytes:
+    """Distinguish results with the same id: Redash's ids repeat after its database was restored from an old backup."""
+    return digest(retrieved_at.encode(), query_hash.encode())[:8]
 
 
 def digest(*parts: bytes) -> Key:

@@ -1,4 +1,4 @@
-"""What README, CHANGELOG and the example file name exists, and what exists is named in README."""
+"""What the documents and the example file name exists, and what exists is named in README or docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import msgspec
 import pytest
 from msgspec.structs import fields
 from support.world import World
+from test_structure import LEVELS, PURE, SANDBOX
 
 from gateway import __version__, cli, config, errors
 from gateway.errors import GatewayError, NotFound
+from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.matching import match
 from gateway.redash.routes import ROUTES, Capability
 
@@ -23,7 +25,12 @@ ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE: Final = (ROOT / "config.example.toml").read_text(encoding="utf-8")
 CHANGELOG: Final = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+CONTRIBUTING: Final = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+ARCHITECTURE: Final = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "deploy/README.md")
 CI: Final = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+STEPS: Final = ("admit", "parse", "define", "plan", "look up", "join", "execute", "store", "respond", "record")
 
 PATH: Final = re.compile(r"(?<![\w.])/(?:api|ping|metrics|livez|readyz|purge|reload|events)\b[^\s`'\"|,;)]*")
 ADMIN: Final = {"/metrics", "/livez", "/readyz", "/", "/events", "/api/status", "/purge", "/reload"}
@@ -35,9 +42,15 @@ def code(language: str) -> list[str]:
     return [re.sub(rf"(?m)^{indent}", "", text) for indent, text in found]
 
 
-def spans() -> list[str]:
-    """What README has between single backticks."""
-    return re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^ *```.*?^ *```", "", README))
+def spans(text: str = README) -> list[str]:
+    """What a document has between single backticks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^ *```.*?^ *```", "", text))
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading of the second level."""
+    assert f"\n## {heading}\n" in text
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------
@@ -106,6 +119,15 @@ def test_the_minimal_configuration_is_complete(tmp_path: Path) -> None:
         variables = dict.fromkeys(re.findall(r'key_env = "(\w+)"', block), "k" * 40)
         assert tomllib.loads(block)
         assert config.parse(block, tmp_path, variables).clients
+
+
+def test_readme_names_every_header_that_can_bring_a_token() -> None:
+    text = section(README, "Clients, credentials, capabilities")
+    assert [name for name in TOKEN_FIELDS if f"`{name}: " not in text] == []
+
+
+def test_readme_names_every_scheme_of_stores() -> None:
+    assert [scheme for scheme in config.STORE_SCHEMES if f"`{scheme}:" not in README] == []
 
 
 # -- metrics -----------------------------------------------------------------------------------------------------------
@@ -214,8 +236,8 @@ SEEN_BY_NOBODY: Final = {499: "our own client has left: only counted and logged"
 
 
 def statuses_in_the_table() -> set[int]:
-    section = README.partition("## Errors")[2].partition("\n## ")[0]
-    return {int(status) for cell in re.findall(r"(?m)^\| ([\d, ]+) \|", section) for status in cell.split(",")}
+    cells = re.findall(r"(?m)^\| ([\d, ]+) \|", section(README, "Errors"))
+    return {int(status) for cell in cells for status in cell.split(",")}
 
 
 def test_the_table_has_the_status_of_every_error_and_no_other() -> None:
@@ -236,25 +258,83 @@ def test_the_table_has_the_statuses_that_the_listener_itself_knows() -> None:
     assert missing == [], "README's table of errors does not have these"
 
 
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_files_that_a_document_links_to_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [link for link in links if not ((ROOT / name).parent / link).is_file()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_sources_that_a_document_names_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = [span for span in spans(text) if re.fullmatch(r"(gateway|tests|bench|deploy|docs)/\S*", span)]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_source_distribution_has_every_document_and_its_links() -> None:
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"][
+        "include"
+    ]
+    named = {name.partition("/")[0] for name in DOCUMENTS}
+    named |= {link.partition("/")[0] for link in re.findall(r"\]\(([^)#:]+)\)", README)}
+    assert sorted(named - set(included)) == []
+
+
+# -- docs/architecture.md ----------------------------------------------------------------------------------------------
+
+
+def test_architecture_has_every_room_with_its_level_and_no_other() -> None:
+    rows = re.findall(r"(?m)^\| (\d+) \| `(\w+)` \|", section(ARCHITECTURE, "Rooms"))
+    levels = [[room for room in level if not room.startswith("__") and room] for level in LEVELS]
+    assert rows == [(str(number), room) for number, level in enumerate(levels, 1) for room in level]
+    assert f"`{SANDBOX}`" in section(ARCHITECTURE, "Rooms")
+
+
+def test_architecture_draws_the_levels_in_their_order() -> None:
+    (drawing,) = re.findall(r"(?s)```\n(.*?)```", section(ARCHITECTURE, "Directions"))
+    levels = [{room for room in level if not room.startswith("__") and room} for level in LEVELS]
+    assert [set(line.split()) for line in reversed(drawing.splitlines())] == [level for level in levels if level]
+
+
+def test_architecture_names_the_pure_rooms() -> None:
+    (named,) = re.findall(r"Pure rooms \(([^)]+)\)", ARCHITECTURE)
+    assert set(spans(named)) == PURE - {""}
+
+
+def test_architecture_draws_the_steps_of_the_pipeline_in_their_order() -> None:
+    (drawing,) = re.findall(r"(?s)```\n(.*?)```", section(ARCHITECTURE, "The way of a request"))
+    assert [step.lower() for step in re.findall(r"\b(?:LOOK UP|[A-Z]{4,})\b", drawing)] == list(STEPS)
+
+
+def test_files_and_names_in_architecture_exist() -> None:
+    missing = [
+        f"{path} {name}".strip()
+        for path, name in re.findall(r"\b((?:\w+/)*\w+\.py)\b(?:`(?: in| \()? ?`(\w+)`)?", ARCHITECTURE)
+        if not (file := next((base / path for base in (ROOT, ROOT / "gateway") if (base / path).exists()), None))
+        or not re.search(rf"\b{name}\b", file.read_text(encoding="utf-8"))
+    ]
+    assert missing == []
+
+
+def test_tests_that_are_named_in_documents_exist() -> None:
+    existing = {name for path in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    files = {path.stem for path in ROOT.glob("tests/**/*.py")}
+    named = {name for text in (ARCHITECTURE, CONTRIBUTING) for name in re.findall(r"\btest_\w+", text)}
+    assert sorted(named - existing - files) == []
+
+
 # -- everything else ---------------------------------------------------------------------------------------------------
 
 
 def test_readme_tells_the_way_in_the_words_of_the_pipeline() -> None:
     text = (ROOT / "gateway" / "pipeline.py").read_text(encoding="utf-8")
     told = re.findall(r"(?m)^\| \*\*([\w ]+)\*\* \|", README)
-    assert told == ["admit", "parse", "define", "plan", "look up", "join", "execute", "store", "respond", "record"]
-    assert ", ".join(told[:-1]) in text.partition('"""')[2].partition('"""')[0]
-
-
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_files_that_readme_links_to_exist(link: str) -> None:
-    assert (ROOT / link).is_file()
-
-
-def test_sources_that_readme_names_exist() -> None:
-    for span in spans():
-        if re.fullmatch(r"(gateway|tests|bench|deploy)/\S+", span):
-            assert (ROOT / span).exists(), span
+    assert tuple(told) == STEPS
+    assert ", ".join(STEPS) in text.partition('"""')[2].partition('"""')[0]
 
 
 def test_the_variable_of_the_admin_token_is_the_one_that_the_commands_read() -> None:

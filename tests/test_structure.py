@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = ROOT / "gateway"
 
 LEVELS: Final = (
-    ("", "model", "outcome"),
+    ("", "model", "outcome", "secret"),
     ("errors",),
     ("config", "redash", "concurrency"),
     ("policy", "store", "telemetry"),
@@ -45,7 +45,7 @@ MOST_MODULES: Final = 10
 MOST_PACKAGES: Final = 14
 MOST_PARAMETERS: Final = 9
 
-PURE: Final = frozenset({"", "model", "outcome", "errors", "config", "redash", "policy"})
+PURE: Final = frozenset({"", "model", "outcome", "secret", "errors", "config", "redash", "policy"})
 """No await, no socket, no clock of its own: time is an argument."""
 
 NO_NETWORK: Final = frozenset({"concurrency", "store", "results", "executions", "pipeline", "warm"})

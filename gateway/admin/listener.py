@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
@@ -16,8 +16,12 @@ from gateway import config
 from gateway.admin.report import Report
 from gateway.admin.status_routes import StatusRoutes
 from gateway.errors import BadRequest, Forbidden, GatewayError, MisdirectedRequest, Unauthorized
-from gateway.http.connection import Server
+from gateway.http.bodies import Bodies
 from gateway.http.request import read_body
+from gateway.http.server import Server
+
+MOST_BODIES: Final = 8
+"""So many bodies of the largest size are read at once; operators send few and small ones."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,6 +51,7 @@ class AdminListener:
         self._operations = operations
         self._registry = registry
         self._settings = settings
+        self._bodies = Bodies(lambda: MOST_BODIES * settings().server.max_request_body)
 
     def application(self) -> web.Application:
         """Return the application to serve."""
@@ -96,10 +101,16 @@ class AdminListener:
 
     async def _purge(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        what = _parse(await read_body(request, self._settings().server.max_request_body))
+        what = _parse(await self._body(request))
         if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
         return web.json_response({"purged": await self._operations.purge(what)})
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            return await read_body(request, self._settings().server.max_request_body, self._bodies)
+        finally:
+            self._bodies.release(request.task)
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._authorize(request)

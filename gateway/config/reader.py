@@ -17,7 +17,7 @@ from msgspec.structs import FieldInfo, fields
 from gateway.config import schema, values
 from gateway.config.mistakes import Mistakes, did_you_mean, dotted, nearest, shown
 from gateway.config.schema import NotEmpty, ParsedBy
-from gateway.model import Secret
+from gateway.secret import Secret
 
 T = TypeVar("T", bound=msgspec.Struct)
 

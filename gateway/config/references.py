@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from gateway.config import stores
 from gateway.config.mistakes import Mistakes, dotted, shown
 from gateway.config.schema import Config, Credential
-from gateway.model import Secret
+from gateway.secret import Secret
 
 _KEY = re.compile(r"[\x21-\x7e]+")
 _LONGEST_KEY = 4096

@@ -15,7 +15,7 @@ import msgspec
 from gateway.config import stores, units, values
 from gateway.config.units import Rate
 from gateway.config.values import Listen
-from gateway.model import Secret
+from gateway.secret import Secret
 
 Capability = Literal["read", "execute", "adhoc", "write", "admin"]
 

@@ -1,4 +1,4 @@
-"""Failures of a moment ago: who asks again at once gets the same failure, and not another run."""
+"""Recent failures: a request that is repeated at once gets the same failure, and no other run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.policy.configured import Live
 from gateway.policy.plan import Plan
 
 _LARGEST_BYTES: Final = 16 * 1024 * 1024
-"""What all of them may take; each holds the parameters of its run."""
+"""Memory limit for all of them; each holds the parameters of its run."""
 
 _OVERHEAD_BYTES: Final = 4_000
 
@@ -26,7 +26,7 @@ class Failures:
         self._failed: LRUCache[Key, tuple[Execution, float]] = LRUCache(_LARGEST_BYTES, getsizeof=_size)
 
     def get(self, plan: Plan) -> Execution | None:
-        """Return the failure of this key that is younger than `failure_ttl`; max_age 0 passes it."""
+        """Return a failure of this key younger than `failure_ttl`, None without one; max_age 0 ignores failures."""
         execution, at = self._failed.get(plan.key, (None, 0.0))
         if execution is None or plan.max_age == 0 or execution.plan.marker != plan.marker:
             return None

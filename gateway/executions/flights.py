@@ -87,11 +87,11 @@ class Executions:
         """
         execution = self.would_join(plan, stored=stored)
         if execution is not None and execution.phase is Phase.QUEUED:
-            execution.max_age = stricter(execution.max_age, plan.max_age)  # its POST has not left yet
+            execution.max_age = stricter(execution.max_age, plan.max_age)  # its POST has not been sent yet
         return execution
 
     def would_join(self, plan: Plan, *, stored: bool) -> Execution | None:
-        """Return what `joinable` would, and leave it as it is."""
+        """Return the same as `joinable`, without changing it."""
         if plan.max_age is None and stored:
             return self._asides.get(plan.key)
         execution = self._by_key.get(plan.key)
@@ -111,7 +111,7 @@ class Executions:
 
     @property
     def is_full(self) -> bool:
-        """Whether the parameters of what runs and waits take as much memory as they may: that of `cache.memory`."""
+        """Whether the parameters of all executions take as much memory as they may (`cache.memory`)."""
         return sum(execution.weight for execution in self._by_id.values()) > self._live.settings.cache.memory
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:

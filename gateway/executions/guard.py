@@ -17,25 +17,28 @@ _OFF_LOOP_CHARACTERS: Final = 20_000
 
 
 async def has_requested_sql(plan: Plan, definition: Definition | None, head: ResultHead) -> bool:
-    """Whether the SQL in the result is the requested one; long texts are compared off the event loop.
+    """Whether data source and SQL of the result are the requested ones; long texts are compared off the event loop.
 
-    Reduced results contain no SQL; for those `may_be_mixed_up` decides beforehand.
+    Reduced results contain neither; for those `may_be_mixed_up` decides beforehand. The source is at the end of a
+    result: its beginning, which has no time yet, is checked by its SQL alone.
     """
     if head.query is None:
         return True
+    if definition is not None and head.retrieved_at and head.data_source_id != definition.data_source_id:
+        return False
     if len(head.query) > _OFF_LOOP_CHARACTERS or _is_long(plan):
         return await asyncio.to_thread(_matches, plan, definition, head.query)
     return _matches(plan, definition, head.query)
 
 
 def _is_long(plan: Plan) -> bool:
-    """Whether what is to be compared takes long: the text that was sent, its template or its values."""
+    """Whether the comparison may take long: because of the text that was sent, its template or its values."""
     text, values = _text_of(plan)
     return len(text) + len(canonical(values)) > _OFF_LOOP_CHARACTERS
 
 
 def check_size(plan: Plan) -> None:
-    """Refuse what could not be compared with the response, before anything is sent.
+    """Refuse SQL that could not be compared with the response, before anything is sent.
 
     Raises:
         BadRequest: the SQL would be too long, or has too many values.

@@ -30,6 +30,7 @@ LIFE_SECONDS: Final = 12 * 3600.0
 
 _RECENT: Final = 10_000
 _UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
+_OTHER_SCOPE_TEXT: Final = "The client's credential for this job has changed; run the query again."
 
 
 class JobView(msgspec.Struct, frozen=True):
@@ -64,11 +65,11 @@ class Jobs:
         self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT)
         executions.on_end.append(self._ended)
 
-    async def new(self, execution: Execution, client: str) -> JobView:
+    async def new(self, execution: Execution, client: str, token_sha256: str) -> JobView:
         """Give a caller a job id of its own for an execution; it is in the ledger when this returns."""
         if not execution.recorded:
             await self._executions.record(execution)
-        job = await self._new_record(execution, client)
+        job = await self._new_record(execution, client, token_sha256)
         view = _view(job, execution)
         self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
         execution.seen[job.id] = self._clock.monotonic()
@@ -80,15 +81,15 @@ class Jobs:
             if (recent := self._recent.get(job_id)) is not None:
                 self._recent[job_id] = (recent[0], _view(recent[0], execution))
 
-    async def finished(self, plan: Plan, result_id: int, client: str, sender: Sender) -> JobView:
+    async def finished(self, plan: Plan, result_id: int, sender: Sender, token_sha256: str) -> JobView:
         """Give a caller a job that has already succeeded: it requested a run, but a floor let a stored result serve."""
         execution = Execution(plan, sender, self._clock.monotonic())
         record = execution.record(self._clock.wall(), self._clock.monotonic(), Ending("success"))
         await self._ledger.record_execution(msgspec.structs.replace(record, result_id=result_id))
-        job = await self._new_record(execution, client)
+        job = await self._new_record(execution, sender.client, token_sha256)
         return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 
-    async def _new_record(self, execution: Execution, client: str) -> JobRecord:
+    async def _new_record(self, execution: Execution, client: str, token_sha256: str) -> JobRecord:
         job = JobRecord(
             id=str(uuid.uuid4()),
             execution_id=execution.id,
@@ -96,21 +97,30 @@ class Jobs:
             scope=execution.plan.credential.scope,
             query_id=execution.plan.query_id,
             noted_at=self._clock.wall(),
+            token_sha256=token_sha256,
         )
         await self._ledger.record_job(job)
         return job
 
     async def look_up(
-        self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, wait: float | None = None
+        self,
+        operation: ReadJob,
+        caller: Caller,
+        scopes: frozenset[str],
+        allowed: frozenset[int] | None,
+        wait: float | None = None,
     ) -> JobView:
         """Return what is known of a job; if it has not ended, wait up to `wait` seconds for its end.
 
+        `scopes` are those of the client's credentials: the result id of a job of another one may name anything there.
         `allowed` are the queries that a bound client may use, None for all.
 
         Raises:
             NotFound: unknown, expired, another client's, or requested below the path of another query.
         """
         job, execution = await self._find(operation, caller, allowed)
+        if job.scope not in scopes:
+            return JobView(job.id, 4, _OTHER_SCOPE_TEXT, None, 0, job.execution_id, job.query_id)
         view = await self._state(job, execution)
         if not isinstance(execution, Execution) or not view.pending:
             return view
@@ -124,11 +134,11 @@ class Jobs:
     async def run_of(
         self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, scope: str
     ) -> Execution | JobView:
-        """Return the execution that a job id stands for, or how it has ended; it counts as a poll.
+        """Return the execution of a job id, or its end; this counts as a poll.
 
         Raises:
-            NotFound: as `look_up`; or it ran for another credential than the one of `scope`.
-            ServiceUnavailable: nobody follows it just now.
+            NotFound: as `look_up`; or it ran with a credential of another scope.
+            ServiceUnavailable: no process follows it now.
         """
         job, execution = await self._find(operation, caller, allowed)
         if job.scope != scope:
@@ -138,14 +148,16 @@ class Jobs:
             return execution
         view = await self._state(job, execution)
         if view.pending:
-            raise ServiceUnavailable("The gateway does not follow this run yet; ask again.", retry_after=1)
+            raise ServiceUnavailable("The gateway does not follow this run yet; try again soon.", retry_after=1)
         return view
 
     async def _find(
         self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
     ) -> tuple[JobRecord, Execution | JobView | None]:
         job, execution = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
-        if job is None or job.client != caller.name or self._clock.wall() - job.noted_at > LIFE_SECONDS:
+        if job is None or job.client != caller.name or not caller.owns(job.token_sha256):
+            raise NotFound(_UNKNOWN_TEXT)
+        if self._clock.wall() - job.noted_at > LIFE_SECONDS:
             raise NotFound(_UNKNOWN_TEXT)
         if operation.query_id is not None and operation.query_id != job.query_id:
             raise NotFound(_UNKNOWN_TEXT)

@@ -74,10 +74,10 @@ class ResultLookup:
             await self._wait(other, other.posted.wait(), outcome)
 
     async def foresee(self, plan: Plan, outcome: Outcome) -> StoredResult | Pending | None:
-        """Return what a look-up would respond with at once, None where it would ask Redash; runs and joins nothing.
+        """Return what a look-up would give at once, None where it would call Redash; runs and joins nothing.
 
         Raises:
-            TooManyRequests: the client has as many executions running as it may.
+            TooManyRequests: the client has reached its limit of running executions.
         """
         stored = await self._results.get(plan.key)
         slack = plan.accepts(stored.entry, self._clock.monotonic()) if stored is not None else None
@@ -95,7 +95,7 @@ class ResultLookup:
 
         Raises:
             TooManyRequests: the client has reached its limit of running executions.
-            ServiceUnavailable: the parameters of the executions in progress fill the memory that they may take.
+            ServiceUnavailable: the parameters of executions in progress take too much memory.
             BadRequest: the SQL would be too long.
         """
         if isinstance(miss, StoredResult):
@@ -127,7 +127,8 @@ class ResultLookup:
             )
         if self._executions.is_full:
             raise ServiceUnavailable(
-                "The runs under way fill the memory that they may take (cache.memory); try again soon.", retry_after=5
+                "The runs in progress use all the memory that they may take (cache.memory); try again soon.",
+                retry_after=5,
             )
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:

@@ -65,13 +65,13 @@ class ExecutionResponses:
                 return Response(body=stored.body, entry=stored.entry, waited=context.wait)
             if execution.arriving is not None:
                 return Response(body=execution.arriving.body, waited=context.wait)
-        return self._job(context, await self._jobs.new(execution, context.caller.name))
+        return self._job(context, await self._jobs.new(execution, context.caller.name, context.outcome.token_sha256))
 
     async def _stored(self, context: RequestContext, plan: Plan, found: StoredResult) -> Response:
         """Respond with a stored result; with a finished job, if the caller requested a run (it expects `job`)."""
         if plan.forced and context.wait is None:
             result_id = found.entry.result_id
-            job = await self._jobs.finished(plan, result_id, context.caller.name, context.sender)
+            job = await self._jobs.finished(plan, result_id, context.sender, context.outcome.token_sha256)
             return Response(body=Body.of(job.body()))
         reuse = self._reuse(context, plan, found.entry)
         return Response(body=found.body, entry=found.entry, waited=context.wait, reuse=reuse)
@@ -86,10 +86,10 @@ class ExecutionResponses:
     async def head(
         self, context: RequestContext, operation: Operation, plan: Plan, found: StoredResult | Pending | None
     ) -> Response:
-        """Respond to a HEAD: as to a GET where nothing need be run for that, else without a length."""
+        """Respond to a HEAD: as to a GET where that needs no run, else without a length."""
         if found is not None:
             return await self.respond(context, operation, plan, found)
-        assert isinstance(operation, ReadParameterised)  # noqa: S101 - no other run is begun by a GET
+        assert isinstance(operation, ReadParameterised)  # noqa: S101 - no other GET starts a run
         return _unsized(operation.form)
 
     async def go_on(
@@ -99,9 +99,9 @@ class ExecutionResponses:
         definition: Definition,
         allowed: frozenset[int] | None,
     ) -> Response:
-        """Respond to a caller that was redirected to its run: that one's result, once it is there. Begins none.
+        """Respond to a caller that was redirected to its run, with the result of that run; starts no other.
 
-        The values are those of the first request, so dynamic dates stand; the rights are judged anew.
+        The values are those of the first request, so dynamic dates do not change; permissions are checked again.
 
         Raises:
             GatewayError: as `respond`.
@@ -146,20 +146,20 @@ class ExecutionResponses:
     async def _redirect_to_run(
         self, context: RequestContext, operation: ReadParameterised, execution: Execution
     ) -> Response:
-        """Send the caller to the same URL and the same run once more, where it is held again.
+        """Redirect the caller to the same URL and the same run, where it waits again.
 
         Raises:
-            ServiceUnavailable: it has been there often enough, or it knows no such redirect (RFC 1945).
+            ServiceUnavailable: it was redirected too often, or HTTP/1.0 has no such redirect (RFC 1945).
         """
         request, run = context.request, operation.run
         if not run:
-            run = (await self._jobs.new(execution, context.caller.name)).id
+            run = (await self._jobs.new(execution, context.caller.name, context.outcome.token_sha256)).id
             self._joined[run] = context.outcome.cache == "collapsed"
         if operation.hops >= MOST_HOPS:
-            raise ServiceUnavailable("The query is still running; ask again for the same URL.", retry_after=5)
+            raise ServiceUnavailable("The query is still running; request the same URL again.", retry_after=5)
         if request.is_http_1_0:
-            raise ServiceUnavailable(f"The query is still running; ask again with &run={run} added.", retry_after=5)
-        # Relative: the gateway does not know by which path a proxy before it is reached.
+            raise ServiceUnavailable(f"The query is still running; request it again with &run={run}.", retry_after=5)
+        # Relative: the gateway does not know its path on a proxy in front of it.
         location = f"{request.path.rpartition('/')[2]}?{request.query_string}&run={run}"
         return Response(status=307, body=_NOTHING, content_type="", location=location, cache_control="no-store")
 
@@ -169,7 +169,8 @@ class ExecutionResponses:
         Raises:
             NotFound: as `Jobs.look_up`.
         """
-        view = await self._jobs.look_up(operation, context.caller, allowed, context.wait)
+        scopes = context.configured.access.scopes(context.caller)
+        view = await self._jobs.look_up(operation, context.caller, scopes, allowed, context.wait)
         context.outcome.execution_id, context.outcome.query_id = view.execution_id, view.query_id or None
         return self._job(context, view)
 

@@ -180,7 +180,7 @@ class Runner:
         if not isinstance(job.query_result_id, int):
             raise UpstreamUnusable("Redash finished the job without naming a result.")
         early = partial(self._show_early, execution)
-        response = await self._fetcher.download(credential, job.query_result_id, "json", None, execution.sender, early)
+        response = await self._fetcher.download(credential, job.query_result_id, "json", execution.sender, early)
         return Fetched(response, await load_result(response.body))
 
     async def _show_early(self, execution: Execution, beginning: UpstreamResponse, spool: Spool) -> None:
@@ -206,6 +206,7 @@ class Runner:
             fetched.response,
             key=plan.key,
             marker=marker,
+            data_source_id=plan.definition.data_source_id if plan.definition is not None else None,
             begun=-math.inf if execution.purged else begun,
             confirmed=fetched.response.sent if marker or plan.definition is None else -math.inf,
         )

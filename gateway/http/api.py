@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
-from gateway.http.connection import Server, fast_path_is_possible, segments_of
+from gateway.http.connection import segments_of, stays_open
 from gateway.http.connection_limit import ConnectionLimit
 from gateway.http.fast_path import FastPath
 from gateway.http.head import last_part
@@ -19,6 +19,7 @@ from gateway.http.request_id import request_id
 from gateway.http.response import NOTHING, error_response, negotiate, send_response
 from gateway.http.response_cache import CachedResponse, RequestKey, ResponseCache
 from gateway.http.sending import CLOSED, KEPT, send
+from gateway.http.server import Server, fast_path_is_possible
 from gateway.model import Body, Clock, Response
 from gateway.outcome import Observer, Outcome
 from gateway.pipeline import Pipeline
@@ -84,9 +85,9 @@ class Api:
             if isinstance(response, CachedResponse):
                 repeated = response
                 await self._send_again(request, repeated, outcome)
-                return KEPT if request.keep_alive else CLOSED
+                return KEPT if stays_open(request) else CLOSED
             await self._send(request, response, outcome, key, generation)
-            return KEPT if request.keep_alive and not response.closes else CLOSED
+            return KEPT if stays_open(request) and not response.closes else CLOSED
         except GatewayError as error:  # the body failed while it was passed on to the caller
             outcome.status, outcome.reason = error.status, error.reason
             raise ConnectionAbortedError("the response broke off") from error
@@ -119,8 +120,14 @@ class Api:
             key = request_key(request, head, body, outcome.token_sha256)
             if not self._draining and (cached := self._cache.get(key)) is not None:
                 return cached, key
-            response = await self._pipeline.respond(context, body)
-            return await negotiate(request, response, self._compressor, gzip=head.accepts_gzip), key
+            try:
+                response = await self._pipeline.respond(context, body)
+                response = await negotiate(request, response, self._compressor, gzip=head.accepts_gzip)
+            except GatewayError:  # which may hold Redash's text
+                context.check_delivery(self._live.configured)
+                raise
+            context.check_delivery(self._live.configured)
+            return response, key
         except GatewayError as error:
             return error_response(error, outcome), ()
         except Exception:

@@ -1,4 +1,4 @@
-"""What the bodies of all requests under way take together, and its bound. Reading one is in `request`."""
+"""The memory that the bodies of all requests in progress take together, and its limit. `request` reads the bodies."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Owner = asyncio.Task[Any]
 
 
 class Bodies:
-    """Counts the bytes of bodies by the task that works on their request, from before they are read to its end."""
+    """Counts the bytes of bodies by the task that handles their request, from before the reading to its end."""
 
     def __init__(self, limit_bytes: Callable[[], int]) -> None:
         self._limit = limit_bytes
         self._by_owner: dict[Owner, int] = {}
         self.taken = 0
-        """Bytes of all bodies under way, those counted in advance included."""
+        """Bytes of all current bodies, including those counted in advance."""
 
     def take(self, owner: Owner, count: int) -> None:
-        """Count so many bytes more of a request; a request that is alone may take any number.
+        """Count `count` more bytes for a request; if it is the only one, it may take any number.
 
         Raises:
             ServiceUnavailable: all together would take more than the limit.
@@ -31,12 +31,12 @@ class Bodies:
         own = self._by_owner.get(owner, 0)
         if self.taken > own and self.taken + count > self._limit():
             raise ServiceUnavailable(
-                "The requests under way fill the memory that they may take (cache.memory); try again soon.",
+                "The requests in progress use all the memory that they may take (cache.memory); try again soon.",
                 retry_after=RETRY_SECONDS,
             )
         self._by_owner[owner] = own + count
         self.taken += count
 
     def release(self, owner: Owner) -> None:
-        """Count a request's body no more: its response has left."""
+        """Stop counting a request's body: its response was sent."""
         self.taken -= self._by_owner.pop(owner, 0)

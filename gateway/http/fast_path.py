@@ -48,7 +48,7 @@ class FastPath:
         return head in self._heads
 
     def learn(self, segments: tuple[bytes, ...], cached: CachedResponse | None) -> None:
-        """Note how a request came to which this is the response; from the second time on its bytes are known."""
+        """Note the bytes of a request with this response; from the second time on the request is known by them."""
         if not segments:
             return
         request = b"".join(segments)
@@ -73,7 +73,7 @@ class FastPath:
 
 
 def is_unique(headers: Container[str]) -> bool:
-    """Whether the fast path never takes such requests; most of them are unique, and must not fill the filter."""
+    """Whether such requests never take the fast path; most of them are unique and must not fill the filter."""
     return "Connection" in headers or "traceparent" in headers or "X-Request-ID" in headers
 
 

@@ -1,4 +1,4 @@
-"""Where a request ends, from its first bytes: for the fast path, which may write between two requests only."""
+"""How long a request is, by its first bytes alone: what the fast path needs to know beside aiohttp's parser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CHUNKED: Final = re.compile(rb"\r\n(?:transfer-encoding|upgrade)[ \t]*:", re.IG
 
 
 def bytes_due(data: bytes) -> int:
-    """Return how many bytes of body follow after `data`, which begins a request; -1 where that is unknown."""
+    """Return how many bytes of body are to come after `data`, which begins a request; -1 where nobody can say."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return -1

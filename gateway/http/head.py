@@ -22,11 +22,16 @@ from gateway.policy.access import TOKEN_FIELDS
 Field = tuple[str, str]
 
 SERVER: Final = "redash-gateway"
-"""What `Server` says on both listeners: the software below is nobody's business."""
+"""The value of `Server` on both listeners: the software behind it is not disclosed."""
 
 _VARY: Final = ", ".join((*TOKEN_FIELDS, "Accept-Encoding", "Prefer", "Origin"))
-_ALLOWED: Final = ", ".join((*TOKEN_FIELDS, "Content-Type", "Prefer", "traceparent"))
-_EXPOSED: Final = "Age, Cache-Status, ETag, Retry-After, Preference-Applied, X-Request-ID"
+_ALLOWED: Final = ", ".join(
+    (*TOKEN_FIELDS, "Content-Type", "Prefer", "traceparent", "If-None-Match", "Range", "If-Range")
+)
+_EXPOSED: Final = (
+    "Age, Cache-Status, Content-Disposition, Content-Range, ETag, Location, Retry-After, Preference-Applied, "
+    "RateLimit, RateLimit-Policy, X-Request-ID"
+)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BODILESS: Final = (204, 304)
 

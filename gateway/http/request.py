@@ -22,6 +22,7 @@ from gateway.redash.footprint import weight
 BODY_SECONDS: Final = 30.0
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 Take = Callable[[int], None]
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _BROKEN: Final = "The body is not framed as RFC 9112 requires."
 
 
@@ -34,21 +35,36 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
         MisdirectedRequest: the Host is not among `hosts` (DNS rebinding).
     """
     _check_framing(request)
-    _check_head(request, hosts)
-    path, _, query_string = request.raw_path.partition("?")
+    host, target = _host_and_target(request)
+    if not _is_one_of(host, hosts):
+        raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
+    _check_tokens(request)
+    path, _, query_string = target.partition("?")
     is_http_1_0 = request.version < HttpVersion11
     return Request(request.method, path, query_string, request.headers, _accepts_gzip(request), is_http_1_0)
 
 
-def _check_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> None:
-    """Refuse what could be read in two ways, and what is meant for another host."""
-    if not request.raw_path.startswith("/") or "#" in request.raw_path:
-        raise BadRequest("The request target must be a path and a query string, without host and fragment.")
-    if not _is_one_of(request.headers.get(hdrs.HOST, ""), hosts):
-        raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
+def _host_and_target(request: web.BaseRequest) -> tuple[str, str]:
+    """Return whom the request is for, and its path with the query string.
+
+    In absolute-form the target itself names the host, and the field is ignored (RFC 9112 section 3.2.2).
+    """
+    host, target = request.headers.get(hdrs.HOST, ""), request.raw_path
+    if not target.startswith("/") and (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+        host, target = absolute[1], absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
+    if not target.startswith("/") or "#" in target:
+        raise BadRequest("The request target must be a path and a query string, without a fragment.")
+    return host, target
+
+
+def _check_tokens(request: web.BaseRequest) -> None:
+    """Refuse what could be read in two ways: a proxy or Redash may take the other one."""
+    headers = request.headers
     for name in TOKEN_FIELDS:
-        if len(request.headers.getall(name, ())) > 1:
+        if len(headers.getall(name, ())) > 1:
             raise BadRequest(f"The request has more than one {name} header.")
+    if sum(name in headers for name in TOKEN_FIELDS) > 1:
+        raise BadRequest(f"The request brings tokens in several headers; send one of {', '.join(TOKEN_FIELDS)}.")
 
 
 def _check_framing(request: web.BaseRequest) -> None:
@@ -93,12 +109,22 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies | None 
         return b""
     take = partial(bodies.take, request.task) if bodies is not None else _ignore
     announced = request.content_length
-    if announced is not None:
-        if announced > limit:
+    if announced is not None and announced > limit:
+        raise _too_large(limit)
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the interim response does not count as the response
+    if request.content.is_eof():  # all of it came with the head
+        data, counted = request.content.read_nowait(), 0
+        if len(data) > limit:
             raise _too_large(limit)
+    elif announced is not None:
         take(announced)
-    data = await _read(request, limit, take if announced is None else None)
-    take(weight(data) - len(data))  # its JSON takes more than its text
+        data, counted = await _read_what_comes(request, limit, _ignore), announced
+    else:  # of unknown length: counted as it comes
+        data = await _read_what_comes(request, limit, take)
+        counted = len(data)
+    take(weight(data) - counted)  # its JSON takes more than its text
     return data
 
 
@@ -106,21 +132,7 @@ def _ignore(_: int) -> None:
     """Count nothing."""
 
 
-async def _read(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the interim response does not count as the response
-    if request.content.is_eof():  # all of it came with the head
-        data = request.content.read_nowait()
-        if len(data) > limit:
-            raise _too_large(limit)
-        if take is not None:
-            take(len(data))
-        return data
-    return await _read_what_comes(request, limit, take)
-
-
-async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
+async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -128,7 +140,7 @@ async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take | No
                 body += chunk
                 if len(body) > limit:
                     raise _too_large(limit)
-                if take is not None:  # of unknown length: counted as it comes
+                if take is not None:  # of unknown length: counted as it arrives
                     take(len(chunk))
     except TimeoutError:
         raise BadRequest(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None

@@ -13,13 +13,13 @@ from cachetools import LRUCache
 
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
-from gateway.model import Secret
 from gateway.redash.matching import Match
 from gateway.redash.requests import Operation, ReadParameterised, parse_query_token
+from gateway.secret import Secret
 
 ANONYMOUS: Final = "anonymous"
 
-TOKEN_FIELDS: Final = ("Authorization",)
+TOKEN_FIELDS: Final = ("Authorization", "X-API-Key")
 """The request fields that may contain a token. `Vary`, CORS and the refusal of two tokens use this list, too."""
 
 _REFUSED: Final = "This request needs a token that the gateway knows: send 'Authorization: Key <token>'."
@@ -29,15 +29,19 @@ _MOST_ADMITTED: Final = 1_024
 """Number of `Authorization` fields whose hash is cached: only those with valid tokens, so others cannot evict them."""
 
 _LONGEST_ADMITTED: Final = 256
-"""Longer fields are not remembered: `Basic` may hold a name of any length before the token."""
+"""Longer fields are not cached: `Basic` may contain a name of any length before the token."""
 
 
 class Credential(msgspec.Struct, frozen=True, weakref=True):
-    """A Redash key that the gateway keeps, with the scope of the results fetched with it."""
+    """A Redash key that the gateway keeps, with the only URL that it is sent to and the scope of what it fetches there.
+
+    They are one value: what began with it ends with it, whatever the configuration says meanwhile.
+    """
 
     name: str
     kind: str
     query_id: int | None
+    url: str
     key: Secret
     scope: str
     """Upstream URL and fingerprint of the key: nothing is shared across scopes."""
@@ -63,6 +67,23 @@ class Caller(msgspec.Struct, frozen=True, weakref=True):
         """Whether it may use some queries only."""
         return self.settings.is_bound
 
+    def owns(self, token_sha256: str) -> bool:
+        """Whether what was begun by this token is the client's: a name that is given to somebody else inherits nothing.
+
+        "" stands for no token, of `anonymous` and of records that earlier versions made.
+        """
+        return not token_sha256 or token_sha256 in self.settings.token_sha256
+
+    def keeps_rights_of(self, before: Caller) -> bool:
+        """Whether it may do all that `before`, the same client in an earlier configuration, was allowed."""
+        old, new = before.settings, self.settings
+        return (
+            set(old.can) <= set(new.can)
+            and new.reveal_keys >= old.reveal_keys
+            and new.text_parameters >= old.text_parameters
+            and (not new.is_bound or (old.is_bound and _within(old, new)))
+        )
+
 
 NOBODY: Final = Caller("-", config.Client(credentials=()))
 """The caller of a request that needs no token; it may do nothing."""
@@ -77,7 +98,7 @@ class Access:
         url = settings.upstream.url
         self.credentials = {name: _credential(name, c, url) for name, c in settings.credentials.items()}
         self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
-        self._admitted: LRUCache[str, tuple[Caller, str]] = LRUCache(_MOST_ADMITTED)
+        self._admitted: LRUCache[tuple[str, str], tuple[Caller, str]] = LRUCache(_MOST_ADMITTED)
 
     @property
     def has_query_keys(self) -> bool:
@@ -91,22 +112,22 @@ class Access:
             Unauthorized: no token, an unknown or an expired one: the same text for all three.
             BadRequest: a Basic header that cannot be decoded.
         """
-        header = headers.get("Authorization")
-        admitted = self._admitted.get(header) if header is not None else None
+        field = next(((name, headers[name]) for name in TOKEN_FIELDS if name in headers), None)
+        admitted = self._admitted.get(field) if field is not None else None
         if admitted is not None and not _expired(admitted[0], now):
             return admitted
-        token = parse_token(header)
-        argument = parse_query_token(query_string) if token is None else None
-        given = token if token is not None else argument
-        hashed = _hash(given) if given is not None else ""
+        argument = parse_query_token(query_string) if field is None else None
+        given = parse_tokens(*field) if field is not None else () if argument is None else (argument,)
+        hashes = [_hash(token) for token in given]
+        hashed = next((h for h in hashes if h in self._by_digest), hashes[0] if hashes else "")
         # A look-up by hash compares nothing secret: its timing depends on the hash of what the caller itself sent.
         caller = self._by_digest.get(hashed) if hashed else self.callers.get(ANONYMOUS)
         if caller is None or (argument is not None and not caller.settings.query_token):
             raise Unauthorized(_REFUSED)
         if _expired(caller, now):
             raise Unauthorized(_REFUSED)
-        if header is not None and len(header) <= _LONGEST_ADMITTED:
-            self._admitted[header] = caller, hashed
+        if field is not None and len(field[1]) <= _LONGEST_ADMITTED:
+            self._admitted[field] = caller, hashed
         return caller, hashed
 
     def without_tokens(self, arguments: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -152,6 +173,10 @@ class Access:
         return next((c for c in self.credentials.values() if c.scope == scope), None)
 
 
+def _within(old: config.Client, new: config.Client) -> bool:
+    return set(old.queries) <= set(new.queries) and set(old.dashboards) <= set(new.dashboards)
+
+
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -162,28 +187,30 @@ def _expired(caller: Caller, now: float) -> bool:
 
 def _credential(name: str, settings: config.Credential, url: str) -> Credential:
     text = f"{url}\n{settings.key.fingerprint()}"
-    return Credential(name, settings.kind, settings.query, settings.key, hashlib.sha256(text.encode()).hexdigest()[:32])
+    scope = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return Credential(name, settings.kind, settings.query, url, settings.key, scope)
 
 
-def parse_token(header: str | None) -> str | None:
-    """Return the token in `Authorization`: `Key T`, `Bearer T`, bare `T`, or `Basic` with it as the password.
+def parse_tokens(name: str, value: str) -> tuple[str, ...]:
+    """Return what may be the token in one of `TOKEN_FIELDS`: one text, or both parts of `Basic`.
+
+    `Authorization` has `Key T`, `Bearer T`, bare `T`, or `Basic` with it as the password or the user.
 
     Raises:
         BadRequest: `Basic` that is not base64 of `name:password`.
     """
-    if header is None:
-        return None
-    scheme, _, rest = header.strip().partition(" ")
-    if not rest:
-        return scheme
+    scheme, _, rest = value.strip().partition(" ")
+    if not rest or name != "Authorization":
+        return (value.strip(),)
     if scheme.lower() in ("key", "bearer"):
-        return rest.strip()
+        return (rest.strip(),)
     if scheme.lower() != "basic":
-        return header
+        return (value,)
     try:
-        return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2]
+        user, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         raise BadRequest("The Basic Authorization header is not base64 of name:token.") from None
+    return (password, user)
 
 
 def query_key_can(credential: Credential, match: Match) -> bool:

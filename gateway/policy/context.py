@@ -8,10 +8,10 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import Forbidden
+from gateway.errors import Forbidden, ServiceUnavailable
 from gateway.model import Entry, Key, Request, ReuseTerms
 from gateway.outcome import Outcome, Sender
-from gateway.policy.access import Caller, Credential
+from gateway.policy.access import Access, Caller, Credential
 from gateway.policy.configured import Configured
 from gateway.redash.matching import Match
 
@@ -49,6 +49,29 @@ class RequestContext(msgspec.Struct, frozen=True):
     def sender(self) -> Sender:
         """Return the sender on whose behalf Redash is called."""
         return self.outcome.sender
+
+    def check_delivery(self, now: Configured) -> None:
+        """Judge by the configuration in force whether a response may begin that was made under the one of admission.
+
+        Raises:
+            ServiceUnavailable: the client has lost a right since then; the new configuration judges the next request.
+        """
+        caller = now.access.callers.get(self.caller.name)
+        if now is self.configured or self.match.route.kind == "ping":
+            return
+        if caller is not None and caller.keeps_rights_of(self.caller) and self._scopes_stay(now.access, caller):
+            return
+        changed = "The configuration of this client has changed while the request was under way"
+        if self.match.route.kind == "write":
+            raise ServiceUnavailable(f"{changed}; the change in Redash may have been made.")
+        raise ServiceUnavailable(f"{changed}; send it again.", retry_after=1)
+
+    def _scopes_stay(self, access: Access, caller: Caller) -> bool:
+        """Whether the client still has the credentials that this response may have come from."""
+        if self.match.route.kind in ("result", "job", "cancel") or self.caller.settings.dashboards:
+            return self.configured.access.scopes(self.caller) <= access.scopes(caller)
+        chosen = access.credential(caller, self.match)
+        return self.chosen is None or (chosen is not None and chosen.scope == self.chosen.scope)
 
     def reuse(
         self, key: Key, entry: Entry, query_id: int, good_until: float, wall: float, now: float

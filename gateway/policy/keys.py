@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from gateway.model import Key, digest
+from gateway.model import Entry, Key, digest
 from gateway.redash.requests import Execute, ExecuteText, canonical, encode_arguments
 
 KEY_VERSION: Final = b"1"
@@ -26,6 +26,11 @@ def execution_key(scope: str, operation: Execute | ExecuteText) -> Key:
 def result_key(scope: str, result_id: int, form: str) -> Key:
     """The key under which a result is stored by its id."""
     return digest(KEY_VERSION, b"result", scope.encode(), str(result_id).encode(), form.encode())
+
+
+def rendering_key(result: Entry, form: str) -> Key:
+    """The key under which the CSV, TSV or XLSX of exactly this result is stored."""
+    return digest(KEY_VERSION, result_key(result.scope, result.result_id, form), result.identity)
 
 
 @lru_cache(maxsize=4_096)

@@ -10,19 +10,20 @@ T = TypeVar("T")
 
 
 class IdentityMemo(Generic[T]):
-    """Results of a pure function of a few objects, for as long as these live: it keeps none of them alive."""
+    """Results of a pure function of a few objects, kept while these live; it does not keep them alive."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        # Values die in any thread: a plain dict loses an item in one step.
+        # Objects may die in any thread: a plain dict removes an item in one step.
         self._known: dict[tuple[int, ...], tuple[list[weakref.ref[object]], T]] = {}
 
     def get(self, objects: tuple[object, ...], compute: Callable[[], T]) -> T:
-        """Return what `compute` gave for these very objects, computing it the first time."""
+        """Return what `compute` returned for these same objects, computing it the first time."""
+        known = self._known.get(tuple(map(id, objects)))
+        return known[1] if known is not None else self._compute(objects, compute)
+
+    def _compute(self, objects: tuple[object, ...], compute: Callable[[], T]) -> T:
         place = tuple(map(id, objects))
-        known = self._known.get(place)
-        if known is not None:
-            return known[1]
         if len(self._known) >= self._size:
             self._known.clear()
         value = compute()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import UpstreamUnusable
+from gateway.secret import kept_secrets
 
 KEY_MEMBERS: Final = frozenset({"api_key", "public_url", "invite_link", "reset_link", "reset_password_link"})
 """Members of metadata objects that give access to Redash."""
@@ -17,38 +19,66 @@ TOO_LARGE: Final = (
 )
 
 
+_SHOWN: Final = "[key]"
+
+
 def without_keys(data: bytes) -> bytes:
     """Return a metadata body with every key, public link and invitation as `null`. Never call it on results.
 
     Raises:
         UpstreamUnusable: not JSON, or larger than 32 MB. What cannot be parsed cannot be cleaned, so it is not shown.
     """
+    return _encode(_cleaned(_parse(data), lambda text: text))
+
+
+def refusal_without_keys(data: bytes) -> bytes:
+    """Return the body of a refusal, cleaned as metadata and in all its texts: they repeat what Redash was sent.
+
+    Raises:
+        UpstreamUnusable: as `without_keys`.
+    """
+    return _encode(_cleaned(_parse(data), text_without_keys))
+
+
+def body_without_own_keys(data: bytes) -> bytes:
+    """Return a metadata body as it is, but for the keys that the gateway keeps: nobody may see those."""
+    text = data.decode("latin-1")  # keys are ASCII, and every byte survives
+    clean = without_own_keys(text)
+    return data if clean == text else clean.encode("latin-1")
+
+
+def _parse(data: bytes) -> object:
     if len(data) > LARGEST_METADATA:
         raise UpstreamUnusable(TOO_LARGE)
     try:
-        value = json.loads(data)
+        return json.loads(data)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's response is not JSON.") from None
-    _null_keys(value)
-    text = json.dumps(value, ensure_ascii=False)
+
+
+def _encode(value: object) -> bytes:
+    text = without_own_keys(json.dumps(value, ensure_ascii=False))
     try:
         return text.encode()
     except UnicodeEncodeError:  # a lone surrogate: only the escaped form can carry it
-        return json.dumps(value).encode()
+        return without_own_keys(json.dumps(value)).encode()
 
 
-def _null_keys(value: object) -> None:
-    stack = [value]
+def _cleaned(value: object, text: Callable[[str], str]) -> object:
+    """Null the members that are keys, and pass every other string and name through `text`; changes the value itself."""
+    root = [value]
+    stack: list[object] = [root]
     while stack:
         item = stack.pop()
         if isinstance(item, list):
+            item[:] = [text(member) if isinstance(member, str) else member for member in item]
             stack += item
         elif isinstance(item, dict):
-            for name, member in item.items():
-                if name in KEY_MEMBERS:
-                    item[name] = None
-                else:
-                    stack.append(member)
+            members = [(name, None if name in KEY_MEMBERS else member) for name, member in item.items()]
+            item.clear()
+            item.update((text(name), text(m) if isinstance(m, str) else m) for name, m in members)
+            stack += item.values()
+    return root[0]
 
 
 _KEY_LIKE: Final = re.compile(
@@ -59,11 +89,24 @@ _LONG_WORD: Final = re.compile(r"[A-Za-z0-9]{40,}")
 
 
 def text_without_keys(text: str) -> str:
-    """Replace everything that looks like a token or like one of Redash's 40-character keys."""
-    return _LONG_WORD.sub(_without_key, _KEY_LIKE.sub(lambda m: (m[1] or "") + "[key]", text))
+    """Return a text without the gateway's own keys and all that looks like a token or one of Redash's keys.
+
+    Every text from Redash that is shown, logged or stored goes through here.
+    """
+    text = without_own_keys(text)
+    return _LONG_WORD.sub(_without_key, _KEY_LIKE.sub(lambda m: (m[1] or "") + _SHOWN, text))
+
+
+def without_own_keys(text: str) -> str:
+    """Return a text without the keys that the gateway keeps, whatever they look like."""
+    words = "\n".join(_LONG_WORD.findall(text))  # however many keys there are, a long text is searched once
+    for secret in kept_secrets():
+        if secret in (words if _LONG_WORD.fullmatch(secret) else text):
+            text = text.replace(secret, _SHOWN)
+    return text
 
 
 def _without_key(word: re.Match[str]) -> str:
     """Keep words of digits only, or of letters in one case only: a random key practically never is such a word."""
     plain = word[0].isdigit() or (word[0].isalpha() and (word[0].islower() or word[0].isupper()))
-    return word[0] if plain else "[key]"
+    return word[0] if plain else _SHOWN

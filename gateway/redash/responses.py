@@ -10,7 +10,8 @@ from typing import Final
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body, Definition, Parameter
+from gateway.model import Body, Definition, Parameter, result_identity
+from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
@@ -31,7 +32,13 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     id: int | None = None
     query_hash: str = ""
     query: str | None = None
+    data_source_id: int | None = None
     runtime: float = 0.0
+
+    @property
+    def identity(self) -> bytes:
+        """Return what tells it from another result of the same id."""
+        return result_identity(self.retrieved_at, self.query_hash)
 
     @property
     def reduced(self) -> bool:
@@ -88,10 +95,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
         response = _results_or_jobs.decode(body.load())
     except msgspec.DecodeError:  # also ValidationError
         return _parse_whole(body.load())
-    found = response.query_result or response.job
-    if found is None:
-        raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
-    return found
+    return _found(response)
 
 
 class _ClientConfig(msgspec.Struct):
@@ -118,9 +122,10 @@ def parse_date_formats(data: bytes) -> DateFormats | None:
 def parse_job(data: bytes) -> Job | None:
     """Parse the job that a response holds; None where it holds something else."""
     try:
-        return _results_or_jobs.decode(data).job
+        response = _results_or_jobs.decode(data)
     except msgspec.DecodeError:
         return None
+    return _clean(response.job) if response.job is not None else None
 
 
 def _parse_whole(data: bytes) -> ResultHead | Job:
@@ -129,10 +134,19 @@ def _parse_whole(data: bytes) -> ResultHead | Job:
         response = msgspec.convert(json.loads(data), _ResultOrJob, strict=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's response is not the JSON of a result or a job.") from None
-    found = response.query_result or response.job
-    if found is None:
+    return _found(response)
+
+
+def _found(response: _ResultOrJob) -> ResultHead | Job:
+    if response.query_result is not None:
+        return response.query_result
+    if response.job is None:
         raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
-    return found
+    return _clean(response.job)
+
+
+def _clean(job: Job) -> Job:
+    return msgspec.structs.replace(job, error=text_without_keys(job.error))
 
 
 # Redash writes a result in this order: id, query_hash, query, data, data_source_id, runtime, retrieved_at (CONTRACT 8).
@@ -142,7 +156,7 @@ _FULL_HEAD: Final = re.compile(
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
 _FULL_TAIL: Final = re.compile(
-    rb'"data_source_id":\s*(?:\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
+    rb'"data_source_id":\s*(\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
 )
 _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
 
@@ -160,7 +174,9 @@ def _parse_large(body: Body) -> ResultHead | Job:
     first, last = body.ends(_HEAD_BYTES, _TAIL_BYTES)
     head = parse_beginning(first)
     if head is not None and not head.reduced and (end := _FULL_TAIL.search(last)):
-        return msgspec.structs.replace(head, runtime=float(end[1]), retrieved_at=end[2].decode())
+        source = None if end[1] == b"null" else int(end[1])
+        retrieved_at = end[3].decode()
+        return msgspec.structs.replace(head, data_source_id=source, runtime=float(end[2]), retrieved_at=retrieved_at)
     if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
         return msgspec.structs.replace(head, retrieved_at=end[1].decode())
     return _parse_whole(body.load())
@@ -187,7 +203,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
         raise UpstreamUnusable("Redash's response is not a query object.") from None
     return Definition(
         query_id=query.id,
-        name=query.name,
+        name=without_own_keys(query.name),
         text=query.query,
         marker=query.updated_at,
         query_hash=query.query_hash,

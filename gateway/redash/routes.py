@@ -120,6 +120,7 @@ write   write        POST,DELETE /api/widgets/{id}                              
 write   write        POST        /api/alerts                                             keys
 write   write        POST,DELETE /api/alerts/{id}                                        keys
 write   write        POST,DELETE /api/alerts/{id}/mute                                   keys
+write   write        POST        /api/alerts/{id}/eval
 write   write        POST        /api/alerts/{id}/subscriptions                          keys
 write   write        DELETE      /api/alerts/{id}/subscriptions/{id2}                    keys
 admin   write        POST        /api/queries/{query_id}/regenerate_api_key              keys

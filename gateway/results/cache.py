@@ -78,32 +78,35 @@ class ResultCache:
         *,
         key: Key | None = None,
         marker: str = "",
+        data_source_id: int | None = None,
         begun: float,
         confirmed: float = -math.inf,
     ) -> StoredResult:
         """Store a result that was checked: under its id, and under `key`, if given.
 
         `begun` (monotonic) is when the request to Redash was sent: after a purge since then, nothing is stored.
+        `data_source_id` counts for reduced results, which do not contain it.
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
         retrieved = parse_time(head.retrieved_at)
         age = age_on_arrival(retrieved, response.received, response.date)
         entry = Entry(
-            body_id=_body_id(credential.scope, result_id, form),
+            body_id=digest(b"body", credential.scope.encode(), str(result_id).encode(), form.encode(), head.identity),
             scope=credential.scope,
             query_id=query_id,
             result_id=result_id,
             form=form,
             marker=marker,
             query_hash=head.query_hash,
+            data_source_id=data_source_id if head.reduced else head.data_source_id,
             retrieved_at=head.retrieved_at,
             runtime=head.runtime,
             born=self._clock.monotonic() - max(0.0, self._clock.wall() - response.received) - age,
             confirmed=confirmed,
             size=response.body.size,
         )
-        await self._ledger.record_result(credential.scope, result_id, query_id)
+        await self._ledger.record_result(credential.scope, result_id, query_id, entry.identity)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
         return await self.put_as(keys, entry, response.body, begun)
 
@@ -127,7 +130,7 @@ class ResultCache:
         Every request to Redash follows a look-up, so a stored result is in memory now.
         """
         stored = self._store.peek(keys[-1])
-        if stored is None or (stored.body_id, stored.marker) != (entry.body_id, entry.marker):
+        if stored is None or stored.body_id != entry.body_id or not _says_no_more(entry, stored):
             return None
         body = await self._store.read(stored)
         if body is None or entry.confirmed == -math.inf:
@@ -143,6 +146,11 @@ class ResultCache:
 
     def _purged_since(self, begun: float, query_id: int) -> bool:
         return begun <= max(self._purged_at.get(query_id, -math.inf), self._purged_at.get(None, -math.inf))
+
+
+def _says_no_more(entry: Entry, stored: Entry) -> bool:
+    """Whether the stored entry of the same bytes has the same query and marker, or `entry` has neither."""
+    return (entry.query_id, entry.marker) in ((stored.query_id, stored.marker), (0, ""), (stored.query_id, ""))
 
 
 async def load_result_or_job(body: Body) -> ResultHead | Job:
@@ -178,11 +186,12 @@ def arriving_result(
 ) -> ArrivingResult:
     """Return a result with what its beginning contains: no age, no size, for a reduced one no id. It is never stored.
 
-    `retrieved_at` is only the day, "" where Redash has given the file no name.
+    `retrieved_at` is only the day, "" where Redash has given the file no name. Only its end distinguishes it
+    from another result with the same id, so its `body_id` is still empty.
     """
     form: Form = "reduced" if head.reduced else "full"
     entry = Entry(
-        body_id=_body_id(credential.scope, head.id or 0, form),
+        body_id=b"",
         scope=credential.scope,
         query_id=query_id,
         result_id=head.id or 0,
@@ -191,10 +200,6 @@ def arriving_result(
         retrieved_at=day_in(beginning.disposition),
     )
     return ArrivingResult(entry, spool)
-
-
-def _body_id(scope: str, result_id: int, form: Form) -> bytes:
-    return digest(b"body", scope.encode(), str(result_id).encode(), form.encode())
 
 
 _DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.(?:json|csv|tsv|xlsx)\"?\s*(?:;|$)")

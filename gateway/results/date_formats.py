@@ -1,4 +1,4 @@
-"""The organisation's formats of dates, which Redash's CSV has and the gateway's own must have, too (CONTRACT 8)."""
+"""The organisation's date formats: the gateway's own CSV must have the same as Redash's (CONTRACT 8)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("gateway.results")
 class OrganisationFormats:
     """Reads the formats with the first user credential, at most once in `cache.rendered_ttl`.
 
-    Without a user credential, or while Redash does not show them, the configuration says them.
+    Without a user credential, or while Redash does not show them, they are taken from the configuration.
     """
 
     def __init__(self, live: Live, upstream: Upstream, clock: Clock) -> None:
@@ -36,11 +36,11 @@ class OrganisationFormats:
         """Return the formats in force."""
         formats, at = self._read
         if self._clock.monotonic() - at > self._live.settings.cache.rendered_ttl:
-            formats, _ = await self._flights.share("formats", lambda: self._ask(sender))
+            formats, _ = await self._flights.share("formats", lambda: self._request(sender))
         upstream = self._live.settings.upstream
         return formats or DateFormats(upstream.date_format, upstream.date_time_format)
 
-    async def _ask(self, sender: Sender) -> DateFormats | None:
+    async def _request(self, sender: Sender) -> DateFormats | None:
         formats = self._read[0]
         users = (c for c in self._live.access.credentials.values() if not c.is_query_key)
         if (credential := next(users, None)) is not None:
@@ -57,5 +57,5 @@ class OrganisationFormats:
         return parse_date_formats(response.body.load()) if response.status == 200 else None
 
     async def aclose(self) -> None:
-        """End the request that is under way."""
+        """Cancel the request in progress."""
         await self._flights.aclose()

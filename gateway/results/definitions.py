@@ -19,6 +19,7 @@ from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
 from gateway.redash import calls
+from gateway.redash.redaction import body_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 from gateway.redash.responses import parse_definition
 from gateway.store import Ledger, Store
@@ -50,7 +51,7 @@ class Definitions:
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
 
     async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
-        """Return the definition, at most `definition_check` old; up to twice that, it is refreshed in the background.
+        """Return the definition, at most `definition_check` old; from half of that on, a background refresh starts.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
@@ -60,9 +61,9 @@ class Definitions:
         place = (query_id, credential.scope)
         known = await self._remembered(place)
         age = self._age(place, known)
-        if known is not None and age <= cache.definition_check:
+        if known is not None and age <= cache.definition_check / 2:
             return known
-        if known is not None and age <= 2 * cache.definition_check:
+        if known is not None and age <= cache.definition_check:
             self._flights.start(self._flight(place), lambda: self._quietly(credential, query_id, sender, known))
             return known
         try:
@@ -73,7 +74,7 @@ class Definitions:
             return known
 
     def _longest(self, cache: config.Cache) -> float:
-        return 2 * cache.definition_check + cache.stale_if_error
+        return cache.definition_check + cache.stale_if_error
 
     async def of(
         self, context: RequestContext, operation: Execute | ExecuteText | ReadParameterised
@@ -105,10 +106,10 @@ class Definitions:
         await self._store.delete(query_id=query_id)
 
     def good_until(self, definition: Definition, scope: str) -> float:
-        """Return until when (monotonic) this definition is valid without another request to Redash."""
+        """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
         if (definition.query_id, scope) in self._invalidated:
             return -math.inf
-        return definition.checked + self._live.settings.cache.definition_check
+        return definition.checked + self._live.settings.cache.definition_check / 2
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
@@ -187,7 +188,7 @@ class Definitions:
         await self._store.delete(scope=scope, query_id=query_id)
 
     async def _save(self, scope: str, definition: Definition) -> None:
-        data = msgspec.json.encode(definition)
+        data = body_without_own_keys(msgspec.json.encode(definition))
         key = definition_key(scope, definition.query_id)
         entry = Entry(
             body_id=digest(b"body", key, data),

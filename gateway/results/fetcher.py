@@ -12,24 +12,24 @@ import msgspec
 
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.spool import Spool
-from gateway.errors import NotFound, UpstreamUnusable
+from gateway.errors import NotAcceptable, NotFound, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
-from gateway.policy.keys import result_key
+from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.renderings import DateFormats
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
 from gateway.results import own_renderings
+from gateway.results.attribution import Claim, owner_of
 from gateway.results.cache import (
     AnyResult,
     ArrivingResult,
     ResultCache,
     StoredResult,
     arriving_result,
-    day_in,
     load_result,
 )
 from gateway.results.date_formats import OrganisationFormats
@@ -60,35 +60,48 @@ class ResultFetcher:
         self._flights: Flights[AnyResult] = Flights()
 
     async def by_id(
-        self, credential: Credential, result_id: int, form: ResultForm, nested: Definition | None, sender: Sender
+        self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, *, whole: bool
     ) -> Fetch:
-        """Fetch a result by its id; below the path of the query `nested`, if given.
+        """Fetch a result by its id, as JSON. It is stored for the first query in `claims` that it is proven to be of.
+
+        `whole` waits for its end; otherwise a large result is returned while it arrives.
 
         Raises:
             UpstreamRefused: Redash refuses it (deleted, or not for this credential).
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
-            return await self._rendered(credential, result_id, form, sender)
-        flight = (result_key(credential.scope, result_id, form), nested.query_id if nested else None)
-        fetch = self._fetch_json if form == "json" else partial(self._fetch_rendering, form)
-        return await self._share(flight, partial(fetch, credential, result_id, nested, sender))
+            raise NotFound("This result is no longer stored; run the query again.")
+        known_as = tuple((claim.definition.query_id, claim.identity) for claim in claims)
+        flight = (result_key(credential.scope, result_id, "json"), known_as)
+        return await self._share(flight, partial(self._fetch_by_id, credential, result_id, claims, sender), whole=whole)
 
-    async def latest(self, credential: Credential, query_id: int, sender: Sender) -> Fetch:
-        """Fetch a query's latest result as JSON.
+    async def latest(self, credential: Credential, definition: Definition, sender: Sender, *, whole: bool) -> Fetch:
+        """Fetch a query's latest result as JSON; stored as the query's only where that is proven.
 
         Raises:
             UpstreamRefused: there is none (404), or it is not for this credential.
         """
-        flight = ("latest", credential.scope, query_id)
-        return await self._share(flight, partial(self._fetch_latest, credential, query_id, sender))
+        flight = ("latest", credential.scope, definition.query_id, definition.marker)
+        return await self._share(flight, partial(self._fetch_latest, credential, definition, sender), whole=whole)
+
+    async def rendering(self, credential: Credential, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
+        """Fetch the CSV, TSV or XLSX of exactly this result.
+
+        Raises:
+            UpstreamRefused: Redash refuses it.
+            UpstreamUnusable: the response is not such a file.
+        """
+        if of.entry.result_id >= FIRST_GATEWAY_RESULT_ID:
+            return await self._rendered(of, form, sender)
+        flight = rendering_key(of.entry, form)
+        return await self._share(flight, partial(self._fetch_rendering, credential, of.entry, form, sender))
 
     async def download(
         self,
         credential: Credential,
         result_id: int,
         form: ResultForm,
-        query_id: int | None,
         sender: Sender,
         early: Early,
     ) -> UpstreamResponse:
@@ -97,14 +110,16 @@ class ResultFetcher:
         Raises:
             UpstreamRefused: any status but 200.
         """
-        return await self._get(credential, calls.result(result_id, form, query_id), sender, early)
+        return await self._get(credential, calls.result(result_id, form, credential.query_id), sender, early)
 
     async def aclose(self) -> None:
         """Cancel the fetches in progress."""
         await self._flights.aclose()
 
-    async def _share(self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]]) -> Fetch:
-        """Let one call fetch a result for all callers; they get an arriving result as soon as it is offered."""
+    async def _share(
+        self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]], *, whole: bool = False
+    ) -> Fetch:
+        """Let one call fetch a result for all callers; unless `whole`, they get it as soon as it is offered."""
         offered: list[Spool] = []
 
         def offer(arriving: ArrivingResult) -> None:
@@ -121,64 +136,48 @@ class ResultFetcher:
             finally:
                 offered.clear()
 
-        result, joined = await self._flights.share(key, fetch)
+        result, joined = await self._flights.share(key, fetch, until_done=whole)
         if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is in progress
             result, _ = await self._flights.share(key, fetch, until_done=True)
         return Fetch(result, joined, isinstance(result, StoredResult))
 
-    async def _fetch_json(
-        self, credential: Credential, result_id: int, nested: Definition | None, sender: Sender, offer: Offer
+    async def _fetch_by_id(
+        self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, offer: Offer
     ) -> StoredResult:
         early = partial(_offer_json, offer, credential, result_id)
         begun = self._clock.monotonic()
-        path_id = nested.query_id if nested is not None else None
-        response = await self.download(credential, result_id, "json", path_id, sender, early)
+        response = await self.download(credential, result_id, "json", sender, early)
         head = await load_result(response.body)
         if head.id != result_id:
             response.body.give_up()
             raise UpstreamUnusable("Redash responded with another result than the requested one.")
-        # To a user Redash shows any result below any query's path (CONTRACT 20.9); only the hash shows its query.
-        own = nested is not None and (credential.is_query_key or head.query_hash == nested.query_hash)
-        query_id = nested.query_id if nested is not None and own else 0
+        query_id = await owner_of(claims, head)
         return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
 
-    async def _fetch_latest(self, credential: Credential, query_id: int, sender: Sender, offer: Offer) -> StoredResult:
+    async def _fetch_latest(
+        self, credential: Credential, definition: Definition, sender: Sender, offer: Offer
+    ) -> StoredResult:
         early = partial(_offer_json, offer, credential, None)
         begun = self._clock.monotonic()
-        response = await self._get(credential, calls.latest_result(query_id), sender, early)
+        response = await self._get(credential, calls.latest_result(definition.query_id), sender, early)
         head = await load_result(response.body)
+        query_id = await owner_of([Claim(definition)], head)
         return await self._results.put(credential, query_id, head, response, begun=begun, confirmed=begun)
 
     async def _fetch_rendering(
-        self,
-        form: RenderedForm,
-        credential: Credential,
-        result_id: int,
-        nested: Definition | None,
-        sender: Sender,
-        offer: Offer,
+        self, credential: Credential, of: Entry, form: RenderedForm, sender: Sender, offer: Offer
     ) -> StoredResult:
         """Fetch CSV, TSV or XLSX; valid for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
-        query_id = nested.query_id if nested is not None else None
-        entry = Entry(
-            body_id=digest(b"body", uuid.uuid4().bytes),
-            scope=credential.scope,
-            query_id=query_id or 0,
-            result_id=result_id,
-            form=form,
-            marker=nested.marker if nested is not None else "",
-            born=begun,
-            confirmed=begun,
-        )
+        body_id = digest(b"body", uuid.uuid4().bytes)
+        entry = msgspec.structs.replace(of, body_id=body_id, form=form, runtime=0.0, born=begun, confirmed=begun)
 
         async def early(response: UpstreamResponse, spool: Spool) -> None:
-            offer(ArrivingResult(_dated(entry, response), spool))
+            offer(ArrivingResult(entry, spool))
 
-        response = await self.download(credential, result_id, form, query_id, sender, early)
-        entry = msgspec.structs.replace(_dated(entry, response), size=response.body.size)
-        key = result_key(credential.scope, result_id, form)
-        return await self._results.put_as([key], entry, response.body, begun)
+        response = await self.download(credential, of.result_id, form, sender, early)
+        entry = msgspec.structs.replace(entry, size=response.body.size)
+        return await self._results.put_as([rendering_key(of, form)], entry, response.body, begun)
 
     async def _get(
         self, credential: Credential, request: UpstreamRequest, sender: Sender, early: Early
@@ -188,22 +187,18 @@ class ResultFetcher:
             raise refusal(response)
         return response
 
-    async def _rendered(self, credential: Credential, result_id: int, form: ResultForm, sender: Sender) -> Fetch:
-        """Make a CSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys).
+    async def _rendered(self, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
+        """Make the CSV or TSV of a reduced result, whose id Redash does not know (CONTRACT 8, trap for query keys).
 
-        It is made once for all callers, and stored as the rendering of this result, which never changes, in these
-        formats.
+        It is made once for all callers, and stored as the rendering of this result in these formats.
         """
-        stored = await self._results.get(result_key(credential.scope, result_id, "json"))
-        if stored is None:
-            raise NotFound("This result is no longer stored; run the query again.")
-        if form not in ("csv", "tsv"):  # XLSX was refused before
-            return Fetch(stored, stored=False)
+        if form == "xlsx":
+            raise NotAcceptable("A query key's result cannot be made into XLSX; ask for csv, tsv or json.")
         formats = await self._formats.get(sender)
-        key = result_key(credential.scope, result_id, f"{form} {formats.date} {formats.date_time}")
+        key = rendering_key(of.entry, f"{form} {formats.date} {formats.date_time}")
         if (rendering := await self._results.get(key)) is not None:
             return Fetch(rendering, stored=False)
-        fetch = await self._share(key, lambda _: self._render(key, stored, form, formats))
+        fetch = await self._share(key, lambda _: self._render(key, of, form, formats))
         return Fetch(fetch.result, fetch.joined, stored=False)
 
     async def _render(
@@ -229,7 +224,3 @@ async def _offer_json(
     arriving = arriving_result(credential, 0, head, response, spool)
     if arriving.entry.retrieved_at:
         offer(arriving)
-
-
-def _dated(entry: Entry, response: UpstreamResponse) -> Entry:
-    return msgspec.structs.replace(entry, retrieved_at=day_in(response.disposition))

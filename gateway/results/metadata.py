@@ -17,14 +17,14 @@ from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
-from gateway.redash.redaction import without_keys
+from gateway.redash.redaction import body_without_own_keys, without_keys
 from gateway.redash.requests import Relay, encode_arguments, parse_arguments
 from gateway.redash.responses import parse_id
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.results.job_results import JobResults
 from gateway.store.compression import gzip_body
-from gateway.upstream.protocol import Upstream, UpstreamResponse
+from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 T = TypeVar("T")
 
@@ -141,13 +141,14 @@ class Metadata:
         response = await self._upstream.send(context.credential, calls.relayed(route, operation), context.sender)
         if route.job_result:
             response = await self._job_results.of(response, context)
+        redirected = route.redirects and response.status == 301
+        if response.status != 200 and not redirected:
+            raise refusal(response)
         body = await self._cleaned(context, response)
-        if route.redirects and response.status == 301:
+        if redirected:
             return MetadataEntry(
                 body, response.content_type, "", response.sent, None, _search_location(response.location)
             )
-        if response.status != 200:
-            raise UpstreamRefused(response.status, body, response.content_type)
         etag = (await _off_loop(_digest, body))[:16]
         alone = operation.query_id if route is routes.QUERY else None
         return MetadataEntry(body, response.content_type, etag, response.sent, alone)
@@ -165,9 +166,9 @@ class Metadata:
         return Response(body=entry.body, content_type=entry.content_type)
 
     async def _cleaned(self, context: RequestContext, response: UpstreamResponse) -> Body:
-        if context.caller.settings.reveal_keys or not context.match.route.keys:
-            return response.body
-        return Body.of(await _off_loop(_without_keys, response.body))
+        shown = context.caller.settings.reveal_keys or not context.match.route.keys
+        clean = body_without_own_keys if shown else without_keys
+        return Body.of(await _off_loop(lambda body: clean(body.load()), response.body))
 
     def drop_all(self) -> None:
         """Drop everything: a write was made, which may affect any object and list."""
@@ -192,10 +193,6 @@ async def _off_loop(work: Callable[[Body], T], body: Body) -> T:
 
 def _digest(body: Body) -> str:
     return hashlib.sha256(body.load()).hexdigest()
-
-
-def _without_keys(body: Body) -> bytes:
-    return without_keys(body.load())
 
 
 def _cost(entry: MetadataEntry) -> int:

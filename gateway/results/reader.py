@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from gateway.errors import NotAcceptable, NotFound
+from gateway.errors import NotAcceptable, NotFound, UpstreamRefused
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Response
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
-from gateway.policy.keys import result_key
+from gateway.policy.keys import rendering_key, result_key
 from gateway.redash.downloads import CONTENT_TYPES, content_disposition
 from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
+from gateway.results.attribution import Claim
 from gateway.results.cache import AnyResult, ResultCache, StoredResult, rendering_expired
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
@@ -23,12 +26,22 @@ from gateway.store import Ledger
 _FOR_A_YEAR: Final = "private, max-age=31557600"
 """Redash's own Cache-Control for results by id (CONTRACT 4)."""
 
+_FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
 
-class Owner(msgspec.Struct, frozen=True):
-    """The credential in whose scope a result id was seen, and its query there; None for no saved query."""
+
+class Known(msgspec.Struct, frozen=True):
+    """The credential in whose scope a result id was seen, and its queries there (0: no saved one), as in the ledger."""
 
     credential: Credential
-    query_id: int | None
+    queries: Mapping[int, bytes]
+
+
+class Voucher(msgspec.Struct, frozen=True):
+    """Why a stored result may be shown: a definition in force allows it, or Redash showed it a moment ago."""
+
+    query_id: int
+    until: float
+    """Monotonic."""
 
 
 class ResultReader:
@@ -54,79 +67,146 @@ class ResultReader:
         """Respond with the result that the query's `latest_query_data_id` names.
 
         Raises:
-            UpstreamRefused: there is none, or this credential may not read it.
+            UpstreamRefused: there is none, or it is not for this credential.
+            NotFound: the client is bound, and the result is not proven to be the query's.
         """
-        credential = context.credential
+        credential, outcome = context.credential, context.outcome
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
-        result_id = definition.latest_result_id
-        stored = await self._stored(credential, result_id, operation.form) if result_id is not None else None
-        if stored is not None and _shows_latest(credential, definition, stored.entry):
-            return self._hit(context, stored, operation.form, definition.name, credential, definition)
-        if operation.form == "json" or result_id is None:
-            return await self._fetch_latest(context, credential, definition, operation.form)
-        return await self._fetch(context, credential, result_id, operation.form, definition)
-
-    async def _fetch_latest(
-        self, context: RequestContext, credential: Credential, definition: Definition, form: ResultForm
-    ) -> Response:
-        context.outcome.record_forward("uri-miss")
-        fetch = await self._fetcher.latest(credential, definition.query_id, context.sender)
-        context.outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
+        stored = await self._stored_latest(credential, definition)
+        if stored is not None:
+            voucher = Voucher(definition.query_id, self._definitions.good_until(definition, credential.scope))
+            return await self._show(context, credential, stored, operation.form, definition.name, voucher)
+        outcome.record_forward("uri-miss")
+        whole = operation.form != "json" or context.caller.is_bound
+        fetch = await self._fetcher.latest(credential, definition, context.sender, whole=whole)
+        outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
         entry = fetch.result.entry
-        if form != "json":
-            return await self._fetch(context, credential, entry.result_id, form, definition)
-        context.outcome.age = entry.age(self._clock.monotonic()) if fetch.stored else None
-        return _file(context, fetch.result, form, definition.name)
+        if context.caller.is_bound and entry.query_id != definition.query_id:
+            raise NotFound(_FOREIGN)
+        outcome.age = entry.age(self._clock.monotonic()) if fetch.stored and operation.form == "json" else None
+        return await self._show(context, credential, fetch.result, operation.form, definition.name)
+
+    async def _stored_latest(self, credential: Credential, definition: Definition) -> StoredResult | None:
+        """Return the latest result if it is stored and known to be the query's: its id alone proves nothing."""
+        if definition.latest_result_id is None:
+            return None
+        stored = await self._results.get(result_key(credential.scope, definition.latest_result_id, "json"))
+        if stored is None:
+            return None
+        entry = stored.entry
+        if credential.is_query_key and entry.query_hash != definition.query_hash:
+            return None  # Redash shows it to a query key only while the hashes match (CONTRACT 8)
+        if entry.data_source_id != definition.data_source_id and not self._seen_lately(entry):
+            return None
+        if entry.query_id != definition.query_id:
+            known = await self._ledger.queries_of_result(credential.scope, entry.result_id)
+            return stored if known.get(definition.query_id) == entry.identity else None
+        return stored
 
     async def by_id(self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None) -> Response:
         """Respond with one result; `allowed` are the queries that a bound client may use, None for all.
+
+        The query in the path gives the file its name. It proves nothing: to a user Redash shows any result below it
+        (CONTRACT 20.9).
 
         Raises:
             NotFound: an id that this client may not read.
             UpstreamRefused: Redash refuses it.
         """
-        owner = await self._owner(context, operation, allowed)
-        credential, definition = owner.credential, None
-        if owner.query_id is not None:
-            definition = await self._definitions.get(credential, owner.query_id, context.sender)
-        nested = definition if operation.query_id is not None else None
-        stored = await self._stored(credential, operation.result_id, operation.form)
-        if stored is not None and (definition is not None or self._seen_lately(stored.entry)):
-            name = nested.name if nested is not None else None
-            return self._hit(context, stored, operation.form, name, credential, definition)
-        return await self._fetch(context, credential, operation.result_id, operation.form, nested)
+        result_id, form = operation.result_id, operation.form
+        if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
+            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
+        known = await self._known(context, operation, allowed)
+        credential, path = known.credential, None
+        if operation.query_id is not None:
+            path = await self._definitions.get(credential, operation.query_id, context.sender)
+        name = path.name if path is not None else None
+        stored = await self._results.get(result_key(credential.scope, result_id, "json"))
+        voucher = await self._voucher(context, known, stored.entry) if stored is not None else None
+        if stored is not None and voucher is not None:
+            if path is not None:
+                until = min(voucher.until, self._definitions.good_until(path, credential.scope))
+                voucher = Voucher(voucher.query_id, until)
+            return await self._show(context, credential, stored, form, name, voucher)
+        claims = await self._claims(context, known, path)
+        context.outcome.record_forward("uri-miss")
+        whole = form != "json" or allowed is not None
+        fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=whole)
+        context.outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
+        if allowed is not None and fetch.result.entry.query_id not in allowed:
+            raise NotFound(_FOREIGN)
+        return await self._show(context, credential, fetch.result, form, name)
+
+    async def _known(self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None) -> Known:
+        """Return the credential in whose scope the id was seen, and the queries that it was seen for there."""
+        access, chosen = context.configured.access, context.chosen
+        scopes = access.scopes(context.caller)
+        for scope in sorted(scopes, key=lambda scope: chosen is None or scope != chosen.scope):
+            seen = await self._ledger.queries_of_result(scope, operation.result_id)
+            seen = {query_id: i for query_id, i in seen.items() if allowed is None or query_id in allowed}
+            credential = access.of_scope(scope)
+            if credential is not None and seen and operation.query_id in (None, *seen):
+                return Known(credential, seen)
+        if chosen is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or allowed is not None:
+            raise NotFound("There is no such result for this client.")
+        return Known(chosen, await self._ledger.queries_of_result(chosen.scope, operation.result_id))
+
+    async def _voucher(self, context: RequestContext, known: Known, entry: Entry) -> Voucher | None:
+        """Return what vouches for a stored result; None where it must be requested from Redash.
+
+        In Redash the source of the *result* decides (CONTRACT 2): a definition vouches only for results of its source.
+
+        Raises:
+            UpstreamRefused: Redash refuses every query that it is known to belong to.
+        """
+        queries = [query_id for query_id, identity in known.queries.items() if query_id and identity == entry.identity]
+        refused: UpstreamRefused | None = None
+        for query_id in sorted(queries):
+            try:
+                definition = await self._definitions.get(known.credential, query_id, context.sender)
+            except UpstreamRefused as error:
+                refused = error
+                continue
+            if definition.data_source_id == entry.data_source_id:
+                return Voucher(query_id, self._definitions.good_until(definition, known.credential.scope))
+        if refused is not None:
+            raise refused
+        if self._seen_lately(entry) and (queries or not context.caller.is_bound):
+            return Voucher(entry.query_id, entry.confirmed + self._live.settings.cache.definition_check)
+        return None
 
     def _seen_lately(self, entry: Entry) -> bool:
-        """Whether Redash showed a result without a query recently: within the age that a definition may have."""
+        """Whether Redash showed exactly this result recently: within the age that a definition may have."""
         return self._clock.monotonic() - entry.confirmed <= self._live.settings.cache.definition_check
 
-    async def _owner(self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None) -> Owner:
-        """Return the credential in whose scope the id was seen, and the query that it was seen for there."""
-        access, credential = context.configured.access, context.chosen
-        scopes = access.scopes(context.caller)
-        for scope in sorted(scopes, key=lambda scope: credential is None or scope != credential.scope):
-            seen = await self._ledger.queries_of_result(scope, operation.result_id)
-            seen = seen if allowed is None else seen & allowed
-            owner = access.of_scope(scope)
-            if owner is not None and seen and (operation.query_id is None or operation.query_id in seen):
-                return Owner(owner, (operation.query_id or min(seen)) or None)
-        if credential is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or allowed is not None:
-            raise NotFound("There is no such result for this client.")
-        return Owner(credential, operation.query_id)
+    async def _claims(self, context: RequestContext, known: Known, path: Definition | None) -> tuple[Claim, ...]:
+        """Return the queries that the result may belong to; the one in the path first."""
+        claims = [Claim(path, known.queries.get(path.query_id, b""))] if path is not None else []
+        for query_id, identity in sorted(known.queries.items()):
+            if query_id and (path is None or query_id != path.query_id):
+                with suppress(UpstreamRefused):  # Redash says itself whether it shows the result
+                    definition = await self._definitions.get(known.credential, query_id, context.sender)
+                    claims.append(Claim(definition, identity))
+        return tuple(claims)
 
     async def of_run(
         self, context: RequestContext, credential: Credential, result_id: int, definition: Definition
     ) -> AnyResult:
-        """Return the result that a run has brought, stored or fetched once more.
+        """Return the result of a run, from the store or fetched again.
 
         Raises:
             UpstreamRefused, NotFound: neither the store nor Redash has it any more.
         """
-        stored = await self._stored(credential, result_id, "json")
-        if stored is not None:
+        known = await self._ledger.queries_of_result(credential.scope, result_id)
+        identity = known.get(definition.query_id, b"")
+        stored = await self._results.get(result_key(credential.scope, result_id, "json"))
+        if stored is not None and stored.entry.identity == identity:
             return stored
-        nested = definition if credential.is_query_key else None
-        return (await self._fetcher.by_id(credential, result_id, "json", nested, context.sender)).result
+        claims = (Claim(definition, identity),)
+        fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=True)
+        if fetch.result.entry.query_id != definition.query_id:
+            raise NotFound("Redash now has another result under the id of this run; run the query again.")
+        return fetch.result
 
     async def rendered(
         self,
@@ -137,46 +217,46 @@ class ResultReader:
         definition: Definition,
     ) -> Response:
         """Respond with the given result in the form that was requested, stored or made now."""
-        if form == "json":
-            return _file(context, result, form, definition.name)
-        result_id = result.entry.result_id
-        ready: AnyResult | None = await self._stored(credential, result_id, form)
-        if ready is None:
-            nested = definition if credential.is_query_key else None
-            ready = (await self._fetcher.by_id(credential, result_id, form, nested, context.sender)).result
-        return _file(context, ready, form, definition.name)
+        if form != "json" and isinstance(result, StoredResult):
+            result = (
+                await self._rendering(credential, result, form)
+                or (await self._fetcher.rendering(credential, result, form, context.sender)).result
+            )
+        return _file(context, result, form, definition.name)
 
-    async def _stored(self, credential: Credential, result_id: int, form: ResultForm) -> StoredResult | None:
-        stored = await self._results.get(result_key(credential.scope, result_id, form))
-        if stored is None or form == "json":
-            return stored
-        expired = rendering_expired(stored.entry, self._clock.monotonic(), self._live.settings.cache)
-        return None if expired else stored
+    async def _rendering(self, credential: Credential, of: StoredResult, form: ResultForm) -> StoredResult | None:
+        """Return the stored CSV, TSV or XLSX of exactly this result, unless it is too old to be used."""
+        stored = await self._results.get(rendering_key(of.entry, form))
+        if stored is None or rendering_expired(stored.entry, self._clock.monotonic(), self._live.settings.cache):
+            return None
+        return stored
 
-    async def _fetch(
+    async def _show(
         self,
         context: RequestContext,
         credential: Credential,
-        result_id: int,
-        form: ResultForm,
-        nested: Definition | None,
-    ) -> Response:
-        """Fetch it from Redash; below its query's path where the request had one (a query key has no other path)."""
-        if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
-            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
-        context.outcome.record_forward("uri-miss")
-        fetch = await self._fetcher.by_id(credential, result_id, form, nested, context.sender)
-        context.outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
-        return _file(context, fetch.result, form, nested.name if nested is not None else None)
-
-    def _hit(
-        self,
-        context: RequestContext,
-        stored: StoredResult,
+        result: AnyResult,
         form: ResultForm,
         name: str | None,
-        credential: Credential,
-        definition: Definition | None,
+        voucher: Voucher | None = None,
+    ) -> Response:
+        """Respond with the result in the requested form; it is a hit where a voucher allows it."""
+        if form == "json" or not isinstance(result, StoredResult):
+            rendering: AnyResult = result
+        elif (stored := await self._rendering(credential, result, form)) is not None:
+            rendering = stored
+        else:
+            voucher = None
+            context.outcome.record_forward("uri-miss")
+            fetch = await self._fetcher.rendering(credential, result, form, context.sender)
+            context.outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
+            rendering = fetch.result
+        if voucher is None or not isinstance(rendering, StoredResult):
+            return _file(context, rendering, form, name)
+        return self._hit(context, rendering, form, name, voucher)
+
+    def _hit(
+        self, context: RequestContext, stored: StoredResult, form: ResultForm, name: str | None, voucher: Voucher
     ) -> Response:
         entry, cache, now = stored.entry, self._live.settings.cache, self._clock.monotonic()
         age = entry.age(now) if form == "json" else now - entry.born
@@ -184,21 +264,10 @@ class ResultReader:
         context.outcome.ttl = None if form == "json" else cache.rendered_ttl - age
         response = _file(context, stored, form, name)
         until = math.inf if context.outcome.ttl is None else now + context.outcome.ttl
-        if definition is None:
-            query_id, checked = entry.query_id, entry.confirmed + cache.definition_check
-        else:
-            query_id, checked = definition.query_id, self._definitions.good_until(definition, credential.scope)
-        key = result_key(credential.scope, entry.result_id, form)
-        response.reuse = context.reuse(key, entry, query_id, min(until, checked), self._clock.wall(), now)
+        key = result_key(entry.scope, entry.result_id, "json") if form == "json" else rendering_key(entry, form)
+        until = min(until, voucher.until)
+        response.reuse = context.reuse(key, entry, voucher.query_id, until, self._clock.wall(), now)
         return response
-
-
-def _shows_latest(credential: Credential, definition: Definition, entry: Entry) -> bool:
-    """Whether Redash would show it: to a query key only while the hashes match (CONTRACT 8)."""
-    if not credential.is_query_key:
-        return True
-    # CSV, TSV and XLSX contain no hash: the definition must be the same as when Redash made them.
-    return entry.query_hash == definition.query_hash if entry.form == "full" else entry.marker == definition.marker
 
 
 def _file(context: RequestContext, result: AnyResult, form: ResultForm, name: str | None) -> Response:

@@ -166,6 +166,13 @@ async def edit_alert(request: Request) -> Response:
     return json_response(alert_body(request.database, found))
 
 
+@routes.add("POST", "/api/alerts/<alert_id>/eval")
+async def evaluate_alert(request: Request) -> Response:
+    """Evaluates it in the background; `null` says no more than that."""
+    request.require(_reaches(request, entry_of(request, request.database.alerts, "alert_id")))
+    return json_response(None)
+
+
 @routes.add("GET", "/api/alerts/<alert_id>/subscriptions")
 async def subscriptions(request: Request) -> Response:
     """Always empty: the sandbox has no subscriptions."""

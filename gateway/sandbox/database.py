@@ -219,6 +219,15 @@ class Database:
         result = self.results.pop(result_id)
         self._by_hash[result.query_hash, result.data_source_id].remove(result)
 
+    def set_back(self, result_id: int) -> None:
+        """Removes the results after this one and gives their ids again, like a restore of an older backup."""
+        for id in [id for id in self.results if id > result_id]:
+            self.remove_result(id)
+        self._last_result_id = result_id
+        for query in self.queries.values():
+            newest = self.newest(query.query_hash, query.data_source_id)
+            query.latest_query_data_id = newest.id if newest is not None else None
+
     def clean_up(self) -> list[int]:
         """Removes up to 100 results older than seven days that no query points at; returns their ids (CONTRACT 10)."""
         kept = {query.latest_query_data_id for query in self.queries.values()}

@@ -239,6 +239,10 @@ class Sandbox:
         """Like a restart of Redash's Redis: every job id is unknown (500), nothing is joined; runs continue."""
         self.jobs.lose()
 
+    def set_back(self, result_id: int) -> None:
+        """Like a restore of a backup that was made after this result: later ones are gone, their ids begin again."""
+        self.database.set_back(result_id)
+
     def clean_up(self) -> list[int]:
         """Removes old results like Redash; returns their ids."""
         return self.database.clean_up()

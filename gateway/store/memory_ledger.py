@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gateway.model import Clock, ExecutionRecord, JobRecord
 
@@ -28,7 +28,7 @@ class MemoryLedger:
         self._execution_bytes = 0
         self._jobs: dict[str, JobRecord] = {}
         self._jobs_of: dict[str, dict[str, None]] = {}
-        self._results: dict[tuple[str, int], frozenset[int]] = {}
+        self._results: dict[tuple[str, int], dict[int, bytes]] = {}
 
     # -- Ledger
 
@@ -56,11 +56,11 @@ class MemoryLedger:
         """See the protocol."""
         return sort_by_age(self.get_jobs_of(execution_id), self.oldest_time())
 
-    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> None:
         """See the protocol."""
-        self.put_result(scope, result_id, query_id)
+        self.put_result(scope, result_id, query_id, identity)
 
-    async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
+    async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """See the protocol."""
         return self.get_queries(scope, result_id)
 
@@ -90,12 +90,12 @@ class MemoryLedger:
             if len(self._jobs) * RECORD_OVERHEAD > self._limit or old.noted_at < self.oldest_time():
                 self._remove_job(old)
 
-    def put_result(self, scope: str, result_id: int, query_id: int) -> bool:
+    def put_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> bool:
         """As `record_result`, without awaiting; return whether it was new."""
-        known = self._results.get((scope, result_id), frozenset())
-        if query_id in known:
+        known = self._results.setdefault((scope, result_id), {})
+        if query_id in known and identity in (b"", known[query_id]):
             return False
-        self._results[scope, result_id] = known | {query_id}
+        known[query_id] = identity
         if len(self._results) > self._results_limit:
             del self._results[next(iter(self._results))]
         return True
@@ -118,9 +118,9 @@ class MemoryLedger:
         """Return the jobs of an execution, unordered, expired ones included."""
         return [self._jobs[job_id] for job_id in self._jobs_of.get(execution_id, ())]
 
-    def get_queries(self, scope: str, result_id: int) -> frozenset[int]:
+    def get_queries(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """As `queries_of_result`, without awaiting."""
-        return self._results.get((scope, result_id), frozenset())
+        return dict(self._results.get((scope, result_id), {}))
 
     def clear_results(self) -> None:
         """Remove all result ids."""

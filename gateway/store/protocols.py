@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -97,11 +97,13 @@ class Ledger(Protocol):
     async def jobs_of(self, execution_id: str) -> list[JobRecord]:
         """Return every job that stands for that execution, oldest first."""
 
-    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> None:
         """Record that `result_id` was seen in a response for that scope and query (0: no saved query).
 
+        `identity` is that of the result that was proven to be the query's; it replaces an earlier one. b"" where only
+        the id was named.
         Returns at once; it survives a kill -9 if anything that was recorded later does.
         """
 
-    async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
-        """Return every query id that `result_id` was seen for in that scope."""
+    async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
+        """Return every query id that `result_id` was seen for in that scope, with the identity recorded last."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from gateway.outcome import ExecutionEnd, LineParts, Outcome
-from gateway.redash.redaction import text_without_keys
+from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.telemetry.log_writer import LogWriter
 
 events = logging.getLogger("gateway.events")
@@ -29,12 +29,12 @@ _MOST_KINDS: Final = 10_000
 
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-]{1,36}").fullmatch
-"""Words that contain no key or token: a Redash key has 40 characters, a token of ours has an underscore."""
+"""Words that look like no key or token: a Redash key has 40 characters, a token of ours has an underscore."""
 
 
 def clean(text: str) -> str:
     """Return `text` without anything that looks like a key or token; most words pass the quick check."""
-    return text if _PLAIN(text) else text_without_keys(text)
+    return without_own_keys(text) if _PLAIN(text) else text_without_keys(text)
 
 
 def _value(value: object) -> object:

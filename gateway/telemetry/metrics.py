@@ -68,7 +68,7 @@ def reasons() -> set[str]:
 
 
 class Levels(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parts of the gateway report at the moment of a scrape."""
+    """What the parts of the gateway report at the moment of a scrape. No defaults: a new field must get its value."""
 
     executions_in_flight: int
     execution_waiters: int
@@ -77,9 +77,9 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     tiers: list[TierStats]
     reload_successful: bool
     reloaded_at: float
-    warm: Mapping[str, int] = {}
+    warm: Mapping[str, int]
     """Rounds of the `[[warm]]` entries by result."""
-    log_lines_dropped: int = 0
+    log_lines_dropped: int
 
 
 class Metrics(Collector):
@@ -88,7 +88,7 @@ class Metrics(Collector):
     def __init__(self, levels: Callable[[], Levels], credentials: Iterable[str], per_query: int) -> None:
         self._levels = levels
         self._labels = QueryLabels(per_query)
-        self._answered: dict[tuple[str, str, str, int], Histogram] = {}
+        self._by_labels: dict[tuple[str, str, str, int], Histogram] = {}
         self.query_requests: dict[tuple[str, str], int] = defaultdict(int)
         self.upstream_requests = {(route, s): 0 for route in UPSTREAM_ROUTES for s in UPSTREAM_STATUSES}
         self.upstream_durations: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(UPSTREAM_SECONDS))
@@ -110,9 +110,9 @@ class Metrics(Collector):
         """Count requests with the same labels."""
         first, count, times = batch.first, batch.count, batch.times
         key = (first.route, first.client, first.cache, first.status)
-        series = self._answered.get(key)
+        series = self._by_labels.get(key)
         if series is None:
-            series = self._answered[key] = Histogram(REQUEST_SECONDS)
+            series = self._by_labels[key] = Histogram(REQUEST_SECONDS)
         series.observe(batch.durations, times)
         if first.cache != "none":
             if first.query_id is not None:
@@ -146,7 +146,7 @@ class Metrics(Collector):
     def requests(self) -> dict[tuple[str, str, str, str], int]:
         """Requests by route, client, cache and class of status."""
         summed: dict[tuple[str, str, str, str], int] = defaultdict(int)
-        for (route, client, cache, status), series in self._answered.items():
+        for (route, client, cache, status), series in self._by_labels.items():
             summed[route, client, cache, f"{status // 100}xx"] += series.count
         return summed
 
@@ -155,7 +155,7 @@ class Metrics(Collector):
         """Seconds that requests took, by route and cache."""
         known = [(route, cache) for route in RESULT_ROUTES for cache in CACHE if cache != "bypass"]
         summed = {key: Histogram(REQUEST_SECONDS) for key in known}
-        for (route, _, cache, _), series in self._answered.items():
+        for (route, _, cache, _), series in self._by_labels.items():
             summed.setdefault((route, cache), Histogram(REQUEST_SECONDS)).add(series)  # type: ignore[arg-type]
         return summed  # type: ignore[return-value]
 

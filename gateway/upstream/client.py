@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,6 +33,7 @@ from gateway.outcome import Observer, Sender, Trace, UpstreamCall
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
+from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.upstream.canary import Canary
 from gateway.upstream.checks import usable
 from gateway.upstream.protocol import Early, UpstreamResponse
@@ -88,7 +89,6 @@ class HttpUpstream:
     def _configuration_changed(self) -> None:
         """Take over the settings; requests that are under way end under the old ones."""
         settings = self._live.settings.upstream
-        self._url = lru_cache(maxsize=1024)(partial(_url, URL(settings.url)))
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_timeout, sock_read=settings.read_timeout
         )
@@ -205,7 +205,7 @@ class HttpUpstream:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 async with self._session.request(
                     request.method,
-                    self._url(request.path, request.query),
+                    _url(call.credential.url, request.path, request.query),
                     data=request.body,
                     headers=_headers(call, trace),
                     allow_redirects=False,
@@ -214,12 +214,12 @@ class HttpUpstream:
                 ) as raw:
                     response = UpstreamResponse(
                         status=raw.status,
-                        content_type=raw.headers.get("Content-Type", ""),
+                        content_type=text_without_keys(raw.headers.get("Content-Type", "")),
                         received=self._clock.wall(),
                         body=Body.of(b""),
                         sent=sent,
                         date=_date(raw.headers.get("Date")),
-                        location=raw.headers.get("Location", ""),
+                        location=without_own_keys(raw.headers.get("Location", "")),
                         disposition=raw.headers.get("Content-Disposition", ""),
                         retry_after=raw.headers.get("Retry-After", ""),
                     )
@@ -233,7 +233,9 @@ class HttpUpstream:
             raise UpstreamError(_CONNECTION_LOST) from error
 
 
-def _url(base: URL, path: str, query: str) -> URL:
+@lru_cache(maxsize=1024)
+def _url(url: str, path: str, query: str) -> URL:
+    base = URL(url)
     return URL.build(
         scheme=base.scheme,
         authority=base.raw_authority,

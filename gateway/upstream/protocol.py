@@ -13,7 +13,7 @@ from gateway.model import Body
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.redaction import without_keys
+from gateway.redash.redaction import refusal_without_keys
 
 
 class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,8 @@ def refusal(response: UpstreamResponse) -> UpstreamRefused:
     Raises:
         UpstreamUnusable: it is not JSON, so keys could not be removed.
     """
-    return UpstreamRefused(response.status, Body.of(without_keys(response.body.load())), response.content_type)
+    body = Body.of(refusal_without_keys(response.body.load()))
+    return UpstreamRefused(response.status, body, response.content_type)
 
 
 class Upstream(Protocol):

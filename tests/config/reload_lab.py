@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from security.front import Front, Seen, Told, Upstream, key, query_object, result_object, token
+from security.front import Front, Seen, Stub, Upstream, key, query_object, result_object, token
 from support.http import Reply
 from support.waiting import until
 
@@ -92,28 +92,28 @@ class Redash:
         self.failing = False
         self._ids = itertools.count(1)
 
-    async def __call__(self, seen: Seen) -> Told:
+    async def __call__(self, seen: Seen) -> Stub:
         await self.open.wait()
         if self.down:
-            return Told(503)
+            return Stub(503)
         found = re.match(r"/api/(?:queries|dashboards)/(\d+)", seen.path)
         number = int(found[1]) if found else 5
         if seen.method == "POST":
-            return Told.json({"job": {"id": f"{self._id(number):036}", "status": 1, "error": ""}})
+            return Stub.json({"job": {"id": f"{self._id(number):036}", "status": 1, "error": ""}})
         if seen.path.startswith("/api/jobs/"):
-            return Told.json({"job": self._job(seen.path.rpartition("/")[2])})
+            return Stub.json({"job": self._job(seen.path.rpartition("/")[2])})
         if seen.path.endswith(".csv"):
-            return Told(200, b"a\n1\n", {"Content-Type": "text/csv"})
+            return Stub(200, b"a\n1\n", {"Content-Type": "text/csv"})
         if "results" in seen.path:
             retrieved = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds")
             result = int((re.findall(r"results/(\d+)", seen.path) or [self._id(number)])[0])
-            return Told.json(result_object(result, result // _MANY or 5, [], retrieved.replace("+00:00", "Z")))
+            return Stub.json(result_object(result, result // _MANY or 5, [], retrieved.replace("+00:00", "Z")))
         if seen.path == f"/api/queries/{number}":
-            return Told.json(_query(number))
+            return Stub.json(_query(number))
         if seen.path == f"/api/dashboards/{number}":
             shown = {"visualization": {"query": {"id": number + 4}}}
-            return Told.json({"id": number, "slug": "d", "name": "d", "widgets": [shown]})
-        return Told.json({"who": seen.key})
+            return Stub.json({"id": number, "slug": "d", "name": "d", "widgets": [shown]})
+        return Stub.json({"who": seen.key[:8]})
 
     def _job(self, job_id: str) -> dict[str, object]:
         status = 2 if not self.ended.is_set() else 4 if self.failing else 3

@@ -10,7 +10,7 @@ from msgspec.structs import FieldInfo, fields
 
 from gateway.config import Config
 from gateway.config.schema import Table
-from gateway.model import Secret
+from gateway.secret import Secret
 
 
 def tables() -> dict[str, type[Table]]:

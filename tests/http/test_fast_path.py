@@ -425,11 +425,11 @@ async def test_serves_until_the_definition_must_be_read_again(bare: World, by_fa
     sent = post(bare, "kb1", max_age=DAY)
     async with wire(bare) as line:
         await learnt(line, sent, by_fast_path)
-        bare.clock.turn(9.5)
+        bare.clock.turn(4.5)
         await line.ask(sent)
         assert len(by_fast_path) == 2
         bare.sandbox.edit_query(bare.named["kb1"], query="select 'other' as x")
-        bare.clock.turn(11)  # older than twice the limit: the definition is read first
+        bare.clock.turn(6)  # older than the limit: the definition is read first
         got = await line.ask(sent)
         assert len(by_fast_path) == 2
         assert "hit" not in got.fields.get("cache-status", "")

@@ -1,4 +1,4 @@
-"""What the gateway is for, from a caller's side: collapse, hits, restarts, parameters, query keys."""
+"""The gateway's purpose, from a caller's side: collapsed requests, hits, restarts, parameters, query keys."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_stored_results_serve_two_hundred_callers_also_after_a_restart(wor
     assert world.sandbox.counters.posts[world.named["slow_seconds"]] == posts
 
 
-async def test_an_entry_older_than_max_age_leads_to_one_execution(world: World) -> None:
+async def test_an_entry_older_than_max_age_causes_one_execution(world: World) -> None:
     await world.rows("slow_seconds", max_age=0, parameters={"seconds": 0})
     started = world.sandbox.counters.started
     world.clock.turn(61)
@@ -70,7 +70,7 @@ async def test_texts_that_differ_in_white_space_never_share_rows(world: World) -
 
 
 async def test_a_query_key_gets_results_for_values_other_than_the_defaults(world: World) -> None:
-    # The trap of CONTRACT 8: Redash shows a query key no result by id unless it was run with the defaults.
+    # The trap of CONTRACT 8: by id, Redash shows a query key only a result that was run with the defaults.
     rows = await world.rows("in_country", client="narrow", max_age=0, parameters={"country": "FR"})
     assert rows
     reply = await world.post("in_country", client="narrow", max_age=3600, parameters={"country": "FR"})
@@ -78,7 +78,7 @@ async def test_a_query_key_gets_results_for_values_other_than_the_defaults(world
     assert set(reply.json["query_result"]) == {"data", "retrieved_at"}
 
 
-async def test_a_restart_follows_what_was_running(world: World) -> None:
+async def test_a_restart_follows_running_executions(world: World) -> None:
     hold = world.sandbox.hold()
     reply = await world.post("slow_seconds", max_age=0, parameters={"seconds": 0})
     await world.restart()
@@ -88,7 +88,7 @@ async def test_a_restart_follows_what_was_running(world: World) -> None:
     assert world.sandbox.counters.started == 1
 
 
-async def test_counts_agree_with_the_sandbox(world: World) -> None:
+async def test_metrics_agree_with_the_sandbox(world: World) -> None:
     for max_age in (0, 3600, 3600):
         await world.rows("by_country", max_age=max_age)
     await world.get(f"/api/queries/{world.named['by_country']}")

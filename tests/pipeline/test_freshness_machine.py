@@ -1,7 +1,7 @@
 """A state machine that drives a real gateway before a sandbox, and the plain model of DESIGN 6 beside it.
 
-After each request the model judges: was the answer allowed to be that old, of that definition, for those eyes; was
-Redash asked exactly where it had to be; do Cache-Status and Age tell the truth? Two sets of rules watch: what has to
+After each request the model judges: was the result allowed to be that old, of that definition, for that client; was
+Redash called exactly where it had to be; are Cache-Status and Age true? Two sets of rules watch: what has to
 happen (`Model.judge`), and what the rows themselves say (each row tells its run, its definition and its parameter).
 """
 
@@ -23,14 +23,14 @@ import pytest
 from freshness_model import (
     ANY_AGE_CONFIRM,
     DEFINITION_CHECK,
-    Asked,
     Bounds,
     Definition,
     Do,
     Fresh,
-    Held,
     Model,
     Redash,
+    Request,
+    StoredEntry,
     Verdict,
     key_of,
 )
@@ -52,7 +52,7 @@ SHARDS, MACHINES, STEPS = 4, 20, 45
 """About 3,000 steps in all; most of them end with a request that is judged."""
 
 SLOP = 0.5
-"""Seconds by which the clock of the model may be off: real time passes within a step."""
+"""Seconds by which the clock of the model may differ: real time passes within a step."""
 
 FIELDS = {
     "floor": "floor",
@@ -69,7 +69,7 @@ CLIENTS: dict[str, tuple[str, dict[str, float]]] = {
     "other": ("admin", {}),
     "narrow": ("query", {}),
 }
-"""Client → credential and what its table says. `other` has eyes of its own: another scope."""
+"""Client → credential and the settings in its table. `other` has its own credential: another scope."""
 
 QUERIES = ("plain", "by_country", "calm", "elsewhere", "revalidated")
 RULES: dict[str, dict[str, float]] = {
@@ -86,10 +86,10 @@ UNUSABLE = ("html", "garbage")
 
 @dataclass
 class Run:
-    """A run that the sandbox keeps from ending, and who waits for it."""
+    """A run that the sandbox does not let end, and the callers that wait for it."""
 
     client: str
-    asked: Asked
+    request: Request
     hold: Any
     jobs: list[tuple[str, str]]  # client, job id
     began: float
@@ -100,7 +100,7 @@ class Run:
 
 @dataclass
 class Heard:
-    """One answer of Redash, as the gateway got it."""
+    """One response of Redash, as the gateway received it."""
 
     key: str
     method: str
@@ -114,7 +114,7 @@ class Heard:
 
 
 class Watch:
-    """Writes down what Redash answers to whom."""
+    """Records Redash's responses, with the key of each request."""
 
     def __init__(self, sandbox: Sandbox, clock: TurnableClock) -> None:
         self.heard: list[Heard] = []
@@ -154,12 +154,12 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.model = Model()
         self.redash = Redash.UP
         self.edits: dict[int, list[tuple[float, int]]] = {}  # query → (when, version), oldest first
-        self.here: dict[int, int] = defaultdict(int)  # the version that was made through the gateway last
+        self.here: dict[int, int] = defaultdict(int)  # the latest version that was made through the gateway
         self.names: dict[int, list[tuple[float, str, bool]]] = {}
-        self.given: dict[str, set[int]] = defaultdict(set)  # scope → runs that Redash gave to its key
+        self.given: dict[str, set[int]] = defaultdict(set)  # scope → runs that Redash has shown to its key
         self.deciding: dict[tuple[str, Any], Definition] = {}
         self.jobs: dict[str, tuple[str, int, Any, Definition]] = {}
-        self.unsaved: set[tuple[str, int]] = set()  # definitions that only the gateway's memory knows
+        self.unsaved: set[tuple[str, int]] = set()  # definitions that are only in the gateway's memory
         self.loaded: set[tuple[str, int]] = set()  # those in its memory
         self.results: dict[str, list[tuple[int, int, int]]] = defaultdict(list)  # scope → (query, result id, run)
         self.seen = 0
@@ -171,7 +171,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         clients=st.lists(st.sampled_from([*CLIENTS]), min_size=1, max_size=3, unique=True),
     )
     def begin(self, skew: float, names: list[str], clients: list[str]) -> None:
-        # Few queries and clients in one run, so that what happens meets; the runs together meet all of them.
+        # Few queries and clients in one run, so that events interact; all runs together cover all of them.
         self.names_here, self.clients_here = names, clients
         self.last: tuple[str, str, str, bool | None, Any, str] = (clients[0], names[0], "DE", None, 600, "wait")
         self.skew = skew
@@ -193,7 +193,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         await self.world.resume()
 
     def _add(self, name: str) -> int:
-        # Every row tells which run made it, from which definition and for which value.
+        # Every row shows which run made it, from which definition and for which value.
         country = parameter("country", "enum", "DE", enumOptions="DE\nFR")
         parameters = [country] if name in ("by_country", "elsewhere") else []
         source = self.extra if name == "elsewhere" else SHOP
@@ -291,7 +291,7 @@ metadata_ttl = "5s"
         self.runner.run(self._ask(*self.last))
 
     def _again(self) -> None:
-        """After whatever has happened somebody asks what was asked before: else most runs would judge little."""
+        """After every event an earlier request is repeated: otherwise most runs would judge little."""
         client, name, country, limit, max_age, way = self.last
         self.runner.run(self._ask(client, name, country, limit, max_age or 600, way))
         if self.run is not None:
@@ -313,7 +313,7 @@ metadata_ttl = "5s"
     def read_object(self, client: str, what: int) -> None:
         self.runner.run(self._read_object(client, self._name(what)))
 
-    # -- a run that takes its time ---------------------------------------------------------------------------------
+    # -- a run that takes some time --------------------------------------------------------------------------------
 
     @precondition(lambda self: self.redash is Redash.UP and self.run is None)
     @rule(who=SOME, what=SOME)
@@ -325,14 +325,14 @@ metadata_ttl = "5s"
             self.runner.run(self._begin_a_long_run(client, name))
 
     async def _begin_a_long_run(self, client: str, name: str) -> None:
-        asked = self._asked(client, name, "DE", None, 0)
-        began, started = self.clock.wall(), self.sandbox.counters.started_by_query[asked.query]
-        self.deciding[asked.scope, asked.key] = self._decided(asked)
-        hold = self.sandbox.hold(asked.query)
-        self.loaded.add((asked.scope, asked.query))
-        reply = await self._send(client, asked.query, self._values(name, "DE"), None, 0, "job")
+        request = self._request(client, name, "DE", None, 0)
+        began, started = self.clock.wall(), self.sandbox.counters.started_by_query[request.query]
+        self.deciding[request.scope, request.key] = self._decided(request)
+        hold = self.sandbox.hold(request.query)
+        self.loaded.add((request.scope, request.query))
+        reply = await self._send(client, request.query, self._values(name, "DE"), None, 0, "job")
         assert reply.status == 200, _short(reply)
-        self.run = Run(client, asked, hold, [(client, reply.job["id"])], began, started)
+        self.run = Run(client, request, hold, [(client, reply.job["id"])], began, started)
         await self._settled()
         self._listen()
 
@@ -342,27 +342,29 @@ metadata_ttl = "5s"
         self.runner.run(self._ask_during_the_run(self._client(who), max_age))
 
     async def _ask_during_the_run(self, client: str, max_age: int | None) -> None:
-        """Once a job runs, everybody with a numeric bound joins it; any age does not wait while a result is stored."""
+        """Once a job runs, callers with a numeric limit join it; any age does not wait while a result is stored."""
         run = self.run
         assert run is not None
-        query = run.asked.query
+        query = run.request.query
         name = next(n for n, q in self.ids.items() if q == query)
-        asked = self._asked(client, name, "DE", None, max_age)
-        if (asked.scope, asked.key) != (run.asked.scope, run.asked.key) or run.edited:
+        request = self._request(client, name, "DE", None, max_age)
+        if (request.scope, request.key) != (run.request.scope, run.request.key) or run.edited:
             return
-        verdicts = self._verdicts(asked)
+        verdicts = self._verdicts(request)
         reply = await self._send(client, query, self._values(name, "DE"), None, max_age, "job")
         heard = self._listen()
-        told = f"{verdicts} for {client} {name} max_age={max_age} while it runs: {_short(reply)}; heard {_brief(heard)}"
-        assert reply.status == 200, told
+        message = (
+            f"{verdicts} for {client} {name} max_age={max_age} while it runs: {_short(reply)}; heard {_brief(heard)}"
+        )
+        assert reply.status == 200, message
         if len(verdicts) > 1:
             return
-        stored = (asked.scope, asked.key) in self.model.held and verdicts[0].ttl is not None
+        stored = (request.scope, request.key) in self.model.entries and verdicts[0].ttl is not None
         if verdicts[0].do in (Do.HIT, Do.REVALIDATE):
-            assert "; hit" in reply.cache, told
-        elif asked.effective is not None or not stored:
-            assert not any(h.method == "POST" for h in heard), told
-            assert "collapsed" in reply.cache, told
+            assert "; hit" in reply.cache, message
+        elif request.effective is not None or not stored:
+            assert not any(h.method == "POST" for h in heard), message
+            assert "collapsed" in reply.cache, message
         if "job" in reply.json:
             run.jobs.append((client, reply.job["id"]))
 
@@ -387,18 +389,18 @@ metadata_ttl = "5s"
         self.run = None
         await self._settled()
         self._listen(run)
-        # One run for all of them; only an edit that a restart could not tell from a mix-up may cost another.
-        runs = self.sandbox.counters.started_by_query[run.asked.query] - run.started
+        # One run for all of them; only an edit that looks like a mix-up after a restart may cost another.
+        runs = self.sandbox.counters.started_by_query[run.request.query] - run.started
         assert runs <= (2 if run.edited else 1), run
         for client, job in ended:
             read = await self._call(
-                client, "GET", f"/api/queries/{run.asked.query}/results/{job['query_result_id']}.json"
+                client, "GET", f"/api/queries/{run.request.query}/results/{job['query_result_id']}.json"
             )
             await self._settled()
             self._listen()
             assert read.status == 200, (run, _short(read))
             got = read.rows[0]["run"]
-            assert got in self.given[run.asked.scope], (run, _short(read))
+            assert got in self.given[run.request.scope], (run, _short(read))
             if (client, job["id"]) == run.jobs[0]:
                 assert self._born(got) >= run.began - 0.01, (run, _short(read))
 
@@ -437,7 +439,7 @@ metadata_ttl = "5s"
         name = self._name(which)
         query = self.ids[name]
         if self.sandbox.queries[query].org != 1:
-            return  # gone
+            return  # deleted
         self._note_edit(query)
         if what == "sql":
             version = self.edits[query][-1][1] + 1
@@ -454,7 +456,7 @@ metadata_ttl = "5s"
         self._again()
 
     def _note_edit(self, query: int) -> None:
-        if self.run is not None and self.run.asked.query == query:
+        if self.run is not None and self.run.request.query == query:
             self.run.edited = True
 
     def _renamed(self, query: int, here: bool) -> None:
@@ -501,7 +503,7 @@ metadata_ttl = "5s"
         stays=st.booleans(),
     )
     def redash_goes_away(self, how: str, status: int, seconds: int, stays: bool) -> None:
-        self.redash = Redash.UNUSABLE if how in UNUSABLE else Redash.AWAY
+        self.redash = Redash.UNUSABLE if how in UNUSABLE else Redash.UNAVAILABLE
         if how == "disconnected":
             self.runner.run(self.sandbox.disconnect())
         else:
@@ -519,7 +521,7 @@ metadata_ttl = "5s"
         self.sandbox.faults.clock_skew = self.skew
         if not is_connected(self.sandbox):
             self.runner.run(self.sandbox.reconnect())
-        self.clock.turn(11)  # the breaker's time; then one call closes it, while others may still be refused
+        self.clock.turn(11)  # the breaker's time; then one request closes it, while others may still be refused
         self.runner.run(self._call("other", "GET", "/api/data_sources"))
         self.runner.run(self.sandbox.wait_idle())  # runs whose POSTs were lost: they would be joined
         self._again()
@@ -538,15 +540,15 @@ metadata_ttl = "5s"
     async def _restart(self) -> None:
         await self.world.restart()
         self.model.restarted()
-        if self.run is not None:  # it asks for the definition before it follows its job again
+        if self.run is not None:  # it reads the definition before it follows its job again
             running = self.world.runtime.executions.flights.running
             while any(x.phase < Phase.RUNNING for x in running):  # noqa: ASYNC110 - not worth a signal
                 await asyncio.sleep(0.002)
             self._listen()
-            place = self.run.asked.scope, self.run.asked.query
-            decided = self.deciding[self.run.asked.scope, self.run.asked.key]
+            place = self.run.request.scope, self.run.request.query
+            decided = self.deciding[self.run.request.scope, self.run.request.key]
             if place in self.model.known and self.model.known[place].marker != decided.marker:
-                self.run.edited = True  # before it began, but only now does the gateway know: nobody joins it
+                self.run.edited = True  # from before it began, but only now does the gateway know: no caller joins it
 
     @rule(which=st.one_of(SOME, st.none()))
     def purge(self, which: int | None) -> None:
@@ -558,9 +560,9 @@ metadata_ttl = "5s"
         async with self.world.session.post(f"{self.world.admin}/purge", json=what) as response:
             assert response.status == 200
         self.model.purged(query)
-        if self.run is not None and query in (None, self.run.asked.query):
+        if self.run is not None and query in (None, self.run.request.query):
             self.run.purged = True  # "A purge also keeps results of executions begun before it from being stored"
-        # Purging drops stored definitions too; DESIGN says nothing of it, and what is in memory may stay.
+        # Purging drops stored definitions, too; DESIGN does not mention it, and what is in memory may stay.
         for place in [place for place in self.model.known if query in (None, place[1])]:
             if place in self.loaded:
                 self.unsaved.add(place)
@@ -569,7 +571,7 @@ metadata_ttl = "5s"
         if query is not None:
             self.model.run_ended(query)
 
-    # -- the truth about Redash ------------------------------------------------------------------------------------
+    # -- the true state of Redash ----------------------------------------------------------------------------------
 
     def _has_country(self, name: str) -> bool:
         return name in ("by_country", "elsewhere")
@@ -598,34 +600,34 @@ metadata_ttl = "5s"
     # -- listening -------------------------------------------------------------------------------------------------
 
     def _listen(self, run: Run | None = None) -> list[Heard]:
-        """Tell the model what Redash has answered since the last time. An answer that was wrecked tells nothing."""
+        """Feed the model with Redash's responses since the last time. A broken response says nothing."""
         new = self.watch.heard[self.seen :]
         self.seen = len(self.watch.heard)
         self.ended: set[int] = set()
-        self.unstored = (run.asked.scope, run.asked.key) if run is not None and run.purged else None
+        self.unstored = (run.request.scope, run.request.key) if run is not None and run.purged else None
         for heard in new if self.redash is Redash.UP else ():
             scope = self.keys.get(heard.key, "")
             if heard.method == "GET" and heard.route == "/api/queries/<query_id>":
                 self._heard_definition(scope, heard)
             elif heard.status == 200 and "results" in heard.route:
                 self._heard_result(scope, heard)
-        for query in self.ended:  # last: a run ends after all that was asked on its behalf
+        for query in self.ended:  # last: a run ends after all requests that were made for it
             self.model.run_ended(query)
         return new
 
     def _heard_definition(self, scope: str, heard: Heard) -> None:
         if heard.status in (403, 404):
-            self.model.barred(scope, heard.query)
+            self.model.deny(scope, heard.query)
         elif heard.status == 200:
             body = heard.body
             self.unsaved.discard((scope, heard.query))
             self.loaded.add((scope, heard.query))
-            told = Definition(
+            definition = Definition(
                 body["updated_at"], body["query"], body["latest_query_data_id"], heard.at, archived=body["is_archived"]
             )
-            self.model.told_definition(scope, heard.query, told)
-            if told.newest is not None:  # ids seen in any answer are known
-                self._remember(scope, heard.query, told.newest)
+            self.model.record_definition(scope, heard.query, definition)
+            if definition.newest is not None:  # ids seen in any response are known
+                self._remember(scope, heard.query, definition.newest)
 
     def _remember(self, scope: str, query: int, result: int) -> None:
         run = self.sandbox.database.results[result].data["rows"][0]["run"]
@@ -644,7 +646,7 @@ metadata_ttl = "5s"
             key = self._key_of_post(heard)
             began = [job for job, (s, _, k, _) in self.jobs.items() if (s, k) == (scope, key)]
             decided = self.deciding[scope, key]
-            self._keep(scope, heard.query, key, decided, body, heard.at)
+            self._store(scope, heard.query, key, decided, body, heard.at)
             if began:  # a query key's second POST: the run has ended
                 del self.jobs[began[0]]
                 self.ended.add(heard.query)
@@ -652,43 +654,43 @@ metadata_ttl = "5s"
         ended = [job for job in self.jobs if getattr(self.sandbox.jobs.get(job), "result", None) == body["id"]]
         for job in ended:
             scope, query, key, decided = self.jobs.pop(job)
-            self._keep(scope, query, key, decided, body, heard.at)
+            self._store(scope, query, key, decided, body, heard.at)
             self.ended.add(query)
         if not ended:
             query = heard.query or next(q for q, r, _ in self.results[scope] if r == body["id"])
             self.model.results[scope, body["id"]] = (query, run)
             self._remember(scope, query, body["id"])
 
-    def _keep(self, scope: str, query: int, key: Any, decided: Definition, body: Any, at: float) -> None:
+    def _store(self, scope: str, query: int, key: Any, decided: Definition, body: Any, at: float) -> None:
         run, version = body["data"]["rows"][0]["run"], body["data"]["rows"][0]["version"]
-        # Rows of SQL that the definition in force before the POST does not explain must not be adopted by it.
+        # Rows of SQL that the definition in force before the POST does not explain must not be assigned to it.
         explained = scope == "query" or f" {version} as version" in decided.text
         marker = decided.marker if explained else ""
         confirmed = at if explained else float("-inf")
-        held = Held(run, self._born(run), marker, confirmed, body.get("id"))
+        entry = StoredEntry(run, self._born(run), marker, confirmed, body.get("id"))
         if (scope, key) == self.unstored:
             return
-        self.model.told_result(scope, query, key, held)
-        if held.result_id is not None:
-            self._remember(scope, query, held.result_id)
+        self.model.record_result(scope, query, key, entry)
+        if entry.result_id is not None:
+            self._remember(scope, query, entry.result_id)
 
     @staticmethod
     def _key_of_post(heard: Heard) -> Any:
         sent = heard.sent
         return key_of(heard.query, sent.get("parameters", {}), sent.get("apply_auto_limit"))
 
-    # -- asking and judging ----------------------------------------------------------------------------------------
+    # -- requests and judgement ------------------------------------------------------------------------------------
 
     async def _call(self, client: str, method: str, path: str, body: object = None, **headers: str) -> Reply:
         sent = {"Authorization": f"Key {token(client)}", **headers}
         return await send(self.world.session, method, self.world.url + path, body, headers=sent)
 
     async def _settled(self) -> None:
-        """Wait until the gateway does nothing behind its answers any more."""
+        """Wait until the gateway does nothing in the background any more."""
         runtime = self.world.runtime
         parts = runtime.results.definitions, runtime.results.fetcher
-        held = 0 if self.run is None else 1
-        while len(runtime.executions.flights.running) > held or flights(*parts):  # noqa: ASYNC110
+        expected = 0 if self.run is None else 1
+        while len(runtime.executions.flights.running) > expected or flights(*parts):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
     async def _ask(self, client: str, name: str, country: str, limit: bool | None, max_age: Any, way: str) -> None:
@@ -697,17 +699,17 @@ metadata_ttl = "5s"
         if way == "get":
             limit = None
             max_age = -1 if max_age in (None, "absent") else int(max_age)
-        asked = self._asked(client, name, country, limit, max_age)
-        scope, query, values = asked.scope, asked.query, self._values(name, country)
-        if self.run is not None and self.run.asked.query == query:
+        request = self._request(client, name, country, limit, max_age)
+        scope, query, values = request.scope, request.query, self._values(name, country)
+        if self.run is not None and self.run.request.query == query:
             return  # see ask_during_the_run
         began = self.clock.wall()
-        if not self.jobs_pending(asked):
-            self.deciding[scope, asked.key] = self._decided(asked)
+        if not self.jobs_pending(request):
+            self.deciding[scope, request.key] = self._decided(request)
         before = SimpleNamespace(
-            verdicts=self._verdicts(asked),
+            verdicts=self._verdicts(request),
             started=self.sandbox.counters.started_by_query[query],
-            allowed=self._redash_has(query, values, limit, asked),
+            allowed=self._redash_has(query, values, limit, request),
         )
         self.loaded.add((scope, query))
         reply = await self._send(client, query, values, limit, max_age, way)
@@ -717,56 +719,58 @@ metadata_ttl = "5s"
         shown = f"{client} {name} {values} limit={limit} max_age={max_age!r} by {way}: {_short(reply)}"
         for verdict in before.verdicts:
             with suppress(AssertionError):
-                self._judge(asked, verdict, reply, heard, before, way, shown)
+                self._judge(request, verdict, reply, heard, before, way, shown)
                 break
         else:
-            self._judge(asked, before.verdicts[0], reply, heard, before, way, shown)
+            self._judge(request, before.verdicts[0], reply, heard, before, way, shown)
         rows = await self._rows_of(client, query, reply)
         if rows is not None:
-            self._check_rows(asked, name, country, rows[0], began, ended, shown)
+            self._check_rows(request, name, country, rows[0], began, ended, shown)
 
     def _values(self, name: str, country: str) -> dict[str, str]:
         return {"country": country} if self._has_country(name) else {}
 
-    def _asked(self, client: str, name: str, country: str, limit: bool | None, max_age: Any) -> Asked:
+    def _request(self, client: str, name: str, country: str, limit: bool | None, max_age: Any) -> Request:
         scope, table = CLIENTS[client]
         query = self.ids[name]
         bounds = Bounds.first(table, RULES.get(name, {}), CACHE)
-        return Asked(scope, query, key_of(query, self._values(name, country), limit), _as_redash_reads(max_age), bounds)
+        return Request(
+            scope, query, key_of(query, self._values(name, country), limit), _as_redash_reads(max_age), bounds
+        )
 
-    def jobs_pending(self, asked: Asked) -> bool:
-        return any((scope, key) == (asked.scope, asked.key) for scope, _, key, _ in self.jobs.values())
+    def jobs_pending(self, request: Request) -> bool:
+        return any((scope, key) == (request.scope, request.key) for scope, _, key, _ in self.jobs.values())
 
-    def _decided(self, asked: Asked) -> Definition:
-        known = self.model.known.get((asked.scope, asked.query))
-        fresh = self.model.check(asked.scope, asked.query, self.clock.wall())
-        truth = self._truth(asked.scope, asked.query)
-        if (fresh is Fresh.ASK_FIRST and self.redash is Redash.UP) or known is None:
+    def _decided(self, request: Request) -> Definition:
+        known = self.model.known.get((request.scope, request.query))
+        fresh = self.model.check(request.scope, request.query, self.clock.wall())
+        truth = self._truth(request.scope, request.query)
+        if (fresh is Fresh.READ_FIRST and self.redash is Redash.UP) or known is None:
             return truth or Definition("none", "", None, 0.0)
         return known
 
-    def _verdicts(self, asked: Asked) -> list[Verdict]:
+    def _verdicts(self, request: Request) -> list[Verdict]:
         """What may have to happen: one thing, or two where the clock is at a boundary."""
         found: list[Verdict] = []
         for ahead in (0.05, -SLOP, SLOP + (1.5 if self.skew else 0.0)):
-            # Whether the client's own stale_if_error or the general one counts for a definition is left open.
-            for if_error in sorted({asked.bounds.if_error, CACHE["if_error"]}):
+            # Whether the client's own stale_if_error or the general one applies to a definition is left open.
+            for if_error in sorted({request.bounds.if_error, CACHE["if_error"]}):
                 verdict = self.model.judge(
-                    asked, self.clock.wall() + ahead, self.redash, self._truth(asked.scope, asked.query), if_error
+                    request, self.clock.wall() + ahead, self.redash, self._truth(request.scope, request.query), if_error
                 )
                 if all((v.do, v.check) != (verdict.do, verdict.check) for v in found):
                     found.append(verdict)
         return found
 
-    def _redash_has(self, query: int, values: Any, limit: bool | None, asked: Asked) -> set[bool]:
+    def _redash_has(self, query: int, values: Any, limit: bool | None, request: Request) -> set[bool]:
         """Whether Redash has a result that is young enough: then it may not run the query."""
         q = self.sandbox.queries[query]
         from gateway.sandbox.sqltext import query_hash, with_auto_limit
 
         sql = with_auto_limit(self.sandbox.sql_of(query, values), bool(limit))
-        ages = {asked.upstream_max_age, max(0, asked.upstream_max_age - 1) if asked.upstream_max_age >= 0 else -1}
+        ages = {request.upstream_max_age, max(0, request.upstream_max_age - 1) if request.upstream_max_age >= 0 else -1}
         found = (self.sandbox.database.newest(query_hash(sql), q.data_source_id, age) for age in ages)
-        return {result is not None and asked.upstream_max_age != 0 for result in found}
+        return {result is not None and request.upstream_max_age != 0 for result in found}
 
     async def _send(self, client: str, query: int, values: Any, limit: bool | None, max_age: Any, way: str) -> Reply:
         if way == "get":
@@ -781,7 +785,7 @@ metadata_ttl = "5s"
         return await self._call(client, "POST", f"/api/queries/{query}/results", body, **headers)
 
     async def _rows_of(self, client: str, query: int, reply: Reply) -> list[dict[str, Any]] | None:
-        """The rows of an answer; of a job's, fetched as polling clients do."""
+        """The rows of a response; for a job, fetched as polling clients do."""
         if reply.status != 200:
             return None
         if "query_result" in reply.json:
@@ -796,96 +800,102 @@ metadata_ttl = "5s"
         read = await self._call(client, "GET", path)
         await self._settled()
         self._listen()
-        # Who polls gets what the run brought, unless Redash has gone away or shut the door in the meantime.
+        # A polling caller gets the run's result, unless Redash became unavailable or denied access in the meantime.
         if self.redash is Redash.UP and self._may(CLIENTS[client][0], query):
             assert read.status == 200, (path, read)
             assert "hit" in read.cache, read
         return read.rows if read.status == 200 else None
 
     def _judge(
-        self, asked: Asked, verdict: Verdict, reply: Reply, heard: list[Heard], before: Any, way: str, shown: str
+        self, request: Request, verdict: Verdict, reply: Reply, heard: list[Heard], before: Any, way: str, shown: str
     ) -> None:
-        told = f"{verdict} for {shown}; Redash is {self.redash.value} and heard {_brief(heard)}"
-        self._judge_upstream(asked, verdict, heard, before, told)
+        message = f"{verdict} for {shown}; Redash is {self.redash.value} and heard {_brief(heard)}"
+        self._judge_upstream(request, verdict, heard, before, message)
         match verdict.do:
             case Do.FAIL:
-                assert reply.status in (502, 503, 504), told
+                assert reply.status in (502, 503, 504), message
             case Do.REFUSED:
-                # A query key meets Redash's 500 where its query is gone (CONTRACT 2).
-                assert reply.status in ((403, 404, 500) if asked.scope == "query" else (403, 404)), told
-            case Do.ASK:
-                assert reply.status == 200, told
-                assert "fwd=" in reply.cache, told
-                assert "hit" not in reply.cache, told
+                # A query key gets Redash's 500 where its query is deleted (CONTRACT 2).
+                assert reply.status in ((403, 404, 500) if request.scope == "query" else (403, 404)), message
+            case Do.FORWARD:
+                assert reply.status == 200, message
+                assert "fwd=" in reply.cache, message
+                assert "hit" not in reply.cache, message
             case Do.HIT | Do.REVALIDATE | Do.ON_ERROR:
-                self._judge_stored(asked, verdict, reply, way, told)
+                self._judge_stored(request, verdict, reply, way, message)
 
-    def _judge_upstream(self, asked: Asked, verdict: Verdict, heard: list[Heard], before: Any, told: str) -> None:
-        heard = [h for h in heard if h.query == asked.query]  # a run of another query may go on meanwhile
+    def _judge_upstream(
+        self, request: Request, verdict: Verdict, heard: list[Heard], before: Any, message: str
+    ) -> None:
+        heard = [h for h in heard if h.query == request.query]  # a run of another query may continue meanwhile
         posts = [h for h in heard if h.method == "POST"]
         definitions = [h for h in heard if h.route == "/api/queries/<query_id>"]
-        started = self.sandbox.counters.started_by_query[asked.query] - before.started
+        started = self.sandbox.counters.started_by_query[request.query] - before.started
         if verdict.do is Do.HIT or (verdict.do in (Do.FAIL, Do.REFUSED) and verdict.check == "first"):
-            assert not posts or verdict.do is not Do.HIT, told
+            assert not posts or verdict.do is not Do.HIT, message
         if verdict.do is Do.HIT:
-            assert started == 0, told
-        # A query key may not read by id: it has to POST again for what it has run (CONTRACT 8).
-        most = 2 if asked.scope == "query" else 1
-        assert len(posts) <= most, told
-        assert started <= 1, told
-        if verdict.do in (Do.ASK, Do.REVALIDATE) and self.redash is Redash.UP and self._may(asked.scope, asked.query):
-            assert posts, told
-            assert posts[0].sent["max_age"] == asked.upstream_max_age, told
-            assert (started == 0) in before.allowed, (told, before.allowed)
+            assert started == 0, message
+        # A query key may not read by id: it has to POST again for its result (CONTRACT 8).
+        most = 2 if request.scope == "query" else 1
+        assert len(posts) <= most, message
+        assert started <= 1, message
+        if (
+            verdict.do in (Do.FORWARD, Do.REVALIDATE)
+            and self.redash is Redash.UP
+            and self._may(request.scope, request.query)
+        ):
+            assert posts, message
+            assert posts[0].sent["max_age"] == request.upstream_max_age, message
+            assert (started == 0) in before.allowed, (message, before.allowed)
         if not verdict.check:
-            # Not asked for needlessly; but rows of a text that the definition does not explain make the gateway ask.
-            held = self.model.held.get((asked.scope, asked.key))
-            odd = bool(posts) and held is not None and held.marker == ""
-            assert not definitions or odd, told
+            # Not read needlessly; but rows of a text that the definition does not explain make the gateway read it.
+            entry = self.model.entries.get((request.scope, request.key))
+            odd = bool(posts) and entry is not None and entry.marker == ""
+            assert not definitions or odd, message
         elif self.redash is Redash.UP:
-            assert definitions, told
+            assert definitions, message
 
-    def _judge_stored(self, asked: Asked, verdict: Verdict, reply: Reply, way: str, told: str) -> None:
-        held = verdict.held
-        assert held is not None
-        assert reply.status == 200, told
-        assert "; hit" in reply.cache, told
+    def _judge_stored(self, request: Request, verdict: Verdict, reply: Reply, way: str, message: str) -> None:
+        entry = verdict.entry
+        assert entry is not None
+        assert reply.status == 200, message
+        assert "; hit" in reply.cache, message
         detail = "" if verdict.do is Do.HIT else verdict.do.value
-        assert (re.search(r"detail=(\S+)", reply.cache) or ["", ""])[1] == detail, told
-        age = self.clock.wall() - held.born
+        assert (re.search(r"detail=(\S+)", reply.cache) or ["", ""])[1] == detail, message
+        age = self.clock.wall() - entry.born
         assert -1.0 <= age - int(reply.headers["Age"]) <= 2.0 or (
             self.skew and -3.0 <= age - int(reply.headers["Age"]) <= 2.0
-        ), (age, told)
+        ), (age, message)
         ttl = re.search(r"ttl=(-?\d+)", reply.cache)
         assert verdict.ttl is not None
-        assert ttl is not None, told
-        assert abs(int(ttl[1]) - verdict.ttl) <= (3.0 if self.skew else 1.5), (verdict.ttl, told)
+        assert ttl is not None, message
+        assert abs(int(ttl[1]) - verdict.ttl) <= (3.0 if self.skew else 1.5), (verdict.ttl, message)
         if "query_result" in reply.json:
-            assert reply.rows[0]["run"] == held.run, told
-        if asked.max_age == 0 and way == "job":  # forced, but a floor allows the entry: such clients index ["job"]
-            assert reply.job["status"] == 3, told
+            assert reply.rows[0]["run"] == entry.run, message
+        if request.max_age == 0 and way == "job":  # forced, but a floor allows the entry: such clients expect ["job"]
+            assert reply.job["status"] == 3, message
 
     def _check_rows(
-        self, asked: Asked, name: str, country: str, row: Any, began: float, ended: float, shown: str
+        self, request: Request, name: str, country: str, row: Any, began: float, ended: float, shown: str
     ) -> None:
-        """What the rows say of themselves, whatever the model thinks."""
+        """What the rows themselves show, whatever the model says."""
         assert row["name"] == name, shown
         assert row["country"] == (country if self._has_country(name) else "none"), shown
-        assert row["run"] in self.given[asked.scope], f"never given to {asked.scope}: {row} {shown}"
+        assert row["run"] in self.given[request.scope], f"never given to {request.scope}: {row} {shown}"
         away = self.redash is not Redash.UP
-        windows = max(asked.bounds.while_revalidate, asked.bounds.if_error if away else 0.0)
+        windows = max(request.bounds.while_revalidate, request.bounds.if_error if away else 0.0)
         slop = SLOP + (2.5 if self.skew else 0.0)
         born = self._born(row["run"])
-        if asked.effective == 0:
+        if request.effective == 0:
             assert born >= began - 0.01, f"not run for this caller: {row} {shown}"
-        elif asked.effective is not None:
-            assert began - born <= asked.effective + windows + slop, f"{began - born:.1f} s old: {row} {shown}"
-        bound = 2 * DEFINITION_CHECK + slop + (max(asked.bounds.if_error, CACHE["if_error"]) if away else 0.0)
-        edits = self.edits[asked.query]
+        elif request.effective is not None:
+            assert began - born <= request.effective + windows + slop, f"{began - born:.1f} s old: {row} {shown}"
+        bound = DEFINITION_CHECK + slop + (max(request.bounds.if_error, CACHE["if_error"]) if away else 0.0)
+        edits = self.edits[request.query]
         later = [when for when, version in edits if version > row["version"]]
         assert not later or later[0] >= began - bound, f"edited {began - later[0]:.0f} s ago: {row} {shown}"
-        assert row["version"] >= self.here[asked.query], f"edited through the gateway: {row} {shown}"
-        if asked.effective is None:
+        assert row["version"] >= self.here[request.query], f"edited through the gateway: {row} {shown}"
+        if request.effective is None:
             result = self._result_of_run(row["run"])
             newer = [
                 r.retrieved_at / 1e6 - self.skew
@@ -898,7 +908,7 @@ metadata_ttl = "5s"
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def _read(self, client: str, query: int, path: str, stored: int | None) -> tuple[Reply, list[Heard]] | None:
-        """GET a result; `stored` is the run that the model has for it. Judged but for what it must be if fetched."""
+        """GET a result; `stored` is the run that the model has for it. Judged except for what it must be if fetched."""
         scope, table = CLIENTS[client]
         if_errors = {Bounds.first(table, CACHE).if_error, CACHE["if_error"]}
         truth = self._truth(scope, query)
@@ -913,21 +923,21 @@ metadata_ttl = "5s"
         reply = await self._call(client, "GET", path)
         await self._settled()
         heard = self._listen()
-        told = f"{client} GET {path}: {_short(reply)}; known {known}, stored {stored}, heard {_brief(heard)}"
-        assert not any(h.method == "POST" for h in heard), f"reading runs nothing: {told}"
+        message = f"{client} GET {path}: {_short(reply)}; known {known}, stored {stored}, heard {_brief(heard)}"
+        assert not any(h.method == "POST" for h in heard), f"reading runs nothing: {message}"
         if len(set(map(type, known))) > 1 or len(checks) > 1:
             return None
         if known[0] is Do.FAIL and (scope, query) in self.model.dropped:
-            return None  # nothing is known of the query's text, but a result by id is what it was
+            return None  # nothing is known of the query's text, but a result by id never changes
         if isinstance(known[0], Do):
-            assert reply.status in ((502, 503, 504) if known[0] is Do.FAIL else (403, 404)), told
+            assert reply.status in ((502, 503, 504) if known[0] is Do.FAIL else (403, 404)), message
             return None
         if stored is not None:
-            assert reply.status == 200, told
-            assert "; hit" in reply.cache, told
-            assert reply.rows[0]["run"] == stored, told
+            assert reply.status == 200, message
+            assert "; hit" in reply.cache, message
+            assert reply.rows[0]["run"] == stored, message
         elif self.redash is not Redash.UP:
-            assert reply.status in (502, 503, 504), told
+            assert reply.status in (502, 503, 504), message
         return (reply, heard) if reply.status == 200 else None
 
     async def _read_latest(self, client: str, name: str) -> None:
@@ -963,16 +973,16 @@ metadata_ttl = "5s"
             assert run in self.given[scope]
 
     async def _read_object(self, client: str, name: str) -> None:
-        """The query object: kept for `metadata_ttl`, edits through the gateway at once."""
+        """The query object: cached for `metadata_ttl`, edits through the gateway at once."""
         query, scope = self.ids[name], CLIENTS[client][0]
         began = self.clock.wall()
         reply = await self._call(client, "GET", f"/api/queries/{query}")
-        self.seen = len(self.watch.heard)  # no definition check: callers may be shown more than the gateway asks for
+        self.seen = len(self.watch.heard)  # no definition check: callers may be shown more than the gateway requests
         if reply.status != 200:
             assert reply.status in (403, 404) or self.redash is not Redash.UP, reply
             return
         assert self.redash is not Redash.UP or self._may(scope, query) or "hit" in reply.cache, reply
-        window = 5.0 + SLOP + (600.0 if self.redash is Redash.AWAY else 0.0)
+        window = 5.0 + SLOP + (600.0 if self.redash is Redash.UNAVAILABLE else 0.0)
         names = self.names[query]
         index = next(i for i, (_, n, _) in enumerate(names) if n == reply.json["name"])
         later = names[index + 1 :]
@@ -992,9 +1002,9 @@ def _brief(heard: list[Heard]) -> list[str]:
     return [f"{h.method} {h.route} {h.query or h.result} {h.sent or ''} → {h.status}" for h in heard]
 
 
-@pytest.mark.timeout(420)  # ten seconds; only a failure, which hypothesis then makes small, takes longer
+@pytest.mark.timeout(420)  # ten seconds; only a failure, which hypothesis then shrinks, takes longer
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_gateway_and_model_agree_on_every_answer(shard: int) -> None:
+def test_gateway_and_model_agree_on_every_response(shard: int) -> None:
     run_state_machine_as_test(
         FreshnessMachine,
         settings=settings(
@@ -1020,15 +1030,15 @@ async def _edited_here(world: World) -> int:
     return query
 
 
-async def test_an_edit_through_the_gateway_outlives_a_restart(world: World) -> None:
-    """ "A write through the gateway drops it": what was dropped may not be there again after a restart."""
+async def test_an_edit_through_the_gateway_survives_a_restart(world: World) -> None:
+    """ "A write through the gateway drops it": what was dropped must not be there again after a restart."""
     query = await _edited_here(world)
     await world.restart()
     assert await world.rows(query, max_age=600) == [{"version": 2}]
 
 
 async def test_an_edit_through_the_gateway_is_not_undone_by_an_outage(world: World) -> None:
-    """Nothing is known of the new definition, so nothing stored may stand in: the old rows are of another query."""
+    """Nothing is known of the new definition, so no stored result may be used: the old rows are of another query."""
     query = await _edited_here(world)
     await world.sandbox.disconnect()
     reply = await world.post(query, max_age=600, wait=5)
@@ -1036,8 +1046,8 @@ async def test_an_edit_through_the_gateway_is_not_undone_by_an_outage(world: Wor
     assert reply.status in (502, 503, 504), reply
 
 
-async def test_the_end_of_a_run_outlives_a_restart(world: World) -> None:
-    """Who polls and then reads "latest" sees the new result, also from the next process."""
+async def test_the_end_of_a_run_survives_a_restart(world: World) -> None:
+    """A caller that polls and then reads "latest" sees the new result, also from the next process."""
     query = world.sandbox.add_query("latest", "select run_number() as run")
     await world.rows(query, max_age=0)
     before = (await world.get(f"/api/queries/{query}/results.json")).rows
@@ -1047,12 +1057,12 @@ async def test_the_end_of_a_run_outlives_a_restart(world: World) -> None:
     assert after == reply.rows != before
 
 
-async def test_any_age_takes_a_definition_check_for_a_confirmation(world: World) -> None:
+async def test_any_age_accepts_a_definition_check_as_a_confirmation(world: World) -> None:
     """Any age accepts "the result that a definition check or a POST confirmed as newest"."""
     query = world.sandbox.add_query("confirmed", "select run_number() as run")
     await world.post(query, max_age=600, wait=10)
     world.clock.turn(50)
-    await world.post(query, max_age=600)  # the run has ended: the definition is asked for, and names this result
+    await world.post(query, max_age=600)  # the run has ended: the definition is read, and names this result
     world.clock.turn(20)
     posts = world.sandbox.counters.posts[query]
     reply = await world.post(query)
@@ -1060,7 +1070,7 @@ async def test_any_age_takes_a_definition_check_for_a_confirmation(world: World)
     assert world.sandbox.counters.posts[query] == posts
 
 
-async def test_a_purge_outlives_a_restart(world: World) -> None:
+async def test_a_purge_survives_a_restart(world: World) -> None:
     """ "A purge also keeps results of executions begun before it from being stored", whichever process stores them."""
     query = world.sandbox.add_query("purged", "select run_number() as run")
     hold = world.sandbox.hold(query)

@@ -1,4 +1,4 @@
-"""redash-toolbelt 0.1.9 from PyPI, unchanged, gets from the gateway what it gets from Redash directly."""
+"""redash-toolbelt 0.1.9 from PyPI, unchanged, gets the same through the gateway as from Redash directly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from redash_toolbelt.examples.refresh_query import get_fresh_query_result
 from support.world import TOKENS, World
 
 KEYS = {"api_key", "public_url"}
-"""Members that the gateway nulls for clients without `reveal_keys` (CONTRACT 15)."""
+"""Members that the gateway sets to null for clients without `reveal_keys` (CONTRACT 15)."""
 
 
 def compared(value: Any) -> Any:
@@ -46,7 +46,7 @@ async def directly(world: World, name: str, parameters: dict[str, Any]) -> Any:
 
 
 async def outcome(work: Any) -> Any:
-    """What it returned, or what it said when it failed."""
+    """What it returned, or its error if it failed."""
     try:
         return await work
     except Exception as error:
@@ -61,7 +61,7 @@ async def test_lists_are_the_same(world: World, method: str) -> None:
     assert compared(got) == compared(wanted)
 
 
-async def test_one_query_and_one_dashboard_are_the_same_but_for_keys(world: World) -> None:
+async def test_one_query_and_one_dashboard_are_the_same_except_for_keys(world: World) -> None:
     through, direct = clients(world)
     query_id, board_id = world.named["by_country"], board(world, "Sales overview")
     for method, number in (("get_query", query_id), ("get_dashboard", board_id)):
@@ -99,7 +99,7 @@ async def test_credentials_are_tested_as_against_redash(world: World) -> None:
 async def test_refresh_query_gives_the_same_rows_or_the_same_failure(
     world: World, name: str, parameters: dict[str, Any]
 ) -> None:
-    # It posts max_age 0, indexes ["job"], polls once a second until 3 or 4, reads the nested result (CONTRACT 21).
+    # It posts max_age 0, expects ["job"], polls once a second until 3 or 4, reads the nested result (CONTRACT 21).
     got, wanted = await asyncio.gather(
         outcome(refresh(world, name, parameters)), outcome(directly(world, name, parameters))
     )
@@ -107,8 +107,8 @@ async def test_refresh_query_gives_the_same_rows_or_the_same_failure(
 
 
 async def test_refresh_query_works_with_a_query_key_behind_the_gateway(world: World) -> None:
-    # In Redash it dies on the flat jobs route, which is 404 for query keys (CONTRACT 21); the gateway serves both
-    # job routes and gives reduced answers ids of its own.
+    # In Redash it fails on the flat jobs route, which is 404 for query keys (CONTRACT 21); the gateway serves both
+    # job routes and gives reduced results its own ids.
     got, wanted = await asyncio.gather(
         refresh(world, "in_country", {"country": "FR"}, client="narrow"),
         directly(world, "in_country", {"country": "FR"}),
@@ -118,7 +118,7 @@ async def test_refresh_query_works_with_a_query_key_behind_the_gateway(world: Wo
 
 
 async def test_refresh_query_becomes_a_hit_within_a_floor(bare: World) -> None:
-    # A max_age of 0 that a floor satisfies gets a finished job, because this client indexes ["job"].
+    # A max_age of 0 that a floor satisfies gets a finished job, because this client expects ["job"].
     await bare.start(dashboard='floor = "30s"')
     first = await refresh(bare, "in_country", {"country": "FR"})
     started = bare.sandbox.counters.started
@@ -127,7 +127,7 @@ async def test_refresh_query_becomes_a_hit_within_a_floor(bare: World) -> None:
 
 
 async def test_refresh_dashboard_by_id_gives_the_same_lines(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    # By slug the example is broken against current Redash (CONTRACT 21), so the numeric id stands in its place.
+    # By slug the example does not work with current Redash (CONTRACT 21), so the numeric id is used instead.
     number = str(board(world, "Sales overview"))
     await asyncio.to_thread(refresh_dashboard, world.sandbox.url, world.sandbox.user_keys["analyst"], number)
     wanted = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`[[warm]]`: queries and dashboards kept fresh without anybody asking, and never in the way of those who do."""
+"""`[[warm]]`: queries and dashboards kept fresh without requests for them, and never at the expense of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clock() -> TurnableClock:
 
 
 class Naps:
-    """Stands in for asyncio in the warmer: its sleeps end when a test says so."""
+    """Replaces asyncio in the warmer: its sleeps end when a test says so."""
 
     def __init__(self) -> None:
         self.lengths: list[float] = []
@@ -118,8 +118,8 @@ async def test_with_the_parameters_it_names_and_defaults_for_the_rest(bare: Worl
     assert started(bare) == 1
 
 
-async def test_dynamic_defaults_are_those_of_the_moment(bare: World, naps: Naps) -> None:
-    # "The last seven days" of yesterday is nobody's question today.
+async def test_dynamic_defaults_are_evaluated_at_each_round(bare: World, naps: Naps) -> None:
+    # Nobody needs "the last seven days" of yesterday.
     query_id = bare.sandbox.add_query("d", "select '{{ d }}' as d", parameters=[parameter("d", "date", "d_now")])
     await bare.start(entry(query=query_id))
     await naps.round()
@@ -156,7 +156,7 @@ async def test_a_query_new_on_the_dashboard_is_warmed_from_the_next_round_on(bar
 
 
 async def test_one_bad_query_leaves_the_others_of_a_dashboard_fresh(bare: World, naps: Naps) -> None:
-    """Whole dashboards are kept fresh; one query that fails or is refused is no reason to let the others age."""
+    """Whole dashboards are kept fresh; one query that fails or is refused must not make the others stale."""
     board = bare.sandbox.database.add_dashboard("Mixed", 1, is_draft=False).id
     for name in ("by_country", "restricted", "failing", "kb1"):
         bare.sandbox.database.add_widget(board, bare.sandbox.database.visualizations_of(bare.named[name])[0].id)
@@ -168,7 +168,7 @@ async def test_one_bad_query_leaves_the_others_of_a_dashboard_fresh(bare: World,
         assert "hit" in (await bare.post(name, max_age=600)).cache, name
 
 
-async def test_what_is_fresh_is_not_run_again(bare: World, naps: Naps) -> None:
+async def test_a_fresh_result_is_not_run_again(bare: World, naps: Naps) -> None:
     await bare.start(entry(query=bare.named["now"]))
     await naps.round()
     await bare.rows("now", max_age=0)
@@ -176,7 +176,7 @@ async def test_what_is_fresh_is_not_run_again(bare: World, naps: Naps) -> None:
     count = started(bare)
     await naps.round()
     assert started(bare) == count
-    # It looks again when the result that somebody else's run brought will have aged.
+    # It checks again when the result of another client's run reaches its limit.
     assert 0.9 * 300 <= naps.lengths[-1] <= 300
 
 
@@ -195,7 +195,7 @@ async def test_an_edit_is_noticed(bare: World, naps: Naps) -> None:
 
 
 async def test_many_entries_do_not_start_at_once(bare: World, naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A start with many entries is no burst on the warehouse, and nothing is run before the first pause.
+    # A start with many entries causes no burst on the warehouse, and nothing is run before the first pause.
     monkeypatch.setattr(gateway.warm, "random", random.Random(7))
     await bare.start("".join(entry(query=bare.named["now"]) for _ in range(20)))
     await naps.asleep(20)
@@ -214,10 +214,10 @@ async def test_rounds_drift_apart(bare: World, naps: Naps) -> None:
     assert len(set(lengths)) == 3
 
 
-# -- out of the way
+# -- giving way to callers
 
 
-async def test_nothing_is_asked_while_the_breaker_is_open(bare: World, naps: Naps) -> None:
+async def test_nothing_is_requested_while_the_breaker_is_open(bare: World, naps: Naps) -> None:
     await bare.start(entry(query=bare.named["now"]), upstream="breaker_failures = 2")
     await naps.asleep()
     await bare.sandbox.disconnect()
@@ -247,8 +247,8 @@ async def test_nothing_is_run_while_the_slots_are_taken(bare: World, naps: Naps)
     assert (await counted(bare))["success"] == 1
 
 
-async def test_a_dashboard_stands_back_between_its_queries(bare: World, naps: Naps) -> None:
-    """Callers may have taken the slots since the round began: a long dashboard looks before each of its queries."""
+async def test_a_dashboard_gives_way_between_its_queries(bare: World, naps: Naps) -> None:
+    """Callers may have taken the slots since the round began: a long dashboard checks before each of its queries."""
     board = bare.sandbox.database.add_dashboard("Two", 1, is_draft=False).id
     for name in ("slow_seconds", "now"):  # in order of their ids
         bare.sandbox.database.add_widget(board, bare.sandbox.database.visualizations_of(bare.named[name])[0].id)
@@ -267,8 +267,8 @@ async def test_a_dashboard_stands_back_between_its_queries(bare: World, naps: Na
     await bare.finish(job["id"])
 
 
-async def test_callers_find_a_slot_whatever_is_being_warmed(bare: World, naps: Naps) -> None:
-    """Nobody asked for what is warmed: a caller who waits for his rows must not wait behind it."""
+async def test_callers_get_a_slot_whatever_is_being_warmed(bare: World, naps: Naps) -> None:
+    """A caller that waits for its rows must not wait behind warming, which no caller requested."""
     bare.clock.turn(86_400)
     entries = "".join(entry(query=bare.named[name]) for name in ("now", "by_country", "above"))
     await bare.start(entries, upstream="max_executions = 2")
@@ -285,7 +285,7 @@ async def test_callers_find_a_slot_whatever_is_being_warmed(bare: World, naps: N
             hold.release()
 
 
-async def test_a_caller_joins_what_is_being_warmed(bare: World, naps: Naps) -> None:
+async def test_a_caller_joins_a_warming_run(bare: World, naps: Naps) -> None:
     await bare.start(entry(query=bare.named["never_run"]))
     async with bare.sandbox.hold():
         await naps.wake()
@@ -325,8 +325,8 @@ async def test_failures_are_counted_and_visible(bare: World, naps: Naps, caplog:
 
 
 @pytest.mark.parametrize("what", ["gone", "refused", "away", "html", "no-dashboard"])
-async def test_whatever_goes_wrong_the_next_round_comes(bare: World, naps: Naps, what: str) -> None:
-    # A task that dies of an error would leave its entry cold for ever, and nobody would see it.
+async def test_after_any_error_the_next_round_follows(bare: World, naps: Naps, what: str) -> None:
+    # A task that ends with an error would leave its entry cold for ever, and it would not be noticed.
     number = {"gone": 999_999, "refused": bare.named["restricted"]}.get(what, bare.named["now"])
     await bare.start(entry(dashboard=999_999) if what == "no-dashboard" else entry(query=number))
     await naps.asleep()
@@ -342,7 +342,7 @@ async def test_whatever_goes_wrong_the_next_round_comes(bare: World, naps: Naps,
         assert naps.lengths[-1] >= 1
 
 
-async def test_no_error_of_ours_ends_an_entry(bare: World, naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_internal_error_ends_an_entry(bare: World, naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
     await bare.start(entry(query=bare.named["now"]))
     await naps.asleep()
     with monkeypatch.context() as patch:
@@ -360,7 +360,7 @@ async def test_no_error_of_ours_ends_an_entry(bare: World, naps: Naps, monkeypat
 # -- reload and stop
 
 
-async def test_a_reload_takes_other_entries(bare: World, naps: Naps) -> None:
+async def test_a_reload_starts_the_new_entries(bare: World, naps: Naps) -> None:
     await bare.start(entry(query=bare.named["now"]))
     await naps.round()
     apply(bare, bare.text.replace(entry(query=bare.named["now"]), entry(query=bare.named["kb1"], every="5m")))
@@ -373,8 +373,8 @@ async def test_a_reload_takes_other_entries(bare: World, naps: Naps) -> None:
     assert bare.runtime.warmer.states == []
 
 
-async def test_a_reload_does_not_end_the_run_under_way(bare: World, naps: Naps) -> None:
-    # Its callers may be waiting for it, too.
+async def test_a_reload_does_not_end_the_run_in_progress(bare: World, naps: Naps) -> None:
+    # Other callers may be waiting for it, too.
     await bare.start(entry(query=bare.named["never_run"]))
     async with bare.sandbox.hold():
         await naps.wake()
@@ -386,7 +386,7 @@ async def test_a_reload_does_not_end_the_run_under_way(bare: World, naps: Naps) 
     assert started(bare) == 1
 
 
-async def test_stopping_waits_for_no_round(bare: World, naps: Naps) -> None:
+async def test_stopping_does_not_wait_for_a_round(bare: World, naps: Naps) -> None:
     await bare.start(entry(query=bare.named["never_run"]))
     async with bare.sandbox.hold():
         await naps.wake()
@@ -397,7 +397,7 @@ async def test_stopping_waits_for_no_round(bare: World, naps: Naps) -> None:
 
 
 async def test_with_real_time(bare: World) -> None:
-    """Nothing stands in for anything: an entry of one second is run again and again."""
+    """Nothing is replaced: an entry of one second is run again and again."""
     await bare.start(entry(query=bare.named["now"], every="1s"))
     await until(lambda: bare.runtime.warmer.states[0].runs == 1)
     bare.clock.turn(2)

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .front import Answerer, Upstream
+from .front import Responder, Upstream
 
 
 @pytest.fixture
-async def upstream(redash: Answerer) -> AsyncIterator[Upstream]:
-    """A server that answers as the test module's fixture `redash` says."""
+async def upstream(redash: Responder) -> AsyncIterator[Upstream]:
+    """A server that responds as the test module's fixture `redash` says."""
     async with Upstream(redash) as made:
         yield made

@@ -1,4 +1,4 @@
-"""A gateway before an upstream that the test makes up, on real ports; it writes down all that reaches it."""
+"""A gateway before an upstream that the test defines, on real ports; the upstream records all requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Seen:
 
     @property
     def key(self) -> str:
-        """The key that it carries; exactly one."""
+        """The key in the request; exactly one."""
         (value,) = self.all("Authorization")
         assert value.startswith("Key ")
         return value[4:]
@@ -68,27 +68,27 @@ SENT_FIELDS = {
 }
 """What the gateway sends to Redash with a request without a body, and nothing else."""
 
-Answerer = Callable[[Seen], "Told | Awaitable[Told]"]
+Responder = Callable[[Seen], "Stub | Awaitable[Stub]"]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the upstream answers."""
+class Stub:
+    """One response of the upstream."""
 
     status: int = 200
     body: bytes = b"{}"
     fields: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
 
     @classmethod
-    def json(cls, value: object, status: int = 200) -> Told:
+    def json(cls, value: object, status: int = 200) -> Stub:
         return cls(status, json.dumps(value).encode())
 
 
 class Upstream:
-    """A server that answers whatever `answer` says, and keeps a log."""
+    """A server that responds with whatever `respond` returns, and keeps a log."""
 
-    def __init__(self, answer: Answerer) -> None:
-        self.answer = answer
+    def __init__(self, respond: Responder) -> None:
+        self.respond = respond
         self.log: list[Seen] = []
 
     async def __aenter__(self) -> Upstream:
@@ -105,19 +105,19 @@ class Upstream:
         fields = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in request.raw_headers)
         seen = Seen(request.method, request.raw_path, fields, await request.read())
         self.log.append(seen)
-        told = self.answer(seen)
-        if not isinstance(told, Told):
-            told = await told
-        return web.Response(status=told.status, body=told.body, headers=dict(told.fields))
+        response = self.respond(seen)
+        if not isinstance(response, Stub):
+            response = await response
+        return web.Response(status=response.status, body=response.body, headers=dict(response.fields))
 
     def drain(self) -> list[Seen]:
-        """The log so far; it begins anew."""
+        """The log so far; it starts again."""
         seen, self.log = self.log, []
         return seen
 
 
 def client(name: str, *lines: str, credentials: str = '"user"') -> str:
-    """One table of a client; its token is `token(name)`."""
+    """The table of a client; its token is `token(name)`."""
     hashed = config.token_hash(token(name))
     return "\n".join(
         [f"[clients.{name}]", f'token_sha256 = ["{hashed}"]', f"credentials = [{credentials}]", *lines, ""]
@@ -125,7 +125,7 @@ def client(name: str, *lines: str, credentials: str = '"user"') -> str:
 
 
 def credential(directory: Path, name: str, query: int | None = None) -> str:
-    """One table of a credential, with its key in a file."""
+    """The table of a credential, with its key in a file."""
     file = directory / f"{name}.key"
     if not file.exists():
         file.write_text(key(name))
@@ -135,7 +135,7 @@ def credential(directory: Path, name: str, query: int | None = None) -> str:
 
 
 class Front:
-    """One gateway of a configuration that lies in a file, as `serve` has it, and callers of it."""
+    """One gateway with a configuration in a file, as `serve` has it, and callers of it."""
 
     def __init__(self, directory: Path, url: str, clock: TurnableClock | None = None) -> None:
         self.directory = directory
@@ -195,7 +195,7 @@ access = false
         client: str | None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        sent = {"Accept-Encoding": "identity", **(headers or {})}  # what is looked for in bodies must be readable there
+        sent = {"Accept-Encoding": "identity", **(headers or {})}  # tests search for texts in bodies
         if client is not None:
             sent["Authorization"] = f"Key {token(client)}"
         return await send(self.session, method, self.url + path, body, headers=sent)
@@ -214,7 +214,7 @@ def strings(value: object) -> Iterator[str]:
 
 
 def query_object(query_id: int, **more: object) -> dict[str, object]:
-    """A query as Redash shows it, with what the gateway reads of it and a key."""
+    """A query as Redash shows it, with what the gateway reads of it, and a key."""
     return {
         "id": query_id,
         "latest_query_data_id": None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from .front import Seen, Told
+from .front import Seen, Stub
 
 ROOT = Path(__file__).parent.parent / "recorded"
 FOLDERS = ("auth", "queries", "results_get", "execute", "jobs", "dashboards", "adhoc", "misc")
@@ -29,9 +29,9 @@ class Exchange:
     fields: tuple[tuple[str, str], ...]
     content: bytes
     status: int
-    told: dict[str, str]
+    response: dict[str, str]
     body: bytes | None
-    """None where the recording does not hold it whole."""
+    """None where the recording does not contain it whole."""
     at: float
 
     @property
@@ -46,12 +46,12 @@ class Exchange:
         )
 
     @property
-    def asked(self) -> dict[str, str]:
+    def arguments(self) -> dict[str, str]:
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
     @property
     def key(self) -> str:
-        """The key as Redash finds it (CONTRACT 1)."""
+        """The key where Redash looks for it (CONTRACT 1)."""
         arguments = [value for name, value in parse_qsl(self.query, keep_blank_values=True) if name == "api_key"]
         header = ", ".join(value for name, value in self.fields if name.lower() == "authorization")
         return arguments[0] if arguments else header.replace("Key ", "", 1)
@@ -68,27 +68,27 @@ def _exchange(file: Path) -> Exchange | None:
     recorded = json.loads(file.read_text())
     if "request" not in recorded:
         return None
-    asked, told = recorded["request"], recorded["response"]
-    fields = {name.lower(): value for name, value in told["headers"]}
-    body: bytes | None = told["body"].encode() if told.get("body") is not None else None
-    if told.get("body_base64"):
-        body = base64.b64decode(told["body_base64"])
-    if told.get("body_truncated"):
+    request, response = recorded["request"], recorded["response"]
+    fields = {name.lower(): value for name, value in response["headers"]}
+    body: bytes | None = response["body"].encode() if response.get("body") is not None else None
+    if response.get("body_base64"):
+        body = base64.b64decode(response["body_base64"])
+    if response.get("body_truncated"):
         body = None
     date = parsedate_to_datetime(fields["date"]).timestamp() if "date" in fields else 0.0
-    content = {  # bodies that were no text
+    content = {  # bodies that were not text
         "body_utf16": '{"max_age": 3600}'.encode("utf-16"),
         "body_gzip": gzip.compress(b'{"max_age": 0}', mtime=0),
-    }.get(file.stem) or (asked.get("body") or "").encode()
-    pairs = tuple((name, value) for name, value in asked["headers"])
+    }.get(file.stem) or (request.get("body") or "").encode()
+    pairs = tuple((name, value) for name, value in request["headers"])
     return Exchange(
         str(file.relative_to(ROOT).with_suffix("")),
-        asked["method"],
-        asked["path"],
-        asked.get("query") or "",
+        request["method"],
+        request["path"],
+        request.get("query") or "",
         pairs,
         content,
-        told["status"],
+        response["status"],
         fields,
         body,
         date,
@@ -104,7 +104,7 @@ def exchanges(*folders: str) -> tuple[Exchange, ...]:
 
 @cache
 def keys() -> frozenset[str]:
-    """The keys that Redash knew, as the recording names them."""
+    """The keys that Redash knew, by their names in the recording."""
     found: set[str] = set()
     for file in ROOT.rglob("*.json"):
         found |= set(re.findall(r"\b(?:USER_KEY_[A-Z]+|QUERY_KEY_\d+|DASHBOARD_TOKEN_[0-9a-f]+)\b", file.read_text()))
@@ -133,7 +133,7 @@ def _catalogue() -> dict[int, list[tuple[float, dict[str, Any]]]]:
 
 
 def definition(query_id: int, at: float) -> dict[str, Any] | None:
-    """The query as the recording last showed it before that moment."""
+    """The query as the recording last showed it before that time."""
     seen = _catalogue().get(query_id, [])
     before = [item for moment, item in seen if moment <= at]
     return before[-1] if before else seen[0][1] if seen else None
@@ -157,24 +157,24 @@ _FORBIDDEN = json.dumps(
 
 
 class Playback:
-    """Answers what was recorded, and the gateway's own questions from the recording's query objects."""
+    """Responds with what was recorded, and to the gateway's own requests from the recording's query objects."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.unexpected: list[str] = []
 
-    def __call__(self, seen: Seen) -> Told:
+    def __call__(self, seen: Seen) -> Stub:
         x = self.exchange
         if self._same(seen):
             return self._recorded()
         if seen.method == "GET" and (found := re.fullmatch(r"/api/queries/(\d+)", seen.path)):
             return self._definition(int(found[1]), seen.key)
         if seen.method == "GET" and "/jobs/" in seen.path:
-            return Told.json({"job": {"id": "x", "updated_at": 0, "status": 2, "error": "", "query_result_id": None}})
+            return Stub.json({"job": {"id": "x", "updated_at": 0, "status": 2, "error": "", "query_result_id": None}})
         if seen.method == "GET" and "/dashboards/" in seen.path:
-            return Told(404, _NOT_FOUND)
+            return Stub(404, _NOT_FOUND)
         self.unexpected.append(f"{seen.method} {seen.target} while {x.method} {x.path}?{x.query}")
-        return Told(404, _NOT_FOUND)
+        return Stub(404, _NOT_FOUND)
 
     def _same(self, seen: Seen) -> bool:
         x = self.exchange
@@ -183,27 +183,27 @@ class Playback:
         ours, theirs = _result(seen.path), _result(x.path)
         return seen.path == x.path or (ours is not None and theirs is not None and ours[1] == theirs[1])
 
-    def _recorded(self) -> Told:
+    def _recorded(self) -> Stub:
         x = self.exchange
         if x.method == "HEAD":  # a recorded HEAD has no body; a GET of the same path has
             twins = (y for y in exchanges(*FOLDERS) if y.method == "GET" and y.path == x.path and y.status == x.status)
             x = next((y for y in twins if y.body), x)
         kept = ("content-type", "content-disposition", "location")
-        fields = {name: x.told[name] for name in kept if name in x.told}
-        return Told(x.status, x.body if x.body is not None else b"{}", fields)
+        fields = {name: x.response[name] for name in kept if name in x.response}
+        return Stub(x.status, x.body if x.body is not None else b"{}", fields)
 
-    def _definition(self, query_id: int, key: str) -> Told:
+    def _definition(self, query_id: int, key: str) -> Stub:
         item = definition(query_id, self.exchange.at)
         if item is None:
-            return Told(404, _NOT_FOUND)
+            return Stub(404, _NOT_FOUND)
         if key in SOURCES and item["data_source_id"] not in SOURCES[key]:
-            return Told(403, _FORBIDDEN)
+            return Stub(403, _FORBIDDEN)
         if key.startswith("QUERY_KEY_") and key != f"QUERY_KEY_{query_id}":
-            return Told(404, _NOT_FOUND)
-        return Told.json(item)
+            return Stub(404, _NOT_FOUND)
+        return Stub.json(item)
 
 
 def _result(path: str) -> tuple[str, str] | None:
-    """What a path of a result asks for, and in which form: the gateway may ask by another of its paths."""
+    """What a result path requests, and in which form: the gateway may request it by another of its paths."""
     found = re.fullmatch(r"/api/(?:queries/\d+/results(?:/\d+)?|query_results/\d+)(?:\.(json|csv|tsv|xlsx))?", path)
     return (path, found[1] or "json") if found else None

@@ -13,7 +13,7 @@ from support.http import Reply, send
 from gateway import config
 from gateway.http import connection
 
-from .front import Front, Seen, Told, Upstream, client, credential
+from .front import Front, Seen, Stub, Upstream, client, credential
 from .wire import Wire, ask
 
 ADMIN_TOKEN = "rg_operator_" + "0123456789abcdef" * 2
@@ -21,10 +21,10 @@ ADMIN_TOKEN = "rg_operator_" + "0123456789abcdef" * 2
 
 @pytest.fixture
 def redash() -> object:
-    def answer(seen: Seen) -> Told:
-        return Told.json({"message": "Not found."}, 404)
+    def respond(seen: Seen) -> Stub:
+        return Stub.json({"message": "Not found."}, 404)
 
-    return answer
+    return respond
 
 
 def configure(front: Front, *, hosts: str, token: bool = False) -> None:
@@ -166,11 +166,11 @@ async def test_a_purge_with_an_expectation_gets_one_continue(front: Front) -> No
     head = b"POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n"
     async with await Wire.open(admin(front)) as wire:
         await wire.send(head)
-        got = await wire.answer()
+        got = await wire.response()
         assert got is not None
         assert got.status == 100
         await wire.send(b'{"all": true}')
-        got = await wire.answer()
+        got = await wire.response()
         assert got is not None
         assert (got.status, json.loads(got.body)) == (200, {"purged": 0})
 

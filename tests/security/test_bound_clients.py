@@ -1,4 +1,4 @@
-"""Clients that are bound to queries or dashboards, by every way to a result (DESIGN 4; CONTRACT 2, 12, 13, 20.9)."""
+"""Clients that are bound to queries or dashboards, on every path to a result (DESIGN 4; CONTRACT 2, 12, 13, 20.9)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SALES, PUBLIC = 1, 2
 
 
 def refused(reply: Reply) -> bool:
-    """403 or 404 of the gateway's own."""
+    """403 or 404 of the gateway itself."""
     return reply.status in (403, 404) and reply.headers["Content-Type"] == "application/problem+json"
 
 
@@ -22,7 +22,7 @@ async def ask(world: World, who: str, method: str, path: str, body: object = Non
 
 
 async def follow(world: World, who: str, query: int, **body: object) -> tuple[str, int]:
-    """Run a query anew; job id and result id."""
+    """Run a query anew; returns job id and result id."""
     reply = await ask(world, who, "POST", f"/api/queries/{query}/results", {"max_age": 0, **body})
     assert reply.status == 200, reply.body
     job = reply.job["id"]
@@ -49,11 +49,11 @@ async def bound(bare: World) -> World:
 FORMS = ("json", "csv", "tsv", "xlsx")
 
 
-async def test_every_way_to_another_query_is_closed(bound: World) -> None:
+async def test_every_path_to_another_query_is_closed(bound: World) -> None:
     foreign = bound.named["above"]
     _, rid = await follow(bound, "free", foreign, parameters={"min_amount": 480})
     bound.sandbox.reset_counters()
-    ways: list[tuple[str, str, object]] = [
+    paths: list[tuple[str, str, object]] = [
         ("GET", f"/api/queries/{foreign}", None),
         ("GET", f"/api/queries/{foreign}/results", None),
         *(("GET", f"/api/queries/{foreign}/results.{form}", None) for form in FORMS),
@@ -71,8 +71,8 @@ async def test_every_way_to_another_query_is_closed(bound: World) -> None:
     ]
     # Below a query that is the client's own: the id in the path means nothing to Redash (CONTRACT 2).
     own = bound.named["by_country"]
-    ways += [("GET", f"/api/queries/{own}/results/{rid}.{form}", None) for form in FORMS]
-    for method, path, body in ways:
+    paths += [("GET", f"/api/queries/{own}/results/{rid}.{form}", None) for form in FORMS]
+    for method, path, body in paths:
         for headers in ({}, {"Prefer": "wait=5"}):
             reply = await ask(bound, "own", method, path, body, **headers)
             assert reply.status in (403, 404), (method, path, reply.body)
@@ -112,7 +112,7 @@ async def test_lists_and_search_are_closed_also_when_another_client_has_just_rea
         assert (await ask(bound, who, "HEAD", path)).status == 403
 
 
-async def test_its_own_queries_are_open_by_every_way(bound: World) -> None:
+async def test_its_own_queries_are_open_on_every_path(bound: World) -> None:
     own = bound.named["by_country"]
     job, rid = await follow(bound, "own", own)
     for path in (
@@ -128,15 +128,15 @@ async def test_its_own_queries_are_open_by_every_way(bound: World) -> None:
 
 
 async def test_the_latest_result_that_a_definition_names_is_known(bound: World) -> None:
-    # Ids count as known when seen in any answer, also as `latest_query_data_id` (DESIGN 5).
+    # Ids count as known when seen in any response, also as `latest_query_data_id` (DESIGN 5).
     own = bound.named["by_country"]
     latest = (await ask(bound, "own", "GET", f"/api/queries/{own}/results.json")).json["query_result"]["id"]
     assert (await ask(bound, "own", "GET", f"/api/query_results/{latest}.csv")).status == 200
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_nobody_can_make_a_foreign_result_known(bound: World, form: str) -> None:
-    """Redash shows a result below any query of the user's (CONTRACT 20.9): that makes it no result of that query."""
+async def test_no_client_can_make_a_foreign_result_known(bound: World, form: str) -> None:
+    """Redash shows a result below any query of the user's (CONTRACT 20.9): this does not make it its result."""
     own, foreign = bound.named["by_country"], bound.named["above"]
     _, rid = await follow(bound, "free", foreign, parameters={"min_amount": 481})
     assert (await ask(bound, "free", "GET", f"/api/queries/{own}/results/{rid}.{form}")).status == 200
@@ -146,12 +146,12 @@ async def test_nobody_can_make_a_foreign_result_known(bound: World, form: str) -
         f"/api/query_results/{rid}.json",
     ):
         assert refused(await ask(bound, "own", "GET", path)), path
-    # And the other way about: it stays the foreign query's for whoever may use that one.
+    # The same in the other direction: it stays the foreign query's for clients that may use that one.
     assert (await ask(bound, "free", "GET", f"/api/queries/{foreign}/results/{rid}.json")).status == 200
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_result_nobody_ran_here_does_not_become_known_below_any_query(bound: World, form: str) -> None:
+async def test_a_result_not_run_here_does_not_become_known_below_any_query(bound: World, form: str) -> None:
     own = bound.named["by_country"]
     foreign = await bound.sandbox.execute_directly(bound.named["above"], {"min_amount": 482})
     first = await ask(bound, "free", "GET", f"/api/queries/{own}/results/{foreign.id}.{form}")
@@ -184,7 +184,7 @@ async def test_a_job_below_another_query_is_unknown(bound: World) -> None:
     assert (await ask(bound, "own", "GET", f"/api/queries/{foreign}/jobs/{job}")).status in (403, 404)
 
 
-async def test_dropdowns_are_open_through_the_query_that_declares_them_and_only_so(bound: World) -> None:
+async def test_dropdowns_are_open_only_through_the_query_that_declares_them(bound: World) -> None:
     n = bound.named
     declared = f"/api/queries/{n['dropdown']}/dropdowns/{n['countries']}"
     assert (await ask(bound, "own", "GET", declared)).status == 200
@@ -197,12 +197,12 @@ async def test_dropdowns_are_open_through_the_query_that_declares_them_and_only_
     assert (await ask(bound, "own", "GET", f"/api/queries/{n['countries']}/results.json")).status == 403
 
 
-async def test_a_dropdown_that_is_declared_no_more_closes(bound: World) -> None:
+async def test_a_dropdown_that_is_no_longer_declared_closes(bound: World) -> None:
     n = bound.named
     path = f"/api/queries/{n['dropdown']}/dropdowns/{n['countries']}"
     assert (await ask(bound, "own", "GET", path)).status == 200
     bound.sandbox.edit_query(n["dropdown"], options={"parameters": [{"name": "country", "type": "number", "value": 1}]})
-    bound.clock.turn(121)  # beyond twice `definition_check`
+    bound.clock.turn(61)  # beyond `definition_check`
     assert (await ask(bound, "own", "GET", path)).status == 403
 
 
@@ -219,12 +219,12 @@ async def test_what_is_on_the_dashboard_is_open_and_nothing_else(bound: World) -
         assert (await ask(bound, "boards", "GET", f"/api/queries/{n[short]}/results.json")).status == 403
         assert (await ask(bound, "boards", "POST", f"/api/queries/{n[short]}/results", {})).status == 403
     assert (await ask(bound, "both", "GET", f"/api/queries/{n['kb1']}/results.json")).status == 200
-    # On the board, but the credential may not see its source: a restricted widget names no query.
+    # On the board, but the credential may not see its source: a restricted widget shows no query.
     assert (await ask(bound, "boards", "GET", f"/api/queries/{n['restricted']}/results.json")).status == 403
 
 
-async def test_dashboards_are_judged_by_the_id_in_the_answer(bound: World) -> None:
-    # By slug only with `?legacy`, and two boards may show one slug (CONTRACT 13).
+async def test_dashboards_are_checked_by_the_id_in_the_response(bound: World) -> None:
+    # By slug only with `?legacy`, and two boards may have the same slug (CONTRACT 13).
     good = (
         f"/api/dashboards/{SALES}",
         "/api/dashboards/sales-overview?legacy",
@@ -256,7 +256,7 @@ async def test_a_renamed_dashboard_with_the_same_slug_is_another(bound: World) -
 async def test_a_widget_that_is_removed_closes_its_query_within_a_minute(bound: World) -> None:
     query = bound.named["by_country"]
     job, rid = await follow(bound, "boards", query)
-    ways = [
+    paths = [
         f"/api/queries/{query}",
         f"/api/queries/{query}/results.json",
         f"/api/queries/{query}/results/{rid}.json",
@@ -264,17 +264,17 @@ async def test_a_widget_that_is_removed_closes_its_query_within_a_minute(bound: 
         f"/api/query_results/{rid}.csv",
         f"/api/queries/{query}/results.json?max_age=-1",
     ]
-    for path in ways * 4:  # what is asked for again in the same bytes is answered by the shortest way there is
+    for path in paths * 4:  # repeated requests with the same bytes are served by the fast path
         assert (await ask(bound, "boards", "GET", path)).status == 200, path
     database = bound.sandbox.database
     for widget_id in [w.id for w in database.widgets.values() if w.dashboard_id == SALES and w.visualization_id]:
         if database.visualizations[database.widgets[widget_id].visualization_id or 0].query_id == query:
             del database.widgets[widget_id]
     bound.clock.turn(60.5)
-    for path in ways:
+    for path in paths:
         assert refused(await ask(bound, "boards", "GET", path)), path
     assert (await ask(bound, "boards", "POST", f"/api/queries/{query}/results", {})).status == 403
-    # "by whatever way (query, result id, job …)" (DESIGN 4): a job's error text tells of the query, too.
+    # "by whatever way (query, result id, job …)" (DESIGN 4): a job's error text shows something of the query, too.
     for path in (f"/api/jobs/{job}", f"/api/queries/{query}/jobs/{job}"):
         assert refused(await ask(bound, "boards", "GET", path)), path
 
@@ -295,7 +295,7 @@ async def test_a_dashboard_that_cannot_be_read_opens_nothing(bound: World, troub
         reply = await ask(bound, "boards", "GET", path)
         assert reply.status in (403, 404, 500, 502), (path, reply.status)
         assert b"rows" not in reply.body
-    # The list of the client's own queries does not help when the dashboard is silent: "failure denies" (DESIGN 4).
+    # The list of the client's own queries does not help when the dashboard cannot be read: "failure denies" (DESIGN 4).
     assert (await ask(bound, "both", "GET", f"/api/queries/{bound.named['kb1']}/results.json")).status != 200
 
 
@@ -316,7 +316,7 @@ async def test_a_query_added_to_the_dashboard_opens_within_a_minute(bound: World
 # -- query keys
 
 
-async def test_a_client_of_a_query_key_reaches_its_query_by_every_way_and_no_other(bound: World) -> None:
+async def test_a_client_of_a_query_key_reaches_its_query_on_every_path_and_no_other(bound: World) -> None:
     own, other = bound.named["in_country"], bound.named["by_country"]
     job, rid = await follow(bound, "keyed", own, parameters={"country": "FR"})
     for path in (
@@ -337,7 +337,7 @@ async def test_a_client_of_a_query_key_reaches_its_query_by_every_way_and_no_oth
         "/api/session",
     ):
         assert refused(await ask(bound, "keyed", "GET", path)), path
-    # Ids of the gateway's own are per scope as well: nobody else reads them.
+    # The gateway's own ids are per scope as well: no other client can read them.
     for who in ("free", "own", "boards"):
         assert (await ask(bound, who, "GET", f"/api/query_results/{rid}")).status in (403, 404)
         assert (await ask(bound, who, "GET", f"/api/queries/{own}/results/{rid}.json")).status in (403, 404)

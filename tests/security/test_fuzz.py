@@ -1,4 +1,4 @@
-"""Ten thousand requests that nobody meant: no 500, no traceback, no hang, and nothing odd reaches Redash."""
+"""Ten thousand odd requests: no 500, no traceback, no hang, and nothing odd reaches Redash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ from hypothesis import strategies as st
 
 from gateway.redash.routes import ROUTES
 
-from .front import SENT_FIELDS, Front, Seen, Told, Upstream, client, credential, key, query_object, result_object, token
+from .front import (
+    SENT_FIELDS,
+    Front,
+    Seen,
+    Stub,
+    Upstream,
+    client,
+    credential,
+    key,
+    query_object,
+    result_object,
+    token,
+)
 from .wire import Wire
 
 EXAMPLES = 125
@@ -38,12 +50,12 @@ UPSTREAM = [
     (route.method, re.compile(re.sub(r"\\\{(\w+)\\\}", lambda m: _PARTS.get(m[1], _ID), re.escape(route.template))))
     for route in ROUTES
 ]
-"""What may be asked of Redash: the templates of the table with canonical parts."""
+"""What may be requested from Redash: the templates of the table with canonical parts."""
 
 FIELDS = SENT_FIELDS | {"content-type", "content-length"}
 
 
-def obliging(seen: Seen) -> Told:
+def obliging(seen: Seen) -> Stub:
     if found := re.fullmatch(r"/api/queries/(\d+)", seen.path):
         parameters = [
             {"name": "n", "type": "number", "value": 1},
@@ -57,16 +69,16 @@ def obliging(seen: Seen) -> Told:
             },
             {"name": "t", "type": "text", "value": "x"},
         ]
-        return Told.json(query_object(int(found[1]), options={"parameters": parameters}, latest_query_data_id=7))
+        return Stub.json(query_object(int(found[1]), options={"parameters": parameters}, latest_query_data_id=7))
     if found := re.search(r"results/(\d+)", seen.path):
-        return Told.json(result_object(int(found[1]), 1))
+        return Stub.json(result_object(int(found[1]), 1))
     if "results" in seen.path or seen.path.endswith("/refresh"):
-        answer: dict[str, Any] = result_object(7, 1)
+        response: dict[str, Any] = result_object(7, 1)
         sent = seen.json if isinstance(seen.json, dict) else {}
         found = re.search(r"queries/(\d+)", seen.path)
-        answer["query_result"]["query"] = sent.get("query", f"select {found[1]}" if found else "")
-        return Told.json(answer)
-    return Told.json({"id": 1})
+        response["query_result"]["query"] = sent.get("query", f"select {found[1]}" if found else "")
+        return Stub.json(response)
+    return Stub.json({"id": 1})
 
 
 def odd(seen: Seen) -> list[str]:
@@ -390,7 +402,7 @@ SENT = st.tuples(
 )
 REQUESTS = st.tuples(METHODS, PATHS, QUERIES, TOKENS, HEADERS, BODIES)
 MIXED = REQUESTS | REQUESTS | SENT
-"""Good ones among them: what an odd one leaves on a connection would harm the next."""
+"""Good requests among them: what an odd one leaves on a connection would harm the next."""
 
 
 def encoded(request: tuple[str, str, str, str, list[str], bytes]) -> bytes:
@@ -401,7 +413,7 @@ def encoded(request: tuple[str, str, str, str, list[str], bytes]) -> bytes:
 
 
 class Traces(logging.Handler):
-    """Keeps what is logged as an error or with an exception."""
+    """Collects what is logged as an error or with an exception."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -413,7 +425,7 @@ class Traces(logging.Handler):
 
 
 class Rig:
-    """One gateway for all examples of a test, in a loop of its own."""
+    """One gateway for all examples of a test, in its own event loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -452,25 +464,25 @@ class Rig:
 
     async def _batch(self, requests: list[bytes]) -> None:
         async with asyncio.timeout(30):
-            await asyncio.gather(*(self._lane(requests[lane::4]) for lane in range(4)))
+            await asyncio.gather(*(self._connection(requests[start::4]) for start in range(4)))
         assert self.traces.lines == [], self.traces.lines[0][:3000]
         for seen in self.upstream.drain():
             self.reached += 1
             assert odd(seen) == [], (odd(seen), seen)
 
-    async def _lane(self, requests: list[bytes]) -> None:
-        """One after the other on a connection that is kept as long as the gateway keeps it."""
+    async def _connection(self, requests: list[bytes]) -> None:
+        """One after the other on a connection that is used as long as the gateway keeps it open."""
         wire: Wire | None = None
         for request in requests:
             for _ in range(2):
                 fresh, wire = wire is None, wire or await Wire.open(self.front.url)
                 await wire.send(request)
-                got = await wire.answer(head=request.startswith(b"HEAD"), timeout=10)
+                got = await wire.response(head=request.startswith(b"HEAD"), timeout=10)
                 if got is not None:
                     break
                 await wire.__aexit__()
                 wire = None
-                assert not fresh, (request, "closed without an answer")
+                assert not fresh, (request, "closed without a response")
             assert got is not None
             self.statuses[got.status] += 1
             assert got.status not in (500, 599), (request, got)
@@ -491,7 +503,7 @@ def rig() -> Iterator[Rig]:
     made.close()
 
 
-# Without shrinking: the request that did it stands in the message.
+# Without shrinking: the request that caused the failure is in the message.
 FUZZ = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -1,6 +1,6 @@
-"""No client ever sees a byte of an answer that was made for another scope, whatever the others send meanwhile.
+"""No client ever sees a byte of a response that was made for another scope, whatever the others send meanwhile.
 
-The upstream writes the credential that asked, the query and a nonce into every answer, errors and refusals included.
+The upstream writes the credential of the request, the query and a nonce into every response, refusals and errors too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import aiohttp
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object
+from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object
 
-# client → the credentials that may speak for it, and the queries it may see (None: all)
+# client → its credentials, and the queries that it may see (None: all)
 CLIENTS: dict[str, tuple[set[str], set[int] | None]] = {
     "a": ({"alice"}, None),
     "a-again": ({"alice"}, None),
@@ -48,7 +48,7 @@ def tables(directory: Path) -> list[str]:
 
 
 class Redash:
-    """Marks every answer; `trouble` says by query how runs go."""
+    """Marks every response; `trouble` says by query how runs end."""
 
     def __init__(self, trouble: dict[int, str]) -> None:
         self.trouble = trouble
@@ -58,7 +58,7 @@ class Redash:
     def mark(self, who: str, query: int) -> str:
         return f"<{who}|{query}|{next(self.nonce)}>"
 
-    async def __call__(self, seen: Seen) -> Told:
+    async def __call__(self, seen: Seen) -> Stub:
         who = next(name for name in ("alice", "bob", "key1") if seen.key == key(name))
         await asyncio.sleep(0.002 * (next(self.nonce) % 3))
         if found := re.fullmatch(r"/api/jobs/(\S+)|/api/queries/\d+/jobs/(\S+)", seen.path):
@@ -72,51 +72,51 @@ class Redash:
         if found := re.fullmatch(r"/api/queries/(\d+)(?:/dropdowns?)?(?:/(\d+))?", seen.path):
             query = int(found[2] or found[1])
             if "dropdown" in seen.path:
-                return Told.json([{"name": self.mark(who, query), "value": "x"}])
-            return Told.json(query_object(query, description=self.mark(who, query), latest_query_data_id=query * 1000))
+                return Stub.json([{"name": self.mark(who, query), "value": "x"}])
+            return Stub.json(query_object(query, description=self.mark(who, query), latest_query_data_id=query * 1000))
         if found := re.fullmatch(r"/api/dashboards/(\d+)", seen.path):
             on_it = query_object(2, description=self.mark(who, 2))
-            return Told.json({"id": int(found[1]), "widgets": [{"visualization": {"query": on_it}}]})
-        return Told.json({"message": self.mark(who, 0)}, 200 if seen.path == "/api/session" else 403)
+            return Stub.json({"id": int(found[1]), "widgets": [{"visualization": {"query": on_it}}]})
+        return Stub.json({"message": self.mark(who, 0)}, 200 if seen.path == "/api/session" else 403)
 
-    def run(self, who: str, query: int, seen: Seen) -> Told:
+    def run(self, who: str, query: int, seen: Seen) -> Stub:
         trouble = self.trouble.get(query, "inline")
         if trouble == "refuse":
-            return Told.json({"job": {"status": 4, "error": self.mark(who, query)}}, 403)
+            return Stub.json({"job": {"status": 4, "error": self.mark(who, query)}}, 403)
         if trouble == "break":
-            return Told.json({"message": self.mark(who, query)}, 500)
+            return Stub.json({"message": self.mark(who, query)}, 500)
         if trouble == "away":
-            return Told(503, self.mark(who, query).encode())
+            return Stub(503, self.mark(who, query).encode())
         if trouble == "inline" and seen.path != "/api/query_results":
             return self.inline(who, query, seen)
         job = f"10f0dede-0a61-455b-ba85-{next(self.nonce):012x}"
         self.jobs[job] = (who, query)
-        return Told.json({"job": {"id": job, "status": 1, "error": "", "query_result_id": None}})
+        return Stub.json({"job": {"id": job, "status": 1, "error": "", "query_result_id": None}})
 
-    def inline(self, who: str, query: int, seen: Seen) -> Told:
+    def inline(self, who: str, query: int, seen: Seen) -> Stub:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         rows = [{"mark": self.mark(who, query), "sent": seen.json}]
         if who == "key1":
-            return Told.json(
+            return Stub.json(
                 {"query_result": {"data": {"columns": [{"name": "mark"}], "rows": rows}, "retrieved_at": now}}
             )
-        return Told.json(result_object(query * 1000 + next(self.nonce) % 900 + 1, query, rows, now))
+        return Stub.json(result_object(query * 1000 + next(self.nonce) % 900 + 1, query, rows, now))
 
-    def job(self, job: str) -> Told:
+    def job(self, job: str) -> Stub:
         who, query = self.jobs[job]
         if self.trouble.get(query) == "fail":
-            return Told.json({"job": {"id": job, "status": 4, "error": self.mark(who, query), "query_result_id": None}})
-        return Told.json(
+            return Stub.json({"job": {"id": job, "status": 4, "error": self.mark(who, query), "query_result_id": None}})
+        return Stub.json(
             {"job": {"id": job, "status": 3, "error": "", "query_result_id": query * 1000 + next(self.nonce) % 900 + 1}}
         )
 
-    def result(self, who: str, result_id: int, form: str) -> Told:
+    def result(self, who: str, result_id: int, form: str) -> Stub:
         query = result_id // 1000
         if who == "key1" and query != 1:
-            return Told.json({"message": self.mark(who, 1)}, 404)  # the hash is not the query's (CONTRACT 2)
+            return Stub.json({"message": self.mark(who, 1)}, 404)  # the hash is not the query's (CONTRACT 2)
         if form == "json":
-            return Told.json(result_object(result_id, query, [{"mark": self.mark(who, query)}]))
-        return Told(200, self.mark(who, query).encode(), {"Content-Type": "text/csv"})
+            return Stub.json(result_object(result_id, query, [{"mark": self.mark(who, query)}]))
+        return Stub(200, self.mark(who, query).encode(), {"Content-Type": "text/csv"})
 
 
 BODIES = [
@@ -181,7 +181,7 @@ STEP = st.lists(st.tuples(st.sampled_from(sorted(CLIENTS)), REQUESTS, st.boolean
 
 
 class Callers:
-    """Sends what was drawn and judges every answer."""
+    """Sends what was drawn and judges every response."""
 
     def __init__(self, front: Front) -> None:
         self.front = front
@@ -209,23 +209,23 @@ class Callers:
                 reply = await self.front.call(method, path, body, client=who, headers=headers)
         except aiohttp.ClientError:
             return
-        told = f"{who} {method} {path} {body!r}: {reply.status} {reply.body[:300]!r}"
-        self.judge(who, reply.body + json.dumps(dict(reply.headers)).encode(), told)
+        message = f"{who} {method} {path} {body!r}: {reply.status} {reply.body[:300]!r}"
+        self.judge(who, reply.body + json.dumps(dict(reply.headers)).encode(), message)
         if kind in ("job", "cancel") and reply.status == 200:
-            assert owner == who, told
-        assert reply.status != 500 or b"<" in reply.body, told  # a 500 is Redash's own, marked
+            assert owner == who, message
+        assert reply.status != 500 or b"<" in reply.body, message  # a 500 is Redash's own, marked
         self.learn(who, reply.body)
 
-    def judge(self, who: str, shown: bytes, told: str) -> None:
+    def judge(self, who: str, shown: bytes, message: str) -> None:
         credentials, queries = CLIENTS[who]
         for name, query in MARK.findall(shown):
             self.judged += 1
-            assert name.decode() in credentials, told
-            assert queries is None or int(query) in {*queries, 0}, told
-        assert not re.search(rb"0Key0Key|rg_", shown), told
+            assert name.decode() in credentials, message
+            assert queries is None or int(query) in {*queries, 0}, message
+        assert not re.search(rb"0Key0Key|rg_", shown), message
 
     def learn(self, who: str, body: bytes) -> None:
-        """Ids that anybody has seen are tried by everybody."""
+        """Ids that any client has seen are tried by all clients."""
         if found := re.search(rb'"job": \{"id": "([0-9a-f-]{36})"', body):
             self.jobs.append((who, found[1].decode()))
         if found := re.search(rb'"query_result_id": (\d+)|"query_result": \{"id": (\d+)', body):
@@ -251,7 +251,7 @@ TROUBLE = st.dictionaries(
 )
 
 
-# Without shrinking: an example takes a second, and what the answer was stands in the message.
+# Without shrinking: an example takes a second, and the response is in the message.
 @settings(
     max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
 )
@@ -263,7 +263,7 @@ def test_no_byte_crosses_a_scope_or_a_binding(
 
 
 def test_the_marks_are_really_seen() -> None:
-    """So that the property above is about something: every client gets rows of its own scope."""
+    """Proves that the property above tests something: every client gets rows of its own scope."""
     every = [(who, ("post", 1, b'{"max_age": 60}'), True) for who in CLIENTS if who != "a-board"]
     every += [(who, ("path", 1, "/api/queries/{}/results.json"), False) for who in ("a", "b", "mixed", "k1")]
     assert asyncio.run(play({1: "job"}, [every, every])) >= 16

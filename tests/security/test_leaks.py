@@ -1,4 +1,4 @@
-"""No key of Redash comes out, no token of a client goes in: after a varied load all that was said is searched."""
+"""No key of Redash gets out, no token of a client gets in: after a varied load all output is searched."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ FAULTS = (
 )
 
 
-class Told(logging.Handler):
-    """Every record of the process, written in both forms of the log."""
+class LogRecords(logging.Handler):
+    """All log records of the process, in both log formats."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -43,11 +43,11 @@ class Told(logging.Handler):
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
-    handler, root = Told(), logging.getLogger()
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[LogRecords]:
+    handler, root = LogRecords(), logging.getLogger()
     level = root.level
     forms = [log.AccessLines("text"), log.AccessLines("json")]
-    # Access lines go past `logging`, straight to the process's own writer.
+    # Access log lines bypass `logging`: they go straight to the process's own writer.
     monkeypatch.setattr(log, "parts_of_line", forms[0].parts_of)
     monkeypatch.setattr(
         log,
@@ -62,14 +62,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 
 def upstream_keys(world: World) -> set[str]:
-    """All that opens Redash: users' and queries' keys and the tokens of shared dashboards."""
+    """All that gives access to Redash: users' and queries' keys and the tokens of shared dashboards."""
     boards = {token for board in world.sandbox.database.dashboards.values() for token in board.tokens}
     queries = {query.api_key for query in world.sandbox.queries.values()}
     return set(world.sandbox.user_keys.values()) | queries | boards
 
 
 def spellings(secret: str) -> set[bytes]:
-    """As it stands, and as headers and URLs carry it."""
+    """The plain text, and its encodings in headers and URLs."""
     basic = base64.b64encode(f"user:{secret}".encode()).decode()
     return {secret.encode(), basic.encode(), quote(secret, safe="").encode()}
 
@@ -95,22 +95,22 @@ def as_bytes(reply: Reply) -> bytes:
 
 
 class Load:
-    """A varied load; `said` is everything that callers were told."""
+    """A varied load; `received` is everything that callers got."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.said: list[bytes] = []
+        self.received: list[bytes] = []
 
     async def call(
         self, method: str, path: str, body: object = None, *, client: str | None = "dashboard", **headers: str
     ) -> Reply:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         reply = await self.world.call(method, path, body, client=client, headers=fields)
-        self.said.append(as_bytes(reply))
+        self.received.append(as_bytes(reply))
         return reply
 
     async def raw(self, sent: bytes) -> None:
-        self.said.append(await exchange(self.world.url, sent, timeout=0.2))
+        self.received.append(await exchange(self.world.url, sent, timeout=0.2))
 
     async def successes(self) -> None:
         world, named = self.world, self.world.named
@@ -221,7 +221,7 @@ class Load:
             "Accept",
         )
         above = f"/api/queries/{self.world.named['above']}"
-        for number, name in enumerate(fields):  # nothing of it is stored or joined: each goes to Redash
+        for number, name in enumerate(fields):  # nothing of it is stored or joined: each request goes to Redash
             value = f"session={token}" if name == "Cookie" else token
             await self.call("GET", f"/api/queries?page_size={number + 30}", **{name: value})
             body = {"max_age": 0, "parameters": {"min_amount": number}}
@@ -291,33 +291,33 @@ async def admin_pages(world: World) -> list[bytes]:
 
 
 @pytest.fixture
-async def loaded(bare: World, told: Told, by_fast_path: list[bytes]) -> Load:
+async def loaded(bare: World, told: LogRecords, by_fast_path: list[bytes]) -> Load:
     await bare.start(upstream='read_timeout = "2s"\nbreaker_failures = 1000', writer='stale_if_error = "0s"')
     bare.runtime.telemetry.observer.access_log = True
     load = Load(bare)
     await load.all()
     for _ in range(5):
-        load.said.append(as_bytes(await bare.post("by_country", max_age=86_400)))
+        load.received.append(as_bytes(await bare.post("by_country", max_age=86_400)))
     assert by_fast_path
     return load
 
 
-async def test_nothing_secret_is_told_anywhere_after_a_varied_load(loaded: Load, told: Told, tmp_path: Path) -> None:
+async def test_no_secret_appears_anywhere_after_a_varied_load(loaded: Load, told: LogRecords, tmp_path: Path) -> None:
     world = loaded.world
     keys, tokens = upstream_keys(world), set(TOKENS.values())
-    assert len(loaded.said) > 150
+    assert len(loaded.received) > 150
     assert len(told.lines) > 150
     lines = "\n".join(told.lines).encode()
     pages = await admin_pages(world)
-    # 1. what callers got: no key of Redash's (CONTRACT 15), and no token echoed
-    assert found_in(keys | tokens, *loaded.said) == []
-    # CONTRACT 4: Redash sets two cookies on every single answer; they stay inside
-    assert not [said for said in loaded.said if b"set-cookie" in said.lower() or b"csrf_token" in said.lower()]
+    # 1. what callers got: no key of Redash (CONTRACT 15), and no token echoed
+    assert found_in(keys | tokens, *loaded.received) == []
+    # CONTRACT 4: Redash sets two cookies on every response; they stay inside
+    assert not [text for text in loaded.received if b"set-cookie" in text.lower() or b"csrf_token" in text.lower()]
     # 2. logs, exceptions included
     assert found_in(keys | tokens, lines) == []
     # 3. metrics and status
     assert found_in(keys | tokens, *pages) == []
-    # 4. what lies on the disk, while it runs and after it
+    # 4. what is on the disk, while it runs and after it
     for _ in range(2):
         files = files_below(tmp_path)
         assert "gateway.db" in files
@@ -328,7 +328,7 @@ async def test_nothing_secret_is_told_anywhere_after_a_varied_load(loaded: Load,
 
 
 async def test_no_token_reaches_redash(loaded: Load) -> None:
-    # CONTRACT 20.1, 20.2: neither as header, nor in the URL, nor as cookie; exactly one key of the gateway's.
+    # CONTRACT 20.1, 20.2: neither in a header, nor in the URL, nor in a cookie; exactly one key of the gateway's.
     world = loaded.world
     log = list(world.sandbox.log)
     assert len(log) > 150
@@ -354,13 +354,13 @@ async def test_no_token_reaches_redash(loaded: Load) -> None:
 
 
 async def test_a_result_column_may_be_called_api_key(world: World) -> None:
-    # Only metadata is cleaned; what a query returns is the caller's own business and is passed on byte for byte.
+    # Only metadata is cleaned; what a query returns is the caller's data and is passed on byte for byte.
     body = {"query": "select 'mine' as api_key, 'too' as public_url", "data_source_id": 1, "max_age": 0}
     reply = await world.call("POST", "/api/query_results", body, client="sql", headers={"Prefer": "wait=10"})
     assert reply.rows == [{"api_key": "mine", "public_url": "too"}]
 
 
-async def test_reveal_keys_shows_what_others_do_not_see(bare: World) -> None:
+async def test_reveal_keys_shows_keys_that_other_clients_do_not_see(bare: World) -> None:
     await bare.start(second="reveal_keys = true")
     path = f"/api/queries/{bare.named['by_country']}"
     for client, shown in (("second", bare.sandbox.query_key(bare.named["by_country"])), ("dashboard", None)) * 2:
@@ -368,7 +368,7 @@ async def test_reveal_keys_shows_what_others_do_not_see(bare: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_keys_and_tokens_in_exceptions_are_taken_out_of_the_log(world: World, form: str) -> None:
+async def test_keys_and_tokens_in_exceptions_are_removed_from_the_log(world: World, form: str) -> None:
     key, token = world.sandbox.user_keys["analyst"], TOKENS["dashboard"]
     try:
         raise ValueError(f"no such header: Authorization: Key {key} for https://x/api/queries?api_key={token}&a=1")
@@ -389,8 +389,8 @@ async def test_keys_and_tokens_in_exceptions_are_taken_out_of_the_log(world: Wor
         assert json.loads(line)["level"] == "error"
 
 
-async def test_a_fault_inside_tells_the_caller_nothing_of_it(
-    world: World, told: Told, monkeypatch: pytest.MonkeyPatch
+async def test_an_internal_error_reveals_nothing_to_the_caller(
+    world: World, told: LogRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = world.sandbox.user_keys["analyst"]
 
@@ -405,7 +405,7 @@ async def test_a_fault_inside_tells_the_caller_nothing_of_it(
     assert found_in({secret}, as_bytes(reply), "\n".join(told.lines).encode()) == []
 
 
-async def test_a_caller_that_hangs_up_leaves_no_trace_of_its_token(world: World, told: Told) -> None:
+async def test_a_caller_that_hangs_up_leaves_no_trace_of_its_token(world: World, told: LogRecords) -> None:
     world.runtime.telemetry.observer.access_log = True
     token = TOKENS["dashboard"].encode()
     async with world.sandbox.hold():

@@ -1,4 +1,4 @@
-"""The recorded exchanges with the real Redash, through the gateway: the same answers, but for declared differences."""
+"""The recorded exchanges with the real Redash, through the gateway: the same responses, except declared differences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KEYS = {"api_key", "public_url", "invite_link", "reset_link"}
 
 
 def without(value: Any) -> Any:
-    """What is the same thing in another spelling: keys nulled, the gateway's own job ids."""
+    """What is the same in another spelling: keys set to null, the gateway's own job ids."""
     if isinstance(value, dict):
         if set(value) == {"job"} and isinstance(value["job"], dict) and "id" in value["job"]:
             return {"job": {**value["job"], "id": "its own"}}
@@ -62,10 +62,10 @@ def differences(x: Exchange, ours: Got) -> list[str]:
     if ours.status != x.status:
         found.append("status")
     for name in ("content-type", "content-disposition", "cache-control", "location"):
-        recorded = x.told.get(name, "").replace("private,max-age", "private, max-age")
+        recorded = x.response.get(name, "").replace("private,max-age", "private, max-age")
         mine = ours.field(name)
         if name == "cache-control" and not recorded:
-            mine = ""  # Redash says nothing there; the gateway says `private, no-cache`
+            mine = ""  # Redash has nothing there; the gateway has `private, no-cache`
         if recorded != mine:
             found.append(name)
     if x.method != "HEAD" and x.body is not None:
@@ -87,7 +87,7 @@ _COLLISIONS = {
 
 GET_FORM = {"max_age", "p_min_amount"}
 
-# By name, where no rule says it.
+# By name, where no rule describes it.
 BY_NAME = {
     "execute/large_cached": "the recording does not hold the body whole",
     "queries/regenerated_new_key": "401: this key is in no configuration (each query has one)",
@@ -101,8 +101,8 @@ BY_NAME = {
 
 
 def reason(x: Exchange, ours: Got) -> str | None:
-    """Why the gateway answers otherwise, None if there is no good reason."""
-    html = "text/html" in x.told.get("content-type", "")
+    """Why the gateway responds differently, None if there is no good reason."""
+    html = "text/html" in x.response.get("content-type", "")
     problem = ours.field("content-type") == "application/problem+json" or (x.method == "HEAD" and ours.status >= 400)
     query_key = x.key.startswith("QUERY_KEY_")
     not_found_here = ours.status == 404 and problem
@@ -133,7 +133,7 @@ def reason(x: Exchange, ours: Got) -> str | None:
         "the one redirect keeps no organisation in it": x.status == 301 and ours.status == 301,
         "rows of other SQL are not passed on (CONTRACT 7)": x.name in _COLLISIONS and ours.status == 502,
         "an HTML page on an API path is 502": html and ours.status == 502,
-        "GET with p_ or max_age runs the query (DESIGN 7)": bool(GET_FORM & x.asked.keys()),
+        "GET with p_ or max_age runs the query (DESIGN 7)": bool(GET_FORM & x.arguments.keys()),
         "tokens are read more kindly than keys in Redash; the refusal played is then of the gateway's key": ours.status
         == 502
         and b"does not accept the key" in ours.body,
@@ -151,11 +151,11 @@ AS_RECORDED = {
     "adhoc": 26,
     "misc": 38,
 }
-"""By folder, how many exchanges at least are the same byte for byte, or but for keys and job ids."""
+"""By folder, how many exchanges at least are the same byte for byte, or except keys and job ids."""
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-async def test_every_recorded_answer_comes_through_the_gateway(
+async def test_every_recorded_response_comes_through_the_gateway(
     tmp_path: Path, note: Callable[[str], None], folder: str
 ) -> None:
     wrong, counted, same, nulled = [], Counter[str](), 0, 0
@@ -163,14 +163,14 @@ async def test_every_recorded_answer_comes_through_the_gateway(
     async with Upstream(lambda seen: None) as upstream:  # type: ignore[arg-type, return-value]
         for x in exchanges(folder):
             playback = Playback(x)
-            upstream.answer = playback
+            upstream.respond = playback
             front = Front(tmp_path, upstream.url)
             front.write(table(tmp_path, x), server='hosts = ["*"]')
             async with front:
-                answers = await ask(front.url, x.raw, head=x.method == "HEAD")
-            ours = answers[-1] if answers else Got(0, (), b"no answer")
+                responses = await ask(front.url, x.raw, head=x.method == "HEAD")
+            ours = responses[-1] if responses else Got(0, (), b"no response")
             found = differences(x, ours)
-            if not GET_FORM & x.asked.keys():
+            if not GET_FORM & x.arguments.keys():
                 unexpected += playback.unexpected
             if not found:
                 same += 1
@@ -192,10 +192,10 @@ async def test_every_recorded_answer_comes_through_the_gateway(
     assert not unexpected, "\n".join(unexpected)
     assert same >= AS_RECORDED[folder]
     declared = {why for name, why in BY_NAME.items() if name.startswith(f"{folder}/")}
-    assert declared <= counted.keys()  # a difference that is none any more is taken off the list
+    assert declared <= counted.keys()  # a difference that no longer exists is removed from the list
 
 
-def test_the_recording_is_whole() -> None:
+def test_the_recording_is_complete() -> None:
     assert len(exchanges(*FOLDERS)) > 600
     assert sum(AS_RECORDED.values()) > 430
     assert all(name.partition("/")[0] in FOLDERS for name in BY_NAME)

@@ -1,4 +1,4 @@
-"""Keys, public tokens, invitations and reset links never leave in metadata, wherever they stand (CONTRACT 15)."""
+"""Keys, public tokens, invitations and reset links never leave in metadata, wherever they are (CONTRACT 15)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from gateway.redash import routes
 from gateway.redash.redaction import LARGEST_METADATA, text_without_keys
 from gateway.telemetry.log import Formatter
 
-from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object, token
+from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object, token
 
 SECRET = "Sup3rSecret0Key0Of0Redash0Nobody0May0See"
 NAMES = ("api_key", "public_url", "invite_link", "reset_link")
@@ -33,7 +34,7 @@ BODY: dict[str, Any] = {
     "api_key_of": "a name that only looks alike",
 }
 
-# Every route whose answers can hold keys, by CONTRACT 15 (seen or from the source).
+# Every route whose responses can contain keys, by CONTRACT 15 (seen or from the source).
 ROUTES = (
     """
 GET /api/queries | GET /api/queries/my | GET /api/queries/recent | GET /api/queries/favorites | GET /api/queries/archive
@@ -52,16 +53,34 @@ GET /api/admin/queries/outdated
 )
 
 
+# Every other route of objects: its responses have none of these keys, seen in the recordings or from the source.
+WITHOUT_KEYS = (
+    """
+/api/queries/{query_id}/dropdown | /api/queries/{query_id}/dropdowns/{dropdown_id} | /api/session
+/api/data_sources/types | /api/organization/status | /api/dashboards/public/{token} | /api/queries/tags
+/api/dashboards/tags | /api/data_sources | /api/data_sources/{id} | /api/data_sources/{id}/schema
+/api/query_snippets | /api/query_snippets/{id} | /api/queries/format | /api/visualizations | /api/visualizations/{id}
+/api/data_sources/{id}/pause | /api/data_sources/{id}/test | /api/groups | /api/groups/{id} | /api/groups/{id}/members
+/api/groups/{id}/members/{id2} | /api/groups/{id}/data_sources | /api/groups/{id}/data_sources/{id2}
+/api/destinations | /api/destinations/types | /api/destinations/{id} | /api/settings/organization
+/api/queries/{query_id}/acl | /api/queries/{query_id}/acl/{word} | /api/dashboards/{dashboard}/acl
+/api/dashboards/{dashboard}/acl/{word} | /api/events
+""".replace("\n", " | ")
+    .strip(" |")
+    .split(" | ")
+)
+
+
 class Redash:
     status = 200
-    told: Told | None = None
+    response: Stub | None = None
 
-    def __call__(self, seen: Seen) -> Told:
-        if self.told is not None:
-            return self.told
+    def __call__(self, seen: Seen) -> Stub:
+        if self.response is not None:
+            return self.response
         if "results" in seen.path:
-            return Told.json(result_object(7, 5, [{"api_key": "a column", "public_url": SECRET}]))
-        return Told.json(BODY, self.status)
+            return Stub.json(result_object(7, 5, [{"api_key": "a column", "public_url": SECRET}]))
+        return Stub.json(BODY, self.status)
 
 
 @pytest.fixture
@@ -78,8 +97,15 @@ async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
         yield made
 
 
-def test_the_list_of_routes_is_whole() -> None:
+def test_the_list_of_routes_is_complete() -> None:
     assert len(ROUTES) == len(set(ROUTES)) == 42
+
+
+def test_every_route_is_cleaned_or_listed_as_without_keys() -> None:
+    objects = [route for route in routes.ROUTES if route.kind in ("metadata", "live", "write") and not route.keys]
+    uncleaned = {route.template for route in objects}
+    assert sorted(uncleaned - set(WITHOUT_KEYS)) == [], "give it `keys` in routes.py, or list it in WITHOUT_KEYS above"
+    assert sorted(set(WITHOUT_KEYS) - uncleaned) == [], "these are cleaned, or no routes"
 
 
 @pytest.mark.parametrize("status", [200, 201, 203, 400, 403, 409, 500])
@@ -100,7 +126,7 @@ async def test_no_route_shows_a_key_whatever_the_status(front: Front, redash: Re
 
 
 @pytest.mark.parametrize("first", ["plain", "open"])
-async def test_who_may_see_keys_does_and_the_others_do_not_in_any_order(front: Front, first: str) -> None:
+async def test_only_clients_that_may_see_keys_see_them_in_any_order(front: Front, first: str) -> None:
     for who in (first, "open", "plain", "open", "plain"):
         for path in ("/api/queries/5", "/api/queries", "/api/dashboards/3"):
             reply = await front.call("GET", path, client=who)
@@ -109,11 +135,9 @@ async def test_who_may_see_keys_does_and_the_others_do_not_in_any_order(front: F
 
 
 @pytest.mark.parametrize("status", [201, 203, 206, 403, 404, 500])
-async def test_a_query_object_that_comes_instead_of_a_refusal_is_not_passed_on(
-    front: Front, redash: Redash, status: int
-) -> None:
-    """The gateway asks for the query's object itself; whatever Redash says there must not leave unread."""
-    redash.told = Told.json(BODY, status)
+async def test_a_query_object_instead_of_a_refusal_is_not_passed_on(front: Front, redash: Redash, status: int) -> None:
+    """The gateway requests the query's object itself; whatever Redash sends then must not leave unread."""
+    redash.response = Stub.json(BODY, status)
     for method, path in (
         ("POST", "/api/queries/5/results"),
         ("GET", "/api/queries/5/results.json"),
@@ -136,8 +160,8 @@ async def test_rows_are_data(front: Front) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b'{"api_key": "' + SECRET.encode(), b"[" * 100_000, b"\xff\xfe{}x"])
-async def test_what_cannot_be_read_cannot_be_cleaned_and_is_502(front: Front, redash: Redash, body: bytes) -> None:
-    redash.told = Told(200, body)
+async def test_unreadable_metadata_is_502(front: Front, redash: Redash, body: bytes) -> None:
+    redash.response = Stub(200, body)
     for path in ("/api/queries/5", "/api/queries", "/api/users"):
         reply = await front.call("GET", path, client="plain")
         assert reply.status == 502
@@ -147,7 +171,7 @@ async def test_what_cannot_be_read_cannot_be_cleaned_and_is_502(front: Front, re
 @pytest.mark.parametrize("more", [0, 1])
 async def test_metadata_above_32_mb_is_502(front: Front, redash: Redash, more: int) -> None:
     start, end = b'{"api_key": "' + SECRET.encode() + b'", "x": "', b'"}'
-    redash.told = Told(200, start + b"y" * (LARGEST_METADATA - len(start) - len(end) + more) + end)
+    redash.response = Stub(200, start + b"y" * (LARGEST_METADATA - len(start) - len(end) + more) + end)
     reply = await front.call("GET", "/api/queries", client="plain")
     assert reply.status == (502 if more else 200)
     assert SECRET.encode() not in reply.body[:1000]
@@ -162,14 +186,14 @@ async def test_metadata_above_32_mb_is_502(front: Front, redash: Redash, more: i
         '\ufeff{"api_key": "%s"}',
     ],
 )
-async def test_spellings_of_a_name_are_that_name(front: Front, redash: Redash, text: str) -> None:
-    redash.told = Told(200, (text % SECRET).encode())
+async def test_all_spellings_of_a_name_are_cleaned(front: Front, redash: Redash, text: str) -> None:
+    redash.response = Stub(200, (text % SECRET).encode())
     reply = await front.call("GET", "/api/users/2", client="plain")
     assert SECRET.encode() not in reply.body
 
 
-async def test_utf16_is_read_as_well(front: Front, redash: Redash) -> None:
-    redash.told = Told(200, f'{{"api_key": "{SECRET}"}}'.encode("utf-16"))
+async def test_utf16_is_cleaned_too(front: Front, redash: Redash) -> None:
+    redash.response = Stub(200, f'{{"api_key": "{SECRET}"}}'.encode("utf-16"))
     reply = await front.call("GET", "/api/users/2", client="plain")
     assert SECRET.encode() not in reply.body
     assert SECRET.encode("utf-16-le") not in reply.body
@@ -179,7 +203,7 @@ async def test_numbers_and_texts_survive_the_cleaning(front: Front, redash: Reda
     text = (
         '{"n": 12345678901234567890123, "f": 1.5e300, "s": "ü\\u2028\\ud83d\\ude00", "lone": "\\ud800", "api_key": "x"}'
     )
-    redash.told = Told(200, text.encode())
+    redash.response = Stub(200, text.encode())
     reply = await front.call("GET", "/api/users/2", client="plain")
     assert reply.json == {**json.loads(text), "api_key": None}
 

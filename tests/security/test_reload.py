@@ -19,37 +19,37 @@ from support.waiting import until, within
 
 from gateway import config
 
-from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object, token
+from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object, token
 from .wire import Wire, ask
 
 ROWS = 40_000
 
 
 class Redash:
-    """Answers with the name of the key that asked; runs end when `done` is set."""
+    """Responds with the name of the key in the request; runs end when `done` is set."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
         self.rows: list[object] = []
         self.result = 700
 
-    async def __call__(self, seen: Seen) -> Told:
+    async def __call__(self, seen: Seen) -> Stub:
         who = seen.key[:6]
         if found := re.fullmatch(r"/api/queries/(\d+)", seen.path):
-            return Told.json(query_object(int(found[1]), description=who, latest_query_data_id=500))
+            return Stub.json(query_object(int(found[1]), description=who, latest_query_data_id=500))
         if seen.path.startswith("/api/jobs/"):
             status, rid = (3, self.result) if self.done.is_set() else (2, None)
             job = {"id": seen.path.rsplit("/", 1)[1], "status": status, "error": "", "query_result_id": rid}
-            return Told.json({"job": job})
+            return Stub.json({"job": job})
         if seen.method == "POST" and b"100000000" in seen.body:
-            return Told.json(result_object(501, 5, [{"who": who}]))
+            return Stub.json(result_object(501, 5, [{"who": who}]))
         if seen.method == "POST":
-            return Told.json({"job": {"id": "10f0dede-0a61-455b-ba85-243131c5b36e", "status": 1, "error": ""}})
+            return Stub.json({"job": {"id": "10f0dede-0a61-455b-ba85-243131c5b36e", "status": 1, "error": ""}})
         if found := re.search(r"/(\d+)\.\w+$", seen.path):
-            return Told.json(result_object(int(found[1]), 5, [{"who": who}, *self.rows]))
+            return Stub.json(result_object(int(found[1]), 5, [{"who": who}, *self.rows]))
         if "/results" in seen.path:
-            return Told.json(result_object(500, 5, [{"who": who}, *self.rows]))
-        return Told.json({"who": who})
+            return Stub.json(result_object(500, 5, [{"who": who}, *self.rows]))
+        return Stub.json({"who": who})
 
 
 @pytest.fixture
@@ -99,12 +99,12 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 async def test_a_file_with_mistakes_changes_nothing(front: Front, mistake: str) -> None:
-    # `one` would be revoked by it: it must not be, as the rest cannot be taken over.
+    # `one` would be revoked by it: it must not be, because the rest cannot be applied.
     configure(front, client("two"), client("new"), MISTAKES[mistake])
-    status, told = await reload(front)
+    status, body = await reload(front)
     assert status >= 400
-    assert token("one") not in json.dumps(told)
-    assert key("user") not in json.dumps(told)
+    assert token("one") not in json.dumps(body)
+    assert key("user") not in json.dumps(body)
     assert (await front.call("GET", "/api/session", client="one")).status == 200
     assert (await front.call("GET", "/api/session", client="new")).status == 401
     assert await metric(front, "redash_gateway_config_last_reload_successful") == 0
@@ -117,19 +117,19 @@ async def test_a_file_with_mistakes_changes_nothing(front: Front, mistake: str) 
 @pytest.mark.parametrize(
     "content", [None, "", "no certificate", "-----BEGIN CERTIFICATE-----\nxxxx\n-----END CERTIFICATE-----\n"]
 )
-async def test_a_ca_file_that_is_none_changes_nothing(front: Front, content: str | None) -> None:
+async def test_an_invalid_ca_file_changes_nothing(front: Front, content: str | None) -> None:
     file = front.directory / "ca.pem"
     if content is not None:
         file.write_text(content)
     configure(front, client("two"), upstream=f'ca_file = "{file}"')
-    status, told = await reload(front)
+    status, body = await reload(front)
     assert status >= 400
-    assert "ca_file" in json.dumps(told)
+    assert "ca_file" in json.dumps(body)
     assert (await front.call("GET", "/api/session", client="one")).status == 200
     assert await metric(front, "redash_gateway_config_last_reload_successful") == 0
 
 
-async def test_a_file_that_is_gone_changes_nothing(front: Front) -> None:
+async def test_a_missing_file_changes_nothing(front: Front) -> None:
     front.file.unlink()
     assert (await reload(front))[0] >= 400
     assert (await front.call("GET", "/api/session", client="one")).status == 200
@@ -142,13 +142,13 @@ async def test_a_revoked_token_is_refused_on_a_connection_that_stays_open(front:
     request = f"GET /api/session HTTP/1.1\r\nHost: localhost\r\nAuthorization: Key {token('one')}\r\n\r\n".encode()
     async with await Wire.open(front.url) as wire:
         await wire.send(request)
-        got = await wire.answer()
+        got = await wire.response()
         assert got is not None
         assert got.status == 200
         configure(front, client("two"))
         assert (await reload(front))[0] == 200
         await wire.send(request)
-        got = await wire.answer()
+        got = await wire.response()
         assert got is None or got.status == 401
     assert (await front.call("GET", "/api/session?api_key=" + token("one"), client=None)).status == 401
     assert (await front.call("GET", "/api/session", client="two")).status == 200
@@ -181,12 +181,12 @@ async def test_what_a_revoked_client_waits_for_ends_within_a_second(front: Front
         assert (await reload(front))[0] == 200
         statuses = await asyncio.gather(*waiting)
     assert set(statuses) <= {0, 401}
-    assert not other.done()  # the run itself goes on for those who may wait for it
+    assert not other.done()  # the run itself continues for clients that may wait for it
     redash.done.set()
     assert await asyncio.wait_for(other, 10) == 200
 
 
-async def test_a_request_whose_body_is_still_coming_is_judged_by_the_new_configuration(front: Front) -> None:
+async def test_a_request_whose_body_is_still_arriving_is_checked_by_the_new_configuration(front: Front) -> None:
     body = b'{"max_age": 0}'
     top = f"POST /api/queries/5/results HTTP/1.1\r\nHost: localhost\r\nAuthorization: Key {token('one')}\r\n"
     async with await Wire.open(front.url) as wire:
@@ -195,7 +195,7 @@ async def test_a_request_whose_body_is_still_coming_is_judged_by_the_new_configu
         configure(front, client("two"))
         assert (await reload(front))[0] == 200
         await wire.send(body[5:])
-        got = await wire.answer()
+        got = await wire.response()
         assert got is None or got.status == 401
 
 
@@ -215,11 +215,11 @@ async def test_a_large_download_stops_when_its_token_is_revoked(front: Front, re
         assert (await reload(front))[0] == 200
         await until(lambda: not open_requests(front.runtime))
         rest = await wire.closed(10)
-    # What stands in the buffers of the kernel has left; the rest must not follow.
+    # What is in the kernel's buffers was sent; the rest must not follow.
     assert len(first) + len(rest) < ROWS * 1000 * 0.75
 
 
-async def test_two_tokens_of_a_client_may_live_at_once_and_one_of_them_go(front: Front) -> None:
+async def test_a_client_may_have_two_tokens_and_one_may_be_removed(front: Front) -> None:
     both = client("one").replace('"]', f'", "{config.token_hash("rg_next_0123456789abcdef")}"]', 1)
     configure(front, both)
     assert (await reload(front))[0] == 200
@@ -258,8 +258,8 @@ CHANGES = {
         "/api/queries/5",
     ],
 )
-async def test_answers_by_the_shortest_way_end_with_the_right_to_them(front: Front, change: str, target: str) -> None:
-    """The same bytes again and again on one connection: no answer may come from before the change."""
+async def test_fast_path_responses_end_with_the_permission(front: Front, change: str, target: str) -> None:
+    """The same bytes again and again on one connection: no response may be from before the change."""
     configure(front, client("one"), cache='metadata_ttl = "60s"')
     assert (await reload(front))[0] == 200
     in_url = change == "no token in URLs"
@@ -274,21 +274,21 @@ async def test_answers_by_the_shortest_way_end_with_the_right_to_them(front: Fro
         for _ in range(4):
             for connection in (wire, other):
                 await connection.send(request)
-                got = await connection.answer()
+                got = await connection.response()
                 assert got is not None
                 assert got.status == 200, got
         configure(front, *CHANGES[change], cache='metadata_ttl = "60s"')
         assert (await reload(front))[0] == 200
         for connection in (wire, other):
             await connection.send(request)
-            got = await connection.answer()
+            got = await connection.response()
             if change == "another credential":
                 assert got is None or b"user0K" not in got.body
             else:
                 assert got is None or got.status in (401, 403, 404), got
 
 
-async def test_a_token_expires_on_the_shortest_way_too(front: Front) -> None:
+async def test_a_token_expires_on_the_fast_path_too(front: Front) -> None:
     moment = datetime.fromtimestamp(front.clock.wall() + 20, UTC).replace(microsecond=0)
     configure(front, client("one", f"expires = {moment.isoformat().replace('+00:00', 'Z')}"))
     assert (await reload(front))[0] == 200
@@ -300,13 +300,13 @@ async def test_a_token_expires_on_the_shortest_way_too(front: Front) -> None:
         for turn in (0, 0, 0, 0, 15, 10):
             front.clock.turn(turn)
             await wire.send(request)
-            got = await wire.answer()
+            got = await wire.response()
             assert got is not None
             statuses.append(got.status)
     assert statuses == [200] * 5 + [401]
 
 
-async def test_rates_count_answers_by_the_shortest_way(front: Front) -> None:
+async def test_rates_count_fast_path_responses(front: Front) -> None:
     configure(front, client("one", 'rate = "6/m"', "burst = 6"))
     assert (await reload(front))[0] == 200
     request = (
@@ -316,7 +316,7 @@ async def test_rates_count_answers_by_the_shortest_way(front: Front) -> None:
     async with await Wire.open(front.url) as wire:
         for _ in range(9):
             await wire.send(request)
-            got = await wire.answer()
+            got = await wire.response()
             assert got is not None
             statuses.append(got.status)
             left.append(got.field("RateLimit").partition(";t=")[0])
@@ -324,7 +324,7 @@ async def test_rates_count_answers_by_the_shortest_way(front: Front) -> None:
     assert left[:6] == [f'"client";r={n}' for n in (5, 4, 3, 2, 1, 0)]
 
 
-async def test_changed_rights_count_from_the_next_request_on(front: Front, redash: Redash) -> None:
+async def test_changed_permissions_apply_from_the_next_request_on(front: Front, redash: Redash) -> None:
     redash.done.set()
     assert (await front.call("POST", "/api/queries/5/results", {}, client="one")).status == 200
     assert (await front.call("GET", "/api/queries/5", client="one")).status == 200
@@ -338,7 +338,7 @@ async def test_changed_rights_count_from_the_next_request_on(front: Front, redas
     assert (await front.call("GET", "/api/users", client="one")).status == 200
 
 
-async def test_keys_revealed_before_are_not_served_after(front: Front) -> None:
+async def test_keys_revealed_before_a_reload_are_not_served_after_it(front: Front) -> None:
     configure(front, client("one", "reveal_keys = true"), cache='metadata_ttl = "60s"')
     assert (await reload(front))[0] == 200
     assert (await front.call("GET", "/api/queries/5", client="one")).json["api_key"] is not None
@@ -354,7 +354,7 @@ async def test_nothing_of_a_rotated_keys_scope_is_served(front: Front, redash: R
     job = (await front.call("POST", "/api/queries/5/results", {"max_age": 0}, client="one")).job["id"]
     done = (await front.call("GET", f"/api/jobs/{job}", client="one", headers={"Prefer": "wait=10"})).job
     rid = done["query_result_id"]
-    ways = [
+    paths = [
         "/api/queries/5",
         "/api/session",
         "/api/queries/5/results.json",
@@ -363,14 +363,14 @@ async def test_nothing_of_a_rotated_keys_scope_is_served(front: Front, redash: R
         "/api/queries/5/results.json?max_age=-1",
         f"/api/query_results/{rid}.csv",
     ]
-    for path in ways:
+    for path in paths:
         reply = await front.call("GET", path, client="one")
         assert reply.status == 200, path
         seen_before.append(reply.body)
     assert all(b"user0K" in body for body in seen_before)
     (front.directory / "user.key").write_text(key("rotated"))
     assert (await reload(front))[0] == 200
-    for path in ways:
+    for path in paths:
         reply = await front.call("GET", path, client="one")
         assert b"user0K" not in reply.body, path
     held = await front.call("POST", "/api/queries/5/results", {}, client="one", headers={"Prefer": "wait=10"})
@@ -396,7 +396,7 @@ async def test_anonymous_is_served_only_while_it_is_configured(front: Front) -> 
     assert (await reload(front))[0] == 200
     assert (await front.call("GET", "/api/session", client=None)).json == {"who": "second"}
     assert (await front.call("GET", "/api/session", client="one")).json == {"who": "user0K"}
-    # A token that is wrong does not make one anonymous: its holder must learn that it is.
+    # A wrong token does not make a client anonymous: its owner must learn that it is wrong.
     for headers in (
         {"Authorization": "Key rg_wrong"},
         {"Authorization": ""},
@@ -414,7 +414,7 @@ async def test_anonymous_is_served_only_while_it_is_configured(front: Front) -> 
 # -- limits
 
 
-async def test_rates_are_told_kept_over_a_reload_and_lifted_by_one(front: Front) -> None:
+async def test_rates_are_shown_kept_over_a_reload_and_removed_by_one(front: Front) -> None:
     rated = client("one", 'rate = "6/m"', "burst = 3")
     configure(front, rated, client("two"))
     assert (await reload(front))[0] == 200
@@ -425,7 +425,7 @@ async def test_rates_are_told_kept_over_a_reload_and_lifted_by_one(front: Front)
         assert reply.headers["RateLimit-Policy"] == '"client";q=6;w=60'
         left.append(re.fullmatch(r'"client";r=(\d+);t=(\d+)', reply.headers["RateLimit"])[1])  # type: ignore[index]
     assert left == ["2", "1", "0"]
-    assert (await reload(front))[0] == 200  # an unchanged rate is not refilled by reloading
+    assert (await reload(front))[0] == 200  # a reload does not refill an unchanged rate
     refused = await front.call("GET", "/api/session", client="one")
     assert refused.status == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 10
@@ -463,7 +463,7 @@ async def test_executions_of_one_client_are_limited_and_hits_and_joins_are_not(f
 
 
 async def shown(front: Front) -> bytes:
-    """The certificate that the listener shows now, DER."""
+    """The certificate that the listener presents now, DER."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     address = front.runtime.api_address
@@ -500,7 +500,7 @@ async def test_the_listeners_certificate_is_reloaded_and_a_bad_one_changes_nothi
             configure(front, client("two"), server=tls.format(*bad))
             assert (await reload(front))[0] >= 400
             assert await shown(front) == after
-        # Plain HTTP on the TLS listener is answered by nobody.
+        # Plain HTTP on the TLS listener gets no response.
         async with await Wire.open(f"http://127.0.0.1:{address.port}") as wire:
             await wire.send(b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200" not in await wire.closed(5)
@@ -522,20 +522,20 @@ async def test_old_tls_is_refused(tmp_path: Path, upstream: Upstream, needs: obj
 
 
 async def test_upstreams_certificate_is_verified(tmp_path: Path, redash: Redash, needs: object) -> None:
-    """Whoever stands between gateway and Redash would get the key (DESIGN 5)."""
+    """A man in the middle between gateway and Redash would get the key (DESIGN 5)."""
     needs("openssl")  # type: ignore[operator]
     cert, private = certificate(tmp_path, "redash")
     wrong_name = certificate(tmp_path, "elsewhere", host="redash.elsewhere.example")
     heard: list[str] = []
 
-    async def answer(request: web.BaseRequest) -> web.Response:
+    async def respond(request: web.BaseRequest) -> web.Response:
         heard.append(request.headers.get("Authorization", ""))
         return web.json_response({"who": "tls"})
 
     async def serve(pair: tuple[Path, Path]) -> tuple[web.ServerRunner, int]:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*pair)
-        runner = web.ServerRunner(web.Server(answer, access_log=None))
+        runner = web.ServerRunner(web.Server(respond, access_log=None))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
         return runner, runner.addresses[0][1]
@@ -548,11 +548,11 @@ async def test_upstreams_certificate_is_verified(tmp_path: Path, redash: Redash,
         async with front:
             reply = await front.call("GET", "/api/session", client="one")
             assert reply.status == 502
-            assert heard == []  # no key for whom nobody vouches
+            assert heard == []  # no key is sent without a trusted certificate
             configure(front, client("one"), upstream=f'ca_file = "{cert}"')
             assert (await reload(front))[0] == 200
             assert (await front.call("GET", "/api/session", client="one")).json == {"who": "tls"}
-            front.url_upstream = f"https://localhost:{other_port}"  # vouched for, but by another name
+            front.url_upstream = f"https://localhost:{other_port}"  # trusted, but for another name
             heard.clear()
             configure(front, client("one"), upstream=f'ca_file = "{wrong_name[0]}"')
             assert (await reload(front))[0] == 200
@@ -564,9 +564,9 @@ async def test_upstreams_certificate_is_verified(tmp_path: Path, redash: Redash,
         await other.cleanup()
 
 
-async def test_the_listener_serves_on_after_all_that(front: Front) -> None:
+async def test_the_listener_still_serves_after_all_that(front: Front) -> None:
     for _ in range(5):
         configure(front, client("one"), client("two"))
         assert (await reload(front))[0] == 200
     got = await ask(front.url, b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    assert [answer.status for answer in got] == [200]
+    assert [response.status for response in got] == [200]

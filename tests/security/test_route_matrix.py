@@ -1,4 +1,4 @@
-"""Every route × method × capability × binding, before an upstream that would answer anything to anybody."""
+"""Every route × method × capability × binding, before an upstream that would send anything to any client."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 
 from gateway.redash.routes import ROUTES
 
-from .front import Answerer, Front, Seen, Told, Upstream, client, credential, query_object, result_object
+from .front import Front, Responder, Seen, Stub, Upstream, client, credential, query_object, result_object
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 
 CAPABILITIES = ("read", "execute", "adhoc", "write", "admin")
 
-# Written from DESIGN 4 and CONTRACT, not from the gateway's table. In front of the routes: what answers them.
+# Written from DESIGN 4 and CONTRACT, not from the gateway's table. In front of the routes: what serves them.
 #   run    Redash, unless the store has it          result  Redash, or 404 for a bound client that never saw the id
 #   job    the gateway's ledger: 404 without a job  list    Redash, never for a bound client
 #   query  Redash, if the client may use the query  board   Redash, if the client may see the dashboard
-#   plain  Redash, for everybody with the capability
+# plain  Redash, for every client with the capability
 TABLE = {
     "read": """
         query  GET    /api/queries/{q}/results
@@ -94,6 +94,7 @@ TABLE = {
         plain  DELETE /api/alerts/{n}
         plain  POST   /api/alerts/{n}/mute
         plain  DELETE /api/alerts/{n}/mute
+        plain  POST   /api/alerts/{n}/eval
         plain  POST   /api/alerts/{n}/subscriptions
         plain  DELETE /api/alerts/{n}/subscriptions/{m}
         plain  POST   /api/query_snippets
@@ -172,31 +173,31 @@ CLIENTS: dict[str, tuple[set[str], set[int] | None, set[int]]] = {
 }
 
 
-def obliging(seen: Seen) -> Told:
-    """A Redash without any rights: it answers 200 and sensible JSON to whatever comes."""
+def obliging(seen: Seen) -> Stub:
+    """A Redash without permissions: it responds 200 with sensible JSON to everything."""
     path = seen.path
     if path == f"/api/dashboards/{OPEN_BOARD}" or (
         path.startswith("/api/dashboards/") and path.endswith(str(CLOSED_BOARD))
     ):
         board = int(path.rsplit("/", 1)[1])
         on_it = ON_BOARD if board == OPEN_BOARD else CLOSED_QUERY
-        return Told.json({"id": board, "widgets": [{"id": 1, "visualization": {"query": query_object(on_it)}}]})
+        return Stub.json({"id": board, "widgets": [{"id": 1, "visualization": {"query": query_object(on_it)}}]})
     if found := re.fullmatch(r"/api/queries/(\d+)", path):
         dropdown = {"parameters": [{"name": "x", "type": "query", "queryId": 5}]}
-        return Told.json(query_object(int(found[1]), latest_query_data_id=700 + int(found[1]), options=dropdown))
+        return Stub.json(query_object(int(found[1]), latest_query_data_id=700 + int(found[1]), options=dropdown))
     if found := re.match(r"/api/(?:queries/(\d+)/results/(\d+)|query_results/(\d+))", path):
-        return Told.json(result_object(int(found[2] or found[3]), int(found[1] or 1)))
+        return Stub.json(result_object(int(found[2] or found[3]), int(found[1] or 1)))
     if found := re.match(r"/api/queries/(\d+)/re(?:sults|fresh)", path):
-        return Told.json(result_object(700 + int(found[1]), int(found[1])))
+        return Stub.json(result_object(700 + int(found[1]), int(found[1])))
     if path == "/api/query_results":
-        answer = result_object(799, 1)
-        answer["query_result"] = {**dict(answer["query_result"]), "query": "select 1"}  # type: ignore[call-overload]
-        return Told.json(answer)
-    return Told.json({"id": 1})
+        result = result_object(799, 1)
+        result["query_result"] = {**dict(result["query_result"]), "query": "select 1"}  # type: ignore[call-overload]
+        return Stub.json(result)
+    return Stub.json({"id": 1})
 
 
 @pytest.fixture
-def redash() -> Answerer:
+def redash() -> Responder:
     return obliging
 
 
@@ -242,7 +243,7 @@ def expected(name: str, capability: str, kind: str, template: str, query: int, b
         return 403
     if kind == "board":
         return 200 if board in boards else 403
-    if kind == "result":  # an id that no answer for this client has shown
+    if kind == "result":  # an id that no response to this client has shown
         return 404 if "{q}" not in template or query in queries else 403
     return 200 if query in queries else 403
 
@@ -266,9 +267,9 @@ async def test_the_matrix_of_routes_methods_capabilities_and_bindings(front: Fro
         body = {"query": "select 1", "data_source_id": 1} if method == "POST" else None
         reply = await front.call(method, path, body, client=name)
         status = expected(name, capability, kind, template, query, board)
-        # What a dashboard's client may use is read from that dashboard, so this question may come first.
-        asked = {f"/api/dashboards/{b}" for b in CLIENTS[name][2]} if capability in CLIENTS[name][0] else set()
-        reached = [seen.path for seen in upstream.drain() if seen.path not in asked]
+        # What a dashboard's client may use is read from that dashboard, so this request may come first.
+        read_first = {f"/api/dashboards/{b}" for b in CLIENTS[name][2]} if capability in CLIENTS[name][0] else set()
+        reached = [seen.path for seen in upstream.drain() if seen.path not in read_first]
         counted[reply.status] += 1
         if reply.status != status:
             wrong.append(f"{name} {method} {path}: {reply.status}, expected {status}")
@@ -288,7 +289,8 @@ def plain_name(template: str) -> str:
 def test_the_gateways_table_names_the_same_routes() -> None:
     ours = {(method, plain_name(template)): capability for capability, _, method, template in ROWS}
     theirs = {(r.method, plain_name(r.template)): r.capability for r in ROUTES if r.kind != "ping"}
-    assert theirs == ours
+    assert sorted(theirs.items() - ours.items()) == [], "give them their row in TABLE above"
+    assert sorted(ours.items() - theirs.items()) == [], "gateway/redash/routes.py has not these rows of TABLE"
     assert len(ROUTES) == len(ROWS) + 1
 
 
@@ -374,8 +376,8 @@ UNKNOWN = [
 ]
 
 
-async def test_what_the_table_does_not_name_is_404(front: Front, upstream: Upstream) -> None:
-    # Redash answers unknown API paths with 200 and an HTML page (CONTRACT 3).
+async def test_paths_without_a_route_are_404(front: Front, upstream: Upstream) -> None:
+    # Redash responds to unknown API paths with 200 and an HTML page (CONTRACT 3).
     for path in UNKNOWN:
         for method in ("GET", "POST", "DELETE", "HEAD"):
             for who in ("every", None):
@@ -384,7 +386,7 @@ async def test_what_the_table_does_not_name_is_404(front: Front, upstream: Upstr
     assert upstream.log == []
 
 
-async def test_ping_is_answered_here_without_a_token(front: Front, upstream: Upstream) -> None:
+async def test_ping_is_served_here_without_a_token(front: Front, upstream: Upstream) -> None:
     for who in (None, "only-write", "q-read"):
         reply = await front.call("GET", "/ping", client=who)
         assert (reply.status, reply.body) == (200, b"PONG.")
@@ -402,11 +404,11 @@ async def test_without_a_known_token_every_route_is_401(front: Front, upstream: 
             assert reply.status == 401, (method, path)
             texts.add(reply.json["detail"])
         assert (await front.call(method, f"{path}?api_key=rg_unknown", client=None)).status == 401
-    assert len(texts) == 1  # who guesses learns nothing
+    assert len(texts) == 1  # guessing reveals nothing
     assert upstream.log == []
 
 
-# Targets of the recorded exchanges that are no route of the gateway's, with the reason.
+# Targets of the recorded exchanges that are not routes of the gateway, with the reason.
 NOT_NAMED = {
     r"/api/config": "the front-end's own settings, without login; no API client asks for it",
     r"/api/nonsense": "unknown to Redash as well, which shows its front-end page",
@@ -432,7 +434,7 @@ METHODS_NOT_NAMED = {
     ("GET", "/api/query_results"),
     ("get", "/api/queries/{}"),
 }
-"""Redash answers these with 405, 500, its own CORS or a front-end page; here they are 405."""
+"""Redash responds to these with 405, 500, its own CORS or a front-end page; here they are 405."""
 
 
 def test_every_recorded_api_route_is_named() -> None:

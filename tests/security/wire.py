@@ -1,4 +1,4 @@
-"""Raw bytes to a gateway and all that comes back: client libraries would tidy up what these tests are about."""
+"""Raw bytes to a gateway and all that comes back: client libraries would correct what these tests are about."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Wire:
             self.writer.write(data)
             await self.writer.drain()
 
-    async def answer(self, *, head: bool = False, timeout: float = 5.0) -> Got | None:
-        """The next whole answer, None when the other side has closed."""
+    async def response(self, *, head: bool = False, timeout: float = 5.0) -> Got | None:
+        """The next whole response, None when the other side has closed."""
         async with asyncio.timeout(timeout):
             try:
                 top = await self.reader.readuntil(b"\r\n\r\n")
@@ -62,16 +62,16 @@ class Wire:
                 return None
             return Got(status, fields, gzip.decompress(body) if named.get("content-encoding") == "gzip" else body)
 
-    async def answers(self, *, quiet: float = 0.25, head: bool = False) -> list[Got]:
-        """All answers until it closes, or says nothing more for a while."""
+    async def responses(self, *, quiet: float = 0.25, head: bool = False) -> list[Got]:
+        """All responses until it closes, or sends nothing more for a while."""
         found = []
         with contextlib.suppress(TimeoutError):
-            while (got := await self.answer(timeout=5.0 if not found else quiet, head=head)) is not None:
+            while (got := await self.response(timeout=5.0 if not found else quiet, head=head)) is not None:
                 found.append(got)
         return found
 
     async def closed(self, timeout: float) -> bytes:
-        """What still comes until the other side closes; raises TimeoutError if it does not."""
+        """What still arrives until the other side closes; raises TimeoutError if it does not."""
         received = b""
         async with asyncio.timeout(timeout):
             with contextlib.suppress(ConnectionError):
@@ -81,7 +81,7 @@ class Wire:
 
 
 async def ask(url: str, data: bytes, *, quiet: float = 0.25, head: bool = False) -> list[Got]:
-    """Send bytes on a connection of their own; every answer that comes."""
+    """Send bytes on a new connection; returns every response."""
     async with await Wire.open(url) as wire:
         await wire.send(data)
-        return await wire.answers(quiet=quiet, head=head)
+        return await wire.responses(quiet=quiet, head=head)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from store_helpers import MB, job, opened
+from store_helpers import MAKERS, MB, FakeClock, job, opened
 
 from gateway.config import STORE_SCHEMES, split_store
 from gateway.errors import StoreError
@@ -45,6 +45,17 @@ async def test_factory(spec: str, kind: type, path: Path) -> None:
         await ledger.record_job(job(noted_at=time.time()))
         assert await ledger.job("j1") is not None
         assert store.ready
+
+
+REFUSED: Final = {"redis", "rediss"}
+"""Schemes that this version accepts in the configuration but cannot open."""
+
+
+@pytest.mark.parametrize("scheme", sorted(STORE_SCHEMES.keys() - REFUSED))
+def test_the_store_of_every_scheme_is_in_the_suite_of_all_stores(scheme: str, path: Path) -> None:
+    store, _ = open_store(STORE_SCHEMES[scheme].usage.replace("PATH", str(path)), OPTIONS)
+    tested = {type(make(path, FakeClock())).__name__ for make in MAKERS.values()}
+    assert type(store).__name__ in tested, "store_helpers.py: MAKERS lacks it"
 
 
 @pytest.mark.parametrize("spec", ["redis://localhost", "rediss://localhost", "sqlite:", "memory:x", "file"])

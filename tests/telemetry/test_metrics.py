@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import fields
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 from support.http import exchange
@@ -83,6 +84,10 @@ async def test_series_with_known_labels_start_at_zero(world: World) -> None:
     assert {name: samples.get(name) for name in expected} == dict.fromkeys(expected, 0.0)
     assert samples['credential_up{credential="analyst"}'] == 1.0
     assert samples[f'build_info{{version="{__version__}"}}'] == 1.0
+
+
+def test_levels_have_no_defaults() -> None:
+    assert [field.name for field in fields(Levels) if not field.required] == [], "app/runtime.py must give its value"
 
 
 def test_reasons_are_those_of_all_errors() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -114,18 +114,19 @@ class SqliteLedger:
         found.update((job.id, job) for job in self._recent.get_jobs_of(execution_id))
         return sort_by_age(found.values(), self._recent.oldest_time())
 
-    async def record_result(self, scope: str, result_id: int, query_id: int) -> None:
+    async def record_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> None:
         """See the protocol; a recently recorded one costs nothing."""
-        if self._recent.put_result(scope, result_id, query_id):
-            work = partial(_put_result, _scope_digest(scope), result_id, query_id)
+        if self._recent.put_result(scope, result_id, query_id, identity):
+            work = partial(_put_result, _scope_digest(scope), result_id, query_id, identity)
             self._writer.submit(
                 work, size=200, priority=DURABLE, awaited=False
             )  # same priority: in the order of all records
 
-    async def queries_of_result(self, scope: str, result_id: int) -> frozenset[int]:
+    async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """See the protocol."""
-        found = await self._read(partial(_queries, _scope_digest(scope), result_id)) or frozenset[int]()
-        return found | self._recent.get_queries(scope, result_id)
+        found = await self._read(partial(_queries, _scope_digest(scope), result_id)) or {}
+        recent = self._recent.get_queries(scope, result_id)
+        return {**recent, **found, **{query_id: identity for query_id, identity in recent.items() if identity}}
 
     async def sweep(self) -> None:
         """Delete what is older than 12 h, and the oldest result ids, in small steps; now and then what is too much."""
@@ -169,9 +170,12 @@ def _put_job(job: JobRecord, db: sqlite3.Connection) -> bool:
     return True
 
 
-def _put_result(scope: bytes, result_id: int, query_id: int, db: sqlite3.Connection) -> bool:
-    values = (scope, result_id, query_id)
-    db.execute("INSERT OR IGNORE INTO result_ids (scope, result_id, query_id) VALUES (?, ?, ?)", values)
+def _put_result(scope: bytes, result_id: int, query_id: int, identity: bytes, db: sqlite3.Connection) -> bool:
+    db.execute(
+        "INSERT INTO result_ids (scope, result_id, query_id, identity) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET identity = excluded.identity WHERE excluded.identity <> x''",
+        (scope, result_id, query_id, identity),
+    )
     return True
 
 
@@ -185,9 +189,9 @@ def _executions(where: str, value: object, db: sqlite3.Connection) -> list[Execu
     return [msgspec.msgpack.decode(row[0], type=ExecutionRecord) for row in rows]
 
 
-def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> frozenset[int]:
-    rows = db.execute("SELECT query_id FROM result_ids WHERE scope = ? AND result_id = ?", (scope, result_id))
-    return frozenset(row[0] for row in rows)
+def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> dict[int, bytes]:
+    rows = db.execute("SELECT query_id, identity FROM result_ids WHERE scope = ? AND result_id = ?", (scope, result_id))
+    return dict(rows)
 
 
 def _delete_surplus(limit: int, db: sqlite3.Connection) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-VERSIONS = {"schema": "1", "key": "1", "entry": "1"}
+VERSIONS = {"schema": "2", "key": "1", "entry": "2"}
 """Increase `key` if the encoding of cache keys changes, `entry` if fields of `Entry` or of a ledger record change."""
 
 BODY_ROW_BYTES = 1024
@@ -42,7 +42,7 @@ CREATE INDEX executions_started ON executions (started_at);
 CREATE INDEX executions_open ON executions (status) WHERE status < 3;
 CREATE TABLE result_ids (
     seq INTEGER PRIMARY KEY, scope BLOB NOT NULL, result_id INTEGER NOT NULL, query_id INTEGER NOT NULL,
-    UNIQUE (scope, result_id, query_id)
+    identity BLOB NOT NULL, UNIQUE (scope, result_id, query_id)
 );
 """
 
