@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,25 +19,27 @@ class Bodies:
 
     def __init__(self, limit_bytes: Callable[[], int]) -> None:
         self._limit = limit_bytes
-        self._by_owner: dict[Owner, int] = {}
-        self.taken = 0
-        """Bytes of all current bodies, including those counted in advance."""
+        self._by_owner: Counter[Owner] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """Return the bytes of all bodies in progress, those counted in advance included."""
+        return self._by_owner.total()
 
     def take(self, owner: Owner, count: int) -> None:
-        """Count `count` more bytes for a request; if it is the only one, it may take any number.
+        """Count so many bytes more of a request, or raise ServiceUnavailable if all take too much together."""
+        if self.taken + count > self._limit():
+            self._check_alone(owner)
+        self._by_owner[owner] += count
 
-        Raises:
-            ServiceUnavailable: all together would take more than the limit.
-        """
-        own = self._by_owner.get(owner, 0)
-        if self.taken > own and self.taken + count > self._limit():
+    def _check_alone(self, owner: Owner) -> None:
+        """Let a request that is alone take any number: each has a limit of its own."""
+        if self.taken > self._by_owner[owner]:
             raise ServiceUnavailable(
-                "The requests in progress use all the memory that they may take (cache.memory); try again soon.",
+                "The requests in progress fill the memory that they may take (cache.memory); try again soon.",
                 retry_after=RETRY_SECONDS,
             )
-        self._by_owner[owner] = own + count
-        self.taken += count
 
     def release(self, owner: Owner) -> None:
-        """Stop counting a request's body: its response was sent."""
-        self.taken -= self._by_owner.pop(owner, 0)
+        """Count a request's body no more: its response has left."""
+        self._by_owner.pop(owner, 0)
