@@ -110,12 +110,22 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies | None 
         return b""
     take = partial(bodies.take, request.task) if bodies is not None else _ignore
     announced = request.content_length
-    if announced is not None:
-        if announced > limit:
+    if announced is not None and announced > limit:
+        raise _too_large(limit)
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the interim response does not count as the response
+    if request.content.is_eof():  # all of it came with the head
+        data, counted = request.content.read_nowait(), 0
+        if len(data) > limit:
             raise _too_large(limit)
+    elif announced is not None:
         take(announced)
-    data = await _read(request, limit, take if announced is None else None)
-    take(weight(data) - len(data))  # its JSON takes more than its text
+        data, counted = await _read_what_comes(request, limit, _ignore), announced
+    else:  # of unknown length: counted as it comes
+        data = await _read_what_comes(request, limit, take)
+        counted = len(data)
+    take(weight(data) - counted)  # its JSON takes more than its text
     return data
 
 
@@ -123,21 +133,7 @@ def _ignore(_: int) -> None:
     """Count nothing."""
 
 
-async def _read(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the interim response does not count as the response
-    if request.content.is_eof():  # all of it came with the head
-        data = request.content.read_nowait()
-        if len(data) > limit:
-            raise _too_large(limit)
-        if take is not None:
-            take(len(data))
-        return data
-    return await _read_what_comes(request, limit, take)
-
-
-async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
+async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
