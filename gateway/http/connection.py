@@ -54,7 +54,7 @@ class Handler(RequestHandler):
     def __init__(self, manager: web.Server, fast_path: FastPath | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._head_deadline: asyncio.TimerHandle | None = None
-        self._half_closed: asyncio.TimerHandle | None = None  # ends what is under way when its time is up
+        self._half_closed: asyncio.TimerHandle | None = None  # ends the request in progress after its time
         self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
         self._fast_path = fast_path
         self._held = b""  # a head that the fast path knows; its body comes in the next segment
@@ -193,7 +193,7 @@ class Handler(RequestHandler):
 
     @property
     def is_done(self) -> bool:
-        """Whether no request can follow the one under way."""
+        """Whether no request can follow the one in progress."""
         return self._half_closed is not None and not self._messages
 
     def _process_keepalive(self) -> None:

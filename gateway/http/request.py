@@ -65,7 +65,7 @@ def _check_tokens(request: web.BaseRequest) -> None:
         if len(headers.getall(name, ())) > 1:
             raise BadRequest(f"The request has more than one {name} header.")
     if sum(name in headers for name in TOKEN_FIELDS) > 1:
-        raise BadRequest(f"The request brings tokens in several headers; send one of {', '.join(TOKEN_FIELDS)}.")
+        raise BadRequest(f"The request has tokens in several headers; send one of {', '.join(TOKEN_FIELDS)}.")
 
 
 def _check_framing(request: web.BaseRequest) -> None:
