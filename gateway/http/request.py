@@ -22,6 +22,7 @@ from gateway.redash.routes import PING
 
 BODY_SECONDS: Final = 30.0
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+_SHOWN_HOST: Final = 100
 Take = Callable[[int], None]
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _BROKEN: Final = "The body is not framed as RFC 9112 requires."
@@ -39,7 +40,8 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     host, target = _host_and_target(request)
     path, _, query_string = target.partition("?")
     if not _is_one_of(host, hosts) and path != PING.template:  # load balancers ask by address, or name no Host
-        raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
+        detail = "The Host of this request is not among the gateway's server.hosts."
+        raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")
     _check_tokens(request)
     is_http_1_0 = request.version < HttpVersion11
     return Request(request.method, path, query_string, request.headers, _accepts_gzip(request), is_http_1_0)
