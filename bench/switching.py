@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.http.connection import Server
 from gateway.http.response_cache import ResponseCache
+from gateway.http.server import Server
 from gateway.telemetry import log, log_writer
 from gateway.telemetry.observer import Telemetry
 

@@ -14,16 +14,18 @@ class GatewayError(Exception):
     """The root. `detail` tells the caller what is wrong and what to do; it never contains a key or token.
 
     `retry_after` (seconds) becomes the `Retry-After` header; `reason` is a label of `redash_gateway_rejected_total`.
+    `refused` is for the access log only: the Host or the shape of the path that was not accepted.
     """
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
     reason: ClassVar[str] = "internal"
 
-    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, detail: str, *, retry_after: float | None = None, refused: str = "") -> None:
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
+        self.refused = refused
 
 
 class ConfigurationError(GatewayError):

@@ -78,6 +78,7 @@ class Outcome(msgspec.Struct):
     execution_id: str = ""
     status: int = 0
     reason: str = ""  # of a rejection or error
+    refused: str = ""  # the Host or the shape of the path that was not accepted
     quota: Quota | None = None
     sent_bytes: int = 0
     started: float = 0.0  # monotonic

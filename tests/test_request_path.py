@@ -60,7 +60,7 @@ class Follower:
         if not path.is_relative_to(ROOT) or path.is_relative_to(ROOT / "sandbox"):
             return None
         file = str(path.relative_to(ROOT))
-        if file in WORDS or file == "http/connection.py" or file.startswith("telemetry/"):
+        if file in WORDS or file in ("http/connection.py", "http/server.py") or file.startswith("telemetry/"):
             return None
         long = _lines_of_functions(code.co_filename).get(code.co_firstlineno, 0) >= LEAST_LINES
         return file if long else None

@@ -17,8 +17,8 @@ from gateway.admin.report import Report
 from gateway.admin.status_routes import StatusRoutes
 from gateway.errors import BadRequest, Forbidden, GatewayError, MisdirectedRequest, Unauthorized
 from gateway.http.bodies import Bodies
-from gateway.http.connection import Server
 from gateway.http.request import read_body
+from gateway.http.server import Server
 
 MOST_BODIES: Final = 8
 """So many bodies of the largest size are read at once; operators send few and small ones."""

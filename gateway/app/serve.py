@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway import config
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
@@ -20,7 +21,7 @@ events = logging.getLogger("gateway.events")
 
 def serve(source: Path) -> int:
     """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status."""
-    settings = load(source)
+    settings: config.Config = load(source)
     log.set_up(settings.log.format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
-from gateway.http.connection import Server, fast_path_is_possible, segments_of, stays_open
+from gateway.http.connection import segments_of, stays_open
 from gateway.http.connection_limit import ConnectionLimit
 from gateway.http.fast_path import FastPath
 from gateway.http.head import last_part
@@ -19,6 +19,7 @@ from gateway.http.request_id import request_id
 from gateway.http.response import NOTHING, error_response, negotiate, send_response
 from gateway.http.response_cache import CachedResponse, RequestKey, ResponseCache
 from gateway.http.sending import CLOSED, KEPT, send
+from gateway.http.server import Server, fast_path_is_possible
 from gateway.model import Body, Clock, Response
 from gateway.outcome import Observer, Outcome
 from gateway.pipeline import Pipeline

@@ -7,16 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, hdrs, web
-from aiohttp.http import RawRequestMessage
+from aiohttp import hdrs, web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from gateway.http.connection_limit import TOO_MANY, ConnectionLimit
+from gateway.http.connection_limit import TOO_MANY
 from gateway.http.fast_path import FastPath, is_unique
 from gateway.http.framing import bytes_due
 from gateway.http.head import SERVER
-from gateway.http.problems import MAX_FIELD_BYTES, MAX_TARGET_BYTES, describe, problem
+from gateway.http.problems import describe, problem
 
 log = logging.getLogger("gateway.http")
 
@@ -32,6 +31,17 @@ _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _MakeRequest = Callable[..., web.BaseRequest]
 
 
+class Manager(web.Server):
+    """What a connection needs of its server."""
+
+    refused: Callable[[int], None]
+    """Called with the status when the parser refuses a request."""
+
+    def admit(self, handler: Handler) -> None:
+        """Let a new connection in, or make room for it, or refuse it."""
+        raise NotImplementedError
+
+
 class Handler(RequestHandler):
     """aiohttp's connection handler, changed so that it neither leaks a token nor waits for ever.
 
@@ -44,7 +54,7 @@ class Handler(RequestHandler):
     def __init__(self, manager: web.Server, fast_path: FastPath | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._head_deadline: asyncio.TimerHandle | None = None
-        self._half_closed: asyncio.TimerHandle | None = None  # ends what is under way when its time is up
+        self._half_closed: asyncio.TimerHandle | None = None  # ends the request in progress after its time
         self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
         self._fast_path = fast_path
         self._held = b""  # a head that the fast path knows; its body comes in the next segment
@@ -55,7 +65,7 @@ class Handler(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room for one more connection."""
         super().connection_made(transport)
-        if isinstance(self._manager, Server):
+        if isinstance(self._manager, Manager):
             self._manager.admit(self)
 
     @property
@@ -74,7 +84,7 @@ class Handler(RequestHandler):
         if isinstance(self.transport, asyncio.WriteTransport):
             self.transport.write(TOO_MANY)
         self.force_close()
-        if isinstance(self._manager, Server):
+        if isinstance(self._manager, Manager):
             self._manager.refused(503)
 
     def data_received(self, data: bytes) -> None:
@@ -183,7 +193,7 @@ class Handler(RequestHandler):
 
     @property
     def is_done(self) -> bool:
-        """Whether no request can follow the one under way."""
+        """Whether no request can follow the one in progress."""
         return self._half_closed is not None and not self._messages
 
     def _process_keepalive(self) -> None:
@@ -196,7 +206,7 @@ class Handler(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Clear the deadline; a request whose head is held here ends with the connection and is recorded."""
         self._clear_head_deadline()
-        if self._held and isinstance(self._manager, Server):
+        if self._held and isinstance(self._manager, Manager):
             self._manager.refused(499)
         self._held = b""
         if self._half_closed is not None:
@@ -226,7 +236,7 @@ class Handler(RequestHandler):
         status, title, detail = describe(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)
-        elif isinstance(self._manager, Server):
+        elif isinstance(self._manager, Manager):
             self._manager.refused(status)
         response = web.Response(status=status, body=problem(status, title, detail, "-"), headers={hdrs.SERVER: SERVER})
         response.content_type = "application/problem+json"
@@ -249,77 +259,7 @@ def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
     return handler.segments if handler.segments[0].startswith(start) else ()
 
 
-_NEEDED: Final = (
-    "_waiter",
-    "_request_count",
-    "_buffer_paused",
-    "_paused",
-    "_close",
-    "_keepalive_timeout",
-    "_next_keepalive_close_time",
-    "_keepalive_handle",
-)
-
-
 def came_short(request: web.BaseRequest) -> bool:
     """Whether the whole request is shorter than its head may be; adding up its fields would cost more."""
     handler = request.protocol
     return isinstance(handler, Handler) and len(handler.segments) == 1 and len(handler.segments[0]) <= MAX_HEAD_BYTES
-
-
-def fast_path_is_possible() -> bool:
-    """Whether aiohttp's handler still has the fields that the fast path relies on; if not, it stays off."""
-    fields = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
-    return fields.issuperset(_NEEDED) and hasattr(RequestHandler, "data_received")
-
-
-class Server(web.Server):
-    """Makes our `Handler` for each connection.
-
-    `refused` is called with the status when the parser refuses a request. `cancels`: a handler ends when its caller
-    leaves.
-    """
-
-    def __init__(
-        self,
-        handler: _Handle,
-        refused: Callable[[int], None] = lambda status: None,
-        fast_path: FastPath | None = None,
-        *,
-        make_request: _MakeRequest | None = None,
-        cancels: bool = True,
-        limit: ConnectionLimit | None = None,
-    ) -> None:
-        super().__init__(
-            handler,
-            handler_cancellation=cancels,
-            auto_decompress=False,
-            keepalive_timeout=IDLE_SECONDS,
-            access_log=None,
-            max_line_size=MAX_TARGET_BYTES,
-            max_field_size=MAX_FIELD_BYTES,
-        )
-        self.refused = refused
-        self._fast_path = fast_path
-        self._limit = limit
-        self._make = make_request or super()._make_request
-
-    def admit(self, handler: Handler) -> None:
-        """Let a new connection in, or make room for it, or refuse it."""
-        if self._limit is not None:
-            self._limit.admit(handler, self._connections)
-
-    def begin_to_close(self) -> bool:
-        """Close every connection without a request in progress; returns whether there are others."""
-        busy = [handler.begin_to_close() for handler in self.connections if isinstance(handler, Handler)]
-        return any(busy)
-
-    def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
-        """Make the request; HTTP/0.9, which the parser accepts, gets a target that is refused later."""
-        if message.version < HttpVersion10:
-            message = message._replace(version=HttpVersion10, should_close=True, path="*")
-        return self._make(message, *parts)
-
-    def __call__(self) -> RequestHandler:
-        """Return the handler of one connection."""
-        return Handler(self, self._fast_path, loop=self._loop, **self._kwargs)

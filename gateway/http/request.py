@@ -22,6 +22,7 @@ from gateway.redash.routes import PING
 
 BODY_SECONDS: Final = 30.0
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+_SHOWN_HOST: Final = 100
 Take = Callable[[int], None]
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _BROKEN: Final = "The body is not framed as RFC 9112 requires."
@@ -39,7 +40,8 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     host, target = _host_and_target(request)
     path, _, query_string = target.partition("?")
     if not _is_one_of(host, hosts) and path != PING.template:  # load balancers ask by address, or name no Host
-        raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
+        detail = "The Host of this request is not among the gateway's server.hosts."
+        raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")
     _check_tokens(request)
     is_http_1_0 = request.version < HttpVersion11
     return Request(request.method, path, query_string, request.headers, _accepts_gzip(request), is_http_1_0)
@@ -65,7 +67,7 @@ def _check_tokens(request: web.BaseRequest) -> None:
         if len(headers.getall(name, ())) > 1:
             raise BadRequest(f"The request has more than one {name} header.")
     if sum(name in headers for name in TOKEN_FIELDS) > 1:
-        raise BadRequest(f"The request brings tokens in several headers; send one of {', '.join(TOKEN_FIELDS)}.")
+        raise BadRequest(f"The request has tokens in several headers; send one of {', '.join(TOKEN_FIELDS)}.")
 
 
 def _check_framing(request: web.BaseRequest) -> None:
@@ -110,12 +112,22 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies | None 
         return b""
     take = partial(bodies.take, request.task) if bodies is not None else _ignore
     announced = request.content_length
-    if announced is not None:
-        if announced > limit:
+    if announced is not None and announced > limit:
+        raise _too_large(limit)
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the interim response does not count as the response
+    if request.content.is_eof():  # all of it came with the head
+        data, counted = request.content.read_nowait(), 0
+        if len(data) > limit:
             raise _too_large(limit)
+    elif announced is not None:
         take(announced)
-    data = await _read(request, limit, take if announced is None else None)
-    take(weight(data) - len(data))  # its JSON takes more than its text
+        data, counted = await _read_what_comes(request, limit, _ignore), announced
+    else:  # of unknown length: counted as it comes
+        data = await _read_what_comes(request, limit, take)
+        counted = len(data)
+    take(weight(data) - counted)  # its JSON takes more than its text
     return data
 
 
@@ -123,21 +135,7 @@ def _ignore(_: int) -> None:
     """Count nothing."""
 
 
-async def _read(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the interim response does not count as the response
-    if request.content.is_eof():  # all of it came with the head
-        data = request.content.read_nowait()
-        if len(data) > limit:
-            raise _too_large(limit)
-        if take is not None:
-            take(len(data))
-        return data
-    return await _read_what_comes(request, limit, take)
-
-
-async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take | None) -> bytes:
+async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):

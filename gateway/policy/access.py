@@ -74,7 +74,7 @@ class Caller(msgspec.Struct, frozen=True, weakref=True):
         return self.settings.is_bound
 
     def owns(self, token_sha256: str) -> bool:
-        """Whether what was begun by this token is the client's: a name that is given to somebody else inherits nothing.
+        """Whether runs started with this token are the client's: a client that takes over a name inherits nothing.
 
         "" stands for no token, as `anonymous` has it.
         """

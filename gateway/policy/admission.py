@@ -40,22 +40,21 @@ class Admission:
         outcome.route = found.route.template
         caller, credential = NOBODY, None
         if found.route.kind != "ping":
-            caller = self._take(request, outcome, access)
-            check_origin(request, configured.settings.server.cors_origins)
+            caller = self._identify(request, outcome, access)
             credential = access.credential(caller, found)
+            self._quotas.take(caller, outcome)
+            check_origin(request, configured.settings.server.cors_origins)
             check_capability(caller, found)
         outcome.query_id = found.query_id
         wait = honoured_wait(request, configured.settings.server.max_wait)
         return RequestContext(request, found, caller, outcome, configured, wall, credential, wait)
 
-    def _take(self, request: Request, outcome: Outcome, access: Access) -> Caller:
-        """Say which client calls, and count the request against its rate."""
+    def _identify(self, request: Request, outcome: Outcome, access: Access) -> Caller:
         caller, outcome.token_sha256 = access.admit(request.headers, request.query_string, self._clock.wall())
         outcome.client = caller.name
-        self._quotas.take(caller, outcome)
         return caller
 
     def _count(self, request: Request, outcome: Outcome, access: Access) -> None:
         """Count a request that has no route; one without a good token has no rate to count against."""
         with contextlib.suppress(Unauthorized, BadRequest):
-            self._take(request, outcome, access)
+            self._quotas.take(self._identify(request, outcome, access), outcome)

@@ -61,7 +61,7 @@ class RequestContext(msgspec.Struct, frozen=True):
             return
         if caller is not None and caller.keeps_rights_of(self.caller) and self._scopes_stay(now.access, caller):
             return
-        changed = "The configuration of this client has changed while the request was under way"
+        changed = "The configuration of this client changed while the request was in progress"
         if self.match.route.kind == "write":
             raise ServiceUnavailable(f"{changed}; the change in Redash may have been made.")
         raise ServiceUnavailable(f"{changed}; send it again.", retry_after=1)

@@ -135,9 +135,10 @@ def plan_for(
         operation = parse_form(operation, definition, local_time(context))
     else:
         operation = fitted(operation, definition)
+    plan = decide(operation, context.caller, context.credential, definition, cache)
     if definition is not None:
         check_raw_sql(context.caller, operation, definition)
-    return decide(operation, context.caller, context.credential, definition, cache)
+    return plan
 
 
 def replanned(plan: Plan, definition: Definition) -> Plan:

@@ -21,7 +21,8 @@ from gateway.redash.values import checked_values
 
 Run = Execute | ExecuteText | ReadParameterised
 
-_fitted: Final[IdentityMemo[Execute | ExecuteText]] = IdentityMemo(4_096)
+_fitted: Final[IdentityMemo[Execute | None]] = IdentityMemo(4_096)
+"""None for operations that stay as they are: a memo whose value is its own key would keep it alive."""
 
 
 def local_time(context: RequestContext) -> datetime:
@@ -61,17 +62,17 @@ def fitted(operation: Execute | ExecuteText, definition: Definition | None) -> E
         BadRequest: a name is unknown, or a value does not fit its definition.
         UpstreamRefused: a parameter has no value.
     """
-    return _fitted.get((operation, definition), lambda: _fit(operation, definition))
+    return _fitted.get((operation, definition), lambda: _fit(operation, definition)) or operation
 
 
-def _fit(operation: Execute | ExecuteText, definition: Definition | None) -> Execute | ExecuteText:
+def _fit(operation: Execute | ExecuteText, definition: Definition | None) -> Execute | None:
     values = values_of(operation)
     text = operation.text if isinstance(operation, ExecuteText) else definition.text if definition else ""
     if isinstance(operation, Execute) and not operation.refresh and definition is not None:
         values = checked_values(definition, values)
     _check_complete(text, values)
     if isinstance(operation, ExecuteText) or operation.refresh or _same(values, operation.parameters):
-        return operation
+        return None
     return msgspec.structs.replace(operation, parameters=values)
 
 

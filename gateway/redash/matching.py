@@ -18,6 +18,8 @@ _PARTS: Final = {
     "token": "[A-Za-z0-9]{40}",
     "dashboard": r"[A-Za-z0-9_-]{1,200}",
     "word": "[a-z_]{1,50}",
+    "database": r"[A-Za-z0-9_-]{1,200}",
+    "table": r"[A-Za-z0-9_-]{1,200}",
 }
 
 
@@ -82,8 +84,16 @@ def _tree() -> _Node:
 
 
 _TREE: Final = _tree()
+_PLAIN_WORD: Final = re.compile(r"[a-z_]{0,20}")
+_MOST_SEGMENTS: Final = 10
 _PLAIN_PATH: Final = re.compile(r"/[A-Za-z0-9_.~!$&'()*+,=:@/-]*")
 _DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(/|$)")
+
+
+def _shape(path: str) -> str:
+    """Return a path with only its plain words, for the log: any other segment may be a secret."""
+    segments = path.split("/")[:_MOST_SEGMENTS]
+    return "/".join(s if _PLAIN_WORD.fullmatch(s) else "{id}" if s.isdecimal() else "..." for s in segments)
 
 
 def match(method: str, path: str, slug: str = "") -> Match:
@@ -104,12 +114,13 @@ def _match(method: str, path: str, slug: str) -> Match:
     if not _PLAIN_PATH.fullmatch(path) or "//" in path or _DOT_SEGMENT.search(path):
         raise BadRequest(
             "The path has characters or segments that no Redash API path has (percent-encoding, '//', '.', '..', ';', "
-            "'\\' and fragments are refused). Send the path in its plain form, e.g. /api/queries/1/results."
+            "'\\' and fragments are refused). Send the path in its plain form, e.g. /api/queries/1/results.",
+            refused=f"path {_shape(path)}",
         )
     parts: dict[str, str] = {}
     node = _walk(path.removeprefix(f"/{slug}") if slug and path.startswith(f"/{slug}/") else path, parts)
     if node is None or not node.routes:
-        raise NotFound("This is no route of the Redash API that the gateway serves.")
+        raise NotFound("This is no route of the Redash API that the gateway serves.", refused=f"path {_shape(path)}")
     route = node.routes.get("GET" if method == "HEAD" else method)
     if route is None:
         allow = tuple(sorted(node.routes)) + (("HEAD",) if "GET" in node.routes else ())

@@ -90,6 +90,9 @@ read    metadata     GET         /api/dashboards/tags                           
 read    metadata     GET         /api/data_sources                                       lists
 read    metadata     GET         /api/data_sources/{id}                                  lists
 read    live         GET         /api/data_sources/{id}/schema                           lists job_result
+read    live         GET         /api/databricks/databases/{id}                          lists job_result
+read    live         GET         /api/databricks/databases/{id}/{database}/tables        lists job_result
+read    live         GET         /api/databricks/databases/{id}/{database}/columns/{table} lists job_result
 read    metadata     GET         /api/query_snippets                                     lists
 read    metadata     GET         /api/query_snippets/{id}                                lists
 read    metadata     GET         /api/queries                                            keys lists

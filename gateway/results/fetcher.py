@@ -196,7 +196,7 @@ class ResultFetcher:
         It is made once for all callers, and stored as the rendering of this result in these formats.
         """
         if form == "xlsx":
-            raise NotAcceptable("A query key's result cannot be made into XLSX; ask for csv, tsv or json.")
+            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
         formats = await self._formats.get(sender)
         key = rendering_key(of.entry, f"{form} {formats.date} {formats.date_time}")
         if (rendering := await self._results.get(key)) is not None:

@@ -26,7 +26,7 @@ class JobResults:
         self._clock = clock
 
     async def of(self, response: UpstreamResponse, context: RequestContext) -> UpstreamResponse:
-        """Return the response with the schema: this one, or one made from its job's result within `server.max_wait`.
+        """Return the response with the data: this one, or one made from its job's result within `server.max_wait`.
 
         Raises:
             UpstreamUnusable: the job failed.
@@ -39,14 +39,16 @@ class JobResults:
         pause = _FIRST_PAUSE
         while job.status in (1, 2):
             if self._clock.monotonic() + pause > until:
-                raise ServiceUnavailable("Redash is still reading the schema; try again soon.", retry_after=5)
+                raise ServiceUnavailable("Redash is still reading the data source; try again soon.", retry_after=5)
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)
             job = await self._poll(job.id, context)
         if job.status != 3:
-            raise UpstreamUnusable(f"Redash could not read the schema: {job.error}")
-        schema = msgspec.json.encode({"schema": job.query_result_id})  # this member holds the result (CONTRACT 9)
-        return msgspec.structs.replace(response, body=Body.of(schema))
+            raise UpstreamUnusable(f"Redash could not read the data source: {job.error}")
+        result = job.query_result_id  # this member holds whatever the job has brought (CONTRACT 9)
+        # Redash's own response without a job wraps a schema, and only that (CONTRACT 25.7).
+        shown = {"schema": result} if context.request.path.endswith("/schema") else result
+        return msgspec.structs.replace(response, body=Body.of(msgspec.json.encode(shown)))
 
     async def _poll(self, job_id: str, context: RequestContext) -> Job:
         response = await self._upstream.send(context.credential, calls.job(job_id), context.sender)

@@ -30,7 +30,7 @@ _FOR_A_YEAR: Final = "private, max-age=31557600"
 _FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
 
 
-class Sighting(msgspec.Struct, frozen=True):
+class ResultOwner(msgspec.Struct, frozen=True):
     """The credential in whose scope a result id was seen, and its queries there (0: no saved one), as in the ledger."""
 
     credential: Credential
@@ -140,7 +140,9 @@ class ResultReader:
             raise NotFound(_FOREIGN)
         return await self._show(context, credential, fetch.result, form, name)
 
-    async def _known(self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None) -> Sighting:
+    async def _known(
+        self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None
+    ) -> ResultOwner:
         """Return the credential in whose scope the id was seen, and the queries that it was seen for there."""
         access, chosen = context.configured.access, context.chosen
         scopes = access.scopes(context.caller)
@@ -149,12 +151,12 @@ class ResultReader:
             seen = {query_id: i for query_id, i in seen.items() if allowed is None or query_id in allowed}
             credential = access.of_scope(scope)
             if credential is not None and seen and operation.query_id in (None, *seen):
-                return Sighting(credential, seen)
+                return ResultOwner(credential, seen)
         if chosen is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or allowed is not None:
             raise NotFound("There is no such result for this client.")
-        return Sighting(chosen, await self._ledger.queries_of_result(chosen.scope, operation.result_id))
+        return ResultOwner(chosen, await self._ledger.queries_of_result(chosen.scope, operation.result_id))
 
-    async def _voucher(self, context: RequestContext, known: Sighting, entry: Entry) -> Voucher | None:
+    async def _voucher(self, context: RequestContext, known: ResultOwner, entry: Entry) -> Voucher | None:
         """Return what vouches for a stored result; None where it must be requested from Redash.
 
         In Redash the source of the *result* decides (CONTRACT 2): a definition vouches only for results of its source.
@@ -182,7 +184,7 @@ class ResultReader:
         """Whether Redash showed exactly this result recently: within the age that a definition may have."""
         return self._clock.monotonic() - entry.confirmed <= self._live.settings.cache.definition_check
 
-    async def _claims(self, context: RequestContext, known: Sighting, path: Definition | None) -> tuple[Claim, ...]:
+    async def _claims(self, context: RequestContext, known: ResultOwner, path: Definition | None) -> tuple[Claim, ...]:
         """Return the queries that the result may belong to; the one in the path first."""
         claims = [Claim(path, known.queries.get(path.query_id, b""))] if path is not None else []
         for query_id, identity in sorted(known.queries.items()):

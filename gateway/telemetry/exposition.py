@@ -10,7 +10,6 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 PREFIX: Final = "redash_gateway_"
-_OTHER: Final = "other"
 
 
 class Histogram:
@@ -44,19 +43,6 @@ class Histogram:
         """Return cumulative counts by upper bound, as the exposition needs them."""
         names = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
         return [(name, float(count)) for name, count in zip(names, accumulate(self.counts), strict=True)]
-
-
-class QueryLabels(dict[int, str]):
-    """The label of each query id: the id itself for the first `most` ids, "other" for all later ones."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-
-    def __missing__(self, query_id: int) -> str:
-        if len(self) >= self.most:
-            return _OTHER  # not kept: callers choose the ids
-        self[query_id] = str(query_id)
-        return self[query_id]
 
 
 def counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:

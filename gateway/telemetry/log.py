@@ -227,12 +227,14 @@ class AccessLines:
         kind = (o.client, o.method, o.route, o.status, o.counted, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"
-        more = self._more(o) if o.execution_id or o.upstream_seconds or o.trace is not None else self._end
+        rare = o.execution_id or o.upstream_seconds or o.refused or o.trace is not None
+        more = self._more(o) if rare else self._end
         return head, f"{self._bytes}{o.sent_bytes}{age}{more}"
 
     def _more(self, o: Outcome) -> str:
-        """Return the end of the line, with the fields of requests that called Redash or belong to a trace."""
-        more = f"{self._upstream}{o.upstream_seconds * 1000:.3f}" if o.upstream_seconds else ""
+        """Return the end of the line, with the fields of requests that called Redash, were refused, or have a trace."""
+        refused = f"{self._mark('refused')}{self._quoted(o.refused)}" if o.refused else ""
+        more = refused + (f"{self._upstream}{o.upstream_seconds * 1000:.3f}" if o.upstream_seconds else "")
         if o.execution_id:
             more += f"{self._execution}{self._word(o.execution_id)}"
         if o.trace is not None:

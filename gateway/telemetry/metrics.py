@@ -21,7 +21,8 @@ from gateway.errors import GatewayError
 from gateway.model import TierStats
 from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, OutcomeBatch, UpstreamCall
 from gateway.redash import routes
-from gateway.telemetry.exposition import PREFIX, Histogram, QueryLabels, counter, gauge, histogram
+from gateway.telemetry.exposition import PREFIX, Histogram, counter, gauge, histogram
+from gateway.telemetry.query_counts import QueryCounts
 
 REQUEST_SECONDS: Final = (
     0.0001,
@@ -74,7 +75,7 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     executions_in_flight: int
     execution_waiters: int
     upstream_queue: int
-    waiting: Mapping[str, int] = {}
+    waiting: Mapping[str, int]
     """What waits, by what for."""
     breaker_open: bool
     tiers: list[TierStats]
@@ -90,9 +91,8 @@ class Metrics(Collector):
 
     def __init__(self, levels: Callable[[], Levels], credentials: Iterable[str], per_query: int) -> None:
         self._levels = levels
-        self._labels = QueryLabels(per_query)
+        self._queries = QueryCounts(per_query)
         self._by_labels: dict[tuple[str, str, str, int], Histogram] = {}
-        self.query_requests: dict[tuple[str, str], int] = defaultdict(int)
         self.upstream_requests = {(route, s): 0 for route in UPSTREAM_ROUTES for s in UPSTREAM_STATUSES}
         self.upstream_durations: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(UPSTREAM_SECONDS))
         self.executions: dict[tuple[str], int] = {(name,): 0 for name in EXECUTIONS}
@@ -107,7 +107,7 @@ class Metrics(Collector):
     def configure(self, credentials: Iterable[str], per_query: int) -> None:
         """Apply a configuration; a credential that stays keeps its value."""
         self.credential_up = {(name,): self.credential_up.get((name,), 1) for name in credentials}
-        self._labels.most = per_query
+        self._queries.most = per_query
 
     def record_requests(self, batch: OutcomeBatch) -> None:
         """Count requests with the same labels."""
@@ -119,7 +119,7 @@ class Metrics(Collector):
         series.observe(batch.durations, times)
         if first.counted != "none":
             if first.query_id is not None:
-                self.query_requests[self._labels[first.query_id], first.counted] += count
+                self._queries.add(first.query_id, first.counted, count)
             self._ages.observe(batch.ages, batch.age_times)
         if first.saves_run:
             self.saved["hit",] += count
@@ -145,6 +145,11 @@ class Metrics(Collector):
         if end.result == "success" and end.callers > 1:
             self.saved["collapsed",] += end.callers - 1
             self.saved_seconds["collapsed",] += (end.callers - 1) * end.runtime
+
+    @property
+    def query_requests(self) -> dict[tuple[str, str], int]:
+        """Requests by label of the query and cache status."""
+        return self._queries.values
 
     @property
     def requests(self) -> dict[tuple[str, str, str, str], int]:

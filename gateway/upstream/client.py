@@ -36,6 +36,7 @@ from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.upstream.canary import Canary
 from gateway.upstream.checks import usable
+from gateway.upstream.kept_connections import Connection, KeptConnectionError, lost_race, trace_reuse
 from gateway.upstream.protocol import Early, UpstreamResponse
 from gateway.upstream.reading import BodyReader
 
@@ -101,6 +102,7 @@ class HttpUpstream:
             connector=aiohttp.TCPConnector(limit=0),  # the slots are the limit
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_once,),
+            trace_configs=[trace_reuse()],
             trust_env=False,
         )
 
@@ -149,8 +151,7 @@ class HttpUpstream:
         except (UpstreamTimeout, UpstreamUnhealthy):
             raise
         except UpstreamError as error:
-            # A POST may have started an execution, unless there was no connection at all.
-            if call.request.method != "GET" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
+            if not _may_repeat(call.request, error):
                 raise
             return await self._judged(call)
 
@@ -200,7 +201,7 @@ class HttpUpstream:
 
     async def _exchange(self, call: _Call, trace: Trace | None) -> UpstreamResponse:
         assert self._session is not None  # noqa: S101 - `open` comes first
-        request, sent = call.request, self._clock.monotonic()
+        request, sent, connection = call.request, self._clock.monotonic(), Connection()
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 async with self._session.request(
@@ -211,6 +212,7 @@ class HttpUpstream:
                     allow_redirects=False,
                     timeout=self._timeout,
                     ssl=self._tls,
+                    trace_request_ctx=connection,
                 ) as raw:
                     response = UpstreamResponse(
                         status=raw.status,
@@ -231,6 +233,20 @@ class HttpUpstream:
             raise UpstreamTimeout("Redash did not answer in time.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_CONNECTION_LOST) from error
+        except UpstreamError as error:  # of `_once`
+            if lost_race(connection, error.__cause__, self._clock.monotonic() - sent):
+                raise KeptConnectionError(_CONNECTION_LOST) from error.__cause__
+            raise
+
+
+def _may_repeat(request: UpstreamRequest, error: UpstreamError) -> bool:
+    """Whether a request that failed may be sent once more: a POST may have started an execution or changed something.
+
+    A second POST of a saved query does little harm: Redash joins it to the run that the first one may have started.
+    """
+    if request.method == "GET" or isinstance(error.__cause__, aiohttp.ClientConnectorError):
+        return True
+    return isinstance(error, KeptConnectionError) and request.route.kind == "execute"
 
 
 @lru_cache(maxsize=1024)

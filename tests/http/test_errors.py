@@ -245,10 +245,12 @@ async def test_a_client_without_execute_runs_and_cancels_nothing(bare: World) ->
     assert (await bare.get(f"{query}/results.json", client="second")).status == 200
 
 
-@pytest.mark.parametrize("name", ["customers_in_city", "undeclared"])
-async def test_raw_sql_in_parameters_needs_more_than_execute(world: World, name: str) -> None:
+@pytest.mark.parametrize(("name", "parameters"), [("customers_in_city", {"city": "x"}), ("undeclared", {"x": "1"})])
+async def test_raw_sql_in_parameters_needs_more_than_execute(
+    world: World, name: str, parameters: dict[str, str]
+) -> None:
     # A text parameter, or a name without definition, lets the caller write SQL (CONTRACT 2, 20.10).
-    members = problem(await world.post(name, max_age=0, parameters={"city": "x", "x": "1"}), 403)
+    members = problem(await world.post(name, max_age=0, parameters=parameters), 403)
     assert "text_parameters" in members["detail"]
     assert world.sandbox.counters.posts.total() == 0
 

@@ -21,7 +21,7 @@ from support.world import TOKENS, World
 from gateway.sandbox import broken_responses
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite.write_buffer import WriteBuffer
-from gateway.upstream import client as upstream
+from gateway.upstream import reading as upstream
 
 LATEST_ROUTE = "/api/queries/<query_id>/results.<filetype>"
 RESULT_ROUTE = "/api/query_results/<query_result_id>.<filetype>"

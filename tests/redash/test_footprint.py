@@ -10,10 +10,11 @@ import weakref
 import pytest
 
 from gateway.policy.memo import IdentityMemo
+from gateway.policy.values import fitted
 from gateway.redash import requests
 from gateway.redash.footprint import footprint, weight
 from gateway.redash.matching import match
-from gateway.redash.requests import Execute, parse_operation
+from gateway.redash.requests import Execute, ExecuteText, parse_operation
 
 MATCH = match("POST", "/api/queries/1/results")
 
@@ -56,4 +57,14 @@ def test_what_is_computed_from_an_operation_keeps_it_not_alive() -> None:
     assert memo.get((operation, other, None), lambda: 2) == 1, "computed once"
     del operation
     assert alive() is None
-    assert not memo._known, "another object may get its id"
+    assert not memo._values, "another object may get its id"
+
+
+def test_a_request_that_was_fitted_to_its_query_is_not_kept() -> None:
+    # Free SQL and unchanged values are their own result: a memo of it would keep 4,096 bodies of 1 MB.
+    operation = ExecuteText(1, "select 1 -- " + "x" * 1_000_000, None, {})
+    alive = weakref.ref(operation)
+    assert fitted(operation, None) is operation
+    assert fitted(operation, None) is operation
+    del operation
+    assert alive() is None

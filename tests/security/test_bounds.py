@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
+from support.http import Reply
 from support.waiting import until
 from support.world import TOKENS, World
 
@@ -84,20 +86,25 @@ async def test_a_request_that_is_alone_may_be_as_large_as_one_may_be(bare: World
     assert reply.status == 200
 
 
-async def test_parameters_of_runs_under_way_have_a_bound_together(bare: World) -> None:
+async def run_sql(world: World, text: str) -> Reply:
+    body = {"data_source_id": 1, "query": text, "max_age": 0}
+    return await world.call("POST", "/api/query_results", json.dumps(body).encode(), client="sql")
+
+
+async def test_what_runs_in_progress_keep_has_a_bound_together(bare: World) -> None:
     # A run outlives the request that began it.
     await bare.start(cache='memory = "1MB"', upstream="max_executions = 1")
     async with bare.sandbox.hold():
-        given = [{"unused": "x" * 200_000 + str(n)} for n in range(4)]  # which Redash takes: the query declares none
-        replies = [await bare.post("kb1", parameters=parameters, max_age=0) for parameters in given]
+        replies = [await run_sql(bare, f"select {n} -- {'x' * 200_000}") for n in range(4)]
     assert [reply.status for reply in replies] == [200, 200, 503, 503]
     assert replies[-1].headers["Retry-After"] == "5"
 
 
-async def test_the_ledger_keeps_no_parameters_of_runs_that_have_ended(world: World) -> None:
-    # 150 POSTs with 990 KB of unused parameters took 154 MB, outside of `cache.disk`, for 12 hours.
+async def test_the_ledger_keeps_no_bodies_of_runs_that_have_ended(world: World) -> None:
+    # 150 POSTs with 990 KB each took 154 MB, outside of `cache.disk`, for 12 hours.
     for number in range(3):
-        await world.rows("kb1", parameters={"unused": "x" * 900_000 + str(number)}, max_age=0)
+        reply = await run_sql(world, f"select {number} -- {'x' * 900_000}")
+        assert (await world.finish(reply.job["id"], client="sql"))["status"] == 3
     executions = world.runtime.executions.flights._ledger._recent.executions()
     assert len(executions) == 3
     assert all(record.body == b"" for record in executions)

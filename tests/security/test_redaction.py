@@ -59,12 +59,12 @@ WITHOUT_KEYS = (
 /api/queries/{query_id}/dropdown | /api/queries/{query_id}/dropdowns/{dropdown_id} | /api/session
 /api/data_sources/types | /api/organization/status | /api/dashboards/public/{token} | /api/queries/tags
 /api/dashboards/tags | /api/data_sources | /api/data_sources/{id} | /api/data_sources/{id}/schema
-/api/query_snippets | /api/query_snippets/{id} | /api/queries/format | /api/visualizations | /api/visualizations/{id}
-/api/data_sources/{id}/pause | /api/data_sources/{id}/test | /api/groups | /api/groups/{id} | /api/groups/{id}/members
-/api/groups/{id}/members/{id2} | /api/groups/{id}/data_sources | /api/groups/{id}/data_sources/{id2}
-/api/destinations | /api/destinations/types | /api/destinations/{id} | /api/settings/organization
-/api/queries/{query_id}/acl | /api/queries/{query_id}/acl/{word} | /api/dashboards/{dashboard}/acl
-/api/dashboards/{dashboard}/acl/{word} | /api/events
+/api/query_snippets | /api/query_snippets/{id} | /api/alerts/{id}/eval | /api/queries/format | /api/visualizations
+/api/visualizations/{id} | /api/data_sources/{id}/pause | /api/data_sources/{id}/test | /api/groups | /api/groups/{id}
+/api/groups/{id}/members | /api/groups/{id}/members/{id2} | /api/groups/{id}/data_sources
+/api/groups/{id}/data_sources/{id2} | /api/destinations | /api/destinations/types | /api/destinations/{id}
+/api/settings/organization | /api/queries/{query_id}/acl | /api/queries/{query_id}/acl/{word}
+/api/dashboards/{dashboard}/acl | /api/dashboards/{dashboard}/acl/{word} | /api/events
 """.replace("\n", " | ")
     .strip(" |")
     .split(" | ")

@@ -52,6 +52,9 @@ TABLE = {
         list   GET    /api/data_sources
         list   GET    /api/data_sources/{n}
         list   GET    /api/data_sources/{n}/schema
+        list   GET    /api/databricks/databases/{n}
+        list   GET    /api/databricks/databases/{n}/{w}/tables
+        list   GET    /api/databricks/databases/{n}/{w}/columns/{w}
         list   GET    /api/query_snippets
         list   GET    /api/query_snippets/{n}
         list   GET    /api/alerts
@@ -485,6 +488,26 @@ async def test_every_2xx_of_a_write_passes(front: Front, upstream: Upstream, pat
     upstream.respond = lambda seen: Stub.json({"id": 5}, status if status != 204 else 200)
     got = (await ask(front.url, raw("DELETE", path, "every")))[0]
     assert (got.status, json.loads(got.body)) == (status if status != 204 else 200, {"id": 5})
+
+
+@pytest.mark.parametrize(
+    ("path", "wrapped"),
+    [
+        ("/api/data_sources/3/schema", True),
+        ("/api/databricks/databases/3", False),
+        ("/api/databricks/databases/3/main/columns/orders", False),
+    ],
+)
+async def test_redashs_own_jobs_are_followed(front: Front, upstream: Upstream, path: str, wrapped: bool) -> None:
+    # Their ids lead nowhere here. Without a job, Redash wraps a schema, but not the lists of Databricks.
+    def respond(seen: Seen) -> Stub:
+        ended = "/api/jobs/" in seen.path
+        job = {"id": JOB, "status": 3 if ended else 1, "error": "", "query_result_id": ["a", "b"] if ended else None}
+        return Stub.json({"job": {**job, "result": job["query_result_id"], "updated_at": 0}})
+
+    upstream.respond = respond
+    got = (await ask(front.url, raw("GET", path, "every")))[0]
+    assert (got.status, json.loads(got.body)) == (200, {"schema": ["a", "b"]} if wrapped else ["a", "b"])
 
 
 async def test_a_read_is_200_or_an_error(front: Front, upstream: Upstream) -> None:

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from support.process import Process
 from support.world import World
 
+from gateway.errors import GatewayError
 from gateway.outcome import Outcome, Trace, UpstreamCall
+from gateway.redash.matching import match
 from gateway.telemetry import log, log_writer
 from gateway.telemetry.health import TransitionLog, UpstreamHealth
 from gateway.telemetry.log_writer import LogWriter
@@ -333,3 +335,45 @@ async def test_the_last_lines_are_written_when_the_process_ends(tmp_path: Path, 
     process.child.terminate()
     assert await process.ended() == 0
     assert any(json.loads(line)["message"] == "request" for line in process.lines)
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_line_of_a_refusal_says_what_was_refused(form: str) -> None:
+    # Else an operator sees 421 or 404 of a client and cannot tell which name or path it should not use.
+    outcome = hit()
+    outcome.refused = 'host "evil" example'
+    line = line_of(outcome, form)
+    assert (json.loads(line)["refused"] if form == "json" else line).count("evil") == 1
+    assert '\\"evil\\"' in line
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/api/quries/42/results", "/api/quries/{id}/results"),
+        ("/api/queries/42/results.PDF", "/api/queries/{id}/..."),
+        ("/api/rg_abcdefghijklmnopqrstuv", "/api/..."),
+        ("/" + "Ab1" * 14, "/..."),
+        ("/api" + "/x" * 2_000, "/api" + "/x" * 8),
+        ("/api//queries/%2e%2e", "/api//queries/..."),
+    ],
+)
+def test_paths_are_shown_by_their_shape(path: str, shape: str) -> None:
+    # A segment may be a token that somebody put in the wrong place.
+    with pytest.raises(GatewayError) as caught:
+        match("GET", path)
+    assert caught.value.refused == f"path {shape}"
+
+
+async def test_refused_hosts_and_paths_are_in_the_log(world: World, written: io.StringIO) -> None:
+    log.set_up("json")
+    world.runtime.telemetry.observer.access_log = True
+    assert (await world.call("GET", "/api/queries", headers={"Host": "dashboards.example"})).status == 421
+    assert (await world.get("/api/quries/1")).status == 404
+    world.runtime.telemetry.observer.flush()
+    said = [json.loads(line) for line in flushed(written)]
+    refused = [line["refused"] for line in said if line["message"] == "request"]
+    assert refused == ["host dashboards.example", "path /api/quries/{id}"]

@@ -17,8 +17,8 @@ from support.world import World
 from gateway import __version__
 from gateway.errors import GatewayError
 from gateway.outcome import Outcome, UpstreamCall, batched
-from gateway.telemetry.exposition import QueryLabels
 from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons
+from gateway.telemetry.query_counts import QueryCounts
 
 PROMISED = {
     "requests_total": {"route", "client", "cache", "status"},
@@ -176,10 +176,37 @@ def test_query_labels_are_bounded() -> None:
     assert dict(metrics.query_requests) == {("7", "hit"): 2, ("8", "hit"): 1, ("other", "hit"): 2}
 
 
-def test_ids_beyond_the_bound_are_not_remembered() -> None:
-    labels = QueryLabels(1)
-    assert [labels[query_id] for query_id in range(1000)] == ["0"] + ["other"] * 999
-    assert len(labels) == 1
+def test_ids_beyond_the_bound_share_one_label() -> None:
+    counts = QueryCounts(1)
+    for query_id in range(5_000):
+        counts.add(query_id, "hit", 1)
+    assert counts.values == {("0", "hit"): 1, ("other", "hit"): 4_999}
+    QueryCounts(0).add(7, "hit", 1)
+
+
+def test_a_busy_query_takes_the_label_of_an_idle_one() -> None:
+    # Otherwise the first queries after a start would keep them, though nobody asks for them any more.
+    counts = QueryCounts(2)
+    counts.add(1, "hit", 50)
+    counts.add(2, "miss", 1)
+    counts.add(2, "hit", 2)
+    counts.add(3, "hit", 6)
+    assert counts.values == {("1", "hit"): 50, ("2", "miss"): 1, ("2", "hit"): 2, ("other", "hit"): 6}
+    counts.add(3, "hit", 1)  # more than twice as busy as 2
+    assert counts.values == {("1", "hit"): 50, ("other", "miss"): 1, ("other", "hit"): 8, ("3", "hit"): 1}
+    counts.add(2, "hit", 1)
+    assert counts.values[("other", "hit")] == 9
+
+
+async def test_ids_that_redash_does_not_know_take_no_label(bare: World) -> None:
+    await bare.start("[metrics]\nper_query = 1\n")
+    for query_id in range(900_000, 900_003):
+        assert (await bare.get(f"/api/queries/{query_id}/results.json?max_age=60")).status == 404
+        assert (await bare.call("POST", f"/api/queries/{query_id}/results", b"{}")).status == 404
+    await bare.rows("by_country")
+    query = str(bare.named["by_country"])
+    labels = re.findall(r'query_requests_total\{.*query="(\w+)"', "\n".join(await bare.metrics()))
+    assert set(labels) == {query}
 
 
 @pytest.mark.parametrize(
