@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway import config
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
@@ -21,7 +20,7 @@ events = logging.getLogger("gateway.events")
 
 def serve(source: Path) -> int:
     """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status."""
-    settings: config.Config = load(source)
+    settings = load(source)
     log.set_up(settings.log.format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -205,7 +205,7 @@ class Scope:
                 return _out_of("items", self.types(call.args[0]))
             case ast.Name(id=name) if self._program.is_own(name) and name not in self._imported:
                 return frozenset({Own(name)})
-            case ast.Attribute(value=ast.Name(id="config"), attr="load" | "parse"):
+            case ast.Attribute(value=ast.Name(id="config"), attr="load" | "parse") | ast.Name(id="load"):
                 return frozenset({Config})
             case ast.Attribute(value=value, attr="values"):
                 return _made("items", _out_of("values", self.types(value)))
