@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from traceback import clear_frames
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -232,6 +233,8 @@ class Handler(RequestHandler):
     ) -> web.StreamResponse:
         """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
         if request.writer.output_size > 0:
+            if exc is not None:
+                clear_frames(exc.__traceback__)  # they hold the body, and the error may live as long as the connection
             raise ConnectionError("the response has begun; only closing the connection can signal that it failed")
         status, title, detail = describe(status, exc)
         if status == 500:

@@ -294,7 +294,11 @@ def bounds(table: str, given: Mapping[str, object]) -> dict[str, Case]:
 
 LIVE: Final[dict[str, Case]] = {
     "server.hosts": Case(
-        None, ["localhost", "127.0.0.1", "b.example"], status("GET", "/ping", headers={"Host": "b.example"}), 421, 200
+        None,
+        ["localhost", "127.0.0.1", "b.example"],
+        status("GET", "/api/session", headers={"Host": "b.example"}),
+        421,
+        200,
     ),
     "server.cors_origins": Case(
         [],

@@ -69,7 +69,7 @@ async def test_a_deep_result_that_is_large_is_502_where_it_has_to_be_parsed(worl
 @pytest.mark.parametrize("depth", DEPTHS[1:])
 def test_no_response_of_redash_is_walked_too_deeply(depth: int) -> None:
     data = f'{{"id": 1, "message": {nested(depth)}, "options": {{"parameters": {nested(depth)}}}}}'.encode()
-    for parse in (lambda: parse_definition(data, 0.0), lambda: parse_dashboard_queries(data)):
+    for parse in (lambda: parse_definition(data, 0.0), lambda: parse_dashboard_queries(data, 1)):
         with pytest.raises(UpstreamUnusable):
             parse()
     assert parse_error(data) == ""

@@ -22,7 +22,7 @@ from gateway.outcome import CacheResult, Outcome, Quota, Step, Trace
 from gateway.telemetry.observer import Telemetry
 
 DAY: Final = 86_400
-AGE_SECONDS: Final = 42.0
+AGE_SECONDS: Final = 20.0
 
 METRICS_THAT_DIFFER: Final = {
     "redash_gateway_request_duration_seconds_sum": "the fast path does not measure each request, it takes a constant",
@@ -170,6 +170,7 @@ OWN_FIELDS: Final = {
     "trace": "each request has its own",
     "steps": "each request has its own",
     "quota": "taken anew for each request",
+    "refused": "nothing of a cached response's request is refused",
     "upstream_seconds": "a cached response makes no call to Redash",
     "execution_id": "a cached response belongs to no execution",
     "forward": "only in Cache-Status, which the cached head has already",
@@ -211,6 +212,7 @@ def full_outcome() -> Outcome:
         execution_id="x",
         status=200,
         reason="reason",
+        refused="host x",
         quota=Quota(10, 1, 9, 1),
         sent_bytes=100,
         started=7.0,

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from .front import Front, Seen, Told, Upstream, client, credential, query_object, result_object, token
+from .front import Front, Seen, Stub, Upstream, client, credential, query_object, result_object, token
 
 ALL = 'can = ["read", "execute", "adhoc", "write"]'
 
 
 @pytest.fixture
 def redash() -> object:
-    def answer(seen: Seen) -> Told:
+    def answer(seen: Seen) -> Stub:
         if seen.method == "POST" and "results" in seen.path:
-            return Told.json(result_object(7, 5))
+            return Stub.json(result_object(7, 5))
         if "results" in seen.path:
-            return Told.json(result_object(7, 5))
-        return Told.json(query_object(5))
+            return Stub.json(result_object(7, 5))
+        return Stub.json(query_object(5))
 
     return answer
 

@@ -20,7 +20,7 @@ from gateway.redash.routes import ROUTES
 from gateway.secret import Secret
 from gateway.telemetry.log import Formatter
 
-from .front import Front, Seen, Told, Upstream, client, credential, key, query_object, result_object
+from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object
 
 STRANGE = "Zz9Yy8Xx7Ww6Vv5Uu4Tt3Ss2Rr1Qq0Pp9Oo8Nn7M"
 """A key that is none of ours: 40 letters and digits."""
@@ -35,19 +35,19 @@ class Redash:
     """Says `told` to everything but what leads to a run; there the job fails with `TEXT`."""
 
     def __init__(self) -> None:
-        self.told = Told.json({"message": TEXT}, 400)
+        self.told = Stub.json({"message": TEXT}, 400)
         self.fails = "job"
         self.query = query_object(5)
 
-    def __call__(self, seen: Seen) -> Told:
+    def __call__(self, seen: Seen) -> Stub:
         if self.fails == "all":
             return self.told
         if seen.path == "/api/queries/5":
-            return Told.json(self.query)
+            return Stub.json(self.query)
         if seen.path.startswith("/api/jobs/") or "/jobs/" in seen.path:
-            return Told.json({"job": {"id": "j", "status": 4, "error": TEXT, "query_result_id": None}})
+            return Stub.json({"job": {"id": "j", "status": 4, "error": TEXT, "query_result_id": None}})
         if seen.method == "POST" and self.fails == "job":
-            return Told.json({"job": {"id": "j", "status": 1, "error": "", "query_result_id": None}})
+            return Stub.json({"job": {"id": "j", "status": 1, "error": "", "query_result_id": None}})
         return self.told
 
 
@@ -112,7 +112,7 @@ async def test_the_text_of_a_failed_query_shows_no_key(front: Front) -> None:
 async def test_a_refused_run_shows_no_key(front: Front, redash: Redash, shape: str) -> None:
     redash.fails = "post"
     job = {"job": {"status": 4, "error": TEXT}}
-    redash.told = Told.json(job if shape == "job" else {"message": TEXT}, 400)
+    redash.told = Stub.json(job if shape == "job" else {"message": TEXT}, 400)
     for method, path, body in (
         ("POST", "/api/queries/5/results", {"max_age": 0}),
         ("POST", "/api/query_results", {"query": "select 1", "data_source_id": 1, "max_age": 0}),
@@ -126,6 +126,7 @@ async def test_a_refused_run_shows_no_key(front: Front, redash: Redash, shape: s
 
 def relayed() -> list[tuple[str, str]]:
     parts = {"query_id": 5, "dropdown_id": 6, "id": 3, "id2": 4, "dashboard": 3, "token": "a" * 40, "word": "view"}
+    parts |= {"database": "main", "table": "orders"}
     kinds = ("metadata", "live", "write")
     return [(r.method, r.template.format_map(parts)) for r in ROUTES if r.kind in kinds]
 
@@ -142,7 +143,7 @@ BODIES: dict[str, Callable[[], Any]] = {
 async def test_no_refusal_of_any_route_shows_a_key(front: Front, redash: Redash, who: str, shape: str) -> None:
     redash.fails = "all"
     for status in (400, 403, 404, 500):
-        redash.told = Told.json(BODIES[shape](), status)
+        redash.told = Stub.json(BODIES[shape](), status)
         for method, path in relayed():
             reply = await front.call(method, path, {} if method == "POST" else None, client=who)
             assert reply.status == status, (method, path)
@@ -153,7 +154,7 @@ async def test_no_refusal_of_any_route_shows_a_key(front: Front, redash: Redash,
 async def test_our_own_key_leaves_on_no_route(front: Front, redash: Redash, who: str) -> None:
     """Not even to those who may see keys: those are keys of Redash's users, this one is the gateway's."""
     redash.fails = "all"
-    redash.told = Told.json({**query_object(5), "api_key": key("user"), "description": TEXT, "widgets": [], "id": 3})
+    redash.told = Stub.json({**query_object(5), "api_key": key("user"), "description": TEXT, "widgets": [], "id": 3})
     for method, path in relayed():
         reply = await front.call(method, path, {} if method == "POST" else None, client=who)
         assert reply.status == 200, (method, path)
@@ -164,7 +165,7 @@ async def test_our_own_key_leaves_on_no_route(front: Front, redash: Redash, who:
 async def test_where_a_search_is_sent_shows_no_key(front: Front, redash: Redash) -> None:
     redash.fails = "all"
     fields = {"Content-Type": "application/json", "Location": f"/api/queries?q={key('user')}&x=see+query+42"}
-    redash.told = Told(301, b"{}", fields)
+    redash.told = Stub(301, b"{}", fields)
     reply = await front.call("GET", "/api/queries/search?q=x", client="plain")
     assert reply.status == 301
     check(reply.headers["Location"].replace("+", " "))
@@ -173,14 +174,14 @@ async def test_where_a_search_is_sent_shows_no_key(front: Front, redash: Redash)
 async def test_no_field_of_a_response_shows_a_key(front: Front, redash: Redash) -> None:
     redash.fails = "all"
     for text in (f"application/json; x={key('user')}", f"application/json; {SHORT}"):
-        redash.told = Told(200, b"{}", {"Content-Type": text})
+        redash.told = Stub(200, b"{}", {"Content-Type": text})
         reply = await front.call("GET", "/api/data_sources", client="plain")
         assert not [value for value in reply.headers.values() if key("user") in value or SHORT in value]
 
 
 async def test_the_name_of_a_file_shows_no_key_of_ours(front: Front, redash: Redash) -> None:
     redash.fails = "nothing"
-    redash.told = Told.json(result_object(7, 5))
+    redash.told = Stub.json(result_object(7, 5))
     redash.query = query_object(5, name=TEXT, latest_query_data_id=7)
     reply = await front.call("GET", "/api/queries/5/results.json", client="plain")
     assert reply.status == 200
@@ -191,7 +192,7 @@ async def test_the_name_of_a_file_shows_no_key_of_ours(front: Front, redash: Red
 async def test_rows_are_data_even_if_they_hold_our_key(front: Front, redash: Redash) -> None:
     # DESIGN 5: result bodies are never touched.
     redash.fails = "rows"
-    redash.told = Told.json(result_object(7, 5, [{"text": key("user")}]))
+    redash.told = Stub.json(result_object(7, 5, [{"text": key("user")}]))
     reply = await front.call("GET", "/api/query_results/7.json", client="plain")
     assert reply.rows == [{"text": key("user")}]
 

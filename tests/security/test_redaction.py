@@ -57,6 +57,8 @@ GET /api/admin/queries/outdated
 WITHOUT_KEYS = (
     """
 /api/queries/{query_id}/dropdown | /api/queries/{query_id}/dropdowns/{dropdown_id} | /api/session
+/api/databricks/databases/{id} | /api/databricks/databases/{id}/{database}/tables
+/api/databricks/databases/{id}/{database}/columns/{table}
 /api/data_sources/types | /api/organization/status | /api/dashboards/public/{token} | /api/queries/tags
 /api/dashboards/tags | /api/data_sources | /api/data_sources/{id} | /api/data_sources/{id}/schema
 /api/query_snippets | /api/query_snippets/{id} | /api/alerts/{id}/eval | /api/queries/format | /api/visualizations
@@ -80,7 +82,8 @@ class Redash:
             return self.response
         if "results" in seen.path:
             return Stub.json(result_object(7, 5, [{"api_key": "a column", "public_url": SECRET}]))
-        return Stub.json(BODY, self.status)
+        named = re.search(r"/(?:queries|dashboards)/(\d+)$", seen.path)
+        return Stub.json(BODY | {"id": int(named[1])} if named else BODY, self.status)
 
 
 @pytest.fixture

@@ -45,6 +45,8 @@ class Redash:
             return Stub.json(result_object(501, 5, [{"who": who}]))
         if seen.method == "POST":
             return Stub.json({"job": {"id": "10f0dede-0a61-455b-ba85-243131c5b36e", "status": 1, "error": ""}})
+        if seen.path.endswith(".csv"):
+            return Stub(200, f"who\r\n{who}\r\n".encode(), {"Content-Type": "text/csv; charset=UTF-8"})
         if found := re.search(r"/(\d+)\.\w+$", seen.path):
             return Stub.json(result_object(int(found[1]), 5, [{"who": who}, *self.rows]))
         if "/results" in seen.path:

@@ -155,13 +155,13 @@ async def test_a_credential_may_get_another_name_meanwhile(front: Front, redash:
 async def test_a_write_that_was_done_does_not_ask_to_be_sent_again(front: Front, upstream: Upstream) -> None:
     configure(front, client("one", 'can = ["read", "execute", "write"]'))
     assert (await reload(front))[0] == 200
-    go_on, there = asyncio.Event(), upstream.answer
+    go_on, there = asyncio.Event(), upstream.respond
 
     async def slowly(seen: object) -> object:
         await go_on.wait()
         return await there(seen)  # type: ignore[arg-type, misc]
 
-    upstream.answer = slowly  # type: ignore[assignment]
+    upstream.respond = slowly  # type: ignore[assignment]
     upstream.drain()
     writing = asyncio.create_task(front.call("POST", "/api/queries", {"name": "x"}, client="one"))
     await until(lambda: len(upstream.log) == 1)

@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
-from security.front import Front, Seen, Told, Upstream, client, credential
+from security.front import Front, Seen, Stub, Upstream, client, credential
 
 ROWS = {"columns": [{"name": "text"}], "rows": [{"text": f"{random.Random(n).random()}"} for n in range(40_000)]}
 RESULT = {
@@ -37,8 +37,8 @@ async def test_a_compressed_result_is_inflated_in_proportion_to_what_came(
 ) -> None:
     compressed = gzip.compress(body, 9)
 
-    def answer(seen: Seen) -> Told:
-        return Told(200, compressed, FIELDS) if "query_results" in seen.path else Told(404)
+    def answer(seen: Seen) -> Stub:
+        return Stub(200, compressed, FIELDS) if "query_results" in seen.path else Stub(404)
 
     async with Upstream(answer) as upstream:
         front = Front(tmp_path, upstream.url)
