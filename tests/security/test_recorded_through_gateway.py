@@ -176,7 +176,7 @@ async def test_every_recorded_response_comes_through_the_gateway(
                 responses = await ask(front.url, x.raw, head=x.method == "HEAD")
             ours = responses[-1] if responses else Got(0, (), b"no response")
             found = differences(x, ours)
-            if not GET_FORM & x.arguments.keys():
+            if not GET_FORM & x.arguments.keys() and x.name not in BY_NAME:
                 unexpected += playback.unexpected
             if not found:
                 same += 1
