@@ -591,6 +591,15 @@ def test_titles_are_words(kind: type) -> None:
     assert re.fullmatch(r"([A-Z]+|[A-Z]?[a-z]+)( [a-zA-Z]+)*", title), title
 
 
+def test_every_error_says_what_it_is() -> None:
+    # Without its own title it would be shown, and without its own reason counted, as an internal error.
+    internal = {"GatewayError", "ConfigurationError", "StoreError"}  # no caller gets the last two
+    kinds = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and name not in internal}
+    del kinds["Body"]
+    assert [name for name, kind in kinds.items() if "reason" not in vars(kind)] == []
+    assert [name for name, kind in kinds.items() if kind.title == errors.GatewayError.title] == []
+
+
 # -- what every response has
 
 
