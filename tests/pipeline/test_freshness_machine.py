@@ -165,6 +165,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.seen = 0
         self.run: Run | None = None
         self.versions: dict[int, int] = {}  # of the SQL that each run executed
+        self.uncertain = False  # whether the last run of the current request's key met an edit
         self.unexplained: set[tuple[str, Any]] = set()  # keys whose last run was not of the SQL that was known
 
     @initialize(
@@ -765,6 +766,7 @@ metadata_ttl = "5s"
     def _verdicts(self, request: Request) -> list[Verdict]:
         """What may have to happen: one thing, or two where the clock is at a boundary."""
         found: list[Verdict] = []
+        self.uncertain = (request.scope, request.key) in self.unexplained
         for ahead in (0.05, -SLOP, SLOP + (1.5 if self.skew else 0.0)):
             # Whether the client's own stale_if_error or the general one applies to a definition is left open.
             for if_error in sorted({request.bounds.if_error, CACHE["if_error"]}):
@@ -823,6 +825,8 @@ metadata_ttl = "5s"
         self, request: Request, verdict: Verdict, reply: Reply, heard: list[Heard], before: Any, way: str, shown: str
     ) -> None:
         message = f"{verdict} for {shown}; Redash is {self.redash.value} and heard {_brief(heard)}"
+        if self.uncertain and reply.status == 200:
+            return  # whether the gateway has seen that edit is left open; that the rows may be shown is not
         self._judge_upstream(request, verdict, heard, before, message)
         match verdict.do:
             case Do.FAIL:
@@ -919,9 +923,7 @@ metadata_ttl = "5s"
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    async def _read(
-        self, client: str, query: int, path: str, stored: int | None, *, latest: bool = False
-    ) -> tuple[Reply, list[Heard]] | None:
+    async def _read(self, client: str, query: int, path: str, stored: int | None) -> tuple[Reply, list[Heard]] | None:
         """GET a result; `stored` is the run that the model has for it. Judged except for what it must be if fetched."""
         scope, table = CLIENTS[client]
         if_errors = {Bounds.first(table, CACHE).if_error, CACHE["if_error"]}
@@ -946,8 +948,8 @@ metadata_ttl = "5s"
         if isinstance(known[0], Do):
             assert reply.status in ((502, 503, 504) if known[0] is Do.FAIL else (403, 404)), message
             return None
-        if stored is not None and latest and not _explains(known[0], self.versions[stored]):
-            pass  # named as the query's latest, but of other SQL: it may be requested again, as nothing proves it
+        if stored is not None and not _explains(known[0], self.versions[stored]):
+            pass  # of SQL that the query no longer has: it may be requested again, as nothing proves whose it is
         elif stored is not None:
             assert reply.status == 200, message
             assert "; hit" in reply.cache, message
@@ -974,7 +976,7 @@ metadata_ttl = "5s"
             if reply.status == 200:
                 assert reply.rows[0]["run"] in self.given[scope] | self.given["analyst"] | self.given["admin"]
             return
-        read = await self._read(client, query, f"/api/queries/{query}/results.json", stored, latest=True)
+        read = await self._read(client, query, f"/api/queries/{query}/results.json", stored)
         if read is not None:
             assert read[0].rows[0]["run"] in self.given[scope]
             # Fetched now: Redash's own newest. Stored: the one that was named.

@@ -95,11 +95,24 @@ async def test_a_credential_that_never_worked_has_no_canary(world: World) -> Non
 @pytest.mark.parametrize("client", ["dashboard", "narrow"])
 async def test_user_keys_and_query_keys_have_a_canary(bare: World, client: str) -> None:
     await bare.start(cache='stale_if_error = "1h"')
+    await bare.get("/api/session")  # a user's key speaks for a query's own, which has no request that always works
     await bare.rows("in_country", client=client, max_age=0, parameters={"country": "DE"})
     bare.sandbox.faults.add("unhealthy")
     bare.clock.turn(2 * MINUTE)
     reply = await bare.post("in_country", client=client, max_age=60, parameters={"country": "DE"})
     assert "detail=stale-if-error" in reply.cache
+
+
+async def test_the_500_of_a_deleted_query_is_no_outage_for_its_own_key(bare: World) -> None:
+    # A query key gets 500 instead of 404 then (CONTRACT 2): its rows must not stand in.
+    await bare.start(cache='stale_if_error = "1h"')
+    await bare.get("/api/session")
+    await bare.rows("in_country", client="narrow", max_age=0, parameters={"country": "DE"})
+    bare.sandbox.queries[bare.named["in_country"]].org = 2
+    bare.clock.turn(2 * MINUTE)
+    reply = await bare.post("in_country", client="narrow", max_age=3600, parameters={"country": "DE"})
+    assert reply.status == 500
+    assert "hit" not in reply.cache
 
 
 # -- limits of Redash's own
