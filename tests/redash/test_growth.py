@@ -216,7 +216,7 @@ def test_adversarial_text_is_looked_at_in_linear_time(name: str) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", WORK)
 def test_much_adversarial_text_is_looked_at_in_linear_time(name: str) -> None:
-    for seed in range(400):
+    for seed in range(40):
         text = _adversarial(1_000_000 + hash_of(name) + seed)
         assert _grows(name, *text), f"{name}: {text!r}"
 
