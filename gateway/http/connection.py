@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from traceback import clear_frames
 from typing import Any, Final
 
@@ -28,8 +28,6 @@ HALF_CLOSED_SECONDS: Final = 3.0
 """A caller that has closed its side is served for so long: one that has left altogether looks the same."""
 
 MAX_HEAD_BYTES: Final = 32 * 1024
-_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-_MakeRequest = Callable[..., web.BaseRequest]
 
 
 class Manager(web.Server):

@@ -31,11 +31,11 @@ def local_time(context: RequestContext) -> datetime:
     return datetime.fromtimestamp(context.wall, UTC).astimezone(zone)
 
 
-def fits(operation: Run, definition: Definition, now: datetime) -> bool:
+def fits(operation: Run, definition: Definition, context: RequestContext) -> bool:
     """Whether all values, and no others, are those of the definition. If not, the query may have been edited."""
     try:
         if isinstance(operation, ReadParameterised):
-            parse_form(operation, definition, now)
+            parse_form(operation, definition, local_time(context))
             return True
         return fitted(operation, definition) is operation
     except GatewayError:

@@ -92,11 +92,6 @@ def given(values: Mapping[str, object]) -> frozenset[str]:
     return frozenset(found)
 
 
-def is_plain(template: str) -> bool:
-    """Whether it has no sections, partials, comments, triple mustaches or changed delimiters."""
-    return not any(tag.sign for tag in tags(template))
-
-
 def render(template: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> Rendered | None:
     """Insert the values into the plain tags; None if that takes a full Mustache engine.
 

@@ -18,7 +18,7 @@ from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
-from gateway.policy.values import fits, local_time
+from gateway.policy.values import fits
 from gateway.redash import calls
 from gateway.redash.redaction import body_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
@@ -117,7 +117,7 @@ class Definitions:
             return None
         try:
             known = await self.get(context.credential, operation.query_id, context.sender)
-            if fits(operation, known, local_time(context)):
+            if fits(operation, known, context):
                 return known
             since = math.nextafter(known.checked, math.inf)
             return await self.current(context.credential, operation.query_id, context.sender, since=since)

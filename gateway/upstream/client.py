@@ -47,7 +47,6 @@ PATIENCE_SECONDS: Final = 10.0
 """How long one request waits in all while Redash limits the rate of requests (429 with `Retry-After`)."""
 
 _CONNECTION_LOST: Final = "Redash cannot be reached, or it closed the connection before the end of its response."
-_PIECE: Final = 256 * 1024
 
 
 class _Call(NamedTuple):
