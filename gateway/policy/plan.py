@@ -52,6 +52,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     operation: Execute | ExecuteText
     definition: Definition | None = None
 
+    @property
+    def data_source_id(self) -> int | None:
+        """Return the source of the query, or of the free SQL; None for queries that have none."""
+        if isinstance(self.operation, ExecuteText):
+            return self.operation.data_source_id
+        return self.definition.data_source_id if self.definition is not None else None
+
     def accepts(self, entry: Entry, now: float) -> float | None:
         """Judge an entry: seconds for which it stays acceptable, negative since it no longer is, None if it never was.
 

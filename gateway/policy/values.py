@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -10,13 +9,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.errors import GatewayError, UpstreamRefused
-from gateway.model import Body, Definition
+from gateway.errors import GatewayError
+from gateway.model import Definition
 from gateway.policy.context import RequestContext
 from gateway.policy.memo import IdentityMemo
 from gateway.redash import template
 from gateway.redash.parameters import check_others, parse_parameters
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
+from gateway.redash.responses import refused_job
 from gateway.redash.values import checked_values
 
 Run = Execute | ExecuteText | ReadParameterised
@@ -97,6 +97,4 @@ def _check_complete(text: str, values: Mapping[str, object]) -> None:
     """
     missing = sorted(template.required(text) - template.given(values))
     if missing:
-        error = f"Missing parameter value for: {', '.join(missing)}"
-        body = json.dumps({"job": {"status": 4, "error": error}}).encode()
-        raise UpstreamRefused(400, Body.of(body), "application/json")
+        raise refused_job(400, f"Missing parameter value for: {', '.join(missing)}")

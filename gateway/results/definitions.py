@@ -20,9 +20,10 @@ from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
 from gateway.policy.values import fits
 from gateway.redash import calls
+from gateway.redash.objects import parse_definition
 from gateway.redash.redaction import body_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
-from gateway.redash.responses import parse_definition
+from gateway.redash.responses import refused_job
 from gateway.store import Ledger, Store
 from gateway.upstream.protocol import Upstream, refusal
 
@@ -32,9 +33,7 @@ _UNJUDGED_SECONDS: Final = 1.0
 """How old a definition may be when values leave that only Redash can judge."""
 
 MOST_KNOWN: Final = 10_000
-_NO_PERMISSION: Final = (
-    b'{"job": {"status": 4, "error": "You do not have permission to run queries with this data source."}}'
-)
+_NO_PERMISSION: Final = "You do not have permission to run queries with this data source."
 _Place = tuple[int, str]
 
 
@@ -124,7 +123,7 @@ class Definitions:
         except UpstreamRefused as refused:
             if refused.status_code != 403 or isinstance(operation, ReadParameterised):
                 raise
-            raise UpstreamRefused(403, Body.of(_NO_PERMISSION), "application/json") from None
+            raise refused_job(403, _NO_PERMISSION) from None
 
     def drop(self, query_id: int) -> None:
         """Invalidate a query's definitions in every scope after a run or an edit; the next caller requests it anew."""
