@@ -83,10 +83,10 @@ class Pipeline:
     async def _run(self, context: RequestContext, operation: Run, allowed: frozenset[int] | None) -> Response:
         """Respond with a result, or with the job that will produce it."""
         outcome = context.outcome
-        definition = await self._definitions.of(context, operation)  # define
-        if isinstance(operation, ReadParameterised) and operation.run and definition is not None:
-            return await self._responses.go_on(context, operation, definition, allowed)
-        plan = plan_for(context, operation, definition)  # plan
+        if isinstance(operation, ReadParameterised) and operation.run:
+            return await self._responses.go_on(context, operation, allowed)
+        definition, run = await self._definitions.of(context, operation)  # define
+        plan = plan_for(context, operation, run, definition)  # plan
         await self._pauses.check(plan, context.sender)
         if context.request.method == "HEAD":  # runs nothing
             return await self._responses.head(context, operation, plan, await self._lookup.foresee(plan, outcome))

@@ -104,7 +104,6 @@ class ExecutionResponses:
         self,
         context: RequestContext,
         operation: ReadParameterised,
-        definition: Definition,
         allowed: frozenset[int] | None,
     ) -> Response:
         """Respond to a caller that was redirected to its run, with the result of that run; starts no other.
@@ -115,8 +114,9 @@ class ExecutionResponses:
             GatewayError: as `respond`.
             NotFound: no run of this caller, query and credential has that job id.
         """
-        check_raw_sql(context.caller, operation, definition)
         credential, outcome = context.credential, context.outcome
+        definition = await self._definitions.get(credential, operation.query_id, context.sender)
+        check_raw_sql(context.caller, operation, definition)
         job = ReadJob(operation.run, operation.query_id)
         run = await self._jobs.run_of(job, context.caller, allowed, credential.scope)
         joined = self._joined.get(operation.run, False)

@@ -31,18 +31,28 @@ def local_time(context: RequestContext) -> datetime:
     return datetime.fromtimestamp(context.wall, UTC).astimezone(zone)
 
 
-def fits(operation: Run, definition: Definition, context: RequestContext) -> bool:
-    """Whether all values, and no others, are those of the definition. If not, the query may have been edited."""
+def fit(operation: Run, definition: Definition | None, context: RequestContext) -> Execute | ExecuteText:
+    """Return the run that is requested, with the values that it gets. `definition` is None for free SQL.
+
+    Raises:
+        BadRequest, UpstreamRefused: a value does not fit its definition, or is missing.
+    """
+    if not isinstance(operation, ReadParameterised):
+        return fitted(operation, definition)
+    assert definition is not None  # noqa: S101 - only free SQL has none
+    return _parse_form(operation, definition, local_time(context))
+
+
+def exact_fit(operation: Run, definition: Definition, context: RequestContext) -> Execute | ExecuteText | None:
+    """Return the run if all values, and no others, are those of the definition, else None: it may have been edited."""
     try:
-        if isinstance(operation, ReadParameterised):
-            parse_form(operation, definition, local_time(context))
-            return True
-        return fitted(operation, definition) is operation
+        run = fit(operation, definition, context)
     except GatewayError:
-        return False
+        return None
+    return run if run is operation or isinstance(operation, ReadParameterised) else None
 
 
-def parse_form(operation: ReadParameterised, definition: Definition, now: datetime) -> Execute:
+def _parse_form(operation: ReadParameterised, definition: Definition, now: datetime) -> Execute:
     """Return the run that a GET with parameters asks for. `now` is in the time zone of dynamic dates.
 
     Raises:

@@ -18,7 +18,7 @@ from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
-from gateway.policy.values import fits
+from gateway.policy.values import exact_fit, fit
 from gateway.redash import calls
 from gateway.redash.objects import parse_definition
 from gateway.redash.redaction import body_without_own_keys
@@ -104,26 +104,28 @@ class Definitions:
 
     async def of(
         self, context: RequestContext, operation: Execute | ExecuteText | ReadParameterised
-    ) -> Definition | None:
-        """Return the definition of the query that is requested; None for free SQL.
+    ) -> tuple[Definition | None, Execute | ExecuteText]:
+        """Return the definition of the query that is requested (None for free SQL), and the run with its values.
 
         Values that do not fit the known one make it be requested again: the query may have been edited.
 
         Raises:
             As `get`. A refusal gets the shape of a job, as Redash refuses to execute (CONTRACT 3).
+            BadRequest, UpstreamRefused: a value does not fit its definition, or is missing.
         """
         if isinstance(operation, ExecuteText):
-            return None
+            return None, fit(operation, None, context)
         try:
-            known = await self.get(context.credential, operation.query_id, context.sender)
-            if fits(operation, known, context):
-                return known
-            since = math.nextafter(known.checked, math.inf)
-            return await self.current(context.credential, operation.query_id, context.sender, since=since)
+            definition = await self.get(context.credential, operation.query_id, context.sender)
+            if (run := exact_fit(operation, definition, context)) is not None:
+                return definition, run
+            since = math.nextafter(definition.checked, math.inf)
+            definition = await self.current(context.credential, operation.query_id, context.sender, since=since)
         except UpstreamRefused as refused:
             if refused.status_code != 403 or isinstance(operation, ReadParameterised):
                 raise
             raise refused_job(403, _NO_PERMISSION) from None
+        return definition, fit(operation, definition, context)
 
     def drop(self, query_id: int) -> None:
         """Invalidate a query's definitions in every scope after a run or an edit; the next caller requests it anew."""

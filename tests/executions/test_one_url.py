@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
@@ -22,6 +23,8 @@ from support.http import Reply, exchange
 from support.waiting import within
 from support.world import TOKENS, World
 
+from gateway.model import Definition
+from gateway.policy import values
 from gateway.sandbox.sample_objects import parameter
 
 POST_ROUTE = "/api/queries/<query_id>/results"
@@ -668,3 +671,17 @@ async def test_cache_control_forbids_reuse_without_revalidation(world: World) ->
     reply = await world.get(target(world, "in_country", "p_country=FR&max_age=600"))
     assert reply.headers["Cache-Control"] == "private, no-cache"
     assert "Authorization" in reply.headers["Vary"]
+
+
+async def test_the_values_of_a_request_are_fitted_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A value can have 200 KB, and fitting is the longest work of a hit with parameters.
+    fitted: list[object] = []
+    original = values.parse_parameters
+
+    def noted(definition: Definition, arguments: list[tuple[str, str]], now: datetime) -> dict[str, object]:
+        fitted.append(arguments)
+        return original(definition, arguments, now)
+
+    monkeypatch.setattr(values, "parse_parameters", noted)
+    assert (await world.get(target(world, "in_country", "p_country=FR&max_age=600"))).status == 200
+    assert fitted == [[("p_country", "FR")]]
