@@ -1,4 +1,4 @@
-"""The table of known definitions, bounded in bytes and in number, and which of them are invalidated. No I/O, no clock."""
+"""The table of known definitions, bounded in bytes and in number, and which are invalidated. No I/O and no clock."""
 
 from __future__ import annotations
 
