@@ -18,7 +18,7 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import pytest
-from support.clocks import StandingClock, TurnableClock
+from support.clocks import TurnableClock
 from support.http import Reply, exchange
 from support.waiting import within
 from support.world import TOKENS, World
@@ -27,12 +27,9 @@ from gateway.model import Definition
 from gateway.policy import values
 from gateway.sandbox.sample_objects import parameter
 
+pytestmark = pytest.mark.standing_clock
+
 POST_ROUTE = "/api/queries/<query_id>/results"
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 @pytest.fixture
@@ -62,10 +59,6 @@ def posts(world: World) -> list[dict[str, Any]]:
     return [json.loads(r.body) for r in world.sandbox.log if r.method == "POST" and r.route == POST_ROUTE]
 
 
-def started(world: World) -> int:
-    return world.sandbox.counters.started
-
-
 # -- one request on a cold cache
 
 
@@ -77,7 +70,7 @@ async def test_csv_in_one_request_on_a_cold_cache(world: World) -> None:
     ]
     assert reply.headers["Content-Type"].startswith("text/csv")
     assert reply.headers["Content-Disposition"].startswith("attachment; filename=")
-    assert started(world) == 1
+    assert world.started == 1
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "tsv", "xlsx"])
@@ -86,7 +79,7 @@ async def test_every_form(world: World, form: str) -> None:
     first, second = await world.get(path), await world.get(path)
     assert first.status == second.status == 200
     assert first.body == second.body
-    assert started(world) == 1
+    assert world.started == 1
     kinds = {"json": "application/json", "csv": "text/csv", "tsv": "text/tab-separated-values", "xlsx": "spreadsheetml"}
     assert kinds[form] in first.headers["Content-Type"]
     if form == "json":
@@ -237,7 +230,7 @@ async def test_times_are_cut_to_the_minute(world: World) -> None:
     first = table(await world.get(target(world, query_id, "max_age=600")))
     world.clock.turn(59)
     assert table(await world.get(target(world, query_id, "max_age=600"))) == first
-    assert started(world) == 1
+    assert world.started == 1
     world.clock.turn(1)
     assert table(await world.get(target(world, query_id, "max_age=600"))) != first
 
@@ -325,10 +318,10 @@ async def test_what_takes_longer_than_a_hold_is_reached_by_redirects(bare: World
     while reply.status == 307:
         reply = await bare.get(after(path, reply))
     assert int(table(reply)[0]["orders"]) > 0
-    assert started(bare) == 1
+    assert bare.started == 1
     again = await bare.get(after(path, second))  # it names one run, also when that is over
     assert table(again) == table(reply)
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 def after(path: str, reply: Reply) -> str:
@@ -354,7 +347,7 @@ async def test_each_hop_has_another_url(bare: World) -> None:
     while (reply := await bare.get(seen[-1])).status == 503:
         pass
     assert table(reply)
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 def run_of(url: str) -> str:
@@ -383,7 +376,7 @@ async def test_http_1_0_knows_no_307(bare: World) -> None:
     while (reply := await bare.get(f"{path}&{wait_on}")).status == 307:
         pass
     assert table(reply)
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_a_run_that_another_asked_for_is_not_given(bare: World) -> None:
@@ -400,7 +393,7 @@ async def test_a_run_that_another_asked_for_is_not_given(bare: World) -> None:
     theirs = await bare.get(path, client="second")
     assert theirs.status == 307
     await ended(bare, run_of(after(path, theirs)), client="second")
-    assert started(bare) == 2
+    assert bare.started == 2
 
 
 async def test_dynamic_dates_are_those_of_the_first_request(bare: World, clock: TurnableClock) -> None:
@@ -436,7 +429,7 @@ async def test_the_next_process_holds_on(bare: World) -> None:
     await ended(bare, run_of(hop))
     await bare.restart()
     assert table(await bare.get(hop))  # from the ledger and the store
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_a_run_that_fails_between_two_hops_is_422(bare: World) -> None:
@@ -456,7 +449,7 @@ async def test_pandas_gets_a_long_run_in_one_call(bare: World, pandas: Any) -> N
     fields = {"Authorization": f"Key {TOKENS['dashboard']}"}
     frame = await asyncio.to_thread(pandas.read_csv, url, storage_options=fields)
     assert len(frame) == 1
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_an_unavailable_redash_is_502_or_the_last_rows(world: World) -> None:
@@ -521,12 +514,12 @@ async def test_max_age_counts_as_in_posts(world: World) -> None:
     await world.get(target(world, "in_country", path.format(60)))
     world.clock.turn(60)
     assert "hit" in (await world.get(target(world, "in_country", path.format(60), "json"))).cache
-    assert started(world) == 1
+    assert world.started == 1
     world.clock.turn(1)
     assert "hit" not in (await world.get(target(world, "in_country", path.format(60), "json"))).cache
-    assert started(world) == 2
+    assert world.started == 2
     await world.get(target(world, "in_country", path.format(0)))
-    assert started(world) == 3
+    assert world.started == 3
 
 
 async def test_without_max_age_any_age_is_accepted(world: World) -> None:
@@ -534,7 +527,7 @@ async def test_without_max_age_any_age_is_accepted(world: World) -> None:
     await world.get(path)
     world.clock.turn(100_000)
     assert (await world.get(path)).status == 200
-    assert started(world) == 1
+    assert world.started == 1
 
 
 async def test_floor_and_ceiling_count(bare: World) -> None:
@@ -543,13 +536,13 @@ async def test_floor_and_ceiling_count(bare: World) -> None:
     await bare.get(fresh)
     bare.clock.turn(29)
     await bare.get(fresh)  # the result itself: no client expects a job here
-    assert started(bare) == 1
+    assert bare.started == 1
     bare.clock.turn(2)
     await bare.get(fresh)
-    assert started(bare) == 2
+    assert bare.started == 2
     bare.clock.turn(301)
     await bare.get(old)
-    assert started(bare) == 3
+    assert bare.started == 3
 
 
 async def test_fifty_callers_cost_one_run(world: World) -> None:
@@ -560,7 +553,7 @@ async def test_fifty_callers_cost_one_run(world: World) -> None:
     replies = await asyncio.gather(*calls)
     assert {reply.status for reply in replies} == {200}
     assert len({reply.body for reply in replies}) == 1
-    assert started(world) == 1
+    assert world.started == 1
     downloads = [r for r in world.sandbox.log if r.path_qs.partition("?")[0].endswith(".csv")]
     assert len(downloads) == 1  # the rendering is requested once, too
 

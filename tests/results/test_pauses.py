@@ -9,7 +9,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.clocks import StandingClock, TurnableClock
 from support.http import Reply, send
 from support.inside import flights
 from support.waiting import until
@@ -17,6 +16,8 @@ from support.world import World, token
 
 from gateway import config
 from gateway.results import pauses
+
+pytestmark = pytest.mark.standing_clock
 
 DAY = 86_400
 SOURCE_ROUTE = "/api/data_sources/<data_source_id>"
@@ -27,11 +28,6 @@ token_sha256 = ["{config.token_hash(token("boss"))}"]
 credentials = ["admin"]
 can = ["admin"]
 """
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 def pause(world: World, reason: str | None = "upgrade") -> None:

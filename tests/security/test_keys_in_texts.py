@@ -21,7 +21,7 @@ from gateway.redash.routes import ROUTES
 from gateway.secret import Secret
 from gateway.telemetry.log import Formatter
 
-from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object
+from .front import EVERYTHING, Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object
 
 STRANGE = "Zz9Yy8Xx7Ww6Vv5Uu4Tt3Ss2Rr1Qq0Pp9Oo8Nn7M"
 """A key that is none of ours: 40 letters and digits."""
@@ -60,13 +60,12 @@ def redash() -> Redash:
 @pytest.fixture
 async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
     made = Front(tmp_path, upstream.url)
-    every = 'can = ["read", "execute", "adhoc", "write", "admin"]'
     (tmp_path / "short.key").write_text(SHORT)
     made.write(
         credential(tmp_path, "user"),
         credential(tmp_path, "short"),
-        client("plain", every),
-        client("open", every, "reveal_keys = true"),
+        client("plain", EVERYTHING),
+        client("open", EVERYTHING, "reveal_keys = true"),
     )
     SECRETS.update({key("user"), SHORT, STRANGE})
     async with made:
