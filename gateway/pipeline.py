@@ -31,6 +31,7 @@ from gateway.redash.requests import (
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.results.metadata import Metadata
+from gateway.results.pauses import Pauses
 from gateway.results.reader import ResultReader
 
 Run = Execute | ExecuteText | ReadParameterised
@@ -44,6 +45,7 @@ class Pipeline:
         admission: Admission,
         bindings: Bindings,
         definitions: Definitions,
+        pauses: Pauses,
         lookup: ResultLookup,
         responses: ExecutionResponses,
         reader: ResultReader,
@@ -53,6 +55,7 @@ class Pipeline:
         self.admit = admission.admit  # admit
         self._bindings = bindings
         self._definitions = definitions
+        self._pauses = pauses
         self._lookup = lookup
         self._responses = responses
         self._reader = reader
@@ -80,10 +83,11 @@ class Pipeline:
     async def _run(self, context: RequestContext, operation: Run, allowed: frozenset[int] | None) -> Response:
         """Respond with a result, or with the job that will produce it."""
         outcome = context.outcome
-        definition = await self._definitions.of(context, operation)  # define
-        if isinstance(operation, ReadParameterised) and operation.run and definition is not None:
-            return await self._responses.go_on(context, operation, definition, allowed)
-        plan = plan_for(context, operation, definition)  # plan
+        if isinstance(operation, ReadParameterised) and operation.run:
+            return await self._responses.go_on(context, operation, allowed)
+        definition, run = await self._definitions.of(context, operation)  # define
+        plan = plan_for(context, operation, run, definition)  # plan
+        await self._pauses.check(plan, context.sender)
         if context.request.method == "HEAD":  # runs nothing
             return await self._responses.head(context, operation, plan, await self._lookup.foresee(plan, outcome))
         found = await self._lookup.find(plan, outcome)  # look up

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.clocks import TurnableClock
-from support.world import SECRETS, World
+from support.clocks import StandingClock, TurnableClock
+from support.world import SECRETS, World, configuration
 
 from gateway.http.fast_path import FastPath
 from gateway.sandbox import Sandbox
@@ -74,8 +74,8 @@ def no_secret_in_any_log() -> Iterator[None]:
 
 
 @pytest.fixture
-def clock() -> TurnableClock:
-    return TurnableClock()
+def clock(request: pytest.FixtureRequest) -> TurnableClock:
+    return StandingClock() if request.node.get_closest_marker("standing_clock") else TurnableClock()
 
 
 @pytest.fixture
@@ -98,6 +98,14 @@ async def world(bare: World) -> World:
     """A gateway before a sandbox, with the plain configuration."""
     await bare.start()
     return bare
+
+
+@pytest.fixture
+def written(tmp_path: Path, sandbox: Sandbox) -> Path:
+    """A configuration file for the real command."""
+    path = tmp_path / "config.toml"
+    path.write_text(configuration(sandbox, "sqlite:gateway.db", {}))
+    return path
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ class Runtime:
             Admission(self.live, quotas, self.clock),
             self.results.bindings,
             self.results.definitions,
+            self.results.pauses,
             self.executions.lookup,
             self.executions.responses,
             self.results.reader,
@@ -78,6 +79,7 @@ class Runtime:
         each = self.telemetry.tracing is not None
         self.api = ApiListener(self.live, pipeline, quotas, self.store, observer, self.clock, each=each)
         self.results.definitions.on_invalidated = self.api.cache.drop_query
+        self.results.pauses.on_dropped = self.api.cache.clear
         self.listeners = Listeners()
         self.tls: ssl.SSLContext | None = None
         self.operations = operations(self)

@@ -169,18 +169,20 @@ class Executions:
         for flights in (self._by_key, self._asides):
             if flights.get(plan.key) is execution:
                 del flights[plan.key]
-        if execution.upstream_job:
-            self._changed(plan.query_id)
-        if not self._closing:  # else the next process follows it, and counts its end
-            self._observe(execution, ending)
-        if ending.result == "failure" and ending.failure is None:
-            self.failures.put(execution)
-        if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
-            await self.record(execution, ending)
-        self._by_id.pop(execution.id, None)
-        execution.end(ending)
-        for act in self.on_end:
-            act(execution)
+        try:
+            if execution.upstream_job:
+                self._changed(plan.query_id)
+            if not self._closing:  # else the next process follows it, and counts its end
+                self._observe(execution, ending)
+            if ending.result == "failure" and ending.failure is None:
+                self.failures.put(execution)
+            if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
+                await self.record(execution, ending)
+        finally:  # it may be cancelled meanwhile, and nobody may wait for it any more
+            self._by_id.pop(execution.id, None)
+            execution.end(ending)
+            for act in self.on_end:
+                act(execution)
 
     def _observe(self, execution: Execution, ending: Ending) -> None:
         self._observer.record_execution(

@@ -29,4 +29,6 @@ class ExecutionParts:
         )
         self.jobs = Jobs(self.flights, upstream, ledger, clock)
         self.lookup = ResultLookup(results.cache, self.flights, clock)
-        self.responses = ExecutionResponses(self.jobs, self.lookup, results.definitions, results.reader, clock)
+        self.responses = ExecutionResponses(
+            self.jobs, self.lookup, results.definitions, results.pauses, results.reader, clock
+        )

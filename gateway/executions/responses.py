@@ -17,6 +17,7 @@ from gateway.redash.downloads import CONTENT_TYPES
 from gateway.redash.requests import CancelJob, Operation, ReadJob, ReadParameterised, ResultForm
 from gateway.results.cache import AnyResult, StoredResult
 from gateway.results.definitions import Definitions
+from gateway.results.pauses import Pauses
 from gateway.results.reader import ResultReader
 
 MOST_HOPS: Final = 8
@@ -30,12 +31,19 @@ class ExecutionResponses:
     """Gives each caller the response shape that its request expects (CONTRACT 6 and 9)."""
 
     def __init__(
-        self, jobs: Jobs, lookup: ResultLookup, definitions: Definitions, reader: ResultReader, clock: Clock
+        self,
+        jobs: Jobs,
+        lookup: ResultLookup,
+        definitions: Definitions,
+        pauses: Pauses,
+        reader: ResultReader,
+        clock: Clock,
     ) -> None:
         self._jobs = jobs
         self._lookup = lookup
         self._joined: LRUCache[str, bool] = LRUCache(_RECENT)  # by job id: whether its caller joined another's run
         self._definitions = definitions
+        self._pauses = pauses
         self._reader = reader
         self._clock = clock
 
@@ -78,7 +86,7 @@ class ExecutionResponses:
 
     def _reuse(self, context: RequestContext, plan: Plan, entry: Entry) -> ReuseTerms | None:
         now = self._clock.monotonic()
-        until = now + (context.outcome.ttl or 0.0)
+        until = min(now + (context.outcome.ttl or 0.0), self._pauses.good_until(plan))
         if plan.definition is not None:
             until = min(until, self._definitions.good_until(plan.definition, plan.credential.scope))
         return context.reuse(plan.key, entry, plan.query_id, until, self._clock.wall(), now)
@@ -96,7 +104,6 @@ class ExecutionResponses:
         self,
         context: RequestContext,
         operation: ReadParameterised,
-        definition: Definition,
         allowed: frozenset[int] | None,
     ) -> Response:
         """Respond to a caller that was redirected to its run, with the result of that run; starts no other.
@@ -107,8 +114,9 @@ class ExecutionResponses:
             GatewayError: as `respond`.
             NotFound: no run of this caller, query and credential has that job id.
         """
-        check_raw_sql(context.caller, operation, definition)
         credential, outcome = context.credential, context.outcome
+        definition = await self._definitions.get(credential, operation.query_id, context.sender)
+        check_raw_sql(context.caller, operation, definition)
         job = ReadJob(operation.run, operation.query_id)
         run = await self._jobs.run_of(job, context.caller, allowed, credential.scope)
         joined = self._joined.get(operation.run, False)

@@ -14,7 +14,7 @@ from gateway.policy.access import Caller, Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import execution_key
 from gateway.policy.memo import IdentityMemo
-from gateway.policy.values import fitted, local_time, parse_form
+from gateway.policy.values import fitted
 from gateway.redash.parameters import is_raw_sql
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 
@@ -51,6 +51,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     bounds: Bounds
     operation: Execute | ExecuteText
     definition: Definition | None = None
+
+    @property
+    def data_source_id(self) -> int | None:
+        """Return the source of the query, or of the free SQL; None for queries that have none."""
+        if isinstance(self.operation, ExecuteText):
+            return self.operation.data_source_id
+        return self.definition.data_source_id if self.definition is not None else None
 
     def accepts(self, entry: Entry, now: float) -> float | None:
         """Judge an entry: seconds for which it stays acceptable, negative since it no longer is, None if it never was.
@@ -117,27 +124,22 @@ def _applies(rule: config.Rule, definition: Definition) -> bool:
 
 
 def plan_for(
-    context: RequestContext, operation: Execute | ExecuteText | ReadParameterised, definition: Definition | None
+    context: RequestContext,
+    operation: Execute | ExecuteText | ReadParameterised,
+    run: Execute | ExecuteText,
+    definition: Definition | None,
 ) -> Plan:
-    """Decide how to respond to a request for a result. `definition` is None for free SQL.
+    """Decide how to respond to a request for the result of `run`. `definition` is None for free SQL.
 
     Raises:
         Forbidden: the query uses the caller's text as SQL, and the client may not send any.
-        BadRequest: a value does not fit the definition.
-        UpstreamRefused: a parameter has no value, in Redash's own words.
         NotAcceptable: the form cannot be made with this credential.
     """
-    cache = context.configured.settings.cache
-    if isinstance(operation, ReadParameterised):
-        assert definition is not None  # noqa: S101 - only free SQL has none
-        if operation.form == "xlsx" and context.credential.is_query_key:
-            raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
-        operation = parse_form(operation, definition, local_time(context))
-    else:
-        operation = fitted(operation, definition)
-    plan = decide(operation, context.caller, context.credential, definition, cache)
+    if isinstance(operation, ReadParameterised) and operation.form == "xlsx" and context.credential.is_query_key:
+        raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
+    plan = decide(run, context.caller, context.credential, definition, context.configured.settings.cache)
     if definition is not None:
-        check_raw_sql(context.caller, operation, definition)
+        check_raw_sql(context.caller, run, definition)
     return plan
 
 
@@ -146,7 +148,7 @@ def replanned(plan: Plan, definition: Definition) -> Plan:
 
     Raises:
         Forbidden: the query has come to take text that becomes SQL, and nobody has judged who may send some.
-        BadRequest, UpstreamRefused: as `plan_for`.
+        BadRequest, UpstreamRefused: a value does not fit the definition, or is missing.
     """
     if definition.marker == plan.marker:
         return msgspec.structs.replace(plan, definition=definition)

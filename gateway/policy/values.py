@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -10,13 +9,14 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from gateway.errors import GatewayError, UpstreamRefused
-from gateway.model import Body, Definition
+from gateway.errors import GatewayError
+from gateway.model import Definition
 from gateway.policy.context import RequestContext
 from gateway.policy.memo import IdentityMemo
 from gateway.redash import template
 from gateway.redash.parameters import check_others, parse_parameters
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
+from gateway.redash.responses import refused_job
 from gateway.redash.values import checked_values
 
 Run = Execute | ExecuteText | ReadParameterised
@@ -31,18 +31,28 @@ def local_time(context: RequestContext) -> datetime:
     return datetime.fromtimestamp(context.wall, UTC).astimezone(zone)
 
 
-def fits(operation: Run, definition: Definition, context: RequestContext) -> bool:
-    """Whether all values, and no others, are those of the definition. If not, the query may have been edited."""
+def fit(operation: Run, definition: Definition | None, context: RequestContext) -> Execute | ExecuteText:
+    """Return the run that is requested, with the values that it gets. `definition` is None for free SQL.
+
+    Raises:
+        BadRequest, UpstreamRefused: a value does not fit its definition, or is missing.
+    """
+    if not isinstance(operation, ReadParameterised):
+        return fitted(operation, definition)
+    assert definition is not None  # noqa: S101 - only free SQL has none
+    return _parse_form(operation, definition, local_time(context))
+
+
+def exact_fit(operation: Run, definition: Definition, context: RequestContext) -> Execute | ExecuteText | None:
+    """Return the run if all values, and no others, are those of the definition, else None: it may have been edited."""
     try:
-        if isinstance(operation, ReadParameterised):
-            parse_form(operation, definition, local_time(context))
-            return True
-        return fitted(operation, definition) is operation
+        run = fit(operation, definition, context)
     except GatewayError:
-        return False
+        return None
+    return run if run is operation or isinstance(operation, ReadParameterised) else None
 
 
-def parse_form(operation: ReadParameterised, definition: Definition, now: datetime) -> Execute:
+def _parse_form(operation: ReadParameterised, definition: Definition, now: datetime) -> Execute:
     """Return the run that a GET with parameters asks for. `now` is in the time zone of dynamic dates.
 
     Raises:
@@ -97,6 +107,4 @@ def _check_complete(text: str, values: Mapping[str, object]) -> None:
     """
     missing = sorted(template.required(text) - template.given(values))
     if missing:
-        error = f"Missing parameter value for: {', '.join(missing)}"
-        body = json.dumps({"job": {"status": 4, "error": error}}).encode()
-        raise UpstreamRefused(400, Body.of(body), "application/json")
+        raise refused_job(400, f"Missing parameter value for: {', '.join(missing)}")

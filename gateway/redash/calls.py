@@ -46,6 +46,11 @@ def dashboard(dashboard_id: int) -> UpstreamRequest:
     return _request(routes.DASHBOARD, dashboard=dashboard_id)
 
 
+def data_source(source_id: int) -> UpstreamRequest:
+    """Ask for a data source, which shows whether it is paused."""
+    return _request(routes.DATA_SOURCE, id=source_id)
+
+
 def latest_result(query_id: int) -> UpstreamRequest:
     """Ask for the latest result of a query, as JSON."""
     return _request(routes.LATEST, query_id=query_id, form="json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from gateway.errors import UpstreamUnusable
@@ -28,7 +28,7 @@ def without_keys(data: bytes) -> bytes:
     Raises:
         UpstreamUnusable: not JSON, or larger than 32 MB. What cannot be parsed cannot be cleaned, so it is not shown.
     """
-    return _encode(_cleaned(_parse(data), lambda text: text))
+    return _without_own_keys_in(_cleaned(_parse(data), members=KEY_MEMBERS))
 
 
 def refusal_without_keys(data: bytes) -> bytes:
@@ -37,7 +37,7 @@ def refusal_without_keys(data: bytes) -> bytes:
     Raises:
         UpstreamUnusable: as `without_keys`.
     """
-    return _encode(_cleaned(_parse(data), text_without_keys))
+    return _without_own_keys_in(_cleaned(_parse(data), members=KEY_MEMBERS, text=text_without_keys))
 
 
 def body_without_own_keys(data: bytes) -> bytes:
@@ -46,11 +46,12 @@ def body_without_own_keys(data: bytes) -> bytes:
     Raises:
         UpstreamUnusable: not JSON, or larger than 32 MB. Some responses have no body at all.
     """
-    if data.strip():
-        _parse(data)
-    text = data.decode("latin-1")  # keys are ASCII, and every byte survives
-    clean = without_own_keys(text)
-    return data if clean == text else clean.encode("latin-1")
+    if not data.strip():
+        return data
+    value = _parse(data)
+    # Searched as it was sent: of members with the same name, the parsed value has only the last.
+    sent = data.decode(json.detect_encoding(data), "surrogatepass")
+    return _without_own_keys_in(value) if _shows_own_key(sent) else data
 
 
 def _parse(data: bytes) -> object:
@@ -62,17 +63,35 @@ def _parse(data: bytes) -> object:
         raise UpstreamUnusable("Redash's response is not JSON.") from None
 
 
-def _encode(value: object) -> bytes:
+def _without_own_keys_in(value: object) -> bytes:
+    """Encode the value; only if a key of ours stands in it, every string is looked through."""
+    text = _encode(value)
+    return (_encode(_cleaned(value, text=without_own_keys)) if _shows_own_key(text) else text).encode()
+
+
+_ESCAPED: Final = re.compile(r'\\(?:u([0-9A-Fa-f]{4})|(["\\/]))')
+
+
+def _shows_own_key(text: str) -> bool:
+    """Whether a key of ours may stand in JSON text: readers undo the escapes of a string, so they are undone here."""
+    plain = _ESCAPED.sub(lambda m: chr(int(m[1], 16)) if m[1] else m[2], text) if "\\" in text else text
+    return without_own_keys(plain) != plain
+
+
+def _encode(value: object) -> str:
     try:
-        return without_own_keys(json.dumps(value, ensure_ascii=False)).encode()
+        text = json.dumps(value, ensure_ascii=False)
     except RecursionError:
         raise UpstreamUnusable("Redash's response is nested too deeply.") from None
-    except UnicodeEncodeError:  # a lone surrogate: only the escaped form can carry it
-        return without_own_keys(json.dumps(value)).encode()
+    # A lone surrogate has no UTF-8: only the escaped form can carry it.
+    return json.dumps(value) if _SURROGATE.search(text) else text
 
 
-def _cleaned(value: object, text: Callable[[str], str]) -> object:
-    """Null the members that are keys, and pass every other string and name through `text`; changes the value itself."""
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def _cleaned(value: object, *, members: Container[str] = (), text: Callable[[str], str] = str) -> object:
+    """Null these members, and pass every other string and name through `text`; changes the value itself."""
     root = [value]
     stack: list[object] = [root]
     while stack:
@@ -81,9 +100,9 @@ def _cleaned(value: object, text: Callable[[str], str]) -> object:
             item[:] = [text(member) if isinstance(member, str) else member for member in item]
             stack += item
         elif isinstance(item, dict):
-            members = [(name, None if name in KEY_MEMBERS else member) for name, member in item.items()]
+            pairs = [(name, None if name in members else member) for name, member in item.items()]
             item.clear()
-            item.update((text(name), text(m) if isinstance(m, str) else m) for name, m in members)
+            item.update((text(name), text(m) if isinstance(m, str) else m) for name, m in pairs)
             stack += item.values()
     return root[0]
 

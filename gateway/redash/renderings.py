@@ -25,23 +25,8 @@ class DateFormats(msgspec.Struct, frozen=True):
     date_time: str = "DD/MM/YY HH:mm"
 
 
-def render_csv(data: Mapping[str, object], formats: DateFormats) -> bytes:
-    """Render `{"columns": […], "rows": […]}` as CSV."""
-    return _render(data, ",", formats)
-
-
-def render_tsv(data: Mapping[str, object], formats: DateFormats) -> bytes:
-    """Render as `render_csv` does, with tabs."""
-    return _render(data, "\t", formats)
-
-
-def _render(data: Mapping[str, object], delimiter: str, formats: DateFormats) -> bytes:
-    rows = data.get("rows")
-    return b"".join(render_pieces(data.get("columns"), rows if isinstance(rows, list) else [], delimiter, formats))
-
-
 def render_pieces(columns: object, rows: Iterable[object], delimiter: str, formats: DateFormats) -> Iterator[bytes]:
-    """Render piece by piece, as far as each is wanted: a few hundred rows at a time."""
+    """Render rows piece by piece, as far as each is wanted: a few hundred rows at a time."""
     known = columns if isinstance(columns, list) else []
     converters = _converters(formats)
     fields = [(str(c["name"]), converters.get(str(c.get("type")), _as_is)) for c in known if isinstance(c, Mapping)]

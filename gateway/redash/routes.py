@@ -55,6 +55,10 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether both name the same object, with the same method or another one."""
         return self.template == other.template
 
+    def is_below(self, other: Route) -> bool:
+        """Whether it names the same object, or a part of it."""
+        return self.has_path_of(other) or self.template.startswith(f"{other.template}/")
+
 
 def _rows(text: str) -> Iterator[Route]:
     for line in text.strip().splitlines():
@@ -184,6 +188,7 @@ SESSION: Final = _row("GET", "/api/session")
 QUERIES: Final = _row("GET", "/api/queries")
 QUERY: Final = _row("GET", "/api/queries/{query_id}")
 DROPDOWN: Final = _row("GET", "/api/queries/{query_id}/dropdowns/{dropdown_id}")
+DATA_SOURCE: Final = _row("GET", "/api/data_sources/{id}")
 DASHBOARD: Final = _row("GET", "/api/dashboards/{dashboard}")
 EXECUTE: Final = _row("POST", "/api/queries/{query_id}/results")
 EXECUTE_TEXT: Final = _row("POST", "/api/query_results")

@@ -18,11 +18,13 @@ from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
-from gateway.policy.values import fits
+from gateway.policy.values import exact_fit, fit
 from gateway.redash import calls
+from gateway.redash.objects import parse_definition
 from gateway.redash.redaction import body_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
-from gateway.redash.responses import parse_definition
+from gateway.redash.responses import refused_job
+from gateway.results.known_definitions import KnownDefinitions, Place
 from gateway.store import Ledger, Store
 from gateway.upstream.protocol import Upstream, refusal
 
@@ -31,11 +33,7 @@ log = logging.getLogger("gateway.definitions")
 _UNJUDGED_SECONDS: Final = 1.0
 """How old a definition may be when values leave that only Redash can judge."""
 
-MOST_KNOWN: Final = 10_000
-_NO_PERMISSION: Final = (
-    b'{"job": {"status": 4, "error": "You do not have permission to run queries with this data source."}}'
-)
-_Place = tuple[int, str]
+_NO_PERMISSION: Final = "You do not have permission to run queries with this data source."
 
 
 class Definitions:
@@ -47,9 +45,7 @@ class Definitions:
         self._ledger = ledger
         self._live = live
         self._clock = clock
-        self._known: dict[int, dict[str, Definition]] = {}
-        self._generation: dict[int, int] = {}
-        self._invalidated: set[_Place] = set()
+        self._known = KnownDefinitions(live.settings.cache.memory // 8)
         self._flights: Flights[Definition] = Flights()
         self.on_invalidated: Callable[[int], None] = lambda query_id: None
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
@@ -86,7 +82,7 @@ class Definitions:
         """
         place = (query_id, credential.scope)
         known = await self._remembered(place)
-        if known is not None and known.checked >= since and place not in self._invalidated:
+        if known is not None and known.checked >= since and not self._known.is_invalidated(place):
             return known
         return (await self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender)))[0]
 
@@ -105,42 +101,43 @@ class Definitions:
 
     async def of(
         self, context: RequestContext, operation: Execute | ExecuteText | ReadParameterised
-    ) -> Definition | None:
-        """Return the definition of the query that is requested; None for free SQL.
+    ) -> tuple[Definition | None, Execute | ExecuteText]:
+        """Return the definition of the query that is requested (None for free SQL), and the run with its values.
 
         Values that do not fit the known one make it be requested again: the query may have been edited.
 
         Raises:
             As `get`. A refusal gets the shape of a job, as Redash refuses to execute (CONTRACT 3).
+            BadRequest, UpstreamRefused: a value does not fit its definition, or is missing.
         """
         if isinstance(operation, ExecuteText):
-            return None
+            return None, fit(operation, None, context)
         try:
-            known = await self.get(context.credential, operation.query_id, context.sender)
-            if fits(operation, known, context):
-                return known
-            since = math.nextafter(known.checked, math.inf)
-            return await self.current(context.credential, operation.query_id, context.sender, since=since)
+            definition = await self.get(context.credential, operation.query_id, context.sender)
+            if (run := exact_fit(operation, definition, context)) is not None:
+                return definition, run
+            since = math.nextafter(definition.checked, math.inf)
+            definition = await self.current(context.credential, operation.query_id, context.sender, since=since)
         except UpstreamRefused as refused:
             if refused.status_code != 403 or isinstance(operation, ReadParameterised):
                 raise
-            raise UpstreamRefused(403, Body.of(_NO_PERMISSION), "application/json") from None
+            raise refused_job(403, _NO_PERMISSION) from None
+        return definition, fit(operation, definition, context)
 
     def drop(self, query_id: int) -> None:
         """Invalidate a query's definitions in every scope after a run or an edit; the next caller requests it anew."""
-        self._generation[query_id] = self._generation.get(query_id, 0) + 1
+        self._known.drop(query_id)
         self.on_invalidated(query_id)
-        self._invalidated.update((query_id, scope) for scope in self._known.get(query_id, {}))
 
     async def delete(self, query_id: int) -> None:
         """Delete a query and its results in every scope: it was edited, and old rows must not replace new ones."""
         self.drop(query_id)
-        self._invalidated -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
+        self._known.pop(query_id)
         await self._store.delete(query_id=query_id)
 
     def good_until(self, definition: Definition, scope: str) -> float:
         """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
-        if (definition.query_id, scope) in self._invalidated:
+        if self._known.is_invalidated((definition.query_id, scope)):
             return -math.inf
         return definition.checked + self._live.settings.cache.definition_check / 2
 
@@ -148,24 +145,23 @@ class Definitions:
         """Cancel the requests in progress."""
         await self._flights.aclose()
 
-    def _flight(self, place: _Place) -> tuple[int, str, int]:
+    def _flight(self, place: Place) -> tuple[int, str, int]:
         # A request sent before the end of a run or an edit must not serve callers that come after that end.
-        return (*place, self._generation.get(place[0], 0))
+        return (*place, self._known.generation(place[0]))
 
-    def _age(self, place: _Place, known: Definition | None) -> float:
-        if known is None or place in self._invalidated:
+    def _age(self, place: Place, known: Definition | None) -> float:
+        if known is None or self._known.is_invalidated(place):
             return math.inf
         return self._clock.monotonic() - known.checked
 
-    async def _remembered(self, place: _Place) -> Definition | None:
+    async def _remembered(self, place: Place) -> Definition | None:
         query_id, scope = place
-        found = self._known.get(query_id, {}).get(scope)
-        if found is not None:
+        if (found := self._known.get(place)) is not None:
             return found
         entry = await self._store.get(definition_key(scope, query_id))
         body = await self._store.read(entry) if entry is not None else None
         # Redash may have responded during the look-up: then no other request is needed.
-        found = self._known.get(query_id, {}).get(scope)
+        found = self._known.get(place)
         if found is not None or entry is None or body is None or body.data is None:
             return found
         try:
@@ -173,14 +169,9 @@ class Definitions:
         except (msgspec.DecodeError, RecursionError):
             return None
         # An earlier process may have invalidated it: it is used only while Redash is unavailable.
-        self._invalidated.add(place)
-        return self._remember(scope, msgspec.structs.replace(definition, checked=entry.confirmed))
-
-    def _remember(self, scope: str, definition: Definition) -> Definition:
-        if len(self._known) >= MOST_KNOWN and definition.query_id not in self._known:
-            oldest = next(iter(self._known))
-            self._invalidated -= {(oldest, s) for s in self._known.pop(oldest)}
-        self._known.setdefault(definition.query_id, {})[scope] = definition
+        self._known.invalidate(place)
+        definition = msgspec.structs.replace(definition, checked=entry.confirmed)
+        self._known.put(scope, definition)
         return definition
 
     async def _quietly(self, credential: Credential, query_id: int, sender: Sender, known: Definition) -> Definition:
@@ -192,7 +183,7 @@ class Definitions:
 
     async def _read(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         place = (query_id, credential.scope)
-        generation = self._generation.get(query_id, 0)
+        generation = self._known.generation(query_id)
         try:
             response = await self._upstream.send(credential, calls.query(query_id), sender)
         except CredentialRejected:
@@ -205,21 +196,20 @@ class Definitions:
         definition = parse_definition(response.body.load(), response.sent)
         if definition.query_id != query_id:
             raise UpstreamUnusable("Redash's response is the object of another query than the requested one.")
-        before = self._known.get(query_id, {}).get(credential.scope)
+        before = self._known.get(place)
         if before is not None and before.marker != definition.marker:
             self.on_invalidated(query_id)
-        self._remember(credential.scope, definition)
-        if generation == self._generation.get(query_id, 0):
-            self._invalidated.discard(place)
+        self._known.put(credential.scope, definition)
+        if generation == self._known.generation(query_id):
+            self._known.validate(place)
         await self._save(credential.scope, definition)
         return definition
 
-    async def _deny(self, place: _Place) -> None:
+    async def _deny(self, place: Place) -> None:
         """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
         query_id, scope = place
         self.on_invalidated(query_id)
-        self._known.get(query_id, {}).pop(scope, None)
-        self._invalidated.discard(place)
+        self._known.pop_one(place)
         await self._store.delete(scope=scope, query_id=query_id)
 
     async def _save(self, scope: str, definition: Definition) -> None:

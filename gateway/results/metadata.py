@@ -19,12 +19,13 @@ from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
 from gateway.redash.matching import Match
+from gateway.redash.objects import parse_id
 from gateway.redash.redaction import body_without_own_keys, without_keys
 from gateway.redash.requests import Relay, encode_arguments, parse_arguments
-from gateway.redash.responses import parse_id
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.results.job_results import JobResults
+from gateway.results.pauses import Pauses
 from gateway.store.compression import gzip_body
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
@@ -57,12 +58,14 @@ class Metadata:
         live: Live,
         upstream: Upstream,
         definitions: Definitions,
+        pauses: Pauses,
         bindings: Bindings,
         clock: Clock,
     ) -> None:
         self._live = live
         self._upstream = upstream
         self._definitions = definitions
+        self._pauses = pauses
         self._bindings = bindings
         self._clock = clock
         self._entries: LRUCache[Key, MetadataEntry] = LRUCache(CACHE_BYTES, getsizeof=_cost)
@@ -164,6 +167,8 @@ class Metadata:
             entry = await self._request(context, operation)
         finally:  # also when the response is lost: the write may have been done
             self.drop_all()
+            if context.match.route.is_below(routes.DATA_SOURCE):
+                self._pauses.drop_all()
             if operation.query_id is not None and context.match.route.has_path_of(routes.QUERY):
                 await self._definitions.delete(operation.query_id)
             elif operation.query_id is not None:

@@ -11,6 +11,7 @@ from gateway.results.date_formats import OrganisationFormats
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
 from gateway.results.metadata import Metadata
+from gateway.results.pauses import Pauses
 from gateway.results.reader import ResultReader
 from gateway.store import FrontStore, Ledger
 from gateway.upstream.protocol import Upstream
@@ -21,12 +22,13 @@ class ResultParts:
 
     def __init__(self, live: Live, upstream: Upstream, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self.definitions = Definitions(upstream, store, ledger, live, clock)
+        self.pauses = Pauses(upstream, live, clock)
         self.cache = ResultCache(store, ledger, clock)
         self.formats = OrganisationFormats(live, upstream, clock)
         self.fetcher = ResultFetcher(upstream, self.cache, self.formats, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
-        self.metadata = Metadata(live, upstream, self.definitions, self.bindings, clock)
+        self.metadata = Metadata(live, upstream, self.definitions, self.pauses, self.bindings, clock)
         self.reader = ResultReader(live, self.definitions, self.cache, self.fetcher, ledger, clock)
 
     def query_changed(self, query_id: int) -> None:
@@ -39,5 +41,6 @@ class ResultParts:
         await self.metadata.aclose()
         await self.dashboards.aclose()
         await self.definitions.aclose()
+        await self.pauses.aclose()
         await self.fetcher.aclose()
         await self.formats.aclose()

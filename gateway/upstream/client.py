@@ -248,7 +248,6 @@ def _may_repeat(request: UpstreamRequest, error: UpstreamError) -> bool:
     return isinstance(error, KeptConnectionError) and request.route.kind == "execute"
 
 
-@lru_cache(maxsize=1024)
 def _url(url: str, path: str, query: str) -> URL:
     base = URL(url)
     return URL.build(

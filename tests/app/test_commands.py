@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from support.http import Reply
 from support.process import Process
-from support.world import TOKENS, configuration, token_table
+from support.world import TOKENS, token_table
 
 from gateway import config
 from gateway.sandbox import Sandbox
@@ -44,13 +44,6 @@ class Served:
             found = re.search(rf"^{name} (\S+)$", await response.text(), re.MULTILINE)
         assert found is not None
         return float(found[1])
-
-
-@pytest.fixture
-def written(tmp_path: Path, sandbox: Sandbox) -> Path:
-    path = tmp_path / "config.toml"
-    path.write_text(configuration(sandbox, "sqlite:gateway.db", {}))
-    return path
 
 
 @pytest.fixture

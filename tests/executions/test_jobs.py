@@ -14,7 +14,7 @@ from support.http import Reply
 from support.inside import redash_jobs
 from support.process import Process
 from support.waiting import until, within
-from support.world import TOKENS, World, configuration, token_table
+from support.world import TOKENS, World, token_table
 
 from gateway.sandbox import Sandbox
 
@@ -542,14 +542,6 @@ async def test_a_run_whose_job_redash_lost_during_a_restart_fails_with_a_reason(
 
 
 # -- a kill of the real process
-
-
-@pytest.fixture
-def written(tmp_path: Path, sandbox: Sandbox) -> Path:
-    """A configuration file for the real command."""
-    path = tmp_path / "config.toml"
-    path.write_text(configuration(sandbox, "sqlite:gateway.db", {}))
-    return path
 
 
 async def call(session: aiohttp.ClientSession, method: str, url: str, body: object = None) -> Reply:

@@ -12,24 +12,24 @@ import json
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import pytest
-from support.clocks import StandingClock, TurnableClock
+from support.clocks import TurnableClock
 from support.http import Reply, exchange
 from support.waiting import within
 from support.world import TOKENS, World
 
+from gateway.model import Definition
+from gateway.policy import values
 from gateway.sandbox.sample_objects import parameter
 
+pytestmark = pytest.mark.standing_clock
+
 POST_ROUTE = "/api/queries/<query_id>/results"
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 @pytest.fixture
@@ -59,10 +59,6 @@ def posts(world: World) -> list[dict[str, Any]]:
     return [json.loads(r.body) for r in world.sandbox.log if r.method == "POST" and r.route == POST_ROUTE]
 
 
-def started(world: World) -> int:
-    return world.sandbox.counters.started
-
-
 # -- one request on a cold cache
 
 
@@ -74,7 +70,7 @@ async def test_csv_in_one_request_on_a_cold_cache(world: World) -> None:
     ]
     assert reply.headers["Content-Type"].startswith("text/csv")
     assert reply.headers["Content-Disposition"].startswith("attachment; filename=")
-    assert started(world) == 1
+    assert world.started == 1
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "tsv", "xlsx"])
@@ -83,7 +79,7 @@ async def test_every_form(world: World, form: str) -> None:
     first, second = await world.get(path), await world.get(path)
     assert first.status == second.status == 200
     assert first.body == second.body
-    assert started(world) == 1
+    assert world.started == 1
     kinds = {"json": "application/json", "csv": "text/csv", "tsv": "text/tab-separated-values", "xlsx": "spreadsheetml"}
     assert kinds[form] in first.headers["Content-Type"]
     if form == "json":
@@ -234,7 +230,7 @@ async def test_times_are_cut_to_the_minute(world: World) -> None:
     first = table(await world.get(target(world, query_id, "max_age=600")))
     world.clock.turn(59)
     assert table(await world.get(target(world, query_id, "max_age=600"))) == first
-    assert started(world) == 1
+    assert world.started == 1
     world.clock.turn(1)
     assert table(await world.get(target(world, query_id, "max_age=600"))) != first
 
@@ -322,10 +318,10 @@ async def test_what_takes_longer_than_a_hold_is_reached_by_redirects(bare: World
     while reply.status == 307:
         reply = await bare.get(after(path, reply))
     assert int(table(reply)[0]["orders"]) > 0
-    assert started(bare) == 1
+    assert bare.started == 1
     again = await bare.get(after(path, second))  # it names one run, also when that is over
     assert table(again) == table(reply)
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 def after(path: str, reply: Reply) -> str:
@@ -351,7 +347,7 @@ async def test_each_hop_has_another_url(bare: World) -> None:
     while (reply := await bare.get(seen[-1])).status == 503:
         pass
     assert table(reply)
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 def run_of(url: str) -> str:
@@ -380,7 +376,7 @@ async def test_http_1_0_knows_no_307(bare: World) -> None:
     while (reply := await bare.get(f"{path}&{wait_on}")).status == 307:
         pass
     assert table(reply)
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_a_run_that_another_asked_for_is_not_given(bare: World) -> None:
@@ -397,7 +393,7 @@ async def test_a_run_that_another_asked_for_is_not_given(bare: World) -> None:
     theirs = await bare.get(path, client="second")
     assert theirs.status == 307
     await ended(bare, run_of(after(path, theirs)), client="second")
-    assert started(bare) == 2
+    assert bare.started == 2
 
 
 async def test_dynamic_dates_are_those_of_the_first_request(bare: World, clock: TurnableClock) -> None:
@@ -433,7 +429,7 @@ async def test_the_next_process_holds_on(bare: World) -> None:
     await ended(bare, run_of(hop))
     await bare.restart()
     assert table(await bare.get(hop))  # from the ledger and the store
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_a_run_that_fails_between_two_hops_is_422(bare: World) -> None:
@@ -453,7 +449,7 @@ async def test_pandas_gets_a_long_run_in_one_call(bare: World, pandas: Any) -> N
     fields = {"Authorization": f"Key {TOKENS['dashboard']}"}
     frame = await asyncio.to_thread(pandas.read_csv, url, storage_options=fields)
     assert len(frame) == 1
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_an_unavailable_redash_is_502_or_the_last_rows(world: World) -> None:
@@ -518,12 +514,12 @@ async def test_max_age_counts_as_in_posts(world: World) -> None:
     await world.get(target(world, "in_country", path.format(60)))
     world.clock.turn(60)
     assert "hit" in (await world.get(target(world, "in_country", path.format(60), "json"))).cache
-    assert started(world) == 1
+    assert world.started == 1
     world.clock.turn(1)
     assert "hit" not in (await world.get(target(world, "in_country", path.format(60), "json"))).cache
-    assert started(world) == 2
+    assert world.started == 2
     await world.get(target(world, "in_country", path.format(0)))
-    assert started(world) == 3
+    assert world.started == 3
 
 
 async def test_without_max_age_any_age_is_accepted(world: World) -> None:
@@ -531,7 +527,7 @@ async def test_without_max_age_any_age_is_accepted(world: World) -> None:
     await world.get(path)
     world.clock.turn(100_000)
     assert (await world.get(path)).status == 200
-    assert started(world) == 1
+    assert world.started == 1
 
 
 async def test_floor_and_ceiling_count(bare: World) -> None:
@@ -540,13 +536,13 @@ async def test_floor_and_ceiling_count(bare: World) -> None:
     await bare.get(fresh)
     bare.clock.turn(29)
     await bare.get(fresh)  # the result itself: no client expects a job here
-    assert started(bare) == 1
+    assert bare.started == 1
     bare.clock.turn(2)
     await bare.get(fresh)
-    assert started(bare) == 2
+    assert bare.started == 2
     bare.clock.turn(301)
     await bare.get(old)
-    assert started(bare) == 3
+    assert bare.started == 3
 
 
 async def test_fifty_callers_cost_one_run(world: World) -> None:
@@ -557,7 +553,7 @@ async def test_fifty_callers_cost_one_run(world: World) -> None:
     replies = await asyncio.gather(*calls)
     assert {reply.status for reply in replies} == {200}
     assert len({reply.body for reply in replies}) == 1
-    assert started(world) == 1
+    assert world.started == 1
     downloads = [r for r in world.sandbox.log if r.path_qs.partition("?")[0].endswith(".csv")]
     assert len(downloads) == 1  # the rendering is requested once, too
 
@@ -668,3 +664,17 @@ async def test_cache_control_forbids_reuse_without_revalidation(world: World) ->
     reply = await world.get(target(world, "in_country", "p_country=FR&max_age=600"))
     assert reply.headers["Cache-Control"] == "private, no-cache"
     assert "Authorization" in reply.headers["Vary"]
+
+
+async def test_the_values_of_a_request_are_fitted_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A value can have 200 KB, and fitting is the longest work of a hit with parameters.
+    fitted: list[object] = []
+    original = values.parse_parameters
+
+    def noted(definition: Definition, arguments: list[tuple[str, str]], now: datetime) -> dict[str, object]:
+        fitted.append(arguments)
+        return original(definition, arguments, now)
+
+    monkeypatch.setattr(values, "parse_parameters", noted)
+    assert (await world.get(target(world, "in_country", "p_country=FR&max_age=600"))).status == 200
+    assert fitted == [[("p_country", "FR")]]

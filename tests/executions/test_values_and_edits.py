@@ -8,21 +8,17 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from support.clocks import StandingClock, TurnableClock
 from support.http import Reply
 from support.waiting import until
 from support.world import World
 
 from gateway.sandbox.sample_objects import parameter
 
+pytestmark = pytest.mark.standing_clock
+
 POST_ROUTE = "/api/queries/<query_id>/results"
 DEFINITION_ROUTE = "/api/queries/<query_id>"
 INJECTION = "1 as x union select 'secret'"
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 def posts(world: World) -> list[Any]:

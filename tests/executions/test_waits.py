@@ -11,6 +11,7 @@ from support.world import World
 
 from gateway.concurrency.turns import TurnsByText
 from gateway.errors import ServiceUnavailable
+from gateway.executions.execution import Ending, Execution, Phase
 from gateway.sandbox.sample_objects import parameter
 
 SECTION = "select {{#x}}'{{x}}'{{/x}}{{^x}}'none'{{/x}} as x"
@@ -113,6 +114,44 @@ async def test_a_run_waits_for_an_earlier_one_of_its_key_within_a_limit(bare: Wo
         assert await bare.metric("redash_gateway_waiting", kind="earlier_run") == 1
         await posted(bare, 2)
         assert await bare.metric("redash_gateway_waiting", kind="earlier_run") == 0
+
+
+async def test_who_waits_for_a_post_waits_no_longer_than_redash_may_take(bare: World) -> None:
+    # The second caller may not join: its limit is narrower. It waits for the first POST, then sends its own.
+    await bare.start(upstream='read_timeout = "300ms"')
+    silent = bare.sandbox.faults.add("hang", route="/api/queries/<query_id>/results", method="POST")
+    async with within(10):
+        first = asyncio.create_task(bare.post("never_run", max_age=600))
+        await until(lambda: silent.hits == 1)
+        second = asyncio.create_task(bare.post("never_run", max_age=60))
+        assert [(await first).status, (await second).status] == [504, 504]
+    assert not bare.runtime.executions.flights.running
+
+
+async def test_a_cancel_while_a_run_ends_does_not_keep_it(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody may wait for an execution that is over, nor may it count against `max_executions`.
+    await bare.start(upstream="max_executions = 1")
+    flights = bare.runtime.executions.flights
+    record, ending, go = flights.record, asyncio.Event(), asyncio.Event()
+
+    async def slow(execution: Execution, end: Ending | None = None) -> None:
+        if end is not None and execution.phase is Phase.QUEUED:
+            ending.set()
+            await go.wait()
+        await record(execution, end)
+
+    monkeypatch.setattr(flights, "record", slow)
+    async with bare.sandbox.hold(), within(10):
+        await bare.post("now", max_age=0)
+        jobs = [(await bare.post("never_run", client=client, max_age=0)).job for client in ("dashboard", "second")]
+        bare.clock.turn(61)  # neither of them was polled lately
+        path = f"/api/jobs/{jobs[0]['id']}"
+        first = asyncio.create_task(bare.call("DELETE", path))
+        await ending.wait()
+        assert (await first).status == 200
+        assert (await bare.call("DELETE", f"/api/jobs/{jobs[1]['id']}", client="second")).status == 200
+        go.set()
+        await until(lambda: len(flights.running) == 1)
 
 
 @pytest.mark.parametrize("source", ["1", "01", 1.0, True, [1], {}])

@@ -26,7 +26,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.clocks import StandingClock, TurnableClock
+from support.clocks import StandingClock
 from support.inside import cached_bytes, connections, deny, prepared_responses, unrecorded
 from support.waiting import until
 from support.world import TOKENS, World
@@ -34,7 +34,6 @@ from support.world import TOKENS, World
 import gateway.http.api
 import gateway.http.connection
 import gateway.http.response
-from gateway.app.tls import client_context
 from gateway.http import response_cache, sending
 from gateway.http.connection import Handler
 from gateway.http.fast_path import FastPath
@@ -44,12 +43,9 @@ from gateway.outcome import Outcome
 from gateway.sandbox import Sandbox
 from gateway.telemetry import log
 
+pytestmark = pytest.mark.standing_clock
+
 DAY: Final = 86_400
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 async def settled() -> None:
@@ -189,13 +185,6 @@ async def never_learnt(line: Wire, sent: bytes, by_fast_path: list[bytes], *, ti
     found = [await line.ask(sent) for _ in range(times)]
     assert len(by_fast_path) == before, "the fast path served it"
     return found
-
-
-def apply(world: World, text: str) -> None:
-    """Put another configuration in force, as a reload does."""
-    world.text = text
-    loaded = world.settings()
-    world.runtime.reconfigure(loaded, client_context(loaded.upstream))
 
 
 # -- what the fast path learns, and what it never does
@@ -343,7 +332,7 @@ async def test_a_revoked_token_is_refused_at_once(world: World, by_fast_path: li
     async with wire(world) as line:
         await learnt(line, sent, by_fast_path)
         hashed = world.settings().clients["dashboard"].token_sha256[0]
-        apply(world, world.text.replace(hashed, "0" * 64))
+        world.reconfigure(world.text.replace(hashed, "0" * 64))
         assert [got.status for got in await never_learnt(line, sent, by_fast_path)] == [401] * 5
 
 
@@ -352,7 +341,7 @@ async def test_a_removed_capability_is_gone_at_once(world: World, by_fast_path: 
     async with wire(world) as line:
         await learnt(line, sent, by_fast_path)
         hashed = world.settings().clients["dashboard"].token_sha256[0]
-        apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\ncan = ["read"]'))
+        world.reconfigure(world.text.replace(f'["{hashed}"]', f'["{hashed}"]\ncan = ["read"]'))
         assert [got.status for got in await never_learnt(line, sent, by_fast_path)] == [403] * 5
 
 
@@ -598,7 +587,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], tuple[asyncio
 async def reloaded_with_a_rate(world: World, line: Wire, go: asyncio.Event) -> None:
     """Give the client a rate of three while a response is being sent; then let it end."""
     hashed = world.settings().clients["dashboard"].token_sha256[0]
-    apply(world, world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
+    world.reconfigure(world.text.replace(f'["{hashed}"]', f'["{hashed}"]\nrate = "3/m"\nburst = 3'))
     go.set()
     await line.got("POST")
     await settled()
@@ -875,7 +864,7 @@ async def test_hits_before_a_reload_or_purge_are_counted(world: World, by_fast_p
     async with wire(world) as line:
         for _ in range(10):
             await line.ask(sent)
-        apply(world, world.text)
+        world.reconfigure(world.text)
         for _ in range(10):
             await line.ask(sent)
         async with world.session.post(f"{world.admin}/purge", json={"all": True}) as response:
@@ -939,7 +928,7 @@ async def test_every_hit_has_a_line_in_the_access_log(
 ) -> None:
     lines = access_lines(monkeypatch)
     await bare.start()
-    apply(bare, bare.text.replace("access = false", "access = true"))
+    bare.reconfigure(bare.text.replace("access = false", "access = true"))
     async with wire(bare) as line:
         ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(20)]
     assert len(by_fast_path) >= 15
@@ -959,7 +948,7 @@ async def test_no_hit_is_lost_when_the_access_log_is_switched_or_the_gateway_sto
     text, logged = bare.text, []
     async with wire(bare) as line:
         for access in ("true", "false", "true"):
-            apply(bare, text.replace("access = false", f"access = {access}"))
+            bare.reconfigure(text.replace("access = false", f"access = {access}"))
             ids = [(await line.ask(post(bare, "kb1", max_age=DAY))).fields["x-request-id"] for _ in range(10)]
             logged += ids if access == "true" else []
     assert len(by_fast_path) >= 20

@@ -21,6 +21,8 @@ from gateway.model import Body, Entry, ReuseTerms
 from gateway.outcome import CacheResult, Outcome, Quota, Step, Trace
 from gateway.telemetry.observer import Telemetry
 
+pytestmark = pytest.mark.standing_clock
+
 DAY: Final = 86_400
 AGE_SECONDS: Final = 20.0
 
@@ -42,11 +44,6 @@ class StandingClock(TurnableClock):
 
     def monotonic(self) -> float:
         return 5_000.0 + self.ahead
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 @pytest.fixture

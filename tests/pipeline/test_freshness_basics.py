@@ -8,18 +8,14 @@ import json
 from typing import Any
 
 import pytest
-from support.clocks import StandingClock, TurnableClock
 from support.http import Reply
 from support.world import World
+
+pytestmark = pytest.mark.standing_clock
 
 ABSENT = object()
 POST_ROUTE = "/api/queries/<query_id>/results"
 DEFINITION_ROUTE = "/api/queries/<query_id>"
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 async def run(world: World, name: str = "now", *, client: str = "dashboard", **parameters: Any) -> int:
@@ -37,10 +33,6 @@ async def rows_within(world: World, max_age: object = ABSENT, name: str = "now",
 def run_of(reply: Reply) -> int:
     assert reply.status == 200, reply.body
     return int(reply.rows[0]["run"])
-
-
-def started(world: World) -> int:
-    return world.sandbox.counters.started
 
 
 def upstream_max_ages(world: World) -> list[object]:
@@ -63,7 +55,7 @@ async def test_any_age_reads(world: World, max_age: object) -> None:
     first = await run(world)
     world.clock.turn(1700)
     assert run_of(await rows_within(world, max_age)) == first
-    assert started(world) == 1
+    assert world.started == 1
 
 
 @pytest.mark.parametrize("max_age", [0, False, 0.9, -0.5, "0"])
@@ -71,7 +63,7 @@ async def test_zero_always_executes(world: World, max_age: object) -> None:
     # int() truncates towards zero.
     first = await run(world)
     assert run_of(await rows_within(world, max_age)) != first
-    assert started(world) == 2
+    assert world.started == 2
 
 
 @pytest.mark.parametrize("max_age", [-2, -60, "-5", -2.5])
@@ -89,7 +81,7 @@ async def test_results_within_max_age_are_hits(world: World, max_age: object) ->
     assert run_of(reply) == first
     assert "hit" in reply.cache
     assert reply.headers["Age"] == "1700"
-    assert started(world) == 1
+    assert world.started == 1
 
 
 @pytest.mark.parametrize("max_age", [1, 1.9, True, 1699, 1e3, "1000"])
@@ -97,7 +89,7 @@ async def test_results_beyond_max_age_are_run_again(world: World, max_age: objec
     first = await run(world)
     world.clock.turn(1700)
     assert run_of(await rows_within(world, max_age)) != first
-    assert started(world) == 2
+    assert world.started == 2
 
 
 @pytest.mark.parametrize(
@@ -175,7 +167,7 @@ async def test_age_counts_from_the_end_of_the_run_also_when_redash_had_it(world:
     reply = await rows_within(world, 300)
     assert "hit" in reply.cache
     assert reply.headers["Age"] == "300"
-    assert started(world) == 0
+    assert world.started == 0
     world.clock.turn(1)
     assert (await rows_within(world, 300)).json["query_result"]["id"] != behind.id
 
@@ -217,7 +209,7 @@ async def test_another_post_confirms_what_is_still_the_newest(world: World) -> N
         reply = await rows_within(world)
         assert run_of(reply) == first
         assert "hit" in (await rows_within(world)).cache
-    assert started(world) == 1
+    assert world.started == 1
 
 
 async def test_any_age_does_not_wait_for_a_run_in_progress(world: World) -> None:
@@ -267,7 +259,7 @@ async def test_a_forced_run_within_a_floor_gets_a_finished_job(bare: World) -> N
     assert (reply.job["status"], reply.job["query_result_id"]) == (3, first["query_result_id"])
     assert "hit" in reply.cache
     assert (await bare.get(f"/api/jobs/{reply.job['id']}")).job == reply.job
-    assert started(bare) == 1
+    assert bare.started == 1
     bare.clock.turn(21)
     again = await bare.finish((await bare.post("now", max_age=0)).job["id"])
     assert again["query_result_id"] != first["query_result_id"]
@@ -280,7 +272,7 @@ async def test_a_forced_run_with_an_inline_response_from_redash_gets_a_finished_
     bare.clock.turn(10)
     reply = await bare.post("now", max_age=0)
     assert (reply.job["status"], reply.job["query_result_id"]) == (3, behind.id)
-    assert started(bare) == 0
+    assert bare.started == 0
 
 
 async def test_a_ceiling_limits_any_age_and_larger_max_ages(bare: World) -> None:
@@ -370,7 +362,7 @@ async def test_old_sql_is_not_shown_again_when_an_edit_is_taken_back(world: Worl
     world.clock.turn(61)
     reply = await rows_within(world, 3600, "never_run")
     assert reply.rows == [{"never_run_value": 7}]
-    assert started(world) == 1  # Redash had it: requested, not run
+    assert world.started == 1  # Redash had it: requested, not run
 
 
 async def test_an_edit_through_the_gateway_is_seen_at_once(world: World) -> None:
@@ -583,7 +575,7 @@ async def test_stale_while_revalidate_responds_at_once_and_runs_once_in_the_back
     hold.release()
     await bare.sandbox.wait_finished(2)
     await idle(bare)
-    assert started(bare) == 2
+    assert bare.started == 2
     reply = await bare.post("now", max_age=60)
     assert "; hit; ttl=60" in reply.cache
     assert run_of(reply) != first

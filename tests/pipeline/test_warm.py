@@ -7,18 +7,13 @@ import random
 from typing import Any
 
 import pytest
-from support.clocks import StandingClock, TurnableClock
 from support.waiting import until
 from support.world import World
 
 import gateway.warm
-from gateway.app.tls import client_context
 from gateway.sandbox.sample_objects import parameter
 
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
+pytestmark = pytest.mark.standing_clock
 
 
 class Naps:
@@ -72,16 +67,6 @@ def state(world: World, number: int = 0) -> gateway.warm.WarmState:
     return world.runtime.warmer.states[number]
 
 
-def started(world: World) -> int:
-    return world.sandbox.counters.started
-
-
-def apply(world: World, text: str) -> None:
-    world.text = text
-    loaded = world.settings()
-    world.runtime.reconfigure(loaded, client_context(loaded.upstream))
-
-
 async def counted(world: World) -> dict[str, float]:
     return {
         r: await world.metric("redash_gateway_warm_runs_total", result=r) for r in ("success", "failure", "skipped")
@@ -102,7 +87,7 @@ async def test_a_query_is_kept_fresh(bare: World, naps: Naps) -> None:
         bare.clock.turn(601)
         await naps.round()
     assert runs[1:] == [runs[0] + 1, runs[0] + 2]
-    assert started(bare) == 3
+    assert bare.started == 3
     assert (await counted(bare))["success"] == 4
 
 
@@ -115,7 +100,7 @@ async def test_with_the_parameters_it_names_and_defaults_for_the_rest(bare: Worl
     await naps.round()
     assert "hit" in (await bare.post(query_id, max_age=600, parameters={"country": "FR", "n": 7})).cache
     assert "hit" in (await bare.get(f"/api/queries/{query_id}/results.json?p_country=FR&max_age=600")).cache
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_dynamic_defaults_are_evaluated_at_each_round(bare: World, naps: Naps) -> None:
@@ -173,9 +158,9 @@ async def test_a_fresh_result_is_not_run_again(bare: World, naps: Naps) -> None:
     await naps.round()
     await bare.rows("now", max_age=0)
     bare.clock.turn(300)
-    count = started(bare)
+    count = bare.started
     await naps.round()
-    assert started(bare) == count
+    assert bare.started == count
     # It checks again when the result of another client's run reaches its limit.
     assert 0.9 * 300 <= naps.lengths[-1] <= 300
 
@@ -293,7 +278,7 @@ async def test_a_caller_joins_a_warming_run(bare: World, naps: Naps) -> None:
         call = asyncio.create_task(bare.post("never_run", max_age=60, wait=10))
         await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.flights.running))
     assert (await call).rows == [{"never_run_value": 7}]
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 # -- failures
@@ -363,13 +348,13 @@ async def test_no_internal_error_ends_an_entry(bare: World, naps: Naps, monkeypa
 async def test_a_reload_starts_the_new_entries(bare: World, naps: Naps) -> None:
     await bare.start(entry(query=bare.named["now"]))
     await naps.round()
-    apply(bare, bare.text.replace(entry(query=bare.named["now"]), entry(query=bare.named["kb1"], every="5m")))
+    bare.reconfigure(bare.text.replace(entry(query=bare.named["now"]), entry(query=bare.named["kb1"], every="5m")))
     assert [(s.name, s.every) for s in bare.runtime.warmer.states] == [(f"warm query {bare.named['kb1']}", 300.0)]
     bare.sandbox.reset_counters()
     bare.clock.turn(601)
     await naps.round()
     assert set(bare.sandbox.counters.posts) == {bare.named["kb1"]}
-    apply(bare, bare.text.partition("[[warm]]")[0])
+    bare.reconfigure(bare.text.partition("[[warm]]")[0])
     assert bare.runtime.warmer.states == []
 
 
@@ -379,11 +364,11 @@ async def test_a_reload_does_not_end_the_run_in_progress(bare: World, naps: Naps
     async with bare.sandbox.hold():
         await naps.wake()
         await bare.sandbox.wait_executions(1)
-        apply(bare, bare.text.partition("[[warm]]")[0])
+        bare.reconfigure(bare.text.partition("[[warm]]")[0])
         call = asyncio.create_task(bare.post("never_run", max_age=60, wait=10))
         await until(lambda: any(x.callers > 1 for x in bare.runtime.executions.flights.running))
     assert (await call).rows == [{"never_run_value": 7}]
-    assert started(bare) == 1
+    assert bare.started == 1
 
 
 async def test_stopping_does_not_wait_for_a_round(bare: World, naps: Naps) -> None:
@@ -401,5 +386,5 @@ async def test_with_real_time(bare: World) -> None:
     await bare.start(entry(query=bare.named["now"], every="1s"))
     await until(lambda: bare.runtime.warmer.states[0].runs == 1)
     bare.clock.turn(2)
-    count = started(bare)
-    await until(lambda: started(bare) > count)
+    count = bare.started
+    await until(lambda: bare.started > count)

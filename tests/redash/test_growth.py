@@ -24,7 +24,7 @@ from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.downloads import content_disposition
 from gateway.redash.matching import match
 from gateway.redash.parameters import is_raw_sql, parse_parameters
-from gateway.redash.redaction import text_without_keys, without_keys
+from gateway.redash.redaction import body_without_own_keys, text_without_keys, without_keys
 from gateway.redash.requests import parse_arguments, parse_max_age, parse_operation
 from gateway.redash.responses import parse_beginning, parse_error, parse_result_or_job
 from gateway.redash.sqltext import collision_text, matches, same_text, squeezed
@@ -101,6 +101,7 @@ WORK: dict[str, Callable[[str], object]] = {
     "path of a query": lambda text: match("GET", "/api/queries/" + text),
     "keys in a text": text_without_keys,
     "keys in a body": lambda text: without_keys(_body(text)),
+    "keys of ours in a body": lambda text: body_without_own_keys(_body(text)),
     "result or job": lambda text: parse_result_or_job(Body.of(_body(text))),
     "beginning of a result": lambda text: parse_beginning(_with_query(text)),
     "whole result": lambda text: parse_result_or_job(Body.of(_with_query(text))),

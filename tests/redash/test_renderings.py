@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from gateway.redash.renderings import DateFormats, render_csv, render_tsv
+from support.renderings import rendered
+
+from gateway.redash.renderings import DateFormats
 
 COLUMNS = (
     "id:integer u: n:float f:float b:boolean d:date ts:datetime tstz:datetime t: iv: uu: j: arr: by: nul:"  # name:type
@@ -52,20 +54,20 @@ ODD_TSV = (
 
 
 def test_csv_equals_the_recorded_one() -> None:
-    assert render_csv(ODD, DateFormats()) == ODD_CSV.encode()
+    assert rendered(ODD) == ODD_CSV.encode()
 
 
 def test_tsv_equals_the_recorded_one() -> None:
-    assert render_tsv(ODD, DateFormats()) == ODD_TSV.encode()
+    assert rendered(ODD, "tsv") == ODD_TSV.encode()
 
 
 def test_no_rows_leave_the_header() -> None:
-    assert render_csv({"columns": [{"name": "id", "type": "integer"}], "rows": []}, DateFormats()) == b"id\r\n"
+    assert rendered({"columns": [{"name": "id", "type": "integer"}], "rows": []}) == b"id\r\n"
 
 
 def test_other_settings_of_the_organisation_give_other_dates() -> None:
     data = {"columns": [{"name": "d", "type": "datetime"}], "rows": [{"d": "2024-02-29T12:34:56"}]}
-    assert render_csv(data, DateFormats("YYYY-MM-DD", "YYYY-MM-DD HH:mm:ss")) == b"d\r\n2024-02-29 12:34:56\r\n"
+    assert rendered(data, "csv", DateFormats("YYYY-MM-DD", "YYYY-MM-DD HH:mm:ss")) == b"d\r\n2024-02-29 12:34:56\r\n"
 
 
 def test_what_is_no_date_stays_and_what_a_row_lacks_is_empty() -> None:
@@ -73,4 +75,4 @@ def test_what_is_no_date_stays_and_what_a_row_lacks_is_empty() -> None:
         "columns": [{"name": "d", "type": "date"}, {"name": "b", "type": "boolean"}, {"name": "x", "type": None}],
         "rows": [{"d": "soon", "b": "maybe", "x": True, "more": 1}, {"d": 5}, {"d": "2024-02"}, {"d": "2024"}],
     }
-    assert render_csv(data, DateFormats()) == b"d,b,x\r\nsoon,maybe,True\r\n5,,\r\n01/02/24,,\r\n01/01/24,,\r\n"
+    assert rendered(data) == b"d,b,x\r\nsoon,maybe,True\r\n5,,\r\n01/02/24,,\r\n01/01/24,,\r\n"

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.clocks import StandingClock, TurnableClock
 from support.http import Reply
 from support.inside import flights
 from support.waiting import until
@@ -16,13 +15,10 @@ from support.world import World
 
 from gateway.sandbox import Sandbox
 
+pytestmark = pytest.mark.standing_clock
+
 TTL = 5.0
 """`metadata_ttl` unless the configuration says otherwise."""
-
-
-@pytest.fixture
-def clock() -> TurnableClock:
-    return StandingClock()
 
 
 def requests_for(world: World, path: str, method: str = "GET") -> int:

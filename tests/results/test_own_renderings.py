@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.renderings import rendered
 from support.world import World
 
 from gateway.model import Body
-from gateway.redash.renderings import DateFormats, render_csv
+from gateway.redash.renderings import DateFormats
 from gateway.results import own_renderings
 from gateway.results.own_renderings import render
 
@@ -32,13 +33,13 @@ def _rows(count: int) -> list[Any]:
 def test_a_rendering_is_that_of_the_whole_result(rows: list[Any], tmp_path: Path) -> None:
     data, body = _result(rows)
     made = render(body, "csv", DateFormats(), lambda: tmp_path / "spool")
-    assert made.data == render_csv(data, DateFormats())
+    assert made.data == rendered(data)
 
 
 def test_a_large_rendering_is_a_file_and_takes_little_memory(tmp_path: Path) -> None:
     # Ten renderings of 30 MB took 869 MB: each parsed all rows, and held the text four times.
     data, body = _result(_rows(60_000))
-    wanted = render_csv(data, DateFormats())
+    wanted = rendered(data)
     del data
     tracemalloc.start()
     made = render(body, "csv", DateFormats(), lambda: tmp_path / "spool")

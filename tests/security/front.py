@@ -116,6 +116,10 @@ class Upstream:
         return seen
 
 
+EVERYTHING = 'can = ["read", "execute", "adhoc", "write", "admin"]'
+"""For `client`: all capabilities."""
+
+
 def client(name: str, *lines: str, credentials: str = '"user"') -> str:
     """The table of a client; its token is `token(name)`."""
     hashed = config.token_hash(token(name))

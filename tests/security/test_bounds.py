@@ -18,14 +18,14 @@ async def test_sql_that_would_grow_without_bound_is_refused_before_anything_is_s
     reply = await world.call("POST", "/api/query_results", body, client="sql")
     assert reply.status == 400
     assert "longer than" in reply.json["message"]
-    assert world.sandbox.counters.by_route == {}
+    assert world.sandbox.counters.posts.total() == 0
 
 
 async def test_a_template_of_too_many_tags_is_refused(world: World) -> None:
     body = {"data_source_id": 1, "query": "{{a}}" * 30_000, "parameters": {"a": ""}}
     reply = await world.call("POST", "/api/query_results", body, client="sql")
     assert reply.status == 400
-    assert world.sandbox.counters.by_route == {}
+    assert world.sandbox.counters.posts.total() == 0
 
 
 async def test_more_values_than_can_be_searched_for_are_refused(world: World) -> None:
@@ -34,7 +34,7 @@ async def test_more_values_than_can_be_searched_for_are_refused(world: World) ->
     reply = await world.call("POST", "/api/query_results", body, client="sql")
     assert reply.status == 400
     assert "too many values" in reply.json["message"]
-    assert world.sandbox.counters.by_route == {}
+    assert world.sandbox.counters.posts.total() == 0
 
 
 async def _begin(world: World, body: bytes, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

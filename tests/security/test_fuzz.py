@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from gateway.redash.routes import ROUTES
 
 from .front import (
+    EVERYTHING,
     SENT_FIELDS,
     Front,
     Seen,
@@ -443,7 +444,7 @@ class Rig:
         directory = Path(self.directory.name)
         await self.upstream.__aenter__()
         self.front = Front(directory, self.upstream.url)
-        every = client("every", 'can = ["read", "execute", "adhoc", "write", "admin"]')
+        every = client("every", EVERYTHING)
         self.front.write(
             credential(directory, "user"), every, client("bound", "queries = [1]"), server='max_wait = "1s"'
         )

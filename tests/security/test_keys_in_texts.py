@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from typing import Any
 import pytest
 from support.world import SECRETS
 
-from gateway.redash.redaction import text_without_keys
+from gateway.redash.redaction import body_without_own_keys, refusal_without_keys, text_without_keys, without_keys
 from gateway.redash.routes import ROUTES
 from gateway.secret import Secret
 from gateway.telemetry.log import Formatter
 
-from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object
+from .front import EVERYTHING, Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object
 
 STRANGE = "Zz9Yy8Xx7Ww6Vv5Uu4Tt3Ss2Rr1Qq0Pp9Oo8Nn7M"
 """A key that is none of ours: 40 letters and digits."""
@@ -59,13 +60,12 @@ def redash() -> Redash:
 @pytest.fixture
 async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
     made = Front(tmp_path, upstream.url)
-    every = 'can = ["read", "execute", "adhoc", "write", "admin"]'
     (tmp_path / "short.key").write_text(SHORT)
     made.write(
         credential(tmp_path, "user"),
         credential(tmp_path, "short"),
-        client("plain", every),
-        client("open", every, "reveal_keys = true"),
+        client("plain", EVERYTHING),
+        client("open", EVERYTHING, "reveal_keys = true"),
     )
     SECRETS.update({key("user"), SHORT, STRANGE})
     async with made:
@@ -163,6 +163,56 @@ async def test_our_own_key_leaves_on_no_route(front: Front, redash: Redash, who:
         assert reply.json["name"] == "Query 5"
 
 
+def escaped(text: str) -> str:
+    """JSON text with every letter escaped that stands within a string."""
+    return re.sub(r'[A-Za-z0-9-](?=[^"]*"(?:[^"]*"[^"]*")*[^"]*$)', lambda m: f"\\u{ord(m[0]):04X}", text)
+
+
+WRITTEN: dict[str, Callable[[str], bytes]] = {
+    "escaped": lambda text: escaped(text).encode(),
+    "hidden by a later member of that name": lambda text: text.replace(
+        "{", f'{{"name": "{escaped_key()}", ', 1
+    ).encode(),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "UTF-16 without a mark": lambda text: text.encode("utf-16-be"),
+    "UTF-32": lambda text: text.encode("utf-32"),
+    "UTF-16 and escaped": lambda text: escaped(text).encode("utf-16"),
+}
+
+
+def escaped_key() -> str:
+    return "".join(f"\\u{ord(letter):04x}" for letter in key("user"))
+
+
+@pytest.mark.parametrize("who", ["plain", "open"])
+@pytest.mark.parametrize("way", WRITTEN)
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_key_of_ours_is_found_however_it_is_written(
+    front: Front, redash: Redash, who: str, way: str, status: int
+) -> None:
+    # Every reader of JSON undoes escapes, and RFC 8259 readers know UTF-16 and UTF-32 as well.
+    redash.fails = "all"
+    found = {**query_object(5), "api_key": key("user"), "description": TEXT, "widgets": []}
+    # With keys and without, and a write; all routes have the same way (see the tests above).
+    for method, path in (("GET", "/api/queries/5"), ("GET", "/api/data_sources"), ("POST", "/api/queries/5")):
+        text = json.dumps(found)
+        redash.told = Stub(status, WRITTEN[way](text))
+        reply = await front.call(method, path, {} if method == "POST" else None, client=who)
+        assert reply.status == status, (method, path)
+        members = json.loads(reply.body)
+        check(json.dumps(members, ensure_ascii=False), strange=False)
+        assert key("user") not in re.sub(r"\\u(....)", lambda m: chr(int(m[1], 16)), reply.body.decode())
+        assert members["name"] == "Query 5"
+
+
+async def test_a_body_without_our_key_stays_as_it_is(front: Front, redash: Redash) -> None:
+    # Clients that may see keys get Redash's own bytes, spaces and escapes included.
+    redash.fails = "all"
+    body = rb'{"id": 5,  "name": "\u00e9 \"x\" \/",   "api_key": "another"}'
+    redash.told = Stub(200, body)
+    assert (await front.call("GET", "/api/queries/5", client="open")).body == body
+
+
 async def test_where_a_search_is_sent_shows_no_key(front: Front, redash: Redash) -> None:
     redash.fails = "all"
     fields = {"Content-Type": "application/json", "Location": f"/api/queries?q={key('user')}&x=see+query+42"}
@@ -211,6 +261,16 @@ def test_the_log_knows_our_keys_whatever_they_look_like(form: str) -> None:
         line = Formatter(form).format(record)
         assert secret.reveal() not in line
         assert plain.reveal() not in line
+
+
+@pytest.mark.parametrize("clean", [body_without_own_keys, without_keys, refusal_without_keys])
+@pytest.mark.parametrize("text", ['a"quoted"key', "a\\key\\of/ours", "schlüssel-für-redash"])
+def test_a_key_of_signs_that_json_escapes_is_found(clean: Callable[[bytes], bytes], text: str) -> None:
+    secret = Secret(text)
+    value = {text: [f"see {text}", {"x": text}]}
+    for data in (json.dumps(value), json.dumps(value, ensure_ascii=False), json.dumps(value).replace("/", "\\/")):
+        assert json.loads(clean(data.encode())) == {"[key]": ["see [key]", {"x": "[key]"}]}
+    assert secret.reveal() == text
 
 
 def test_a_key_that_is_kept_no_more_is_forgotten() -> None:

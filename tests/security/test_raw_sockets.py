@@ -19,6 +19,7 @@ from gateway.http import connection, sending
 from gateway.http import request as receiving
 
 from .front import (
+    EVERYTHING,
     SENT_FIELDS,
     Front,
     Responder,
@@ -55,12 +56,17 @@ def redash() -> Responder:
 @pytest.fixture
 async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
     made = Front(tmp_path, upstream.url)
-    every = client("every", 'can = ["read", "execute", "adhoc", "write", "admin"]')
+    every = client("every", EVERYTHING)
     other = client("other", credentials='"second"')
     credentials = credential(tmp_path, "user") + credential(tmp_path, "second")
     made.write(credentials, every, other, cache='metadata_ttl = "0s"')
     async with made:
         yield made
+
+
+def runs(log: list[Seen]) -> list[Seen]:
+    """What callers sent; before a run, the gateway itself reads the data source."""
+    return [seen for seen in log if seen.method == "POST"]
 
 
 def head(start: str, *fields: str, host: str = HOST, end: str = "\r\n") -> bytes:
@@ -182,7 +188,7 @@ async def test_chunks_with_extensions_are_read(front: Front, upstream: Upstream)
     body = b'%x;a=b;c="d"\r\n%s\r\n%x\r\n%s\r\n0;end\r\n\r\n' % (half, SQL[:half], len(SQL) - half, SQL[half:])
     (got,) = await ask(front.url, post(CHUNKED, body=body))
     assert got.status == 200
-    (seen,) = upstream.log
+    (seen,) = runs(upstream.log)
     assert seen.json["query"] == "select 1"
     assert seen.all("Transfer-Encoding") == []
 
@@ -461,7 +467,7 @@ async def test_a_body_that_waits_for_100_is_read_once(front: Front, upstream: Up
         second = await wire.response()
         assert second is not None
         assert second.status == 200
-    assert len(upstream.log) == 1
+    assert len(runs(upstream.log)) == 1
 
 
 async def test_other_expectations_never_become_a_second_request(front: Front, upstream: Upstream) -> None:
@@ -481,7 +487,7 @@ async def test_nothing_is_upgraded_and_a_body_stays_a_body(front: Front, upstrea
     ]
     got = await ask(front.url, post(LENGTH, *more))
     assert [response.status for response in got] in ([200], [400])
-    for seen in upstream.drain():
+    for seen in runs(upstream.drain()):
         assert seen.json["query"] == "select 1"
         assert seen.all("Upgrade") == []
     got = await ask(front.url, get("/api/queries/5", *more) + SMUGGLED)
@@ -739,7 +745,7 @@ async def test_a_half_closed_caller_gets_its_responses(front: Front, upstream: U
         wire.writer.write_eof()
         received = await wire.closed(3)
     assert received.count(b"HTTP/1.1 200 OK") == times
-    assert len(upstream.log) == times
+    assert len(runs(upstream.log)) == times
     assert not open_requests(front.runtime)
     assert (await ask(front.url, get("/api/queries")))[0].status == 200
 

@@ -16,7 +16,7 @@ from gateway.redash import routes
 from gateway.redash.redaction import LARGEST_METADATA, text_without_keys
 from gateway.telemetry.log import Formatter
 
-from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object, token
+from .front import EVERYTHING, Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object, token
 
 SECRET = "Sup3rSecret0Key0Of0Redash0Nobody0May0See"
 NAMES = ("api_key", "public_url", "invite_link", "reset_link")
@@ -94,8 +94,9 @@ def redash() -> Redash:
 @pytest.fixture
 async def front(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Front]:
     made = Front(tmp_path, upstream.url)
-    every = 'can = ["read", "execute", "adhoc", "write", "admin"]'
-    made.write(credential(tmp_path, "user"), client("plain", every), client("open", every, "reveal_keys = true"))
+    made.write(
+        credential(tmp_path, "user"), client("plain", EVERYTHING), client("open", EVERYTHING, "reveal_keys = true")
+    )
     async with made:
         yield made
 

@@ -19,7 +19,7 @@ from support.waiting import until, within
 
 from gateway import config
 
-from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object, token
+from .front import EVERYTHING, Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object, token
 from .wire import Wire, ask
 
 ROWS = 40_000
@@ -57,9 +57,6 @@ class Redash:
 @pytest.fixture
 def redash() -> Redash:
     return Redash()
-
-
-ALL = 'can = ["read", "execute", "adhoc", "write", "admin"]'
 
 
 @pytest.fixture
@@ -335,7 +332,7 @@ async def test_changed_permissions_apply_from_the_next_request_on(front: Front, 
     assert (await front.call("POST", "/api/queries/5/results", {}, client="one")).status == 403
     assert (await front.call("GET", "/api/queries/6", client="one")).status == 403
     assert (await front.call("POST", "/api/queries/6/results", {}, client="one")).status == 200
-    configure(front, client("one", ALL))
+    configure(front, client("one", EVERYTHING))
     assert (await reload(front))[0] == 200
     assert (await front.call("GET", "/api/users", client="one")).status == 200
 

@@ -8,6 +8,7 @@ from unittest import mock
 from gateway.app.runtime import Runtime
 from gateway.http.response_cache import CachedResponse
 from gateway.sandbox import Sandbox
+from gateway.telemetry.metrics import Levels
 
 
 def open_requests(runtime: Runtime) -> int:
@@ -64,3 +65,8 @@ def redash_jobs(sandbox: Sandbox) -> list[Any]:
 def is_connected(sandbox: Sandbox) -> bool:
     """Whether the sandbox listens."""
     return sandbox._runner is not None
+
+
+def no_levels() -> Levels:
+    """For metrics that nobody scrapes."""
+    raise AssertionError("no scrape is expected")

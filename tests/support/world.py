@@ -13,6 +13,7 @@ import aiohttp
 from gateway import config
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
+from gateway.app.tls import client_context
 from gateway.sandbox import Sandbox
 from support.clocks import TurnableClock
 from support.http import Reply, send
@@ -68,6 +69,17 @@ class World:
 
     def settings(self) -> config.Config:
         return config.parse(self.text, self.directory, token_table(self.sandbox))
+
+    def reconfigure(self, text: str) -> None:
+        """Put another configuration in force, as a reload does."""
+        self.text = text
+        loaded = self.settings()
+        self.runtime.reconfigure(loaded, client_context(loaded.upstream))
+
+    @property
+    def started(self) -> int:
+        """How many runs Redash has started."""
+        return self.sandbox.counters.started
 
     async def stop(self) -> None:
         shown = ""

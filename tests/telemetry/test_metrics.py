@@ -12,6 +12,7 @@ from msgspec.structs import fields
 from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics
 from support.http import exchange
+from support.inside import no_levels
 from support.world import World
 
 from gateway import __version__
@@ -162,10 +163,6 @@ async def test_a_new_credential_is_shown_after_a_reload(bare: World) -> None:
     metrics = bare.runtime.telemetry.metrics
     metrics.configure(["analyst", "fresh"], 3)
     assert metrics.credential_up == {("analyst",): 1, ("fresh",): 1}
-
-
-def no_levels() -> Levels:
-    raise AssertionError("no scrape is expected")
 
 
 def test_query_labels_are_bounded() -> None:

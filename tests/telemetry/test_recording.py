@@ -6,15 +6,11 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.inside import no_levels
 
 from gateway.outcome import Outcome, OutcomeBatch, batched
-from gateway.telemetry.metrics import Levels, Metrics
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import StatusRecorder
-
-
-def no_levels() -> Levels:
-    raise AssertionError("no scrape is expected")
-
 
 eighths = st.integers(0, 800).map(lambda number: number / 8)  # sums of them are exact, in whatever order
 outcomes = st.builds(

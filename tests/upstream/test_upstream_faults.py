@@ -291,13 +291,3 @@ async def test_a_post_answered_with_rows_of_other_sql_is_run_again(world: World)
     assert [row["city"] for row in reply.rows] == ["New York"]
     sent = [json.loads(r.body)["max_age"] for r in world.sandbox.log if r.route == POST_ROUTE]
     assert sent == [3600, 0]
-
-
-async def test_a_data_source_that_is_paused_refuses_hits_no_more_than_the_gateway_promises(world: World) -> None:
-    # CONTRACT 6: Redash refuses POSTs of a paused source even for cached results; what the gateway holds is still
-    # within the caller's max_age, so it is given; a run is refused with Redash's text.
-    await run(world)
-    world.sandbox.database.sources[1].paused = True
-    assert "hit" in (await world.post("by_country", max_age=3600)).cache
-    refused = await world.post("by_country", max_age=0)
-    assert (refused.status, refused.job["status"]) == (400, 4)
