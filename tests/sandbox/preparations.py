@@ -11,7 +11,6 @@ from typing import Any
 from gateway.sandbox import Sandbox
 from gateway.sandbox.api_execute import store_result
 from gateway.sandbox.jobs import Job
-from gateway.sandbox.sqltext import query_hash, with_auto_limit
 
 from .recorded import Exchange
 
@@ -25,8 +24,8 @@ def _job_id(exchange: Exchange) -> str:
 
 
 def _start(sandbox: Sandbox, sql: str, *, id: str | None = None, query_id: int | None = None) -> Job:
-    sql = with_auto_limit(sql, False)
-    job = Job(sql, query_hash(sql), 1, query_id, partial(store_result, sandbox.database))
+    sql = sandbox.database.executed(sql, False)
+    job = Job(sql, sandbox.database.hash_of(sql), 1, query_id, partial(store_result, sandbox.database))
     if id is not None:
         job.id = id
     return sandbox.jobs.start(job)
