@@ -10,6 +10,8 @@ from typing import Any
 from .versions import Version
 
 _WORD = 2**64 - 1
+_ADDED = frozenset({"is_favorite", "can_edit", "public_url", "api_key", "visualization", "query"})
+"""Members that Redash adds to a dictionary after its literal."""
 
 
 def dumps(value: Any, version: Version) -> str:
@@ -50,9 +52,10 @@ def _arranged(value: Any) -> Any:
 def _order(keys: tuple[str, ...]) -> tuple[str, ...]:
     """The order in which a dictionary of CPython 2.7 (64 bits) lists these keys, put in one after the other.
 
-    Recorded bodies have this order. The first table is as large as for a literal.
+    Recorded bodies have this order. The size of the first table depends on the literal.
     """
-    table = _table(len(keys) if len(keys) > 5 else 0)
+    literal = sum(key not in _ADDED for key in keys)
+    table = _table(literal if literal > 5 else 0)
     for count, key in enumerate(keys, 1):
         _put(table, key)
         if 3 * count >= 2 * len(table):

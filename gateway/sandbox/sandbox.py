@@ -89,7 +89,7 @@ class Sandbox:
     def _make_samples(self) -> None:
         self.named = sample_objects.populate(self.database)
         for short, query_id in self.named.items():
-            if sample_objects.has_first_result(short):
+            if sample_objects.has_first_result(short, self.version):
                 self.add_first_result(query_id)
         self.database.edit(self.queries[self.named["archived"]], {"is_archived": True})
 
