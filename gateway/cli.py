@@ -91,10 +91,9 @@ def _token(_: argparse.Namespace) -> int:
 
 
 def _sandbox(arguments: argparse.Namespace) -> int:
-    from gateway.sandbox import describe, serve  # noqa: PLC0415
+    from gateway import sandbox  # noqa: PLC0415
 
-    asyncio.run(serve(arguments.host, arguments.port, started=lambda it: print(describe(it), flush=True)))
-    return 0
+    return sandbox.main(arguments.host, arguments.port, arguments.redash)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -267,6 +266,7 @@ def _options(name: str, command: argparse.ArgumentParser) -> None:
     if name == "sandbox":
         add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
         add("--port", type=_port, default=5000, metavar="N", help="port to listen on (default: %(default)s)")
+        add("--redash", choices=("8", "10", "25", "26"), default="26", help="its version (default: %(default)s)")
     if name in ("status", "purge", "reload"):
         where = command.add_mutually_exclusive_group()
         where.add_argument("-c", "--config", type=Path, metavar="FILE", help="its configuration, for the address")

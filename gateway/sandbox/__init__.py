@@ -6,6 +6,19 @@ from .faults import Fault, Faults
 from .jobs import Hold
 from .sample_objects import parameter
 from .sandbox import Sandbox
-from .serve import describe, serve
+from .serve import describe, main, serve
+from .versions import NEWEST, VERSIONS, Version
 
-__all__ = ["Fault", "Faults", "Hold", "Sandbox", "describe", "parameter", "serve"]
+__all__ = [
+    "NEWEST",
+    "VERSIONS",
+    "Fault",
+    "Faults",
+    "Hold",
+    "Sandbox",
+    "Version",
+    "describe",
+    "main",
+    "parameter",
+    "serve",
+]

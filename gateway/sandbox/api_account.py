@@ -10,12 +10,11 @@ from .access import owns
 from .api_common import entry_of, paged
 from .objects import User
 from .request import Request
-from .response import HTML, NOT_FOUND, Response, abort, compact_json_response, error_page, json_response, redirect
+from .response import HTML, NOT_FOUND, Response, abort, error_page, flask_json_response, json_response, redirect
 from .routing import routes
 from .serialise import picture, user_body
 from .timestamps import SECOND, cookie_date
 
-VERSION = "26.08.0-dev"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _BOARD_INTERVALS = [_MINUTE, 300, 600, 1800, _HOUR, 12 * _HOUR, _DAY]
 _QUERY_INTERVALS = [
@@ -36,7 +35,7 @@ _LOGIN = """<!DOCTYPE html>
 
 
 def _client_config(request: Request) -> dict[str, Any]:
-    return {
+    settings = {
         "allowScriptsInUserInput": False,
         "showPermissionsControl": False,
         "hidePlotlyModeBar": False,
@@ -64,6 +63,7 @@ def _client_config(request: Request) -> dict[str, Any]:
         "decimalSeparator": ".",
         "nullValue": "null",
     }
+    return {name: value for name, value in settings.items() if name not in request.version.missing_settings}
 
 
 @routes.add("GET", "/api/session", rest=False)
@@ -80,7 +80,7 @@ async def session(request: Request) -> Response:
         "groups": user.groups,
         "permissions": request.database.permissions(user),
     }
-    about: dict[str, Any] = {"newVersionAvailable": False, "version": VERSION}
+    about: dict[str, Any] = {"newVersionAvailable": False, "version": request.version.number}
     if request.caller.may("admin"):
         about["showBeaconConsentMessage"] = True
     about |= _client_config(request)
@@ -109,7 +109,7 @@ async def status(request: Request) -> Response:
     queues = {name: {"size": 0} for name in names}
     size = sum(len(result.data) for result in database.results.values() if result.is_loaded)
     manager = {"last_refresh_at": str(database.now() / SECOND), "outdated_queries_count": "0", "query_ids": "[]"}
-    return compact_json_response(
+    return flask_json_response(
         {
             "dashboards_count": len(database.dashboards),
             "database_metrics": {"metrics": [["Query Results Size", size], ["Redash DB Size", 13_319_527]]},
@@ -119,7 +119,7 @@ async def status(request: Request) -> Response:
             "redis_used_memory": 4_911_192,
             "redis_used_memory_human": "4.68M",
             "unused_query_results_count": 0,
-            "version": VERSION,
+            "version": request.version.number,
             "widgets_count": len(database.widgets),
             "workers": [],
         }

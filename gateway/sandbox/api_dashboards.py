@@ -93,13 +93,13 @@ async def create(request: Request) -> Response:
 @routes.add("GET", "/public/dashboards/<token>", rest=False, embeddable=True)
 async def public_page(request: Request) -> Response:
     """The page that shows a public dashboard."""
-    return front_end_page()
+    return front_end_page(request.version)
 
 
 @routes.add("GET", "/embed/query/<query_id>/visualization/<visualization_id>", rest=False, embeddable=True)
 async def embedded(request: Request) -> Response:
     """The page that shows one visualization inside other sites."""
-    return front_end_page()
+    return front_end_page(request.version)
 
 
 @routes.add("GET", "/api/dashboards/public/<token>", embeddable=True)
@@ -120,11 +120,16 @@ async def public(request: Request) -> Response:
 async def read(request: Request) -> Response:
     """By id; by slug only with `?legacy`. Every user may read it; widgets show only what the user may see."""
     request.need("list_dashboards")
-    board = _by_slug(request) if request.has_arg("legacy") else dashboard_of(request)
+    board = _by_slug(request) if request.has_arg("legacy") else _named(request)
     body = _object(request, board)
     if board.tokens:
         body["public_url"], body["api_key"] = _public_url(request, board.tokens[0]), board.tokens[0]
     return json_response({**body, "can_edit": owns(board.user_id, request.caller)})
+
+
+def _named(request: Request) -> Dashboard:
+    """By id; old versions read, archive and star by the slug only, but edit and share by the id."""
+    return _by_slug(request) if request.version.dashboards_by_slug else dashboard_of(request)
 
 
 def _by_slug(request: Request) -> Dashboard:
@@ -164,7 +169,7 @@ def _change(request: Request, board: Dashboard, changes: dict[str, Any]) -> None
 async def archive(request: Request) -> Response:
     """Every user with the permission may archive every dashboard."""
     request.need("edit_dashboard")
-    board = dashboard_of(request)
+    board = _named(request)
     _change(request, board, {"is_archived": True})
     return json_response(_object(request, board))
 
@@ -203,7 +208,7 @@ async def unshare(request: Request) -> Response:
 @routes.add("POST", "/api/dashboards/<dashboard_id>/favorite")
 async def star(request: Request) -> Response:
     """Has no effect if it is a favorite already."""
-    board, database = dashboard_of(request), request.database
+    board, database = _named(request), request.database
     database.starred.setdefault(("dashboard", board.id, request.user.id), database.now())
     return json_response(None)
 
@@ -211,7 +216,7 @@ async def star(request: Request) -> Response:
 @routes.add("DELETE", "/api/dashboards/<dashboard_id>/favorite")
 async def unstar(request: Request) -> Response:
     """Succeeds also if it is not a favorite."""
-    board = dashboard_of(request)
+    board = _named(request)
     request.database.starred.pop(("dashboard", board.id, request.user.id), None)
     return json_response(None)
 
@@ -266,7 +271,7 @@ async def add_visualization(request: Request) -> Response:
     query = database.queries[fields["query_id"]]
     request.require(owns(query.user_id, request.caller))
     made = database.add_visualization(query.id, fields["type"], fields["name"], fields.get("options"))
-    return json_response(visualization_body(made))
+    return json_response(visualization_body(database, made))
 
 
 @routes.add("POST", "/api/visualizations/<visualization_id>")
@@ -278,7 +283,7 @@ async def edit_visualization(request: Request) -> Response:
     request.require(owns(database.queries[shown.query_id].user_id, request.caller))
     fields = request.json_object()
     shown.name, shown.options = fields.get("name", shown.name), fields.get("options", shown.options)
-    return json_response(visualization_body(shown))
+    return json_response(visualization_body(database, shown))
 
 
 @routes.add("DELETE", "/api/visualizations/<visualization_id>")

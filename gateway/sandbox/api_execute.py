@@ -14,15 +14,15 @@ from .api_common import query_of
 from .database import Database
 from .jobs import Job
 from .objects import Query
-from .parameters import DetachedError, InvalidParametersError, applied, missing
+from .parameters import DetachedError, InvalidParametersError, missing
 from .request import Request
 from .response import BROKEN, Response, abort, error_response, job_error, json_response
 from .results import Result
 from .routing import routes
-from .sqltext import query_hash, with_auto_limit
 from .warehouse import Table
 
 NO_SOURCE = "Please select data source to run this query."
+SOURCE_GONE = "Target data source not available."
 NO_PERMISSION = "You do not have permission to run queries with this data source."
 UNSAFE_VIEW = (
     "This query contains potentially unsafe parameters and cannot be executed with read-only access to this data"
@@ -65,8 +65,8 @@ async def execute(request: Request) -> Response:
     request.state.counters.posted(query.id)
     if not reaches_query(request.database, query, request.caller, view_only=is_safe(query)):
         return _refused(query, request)
-    limit = fields["apply_auto_limit"] if "apply_auto_limit" in fields else query.options.get("apply_auto_limit")
-    return await _run(request, _saved(query, values, max_age, bool(limit)))
+    default = query.options.get("apply_auto_limit") if request.version.post_limits_like_query else False
+    return await _run(request, _saved(query, values, max_age, bool(fields.get("apply_auto_limit", default))))
 
 
 def _saved(query: Query, values: Mapping[str, Any], max_age: int, limit: bool) -> ExecutionRequest:
@@ -136,7 +136,7 @@ async def _run(request: Request, execution: ExecutionRequest) -> Response:
     """The cached result if it is young enough, otherwise a job: a new one or the one in flight."""
     source_id = execution.source_id
     if source_id is None:
-        return job_error(401, NO_SOURCE)
+        return job_error(401, SOURCE_GONE) if request.version.no_source_is_401 else error_response(500, BROKEN)
     source = request.database.sources[source_id]
     if source.paused:
         reason = f" ({source.pause_reason})" if source.pause_reason else ""
@@ -147,17 +147,17 @@ async def _run(request: Request, execution: ExecutionRequest) -> Response:
 async def _run_on(request: Request, execution: ExecutionRequest, source_id: int) -> Response:
     database = request.database
     try:
-        text = applied(execution.template, execution.schema, execution.values, database.dropdown(request.org_id))
+        text = database.applied(execution.template, execution.schema, execution.values, request.org_id)
     except (InvalidParametersError, DetachedError) as error:
         return error_response(400, str(error))
     lacking = missing(execution.template, execution.values)
     if lacking:
         return job_error(400, f"Missing parameter value for: {', '.join(lacking)}")
-    sql = with_auto_limit(text, execution.limit)
-    cached = database.newest(query_hash(sql), source_id, execution.max_age) if execution.max_age else None
+    sql = database.executed(text, execution.limit)
+    cached = database.newest(database.hash_of(sql), source_id, execution.max_age) if execution.max_age else None
     if cached is not None:
         return await _inline(request, cached)
-    return json_response(_start(request, sql, source_id, execution.query_id).body())
+    return json_response(_start(request, sql, source_id, execution.query_id).body(request.version))
 
 
 async def _inline(request: Request, result: Result) -> Response:
@@ -174,7 +174,7 @@ async def _loaded(result: Result) -> None:
 def _start(request: Request, sql: str, source_id: int, query_id: Any) -> Job:
     """A non-numeric query id makes the job fail with an empty error (CONTRACT 6)."""
     known = query_id if isinstance(query_id, int) else int(query_id) if str(query_id).isdigit() else None
-    job = Job(sql, query_hash(sql), source_id, known, partial(store_result, request.database))
+    job = Job(sql, request.database.hash_of(sql), source_id, known, partial(store_result, request.database))
     job.typed = request.database.is_typed(source_id)
     job.broken = known is None and query_id not in ("adhoc", None)
     return request.state.jobs.start(job)

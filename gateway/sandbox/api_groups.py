@@ -49,7 +49,7 @@ async def add_source(request: Request) -> Response:
     group = _group(request)
     source = request.database.sources[request.json_object()["data_source_id"]]
     source.groups[group.id] = False
-    return json_response({**source_body(source), "view_only": False})
+    return json_response({**source_body(source, request.version), "view_only": False})
 
 
 @routes.add("POST", "/api/groups/<group_id>/data_sources/<data_source_id>")
@@ -59,7 +59,7 @@ async def limit_source(request: Request) -> Response:
     group = _group(request)
     source = entry_of(request, request.database.sources, "data_source_id")
     source.groups[group.id] = bool(request.json_object()["view_only"])
-    return json_response({**source_body(source), "view_only": source.groups[group.id]})
+    return json_response({**source_body(source, request.version), "view_only": source.groups[group.id]})
 
 
 @routes.add("DELETE", "/api/groups/<group_id>/data_sources/<data_source_id>")

@@ -143,12 +143,14 @@ async def tags(request: Request) -> Response:
 
 @routes.add("GET", "/api/queries/search")
 async def search(request: Request) -> Response:
-    """301 with a relative Location; an empty list without a word."""
+    """301; an empty list without a word."""
     word = request.arg("q")
     if not word:
         return json_response([])
     response = json_response({}, 301)
-    response.headers.append(("Location", f"/api/queries?q={quote(word)}&org_slug={request.slug}&drafts=false"))
+    slug = f"/{request.slug}" if request.state.multi_org else ""
+    organisation = "" if slug else f"&org_slug={request.slug}"
+    response.headers.append(("Location", f"{slug}/api/queries?q={quote(word)}{organisation}&drafts=false"))
     return response
 
 

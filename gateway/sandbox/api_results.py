@@ -20,6 +20,9 @@ from .results import Result, as_separated, as_workbook
 from .routing import routes
 from .timestamps import file_date
 
+Form = tuple[str, Callable[[Result, Database], bytes]]
+"""The Content-Type of a file, and what writes it."""
+
 
 async def _latest(request: Request, filetype: str) -> Response:
     """The result that `latest_query_data_id` points at; max_age and parameters are ignored."""
@@ -95,15 +98,23 @@ async def _download(
     request.require(request.caller.may("view_query"))
     source = request.database.sources.get(result.data_source_id)
     request.require(reaches_source(source, request.caller, view_only=True))
-    kind, make = _FORMS.get(filetype, (None, None))
-    if kind is None or make is None:
-        abort(500, BROKEN)
+    kind, make = _form(request, filetype)
     body = await _made(result, make, request.database, filetype)
     response = Response(body, content_type=kind)
     if by_id:
         response.headers.append(("Cache-Control", "private,max-age=31557600"))
-    response.headers.append(("Content-Disposition", disposition(result, query, filetype)))
+    name = _file_name(result, query, filetype)
+    shown = _quoted(name) if request.version.quotes_file_names else disposition(name)
+    response.headers.append(("Content-Disposition", shown))
     return response
+
+
+def _form(request: Request, filetype: str) -> Form:
+    if filetype in request.version.file_types:
+        return _FORMS[filetype]
+    if not request.version.other_types_are_csv:
+        abort(500, BROKEN)
+    return _FORMS["csv"]
 
 
 async def _made(result: Result, make: Callable[[Result, Database], bytes], database: Database, filetype: str) -> bytes:
@@ -116,7 +127,7 @@ def _separated(delimiter: str) -> Callable[[Result, Database], bytes]:
     return lambda result, d: as_separated(result, delimiter, d.date_format, d.time_format)
 
 
-_FORMS: dict[str, tuple[str, Callable[[Result, Database], bytes]]] = {
+_FORMS: dict[str, Form] = {
     "json": ("application/json", lambda result, _: result.full()),
     "csv": ("text/csv; charset=UTF-8", _separated(",")),
     "tsv": ("text/tab-separated-values; charset=UTF-8", _separated("\t")),
@@ -132,10 +143,18 @@ def _stem(name: str) -> str:
     return re.sub(r"\s+", "_", re.sub(r'[<>:"\\/|?*]+', " ", shown)).strip("_")
 
 
-def disposition(result: Result, query: Query | None, filetype: str) -> str:
-    """The file is named after the query if the path has its id; RFC 5987 for names outside ASCII (CONTRACT 4)."""
+def _file_name(result: Result, query: Query | None, filetype: str) -> str:
+    """The file is named after the query if the path has its id."""
     stem = _stem(query.name) if query is not None else str(result.id)
-    name = f"{stem}_{file_date(result.retrieved_at)}.{filetype}"
+    return f"{stem}_{file_date(result.retrieved_at)}.{filetype}"
+
+
+def _quoted(name: str) -> str:
+    return f'attachment; filename="{name}"'
+
+
+def disposition(name: str) -> str:
+    """RFC 5987 for names outside ASCII (CONTRACT 4)."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     shown = plain if re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", plain, re.ASCII) else f'"{plain}"'
     extended = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"

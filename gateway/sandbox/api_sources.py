@@ -30,7 +30,10 @@ async def listed(request: Request) -> Response:
     seen = [source for source in sources if request.caller.may("admin") or groups & set(source.groups)]
     return json_response(
         [
-            {**source_body(source), "view_only": source_object(source, request.caller)["view_only"]}
+            {
+                **source_body(source, request.version),
+                "view_only": source_object(source, request.caller, request.version)["view_only"],
+            }
             for source in sorted(seen, key=lambda source: source.name)
         ]
     )
@@ -39,24 +42,25 @@ async def listed(request: Request) -> Response:
 @routes.add("GET", "/api/data_sources/<data_source_id>")
 async def read(request: Request) -> Response:
     """The source, with options for admins."""
-    request.require(request.caller.may("list_data_sources"))
+    request.need("admin" if request.version.source_needs_admin else "list_data_sources")
     source = _source(request)
     request.require(reaches_source(source, request.caller, view_only=True))
-    return json_response(source_object(source, request.caller))
+    return json_response(source_object(source, request.caller, request.version))
 
 
 @routes.add("GET", "/api/data_sources/<data_source_id>/schema")
 async def schema(request: Request) -> Response:
-    """First a job whose result is the schema, later the schema itself; with `refresh` always a job."""
+    """First a job whose result is the schema, later the schema itself; with `refresh` always a job. Old versions have
+    the schema at once."""
     source = _source(request)
     request.require(reaches_source(source, request.caller, view_only=True))
     tables = request.state.schema()
-    if source.schema_known and not request.has_arg("refresh"):
+    if not request.version.schema_is_job or (source.schema_known and not request.has_arg("refresh")):
         return json_response({"schema": tables})
     source.schema_known = True
     job = Job("", "schema", source.id, None, _never)
     request.state.jobs.add(job)
-    response = json_response(job.body())
+    response = json_response(job.body(request.version))
     if request.state.schema_error:
         job.settle(FAILED, request.state.schema_error)
     elif not request.state.schema_pending:
@@ -77,7 +81,7 @@ async def create(request: Request) -> Response:
     made = database.add_source(
         fields["name"], {2: False}, type=fields["type"], options=fields["options"], org=request.org_id
     )
-    body = source_object(made, request.caller)
+    body = source_object(made, request.caller, request.version)
     del body["view_only"]
     return json_response({**body, "options": {name: body["options"][name] for name in fields["options"]}})
 
@@ -96,7 +100,7 @@ async def pause(request: Request) -> Response:
     request.need("admin")
     source = _source(request)
     source.paused, source.pause_reason = True, request.json_object().get("reason") if request.body else None
-    return json_response(source_body(source))
+    return json_response(source_body(source, request.version))
 
 
 @routes.add("DELETE", "/api/data_sources/<data_source_id>/pause")
@@ -105,7 +109,7 @@ async def resume(request: Request) -> Response:
     request.need("admin")
     source = _source(request)
     source.paused, source.pause_reason = False, None
-    return json_response(source_body(source))
+    return json_response(source_body(source, request.version))
 
 
 # -- alerts
@@ -164,6 +168,25 @@ async def edit_alert(request: Request) -> Response:
     fields = request.json_object()
     found.name, found.options = fields.get("name", found.name), fields.get("options", found.options)
     return json_response(alert_body(request.database, found))
+
+
+@routes.add("POST", "/api/alerts/<alert_id>/mute")
+async def mute(request: Request) -> Response:
+    """Only for its owner; the response is null."""
+    return _muted(request, True)
+
+
+@routes.add("DELETE", "/api/alerts/<alert_id>/mute")
+async def unmute(request: Request) -> Response:
+    """Only for its owner; the response is null."""
+    return _muted(request, False)
+
+
+def _muted(request: Request, muted: bool) -> Response:
+    found = entry_of(request, request.database.alerts, "alert_id")
+    request.require(owns(found.user_id, request.caller))
+    found.options = {**found.options, "muted": muted}
+    return json_response(None)
 
 
 @routes.add("POST", "/api/alerts/<alert_id>/eval")

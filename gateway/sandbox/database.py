@@ -4,14 +4,12 @@ No HTTP here and no waiting; permissions are in `access.py`.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import random
-import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from .naming import free_slug
 from .objects import (
     ADMIN_PERMISSIONS,
     DEFAULT_PERMISSIONS,
@@ -25,10 +23,11 @@ from .objects import (
     Visualization,
     Widget,
 )
-from .parameters import DetachedError, Dropdown, InvalidParametersError, applied
+from .parameters import DetachedError, InvalidParametersError, Schema, applied
 from .results import Loader, Result, options
 from .sqltext import query_hash, with_auto_limit
 from .timestamps import SECOND, microseconds
+from .versions import Version
 from .warehouse import Table
 
 T = TypeVar("T")
@@ -42,8 +41,9 @@ class NoResultError(Exception):
 class Database:
     """Tables of objects by id. Ids are global over organisations and only ever grow."""
 
-    def __init__(self, seed: int, clock: Callable[[], float]) -> None:
+    def __init__(self, seed: int, clock: Callable[[], float], version: Version) -> None:
         self.clock = clock
+        self.version = version
         self._random = random.Random(seed)
         self.orgs: dict[str, int] = {"default": 1}
         self.groups: dict[int, Group] = {}
@@ -150,19 +150,32 @@ class Database:
         """Hashes the text with the default values; with an invalid default the bare template (CONTRACT 8)."""
         text = query.query
         defaults = {p["name"]: p.get("value") for p in query.parameters}
-        if defaults:
+        if defaults and self.version.hash_has_defaults:
             try:
-                text = applied(query.query, query.parameters, defaults, self.dropdown(query.org))
-            except (InvalidParametersError, DetachedError, NoResultError, KeyError, TypeError):
+                text = self.applied(text, query.parameters, defaults, query.org)
+            except (InvalidParametersError, DetachedError):
                 text = query.query
-        query.query_hash = query_hash(with_auto_limit(text, bool(query.options.get("apply_auto_limit"))))
+        query.query_hash = self.hash_of(self.executed(text, bool(query.options.get("apply_auto_limit"))))
         newest = self.newest(query.query_hash, query.data_source_id)
         if newest is not None:
             query.latest_query_data_id = newest.id
 
-    def dropdown(self, org: int) -> Dropdown:
-        """The values of dropdown queries of one organisation."""
-        return lambda query_id: [option["value"] for option in self.dropdown_options(query_id, org)]
+    def applied(self, template: str, schema: Schema, values: Mapping[str, Any], org: int) -> str:
+        """The SQL text for these values, with the dropdown queries of one organisation."""
+
+        def dropdown(query_id: Any) -> list[str]:
+            return [option["value"] for option in self.dropdown_options(query_id, org)]
+
+        return applied(template, schema, values, dropdown, self.version)
+
+    def executed(self, text: str, limit: bool) -> str:
+        """The text as it runs: with the automatic limit, if it is wanted."""
+        limit = limit and self.version.has_auto_limit
+        return with_auto_limit(text, limit) if limit or self.version.strips_statements else text
+
+    def hash_of(self, text: str) -> str:
+        """The cache key of a text as it runs."""
+        return query_hash(text, fold_case=self.version.hash_folds_case)
 
     def dropdown_options(self, query_id: Any, org: int) -> list[dict[str, str]]:
         """The newest result of a query as options. Raises KeyError, NoResultError or DetachedError."""
@@ -212,8 +225,9 @@ class Database:
         self._last_result_id = max(getattr(self, "_last_result_id", 0), max(self.results, default=0)) + 1
         at = self.now() if retrieved_at is None else retrieved_at
         runtime = table.runtime if table is not None else runtime
-        hashed = query_hash(with_auto_limit(sql, False))
-        return Result(self._last_result_id, hashed, sql, source_id, at, runtime=runtime, table=table, load=load)
+        hashed = self.hash_of(self.executed(sql, False))
+        id, version = self._last_result_id, self.version
+        return Result(id, hashed, sql, source_id, at, version=version, runtime=runtime, table=table, load=load)
 
     def remove_result(self, result_id: int) -> None:
         """Removes a result, even if a query points at it (CONTRACT 10)."""
@@ -253,14 +267,10 @@ class Database:
         """A new dashboard with a free slug."""
         now = self.now()
         id = self.next_id(self.dashboards)
-        board = Dashboard(id, self._free_slug(name), name, user_id, now, now, **more)
+        slug = free_slug(name, {board.slug for board in self.dashboards.values()})
+        board = Dashboard(id, slug, name, user_id, now, now, **more)
         self.dashboards[id] = board
         return board
-
-    def _free_slug(self, name: str) -> str:
-        taken = {board.slug for board in self.dashboards.values()}
-        base = slugged(name)
-        return next(slug for slug in _numbered(base) if slug not in taken)
 
     def add_widget(self, board_id: int, visualization_id: int | None, text: str = "", options: Any = None) -> Widget:
         """A new widget; version and `updated_at` of the dashboard do not move (CONTRACT 13)."""
@@ -282,19 +292,3 @@ class Database:
     def board_of_token(self, token: str) -> Dashboard | None:
         """The dashboard that a public token opens."""
         return next((board for board in self.dashboards.values() if token in board.tokens), None)
-
-
-def slugged(name: str) -> str:
-    """A name as part of a URL."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _numbered(base: str) -> Iterator[str]:
-    yield base
-    yield from (f"{base}_{number}" for number in itertools.count(1))
-
-
-def gravatar(email: str) -> str:
-    """The URL of the picture for an e-mail address."""
-    digest = hashlib.md5(email.lower().encode(), usedforsecurity=False).hexdigest()
-    return f"https://www.gravatar.com/avatar/{digest}?s=40&d=identicon"

@@ -15,6 +15,7 @@ from .authentication import caller_of, note_activity, session_of
 from .broken_responses import broken_response
 from .counters import LoggedRequest
 from .faults import Fault
+from .old_texts import worded
 from .request import Request, split_target
 from .response import (
     BROKEN,
@@ -24,9 +25,9 @@ from .response import (
     NOT_ALLOWED,
     AbortError,
     Response,
-    compact_json_response,
     error_page,
     error_response,
+    flask_json_response,
     front_end_page,
     redirect,
 )
@@ -65,7 +66,7 @@ class Dispatcher:
         path, query = split_target(target)
         org, slug, path = self._organisation(path)
         request = Request(self._state, incoming.method, target, path, query, incoming.headers, body, org, slug)
-        found = routes.find(path)
+        found = routes.find(path, self._state.version.missing_routes)
         if found is None:
             return request, _UNKNOWN
         resource, request.params = found
@@ -95,7 +96,7 @@ class Dispatcher:
             note_activity(request)
             return await self._route(request, resource)
         except AbortError as abort:
-            return abort.response
+            return worded(request, resource, abort.response)
         except UnknownOwnerError:
             return _without_expiry(error_response(500, BROKEN))
         except Exception:
@@ -115,7 +116,7 @@ class Dispatcher:
         return await handler(request)
 
     def _finish(self, request: Request, resource: Resource, response: Response) -> web.Response:
-        finished = web.Response(status=response.status, body=response.body)
+        finished = web.Response(status=response.status, body=response.encoded(request.version))
         framed = resource.embeddable and resource.handler(request.method) is not None
         for name, value in headers_of(request, response, framed=framed):
             finished.headers.add(name, value)
@@ -137,8 +138,9 @@ def _without_expiry(response: Response) -> Response:
 def _no_handler(request: Request, resource: Resource) -> Response:
     """An unknown GET shows the front-end page; other methods are not allowed."""
     if request.method in ("GET", "HEAD"):
-        return front_end_page() if request.caller_or_none else _login_required(request, rest=False)
-    response = error_response(405, NOT_ALLOWED) if resource.rest else error_page(405)
+        return front_end_page(request.version) if request.caller_or_none else _login_required(request, rest=False)
+    is_page = not resource.rest or request.version.not_allowed_is_page
+    response = error_page(405) if is_page else error_response(405, NOT_ALLOWED)
     response.headers.append(("Allow", resource.allow))
     return response
 
@@ -149,5 +151,6 @@ def _login_required(request: Request, rest: bool) -> Response:
         return error_response(403, FORBIDDEN)
     is_xhr = request.headers.get("X-Requested-With") == "XMLHttpRequest"
     if is_xhr or "/api/" in request.target.partition("?")[0]:
-        return error_response(404, NO_LOGIN) if rest else compact_json_response({"message": NO_LOGIN}, 404)
+        by_flask = not rest or request.version.no_login_by_flask
+        return flask_json_response({"message": NO_LOGIN}, 404) if by_flask else error_response(404, NO_LOGIN)
     return redirect("/login?next=" + quote(request.host_url + request.target, safe=":/?"))

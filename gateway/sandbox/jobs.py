@@ -15,12 +15,13 @@ from uuid import uuid4
 
 from .counters import Counters
 from .timestamps import SECOND, job_timestamp
+from .versions import Version
 from .warehouse import NoDataError, Run, Table, Warehouse
 
 QUEUED, STARTED, FINISHED, FAILED = 1, 2, 3, 4
-_LIFETIMES = {FINISHED: 12 * 3600 * SECOND, FAILED: 7 * 86400 * SECOND}
-"""How long Redash keeps a job after its end, in microseconds (CONTRACT 9)."""
 _CANCELLED = "Query cancelled by user."
+_REVOKED = "Query execution cancelled."
+"""The text of a job that was cancelled before a worker took it, where it waits for the worker."""
 
 StoreResult = Callable[["Job", Table], Awaitable[int]]
 """Stores the rows of a job; returns the id of the new result."""
@@ -42,27 +43,35 @@ class Job:
     result: Any = None
     run: Run | None = None
     broken: bool = False
+    revoked: bool = False
+    lost: bool = False
     typed: bool = True
     id: str = field(default_factory=lambda: str(uuid4()))
 
-    def body(self) -> dict[str, Any]:
+    def body(self, version: Version) -> dict[str, Any]:
         """As Redash prints it."""
-        result = self.result if self.status == FINISHED else None
-        return {
-            "job": {
-                "id": self.id,
-                "updated_at": job_timestamp(self.started_at) if self.status == STARTED else 0,
-                "status": self.status,
-                "error": self.error,
-                "result": result,
-                "query_result_id": result,
-            }
-        }
+        at = job_timestamp(self.started_at) if self._has_time(version) else 0
+        return job_body(version, self.id, at, self.status, self.error, self.result if self.status == FINISHED else None)
+
+    def _has_time(self, version: Version) -> bool:
+        if self.status == STARTED:
+            return version.job_has_time
+        return self.error == _CANCELLED and self.started_at > 0 and version.cancelled_job_has_time
 
     def settle(self, status: int, error: str = "", result: Any = None) -> None:
         """Ends the job. A cancelled job stays cancelled, whatever its run returns."""
         if self.error != _CANCELLED:
             self.status, self.error, self.result = status, error, result
+
+
+def job_body(
+    version: Version, id: str, updated_at: str | int = 0, status: int = QUEUED, error: str = "", result: Any = None
+) -> dict[str, Any]:
+    """A job as Redash prints it; by default one that it does not know, where that looks like a queued one."""
+    job = {"id": id, "updated_at": updated_at, "status": status, "error": error}
+    if version.job_has_result:
+        job["result"] = result
+    return {"job": {**job, "query_result_id": result}}
 
 
 class Hold:
@@ -117,9 +126,11 @@ class Gate:
         self._changed = asyncio.Event()
 
     async def wait_open(self, job: Job) -> None:
-        """Returns when no hold stops the job, or the job is cancelled."""
-        status = job.status
-        while job.status == status and any(hold.query_id in (None, job.query_id) for hold in self._holds):
+        """Returns when no hold stops the job, or the job is cancelled or lost."""
+        status, lost = job.status, job.lost
+        while (job.status, job.lost) == (status, lost) and any(
+            hold.query_id in (None, job.query_id) for hold in self._holds
+        ):
             await self._changed.wait()
 
 
@@ -127,11 +138,19 @@ class Jobs:
     """All jobs, their queue and their workers."""
 
     def __init__(
-        self, warehouse: Warehouse, counters: Counters, now: Callable[[], int], *, workers: int, start_latency: float
+        self,
+        warehouse: Warehouse,
+        counters: Counters,
+        now: Callable[[], int],
+        version: Version,
+        *,
+        workers: int,
+        start_latency: float,
     ) -> None:
         self._warehouse = warehouse
         self._counters = counters
         self._now = now
+        self._version = version
         self._latency = start_latency
         self._slots = asyncio.Semaphore(workers)
         self._threads = ThreadPoolExecutor(workers, "sandbox-worker")
@@ -165,10 +184,15 @@ class Jobs:
     def get(self, job_id: str) -> Job | None:
         """The job with this id, None if it is unknown or expired."""
         job = self._jobs.get(job_id)
-        if job is not None and job.ended_at and self._now() > job.ended_at + _LIFETIMES[job.status]:
+        if job is not None and job.ended_at and self._now() > job.ended_at + self._lifetime(job):
             del self._jobs[job_id]
             return None
         return job
+
+    def _lifetime(self, job: Job) -> int:
+        """How long Redash keeps a job after its end, in microseconds (CONTRACT 9)."""
+        version = self._version
+        return SECOND * (version.finished_job_seconds if job.status == FINISHED else version.failed_job_seconds)
 
     @property
     def idle(self) -> bool:
@@ -180,7 +204,12 @@ class Jobs:
         return (query_hash, data_source_id) in self._in_flight
 
     def cancel(self, job: Job) -> None:
-        """Cancels at once, even a finished job; nothing joins it from now on (CONTRACT 9)."""
+        """Cancels at once, even a finished job; nothing joins it from now on (CONTRACT 9). Not so in old versions."""
+        if job.status in (FINISHED, FAILED) and not self._version.finished_job_can_be_cancelled:
+            return
+        if job.status == QUEUED and self._version.queued_job_waits_to_be_cancelled:
+            job.revoked = True
+            return
         job.settle(FAILED, _CANCELLED)
         self._unlock(job)
         self.queue_gate.recheck()
@@ -189,9 +218,13 @@ class Jobs:
             job.run.cancel()
 
     def lose(self) -> None:
-        """Like a restart of Redis without persistence: every job id is unknown, runs continue."""
+        """Like FLUSHDB in Redis, or its restart without persistence: every job id is unknown and nothing is joined.
+        Queued jobs never run; runs continue, but nobody learns their end from a job."""
+        for job in self._jobs.values():
+            job.lost = job.status == QUEUED
         self._jobs.clear()
         self._in_flight.clear()
+        self.queue_gate.recheck()
 
     async def stop(self) -> None:
         """Interrupts all runs and waits for the threads."""
@@ -214,14 +247,16 @@ class Jobs:
                 await self._take(job)
         finally:
             self._unlock(job)
-            if job.status in _LIFETIMES:
+            if job.status in (FINISHED, FAILED):
                 job.ended_at = self._now()
 
     async def _take(self, job: Job) -> None:
         if self._latency:
             await asyncio.sleep(self._latency)
         await self.queue_gate.wait_open(job)
-        if job.status != QUEUED:
+        if job.revoked:
+            job.settle(FAILED, _REVOKED)
+        if job.lost or job.status != QUEUED:
             return
         job.status, job.started_at = STARTED, self._now()
         self._counters.execution_started(job.query_id)

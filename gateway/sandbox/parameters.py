@@ -11,7 +11,10 @@ from numbers import Number
 from typing import Any
 
 from .sqltext import names_in, render
+from .versions import Version
 
+Schema = Sequence[Mapping[str, Any]]
+"""The definitions of a query's parameters."""
 Dropdown = Callable[[Any], Sequence[str]]
 """Maps the id of a dropdown query to the values that it allows now."""
 
@@ -39,9 +42,9 @@ class DetachedError(Exception):
         )
 
 
-def applied(template: str, schema: Sequence[Mapping[str, Any]], values: Mapping[str, Any], dropdown: Dropdown) -> str:
+def applied(template: str, schema: Schema, values: Mapping[str, Any], dropdown: Dropdown, version: Version) -> str:
     """The SQL text for these values. No defaults are filled in."""
-    invalid = [name for name, value in values.items() if not _valid(schema, name, value, dropdown)]
+    invalid = [name for name, value in values.items() if not _accepted(schema, name, value, dropdown, version)]
     if invalid:
         raise InvalidParametersError(invalid)
     return render(template, _joined(values, schema))
@@ -55,7 +58,7 @@ def missing(template: str, values: Mapping[str, Any]) -> list[str]:
     return sorted(names_in(template) - given)
 
 
-def _joined(values: Mapping[str, Any], schema: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _joined(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     definitions = {definition["name"]: definition for definition in schema}
     return {
         name: _list_text(value, definitions.get(name, {})) if isinstance(value, list) else value
@@ -69,7 +72,18 @@ def _list_text(values: list[Any], definition: Mapping[str, Any]) -> str:
     return str(multi.get("separator", ",")).join([prefix + value + suffix for value in values])
 
 
-def _valid(schema: Sequence[Mapping[str, Any]], name: str, value: Any, dropdown: Dropdown) -> bool:
+def _accepted(schema: Schema, name: str, value: Any, dropdown: Dropdown, version: Version) -> bool:
+    try:
+        return _valid(schema, name, value, dropdown, version)
+    except DetachedError:
+        raise
+    except Exception:  # a value that cannot be checked, whatever the reason is
+        if version.broken_check_is_400:
+            return False
+        raise
+
+
+def _valid(schema: Schema, name: str, value: Any, dropdown: Dropdown, version: Version) -> bool:
     if not schema:
         return True
     definition = next((d for d in schema if d["name"] == name), None)
@@ -78,7 +92,7 @@ def _valid(schema: Sequence[Mapping[str, Any]], name: str, value: Any, dropdown:
     kind = definition.get("type")
     if kind in ("enum", "query"):
         return _within(value, _options(definition, dropdown), isinstance(definition.get("multiValuesOptions"), dict))
-    if kind == "text-pattern":
+    if kind == "text-pattern" and version.text_pattern:
         return _matches(value, str(definition.get("regex", "")))
     check = _CHECKS.get(str(kind))
     return check is not None and check(value)

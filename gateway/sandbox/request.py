@@ -12,6 +12,7 @@ from .database import Database
 from .objects import Caller, User
 from .response import BAD_REQUEST, BROKEN, FORBIDDEN, NO_LOGIN, abort
 from .state import State
+from .versions import Version
 
 
 @dataclass
@@ -35,6 +36,11 @@ class Request:
     def database(self) -> Database:
         """The objects of the whole Redash, of all organisations."""
         return self.state.database
+
+    @property
+    def version(self) -> Version:
+        """What this Redash does differently."""
+        return self.state.version
 
     @property
     def caller(self) -> Caller:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from .results import dumps
+from .json_text import dumps, jsonify
+from .versions import Version
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -44,11 +44,23 @@ FRONT_END = (
 )
 
 
+@dataclass(frozen=True)
+class Json:
+    """A value that is written as JSON when the response is sent; `by_flask` on routes that are not REST resources."""
+
+    value: Any
+    by_flask: bool = False
+
+    def encoded(self, version: Version) -> bytes:
+        """As the version writes it."""
+        return (jsonify if self.by_flask else dumps)(self.value, version).encode()
+
+
 @dataclass
 class Response:
     """A response before it gets the headers of `response_headers.py`."""
 
-    body: bytes = b""
+    body: bytes | Json = b""
     status: int = 200
     content_type: str = JSON
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -56,6 +68,10 @@ class Response:
     """The new session cookie, after a login."""
     session_expires: bool = True
     """Whether the session cookie has an expiry; not where Redash breaks before it knows the caller."""
+
+    def encoded(self, version: Version) -> bytes:
+        """The body as the version writes it."""
+        return self.body.encoded(version) if isinstance(self.body, Json) else self.body
 
 
 class AbortError(Exception):
@@ -68,7 +84,7 @@ class AbortError(Exception):
 
 def json_response(value: Any, status: int = 200) -> Response:
     """JSON of a REST route."""
-    return Response(dumps(value).encode(), status)
+    return Response(Json(value), status)
 
 
 def error_response(status: int, text: str) -> Response:
@@ -76,9 +92,9 @@ def error_response(status: int, text: str) -> Response:
     return json_response({"message": text}, status)
 
 
-def compact_json_response(value: Any, status: int = 200) -> Response:
-    """JSON as Flask's own jsonify writes it, on the routes that are not REST resources."""
-    return Response(json.dumps(value, separators=(",", ":"), sort_keys=True).encode() + b"\n", status)
+def flask_json_response(value: Any, status: int = 200) -> Response:
+    """JSON of a route that is not a REST resource."""
+    return Response(Json(value, by_flask=True), status)
 
 
 def error_page(status: int, title: str | None = None, text: str | None = None) -> Response:
@@ -100,12 +116,11 @@ def redirect(location: str) -> Response:
     return Response(body.encode(), 302, HTML, [("Location", location)])
 
 
-def front_end_page() -> Response:
+def front_end_page(version: Version) -> Response:
     """The page for an unknown path, for users who are logged in (CONTRACT 3)."""
     headers = [
-        ("Content-Disposition", "inline; filename=index.html"),
+        *version.front_end_headers,
         ("Last-Modified", "Mon, 03 Aug 2026 08:00:00 GMT"),
-        ("Cache-Control", "no-cache, max-age=0"),
         ("ETag", '"1785744000.0-150-127735686"'),
     ]
     return Response(FRONT_END.encode(), 200, HTML, headers)

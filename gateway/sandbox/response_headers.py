@@ -7,24 +7,8 @@ import secrets
 from .request import Request
 from .response import Response
 from .timestamps import SECOND, cookie_date, http_date
+from .versions import Version
 
-_POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-eval'; font-src 'self' data:; "
-    "img-src 'self' http: https: data: blob:; object-src 'none'; frame-ancestors 'none'; frame-src redash.io;"
-)
-_SECURITY = (
-    ("X-Frame-Options", "deny"),
-    ("X-XSS-Protection", "1; mode=block"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Download-Options", "noopen"),
-    ("Content-Security-Policy", _POLICY),
-    ("X-Content-Security-Policy", _POLICY),
-    ("Referrer-Policy", "strict-origin-when-cross-origin"),
-)
-_POLICY_IN_FRAMES = _POLICY.replace("frame-ancestors 'none'", "frame-ancestors *")
-_SECURITY_IN_FRAMES = tuple(
-    (name, _POLICY_IN_FRAMES if value == _POLICY else value) for name, value in _SECURITY if name != "X-Frame-Options"
-)
 _SESSION_SECONDS = 6 * 3600
 
 Headers = list[tuple[str, str]]
@@ -33,20 +17,42 @@ Headers = list[tuple[str, str]]
 def headers_of(request: Request, response: Response, *, framed: bool) -> Headers:
     """All headers in Redash's order; `framed` where other sites may show the response in a frame."""
     return [
-        ("Server", "gunicorn"),
+        ("Server", request.version.server),
         ("Date", http_date(request.database.now())),
-        *response.headers,
+        *(_absolute(request, name, value) for name, value in response.headers),
         ("Content-Type", response.content_type),
-        *(_SECURITY_IN_FRAMES if framed else _SECURITY),
-        *_cookies(request, response),
+        *_security(request.version, framed=framed),
+        *(_cookies(request, response) if request.version.sends_cookies or response.session else []),
+    ]
+
+
+def _absolute(request: Request, name: str, value: str) -> tuple[str, str]:
+    """Old versions complete the target of every redirect."""
+    completed = request.version.absolute_redirects and name == "Location" and value.startswith("/")
+    return name, request.host_url + value if completed else value
+
+
+def _security(version: Version, *, framed: bool) -> Headers:
+    policy = version.content_policy
+    if framed:
+        policy = policy.replace("frame-ancestors 'none'", "frame-ancestors *")
+    return [
+        *([] if framed else [("X-Frame-Options", "deny")]),
+        ("X-XSS-Protection", "1; mode=block"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Download-Options", "noopen"),
+        ("Content-Security-Policy", policy),
+        ("X-Content-Security-Policy", policy),
+        ("Referrer-Policy", "strict-origin-when-cross-origin"),
     ]
 
 
 def _cookies(request: Request, response: Response) -> Headers:
-    """On every response, whoever the caller is."""
+    """On every response, whoever the caller is; old versions only after a login."""
     known = request.session if request.session in request.state.sessions else None
     session = response.session or known or secrets.token_urlsafe(60)
-    expires = f"Expires={cookie_date(request.database.now() + _SESSION_SECONDS * SECOND)}; "
+    end = cookie_date(request.database.now() + _SESSION_SECONDS * SECOND, request.version.cookie_date_separator)
+    expires = f"Expires={end}; "
     return [
         ("Set-Cookie", f"csrf_token={secrets.token_urlsafe(60)}; Path=/"),
         ("Vary", "Cookie"),

@@ -12,16 +12,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from .json_text import dumps, reread
 from .timestamps import SECOND, timestamp
+from .versions import Version
 from .warehouse import Columns, Rows, Table
 from .xlsx import workbook
 
 Loader = Callable[[], Table]
-
-
-def dumps(value: Any) -> str:
-    """JSON as Redash writes it: default separators, raw UTF-8."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 class Result:
@@ -35,6 +32,7 @@ class Result:
         data_source_id: int,
         retrieved_at: int,
         *,
+        version: Version,
         runtime: float,
         table: Table | None = None,
         load: Loader | None = None,
@@ -45,9 +43,10 @@ class Result:
         self.data_source_id = data_source_id
         self.retrieved_at = retrieved_at
         self.runtime = runtime
+        self._version = version
         self._load = load
         self._lock = threading.Lock()
-        self._data = "" if table is None else _data(table)
+        self._data = "" if table is None else self._rendered(table)
         self._full = b""
 
     @property
@@ -67,27 +66,35 @@ class Result:
         with self._lock:
             if not self._full:
                 if not self._data:
-                    self._data = _data(self._load() if self._load is not None else Table([], [], 0.0))
+                    self._data = self._rendered(self._load() if self._load is not None else Table([], [], 0.0))
                 self._full = self._render()
             return self._full
 
     def reduced(self) -> bytes:
         """The body for query keys and dashboard tokens after a POST (CONTRACT 6)."""
         self.full()
-        return f'{{"query_result": {{"data": {self._data}, {self._retrieved()}}}}}'.encode()
+        return self._with_data({"data": None, "retrieved_at": timestamp(self.retrieved_at)})
 
     def _render(self) -> bytes:
-        head = {"id": self.id, "query_hash": self.query_hash, "query": self.query}
-        tail = {"data_source_id": self.data_source_id, "runtime": self.runtime}
-        inner = f'{dumps(head)[1:-1]}, "data": {self._data}, {dumps(tail)[1:-1]}, {self._retrieved()}'
-        return f'{{"query_result": {{{inner}}}}}'.encode()
+        return self._with_data(
+            {
+                "id": self.id,
+                "query_hash": self.query_hash,
+                "query": self.query,
+                "data": None,
+                "data_source_id": self.data_source_id,
+                "runtime": self.runtime,
+                "retrieved_at": timestamp(self.retrieved_at),
+            }
+        )
 
-    def _retrieved(self) -> str:
-        return f'"retrieved_at": "{timestamp(self.retrieved_at)}"'
+    def _with_data(self, members: dict[str, Any]) -> bytes:
+        """The rows are written once for all bodies, wherever the version has `data` among the members."""
+        head, _, tail = dumps({"query_result": members}, self._version).partition('"data": null')
+        return f'{head}"data": {self._data}{tail}'.encode()
 
-
-def _data(table: Table) -> str:
-    return dumps({"columns": table.columns, "rows": table.rows})
+    def _rendered(self, table: Table) -> str:
+        return dumps(reread({"columns": table.columns, "rows": table.rows}, self._version), self._version)
 
 
 def as_separated(result: Result, delimiter: str, date_format: str, time_format: str) -> bytes:

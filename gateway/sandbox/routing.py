@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -60,13 +61,21 @@ class Routes:
             self._patterns.append((_pattern(new.template), new))
         return known or new
 
-    def find(self, path: str) -> tuple[Resource, dict[str, str]] | None:
-        """The resource for a decoded path, with the path's variables."""
+    def find(self, path: str, missing: frozenset[str] = frozenset()) -> tuple[Resource, dict[str, str]] | None:
+        """The resource for a decoded path, with the path's variables; `missing` are templates that do not exist."""
         fixed = self._fixed.get(path)
-        if fixed is not None:
+        if fixed is not None and path not in missing:
             return fixed, {}
-        matches = ((pattern.fullmatch(path), resource) for pattern, resource in self._patterns)
+        known = ((pattern, resource) for pattern, resource in self._patterns if resource.template not in missing)
+        matches = ((pattern.fullmatch(path), resource) for pattern, resource in known)
         return next(((resource, match.groupdict()) for match, resource in matches if match), None)
+
+    def similar(self, path: str, missing: frozenset[str]) -> list[str]:
+        """Up to three templates of REST resources that are like this path once their variables are cut out."""
+        resources = [*self._fixed.values(), *(resource for _, resource in self._patterns)]
+        templates = [resource.template for resource in resources if resource.rest and resource.template not in missing]
+        bare = {re.sub("<.*>", "", template): template for template in templates}
+        return [bare[match] for match in difflib.get_close_matches(path, bare)]
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from .database import Database
 from .objects import Alert, Snippet
+from .versions import Version
 
 SHOP, BACK_OFFICE = 1, 2
 
@@ -111,9 +112,9 @@ def populate(database: Database) -> dict[str, int]:
     return named
 
 
-def has_first_result(short: str) -> bool:
+def has_first_result(short: str, version: Version) -> bool:
     """Whether this query has a result from the start."""
-    return short not in _NEVER_RUN
+    return short not in _NEVER_RUN and (short != "pattern" or version.text_pattern)
 
 
 def _people(database: Database) -> int:

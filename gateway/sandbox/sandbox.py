@@ -30,10 +30,9 @@ from .dispatcher import Dispatcher
 from .faults import Faults
 from .jobs import Hold, Jobs
 from .objects import Query
-from .parameters import applied
 from .results import Result
-from .sqltext import with_auto_limit
 from .state import State
+from .versions import NEWEST, VERSIONS
 from .warehouse import Run, Table, Warehouse
 
 WAIT_SECONDS = 10.0
@@ -46,7 +45,8 @@ class Sandbox:
 
     `now` is the clock in Unix seconds for all that is dated; `start_latency` is how many seconds an execution waits
     before it starts; `orders` is the size of the shop; `slug` turns several organisations on (CONTRACT 17) with the
-    first one under that slug; `samples=False` leaves out all sample objects, `fill` replaces the sample tables.
+    first one under that slug; `samples=False` leaves out all sample objects, `fill` replaces the sample tables;
+    `redash` is the version that it speaks, a name in `VERSIONS`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Sandbox:
         slug: str | None = None,
         samples: bool = True,
         fill: Callable[[sqlite3.Connection], None] | None = None,
-        csrf: bool = False,
+        redash: str = NEWEST,
     ) -> None:
         self.counters = Counters()
         self.faults = Faults()
@@ -68,11 +68,12 @@ class Sandbox:
         def clock() -> float:
             return now() + self.faults.clock_skew
 
-        self.database = Database(seed, clock)
+        self.version = version = VERSIONS[redash]
+        self.database = Database(seed, clock, version)
         self.warehouse = Warehouse(clock)
-        self.jobs = Jobs(self.warehouse, self.counters, self.database.now, workers=workers, start_latency=start_latency)
-        self.state = State(self.database, self.jobs, self.counters, self.faults, self.warehouse.schema)
-        self.state.multi_org, self.state.csrf = slug is not None, csrf
+        at, counters, is_multi = self.database.now, self.counters, slug is not None
+        self.jobs = Jobs(self.warehouse, counters, at, version, workers=workers, start_latency=start_latency)
+        self.state = State(version, self.database, self.jobs, counters, self.faults, self.warehouse.schema, is_multi)
         self.dispatcher = Dispatcher(self.state)
         if slug is not None:
             self.database.orgs = {slug: 1}
@@ -88,7 +89,7 @@ class Sandbox:
     def _make_samples(self) -> None:
         self.named = sample_objects.populate(self.database)
         for short, query_id in self.named.items():
-            if sample_objects.has_first_result(short):
+            if sample_objects.has_first_result(short, self.version):
                 self.add_first_result(query_id)
         self.database.edit(self.queries[self.named["archived"]], {"is_archived": True})
 
@@ -187,12 +188,13 @@ class Sandbox:
         return self.database.add_query(name, query, data_source_id, user_id, options=settings, **more).id
 
     def sql_of(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> str:
-        """The SQL text of an execution, by default with the default values."""
+        """The SQL text of an execution that a POST without `apply_auto_limit` starts, by default with the defaults."""
         query = self.queries[query_id]
         defaults = {definition["name"]: definition.get("value") for definition in query.parameters}
         values = defaults if parameters is None else parameters
-        text = applied(query.query, query.parameters, values, self.database.dropdown(query.org))
-        return with_auto_limit(text, bool(query.options.get("apply_auto_limit")))
+        text = self.database.applied(query.query, query.parameters, values, query.org)
+        limit = self.version.post_limits_like_query and query.options.get("apply_auto_limit")
+        return self.database.executed(text, bool(limit))
 
     def _run(self, query: Query, sql: str, *, sleeps: bool = True) -> Run:
         return Run(self.warehouse, sql, sleeps=sleeps, typed=self.database.is_typed(query.data_source_id))
@@ -236,7 +238,7 @@ class Sandbox:
         return result
 
     def lose_jobs(self) -> None:
-        """Like a restart of Redash's Redis: every job id is unknown (500), nothing is joined; runs continue."""
+        """Like FLUSHDB in Redash's Redis: every job id is unknown, nothing is joined, only what runs continues."""
         self.jobs.lose()
 
     def set_back(self, result_id: int) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from . import access
-from .database import Database, gravatar, slugged
+from .database import Database
+from .json_text import stored
+from .naming import gravatar, slugged
 from .objects import Alert, Caller, Dashboard, DataSource, Query, User, Visualization, Widget
 from .timestamps import timestamp, whole_second
+from .versions import Version
 
 Body = dict[str, Any]
-
-
-def jsonb(value: Any) -> Any:
-    """PostgreSQL's jsonb orders keys by length, then by bytes."""
-    if isinstance(value, Mapping):
-        return {key: jsonb(value[key]) for key in sorted(value, key=lambda key: (len(key.encode()), key))}
-    return [jsonb(item) for item in value] if isinstance(value, list) else value
 
 
 def picture(user: User) -> str:
@@ -61,7 +56,7 @@ def query_body(database: Database, query: Query, *, people: bool = True) -> Body
         "updated_at": timestamp(query.updated_at),
         "created_at": timestamp(query.created_at),
         "data_source_id": query.data_source_id,
-        "options": jsonb(query.options),
+        "options": stored(query.options, database.version),
         "version": query.version,
         "tags": query.tags,
         "is_safe": access.is_safe(query),
@@ -74,7 +69,7 @@ def query_body(database: Database, query: Query, *, people: bool = True) -> Body
 def query_object(database: Database, query: Query, caller: Caller) -> Body:
     """A single query with its visualizations; API users get no `is_favorite`."""
     body = query_body(database, query)
-    body["visualizations"] = [visualization_body(v) for v in reversed(database.visualizations_of(query.id))]
+    body["visualizations"] = [visualization_body(database, v) for v in reversed(database.visualizations_of(query.id))]
     if caller.user is not None:
         body["is_favorite"] = ("query", query.id, caller.user.id) in database.starred
     return body
@@ -92,14 +87,14 @@ def query_item(database: Database, query: Query, user: User) -> Body:
     return body
 
 
-def visualization_body(visualization: Visualization) -> Body:
+def visualization_body(database: Database, visualization: Visualization) -> Body:
     """A visualization without its query."""
     return {
         "id": visualization.id,
         "type": visualization.type,
         "name": visualization.name,
         "description": visualization.description,
-        "options": jsonb(visualization.options),
+        "options": stored(visualization.options, database.version),
         "updated_at": timestamp(visualization.updated_at),
         "created_at": timestamp(visualization.created_at),
     }
@@ -107,17 +102,18 @@ def visualization_body(visualization: Visualization) -> Body:
 
 def dashboard_body(database: Database, board: Dashboard, user: User, widgets: list[Body] | None) -> Body:
     """A dashboard; the slug is made from the *current name* and may differ from the stored one (CONTRACT 13)."""
-    owner = database.users[board.user_id]
+    owner, version = database.users[board.user_id], database.version
+    brief = {"id": owner.id, "name": owner.name, "email": owner.email, "profile_image_url": picture(owner)}
     return {
         "id": board.id,
-        "slug": slugged(board.name),
+        "slug": board.slug if version.dashboard_slug_is_stored else slugged(board.name),
         "name": board.name,
         "user_id": board.user_id,
-        "user": {"id": owner.id, "name": owner.name, "email": owner.email, "profile_image_url": picture(owner)},
+        "user": user_body(owner) if version.dashboard_has_owner else brief,
         "layout": board.layout,
         "dashboard_filters_enabled": board.dashboard_filters_enabled,
         "widgets": widgets,
-        "options": jsonb(board.options),
+        **_board_options(database, board),
         "is_archived": board.is_archived,
         "is_draft": board.is_draft,
         "tags": board.tags,
@@ -126,6 +122,11 @@ def dashboard_body(database: Database, board: Dashboard, user: User, widgets: li
         "version": board.version,
         "is_favorite": ("dashboard", board.id, user.id) in database.starred,
     }
+
+
+def _board_options(database: Database, board: Dashboard) -> Body:
+    version = database.version
+    return {"options": stored(board.options, version)} if version.dashboard_has_options else {}
 
 
 def widgets_for(database: Database, board: Dashboard, caller: Caller) -> list[Body]:
@@ -148,7 +149,7 @@ def widget_body(database: Database, widget: Widget) -> Body:
     body: Body = {
         "id": widget.id,
         "width": widget.width,
-        "options": jsonb(widget.options),
+        "options": stored(widget.options, database.version),
         "dashboard_id": widget.dashboard_id,
         "text": widget.text,
         "updated_at": timestamp(widget.updated_at),
@@ -157,7 +158,7 @@ def widget_body(database: Database, widget: Widget) -> Body:
     shown = database.visualizations.get(widget.visualization_id or 0)
     if shown is not None:
         query = query_body(database, database.queries[shown.query_id])
-        body["visualization"] = {**visualization_body(shown), "query": query}
+        body["visualization"] = {**visualization_body(database, shown), "query": query}
     return body
 
 
@@ -169,7 +170,7 @@ def public_dashboard(database: Database, board: Dashboard) -> Body:
         "dashboard_filters_enabled": board.dashboard_filters_enabled,
         "updated_at": timestamp(board.updated_at),
         "created_at": timestamp(board.created_at),
-        "options": jsonb(board.options),
+        **_board_options(database, board),
         "widgets": [_public_widget(database, widget) for widget in database.widgets_of(board.id)],
     }
 
@@ -189,7 +190,7 @@ def alert_body(database: Database, alert: Alert) -> Body:
     return {
         "id": alert.id,
         "name": alert.name,
-        "options": jsonb(alert.options),
+        "options": stored(alert.options, database.version),
         "state": alert.state,
         "last_triggered_at": timestamp(alert.last_triggered_at),
         "updated_at": timestamp(alert.updated_at),
@@ -200,22 +201,22 @@ def alert_body(database: Database, alert: Alert) -> Body:
     }
 
 
-def source_body(source: DataSource) -> Body:
+def source_body(source: DataSource, version: Version) -> Body:
     """A source as every user sees it."""
-    return {
+    body: Body = {
         "id": source.id,
         "name": source.name,
         "type": source.type,
         "syntax": "sql",
         "paused": int(source.paused),
         "pause_reason": source.pause_reason,
-        "supports_auto_limit": source.type != "results",
     }
+    return {**body, "supports_auto_limit": source.type != "results"} if version.source_has_auto_limit else body
 
 
-def source_object(source: DataSource, caller: Caller) -> Body:
+def source_object(source: DataSource, caller: Caller, version: Version) -> Body:
     """A single source. Admins get options, with masked secrets; the caller's groups decide about `view_only`."""
-    body = source_body(source)
+    body = source_body(source, version)
     if caller.may("admin"):
         masked = {name: "--------" if "password" in name else value for name, value in sorted(source.options.items())}
         queues = {"queue_name": "queries", "scheduled_queue_name": "scheduled_queries"}

@@ -1,4 +1,4 @@
-"""Running the sandbox alone until cancelled, and a text that describes its content. Prints nothing itself."""
+"""Running the sandbox alone, and a text that describes its content."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from .sandbox import Sandbox
+from .versions import NEWEST
 
 _SHOWN = (
     ("by_country", "{}"),
@@ -24,10 +25,11 @@ async def serve(
     orders: int = 200_000,
     workers: int = 4,
     slug: str | None = None,
+    redash: str = NEWEST,
     started: Callable[[Sandbox], None] | None = None,
 ) -> None:
     """Runs until cancelled. Calls `started` once it listens. Raises OSError if it cannot listen."""
-    sandbox = Sandbox(seed=seed, workers=workers, orders=orders, slug=slug)
+    sandbox = Sandbox(seed=seed, workers=workers, orders=orders, slug=slug, redash=redash)
     await sandbox.start(host, port)
     try:
         if started is not None:
@@ -35,6 +37,16 @@ async def serve(
         await asyncio.Event().wait()
     finally:
         await sandbox.stop()
+
+
+def main(host: str, port: int, redash: str) -> int:
+    """Runs until it is interrupted; prints what the sandbox contains."""
+
+    def started(sandbox: Sandbox) -> None:
+        print(describe(sandbox), flush=True)  # noqa: T201
+
+    asyncio.run(serve(host, port, redash=redash, started=started))
+    return 0
 
 
 def describe(sandbox: Sandbox) -> str:
@@ -47,9 +59,8 @@ def describe(sandbox: Sandbox) -> str:
     key, query_id = sandbox.user_keys["analyst"], sandbox.named["by_country"]
     boards = "\n".join(f"  {board.id:>3}  {board.name}" for board in sandbox.database.dashboards.values())
     return (
-        f"Redash sandbox at {sandbox.url}\n\nKeys\n{keys}\n\nQueries (of {len(sandbox.queries)})\n"
-        + "\n".join(lines)
-        + f"\n\nDashboards\n{boards}\n\nTry\n"
+        f"Redash sandbox at {sandbox.url}, version {sandbox.version.number}\n\nKeys\n{keys}\n\n"
+        f"Queries (of {len(sandbox.queries)})\n" + "\n".join(lines) + f"\n\nDashboards\n{boards}\n\nTry\n"
         f"  curl -H 'Authorization: Key {key}' {sandbox.url}/api/queries/{query_id}/results.json\n"
         f"  curl {sandbox.url}/sandbox/counters\n"
     )

@@ -13,10 +13,12 @@ _SECTION = re.compile(r"\{\{([#^])\s*([^}]+?)\s*\}\}(.*?)\{\{/\s*\2\s*\}\}", re.
 _TAG = re.compile(r"\{\{\{\s*(?P<raw>[^}]+?)\s*\}\}\}|\{\{(?P<sign>[&!]?)\s*(?P<name>[^}]*?)\s*\}\}", re.S)
 
 
-def query_hash(text: str) -> str:
+def query_hash(text: str, *, fold_case: bool = False) -> str:
     """md5 of the normalised text. White space is removed *inside literals, too*, so 'New York' and 'NewYork' collide
-    (CONTRACT 7); a multi-line comment stays because the pattern does not cross lines."""
-    return hashlib.md5("".join(_COMMENT.sub("", text).split()).encode(), usedforsecurity=False).hexdigest()
+    (CONTRACT 7), and so is letter case in old versions; a multi-line comment stays because the pattern does not cross
+    lines."""
+    normal = "".join(_COMMENT.sub("", text).split())
+    return hashlib.md5((normal.lower() if fold_case else normal).encode(), usedforsecurity=False).hexdigest()
 
 
 def statements(text: str) -> list[str]:

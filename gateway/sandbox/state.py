@@ -9,12 +9,14 @@ from .counters import Counters
 from .database import Database
 from .faults import Faults
 from .jobs import Jobs
+from .versions import Version
 
 
 @dataclass
 class State:
     """All that a handler may read and change."""
 
+    version: Version
     database: Database
     jobs: Jobs
     counters: Counters

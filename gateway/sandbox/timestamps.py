@@ -45,6 +45,6 @@ def http_date(at: int) -> str:
     return formatdate(at / SECOND, usegmt=True)
 
 
-def cookie_date(at: int) -> str:
-    """The form of Set-Cookie."""
-    return _utc(at).strftime("%a, %d %b %Y %H:%M:%S GMT")
+def cookie_date(at: int, separator: str = " ") -> str:
+    """The form of Set-Cookie; `separator` stands between day, month and year."""
+    return _utc(at).strftime(f"%a, %d{separator}%b{separator}%Y %H:%M:%S GMT")

@@ -11,7 +11,6 @@ from typing import Any
 from gateway.sandbox import Sandbox
 from gateway.sandbox.api_execute import store_result
 from gateway.sandbox.jobs import Job
-from gateway.sandbox.sqltext import query_hash, with_auto_limit
 
 from .recorded import Exchange
 
@@ -20,61 +19,61 @@ Preparation = Callable[[Sandbox, Exchange], Awaitable[None]]
 ADMIN, ANALYST = 1, 2
 
 
-def _job_id(exchange: Exchange) -> str:
+def job_id(exchange: Exchange) -> str:
     return exchange.target.partition("?")[0].rsplit("/", 1)[-1]
 
 
-def _start(sandbox: Sandbox, sql: str, *, id: str | None = None, query_id: int | None = None) -> Job:
-    sql = with_auto_limit(sql, False)
-    job = Job(sql, query_hash(sql), 1, query_id, partial(store_result, sandbox.database))
+def start(sandbox: Sandbox, sql: str, *, id: str | None = None, query_id: int | None = None) -> Job:
+    sql = sandbox.database.executed(sql, False)
+    job = Job(sql, sandbox.database.hash_of(sql), 1, query_id, partial(store_result, sandbox.database))
     if id is not None:
         job.id = id
     return sandbox.jobs.start(job)
 
 
 async def _run_text(sql: str, sandbox: Sandbox, exchange: Exchange) -> None:
-    _start(sandbox, sql)
+    start(sandbox, sql)
     await sandbox.wait_idle()
 
 
-async def _queued(sandbox: Sandbox, exchange: Exchange) -> None:
+async def queued(sandbox: Sandbox, exchange: Exchange) -> None:
     sandbox.hold_queue()
-    _start(sandbox, "select 1 as waiting", id=_job_id(exchange))
+    start(sandbox, "select 1 as waiting", id=job_id(exchange))
 
 
-async def _started(sandbox: Sandbox, exchange: Exchange) -> None:
+async def started(sandbox: Sandbox, exchange: Exchange) -> None:
     sandbox.hold()
-    _start(sandbox, sandbox.sql_of(2), id=_job_id(exchange))
+    start(sandbox, sandbox.sql_of(2), id=job_id(exchange))
     await sandbox.wait_executions(1)
 
 
-async def _finished(sandbox: Sandbox, exchange: Exchange) -> None:
-    _start(sandbox, "select 1 as done", id=_job_id(exchange))
+async def finished(sandbox: Sandbox, exchange: Exchange) -> None:
+    start(sandbox, "select 1 as done", id=job_id(exchange))
     await sandbox.wait_idle()
 
 
-async def _failed(sandbox: Sandbox, exchange: Exchange) -> None:
-    _start(sandbox, "select * from no_such_table", id=_job_id(exchange))
+async def failed(sandbox: Sandbox, exchange: Exchange) -> None:
+    start(sandbox, "select * from no_such_table", id=job_id(exchange))
     await sandbox.wait_idle()
 
 
-async def _cancelled(sandbox: Sandbox, exchange: Exchange) -> None:
-    await _started(sandbox, exchange)
-    job = sandbox.jobs.get(_job_id(exchange))
+async def cancelled(sandbox: Sandbox, exchange: Exchange) -> None:
+    await started(sandbox, exchange)
+    job = sandbox.jobs.get(job_id(exchange))
     assert job is not None
     sandbox.jobs.cancel(job)
 
 
 async def _deleted_after_end(sandbox: Sandbox, exchange: Exchange) -> None:
-    await _finished(sandbox, exchange)
-    job = sandbox.jobs.get(_job_id(exchange))
+    await finished(sandbox, exchange)
+    job = sandbox.jobs.get(job_id(exchange))
     assert job is not None
     sandbox.jobs.cancel(job)
 
 
 async def _slow_runs(sandbox: Sandbox, exchange: Exchange) -> None:
     sandbox.hold()
-    _start(sandbox, sandbox.sql_of(2), query_id=2)
+    start(sandbox, sandbox.sql_of(2), query_id=2)
     await sandbox.wait_executions(1)
 
 
@@ -85,7 +84,7 @@ async def _slow_runs_and_is_old(sandbox: Sandbox, exchange: Exchange) -> None:
 
 async def _small_is_queued(sandbox: Sandbox, exchange: Exchange) -> None:
     sandbox.hold_queue()
-    _start(sandbox, sandbox.sql_of(18), query_id=18)
+    start(sandbox, sandbox.sql_of(18), query_id=18)
 
 
 def _age(sandbox: Sandbox, query_id: int, seconds: float) -> None:
@@ -152,7 +151,7 @@ async def _boards(sandbox: Sandbox, exchange: Exchange, **more: Any) -> None:
     if exchange.name == "dashboards/favorites":
         sandbox.database.starred["dashboard", board.id, ANALYST] = sandbox.database.now()
     if "public_scratch" in exchange.name:
-        board.tokens.append(_job_id(exchange))
+        board.tokens.append(job_id(exchange))
 
 
 async def _shared_sales(sandbox: Sandbox, exchange: Exchange) -> None:
@@ -168,7 +167,7 @@ async def _schema(sandbox: Sandbox, exchange: Exchange) -> None:
 
 
 async def _schema_job(sandbox: Sandbox, exchange: Exchange) -> None:
-    job = Job("", "schema", 2, None, partial(store_result, sandbox.database), id=_job_id(exchange))
+    job = Job("", "schema", 2, None, partial(store_result, sandbox.database), id=job_id(exchange))
     sandbox.jobs.add(job)
     job.settle(3, result=sandbox.warehouse.schema())
 
@@ -228,17 +227,17 @@ def _polls(which: str, *numbers: int) -> str:
 
 def _table() -> dict[str, Preparation]:
     groups: list[tuple[Preparation, str]] = [
-        (_started, "jobs/dup_1_state jobs/running_state jobs/running_cancel jobs/running_resubmit_cancel"
+        (started, "jobs/dup_1_state jobs/running_state jobs/running_cancel jobs/running_resubmit_cancel"
          " jobs/cancel_dashboard_token jobs/cancel_viewer jobs/running_cancel_query_key jobs/running_cancel_nested"
          " jobs/running_cancel_nested_query_key"),
-        (_started, " ".join(f"jobs/job_started_{who}" for who in (
+        (started, " ".join(f"jobs/job_started_{who}" for who in (
             "dashboard_token", "nested_other_query_query_key", "no_key", "other_user", "outsider", "query_key_flat",
             "query_key_nested", "user", "user_nested"))),
-        (_queued, "jobs/job_pending jobs/pending_cancel_outsider multiorg/acme_job_of_default"),
-        (_finished, "jobs/job_finished jobs/job_finished_head dashboards/public_token_job"),
+        (queued, "jobs/job_pending jobs/pending_cancel_outsider multiorg/acme_job_of_default"),
+        (finished, "jobs/job_finished jobs/job_finished_head dashboards/public_token_job"),
         (_deleted_after_end, "jobs/job_finished_then_deleted"),
-        (_failed, "jobs/job_failed jobs/job_text_sqlerror execute/date_with_quote_job"),
-        (_cancelled, "jobs/job_running_cancelled jobs/job_running_cancelled_later jobs/cancel_dashboard_token_state"),
+        (failed, "jobs/job_failed jobs/job_text_sqlerror execute/date_with_quote_job"),
+        (cancelled, "jobs/job_running_cancelled jobs/job_running_cancelled_later jobs/cancel_dashboard_token_state"),
         (_slow_runs, "jobs/dup_2_admin_same jobs/dup_3_other_user jobs/dup_4_query_key jobs/dup_5_viewer"
          " jobs/dup_6_adhoc_same_text jobs/race_1 jobs/race_2 jobs/race_4 jobs/race_5"),
         (_slow_runs_and_is_old, "jobs/dup_7_max_age_1_inflight"),
@@ -282,10 +281,10 @@ def _table() -> dict[str, Preparation]:
         (_query_of_the_toolbelt, "toolbelt/client_methods/14_POST_api_queries_38"),
         (partial(_result_with_id, 3), "toolbelt/refresh_query_param/04_GET_api_queries_3_results_95.json"),
         (partial(_result_with_id, 2), "toolbelt/refresh_query_plain/06_GET_api_queries_2_results_94.json"),
-        (_queued, _polls("plain", 2)),
-        (_started, f"{_polls('plain', 3, 4)} {_polls('param', 2)} {_polls('failing', 2)}"),
-        (_finished, f"{_polls('plain', 5)} {_polls('param', 3)}"),
-        (_failed, _polls("failing", 3)),
+        (queued, _polls("plain", 2)),
+        (started, f"{_polls('plain', 3, 4)} {_polls('param', 2)} {_polls('failing', 2)}"),
+        (finished, f"{_polls('plain', 5)} {_polls('param', 3)}"),
+        (failed, _polls("failing", 3)),
         (_csrf, "multiorg/csrf_post_no_key multiorg/csrf_post_with_key multiorg/csrf_post_wrong_key"),
         (_usage, "misc/events_admin"),
         (partial(_run_text, "select 101 as a"), "adhoc/cached_3600 adhoc/cached_absent adhoc/max_age_null"

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,10 @@ _BINARY = {
     "execute/body_utf16": '{"max_age": 3600}'.encode("utf-16"),
 }
 
+# What stands for the middle of a long body in the recordings of other versions.
+_CUT = " …cut… "
+# Their recorder wrote the host of requests anew, but not the absolute redirects.
+_PORT = re.compile(r"^http://127\.0\.0\.1:\d+/")
 
 # SQL of PostgreSQL and its equivalent in SQLite.
 _DIALECT = (("pg_sleep(3)::text", "sleep(3)"), ("pg_sleep(8)::text", "sleep(8)"))
@@ -65,6 +70,8 @@ class Response:
     headers: list[tuple[str, str]]
     body: bytes | None
     """None if the recording does not have all of it."""
+    ends: tuple[str, str] = ("", "")
+    """Beginning and end of a body that the recording has cut in the middle."""
 
     def header(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key.lower() == name.lower()]
@@ -93,16 +100,20 @@ def load(name: str) -> Exchange:
     request, response = recorded["request"], recorded["response"]
     target = request["path"] + (f"?{request['query']}" if request.get("query") else "")
     content = _BINARY.get(name) or translated(request.get("body") or "").encode()
-    whole = response.get("body") is not None and not response.get("body_truncated")
+    text = response.get("body")
+    head, cut, tail = (text or "").partition(_CUT)
+    whole = text is not None and not cut and not response.get("body_truncated")
+    host = dict(request["headers"]).get("Host", "")
+    headers = [(k, _PORT.sub(f"http://{host}/", v) if k == "Location" else v) for k, v in response["headers"]]
     received = Response(
-        response["status"], [(k, v) for k, v in response["headers"]], response["body"].encode() if whole else None
+        response["status"], headers, text.encode() if whole else None, (head, tail) if cut else ("", "")
     )
     return Exchange(name, request["method"], target, [(k, v) for k, v in request["headers"]], content, received)
 
 
-def names() -> list[str]:
+def names(folders: Sequence[str] = FOLDERS) -> list[str]:
     """Every recorded exchange, by folder and name."""
-    files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.json"))]
+    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.json"))]
     found = [str(file.relative_to(ROOT).with_suffix("")) for file in files]
     return [name for name in found if "request" in json.loads((ROOT / f"{name}.json").read_text())]
 
@@ -131,7 +142,16 @@ def differences(recorded: Response, ours: Response) -> list[str]:
     found += _header_differences(recorded, ours)
     if recorded.body is not None and not found:
         found += _body_differences(recorded, ours)
+    if recorded.ends != ("", "") and not found:
+        found += _end_differences(*recorded.ends, (ours.body or b"").decode())
     return found
+
+
+def _end_differences(head: str, tail: str, ours: str) -> list[str]:
+    """Compares the names of members, in order, before and after the cut."""
+    first, last, mine = (re.findall(r'"(\w+)": ', text) for text in (head, tail, ours))
+    same = mine[: len(first)] == first and mine[-len(last) :] == last
+    return [] if same else [f"members {first}, {last} recorded, {mine} ours"]
 
 
 def _header_differences(recorded: Response, ours: Response) -> list[str]:
