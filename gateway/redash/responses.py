@@ -12,7 +12,6 @@ import msgspec
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body, Definition, Parameter
 from gateway.redash.redaction import text_without_keys, without_own_keys
-from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
@@ -92,27 +91,6 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     except _NOT_SUCH:
         return _parse_whole(body.load())
     return _found(response)
-
-
-class _ClientConfig(msgspec.Struct):
-    dateFormat: str  # noqa: N815 - Redash's own name
-    dateTimeFormat: str  # noqa: N815
-
-
-class _Session(msgspec.Struct):
-    client_config: _ClientConfig
-
-
-_sessions = msgspec.json.Decoder(_Session)
-
-
-def parse_date_formats(data: bytes) -> DateFormats | None:
-    """Parse the organisation's formats from `/api/session`; None where it does not say them."""
-    try:
-        config = _sessions.decode(data).client_config
-    except msgspec.DecodeError:
-        return None
-    return DateFormats(config.dateFormat, config.dateTimeFormat)
 
 
 def parse_job(data: bytes) -> Job | None:

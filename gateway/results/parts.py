@@ -7,10 +7,10 @@ from gateway.policy.configured import Live
 from gateway.results.bindings import Bindings
 from gateway.results.cache import ResultCache
 from gateway.results.dashboards import Dashboards
-from gateway.results.date_formats import OrganisationFormats
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
 from gateway.results.metadata import Metadata
+from gateway.results.organisation import OrganisationReader
 from gateway.results.reader import ResultReader
 from gateway.store import FrontStore, Ledger
 from gateway.upstream.protocol import Upstream
@@ -22,8 +22,8 @@ class ResultParts:
     def __init__(self, live: Live, upstream: Upstream, store: FrontStore, ledger: Ledger, clock: Clock) -> None:
         self.definitions = Definitions(upstream, store, ledger, live, clock)
         self.cache = ResultCache(store, ledger, clock)
-        self.formats = OrganisationFormats(live, upstream, clock)
-        self.fetcher = ResultFetcher(upstream, self.cache, self.formats, clock)
+        self.organisation = OrganisationReader(live, upstream, clock)
+        self.fetcher = ResultFetcher(upstream, self.cache, self.organisation, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.bindings, clock)
@@ -40,4 +40,4 @@ class ResultParts:
         await self.dashboards.aclose()
         await self.definitions.aclose()
         await self.fetcher.aclose()
-        await self.formats.aclose()
+        await self.organisation.aclose()

@@ -212,7 +212,7 @@ async def authorities(lab: Lab) -> object:
 
 async def date_formats(lab: Lab) -> object:
     """Read from the part that renders: this Redash does not say its formats."""
-    return await lab.runtime.results.formats.get(Sender("test", "test"))
+    return await lab.runtime.results.organisation.formats(Sender("test", "test"))
 
 
 async def connect_timeout(lab: Lab) -> object:
