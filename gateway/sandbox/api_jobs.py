@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .jobs import unknown_body
+from .jobs import job_body
 from .request import Request
 from .response import BROKEN, Response, abort, json_response
 from .routing import routes
@@ -14,7 +14,7 @@ def _read(request: Request) -> Response:
     job = request.state.jobs.get(id)
     if job is None and not version.unknown_job_is_queued:
         abort(500, BROKEN)
-    return json_response(job.body(version) if job is not None else unknown_body(id, version))
+    return json_response(job.body(version) if job is not None else job_body(version, id))
 
 
 @routes.add("GET", "/api/jobs/<job_id>")

@@ -50,18 +50,8 @@ class Job:
 
     def body(self, version: Version) -> dict[str, Any]:
         """As Redash prints it."""
-        result = self.result if self.status == FINISHED else None
-        job = {
-            "id": self.id,
-            "updated_at": job_timestamp(self.started_at) if self._has_time(version) else 0,
-            "status": self.status,
-            "error": self.error,
-            "result": result,
-            "query_result_id": result,
-        }
-        if not version.job_has_result:
-            del job["result"]
-        return {"job": job}
+        at = job_timestamp(self.started_at) if self._has_time(version) else 0
+        return job_body(version, self.id, at, self.status, self.error, self.result if self.status == FINISHED else None)
 
     def _has_time(self, version: Version) -> bool:
         if self.status == STARTED:
@@ -74,13 +64,14 @@ class Job:
             self.status, self.error, self.result = status, error, result
 
 
-def unknown_body(job_id: str, version: Version) -> dict[str, Any]:
-    """The job with this id where an unknown one looks like a queued one."""
-    return Job("", "", 0, None, _never_stored, id=job_id).body(version)
-
-
-async def _never_stored(job: Job, table: Table) -> int:
-    raise NotImplementedError
+def job_body(
+    version: Version, id: str, updated_at: str | int = 0, status: int = QUEUED, error: str = "", result: Any = None
+) -> dict[str, Any]:
+    """A job as Redash prints it; by default one that it does not know, where that looks like a queued one."""
+    job = {"id": id, "updated_at": updated_at, "status": status, "error": error}
+    if version.job_has_result:
+        job["result"] = result
+    return {"job": {**job, "query_result_id": result}}
 
 
 class Hold:

@@ -117,10 +117,10 @@ def test_closed_pipe_is_quiet(config: Path) -> None:
 
 
 def test_sandbox_tells_where_it_is_and_ends_quietly() -> None:
-    command = [sys.executable, "-W", "error", "-m", "gateway", "sandbox", "--port", "0"]
+    command = [sys.executable, "-W", "error", "-m", "gateway", "sandbox", "--port", "0", "--redash", "10"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("Redash sandbox at http://127.0.0.1:")
+        assert re.fullmatch(r"Redash sandbox at http://127.0.0.1:\d+, version 10.1.0\n", process.stdout.readline())
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30)[1] == ""
     assert process.returncode == 130

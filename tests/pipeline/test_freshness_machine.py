@@ -779,12 +779,10 @@ metadata_ttl = "5s"
 
     def _redash_has(self, query: int, values: Any, limit: bool | None, request: Request) -> set[bool]:
         """Whether Redash has a result that is young enough: then it may not run the query."""
-        q = self.sandbox.queries[query]
-        from gateway.sandbox.sqltext import query_hash, with_auto_limit
-
-        sql = with_auto_limit(self.sandbox.sql_of(query, values), bool(limit))
+        q, database = self.sandbox.queries[query], self.sandbox.database
+        sql = database.executed(self.sandbox.sql_of(query, values), bool(limit))
         ages = {request.upstream_max_age, max(0, request.upstream_max_age - 1) if request.upstream_max_age >= 0 else -1}
-        found = (self.sandbox.database.newest(query_hash(sql), q.data_source_id, age) for age in ages)
+        found = (database.newest(database.hash_of(sql), q.data_source_id, age) for age in ages)
         return {result is not None and request.upstream_max_age != 0 for result in found}
 
     async def _send(self, client: str, query: int, values: Any, limit: bool | None, max_age: Any, way: str) -> Reply:

@@ -73,7 +73,7 @@ def _exchange(file: Path) -> Exchange | None:
     body: bytes | None = response["body"].encode() if response.get("body") is not None else None
     if response.get("body_base64"):
         body = base64.b64decode(response["body_base64"])
-    if response.get("body_truncated"):
+    if response.get("body_truncated") or "…cut…" in (response.get("body") or ""):
         body = None
     date = parsedate_to_datetime(fields["date"]).timestamp() if "date" in fields else 0.0
     content = {  # bodies that were not text
