@@ -110,6 +110,8 @@ class Request(msgspec.Struct, frozen=True):
     accepts_gzip: bool
     """RFC 9110 section 12.5.3."""
     is_http_1_0: bool = False
+    token: tuple[str, str] | None = None
+    """Name and value of the one header that may hold the caller's token."""
 
 
 class Response(msgspec.Struct, kw_only=True):

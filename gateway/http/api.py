@@ -138,8 +138,8 @@ class Api:
     async def _send_again(self, request: web.BaseRequest, cached: CachedResponse, outcome: Outcome) -> None:
         """Send a cached response, and let the fast path learn the bytes of its request."""
         await send(request, cached.head + last_part(outcome.request_id, outcome.quota), cached.body)
-        if self._fast_path is not None:
-            self._fast_path.learn(segments_of(request), cached)
+        if self._fast_path is not None and (segments := segments_of(request)):
+            self._fast_path.learn(segments, cached)
 
     async def _send(
         self, request: web.BaseRequest, response: Response, outcome: Outcome, key: RequestKey, generation: int
@@ -159,8 +159,8 @@ class Api:
         if response.reuse is not None and isinstance(body, Body):
             body = NOTHING if request.method == hdrs.METH_HEAD else body
             cached = self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
-        if self._fast_path is not None:
-            self._fast_path.learn(segments_of(request), cached)
+        if self._fast_path is not None and (segments := segments_of(request)):
+            self._fast_path.learn(segments, cached)
 
     async def drain(self, seconds: float) -> None:
         """Let the requests in progress finish within `seconds`; cancel the rest."""

@@ -49,8 +49,6 @@ class FastPath:
 
     def learn(self, segments: tuple[bytes, ...], cached: CachedResponse | None) -> None:
         """Note the bytes of a request with this response; from the second time on the request is known by them."""
-        if not segments:
-            return
         request = b"".join(segments)
         if not self._filter.admits(request) or cached is None or request in self._by_bytes:
             return

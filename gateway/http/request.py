@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from multidict import MultiMapping
 
 from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
 from gateway.http.bodies import Bodies
@@ -21,6 +22,9 @@ from gateway.redash.footprint import weight
 from gateway.redash.routes import PING
 
 BODY_SECONDS: Final = 30.0
+_UNCOUNTED_BYTES: Final = 1_024
+"""A body up to this size takes less memory than its connection, whose number is limited."""
+
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _SHOWN_HOST: Final = 100
 Take = Callable[[int], None]
@@ -42,9 +46,11 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     if not _is_one_of(host, hosts) and path != PING.template:  # load balancers ask by address, or name no Host
         detail = "The Host of this request is not among the gateway's server.hosts."
         raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")
-    _check_tokens(request)
+    headers = request.headers
     is_http_1_0 = request.version < HttpVersion11
-    return Request(request.method, path, query_string, request.headers, _accepts_gzip(request), is_http_1_0)
+    return Request(
+        request.method, path, query_string, headers, _accepts_gzip(headers), is_http_1_0, token_field(headers)
+    )
 
 
 def _host_and_target(request: web.BaseRequest) -> tuple[str, str]:
@@ -60,14 +66,23 @@ def _host_and_target(request: web.BaseRequest) -> tuple[str, str]:
     return host, target
 
 
-def _check_tokens(request: web.BaseRequest) -> None:
-    """Refuse what could be read in two ways: a proxy or Redash may take the other one."""
-    headers = request.headers
-    brought = [name for name in TOKEN_FIELDS if name in headers]
-    if brought and len(headers.getall(brought[0])) > 1:
-        raise BadRequest(f"The request has more than one {brought[0]} header.")
-    if len(brought) > 1:
-        raise BadRequest(f"The request has tokens in several headers; send one of {', '.join(TOKEN_FIELDS)}.")
+def token_field(headers: MultiMapping[str]) -> tuple[str, str] | None:
+    """Return name and value of the header with the token, None without one.
+
+    Raises:
+        BadRequest: there are several, and a proxy or Redash may take another one than the gateway.
+    """
+    token = None
+    for name in TOKEN_FIELDS:
+        if name not in headers:
+            continue
+        if token is not None:
+            raise BadRequest(f"The request has tokens in several headers; send one of {', '.join(TOKEN_FIELDS)}.")
+        values = headers.getall(name)
+        if len(values) > 1:
+            raise BadRequest(f"The request has more than one {name} header.")
+        token = name, values[0]
+    return token
 
 
 def _check_framing(request: web.BaseRequest) -> None:
@@ -110,6 +125,9 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies | None 
     """
     if not request.body_exists:
         return b""
+    whole = request.content.read_nowait() if request.content.is_eof() else None  # it came with the head
+    if whole is not None and len(whole) <= min(limit, _UNCOUNTED_BYTES):
+        return whole
     take = partial(bodies.take, request.task) if bodies is not None else _ignore
     announced = request.content_length
     if announced is not None and announced > limit:
@@ -117,8 +135,8 @@ async def read_body(request: web.BaseRequest, limit: int, bodies: Bodies | None 
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the interim response does not count as the response
-    if request.content.is_eof():  # all of it came with the head
-        data, counted = request.content.read_nowait(), 0
+    if whole is not None:
+        data, counted = whole, 0
         if len(data) > limit:
             raise _too_large(limit)
     elif announced is not None:
@@ -173,9 +191,9 @@ def request_key(request: web.BaseRequest, head: Request, body: bytes, token_sha2
     )
 
 
-def _accepts_gzip(request: web.BaseRequest) -> bool:
+def _accepts_gzip(headers: MultiMapping[str]) -> bool:
     """Whether the caller can read gzip (RFC 9110 section 12.5.3)."""
-    given = request.headers.get(hdrs.ACCEPT_ENCODING)
+    given = headers.get(hdrs.ACCEPT_ENCODING)
     return given is not None and _names_gzip(given)
 
 

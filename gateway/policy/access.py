@@ -6,11 +6,10 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 import msgspec
-from cachetools import LRUCache
 
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
@@ -32,7 +31,10 @@ _TOKEN_LIKE: Final = re.compile(r"rg_[\w-]{20,}")
 _NO_WORD: Final = re.compile(r"[^\w.~+-]+")
 
 _MOST_ADMITTED: Final = 1_024
-"""Number of `Authorization` fields whose hash is cached: only those with valid tokens, so others cannot evict them."""
+"""Number of fields whose client is cached: only those with valid tokens, so others cannot evict them."""
+
+_MOST_GRANTS: Final = 4_096
+"""Number of (client, path) whose right and credential are cached."""
 
 _LONGEST_ADMITTED: Final = 256
 """Longer fields are not cached: `Basic` may contain a name of any length before the token."""
@@ -58,7 +60,7 @@ class Credential(msgspec.Struct, frozen=True, weakref=True):
         return self.kind == "query"
 
 
-class Caller(msgspec.Struct, frozen=True, weakref=True):
+class Caller(msgspec.Struct, frozen=True, eq=False, weakref=True):
     """A client of the configuration, with the settings in its table."""
 
     name: str
@@ -104,36 +106,45 @@ class Access:
         url = settings.upstream.url
         self.credentials = {name: _credential(name, c, url) for name, c in settings.credentials.items()}
         self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
-        self._admitted: LRUCache[tuple[str, str], tuple[Caller, str]] = LRUCache(_MOST_ADMITTED)
+        self._admitted = lru_cache(_MOST_ADMITTED)(self._by_field)
+        self.grant = lru_cache(_MOST_GRANTS)(self._grant)
 
     @property
     def has_query_keys(self) -> bool:
         """Whether one of the credentials is a query's own key."""
         return bool(self._query_keys)
 
-    def admit(self, headers: Mapping[str, str], query_string: str, now: float) -> tuple[Caller, str]:
+    def admit(self, token: tuple[str, str] | None, query_string: str, now: float) -> tuple[Caller, str]:
         """Return the client that calls, and its token (SHA-256, hex; "" for anonymous). `now` is unix seconds.
+
+        `token` is name and value of the header that brings it; without one, the argument of Redash's name is read.
 
         Raises:
             Unauthorized: no token, an unknown or an expired one: the same text for all three.
             BadRequest: a Basic header that cannot be decoded.
         """
-        field = next(((name, headers[name]) for name in TOKEN_FIELDS if name in headers), None)
-        admitted = self._admitted.get(field) if field is not None else None
-        if admitted is not None and not _expired(admitted[0], now):
-            return admitted
-        argument = parse_query_token(query_string) if field is None else None
-        given = parse_tokens(*field) if field is not None else () if argument is None else (argument,)
-        hashes = [_hash(token) for token in given]
-        hashed = next((h for h in hashes if h in self._by_digest), hashes[0] if hashes else "")
-        # A look-up by hash compares nothing secret: its timing depends on the hash of what the caller itself sent.
-        caller = self._by_digest.get(hashed) if hashed else self.callers.get(ANONYMOUS)
-        if caller is None or (argument is not None and not caller.settings.query_token):
-            raise Unauthorized(_REFUSED)
+        if token is None:
+            caller, hashed = self._by_argument(parse_query_token(query_string))
+        elif len(token[1]) <= _LONGEST_ADMITTED:
+            caller, hashed = self._admitted(*token)
+        else:
+            caller, hashed = self._by_field(*token)
         if _expired(caller, now):
             raise Unauthorized(_REFUSED)
-        if field is not None and len(field[1]) <= _LONGEST_ADMITTED:
-            self._admitted[field] = caller, hashed
+        return caller, hashed
+
+    def _by_field(self, name: str, value: str) -> tuple[Caller, str]:
+        # A look-up by hash compares nothing secret: its timing depends on the hash of what the caller itself sent.
+        for hashed in map(_hash, parse_tokens(name, value)):
+            if (caller := self._by_digest.get(hashed)) is not None:
+                return caller, hashed
+        raise Unauthorized(_REFUSED)
+
+    def _by_argument(self, token: str | None) -> tuple[Caller, str]:
+        hashed = _hash(token) if token is not None else ""
+        caller = self._by_digest.get(hashed) if hashed else self.callers.get(ANONYMOUS)
+        if caller is None or (hashed and not caller.settings.query_token):
+            raise Unauthorized(_REFUSED)
         return caller, hashed
 
     def without_tokens(self, arguments: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -149,6 +160,15 @@ class Access:
         """Whether a request that was admitted before would be admitted now, after a change of the configuration."""
         caller = self._by_digest.get(token_sha256) if token_sha256 else self.callers.get(ANONYMOUS)
         return caller is not None and caller.name == client and not _expired(caller, now)
+
+    def _grant(self, caller: Caller, match: Match) -> Credential | None:
+        """Return the credential for Redash, None where no credential of the client can be used.
+
+        Raises:
+            Forbidden: the client's table does not grant this route.
+        """
+        check_capability(caller, match)
+        return self.credential(caller, match)
 
     def credential(self, caller: Caller, match: Match) -> Credential | None:
         """Choose the credential for Redash: the first of the client's that can use the route for the query, else None.

@@ -7,7 +7,7 @@ import contextlib
 from gateway.errors import BadRequest, GatewayError, Unauthorized
 from gateway.model import Clock, Request
 from gateway.outcome import Outcome
-from gateway.policy.access import NOBODY, Access, Caller, check_capability
+from gateway.policy.access import NOBODY, Access, Caller
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext, honoured_wait
 from gateway.policy.origins import check_origin
@@ -35,26 +35,26 @@ class Admission:
         try:
             found = match(request.method, request.path, configured.slug)
         except GatewayError:  # no such route: it counts against the rate all the same
-            self._count(request, outcome, access)
+            self._count(request, outcome, access, wall)
             raise
         outcome.route = found.route.template
+        server = configured.settings.server
         caller, credential = NOBODY, None
         if found.route.kind != "ping":
-            caller = self._identify(request, outcome, access)
-            credential = access.credential(caller, found)
+            caller = self._identify(request, outcome, access, wall)
             self._quotas.take(caller, outcome)
-            check_origin(request, configured.settings.server.cors_origins)
-            check_capability(caller, found)
+            check_origin(request, server.cors_origins)
+            credential = access.grant(caller, found)
         outcome.query_id = found.query_id
-        wait = honoured_wait(request, configured.settings.server.max_wait)
+        wait = honoured_wait(request, server.max_wait)
         return RequestContext(request, found, caller, outcome, configured, wall, credential, wait)
 
-    def _identify(self, request: Request, outcome: Outcome, access: Access) -> Caller:
-        caller, outcome.token_sha256 = access.admit(request.headers, request.query_string, self._clock.wall())
+    def _identify(self, request: Request, outcome: Outcome, access: Access, wall: float) -> Caller:
+        caller, outcome.token_sha256 = access.admit(request.token, request.query_string, wall)
         outcome.client = caller.name
         return caller
 
-    def _count(self, request: Request, outcome: Outcome, access: Access) -> None:
+    def _count(self, request: Request, outcome: Outcome, access: Access, wall: float) -> None:
         """Count a request that has no route; one without a good token has no rate to count against."""
         with contextlib.suppress(Unauthorized, BadRequest):
-            self._quotas.take(self._identify(request, outcome, access), outcome)
+            self._quotas.take(self._identify(request, outcome, access, wall), outcome)

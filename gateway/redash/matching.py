@@ -23,7 +23,7 @@ _PARTS: Final = {
 }
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, eq=False):
     """A route with the parts of the path that it captured, as text."""
 
     route: Route
