@@ -95,6 +95,7 @@ class Upstream(Table, frozen=True, kw_only=True):
     """The Redash server, timeouts, and the limits on its use."""
 
     url: Annotated[str, ParsedBy(values.base_url)]
+    version: Annotated[str, ParsedBy(values.redash_version)] = values.AUTOMATIC
     connect_timeout: PositiveSeconds = 5.0
     read_timeout: PositiveSeconds = 60.0
     max_requests: Count = 16

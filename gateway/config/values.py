@@ -18,6 +18,8 @@ from gateway.config.mistakes import did_you_mean
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/*", re.ASCII)
+_VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){0,3}([.-][A-Za-z0-9.]{1,20})?", re.ASCII)
+AUTOMATIC = "auto"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -105,6 +107,14 @@ def origin(value: object) -> str:
     if parts.path not in ("", "/"):
         raise ValueError("is not an origin; write scheme, host and port only")
     return _normal(parts)
+
+
+def redash_version(value: object) -> str:
+    """Parse Redash's version, "10.1.0" or just "10"; "auto" for the one that it says itself."""
+    given = text(value)
+    if given != AUTOMATIC and not _VERSION.fullmatch(given):
+        raise ValueError('is not a version of Redash; write "auto", or its number as "10.1.0"')
+    return given
 
 
 def base_url(value: object) -> str:

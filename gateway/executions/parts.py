@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.executions.flights import Executions
+from gateway.executions.guard import Guard
 from gateway.executions.jobs import Jobs
 from gateway.executions.lookup import ResultLookup
 from gateway.executions.responses import ExecutionResponses
@@ -22,8 +23,9 @@ class ExecutionParts:
     def __init__(
         self, live: Live, upstream: Upstream, results: ResultParts, ledger: Ledger, observer: Observer, clock: Clock
     ) -> None:
-        waits = Waits(live)
-        runner = Runner(upstream, results.definitions, results.cache, results.fetcher, waits, clock)
+        guard = Guard(results.organisation)
+        waits = Waits(live, guard)
+        runner = Runner(upstream, results.definitions, results.cache, results.fetcher, waits, guard, clock)
         self.flights = Executions(
             runner, waits, results.definitions, ledger, clock, observer, live, changed=results.query_changed
         )

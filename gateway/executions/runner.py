@@ -15,7 +15,7 @@ from gateway.concurrency.events import wait_for
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, Ending, Execution, Phase
-from gateway.executions.guard import has_requested_sql, may_be_mixed_up
+from gateway.executions.guard import Guard, may_be_of_earlier_text
 from gateway.executions.waits import Waits
 from gateway.model import Clock
 from gateway.outcome import ExecutionResult
@@ -62,6 +62,7 @@ class Runner:
         results: ResultCache,
         fetcher: ResultFetcher,
         waits: Waits,
+        guard: Guard,
         clock: Clock,
     ) -> None:
         self._upstream = upstream
@@ -69,6 +70,7 @@ class Runner:
         self._results = results
         self._fetcher = fetcher
         self._waits = waits
+        self._guard = guard
         self._clock = clock
 
     async def run(self, execution: Execution, followed: Followed) -> Ending:
@@ -86,20 +88,23 @@ class Runner:
                 if ending is not None:
                     return ending
         raise UpstreamUnusable(
-            "Redash responded with the rows of another SQL text that differs in white space only (its cache ignores "
-            "white space, also inside quotes). Make the texts differ in more than white space."
+            "Redash responded with the rows of another SQL text that differs only in what its cache ignores: white "
+            "space, up to version 10 also letter case, inside quotes, too. Make the texts differ in more than that."
         )
 
     async def _try(self, execution: Execution, followed: Followed, *, again: bool) -> Ending | None:
         """Run it once; None if the rows are those of another text."""
         await self._check_definition(execution)
-        forced = may_be_mixed_up(execution.plan)
+        forced = await self._guard.may_be_mixed_up(execution.plan, execution.sender)
         max_age = 0 if again or forced else _upstream_max_age(execution)
         begun = self._clock.monotonic()
         fetched = await self._request(execution, max_age, followed)
         if isinstance(fetched, Ending):
             return fetched
-        if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
+        if max_age != 0 and may_be_of_earlier_text(execution.plan, fetched.head):
+            fetched.response.body.give_up()
+            return None
+        if await self._has_requested_sql(execution, fetched.head):
             return await self._store(execution, fetched, begun, execution.plan.marker)
         if await self._explained_by_edit(execution, fetched.head):
             return await self._store(execution, fetched, begun, "")
@@ -113,7 +118,7 @@ class Runner:
         fetched = await self._follow(execution, Job(id=execution.upstream_job, status=execution.upstream_status))
         if isinstance(fetched, Ending):
             return fetched
-        if await has_requested_sql(execution.plan, execution.plan.definition, fetched.head):
+        if await self._has_requested_sql(execution, fetched.head):
             return await self._store(execution, fetched, begun, execution.plan.marker)
         return await self.run(execution, followed)
 
@@ -210,9 +215,9 @@ class Runner:
         """Let waiting callers have a large result while it arrives, if its first bytes show the requested SQL."""
         plan = execution.plan
         head = parse_beginning(beginning.body.load())
-        if head is None or (head.reduced and not plan.credential.is_query_key):
-            return  # the SQL should be there, but is not
-        if await has_requested_sql(plan, plan.definition, head):
+        if head is None or (head.reduced and not (plan.credential.is_query_key and execution.upstream_job)):
+            return  # the SQL should be there, but is not; or the age of cached rows, which only the end shows
+        if await self._has_requested_sql(execution, head):
             execution.show_early(arriving_result(plan.credential, plan.query_id, head, beginning, spool))
 
     async def _check_definition(self, execution: Execution) -> None:
@@ -241,7 +246,11 @@ class Runner:
         self._definitions.drop(execution.plan.query_id)
         await self._check_definition(execution)
         plan = execution.plan
-        return plan.marker != marker and await has_requested_sql(plan, plan.definition, head)
+        return plan.marker != marker and await self._has_requested_sql(execution, head)
+
+    async def _has_requested_sql(self, execution: Execution, head: ResultHead) -> bool:
+        plan = execution.plan
+        return await self._guard.has_requested_sql(plan, plan.definition, head, execution.sender)
 
     async def _store(self, execution: Execution, fetched: Fetched, begun: float, marker: str) -> Ending:
         plan = execution.plan

@@ -9,15 +9,16 @@ from gateway.concurrency.events import wait_for
 from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.turns import TurnsByText
 from gateway.executions.execution import Execution
-from gateway.executions.guard import collision
+from gateway.executions.guard import Guard
 from gateway.policy.configured import Live
 
 
 class Waits:
     """The waits of all executions. Each ends after `upstream.queue_timeout`, and each is counted by its kind."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, guard: Guard) -> None:
         self._live = live
+        self._guard = guard
         upstream = live.settings.upstream
         self.slots = FairSlots(upstream.max_executions, timeout=upstream.queue_timeout)
         live.on_change.append(self._take_over_limits)
@@ -51,7 +52,7 @@ class Waits:
         if not self._live.access.has_query_keys:
             yield
             return
-        key, text = await collision(execution.plan)
+        key, text = await self._guard.collision(execution.plan, execution.sender)
         blind = execution.plan.credential.is_query_key
         if self._turns.would_wait(key, text, blind=blind):
             execution.can_respond.set()
@@ -65,6 +66,6 @@ class Waits:
         Raises (on entering):
             ServiceUnavailable: the time is up.
         """
-        key, text = await collision(execution.plan)
+        key, text = await self._guard.collision(execution.plan, execution.sender)
         async with self._turns.hold(b"again\0" + key, text, blind=True, timeout=self.slots.timeout):
             yield

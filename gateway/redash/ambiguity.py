@@ -1,7 +1,8 @@
 """Can Redash's cache confuse two requests of one query? Needed where the response has no SQL to check.
 
 Query keys get responses without SQL (CONTRACT 6). Then only the definition shows whether two sets of values give
-different texts that become equal without white space and comments (CONTRACT 7).
+different texts that become equal without white space and comments (CONTRACT 7), up to version 10 also without letter
+case.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ _NUMBERS = _WORDS | frozenset("+-._")  # "nan", "1_000" and 1e5 are numbers too 
 _DATES = _WORDS | frozenset("-/:,.+")
 
 
-def is_ambiguous(definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object]) -> bool:
+def is_ambiguous(
+    definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object], *, folds_case: bool = False
+) -> bool:
     """Whether Redash may respond to this request with rows of other values; then it must be sent with max_age 0.
 
     True if uncertain. Compares values of this query only, and assumes that the unknown options of a dropdown query
-    are distinct.
+    differ in more than white space. `folds_case`: this Redash's cache ignores letter case.
     """
     found = list(template.tags(definition_text))
     if any(tag.sign for tag in found):
@@ -35,18 +38,21 @@ def is_ambiguous(definition_text: str, parameters: Sequence[Parameter], values: 
     if len(known) < len(used):
         return True
     shown = {parameter.name: parameter for parameter in known}.values()  # each once, however many tags show it
-    if any(_value_is_ambiguous(parameter, values.get(parameter.name)) for parameter in shown):
+    if any(_value_is_ambiguous(parameter, values.get(parameter.name), folds_case=folds_case) for parameter in shown):
         return True
-    alphabets = {parameter.name: _alphabet(parameter, values) for parameter in shown}
+    alphabets = {parameter.name: _alphabet(parameter, values, folds_case=folds_case) for parameter in shown}
     pairs = zip(found, found[1:], known, known[1:], strict=False)
     return any(
-        _runs_together(definition_text[a.end : b.start], alphabets[p.name], alphabets[q.name]) for a, b, p, q in pairs
+        _runs_together(
+            squeezed(definition_text[a.end : b.start], folds_case=folds_case), alphabets[p.name], alphabets[q.name]
+        )
+        for a, b, p, q in pairs
     )
 
 
-def _value_is_ambiguous(parameter: Parameter, value: object) -> bool:
+def _value_is_ambiguous(parameter: Parameter, value: object, *, folds_case: bool) -> bool:
     if parameter.type == "enum":
-        return _options_are_ambiguous(parameter, value)
+        return _options_are_ambiguous(parameter, value, folds_case=folds_case)
     texts = _texts(value)
     if parameter.type == "number":
         return any(text.split() != [text] for text in texts)
@@ -54,27 +60,31 @@ def _value_is_ambiguous(parameter: Parameter, value: object) -> bool:
         # Redash accepts other spellings too: "1 12 2024" and "11 2 2024" are two days with the same hash.
         return not all(_DATE.fullmatch(text) for text in texts)
     if parameter.type == "query":
-        return parameter.multiValuesOptions is not None and not _list_is_readable(parameter, texts)
+        if folds_case and any(text.lower() != text.upper() for text in texts):
+            return True  # the list may have the same value in other letters
+        return parameter.multiValuesOptions is not None and not _list_is_readable(
+            parameter, texts, folds_case=folds_case
+        )
     return True
 
 
-def _options_are_ambiguous(parameter: Parameter, value: object) -> bool:
+def _options_are_ambiguous(parameter: Parameter, value: object, *, folds_case: bool) -> bool:
     options = set(parameter.enumOptions.split("\n"))
     if parameter.multiValuesOptions is not None:
-        bare = {squeezed(option) for option in options}
-        return len(bare) < len(options) or not _list_is_readable(parameter, list(options))
-    bare_value = squeezed(str(value))
-    return any(option != str(value) and squeezed(option) == bare_value for option in options)
+        bare = {squeezed(option, folds_case=folds_case) for option in options}
+        return len(bare) < len(options) or not _list_is_readable(parameter, list(options), folds_case=folds_case)
+    bare_value = squeezed(str(value), folds_case=folds_case)
+    return any(option != str(value) and squeezed(option, folds_case=folds_case) == bare_value for option in options)
 
 
-def _list_is_readable(parameter: Parameter, options: Sequence[str]) -> bool:
-    """Whether the joined text still shows its items without its white space, or has no white space."""
+def _list_is_readable(parameter: Parameter, options: Sequence[str], *, folds_case: bool) -> bool:
+    """Whether the joined text still shows its items when Redash has squeezed it, or is not changed by that."""
     prefix, separator, suffix = template.wrapping(parameter)
     between = suffix + separator + prefix
-    if all(squeezed(text) == text for text in (*options, between)):
+    if all(squeezed(text, folds_case=folds_case) == text for text in (*options, between)):
         return "*" not in "".join(options) + between
-    barrier = set(squeezed(between))
-    return bool(barrier) and not any(barrier & set(option) for option in options)
+    barrier = set(squeezed(between, folds_case=folds_case))
+    return bool(barrier) and not any(barrier & _characters(option, folds_case=folds_case) for option in options)
 
 
 def _runs_together(between: str, left: frozenset[str], right: frozenset[str]) -> bool:
@@ -82,17 +92,21 @@ def _runs_together(between: str, left: frozenset[str], right: frozenset[str]) ->
 
     A character between them that neither value can contain rules this out.
     """
-    return not any(character not in left and character not in right for character in squeezed(between))
+    return not any(character not in left and character not in right for character in between)
 
 
-def _alphabet(parameter: Parameter, values: Mapping[str, object]) -> frozenset[str]:
+def _characters(text: str, *, folds_case: bool) -> frozenset[str]:
+    return frozenset(text.casefold() if folds_case else text)
+
+
+def _alphabet(parameter: Parameter, values: Mapping[str, object], *, folds_case: bool) -> frozenset[str]:
     if parameter.type == "number":
         return _NUMBERS
     if parameter.type in dates.ALL:
         return _DATES
     wrapped = "".join(template.wrapping(parameter)) if parameter.multiValuesOptions is not None else ""
     known = parameter.enumOptions if parameter.type == "enum" else "".join(_texts(values.get(parameter.name)))
-    return _WORDS | frozenset(known + wrapped)
+    return _WORDS | _characters(known + wrapped, folds_case=folds_case)
 
 
 def _texts(value: object) -> list[str]:

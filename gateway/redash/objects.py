@@ -1,4 +1,4 @@
-"""Parses the objects of Redash that the gateway reads for itself: queries, dashboards, data sources, the session."""
+"""Parses the objects of Redash that the gateway reads for itself: queries, dashboards, data sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import msgspec
 from gateway.errors import UpstreamUnusable
 from gateway.model import Definition, Parameter
 from gateway.redash.redaction import text_without_keys, without_own_keys
-from gateway.redash.renderings import DateFormats
 
 _NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
 _LONGEST_TEXT: Final = 1_000
@@ -60,27 +59,6 @@ def parse_definition(data: bytes, checked: float) -> Definition:
         is_archived=query.is_archived,
         checked=checked,
     )
-
-
-class _ClientConfig(msgspec.Struct):
-    dateFormat: str  # noqa: N815 - Redash's own name
-    dateTimeFormat: str  # noqa: N815
-
-
-class _Session(msgspec.Struct):
-    client_config: _ClientConfig
-
-
-_sessions = msgspec.json.Decoder(_Session)
-
-
-def parse_date_formats(data: bytes) -> DateFormats | None:
-    """Parse the organisation's formats from `/api/session`; None where it does not say them."""
-    try:
-        config = _sessions.decode(data).client_config
-    except _NOT_SUCH:
-        return None
-    return DateFormats(config.dateFormat, config.dateTimeFormat)
 
 
 class _DataSource(msgspec.Struct):

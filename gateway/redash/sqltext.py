@@ -1,7 +1,8 @@
 """Compares SQL texts: was the SQL in a response made from the request? Redash's cache ignores white space.
 
 Redash finds results, and joins executions, by a hash of the SQL without white space and comments, even inside
-literals, so 'New York' and 'NewYork' share rows (CONTRACT 7). Other modules decide what follows from a mismatch.
+literals, so 'New York' and 'NewYork' share rows (CONTRACT 7); up to version 10 so do 'de' and 'DE'. Other modules
+decide what follows from a mismatch.
 """
 
 from __future__ import annotations
@@ -36,20 +37,26 @@ MOST_SEARCHED: Final = 64 * 1024 * 1024
 
 
 def matches(
-    definition_text: str, parameters: Sequence[Parameter], values: Mapping[str, object], returned_sql: str
+    definition_text: str,
+    parameters: Sequence[Parameter],
+    values: Mapping[str, object],
+    returned_sql: str,
+    *,
+    folds_case: bool = False,
 ) -> bool:
     """Whether `returned_sql` is what Redash makes of this template with these values.
 
     Outside quotes and values, it ignores white space, block comments, the end of statements (comments, `;`) and an
     automatic LIMIT; inside them each character counts. False if uncertain: another run costs time, wrong rows are
-    worse. Linear in the length of the texts; of texts over `MOST_COMPARED` only the ends may differ.
+    worse. Linear in the length of the texts; of texts over `MOST_COMPARED` only the ends may differ. `folds_case`: this
+    Redash may respond with SQL that differs in letter case.
 
     Raises:
         BadRequest: as `check_size`.
     """
     rendered = template.render(definition_text, parameters, values)
     if rendered is None:
-        return _values_occur(definition_text, values, returned_sql)
+        return _values_occur(definition_text, values, returned_sql, folds_case=folds_case)
     if _differs_at_end_only(rendered.text, returned_sql):
         return True
     if max(len(rendered.text), len(returned_sql)) > MOST_COMPARED:
@@ -58,16 +65,22 @@ def matches(
     return any(_aligned(rendered, returned) for returned in {returned_sql, without_limit})
 
 
-def same_text(sent: str, returned: str, values: Mapping[str, object] | None = None) -> bool:
+def same_text(
+    sent: str, returned: str, values: Mapping[str, object] | None = None, *, folds_case: bool = False
+) -> bool:
     """Compare like `matches`, for ad-hoc SQL; Redash renders `{{x}}` there too, without definitions (CONTRACT 6)."""
-    return matches(sent, (), values or {}, returned)
+    return matches(sent, (), values or {}, returned, folds_case=folds_case)
 
 
-def squeezed(text: str) -> str:
-    """Return the text as Redash hashes it: without one-line block comments and without white space (CONTRACT 7)."""
+def squeezed(text: str, *, folds_case: bool = False) -> str:
+    """Return the text as Redash hashes it: without one-line block comments and without white space (CONTRACT 7).
+
+    `folds_case`: and without letter case, as up to version 10.
+    """
     if "/*" in text:
         text = "\n".join(map(_without_comments, text.split("\n")))
-    return "".join(text.split())
+    text = "".join(text.split())
+    return text.casefold() if folds_case else text
 
 
 def _without_comments(line: str) -> str:
@@ -77,7 +90,11 @@ def _without_comments(line: str) -> str:
 
 
 def collision_text(
-    text: str, parameters: Sequence[Parameter] = (), values: Mapping[str, object] | None = None
+    text: str,
+    parameters: Sequence[Parameter] = (),
+    values: Mapping[str, object] | None = None,
+    *,
+    folds_case: bool = False,
 ) -> bytes:
     """Return a text that is equal for all requests on one data source that Redash may confuse (and for some others).
 
@@ -85,11 +102,12 @@ def collision_text(
     """
     sql = template.render_sections(text, parameters, values or {})
     if sql is None:
-        shown = sorted(squeezed(value) for value in _strings(values or {}))
-        return "\0".join([squeezed(text), *shown]).encode("utf-8", "replace")
+        shown = sorted(squeezed(value, folds_case=folds_case) for value in _strings(values or {}))
+        return "\0".join([squeezed(text, folds_case=folds_case), *shown]).encode("utf-8", "replace")
     if len(sql) <= MOST_COMPARED and (";" in sql or "--" in sql or "# " in sql):
         sql = " ".join(text for _, text, _ in _statements(STANDARD.tokens(sql)))
-    return re.sub(r"(?:LIMIT[0-9]+)?\Z", "", squeezed(sql), count=1).encode("utf-8", "replace")
+    bare = re.sub(r"(?:LIMIT[0-9]+)?\Z", "", squeezed(sql), count=1)
+    return (bare.casefold() if folds_case else bare).encode("utf-8", "replace")
 
 
 def _differs_at_end_only(expected: str, returned: str) -> bool:
@@ -211,13 +229,13 @@ def check_size(definition_text: str, parameters: Sequence[Parameter], values: Ma
         raise BadRequest("The parameters have too many values for a query whose template has sections.")
 
 
-def _values_occur(text: str, values: Mapping[str, object], returned: str) -> bool:
+def _values_occur(text: str, values: Mapping[str, object], returned: str, *, folds_case: bool) -> bool:
     """For templates with sections and the like: every value that occurs in the SQL must occur exactly."""
     used = _used(text, values)
     if len(used) * len(returned) > MOST_SEARCHED:
         return False
-    bare = squeezed(returned)
-    if not all(value in returned or squeezed(value) not in bare for value in used):
+    bare = squeezed(returned, folds_case=folds_case)
+    if not all(value in returned or squeezed(value, folds_case=folds_case) not in bare for value in used):
         return False
     loose = _stands_beside_blanks(text)
     return loose or all(_occurs_alone(value, returned) for value in used if value in returned)

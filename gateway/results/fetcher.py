@@ -33,7 +33,7 @@ from gateway.results.cache import (
     arriving_result,
     load_result,
 )
-from gateway.results.date_formats import OrganisationFormats
+from gateway.results.organisation import OrganisationReader
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 Offer = Callable[[ArrivingResult], None]
@@ -53,10 +53,12 @@ class Fetch(msgspec.Struct, frozen=True):
 class ResultFetcher:
     """Fetches results from Redash and stores them; waiting callers get a large one while it arrives."""
 
-    def __init__(self, upstream: Upstream, results: ResultCache, formats: OrganisationFormats, clock: Clock) -> None:
+    def __init__(
+        self, upstream: Upstream, results: ResultCache, organisation: OrganisationReader, clock: Clock
+    ) -> None:
         self._upstream = upstream
         self._results = results
-        self._formats = formats
+        self._organisation = organisation
         self._clock = clock
         self._flights: Flights[AnyResult] = Flights()
 
@@ -197,7 +199,7 @@ class ResultFetcher:
         """
         if form == "xlsx":
             raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
-        formats = await self._formats.get(sender)
+        formats = await self._organisation.formats(sender)
         key = rendering_key(of.entry, f"{form} {formats.date} {formats.date_time}")
         if (rendering := await self._results.get(key)) is not None:
             return Fetch(rendering, stored=False)

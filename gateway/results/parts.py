@@ -7,10 +7,10 @@ from gateway.policy.configured import Live
 from gateway.results.bindings import Bindings
 from gateway.results.cache import ResultCache
 from gateway.results.dashboards import Dashboards
-from gateway.results.date_formats import OrganisationFormats
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
 from gateway.results.metadata import Metadata
+from gateway.results.organisation import OrganisationReader
 from gateway.results.pauses import Pauses
 from gateway.results.reader import ResultReader
 from gateway.store import FrontStore, Ledger
@@ -24,8 +24,8 @@ class ResultParts:
         self.definitions = Definitions(upstream, store, ledger, live, clock)
         self.pauses = Pauses(upstream, live, clock)
         self.cache = ResultCache(store, ledger, clock)
-        self.formats = OrganisationFormats(live, upstream, clock)
-        self.fetcher = ResultFetcher(upstream, self.cache, self.formats, clock)
+        self.organisation = OrganisationReader(live, upstream, clock)
+        self.fetcher = ResultFetcher(upstream, self.cache, self.organisation, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.pauses, self.bindings, clock)
@@ -43,4 +43,4 @@ class ResultParts:
         await self.definitions.aclose()
         await self.pauses.aclose()
         await self.fetcher.aclose()
-        await self.formats.aclose()
+        await self.organisation.aclose()

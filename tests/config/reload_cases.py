@@ -210,9 +210,14 @@ async def authorities(lab: Lab) -> object:
     return len(lab.runtime.upstream._tls.get_ca_certs()) == 1
 
 
+async def folds_case(lab: Lab) -> object:
+    """Whether texts that differ in letter case are kept apart: a version in the file is the one in force."""
+    return (await lab.runtime.results.organisation.version(Sender("test", "test"))).hash_folds_case
+
+
 async def date_formats(lab: Lab) -> object:
     """Read from the part that renders: this Redash does not say its formats."""
-    return await lab.runtime.results.formats.get(Sender("test", "test"))
+    return await lab.runtime.results.organisation.formats(Sender("test", "test"))
 
 
 async def connect_timeout(lab: Lab) -> object:
@@ -336,6 +341,7 @@ LIVE: Final[dict[str, Case]] = {
     "upstream.breaker_reset": Case(
         "60s", "10s", half_a_minute_after_a_failure, 503, 200, {"upstream.breaker_failures": 1}
     ),
+    "upstream.version": Case("10.1.0", "25.8.0", folds_case, True, False),
     "upstream.date_format": Case(
         "DD/MM/YY", "YYYY-MM-DD", date_formats, DateFormats("DD/MM/YY"), DateFormats("YYYY-MM-DD")
     ),

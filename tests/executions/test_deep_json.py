@@ -7,7 +7,8 @@ from support.world import World
 
 from gateway.errors import UpstreamUnusable
 from gateway.redash.json_text import DEEPEST, load_json
-from gateway.redash.objects import parse_dashboard_queries, parse_date_formats, parse_definition, parse_id, parse_pause
+from gateway.redash.objects import parse_dashboard_queries, parse_definition, parse_id, parse_pause
+from gateway.redash.organisation import parse_organisation
 from gateway.redash.redaction import without_keys
 from gateway.redash.responses import parse_error, parse_job
 
@@ -77,7 +78,7 @@ def test_no_response_of_redash_is_walked_too_deeply(depth: int) -> None:
     ):
         with pytest.raises(UpstreamUnusable):
             parse()
-    assert parse_date_formats(data) is None
+    assert parse_organisation(data) is None
     assert parse_job(data) is None
     assert parse_error(data) == ""
     assert parse_id(data) in (None, 1)

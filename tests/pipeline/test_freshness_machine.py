@@ -48,7 +48,7 @@ from gateway.sandbox import Sandbox
 from gateway.sandbox.sample_objects import SHOP, parameter
 from gateway.sandbox.timestamps import timestamp
 
-SHARDS, MACHINES, STEPS = 4, 20, 45
+MACHINES, STEPS = 25, 45
 """About 3,000 steps in all; most of them end with a request that is judged."""
 
 SLOP = 0.5
@@ -124,7 +124,7 @@ class Watch:
         bodies: dict[int, bytes] = {}
 
         def finished(request: Any, resource: Any, response: Any) -> Any:
-            bodies[id(request)] = response.body
+            bodies[id(request)] = response.encoded(sandbox.version)
             return finish(request, resource, response)
 
         def logged(request: Any, resource: Any, status: int) -> None:
@@ -143,6 +143,8 @@ class Watch:
 
 
 class FreshnessMachine(RuleBasedStateMachine):
+    redash_version = "26"
+
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
@@ -181,7 +183,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         self.runner.run(self._begin())
 
     async def _begin(self) -> None:
-        self.sandbox = Sandbox(now=self.clock.wall, orders=1, samples=True)
+        self.sandbox = Sandbox(now=self.clock.wall, orders=1, samples=True, redash=self.redash_version)
         self.sandbox.faults.clock_skew = self.skew
         database = self.sandbox.database
         self.analysts = next(g.id for g in database.groups.values() if g.name == "Analysts")
@@ -778,12 +780,20 @@ metadata_ttl = "5s"
         return found
 
     def _redash_has(self, query: int, values: Any, limit: bool | None, request: Request) -> set[bool]:
-        """Whether Redash has a result that is young enough: then it may not run the query."""
+        """Whether Redash has a result that is young enough: then it may not run the query.
+
+        A query key's does not show its SQL: one from before an edit may be of another text, and does not count.
+        """
         q, database = self.sandbox.queries[query], self.sandbox.database
         sql = database.executed(self.sandbox.sql_of(query, values), bool(limit))
         ages = {request.upstream_max_age, max(0, request.upstream_max_age - 1) if request.upstream_max_age >= 0 else -1}
         found = (database.newest(database.hash_of(sql), q.data_source_id, age) for age in ages)
-        return {result is not None and request.upstream_max_age != 0 for result in found}
+        return {
+            result is not None
+            and request.upstream_max_age != 0
+            and (request.scope != "query" or result.retrieved_at >= q.updated_at)
+            for result in found
+        }
 
     async def _send(self, client: str, query: int, values: Any, limit: bool | None, max_age: Any, way: str) -> Reply:
         if way == "get":
@@ -823,7 +833,7 @@ metadata_ttl = "5s"
         self, request: Request, verdict: Verdict, reply: Reply, heard: list[Heard], before: Any, way: str, shown: str
     ) -> None:
         message = f"{verdict} for {shown}; Redash is {self.redash.value} and heard {_brief(heard)}"
-        if self.uncertain and reply.status == 200:
+        if self.uncertain and reply.status in (200, 403, 404, 502, 503, 504):
             return  # whether the gateway has seen that edit is left open; that the rows may be shown is not
         self._judge_upstream(request, verdict, heard, before, message)
         match verdict.do:
@@ -850,8 +860,9 @@ metadata_ttl = "5s"
             assert not posts or verdict.do is not Do.HIT, message
         if verdict.do is Do.HIT:
             assert started == 0, message
-        # A query key may not read by id: it has to POST again for its result (CONTRACT 8).
-        most = 2 if request.scope == "query" else 1
+        # A query key may not read by id: it has to POST again for its result (CONTRACT 8). Its first POST is in vain
+        # where Redash's cached rows are from before an edit.
+        most = 3 if request.scope == "query" else 1
         assert len(posts) <= most, message
         assert started <= 1, message
         if (
@@ -1024,10 +1035,10 @@ def _brief(heard: list[Heard]) -> list[str]:
 
 
 @pytest.mark.timeout(420)  # ten seconds; only a failure, which hypothesis then shrinks, takes longer
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_gateway_and_model_agree_on_every_response(shard: int) -> None:
+@pytest.mark.parametrize("redash_version", ["8", "10", "26"])
+def test_gateway_and_model_agree_on_every_response(redash_version: str) -> None:
     run_state_machine_as_test(
-        FreshnessMachine,
+        type("Machine", (FreshnessMachine,), {"redash_version": redash_version}),
         settings=settings(
             max_examples=MACHINES,
             stateful_step_count=STEPS,
