@@ -75,10 +75,10 @@ def _check(arguments: argparse.Namespace) -> int:
         return 0
     from gateway.app.online_check import check_online  # noqa: PLC0415
 
-    failures = asyncio.run(check_online(loaded))
-    if not failures:
-        print("online: Redash answers and accepts every credential")
-    return _fail(failures, 1 if failures else 0)
+    found = asyncio.run(check_online(loaded))
+    if not found.mistakes:
+        print("online: Redash answers and accepts every credential", *found.notes, sep="\n")
+    return _fail(found.mistakes, 1 if found.mistakes else 0)
 
 
 def _token(_: argparse.Namespace) -> int:

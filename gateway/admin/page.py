@@ -60,6 +60,7 @@ def render(report: Report, style: str, script: str) -> str:
 </main>
 <footer>
 <p>{_totals(values)}</p>
+<p>{_span(values, "redash", "text")}</p>
 <p>The same as JSON: <a href="api/status">api/status</a> · for Prometheus: <a href="metrics">metrics</a></p>
 </footer>
 </body>

@@ -126,6 +126,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     state: State
     version: str
+    redash: str
+    """The version of Redash as far as it is known, and what follows from it."""
     ready: bool
     uptime_seconds: float
     at: float  # unix seconds

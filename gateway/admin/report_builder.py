@@ -12,6 +12,7 @@ from gateway.concurrency.slots import FairSlots
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.policy.access import Access
+from gateway.results.organisation import OrganisationReader
 from gateway.telemetry.history import Counts, lookups, rate, without_run
 from gateway.telemetry.metrics import Levels
 from gateway.telemetry.recorder import StatusRecorder
@@ -49,6 +50,7 @@ class Parts(NamedTuple):
     executions: Executions
     upstream: HttpUpstream
     warmer: Warmer
+    organisation: OrganisationReader
 
 
 def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall: float) -> report.Report:
@@ -62,6 +64,7 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
         verdict=text,
         state=state,
         version=__version__,
+        redash=parts.organisation.known_version.meaning(),
         ready=ready,
         uptime_seconds=round(uptime, 1),
         at=round(wall, 3),

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway import config
 from gateway.app.tls import client_context
+from gateway.config.values import AUTOMATIC
 from gateway.errors import GatewayError
 from gateway.model import SystemClock
 from gateway.outcome import Sender
 from gateway.policy.configured import Live
 from gateway.redash import calls
+from gateway.redash.organisation import RedashVersion, parse_organisation
 from gateway.telemetry.metrics import Levels, Metrics
 from gateway.telemetry.observer import Telemetry
 from gateway.upstream.client import HttpUpstream
 
 
-async def check_online(settings: config.Config) -> list[str]:
-    """Try Redash with every credential. Returns the mistakes, one line each."""
+class Findings(NamedTuple):
+    """What an online check has found, one line each."""
+
+    notes: list[str]
+    mistakes: list[str]
+
+
+async def check_online(settings: config.Config) -> Findings:
+    """Try Redash with every credential."""
     clock, live = SystemClock(), Live(settings)
     observer = Telemetry(Metrics(_no_levels, live.access.credentials, 0), clock, access_log=False)
     upstream = HttpUpstream(live, client_context(settings.upstream), clock, observer, _no_spool)
     await upstream.open()
-    mistakes = []
+    mistakes: list[str] = []
+    version = RedashVersion()
     try:
         for credential in live.access.credentials.values():
             request = calls.session() if credential.query_id is None else calls.query(credential.query_id)
@@ -34,9 +45,19 @@ async def check_online(settings: config.Config) -> list[str]:
             if response.status != 200:
                 mistake = f"Redash responded {response.status} to GET {request.path}."
                 mistakes.append(f"credentials.{credential.name}: {mistake}")
+            elif (organisation := parse_organisation(response.body.load())) is not None:
+                version = organisation.version
     finally:
         await upstream.close()
-    return mistakes
+    return Findings([version.meaning()], [*_wrong_version(settings.upstream.version, version), *mistakes])
+
+
+def _wrong_version(configured: str, found: RedashVersion) -> list[str]:
+    if configured == AUTOMATIC or not found.number:
+        return []
+    if RedashVersion(configured).hash_folds_case == found.hash_folds_case:
+        return []
+    return [f'upstream.version: is "{configured}", but Redash says {found.number}; write "auto"']
 
 
 def _no_levels() -> Levels:

@@ -44,6 +44,7 @@ class RuntimeOperations:
             runtime.executions.flights,
             runtime.upstream,
             runtime.warmer,
+            runtime.results.organisation,
         )
         return build_report(parts, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
 

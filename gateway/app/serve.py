@@ -59,6 +59,7 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
     stopped = asyncio.create_task(stopping.wait())
     try:
         await runtime.start()
+        runtime.results.organisation.read_soon()
         _spare_the_collector()
         started()
         await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.config.schema import Capability, Client, Config, Server
+from gateway.config.values import AUTOMATIC
 
 _ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
 
@@ -57,6 +58,8 @@ def _exposed(config: Config) -> Iterator[str]:
 
 
 def _unused(config: Config, now: float) -> Iterator[str]:
+    if config.upstream.version == AUTOMATIC and all(c.kind == "query" for c in config.credentials.values()):
+        yield 'upstream.version: "auto", but Redash tells its version to no query\'s own key; it counts as an old one'
     for name, client in config.clients.items():
         if client.expires is not None and client.expires <= now:
             yield f"clients.{name}.expires: has passed; its tokens are refused"

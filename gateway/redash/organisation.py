@@ -30,10 +30,11 @@ class RedashVersion(msgspec.Struct, frozen=True):
 
     def meaning(self) -> str:
         """Return what follows from it, as one sentence for the operator."""
-        who = f"Redash {self.number}" if self.number else "Redash of an unknown version (set upstream.version)"
+        if not self.number:
+            return "The version of Redash is not known: it may take SQL that differs in white space or letter case for the same."
         if self.hash_folds_case:
-            return f"{who}: SQL is compared without white space and letter case, as its cache ignores both."
-        return f"{who}: SQL is compared without white space, as its cache ignores it."
+            return f"Redash {self.number} takes SQL that differs in white space or letter case for the same."
+        return f"Redash {self.number} takes SQL that differs in white space for the same."
 
 
 class _ClientConfig(msgspec.Struct):

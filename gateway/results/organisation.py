@@ -47,6 +47,10 @@ class OrganisationReader:
         self._next = -math.inf  # when it is requested again, by the monotonic clock
         self._flights: Flights[None] = Flights()
 
+    def read_soon(self) -> None:
+        """Begin to read the session, so that the version is known before the first run."""
+        self._flights.start("session", lambda: self._read(Sender("gateway", "start")))
+
     async def formats(self, sender: Sender) -> DateFormats:
         """Return the date formats in force."""
         await self._refresh(sender)

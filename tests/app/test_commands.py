@@ -345,11 +345,29 @@ async def test_check_online_tries_every_credential(written: Path, sandbox: Sandb
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **keys)
     assert status == 0, text
     assert "accepts every credential" in text
+    assert "Redash 26.08.0-dev takes SQL that differs in white space for the same." in text
     keys_used = {request.headers["Authorization"].removeprefix("Key ") for request in sandbox.log}
     narrow = sandbox.query_key(sandbox.named["in_country"])
     assert keys_used == {keys["KEY_ANALYST"], keys["KEY_ADMIN"], narrow}
     assert sandbox.counters.jobs == 0
     assert not [key for key in keys_used if key in text]
+
+
+def _with_upstream(path: Path, url: str, version: str) -> None:
+    upstream = f'[upstream]\nversion = "{version}"\nurl = "{url}"'
+    path.write_text(re.sub(r'\[upstream\]\n(version = .*\n)?url = ".*"', upstream, path.read_text()))
+
+
+async def test_check_online_says_what_the_version_of_redash_means(written: Path) -> None:
+    async with Sandbox(redash="10") as old:
+        _with_upstream(written, old.url, "25.8")
+        status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **token_table(old))
+        assert status == 1
+        assert 'upstream.version: is "25.8", but Redash says 10.1.0' in text
+        _with_upstream(written, old.url, "auto")
+        status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **token_table(old))
+    assert status == 0, text
+    assert "Redash 10.1.0 takes SQL that differs in white space or letter case for the same." in text
 
 
 async def test_check_online_names_the_credentials_that_redash_rejects(written: Path, sandbox: Sandbox) -> None:

@@ -165,8 +165,8 @@ def test_check_online_fails_with_redash(
     module: Any = types.ModuleType("gateway.app.online_check")
     monkeypatch.setitem(sys.modules, "gateway.app.online_check", module)
 
-    async def check_online(_: object) -> list[str]:
-        return failures
+    async def check_online(_: object) -> types.SimpleNamespace:
+        return types.SimpleNamespace(notes=[], mistakes=failures)
 
     module.check_online = check_online
     monkeypatch.setenv("KEY", "k")
