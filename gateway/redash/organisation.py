@@ -31,7 +31,7 @@ class RedashVersion(msgspec.Struct, frozen=True):
     def meaning(self) -> str:
         """Return what follows from it, as one sentence for the operator."""
         if not self.number:
-            return "This Redash, of an unknown version, may take SQL that differs in white space or letter case for the same."
+            return "A Redash of unknown version may take SQL that differs in white space or letter case for the same."
         if self.hash_folds_case:
             return f"Redash {self.number} takes SQL that differs in white space or letter case for the same."
         return f"Redash {self.number} takes SQL that differs in white space for the same."
