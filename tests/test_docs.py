@@ -27,7 +27,13 @@ EXAMPLE: Final = (ROOT / "config.example.toml").read_text(encoding="utf-8")
 CHANGELOG: Final = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 CONTRIBUTING: Final = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 ARCHITECTURE: Final = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "deploy/README.md")
+DOCUMENTS: Final = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/redash-versions.md",
+    "deploy/README.md",
+)
 CI: Final = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 STEPS: Final = ("admit", "parse", "define", "plan", "look up", "join", "execute", "store", "respond", "record")

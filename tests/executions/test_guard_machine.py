@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clocks import TurnableClock
 from support.inside import polling_every
+from support.versions import EVERY_KIND
 from support.waiting import until
 from support.world import World
 
@@ -157,8 +157,8 @@ class Guarded:
         return read.rows
 
 
-@pytest.mark.parametrize("redash", ["8", "10", "26"])
-def test_every_caller_gets_the_rows_of_its_own_text(redash: str) -> None:
+@EVERY_KIND
+def test_every_caller_gets_the_rows_of_its_own_text(redash_version: str) -> None:
     @settings(
         max_examples=RUNS,
         deadline=None,
@@ -183,7 +183,7 @@ def test_every_caller_gets_the_rows_of_its_own_text(redash: str) -> None:
         tempfile.TemporaryDirectory() as directory,
         polling_every(0.005),
     ):
-        guarded = Guarded(Path(directory), redash)
+        guarded = Guarded(Path(directory), redash_version)
         runner.run(guarded.__aenter__())
         try:
             callers()

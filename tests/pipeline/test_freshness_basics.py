@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from support.http import Reply
+from support.versions import EVERY_KIND
 from support.world import World
 
-pytestmark = pytest.mark.standing_clock
+pytestmark = [pytest.mark.standing_clock, EVERY_KIND]
 
 ABSENT = object()
 POST_ROUTE = "/api/queries/<query_id>/results"

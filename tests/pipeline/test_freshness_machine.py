@@ -40,6 +40,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from support.clocks import TurnableClock
 from support.http import Reply, send
 from support.inside import flights, is_connected, polling_every
+from support.versions import EVERY_KIND
 from support.world import World, token
 
 from gateway import config
@@ -1035,7 +1036,7 @@ def _brief(heard: list[Heard]) -> list[str]:
 
 
 @pytest.mark.timeout(420)  # ten seconds; only a failure, which hypothesis then shrinks, takes longer
-@pytest.mark.parametrize("redash_version", ["8", "10", "26"])
+@EVERY_KIND
 def test_gateway_and_model_agree_on_every_response(redash_version: str) -> None:
     run_state_machine_as_test(
         type("Machine", (FreshnessMachine,), {"redash_version": redash_version}),
