@@ -15,7 +15,7 @@ from support.clocks import TurnableClock
 from support.world import SECRETS, World
 
 from gateway.http.fast_path import FastPath
-from gateway.sandbox import Sandbox
+from gateway.sandbox import NEWEST, Sandbox
 from gateway.telemetry.log import Formatter
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,8 +79,14 @@ def clock() -> TurnableClock:
 
 
 @pytest.fixture
-async def sandbox(clock: TurnableClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(now=clock.wall) as made:
+def redash() -> str:
+    """The version of Redash. A test for several versions has `@pytest.mark.parametrize("redash", ["8", "10"])`."""
+    return NEWEST
+
+
+@pytest.fixture
+async def sandbox(clock: TurnableClock, redash: str) -> AsyncIterator[Sandbox]:
+    async with Sandbox(now=clock.wall, redash=redash) as made:
         yield made
 
 

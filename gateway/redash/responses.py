@@ -1,4 +1,4 @@
-"""Parses Redash's responses: results, jobs, definitions, dashboards, errors. Also encodes jobs as Redash does."""
+"""Parses Redash's responses: results, jobs, errors. Also encodes jobs as Redash does. Objects are in `objects`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Final
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body, Definition, Parameter
-from gateway.redash.redaction import text_without_keys, without_own_keys
-from gateway.redash.renderings import DateFormats
+from gateway.model import Body
+from gateway.redash.redaction import text_without_keys
 
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
@@ -56,27 +55,8 @@ class _ResultOrJob(msgspec.Struct):
     job: Job | None = None
 
 
-class _Owner(msgspec.Struct):
-    parameters: tuple[Parameter, ...] | None = None
-    apply_auto_limit: object = False
-
-
-class _Query(msgspec.Struct):
-    id: int
-    name: str
-    query: str
-    updated_at: str
-    query_hash: str
-    data_source_id: int | None = None
-    latest_query_data_id: int | None = None
-    options: _Owner = msgspec.field(default_factory=_Owner)
-    tags: tuple[str, ...] | None = None
-    is_archived: bool = False
-
-
 _NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
 _results_or_jobs = msgspec.json.Decoder(_ResultOrJob, strict=False)
-_queries = msgspec.json.Decoder(_Query, strict=False)
 
 
 def parse_result_or_job(body: Body) -> ResultHead | Job:
@@ -92,27 +72,6 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     except _NOT_SUCH:
         return _parse_whole(body.load())
     return _found(response)
-
-
-class _ClientConfig(msgspec.Struct):
-    dateFormat: str  # noqa: N815 - Redash's own name
-    dateTimeFormat: str  # noqa: N815
-
-
-class _Session(msgspec.Struct):
-    client_config: _ClientConfig
-
-
-_sessions = msgspec.json.Decoder(_Session)
-
-
-def parse_date_formats(data: bytes) -> DateFormats | None:
-    """Parse the organisation's formats from `/api/session`; None where it does not say them."""
-    try:
-        config = _sessions.decode(data).client_config
-    except msgspec.DecodeError:
-        return None
-    return DateFormats(config.dateFormat, config.dateTimeFormat)
 
 
 def parse_job(data: bytes) -> Job | None:
@@ -187,32 +146,6 @@ def _string_at(data: bytes, position: int) -> str | None:
         return None
 
 
-def parse_definition(data: bytes, checked: float) -> Definition:
-    """Parse a query object; the query's key is left out. `checked` is when it was requested (monotonic).
-
-    Raises:
-        UpstreamUnusable: it is not a query object.
-    """
-    try:
-        query = _queries.decode(data)
-    except _NOT_SUCH:
-        raise UpstreamUnusable("Redash's response is not a query object.") from None
-    return Definition(
-        query_id=query.id,
-        name=without_own_keys(query.name),
-        text=query.query,
-        marker=query.updated_at,
-        query_hash=query.query_hash,
-        data_source_id=query.data_source_id,
-        latest_result_id=query.latest_query_data_id,
-        parameters=query.options.parameters or (),
-        tags=query.tags or (),
-        auto_limit=bool(query.options.apply_auto_limit),
-        is_archived=query.is_archived,
-        checked=checked,
-    )
-
-
 def is_login_refusal(status: int, data: bytes) -> bool:
     """Whether Redash says that it does not know the key: 404 with a fixed text (CONTRACT 1)."""
     return status == 404 and _LOGIN_MESSAGE in data
@@ -257,44 +190,3 @@ def job_body(
         "query_result_id": result_id,
     }
     return json.dumps({"job": job}, separators=(", ", ": ")).encode()
-
-
-class _Identified(msgspec.Struct):
-    id: int
-
-
-class _Visualization(msgspec.Struct):
-    query: _Identified | None = None
-
-
-class _Widget(msgspec.Struct):
-    visualization: _Visualization | None = None
-
-
-class _Dashboard(msgspec.Struct):
-    id: int
-    widgets: tuple[_Widget, ...] | None = None
-
-
-def parse_dashboard_queries(data: bytes, dashboard_id: int) -> frozenset[int]:
-    """Return the ids of the queries on this dashboard's object; widgets that its reader may not see name none.
-
-    Raises:
-        UpstreamUnusable: it is not the object of this dashboard.
-    """
-    try:
-        dashboard = msgspec.json.decode(data, type=_Dashboard)
-    except _NOT_SUCH:
-        raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
-    if dashboard.id != dashboard_id:
-        raise UpstreamUnusable("Redash's response is the object of another dashboard than the requested one.")
-    shown = (widget.visualization for widget in dashboard.widgets or ())
-    return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
-
-
-def parse_id(data: bytes) -> int | None:
-    """Return the id of an object, None if it has none."""
-    try:
-        return msgspec.json.decode(data, type=_Identified).id
-    except _NOT_SUCH:
-        return None

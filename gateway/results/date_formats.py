@@ -12,8 +12,8 @@ from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.redash import calls
+from gateway.redash.objects import parse_date_formats
 from gateway.redash.renderings import DateFormats
-from gateway.redash.responses import parse_date_formats
 from gateway.upstream.protocol import Upstream
 
 log = logging.getLogger("gateway.results")

@@ -20,9 +20,9 @@ from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
 from gateway.policy.values import fits
 from gateway.redash import calls
+from gateway.redash.objects import parse_definition
 from gateway.redash.redaction import body_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
-from gateway.redash.responses import parse_definition
 from gateway.store import Ledger, Store
 from gateway.upstream.protocol import Upstream, refusal
 

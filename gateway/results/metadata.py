@@ -19,9 +19,9 @@ from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
 from gateway.redash.matching import Match
+from gateway.redash.objects import parse_named
 from gateway.redash.redaction import body_without_own_keys, without_keys
 from gateway.redash.requests import Relay, encode_arguments, parse_arguments
-from gateway.redash.responses import parse_id
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.results.job_results import JobResults
@@ -86,7 +86,7 @@ class Metadata:
             return _response(entry)
         entry = await self._cached(context, operation)
         if context.match.route is routes.DASHBOARD and context.caller.is_bound:
-            self._bindings.check_dashboard(context.caller, parse_id(entry.body.load()))
+            self._bindings.check_dashboard(context, parse_named(entry.body.load()).id)
         return _response(entry)
 
     async def _cached(self, context: RequestContext, operation: Relay) -> MetadataEntry:
@@ -211,7 +211,10 @@ def _check_object(match: Match, operation: Relay, body: Body) -> None:
     by_slug = any(name == "legacy" for name, _ in operation.arguments)  # then the path has no id (CONTRACT 13)
     wanted = int(named) if named.isdecimal() and not by_slug else None
     wanted = operation.query_id if match.route is routes.QUERY else wanted
-    if wanted is not None and parse_id(body.load()) != wanted:
+    if wanted is None:
+        return
+    found = parse_named(body.load())
+    if found.id != wanted and found.slug != named:  # Redash 8 and 9 take a number for a slug
         raise UpstreamUnusable("Redash's response is another object than the requested one.")
 
 

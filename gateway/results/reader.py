@@ -97,7 +97,7 @@ class ResultReader:
         if stored is None:
             return None
         entry = stored.entry
-        if credential.is_query_key and entry.query_hash != definition.query_hash:
+        if credential.is_query_key and (not entry.query_hash or entry.query_hash != definition.query_hash):
             return None  # Redash shows it to a query key only while the hashes match (CONTRACT 8)
         if entry.data_source_id != definition.data_source_id and not self._seen_lately(entry):
             return None

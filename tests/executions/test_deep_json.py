@@ -7,8 +7,9 @@ from support.world import World
 
 from gateway.errors import UpstreamUnusable
 from gateway.redash.json_text import DEEPEST, load_json
+from gateway.redash.objects import parse_dashboard, parse_definition, parse_named
 from gateway.redash.redaction import without_keys
-from gateway.redash.responses import parse_dashboard_queries, parse_definition, parse_error, parse_id
+from gateway.redash.responses import parse_error
 
 DEPTHS = [150, 990, 5_000, 100_000]
 
@@ -69,11 +70,11 @@ async def test_a_deep_result_that_is_large_is_502_where_it_has_to_be_parsed(worl
 @pytest.mark.parametrize("depth", DEPTHS[1:])
 def test_no_response_of_redash_is_walked_too_deeply(depth: int) -> None:
     data = f'{{"id": 1, "message": {nested(depth)}, "options": {{"parameters": {nested(depth)}}}}}'.encode()
-    for parse in (lambda: parse_definition(data, 0.0), lambda: parse_dashboard_queries(data, 1)):
+    for parse in (lambda: parse_definition(data, 0.0), lambda: parse_dashboard(data)):
         with pytest.raises(UpstreamUnusable):
             parse()
     assert parse_error(data) == ""
-    assert parse_id(data) in (None, 1)
+    assert parse_named(data).id in (None, 1)
     try:
         without_keys(data)
     except UpstreamUnusable:
