@@ -12,7 +12,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import UpstreamError, UpstreamRefused, UpstreamUnusable
+from gateway.errors import BadRequest, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
@@ -238,6 +238,15 @@ def _response(entry: MetadataEntry) -> Response:
 
 
 def _search_location(location: str) -> str:
-    """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5)."""
-    arguments = parse_arguments(location.partition("?")[2])
+    """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5).
+
+    Only its arguments are taken: Redash 8 and 10 name a host, and with several organisations the path has a slug.
+
+    Raises:
+        UpstreamUnusable: its arguments cannot be decoded.
+    """
+    try:
+        arguments = parse_arguments(location.partition("?")[2].partition("#")[0])
+    except BadRequest:
+        raise UpstreamUnusable("Redash answered with a redirect whose arguments cannot be decoded.") from None
     return f"{routes.QUERIES.template}?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"
