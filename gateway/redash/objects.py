@@ -158,7 +158,7 @@ def parse_dashboard(data: bytes) -> DashboardQueries:
 
 class _Slugged(msgspec.Struct):
     id: int
-    slug: str
+    slug: object = None
 
 
 class _Page(msgspec.Struct):
@@ -178,7 +178,7 @@ def parse_slugs(data: bytes) -> tuple[int, dict[int, str]]:
         page = msgspec.json.decode(data, type=_Page)
     except _NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a list of dashboards.") from None
-    return page.count, {board.id: board.slug for board in page.results if re.fullmatch(SLUG, board.slug)}
+    return page.count, {board.id: slug for board in page.results if re.fullmatch(SLUG, slug := _text(board.slug))}
 
 
 class Named(msgspec.Struct, frozen=True):

@@ -129,6 +129,15 @@ async def test_a_slug_that_now_leads_to_another_dashboard_opens_nothing(bare: Wo
     assert (await ask(bare, results(bare, "by_country"))).status == 200  # found anew
 
 
+@by_slug_only
+@pytest.mark.parametrize("slug", ["../queries/7", "a/b", "a?b", "", "x" * 201, None, 5])
+async def test_a_slug_that_is_no_part_of_a_path_is_not_used(bare: World, slug: str) -> None:
+    await start(bare)
+    bare.sandbox.database.dashboards[SALES].slug = slug
+    assert (await ask(bare, results(bare, "by_country"))).status == 404
+    assert {request.route for request in bare.sandbox.log} == {LIST, BOARD}
+
+
 @every_version
 async def test_a_removed_widget_closes_its_query_within_a_minute(bare: World) -> None:
     await start(bare, FORMS["slug"])
