@@ -9,7 +9,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import GatewayError, UpstreamUnusable
+from gateway.errors import UpstreamRefused, UpstreamUnusable
 from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
@@ -96,7 +96,7 @@ class Dashboards:
     async def _request(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Read:
         if isinstance(dashboard, str):
             return _read(await self._upstream.send(credential, calls.dashboard_by_slug(dashboard), sender))
-        slug = self._known_slug(credential, dashboard, SLUGS_SECONDS)
+        slug = self._known_slug(credential, dashboard)
         if slug is None:
             response = await self._upstream.send(credential, calls.dashboard(dashboard), sender)
             if not _is_for_a_slug(response, dashboard):
@@ -107,13 +107,14 @@ class Dashboards:
         response = await self._upstream.send(credential, calls.dashboard_by_slug(slug), sender)
         try:
             return _checked(_read(response), dashboard)
-        except GatewayError:
-            self._slugs.pop(credential.scope, None)  # it may have moved; the next request asks for the list again
+        except (UpstreamRefused, UpstreamUnusable):
+            if (slugs := self._slugs.get(credential.scope)) is not None:
+                slugs.by_id.pop(dashboard, None)  # it may have moved; the next list says so
             raise
 
-    def _known_slug(self, credential: Credential, dashboard_id: int, seconds: float) -> str | None:
+    def _known_slug(self, credential: Credential, dashboard_id: int) -> str | None:
         slugs = self._slugs.get(credential.scope)
-        if slugs is None or self._clock.monotonic() - slugs.requested_at > seconds:
+        if slugs is None or self._clock.monotonic() - slugs.requested_at > SLUGS_SECONDS:
             return None
         return slugs.by_id.get(dashboard_id)
 

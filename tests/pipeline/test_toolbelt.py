@@ -1,4 +1,4 @@
-"""redash-toolbelt 0.1.9 from PyPI, unchanged: through the gateway it gets the same as directly, from Redash 8, 10, 26."""
+"""redash-toolbelt 0.1.9 from PyPI, unchanged: it gets the same through the gateway as directly, from Redash 8 to 26."""
 
 from __future__ import annotations
 
