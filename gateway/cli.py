@@ -23,6 +23,7 @@ from gateway import __version__
 from gateway.errors import ConfigurationError, GatewayError
 
 _DEADLINE = 10.0
+_PORTS = {"demo": {"--port": 8080, "--admin-port": 8081, "--sandbox-port": 5000}, "sandbox": {"--port": 5000}}
 _PURGES = ("query", "dashboard", "scope", "all")
 _DEFAULT_ADMIN = "http://127.0.0.1:8081"
 _TOKEN_VARIABLE = "REDASH_GATEWAY_ADMIN_TOKEN"  # noqa: S105 - the name of a variable, not a token
@@ -260,12 +261,10 @@ def _options(name: str, command: argparse.ArgumentParser) -> None:
         add("-c", "--config", type=Path, required=True, metavar="FILE", help="the configuration (TOML)")
     if name == "check":
         add("--online", action="store_true", help="also try Redash with every credential")
-    if name == "demo":
-        for option, port in (("--port", 8080), ("--admin-port", 8081), ("--sandbox-port", 5000)):
-            add(option, type=_port, default=port, metavar="N", help="default: %(default)s")
+    for option, port in _PORTS.get(name, {}).items():
+        add(option, type=_port, default=port, metavar="N", help="port to listen on (default: %(default)s)")
     if name == "sandbox":
         add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-        add("--port", type=_port, default=5000, metavar="N", help="port to listen on (default: %(default)s)")
         add("--redash", choices=("8", "10", "25", "26"), default="26", help="its version (default: %(default)s)")
     if name in ("status", "purge", "reload"):
         where = command.add_mutually_exclusive_group()
@@ -280,7 +279,7 @@ def _options(name: str, command: argparse.ArgumentParser) -> None:
 
 def _purge_options(what: argparse._MutuallyExclusiveGroup) -> None:
     what.add_argument("--query", type=_id, metavar="N", help="the results of query N")
-    what.add_argument("--dashboard", type=_id, metavar="N", help="the results of the queries on dashboard N")
+    what.add_argument("--dashboard", type=_dashboard, metavar="N", help="of the queries on a dashboard: its id or slug")
     what.add_argument("--scope", type=_scope, metavar="S", help="what was fetched with the credential of this name")
     what.add_argument("--all", action="store_true", help="everything")
 
@@ -296,5 +295,6 @@ def _checked(kind: Callable[[str], object], pattern: str, wanted: str) -> Callab
 
 _port = _checked(int, "[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]", "not a port")
 _id = _checked(int, "[1-9][0-9]{0,15}", "an id is a whole number of at least 1")
+_dashboard = _checked(lambda text: int(text) if text.isdecimal() else text, r"[\w-]{1,200}", "is no id and no slug")
 _scope = _checked(str, r".*\S.*", "is empty")
 _address = _checked(str, r"https?://[^/@\s]+(/\S*)?|unix:/.+", 'write "http://127.0.0.1:8081" or "unix:/run/name.sock"')

@@ -17,7 +17,7 @@ class GatewayError(Exception):
     `refused` is for the access log only: the Host or the shape of the path that was not accepted.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
     title: ClassVar[str] = "Internal error"
     reason: ClassVar[str] = "internal"
 
@@ -173,6 +173,18 @@ class UpstreamUnusable(GatewayError):
     status = 502
     title = "Bad gateway"
     reason = "upstream_unusable"
+
+
+class UpstreamRefusedByPage(UpstreamUnusable):
+    """Redash refused the request with an HTML page: its status is passed on, in the gateway's words."""
+
+    status = 405
+    title = "Refused by Redash"
+    reason = "upstream_refused"
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
 
 
 class UpstreamRefused(GatewayError):

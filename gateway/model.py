@@ -20,6 +20,10 @@ FIRST_GATEWAY_RESULT_ID = 2**52
 """Reduced results have no id of Redash; the gateway makes one, above all that Redash will reach, below 2**53 (JSON)."""
 
 
+SLUG = r"[A-Za-z0-9_-]{1,200}"
+"""What Redash makes the slug of a dashboard of: a part of a path."""
+
+
 class Clock(Protocol):
     """Two clocks: `wall` for what is compared with other systems, `monotonic` for every age and deadline."""
 
@@ -192,15 +196,14 @@ class ReuseTerms(msgspec.Struct, frozen=True):
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a query's `options.parameters`; fields that the gateway does not use are skipped."""
+    """One entry of a query's `options.parameters`, as `redash.objects` reads it."""
 
     name: str
     type: str = "text"
     value: object = None
-    enumOptions: str = ""  # noqa: N815 - Redash's own name
+    enumOptions: tuple[str, ...] = ()  # noqa: N815 - Redash's own name
     queryId: int | None = None  # noqa: N815
     multiValuesOptions: dict[str, object] | None = None  # noqa: N815
-    regex: str = ""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, weakref=True):

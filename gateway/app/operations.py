@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gateway.app.runtime import Runtime
 from gateway.app.settings import load
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError, UpstreamRefused
+from gateway.model import SLUG
 from gateway.outcome import Sender
 
 events = logging.getLogger("gateway.events")
@@ -60,6 +62,8 @@ class RuntimeOperations:
                 return await self._purge(query_id=query)
             case {"dashboard": int(dashboard)} if _is_id(dashboard):
                 return await self._purge_dashboard(dashboard)
+            case {"dashboard": str(slug)} if re.fullmatch(SLUG, slug):
+                return await self._purge_dashboard(slug)
             case {"scope": str(name)}:
                 return await self._purge_scope(name)
             case {"all": True}:
@@ -77,7 +81,7 @@ class RuntimeOperations:
             raise BadRequest(f"A scope is named by its credential, one of: {known}.")
         return await self._purge(scope=credential.scope)
 
-    async def _purge_dashboard(self, dashboard: int) -> int:
+    async def _purge_dashboard(self, dashboard: int | str) -> int:
         """Delete the results of every query on a dashboard, read with the first user credential that may read it."""
         for credential in self._runtime.live.access.credentials.values():
             if credential.is_query_key:

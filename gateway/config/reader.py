@@ -73,11 +73,11 @@ class Reader:
         if origin is Annotated:
             kind, *rest = get_args(kind)
             notes, origin = tuple(rest), get_origin(kind)
-        if origin in (Union, UnionType):  # only `X | None`; TOML has no null
-            return self._value(get_args(kind)[0], raw, path, default)
         for note in notes:
             if isinstance(note, ParsedBy):
                 return self._parsed(note.parse, raw, path, default, quiet=note.quiet)
+        if origin in (Union, UnionType):  # only `X | None`; TOML has no null
+            return self._value(get_args(kind)[0], raw, path, default)
         if origin in (tuple, frozenset):
             return self._items(kind, raw, path, not_empty=any(isinstance(note, NotEmpty) for note in notes))
         return self._plain(kind, origin, raw, path, default)

@@ -61,6 +61,7 @@ Text = Annotated[str, ParsedBy(values.text)]
 Address = Annotated[Listen, ParsedBy(values.listen)]
 TokenHash = Annotated[str, ParsedBy(values.sha256, quiet=True)]
 Ids = Annotated[frozenset[Count], NotEmpty()]
+Dashboard = Annotated[int | str, ParsedBy(values.dashboard)]
 
 
 class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, weakref=True):
@@ -125,7 +126,7 @@ class Client(Table, frozen=True, kw_only=True):
     token_sha256: tuple[TokenHash, ...] = ()
     can: Annotated[frozenset[Capability], NotEmpty()] = frozenset({"read", "execute"})
     queries: Ids = frozenset()
-    dashboards: Ids = frozenset()
+    dashboards: Annotated[frozenset[Dashboard], NotEmpty()] = frozenset()
     expires: Annotated[float, ParsedBy(units.expiry)] | None = None
     query_token: bool = True
     reveal_keys: bool = False
@@ -181,7 +182,7 @@ class Warm(Table, frozen=True, kw_only=True):
     """A query, or every query on a dashboard, that is kept fresh without requests."""
 
     query: Count | None = None
-    dashboard: Count | None = None
+    dashboard: Dashboard | None = None
     parameters: Annotated[dict[str, object], ParsedBy(values.parameters)] = {}
     every: PositiveSeconds
     credential: Text

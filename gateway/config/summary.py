@@ -32,7 +32,9 @@ def _client(client: Client) -> Iterator[str]:
     yield "through " + ", ".join(client.credentials)
     for name, ids in (("queries", client.queries), ("dashboards", client.dashboards)):
         if ids:
-            yield f"only {name} " + ", ".join(map(str, sorted(ids)))
+            yield f"only {name} " + ", ".join(
+                str(item) for item in sorted(ids, key=lambda item: (isinstance(item, str), item))
+            )
     if client.rate:
         yield f"at most {client.rate}"
     yield f"{len(client.token_sha256)} token{'' if len(client.token_sha256) == 1 else 's'}"

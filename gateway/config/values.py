@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from gateway.config.mistakes import did_you_mean
+from gateway.model import SLUG
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/*", re.ASCII)
@@ -75,6 +76,19 @@ class WholeNumber:
         if isinstance(value, bool) or not isinstance(value, int) or not self._least <= value <= 2**53:
             raise ValueError(f"is not a whole number of at least {self._least}")
         return value
+
+
+def dashboard(value: object) -> int | str:
+    """Parse the id of a dashboard or its slug."""
+    if not isinstance(value, str):
+        return WholeNumber(1)(value)
+    if value.isdecimal():
+        raise ValueError("is an id in quotes; write ids without quotes, slugs in quotes")
+    if not re.fullmatch(SLUG, value):
+        raise ValueError(
+            "is not the slug of a dashboard, as in /dashboard/sales-overview; or write its id, as a number"
+        )
+    return value
 
 
 def listen(value: object) -> Listen:

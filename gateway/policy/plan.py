@@ -171,8 +171,9 @@ def check_raw_sql(caller: Caller, operation: Execute | ExecuteText | ReadParamet
     arguments = isinstance(operation, Execute) and operation.refresh and operation.arguments
     if arguments or is_raw_sql(definition):
         raise Forbidden(
-            f"Query {definition.query_id} takes text that becomes SQL unescaped (a parameter of type 'text', or one "
-            f"without definition). Client '{caller.name}' needs the capability 'adhoc' or 'text_parameters = true'."
+            f"Query {definition.query_id} takes text that becomes SQL unescaped (a parameter of type 'text' or of an "
+            f"unknown type, or one without definition). Client '{caller.name}' needs the capability 'adhoc' or "
+            "'text_parameters = true'."
         )
 
 

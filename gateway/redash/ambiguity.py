@@ -69,7 +69,7 @@ def _value_is_ambiguous(parameter: Parameter, value: object, *, folds_case: bool
 
 
 def _options_are_ambiguous(parameter: Parameter, value: object, *, folds_case: bool) -> bool:
-    options = set(parameter.enumOptions.split("\n"))
+    options = set(parameter.enumOptions)
     if parameter.multiValuesOptions is not None:
         bare = {squeezed(option, folds_case=folds_case) for option in options}
         return len(bare) < len(options) or not _list_is_readable(parameter, list(options), folds_case=folds_case)
@@ -105,7 +105,7 @@ def _alphabet(parameter: Parameter, values: Mapping[str, object], *, folds_case:
     if parameter.type in dates.ALL:
         return _DATES
     wrapped = "".join(template.wrapping(parameter)) if parameter.multiValuesOptions is not None else ""
-    known = parameter.enumOptions if parameter.type == "enum" else "".join(_texts(values.get(parameter.name)))
+    known = "".join(parameter.enumOptions if parameter.type == "enum" else _texts(values.get(parameter.name)))
     return _WORDS | _characters(known + wrapped, folds_case=folds_case)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import msgspec
 
@@ -10,6 +11,9 @@ from gateway.redash import routes
 from gateway.redash.json_text import canonical
 from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm, encode_arguments
 from gateway.redash.routes import Route
+
+DASHBOARDS_A_PAGE: Final = 250
+"""The most that Redash gives."""
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +53,16 @@ def dashboard(dashboard_id: int) -> UpstreamRequest:
 def data_source(source_id: int) -> UpstreamRequest:
     """Ask for a data source, which shows whether it is paused."""
     return _request(routes.DATA_SOURCE, id=source_id)
+
+
+def dashboard_by_slug(slug: str) -> UpstreamRequest:
+    """Ask for a dashboard object by its slug. From version 10 on this takes `legacy`, which 8 and 9 ignore."""
+    return _request(routes.DASHBOARD, "legacy", dashboard=slug)
+
+
+def dashboards(page: int) -> UpstreamRequest:
+    """Ask for a page of the list of dashboards, from 1 on."""
+    return _request(routes.DASHBOARDS, f"page={page}&page_size={DASHBOARDS_A_PAGE}")
 
 
 def latest_result(query_id: int) -> UpstreamRequest:

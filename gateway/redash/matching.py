@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound
+from gateway.model import SLUG
 from gateway.redash.routes import ROUTES, Route
 
 _ID: Final = r"[1-9][0-9]{0,17}"
@@ -16,7 +17,7 @@ _PARTS: Final = {
     "form": "json|csv|tsv|xlsx",
     "job_id": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
     "token": "[A-Za-z0-9]{40}",
-    "dashboard": r"[A-Za-z0-9_-]{1,200}",
+    "dashboard": SLUG,
     "word": "[a-z_]{1,50}",
     "database": r"[A-Za-z0-9_-]{1,200}",
     "table": r"[A-Za-z0-9_-]{1,200}",

@@ -1,35 +1,46 @@
-"""Parses the objects of Redash that the gateway reads for itself: queries, dashboards, data sources."""
+"""Parses Redash's objects: queries, data sources, dashboards and lists of them. Says what each member is needed for."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import Definition, Parameter
+from gateway.model import SLUG, Definition, Parameter
 from gateway.redash.redaction import text_without_keys, without_own_keys
 
 _NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
 _LONGEST_TEXT: Final = 1_000
-
-
-class _Owner(msgspec.Struct):
-    parameters: tuple[Parameter, ...] | None = None
-    apply_auto_limit: object = False
+_NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class _Query(msgspec.Struct):
+    """A query object. Redash stores some members as clients of its API write them. Only three are demanded, because
+    the gateway can judge nothing without them; any other one that cannot be read counts as absent.
+    """
+
     id: int
-    name: str
+    """Proves that it is the requested query."""
     query: str
+    """The template: which values become SQL, and which SQL a result must show."""
     updated_at: str
-    query_hash: str
-    data_source_id: int | None = None
-    latest_query_data_id: int | None = None
-    options: _Owner = msgspec.field(default_factory=_Owner)
-    tags: tuple[str, ...] | None = None
-    is_archived: bool = False
+    """The marker: results from before an edit are not used."""
+    name: object = None
+    """Names downloads. Without it, they are named after the result's id."""
+    query_hash: object = None
+    """Helps to prove that a result is the query's latest. Without it, no result is proven to be."""
+    data_source_id: object = None
+    """The source of the rows. Without it, results of every source are refused, as they are in Redash."""
+    latest_query_data_id: object = None
+    """Finds the latest result in the store. Without it, Redash is asked."""
+    options: object = None
+    """`parameters`; without them, every `{{name}}` is the caller's text (see `_parameters`). And `apply_auto_limit`."""
+    tags: object = None
+    """Select rules of `[[cache.rules]]`."""
+    is_archived: object = False
+    """The latest result that an archived query names may be out of date."""
 
 
 _queries = msgspec.json.Decoder(_Query, strict=False)
@@ -45,20 +56,66 @@ def parse_definition(data: bytes, checked: float) -> Definition:
         query = _queries.decode(data)
     except _NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a query object.") from None
+    options = query.options if isinstance(query.options, dict) else {}
     return Definition(
         query_id=query.id,
-        name=without_own_keys(query.name),
+        name=without_own_keys(_text(query.name)),
         text=query.query,
         marker=query.updated_at,
-        query_hash=query.query_hash,
-        data_source_id=query.data_source_id,
-        latest_result_id=query.latest_query_data_id,
-        parameters=query.options.parameters or (),
-        tags=query.tags or (),
-        auto_limit=bool(query.options.apply_auto_limit),
-        is_archived=query.is_archived,
+        query_hash=_text(query.query_hash),
+        data_source_id=_number(query.data_source_id),
+        latest_result_id=_number(query.latest_query_data_id),
+        parameters=_parameters(options.get("parameters")),
+        tags=_texts(query.tags),
+        auto_limit=bool(options.get("apply_auto_limit")),
+        is_archived=bool(query.is_archived),
         checked=checked,
     )
+
+
+def _parameters(listed: object) -> tuple[Parameter, ...]:
+    """Parse the definitions of parameters. Without a name, one defines nothing: its tag is then the caller's text."""
+    found = map(_parameter, listed) if isinstance(listed, list) else ()
+    return tuple(parameter for parameter in found if parameter is not None)
+
+
+def _parameter(members: object) -> Parameter | None:
+    """Parse one definition; each odd member is read as Redash reads it, or as what allows the least.
+
+    type                without one, or null: text, which is the caller's SQL
+    enumOptions         lines of a text, or the texts of a list; else there are none, and no value fits
+    multiValuesOptions  several values only if it is an object
+    queryId             without one, the dropdown is no query that a bound client reaches through this one
+    value               without a default, the caller must give the value
+    """
+    if not isinstance(members, dict) or not isinstance(members.get("name"), str):
+        return None
+    kind, options, several = (members.get(name) for name in ("type", "enumOptions", "multiValuesOptions"))
+    return Parameter(
+        name=members["name"],
+        type=kind if isinstance(kind, str) else "text",
+        value=members.get("value"),
+        enumOptions=tuple(options.split("\n")) if isinstance(options, str) else _texts(options),
+        queryId=_number(members.get("queryId")),
+        multiValuesOptions=several if isinstance(several, dict) else None,
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def _number(value: object) -> int | None:
+    """Read an id, also one that is written as a text."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 < value < 2**63 else None
 
 
 class _DataSource(msgspec.Struct):
@@ -106,25 +163,62 @@ class _Dashboard(msgspec.Struct):
     widgets: tuple[_Widget, ...] | None = None
 
 
-def parse_dashboard_queries(data: bytes, dashboard_id: int) -> frozenset[int]:
-    """Return the ids of the queries on this dashboard's object; widgets that its reader may not see name none.
+class DashboardQueries(msgspec.Struct, frozen=True):
+    """A dashboard and the queries on it."""
+
+    dashboard_id: int
+    queries: frozenset[int]
+
+
+def parse_dashboard(data: bytes) -> DashboardQueries:
+    """Return the id of a dashboard and those of its queries; widgets that its reader may not see name none.
 
     Raises:
-        UpstreamUnusable: it is not the object of this dashboard.
+        UpstreamUnusable: it is not a dashboard object.
     """
     try:
         dashboard = msgspec.json.decode(data, type=_Dashboard)
     except _NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
-    if dashboard.id != dashboard_id:
-        raise UpstreamUnusable("Redash's response is the object of another dashboard than the requested one.")
     shown = (widget.visualization for widget in dashboard.widgets or ())
-    return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
+    return DashboardQueries(dashboard.id, frozenset(v.query.id for v in shown if v is not None and v.query is not None))
 
 
-def parse_id(data: bytes) -> int | None:
-    """Return the id of an object, None if it has none."""
+class _Slugged(msgspec.Struct):
+    id: int
+    slug: object = None
+
+
+class _Page(msgspec.Struct):
+    count: int
+    results: tuple[_Slugged, ...]
+
+
+def parse_slugs(data: bytes) -> tuple[int, dict[int, str]]:
+    """Parse a page of the list of dashboards: how many there are in all, and the slugs of those on this page by id.
+
+    What cannot be part of a path is left out.
+
+    Raises:
+        UpstreamUnusable: it is not such a page.
+    """
     try:
-        return msgspec.json.decode(data, type=_Identified).id
+        page = msgspec.json.decode(data, type=_Page)
     except _NOT_SUCH:
-        return None
+        raise UpstreamUnusable("Redash's response is not a list of dashboards.") from None
+    return page.count, {board.id: slug for board in page.results if re.fullmatch(SLUG, slug := _text(board.slug))}
+
+
+class Named(msgspec.Struct, frozen=True):
+    """What an object is called by."""
+
+    id: int | None = None
+    slug: object = None
+
+
+def parse_named(data: bytes) -> Named:
+    """Return the id of an object, and its slug if it has one; None for what it does not have."""
+    try:
+        return msgspec.json.decode(data, type=Named)
+    except _NOT_SUCH:
+        return Named()

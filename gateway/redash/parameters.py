@@ -14,7 +14,7 @@ from gateway.errors import BadRequest
 from gateway.model import Definition, Parameter
 from gateway.redash import dates, template
 from gateway.redash.json_text import load_json
-from gateway.redash.values import by_name, check_options, not_a_date, not_a_number, options, unknown
+from gateway.redash.values import CHECKED, by_name, check_options, not_a_date, not_a_number, unknown
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?")
 _UNDECLARED = "undeclared"
@@ -31,8 +31,8 @@ def undeclared(definition_text: str, parameters: Sequence[Parameter]) -> frozens
 
 
 def is_raw_sql(definition: Definition) -> bool:
-    """Whether a caller's values can become SQL: the query has a `text` parameter or an undeclared `{{x}}`."""
-    if any(parameter.type == "text" for parameter in definition.parameters):
+    """Whether a caller's values can become SQL: of type `text` or an unknown type, or of an undeclared `{{x}}`."""
+    if any(parameter.type not in CHECKED for parameter in definition.parameters):
         return True
     return bool(undeclared(definition.text, definition.parameters))
 
@@ -119,9 +119,9 @@ def _default(parameter: Parameter, now: datetime) -> object:
 
 def _enum_default(parameter: Parameter) -> object:
     """Choose as Redash's page does: ignore values that are not (or no longer) options, always set one option."""
-    choices = options(parameter)
+    choices = parameter.enumOptions
     if parameter.multiValuesOptions is None:
-        return parameter.value if parameter.value in choices else choices[0]
+        return parameter.value if parameter.value in choices else next(iter(choices), None)
     chosen = parameter.value if isinstance(parameter.value, list) else [parameter.value]
     known = set(choices)
     return [choice for choice in chosen if isinstance(choice, str) and choice in known] or None

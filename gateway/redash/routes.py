@@ -43,6 +43,8 @@ class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A query's own key can use it, below the path of its query (CONTRACT 2)."""
     job_result: bool = False
     """Redash may respond with a job of its own, whose result is what the route is about (CONTRACT 14, 25)."""
+    newer: bool = False
+    """Some versions lack it: there a GET shows the page of the front end."""
     redirects: bool = False
     """Redash responds with a redirect to the list of queries (CONTRACT 5)."""
 
@@ -94,9 +96,9 @@ read    metadata     GET         /api/dashboards/tags                           
 read    metadata     GET         /api/data_sources                                       lists
 read    metadata     GET         /api/data_sources/{id}                                  lists
 read    live         GET         /api/data_sources/{id}/schema                           lists job_result
-read    live         GET         /api/databricks/databases/{id}                          lists job_result
-read    live         GET         /api/databricks/databases/{id}/{database}/tables        lists job_result
-read    live         GET         /api/databricks/databases/{id}/{database}/columns/{table} lists job_result
+read    live         GET         /api/databricks/databases/{id}                          lists job_result newer
+read    live         GET         /api/databricks/databases/{id}/{database}/tables        lists job_result newer
+read    live         GET         /api/databricks/databases/{id}/{database}/columns/{table} lists job_result newer
 read    metadata     GET         /api/query_snippets                                     lists
 read    metadata     GET         /api/query_snippets/{id}                                lists
 read    metadata     GET         /api/queries                                            keys lists
@@ -140,7 +142,7 @@ admin   write        POST        /api/users/{id}/reset_password                 
 admin   write        POST        /api/users/{id}/regenerate_api_key                      keys
 admin   write        POST,DELETE /api/users/{id}/disable                                 keys
 admin   live         GET         /api/admin/queries/outdated                             keys
-admin   live         GET         /api/admin/queries/rq_status                            keys
+admin   live         GET         /api/admin/queries/rq_status                            keys newer
 write   write        POST        /api/queries/format
 write   write        POST        /api/visualizations
 write   write        POST,DELETE /api/visualizations/{id}
@@ -189,6 +191,7 @@ QUERIES: Final = _row("GET", "/api/queries")
 QUERY: Final = _row("GET", "/api/queries/{query_id}")
 DROPDOWN: Final = _row("GET", "/api/queries/{query_id}/dropdowns/{dropdown_id}")
 DATA_SOURCE: Final = _row("GET", "/api/data_sources/{id}")
+DASHBOARDS: Final = _row("GET", "/api/dashboards")
 DASHBOARD: Final = _row("GET", "/api/dashboards/{dashboard}")
 EXECUTE: Final = _row("POST", "/api/queries/{query_id}/results")
 EXECUTE_TEXT: Final = _row("POST", "/api/query_results")

@@ -19,6 +19,11 @@ _LONGEST_NUMBER = 400
 
 _SHOWN = 20  # options named in an error
 
+_JUDGED = dates.ALL | {"text", "number", "enum"}
+CHECKED = dates.ALL | {"number", "enum", "query", "text-pattern"}
+"""Types whose values are checked, here or by Redash. The value of every other type, known or not, is the caller's text.
+"""
+
 
 def checked_values(definition: Definition, values: Mapping[str, object]) -> dict[str, object]:
     """Return the values that Redash will use: without those that it ignores, as no tag of the query shows them.
@@ -48,7 +53,7 @@ def by_name(definition: Definition) -> dict[str, Parameter]:
 
 def can_be_judged(definition: Definition) -> bool:
     """Whether all values can be judged here. Only Redash knows a dropdown's options and runs regular expressions."""
-    return not any(parameter.type in ("query", "text-pattern") for parameter in definition.parameters)
+    return all(parameter.type in _JUDGED for parameter in definition.parameters)
 
 
 def unknown(name: str, known: Mapping[str, object] | frozenset[str]) -> BadRequest:
@@ -98,15 +103,12 @@ def check_options(parameter: Parameter, texts: Sequence[str]) -> None:
     Raises:
         BadRequest: one is not.
     """
-    choices = options(parameter)
+    choices = parameter.enumOptions
+    if not choices:
+        raise BadRequest(f"Parameter '{parameter.name}' has no options in its definition, so it takes no value.")
     if not set(texts) <= set(choices):
         more = " …" if len(choices) > _SHOWN else ""
         raise BadRequest(f"Parameter '{parameter.name}' must be one of: {', '.join(choices[:_SHOWN])}{more}.")
-
-
-def options(parameter: Parameter) -> list[str]:
-    """Return the options of an `enum`."""
-    return parameter.enumOptions.split("\n")
 
 
 def is_number(value: object) -> bool:

@@ -39,7 +39,7 @@ async def _is_latest_of(definition: Definition, head: ResultHead) -> bool:
     The hash ignores white space, in old versions case, and always the data source (CONTRACT 7).
     """
     same = (definition.query_hash, definition.data_source_id) == (head.query_hash, head.data_source_id)
-    if not same or head.query is None:
+    if not same or not definition.query_hash or head.query is None:
         return False
     if len(head.query) + len(definition.text) > _OFF_LOOP_CHARACTERS:
         return await asyncio.to_thread(_shows, definition, head.query)

@@ -31,10 +31,18 @@ class Bindings:
         if not caller.is_bound:
             return None
         allowed = set(caller.settings.queries)
-        for dashboard in sorted(caller.settings.dashboards):
+        for dashboard in sorted(caller.settings.dashboards, key=str):
             credential = context.configured.access.user_credential(caller)
-            allowed |= await self._dashboards.recent_queries_on(credential, dashboard, context.sender)
+            allowed |= (await self._dashboards.recent(credential, dashboard, context.sender)).queries
         return frozenset(allowed)
+
+    def _boards(self, context: RequestContext) -> frozenset[int | None]:
+        """Return the ids of the client's dashboards; `_allowed` has read those that the configuration names by slug."""
+        dashboards = context.caller.settings.dashboards
+        if not dashboards:
+            return frozenset()
+        credential = context.configured.access.user_credential(context.caller)
+        return frozenset(self._dashboards.known_id(credential, dashboard) for dashboard in dashboards) - {None}
 
     def limit(self, context: RequestContext, response: Response) -> Response:
         """Limit the reuse of a response to the time for which the client's dashboards need not be read again."""
@@ -95,20 +103,20 @@ class Bindings:
 
     def _check_path(self, context: RequestContext) -> None:
         """Refuse a dashboard before the request to Redash where the path has its id; slugs are checked afterwards."""
-        named, boards = context.match.parts["dashboard"], context.caller.settings.dashboards
+        named, boards = context.match.parts["dashboard"], self._boards(context)
         if not boards or (
             named.isdecimal() and int(named) not in boards and "legacy" not in context.request.query_string
         ):
-            self.check_dashboard(context.caller, None)
+            self.check_dashboard(context, None)
 
-    def check_dashboard(self, caller: Caller, dashboard_id: int | None) -> None:
+    def check_dashboard(self, context: RequestContext, dashboard_id: int | None) -> None:
         """Refuse a dashboard that is not among the client's, by the id in Redash's response.
 
         Raises:
             Forbidden: it is not among them, or its id is not known.
         """
-        if caller.is_bound and dashboard_id not in caller.settings.dashboards:
-            raise Forbidden(f"This dashboard is not among those of client '{caller.name}'.")
+        if context.caller.is_bound and dashboard_id not in self._boards(context):
+            raise Forbidden(f"This dashboard is not among those of client '{context.caller.name}'.")
 
 
 def _declared(definition: Definition) -> frozenset[int]:

@@ -5,59 +5,166 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import msgspec
+from cachetools import LRUCache
+
 from gateway.concurrency.flights import Flights
+from gateway.errors import UpstreamRefused, UpstreamUnusable
 from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.redash import calls
-from gateway.redash.objects import parse_dashboard_queries
-from gateway.upstream.protocol import Upstream, refusal
+from gateway.redash.objects import DashboardQueries, parse_dashboard, parse_named, parse_slugs
+from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 REREAD_SECONDS: Final = 60.0
 """A dashboard's queries are read again after this time; then a removed widget no longer gives access to its query."""
 
+SLUGS_SECONDS: Final = 600.0
+"""How long a slug from the list is used. Nothing is trusted to it: the dashboard that it leads to must have the id."""
+
+_MOST_PAGES: Final = 40
+_MOST_SLUGS: Final = 2 * _MOST_PAGES * calls.DASHBOARDS_A_PAGE
+"""Of all scopes together; each has at most 200 characters."""
+
+_ANOTHER: Final = "Redash's response is the object of another dashboard than the requested one."
+
+
+class _Slugs(msgspec.Struct, frozen=True):
+    by_id: dict[int, str]
+    requested_at: float
+
+
+class _Read(msgspec.Struct, frozen=True):
+    dashboard: DashboardQueries
+    requested_at: float
+
 
 class Dashboards:
-    """Reads dashboards with a credential; caches the ids of their queries for `REREAD_SECONDS`, by scope."""
+    """Reads dashboards with a credential, by id or slug; caches the ids of their queries, by scope."""
 
     def __init__(self, upstream: Upstream, clock: Clock) -> None:
         self._upstream = upstream
         self._clock = clock
-        self._recent: dict[tuple[str, int], tuple[frozenset[int], float]] = {}
-        self._flights: Flights[frozenset[int]] = Flights()
+        self._recent: dict[tuple[str, int | str], _Read] = {}
+        self._slugs: LRUCache[str, _Slugs] = LRUCache(_MOST_SLUGS, getsizeof=lambda slugs: len(slugs.by_id) + 1)
+        self._flights: Flights[_Read] = Flights()
+        self._lists: Flights[_Slugs] = Flights()
 
-    async def queries_on(self, credential: Credential, dashboard_id: int, sender: Sender) -> frozenset[int]:
+    async def queries_on(self, credential: Credential, dashboard: int | str, sender: Sender) -> frozenset[int]:
         """Request from Redash the ids of the queries on a dashboard.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential.
-            UpstreamUnusable: the response is not a dashboard object.
+            UpstreamUnusable: the response is not this dashboard's object.
         """
-        return (await self._request(credential, dashboard_id, sender))[0]
+        return (await self._request(credential, dashboard, sender)).dashboard.queries
 
-    async def recent_queries_on(self, credential: Credential, dashboard_id: int, sender: Sender) -> frozenset[int]:
-        """As `queries_on`, at most `REREAD_SECONDS` old; concurrent callers share one request."""
-        place = (credential.scope, dashboard_id)
-        if self._clock.monotonic() <= self.valid_until(credential, dashboard_id):
-            return self._recent[place][0]
-        return (await self._flights.share(place, lambda: self._refresh(credential, dashboard_id, sender)))[0]
+    async def recent(self, credential: Credential, dashboard: int | str, sender: Sender) -> DashboardQueries:
+        """Return a dashboard as it was at most `REREAD_SECONDS` ago; concurrent callers share one request.
 
-    def valid_until(self, credential: Credential, dashboard_id: int) -> float:
-        """Return until when (monotonic) `recent_queries_on` needs no request; -inf where nothing is cached."""
-        recent = self._recent.get((credential.scope, dashboard_id))
-        return recent[1] + REREAD_SECONDS if recent is not None else -math.inf
+        Raises:
+            As `queries_on`.
+        """
+        place = (credential.scope, dashboard)
+        if self._clock.monotonic() <= self.valid_until(credential, dashboard):
+            return self._recent[place].dashboard
+        return (await self._flights.share(place, lambda: self._refresh(credential, dashboard, sender)))[0].dashboard
+
+    def known_id(self, credential: Credential, dashboard: int | str) -> int | None:
+        """Return the id of a dashboard; of a slug, that of the last reading, None if there is none."""
+        if isinstance(dashboard, int):
+            return dashboard
+        recent = self._recent.get((credential.scope, dashboard))
+        return recent.dashboard.dashboard_id if recent is not None else None
+
+    def valid_until(self, credential: Credential, dashboard: int | str) -> float:
+        """Return until when (monotonic) `recent` needs no request; -inf where nothing is cached."""
+        recent = self._recent.get((credential.scope, dashboard))
+        return recent.requested_at + REREAD_SECONDS if recent is not None else -math.inf
 
     async def aclose(self) -> None:
         """Cancel the requests in flight."""
         await self._flights.aclose()
+        await self._lists.aclose()
 
-    async def _refresh(self, credential: Credential, dashboard_id: int, sender: Sender) -> frozenset[int]:
-        queries, sent = await self._request(credential, dashboard_id, sender)
-        self._recent[credential.scope, dashboard_id] = queries, sent
-        return queries
+    async def _refresh(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Read:
+        read = await self._request(credential, dashboard, sender)
+        self._recent[credential.scope, dashboard] = read
+        return read
 
-    async def _request(self, credential: Credential, dashboard_id: int, sender: Sender) -> tuple[frozenset[int], float]:
-        response = await self._upstream.send(credential, calls.dashboard(dashboard_id), sender)
-        if response.status != 200:
-            raise refusal(response)
-        return parse_dashboard_queries(response.body.load(), dashboard_id), response.sent
+    async def _request(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Read:
+        if isinstance(dashboard, str):
+            return _read(await self._upstream.send(credential, calls.dashboard_by_slug(dashboard), sender))
+        slug = self._known_slug(credential, dashboard)
+        if slug is None:
+            response = await self._upstream.send(credential, calls.dashboard(dashboard), sender)
+            if not _is_for_a_slug(response, dashboard):
+                return _checked(_read(response), dashboard)
+            slug = await self._find_slug(credential, dashboard, sender)
+            if slug is None:
+                raise refusal(response) if response.status == 404 else UpstreamUnusable(_ANOTHER)
+        response = await self._upstream.send(credential, calls.dashboard_by_slug(slug), sender)
+        try:
+            return _checked(_read(response), dashboard)
+        except (UpstreamRefused, UpstreamUnusable):
+            if (slugs := self._slugs.get(credential.scope)) is not None:
+                slugs.by_id.pop(dashboard, None)  # it may have moved; the next list says so
+            raise
+
+    def _known_slug(self, credential: Credential, dashboard_id: int) -> str | None:
+        slugs = self._slugs.get(credential.scope)
+        if slugs is None or self._clock.monotonic() - slugs.requested_at > SLUGS_SECONDS:
+            return None
+        return slugs.by_id.get(dashboard_id)
+
+    async def _find_slug(self, credential: Credential, dashboard_id: int, sender: Sender) -> str | None:
+        """Look a slug up in the list of dashboards, which is requested at most once in `REREAD_SECONDS`."""
+        slugs = self._slugs.get(credential.scope)
+        if slugs is None or self._clock.monotonic() - slugs.requested_at > REREAD_SECONDS:
+            slugs, _ = await self._lists.share(credential.scope, lambda: self._list(credential, sender))
+        return slugs.by_id.get(dashboard_id)
+
+    async def _list(self, credential: Credential, sender: Sender) -> _Slugs:
+        requested_at, by_id = self._clock.monotonic(), dict[int, str]()
+        for page in range(1, _MOST_PAGES + 1):
+            response = await self._upstream.send(credential, calls.dashboards(page), sender)
+            if response.status != 200:
+                raise refusal(response)
+            count, slugs = parse_slugs(response.body.load())
+            by_id.update(list(slugs.items())[: calls.DASHBOARDS_A_PAGE])
+            if not slugs or page * calls.DASHBOARDS_A_PAGE >= count:
+                break
+        listed = self._slugs[credential.scope] = _Slugs(by_id, requested_at)
+        return listed
+
+
+def _is_for_a_slug(response: UpstreamResponse, dashboard_id: int) -> bool:
+    """Whether Redash may have taken the id for a slug, as 8 and 9 do: it knows none, or the dashboard of that slug."""
+    if response.status != 200:
+        return response.status == 404
+    named = parse_named(response.body.load())
+    return named.slug == str(dashboard_id) and named.id != dashboard_id
+
+
+def _checked(read: _Read, dashboard_id: int) -> _Read:
+    """Return what was read, if it is the requested dashboard.
+
+    Raises:
+        UpstreamUnusable: it is another one.
+    """
+    if read.dashboard.dashboard_id != dashboard_id:
+        raise UpstreamUnusable(_ANOTHER)
+    return read
+
+
+def _read(response: UpstreamResponse) -> _Read:
+    """Parse the response to a request for one dashboard.
+
+    Raises:
+        UpstreamRefused: Redash does not show it.
+        UpstreamUnusable: it is not a dashboard object.
+    """
+    if response.status != 200:
+        raise refusal(response)
+    return _Read(parse_dashboard(response.body.load()), response.sent)

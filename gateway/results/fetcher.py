@@ -19,7 +19,7 @@ from gateway.policy.access import Credential
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.downloads import is_file
+from gateway.redash.downloads import is_csv_instead, is_file
 from gateway.redash.renderings import DateFormats
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
@@ -173,15 +173,13 @@ class ResultFetcher:
         """Fetch CSV, TSV or XLSX; valid for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
         begun = self._clock.monotonic()
         body_id = digest(b"body", uuid.uuid4().bytes)
-        entry = msgspec.structs.replace(of, body_id=body_id, form=form, runtime=0.0, born=begun, confirmed=begun)
+        entry = msgspec.structs.replace(of, body_id=body_id, runtime=0.0, born=begun, confirmed=begun)
 
         async def early(response: UpstreamResponse, spool: Spool) -> None:
-            _check_file(response, form)
-            offer(ArrivingResult(entry, spool))
+            offer(ArrivingResult(msgspec.structs.replace(entry, form=_form_of(response, form)), spool))
 
         response = await self.download(credential, of.result_id, form, sender, early)
-        _check_file(response, form)
-        entry = msgspec.structs.replace(entry, size=response.body.size)
+        entry = msgspec.structs.replace(entry, form=_form_of(response, form), size=response.body.size)
         return await self._results.put_as([rendering_key(of, form)], entry, response.body, begun)
 
     async def _get(
@@ -216,14 +214,17 @@ class ResultFetcher:
         return await self._results.put_as([key], entry, body, begun)
 
 
-def _check_file(response: UpstreamResponse, form: RenderedForm) -> None:
-    """Refuse what is no such file, whatever its status says; a job, `null` or nothing would be kept like rows.
+def _form_of(response: UpstreamResponse, form: RenderedForm) -> RenderedForm:
+    """Return the form that a file really has. Refuse what is no such file, whatever its status says; a job, `null` or
+    nothing would be kept like rows.
 
     Raises:
         UpstreamUnusable: it is none.
     """
+    form = "csv" if is_csv_instead(response.content_type, form) else form
     if response.body.data is not None and not is_file(response.content_type, response.body.data, form):
         raise UpstreamUnusable(f"Redash's response is not a {form.upper()} file.")
+    return form
 
 
 async def _offer_json(

@@ -12,14 +12,14 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import UpstreamError, UpstreamRefused, UpstreamUnusable
+from gateway.errors import BadRequest, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
 from gateway.redash.matching import Match
-from gateway.redash.objects import parse_id
+from gateway.redash.objects import parse_named
 from gateway.redash.redaction import body_without_own_keys, without_keys
 from gateway.redash.requests import Relay, encode_arguments, parse_arguments
 from gateway.results.bindings import Bindings
@@ -89,7 +89,7 @@ class Metadata:
             return _response(entry)
         entry = await self._cached(context, operation)
         if context.match.route is routes.DASHBOARD and context.caller.is_bound:
-            self._bindings.check_dashboard(context.caller, parse_id(entry.body.load()))
+            self._bindings.check_dashboard(context, parse_named(entry.body.load()).id)
         return _response(entry)
 
     async def _cached(self, context: RequestContext, operation: Relay) -> MetadataEntry:
@@ -216,7 +216,10 @@ def _check_object(match: Match, operation: Relay, body: Body) -> None:
     by_slug = any(name == "legacy" for name, _ in operation.arguments)  # then the path has no id (CONTRACT 13)
     wanted = int(named) if named.isdecimal() and not by_slug else None
     wanted = operation.query_id if match.route is routes.QUERY else wanted
-    if wanted is not None and parse_id(body.load()) != wanted:
+    if wanted is None:
+        return
+    found = parse_named(body.load())
+    if found.id != wanted and found.slug != named:  # Redash 8 and 9 take a number for a slug
         raise UpstreamUnusable("Redash's response is another object than the requested one.")
 
 
@@ -240,6 +243,15 @@ def _response(entry: MetadataEntry) -> Response:
 
 
 def _search_location(location: str) -> str:
-    """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5)."""
-    arguments = parse_arguments(location.partition("?")[2])
+    """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5).
+
+    Only its arguments are taken: Redash 8 and 10 name a host, and with several organisations the path has a slug.
+
+    Raises:
+        UpstreamUnusable: its arguments cannot be decoded.
+    """
+    try:
+        arguments = parse_arguments(location.partition("?")[2].partition("#")[0])
+    except BadRequest:
+        raise UpstreamUnusable("Redash answered with a redirect whose arguments cannot be decoded.") from None
     return f"{routes.QUERIES.template}?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

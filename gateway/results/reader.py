@@ -97,7 +97,7 @@ class ResultReader:
         if stored is None:
             return None
         entry = stored.entry
-        if credential.is_query_key and entry.query_hash != definition.query_hash:
+        if credential.is_query_key and (not entry.query_hash or entry.query_hash != definition.query_hash):
             return None  # Redash shows it to a query key only while the hashes match (CONTRACT 8)
         if entry.data_source_id != definition.data_source_id and not self._seen_lately(entry):
             return None
@@ -277,11 +277,12 @@ class ResultReader:
 
 def _file(context: RequestContext, result: AnyResult, form: ResultForm, name: str | None) -> Response:
     entry = result.entry
+    kind = "csv" if entry.form == "csv" else form  # Redash 8 gives CSV for TSV
     return Response(
         body=result.body,
         entry=entry if isinstance(result, StoredResult) else None,
-        content_type=CONTENT_TYPES[form],
-        disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, form),
+        content_type=CONTENT_TYPES[kind],
+        disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, kind),
         cache_control=_FOR_A_YEAR if context.match.route.kind == "result" else "private, no-cache",
         etag=entry.body_id.hex()[:16],  # each rendering has its own id: its bytes may differ (CONTRACT 8)
     )

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -173,7 +173,7 @@ class HttpUpstream:
         try:
             response = await self._exchange(call, trace)
             status = response.status
-            return usable(response, credential, is_write=request.route.kind == "write")
+            return usable(response, credential, request.route)
         except CredentialRejected:
             accepted = False
             raise
@@ -226,7 +226,8 @@ class HttpUpstream:
                     )
                     reader = BodyReader(self._spool, self._live.settings.cache.max_entry)
                     early = call.early if request.route.has_results and raw.status == 200 else None
-                    body = await reader.read(raw, response, call.credential, early)
+                    check = partial(usable, credential=call.credential, route=request.route)
+                    body = await reader.read(raw, response, check, early)
                     return msgspec.structs.replace(response, body=body)
         except TimeoutError as error:  # includes aiohttp's own timeouts
             raise UpstreamTimeout("Redash did not answer in time.") from error

@@ -14,10 +14,8 @@ import msgspec
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body
-from gateway.policy.access import Credential
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
 from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
-from gateway.upstream.checks import usable
 from gateway.upstream.protocol import Early, UpstreamResponse
 
 _SMALL_PIECE: Final = 64 * 1024
@@ -36,9 +34,13 @@ class BodyReader:
         self._max_entry = max_entry_bytes
 
     async def read(
-        self, raw: aiohttp.ClientResponse, response: UpstreamResponse, credential: Credential, early: Early | None
+        self,
+        raw: aiohttp.ClientResponse,
+        response: UpstreamResponse,
+        check: Callable[[UpstreamResponse], UpstreamResponse],
+        early: Early | None,
     ) -> Body:
-        """Read the body; with `early`, of a result, a large one arrives in a file.
+        """Read the body; with `early`, of a result, a large one arrives in a file, if its beginning passes `check`.
 
         Raises:
             UpstreamUnusable: too large, without `early` or by its compression.
@@ -57,7 +59,7 @@ class BodyReader:
             if early is not None and read > PARSE_LIMIT:
                 first = b"".join(pieces)
                 beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
-                show = partial(early, usable(beginning, credential))
+                show = partial(early, check(beginning))
                 spool = await asyncio.to_thread(Spool, self._spool(), size)
                 return await _read_on(self._rest(raw, read), first, spool, show)
             if read > LARGEST_METADATA:

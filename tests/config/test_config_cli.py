@@ -242,20 +242,21 @@ def test_purge_and_reload_send_the_token(
     admin: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("REDASH_GATEWAY_ADMIN_TOKEN", "rg_t")
-    wanted = [["--query", "42"], ["--dashboard", "3"], ["--scope", "s"], ["--all"]]
+    wanted = [["--query", "42"], ["--dashboard", "3"], ["--dashboard", "ops"], ["--scope", "s"], ["--all"]]
     admin.answers = [(200, {"dropped": 2})] * len(wanted) + [(200, b"")]
-    assert [cli.main(["purge", "--admin", admin.url, *what]) for what in wanted] == [0, 0, 0, 0]
+    assert [cli.main(["purge", "--admin", admin.url, *what]) for what in wanted] == [0, 0, 0, 0, 0]
     assert cli.main(["reload", "--admin", admin.url]) == 0
     assert [json.loads(body or "{}") for _, _, body, _ in admin.asked] == [
         {"query": 42},
         {"dashboard": 3},
+        {"dashboard": "ops"},
         {"scope": "s"},
         {"all": True},
         {},
     ]
     assert {(command, path) for command, path, _, _ in admin.asked} == {("POST", "/purge"), ("POST", "/reload")}
     assert {token for _, _, _, token in admin.asked} == {"Bearer rg_t"}
-    assert capsys.readouterr().out == "dropped  2\n" * 4 + "reloaded\n"
+    assert capsys.readouterr().out == "dropped  2\n" * 5 + "reloaded\n"
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,14 @@ def test_lists_warm_and_rules() -> None:
     assert config.warm[0].parameters == {"d": {"start": "a", "end": "b"}}
 
 
+def test_dashboards_have_ids_and_slugs() -> None:
+    warm = '[[warm]]\ndashboard = "ops"\nevery = "10m"\ncredential = "a"\n'
+    config = good(BASE + 'dashboards = [10, "sales-overview", 9]\n' + warm)
+    assert config.clients["c"].dashboards == {9, 10, "sales-overview"}
+    assert config.warm[0].dashboard == "ops"
+    assert "only dashboards 9, 10, sales-overview" in "\n".join(summary(config))
+
+
 def test_no_secret_is_printed_pickled_or_summed_up() -> None:
     config = good(BASE + '[cache]\nstore = "redis://:hunter2@h"\n')
     texts = [repr(config), str(config), *summary(config), *notes(config, 0)]

@@ -7,7 +7,7 @@ from support.world import World
 
 from gateway.errors import UpstreamUnusable
 from gateway.redash.json_text import DEEPEST, load_json
-from gateway.redash.objects import parse_dashboard_queries, parse_definition, parse_id, parse_pause
+from gateway.redash.objects import parse_dashboard, parse_definition, parse_named, parse_pause
 from gateway.redash.organisation import parse_organisation
 from gateway.redash.redaction import without_keys
 from gateway.redash.responses import parse_error, parse_job
@@ -73,7 +73,7 @@ def test_no_response_of_redash_is_walked_too_deeply(depth: int) -> None:
     data = f'{{"id": 1, "message": {nested(depth)}, "options": {{"parameters": {nested(depth)}}}}}'.encode()
     for parse in (
         lambda: parse_definition(data, 0.0),
-        lambda: parse_dashboard_queries(data, 1),
+        lambda: parse_dashboard(data),
         lambda: parse_pause(data, 1),
     ):
         with pytest.raises(UpstreamUnusable):
@@ -81,7 +81,7 @@ def test_no_response_of_redash_is_walked_too_deeply(depth: int) -> None:
     assert parse_organisation(data) is None
     assert parse_job(data) is None
     assert parse_error(data) == ""
-    assert parse_id(data) in (None, 1)
+    assert parse_named(data).id in (None, 1)
     try:
         without_keys(data)
     except UpstreamUnusable:

@@ -55,7 +55,7 @@ def _definition(text: str, *parameters: Parameter) -> Definition:
 
 def _given(kind: str, text: str, **more: Any) -> object:
     """Parse `p_a=<text>` for a parameter of that type."""
-    parameter = Parameter(name="a", type=kind, enumOptions="x\ny", **more)
+    parameter = Parameter(name="a", type=kind, enumOptions=("x", "y"), **more)
     return parse_parameters(_definition("select {{a}}", parameter), [("p_a", text)], NOW)
 
 
@@ -86,7 +86,7 @@ WORK: dict[str, Callable[[str], object]] = {
     "ambiguous number": lambda text: is_ambiguous("{{a}}", (Parameter(name="a", type="number"),), {"a": text}),
     "ambiguous date": lambda text: is_ambiguous("{{a}}", (Parameter(name="a", type="date"),), {"a": text}),
     "ambiguous option": lambda text: is_ambiguous(
-        "{{a}} {{a}}", (Parameter(name="a", type="enum", enumOptions=text),), {"a": text}
+        "{{a}} {{a}}", (Parameter(name="a", type="enum", enumOptions=tuple(text.split("\n"))),), {"a": text}
     ),
     "number": lambda text: _given("number", text),
     "enum": lambda text: _given("enum", text),
@@ -133,12 +133,12 @@ def _many_tags_of_one(text: str) -> object:
 
 
 def _many_tags_of_many_options(text: str) -> object:
-    options = Parameter(name="a", type="enum", enumOptions="\n".join(_numbered(len(text))))
+    options = Parameter(name="a", type="enum", enumOptions=tuple(_numbered(len(text))))
     return is_ambiguous("{{a}};" * min(9_000, len(text) // 50), (options,), {"a": "p1"})
 
 
 def _many_of_many_options(text: str) -> object:
-    options = Parameter(name="a", type="enum", enumOptions="\n".join(_numbered(len(text))), multiValuesOptions={})
+    options = Parameter(name="a", type="enum", enumOptions=tuple(_numbered(len(text))), multiValuesOptions={})
     chosen = json.dumps(_numbered(len(text)))
     return parse_parameters(_definition("select {{a}}", options), [("p_a", chosen)], NOW)
 

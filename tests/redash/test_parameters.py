@@ -14,12 +14,12 @@ from gateway.redash.parameters import defaults, is_raw_sql, parse_parameters, un
 NOW = datetime(2024, 2, 29, 14, 5, 59, tzinfo=ZoneInfo("Europe/Berlin"))
 
 NUMBER = Parameter(name="n", type="number", value=10)
-STATUS = Parameter(name="status", type="enum", value="paid", enumOptions="new\npaid\nshipped")
+STATUS = Parameter(name="status", type="enum", value="paid", enumOptions=("new", "paid", "shipped"))
 STATUSES = Parameter(
     name="s",
     type="enum",
     value=["paid", "new"],
-    enumOptions="new\npaid\nshipped",
+    enumOptions=("new", "paid", "shipped"),
     multiValuesOptions={"prefix": "'", "suffix": "'", "separator": ","},
 )
 PERIOD = Parameter(name="d", type="date-range", value={"start": "2024-01-01", "end": "2024-01-31"})
@@ -171,11 +171,11 @@ def test_missing_ones_take_the_defaults() -> None:
 
 
 def test_defaults_that_are_no_option_count_as_on_redash_pages() -> None:
-    stale = Parameter(name="status", type="enum", value="gone", enumOptions="new\npaid")
+    stale = Parameter(name="status", type="enum", value="gone", enumOptions=("new", "paid"))
     assert defaults(definition(stale), NOW) == {"status": "new"}
-    several = Parameter(name="s", type="enum", value="paid", enumOptions="new\npaid", multiValuesOptions={})
+    several = Parameter(name="s", type="enum", value="paid", enumOptions=("new", "paid"), multiValuesOptions={})
     assert defaults(definition(several), NOW) == {"s": ["paid"]}
-    nothing = Parameter(name="s", type="enum", value=["gone"], enumOptions="new", multiValuesOptions={})
+    nothing = Parameter(name="s", type="enum", value=["gone"], enumOptions=("new",), multiValuesOptions={})
     assert defaults(definition(nothing, Parameter(name="n", type="number", value="7")), NOW) == {"n": 7}
 
 

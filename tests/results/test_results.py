@@ -11,6 +11,8 @@ import pytest
 from support.http import Reply
 from support.world import World
 
+from gateway.redash.downloads import CONTENT_TYPES
+
 FORMS = ("json", "csv", "tsv", "xlsx")
 FIRST_OWN_ID = 2**52
 IMMUTABLE = "private,max-age=31557600"
@@ -108,6 +110,33 @@ async def test_downloads_have_the_same_names_as_in_redash(world: World, name: st
             wanted = (await direct(world, path)).headers["Content-Disposition"]
             for _ in range(2):
                 assert (await world.get(path)).headers["Content-Disposition"] == wanted, path
+
+
+@pytest.mark.parametrize("redash_version", ["8", "10", "26"])
+async def test_a_tsv_says_what_it_is(world: World, redash_version: str) -> None:
+    # Redash 8 has no TSV: it gives CSV, in a file that is called .tsv.
+    kind, separator = ("csv", b",") if redash_version == "8" else ("tsv", b"\t")
+    query, latest = world.named["by_country"], latest_id(world, "by_country")
+    paths = [path for path in routes(query, latest) if form_of(path) == "tsv"]
+    assert len(paths) > 2
+    for path in (*paths, *paths, f"/api/queries/{query}/results.tsv?max_age=0"):
+        got, wanted = await world.get(path), await direct(world, path.partition("?")[0])
+        assert got.status == 200, (path, got.body)
+        assert got.body.partition(b"\n")[0].count(separator) > 0
+        assert got.headers["Content-Type"] == CONTENT_TYPES[kind] == wanted.headers["Content-Type"]
+        named = got.headers["Content-Disposition"]
+        assert named == wanted.headers["Content-Disposition"].replace('"', "").replace(".tsv", f".{kind}"), path
+    assert "hit" in (await world.get(paths[0])).cache
+
+
+@pytest.mark.parametrize("redash_version", ["8"])
+async def test_a_large_tsv_that_is_csv_says_so_while_it_arrives(world: World) -> None:
+    wide = world.sandbox.add_result(world.named["by_country"], [("x", None)], [{"x": "a" * 1000} for _ in range(2_000)])
+    for _ in range(2):
+        got = await world.get(f"/api/query_results/{wide.id}.tsv")
+        assert len(got.body) > 2_000_000
+        assert got.headers["Content-Type"] == CONTENT_TYPES["csv"]
+        assert got.headers["Content-Disposition"].endswith(".csv")
 
 
 async def test_a_renamed_query_renames_its_downloads(world: World) -> None:

@@ -165,8 +165,8 @@ class Playback:
 
     def __call__(self, seen: Seen) -> Stub:
         x = self.exchange
-        if self._same(seen):
-            return self._recorded()
+        if self.is_recorded(seen):
+            return self.recorded()
         if seen.method == "GET" and (found := re.fullmatch(r"/api/queries/(\d+)", seen.path)):
             return self._definition(int(found[1]), seen.key)
         if seen.method == "GET" and "/jobs/" in seen.path and x.path.endswith("/schema"):
@@ -180,7 +180,7 @@ class Playback:
         self.unexpected.append(f"{seen.method} {seen.target} while {x.method} {x.path}?{x.query}")
         return Stub(404, _NOT_FOUND)
 
-    def _same(self, seen: Seen) -> bool:
+    def is_recorded(self, seen: Seen) -> bool:
         x = self.exchange
         if seen.method != x.method.replace("HEAD", "GET"):
             return False
@@ -189,7 +189,7 @@ class Playback:
         path = re.sub("^https?://[^/]+", "", x.path)
         return seen.path == path or (ours is not None and theirs is not None and ours[1] == theirs[1])
 
-    def _recorded(self) -> Stub:
+    def recorded(self) -> Stub:
         x = self.exchange
         if x.method == "HEAD":  # a recorded HEAD has no body; a GET of the same path has
             twins = (y for y in exchanges(*FOLDERS) if y.method == "GET" and y.path == x.path and y.status == x.status)
