@@ -169,6 +169,10 @@ class Playback:
             return self.recorded()
         if seen.method == "GET" and (found := re.fullmatch(r"/api/queries/(\d+)", seen.path)):
             return self._definition(int(found[1]), seen.key)
+        if seen.path == "/api/session":
+            return Stub.json({"client_config": {"version": "26.08.0-dev"}})
+        if seen.method == "GET" and (found := re.fullmatch(r"/api/data_sources/(\d+)", seen.path)):
+            return self._data_source(int(found[1]), seen.key)
         if seen.method == "GET" and "/jobs/" in seen.path and x.path.endswith("/schema"):
             return Stub.json({"job": {"id": "x", "updated_at": 0, "status": 3, "error": "", "result": []}})
         if seen.method == "GET" and "/jobs/" in seen.path:
@@ -207,6 +211,11 @@ class Playback:
         if key.startswith("QUERY_KEY_") and key != f"QUERY_KEY_{query_id}":
             return Stub(404, _NOT_FOUND)
         return Stub.json(item)
+
+    def _data_source(self, source_id: int, key: str) -> Stub:
+        if key in SOURCES and source_id not in SOURCES[key]:
+            return Stub(403, _FORBIDDEN)
+        return Stub.json({"id": source_id, "name": "source", "paused": 0, "pause_reason": None})
 
 
 def _rows_of(path: str) -> bytes | None:
