@@ -1,4 +1,4 @@
-"""Parses Redash's responses: results, jobs, definitions, dashboards, errors. Also encodes jobs as Redash does."""
+"""Parses Redash's responses: results, jobs, definitions, dashboards, errors."""
 
 from __future__ import annotations
 
@@ -42,13 +42,17 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as Redash describes it (CONTRACT 9). `query_result_id` is an array for schema jobs."""
+    """A job as Redash describes it (CONTRACT 9). `query_result_id` is an array for schema jobs.
+
+    Up to version 8, jobs have no member `result`.
+    """
 
     id: str = ""
     status: int
     error: str = ""
     query_result_id: object = None
     updated_at: object = 0
+    result: object = msgspec.UNSET
 
 
 class _ResultOrJob(msgspec.Struct):
@@ -242,21 +246,6 @@ def parse_time(text: str) -> float:
     except ValueError:
         raise UpstreamUnusable("Redash's retrieved_at is not a time.") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def job_body(
-    job_id: str, status: int, *, error: str = "", result_id: int | None = None, updated_at: object = 0
-) -> bytes:
-    """Encode a job as Redash does; it begins with the bytes `{"job":`, which clients test for."""
-    job = {
-        "id": job_id,
-        "updated_at": updated_at,
-        "status": status,
-        "error": error,
-        "result": result_id,
-        "query_result_id": result_id,
-    }
-    return json.dumps({"job": job}, separators=(", ", ": ")).encode()
 
 
 class _Identified(msgspec.Struct):
