@@ -19,7 +19,7 @@ from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan
 from gateway.redash import calls
 from gateway.redash.footprint import weight
-from gateway.redash.responses import parse_error
+from gateway.redash.refusals import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
 
 CANCELLED_TEXT: Final = "Query cancelled by user."

@@ -8,7 +8,7 @@ from typing import Final
 from gateway.errors import CredentialRejected, UpstreamBusy, UpstreamError, UpstreamTimeout, UpstreamUnusable
 from gateway.policy.access import Credential
 from gateway.redash import routes
-from gateway.redash.responses import is_login_refusal
+from gateway.redash.refusals import is_login_refusal
 from gateway.upstream.protocol import UpstreamResponse
 
 _REDIRECT: Final = re.compile(rf"(?:/[\w-]+)?{re.escape(routes.QUERIES.template)}")
