@@ -22,6 +22,8 @@ _ROWS_LEVEL: Final = 4
 
 _DEEPEST: Final = 1_000
 _LONGEST_SCALAR: Final = 4_096
+_MOST_STEPS: Final = 100
+"""A string takes two, other tokens one. A result has seven members."""
 
 
 def _nested(levels: int) -> bytes:
@@ -73,22 +75,29 @@ class Outline:
         self._rest = b""  # what may be the beginning of a longer token
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogatepass")
 
-    def feed(self, piece: bytes, *, only_before_inner: bool = False) -> None:
-        """Take the next bytes; with `only_before_inner`, ignore all that follows the beginning of an inner value."""
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes."""
         self._utf8.decode(piece)
         data, self._rest = self._rest + piece, b""
         at, may_skip = 0, True
-        while at < len(data) and not (only_before_inner and len(self._open) > OUTER_LEVELS):
-            if self._in_string:
-                at = self._string(data, at)
-            elif may_skip and self._is_at_row:
+        while at < len(data):
+            if may_skip and self._is_at_row:
                 end = _end_of_rows(data, at)
                 if end > at:
                     at, self._next = end, _Next.VALUE
                 else:
                     may_skip = False  # a second search in the same bytes could make the work quadratic
             else:
-                at = self._token(data, at)
+                at = self._step(data, at)
+
+    def feed_beginning(self, beginning: bytes) -> None:
+        """Take the first bytes of a document, up to the beginning of an inner value; give up when it does not come."""
+        at = 0
+        for _ in range(_MOST_STEPS):
+            if at == len(beginning) or len(self._open) > OUTER_LEVELS:
+                break
+            at = self._step(beginning, at)
+        self._utf8.decode(beginning[:at])
 
     def end(self) -> bytes:
         """Take note that the document is complete, and return its outline."""
@@ -107,7 +116,11 @@ class Outline:
     @property
     def _is_at_row(self) -> bool:
         """Whether an element of the array of rows may begin."""
-        return len(self._open) == _ROWS_LEVEL and self._open.endswith(b"[") and self._next <= _Next.VALUE_OR_END
+        is_array = len(self._open) == _ROWS_LEVEL and self._open.endswith(b"[")
+        return is_array and self._next <= _Next.VALUE_OR_END and not self._in_string
+
+    def _step(self, data: bytes, at: int) -> int:
+        return self._string(data, at) if self._in_string else self._token(data, at)
 
     def _token(self, data: bytes, at: int) -> int:
         """Take white space and a token, or the first byte of a string; return where it ends."""
@@ -250,5 +263,5 @@ def before_inner(beginning: bytes) -> object:
         ValueError: it is not the beginning of JSON, or there is no inner value in it.
     """
     taken = Outline(len(beginning))
-    taken.feed(beginning, only_before_inner=True)
+    taken.feed_beginning(beginning)
     return json.loads(taken.up_to_inner())

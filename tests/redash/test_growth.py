@@ -112,6 +112,7 @@ WORK: dict[str, Callable[[str], object]] = {
     "beginning of a result": lambda text: parse_beginning(_with_query(text)),
     "whole result": lambda text: parse_result_or_job(Body.of(_with_query(text))),
     "beginning in another order": lambda text: parse_beginning(b'{"query_result": {"query": "' + _body(text)),
+    "beginning of anything": lambda text: parse_beginning(_body(text)),
     "outline": lambda text: _outline(_body(text)),
     "outline of rows": lambda text: _outline(b'{"query_result": {"data": {"rows": [{"a": 1}, ' + _body(text)),
     "error": lambda text: parse_error(_body(text)),
