@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.clocks import TurnableClock
 from support.inside import polling_every, redash_jobs
 from support.waiting import until, within
 from support.world import World
 
-from gateway.sandbox import Sandbox
-
 DOUBT = 31.0
 """Seconds after which a job that still looks queued is asked about by POSTing again."""
 
-Start = Callable[..., Any]
-
 
 @pytest.fixture
-async def before(tmp_path: Path, clock: TurnableClock) -> AsyncIterator[Start]:
-    """Start a gateway before a Redash of some version; polls follow each other quickly, whatever the clock says."""
-    async with AsyncExitStack() as stack:
-        stack.enter_context(polling_every(0.01))
+def redash_version() -> str:
+    return "8"
 
-        async def start(version: str, **tables: str) -> World:
-            world = World(tmp_path, await stack.enter_async_context(Sandbox(now=clock.wall, redash=version)), clock)
-            await world.start(**tables)
-            stack.push_async_callback(world.stop)
-            return world
 
-        yield start
+@pytest.fixture(autouse=True)
+def quick_polls() -> Iterator[None]:
+    """Polls follow each other quickly, whatever the clock says."""
+    with polling_every(0.01):
+        yield
 
 
 async def begun(world: World, name: str = "by_country", *, client: str = "dashboard", **body: Any) -> str:
@@ -73,9 +63,8 @@ def max_ages(world: World) -> list[object]:
     ]
 
 
-async def test_a_lost_job_is_posted_again_and_the_new_one_followed(before: Start) -> None:
+async def test_a_lost_job_is_posted_again_and_the_new_one_followed(world: World) -> None:
     # When Redis has lost its data, version 8 shows queued jobs at status 1 as before. Only a new POST tells.
-    world = await before("8")
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         await polled(world)
@@ -88,9 +77,8 @@ async def test_a_lost_job_is_posted_again_and_the_new_one_followed(before: Start
     assert await world.metric("redash_gateway_executions_total", outcome="success") == 1
 
 
-async def test_a_long_queue_is_not_taken_for_a_loss(before: Start) -> None:
+async def test_a_long_queue_is_not_taken_for_a_loss(world: World) -> None:
     # Redash confirms a waiting job by its id: an identical POST joins it (CONTRACT 9).
-    world = await before("8")
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         for count in range(2, 8):
@@ -103,10 +91,9 @@ async def test_a_long_queue_is_not_taken_for_a_loss(before: Start) -> None:
     assert (world.sandbox.counters.jobs, world.sandbox.counters.started) == (1, 1)
 
 
-@pytest.mark.parametrize("version", ["10", "25", "26"])
-async def test_newer_versions_are_not_asked_again(before: Start, version: str) -> None:
+@pytest.mark.parametrize("redash_version", ["10", "25", "26"])
+async def test_newer_versions_are_not_asked_again(world: World) -> None:
     # There a lost job is 500, so that one with status 1 does wait.
-    world = await before(version)
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         for _ in range(5):
@@ -116,8 +103,7 @@ async def test_newer_versions_are_not_asked_again(before: Start, version: str) -
     assert (posts(world), world.sandbox.counters.started) == (1, 1)
 
 
-async def test_a_running_job_is_not_asked_about(before: Start) -> None:
-    world = await before("8")
+async def test_a_running_job_is_not_asked_about(world: World) -> None:
     with world.sandbox.hold():
         job_id = await begun(world)
         await world.sandbox.wait_executions(1)
@@ -128,9 +114,8 @@ async def test_a_running_job_is_not_asked_about(before: Start) -> None:
     assert posts(world) == 1
 
 
-async def test_a_run_that_ended_in_spite_of_the_loss_is_not_repeated(before: Start) -> None:
+async def test_a_run_that_ended_in_spite_of_the_loss_is_not_repeated(world: World) -> None:
     # The same POST brings its result at once, where the callers accept results of some age.
-    world = await before("8")
     world.clock.turn(3600)  # older results do not count
     with world.sandbox.hold():
         job_id = await begun(world, max_age=600)
@@ -142,9 +127,8 @@ async def test_a_run_that_ended_in_spite_of_the_loss_is_not_repeated(before: Sta
     assert (posts(world), world.sandbox.counters.started) == (2, 1)
 
 
-async def test_max_age_zero_gets_a_run_of_its_own_after_a_loss(before: Start) -> None:
+async def test_max_age_zero_gets_a_run_of_its_own_after_a_loss(world: World) -> None:
     # The run that was lost may have ended before the second caller asked; its rows would be too old for it.
-    world = await before("8")
     world.clock.turn(3600)
     with world.sandbox.hold():
         job_id = await begun(world, max_age=600)
@@ -160,8 +144,7 @@ async def test_max_age_zero_gets_a_run_of_its_own_after_a_loss(before: Start) ->
     assert world.sandbox.counters.started == 2
 
 
-async def test_who_joins_while_the_post_is_repeated_gets_no_older_rows(before: Start) -> None:
-    world = await before("8")
+async def test_who_joins_while_the_post_is_repeated_gets_no_older_rows(world: World) -> None:
     world.clock.turn(3600)
     with world.sandbox.hold():
         job_id = await begun(world, max_age=600)
@@ -177,29 +160,28 @@ async def test_who_joins_while_the_post_is_repeated_gets_no_older_rows(before: S
     assert world.sandbox.counters.started == 2
 
 
-async def test_all_kinds_of_runs_end_after_a_loss(before: Start) -> None:
+async def test_all_kinds_of_runs_end_after_a_loss(bare: World) -> None:
     # Like FLUSHDB in Redis: saved queries, free SQL, a query key and a second caller of each. No slot stays in use.
-    world = await before("8", upstream="max_executions = 3")
+    await bare.start(upstream="max_executions = 3")
     country = {"country": "FR"}
-    with world.sandbox.hold_queue():
-        ids = [(await begun(world), "dashboard"), (await begun_text(world), "sql")]
-        ids += [(await begun(world, "in_country", client="narrow", parameters=country), "narrow")]
-        ids += [(str((await world.post("by_country", client="second", max_age=0)).job["id"]), "second")]
-        waiting = (await world.post("slow_seconds", max_age=0, parameters={"seconds": 0})).job["id"]
-        world.sandbox.lose_jobs()
-    world.clock.turn(DOUBT)
+    with bare.sandbox.hold_queue():
+        ids = [(await begun(bare), "dashboard"), (await begun_text(bare), "sql")]
+        ids += [(await begun(bare, "in_country", client="narrow", parameters=country), "narrow")]
+        ids += [(str((await bare.post("by_country", client="second", max_age=0)).job["id"]), "second")]
+        waiting = (await bare.post("slow_seconds", max_age=0, parameters={"seconds": 0})).job["id"]
+        bare.sandbox.lose_jobs()
+    bare.clock.turn(DOUBT)
     async with within(10):
         for job_id, client in [*ids, (waiting, "dashboard")]:
-            job = await world.finish(job_id, client=client)
+            job = await bare.finish(job_id, client=client)
             assert (job["status"], job["error"]) == (3, "")
-        await world.rows("by_country", max_age=0)
-    assert world.runtime.executions.flights.slots.free()
-    assert world.sandbox.counters.started == 5
+        await bare.rows("by_country", max_age=0)
+    assert bare.runtime.executions.flights.slots.free()
+    assert bare.sandbox.counters.started == 5
 
 
-async def test_free_sql_that_has_begun_is_not_sent_again(before: Start) -> None:
+async def test_free_sql_that_has_begun_is_not_sent_again(world: World) -> None:
     # It may have changed something, and may still do so. A run of a saved query may be repeated (README).
-    world = await before("8")
     with world.sandbox.hold():
         job_id = await begun_text(world)
         await world.sandbox.wait_executions(1)
@@ -215,26 +197,23 @@ async def test_free_sql_that_has_begun_is_not_sent_again(before: Start) -> None:
     assert await world.metric("redash_gateway_executions_total", outcome="lost") == 1
 
 
-async def test_a_query_key_whose_rows_may_be_mixed_up_forces_a_run(before: Start) -> None:
+async def test_a_query_key_whose_rows_may_be_mixed_up_forces_a_run(bare: World) -> None:
     # Its results do not show their SQL: any result that Redash has may be that of the other text (CONTRACT 7).
-    world = await before("8")
     parameter = {"name": "x", "title": "x", "type": "enum", "value": "ab", "enumOptions": "a b\nab"}
-    query = world.sandbox.add_query("one", "select '{{x}}' as x", parameters=[parameter])
+    query = bare.sandbox.add_query("one", "select '{{x}}' as x", parameters=[parameter])
     own = f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n'
-    await world.stop()
-    await world.start(own)
-    with world.sandbox.hold_queue():
-        reply = await world.post(query, client="narrow", max_age=600, parameters={"x": "a b"})
-        await world.sandbox.wait_until(lambda: world.sandbox.counters.jobs == 1)
-        world.sandbox.lose_jobs()
-    world.clock.turn(DOUBT)
-    assert (await world.finish(reply.job["id"], client="narrow"))["status"] == 3
-    assert max_ages(world)[:2] == [0, 0]
+    await bare.start(own)
+    with bare.sandbox.hold_queue():
+        reply = await bare.post(query, client="narrow", max_age=600, parameters={"x": "a b"})
+        await bare.sandbox.wait_until(lambda: bare.sandbox.counters.jobs == 1)
+        bare.sandbox.lose_jobs()
+    bare.clock.turn(DOUBT)
+    assert (await bare.finish(reply.job["id"], client="narrow"))["status"] == 3
+    assert max_ages(bare)[:2] == [0, 0]
 
 
-async def test_the_second_post_is_judged_like_the_first(before: Start) -> None:
+async def test_the_second_post_is_judged_like_the_first(world: World) -> None:
     # Nothing that executes leaves on a definition older than `definition_check`: the right to it may be gone.
-    world = await before("8")
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         world.sandbox.lose_jobs()
@@ -246,8 +225,7 @@ async def test_the_second_post_is_judged_like_the_first(before: Start) -> None:
     assert posts(world) == 1
 
 
-async def test_a_paused_source_ends_the_run_with_redashs_reason(before: Start) -> None:
-    world = await before("8")
+async def test_a_paused_source_ends_the_run_with_redashs_reason(world: World) -> None:
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         world.sandbox.lose_jobs()
@@ -258,9 +236,8 @@ async def test_a_paused_source_ends_the_run_with_redashs_reason(before: Start) -
     assert "paused" in job["error"]
 
 
-async def test_an_outage_at_the_second_post_is_not_the_end(before: Start) -> None:
+async def test_an_outage_at_the_second_post_is_not_the_end(world: World) -> None:
     # But such a POST may have started a run all the same: it is not sent again at each poll.
-    world = await before("8")
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         world.sandbox.lose_jobs()
@@ -275,9 +252,8 @@ async def test_an_outage_at_the_second_post_is_not_the_end(before: Start) -> Non
     assert world.sandbox.counters.started == 1
 
 
-async def test_a_run_ends_when_nobody_responds_to_the_second_post(before: Start) -> None:
+async def test_a_run_ends_when_nobody_responds_to_the_second_post(world: World) -> None:
     # Though the polls are responded to: a lost job looks queued in each of them.
-    world = await before("8")
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         world.sandbox.lose_jobs()
@@ -292,9 +268,8 @@ async def test_a_run_ends_when_nobody_responds_to_the_second_post(before: Start)
     assert posts(world) == 4
 
 
-async def test_a_cancelled_run_that_waits_in_redash_ends_at_once(before: Start) -> None:
+async def test_a_cancelled_run_that_waits_in_redash_ends_at_once(world: World) -> None:
     # Version 8 keeps such a job at status 1 until a worker takes it.
-    world = await before("8")
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         await world.call("DELETE", f"/api/jobs/{job_id}")
@@ -304,9 +279,8 @@ async def test_a_cancelled_run_that_waits_in_redash_ends_at_once(before: Start) 
     assert posts(world) == 1
 
 
-async def test_the_next_process_asks_about_a_lost_job_too(before: Start) -> None:
+async def test_the_next_process_asks_about_a_lost_job_too(world: World) -> None:
     # It is in the ledger; the job of the second POST replaces it there.
-    world = await before("8")
     with world.sandbox.hold_queue():
         job_id = await begun(world)
         await world.stop()
@@ -327,11 +301,10 @@ def last_polled(world: World) -> str:
     return [r.path_qs for r in world.sandbox.log if r.route == "/api/jobs/<job_id>"][-1].rpartition("/")[2]
 
 
-@pytest.mark.parametrize("version", ["8", "26"])
+@pytest.mark.parametrize("redash_version", ["8", "26"])
 @pytest.mark.parametrize("queued", [True, False])
-async def test_no_run_is_followed_for_longer_than_twelve_hours(before: Start, version: str, queued: bool) -> None:
+async def test_no_run_is_followed_for_longer_than_twelve_hours(world: World, queued: bool) -> None:
     # Job ids live so long, Redash's and ours (CONTRACT 9): nobody could read the end of a longer run.
-    world = await before(version)
     async with world.sandbox.hold_queue() if queued else world.sandbox.hold():
         job_id = await begun(world)
         await polled(world)

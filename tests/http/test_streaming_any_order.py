@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from support.clocks import TurnableClock
 from support.waiting import until
 from support.world import TOKENS, World
 
@@ -24,15 +20,16 @@ BEGINNING = 1_000_000
 
 
 @pytest.fixture
-async def old(tmp_path: Path, clock: TurnableClock) -> AsyncIterator[World]:
-    """A gateway before Redash 8. `narrow` has the key of the large query."""
-    async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(Sandbox(now=clock.wall, redash="8"))
-        large = sandbox.named["large"]
-        world = World(tmp_path, sandbox, clock)
-        await world.start(f'[credentials.own]\nkind = "query"\nquery = {large}\nkey_env = "QUERY_KEY_{large}"\n')
-        stack.push_async_callback(world.stop)
-        yield world
+def redash_version() -> str:
+    return "8"
+
+
+@pytest.fixture
+async def old(bare: World) -> World:
+    """A gateway that has the key of the large query."""
+    large = bare.named["large"]
+    await bare.start(f'[credentials.own]\nkind = "query"\nquery = {large}\nkey_env = "QUERY_KEY_{large}"\n')
+    return bare
 
 
 def stored(world: World) -> Any:
