@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -92,6 +92,17 @@ class Body(msgspec.Struct, frozen=True):
             return self.data
         assert self.path is not None  # noqa: S101 - one of the two is always there
         return self.path.read_bytes()
+
+    def pieces(self, most: int) -> Iterator[bytes]:
+        """Yield all bytes, at most so many at a time; reads a file as `load` does."""
+        if self.data is not None:
+            for start in range(0, self.size, most):
+                yield self.data[start : start + most]
+            return
+        assert self.path is not None  # noqa: S101 - one of the two is always there
+        with self.path.open("rb") as file:
+            while piece := file.read(most):
+                yield piece
 
     def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
         """Return at most `first` bytes of the beginning and `last` bytes of the end; reads a file as `load` does."""

@@ -19,10 +19,14 @@ from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan
 from gateway.redash import calls
 from gateway.redash.footprint import weight
-from gateway.redash.responses import parse_error
+from gateway.redash.refusals import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
 
 CANCELLED_TEXT: Final = "Query cancelled by user."
+
+LIFE_SECONDS: Final = 12 * 3600.0
+"""How long a job id is valid, and how long a run is followed. Redash keeps a job that succeeded, and the lock that lets
+others join a run, as long (CONTRACT 9)."""
 
 
 class Phase(IntEnum):
@@ -71,7 +75,7 @@ class Execution:
         self.plan = plan
         self.sender = sender
         self.started = started  # monotonic
-        self.max_age = plan.max_age  # callers that join while it is queued may tighten it
+        self.max_age = plan.max_age  # callers that join may tighten it, for a POST that is yet to be sent
         self.phase = Phase.QUEUED
         self.ending: Ending | None = None
         self.upstream_job = ""

@@ -79,8 +79,8 @@ class Executions:
         `stored` says that the store holds a result of any age: callers that accept any age do not wait for a run.
         """
         execution = self.would_join(plan, stored=stored)
-        if execution is not None and execution.phase is Phase.QUEUED:
-            execution.max_age = stricter(execution.max_age, plan.max_age)  # its POST has not been sent yet
+        if execution is not None:
+            execution.max_age = stricter(execution.max_age, plan.max_age)
         return execution
 
     def would_join(self, plan: Plan, *, stored: bool) -> Execution | None:

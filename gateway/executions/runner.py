@@ -9,16 +9,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-import msgspec
-
-from gateway.concurrency.events import wait_for
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamError, UpstreamUnusable
-from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, Ending, Execution, Phase
+from gateway.executions.execution import Ending, Execution, Phase
+from gateway.executions.following import AGAIN_SECONDS, PATIENCE_SECONDS, Ask, Fetched, Follower
 from gateway.executions.guard import Guard, may_be_of_earlier_text
 from gateway.executions.waits import Waits
 from gateway.model import Clock
-from gateway.outcome import ExecutionResult
 from gateway.policy.plan import replanned
 from gateway.redash import calls
 from gateway.redash.responses import Job, ResultHead, parse_beginning
@@ -32,24 +29,8 @@ log = logging.getLogger("gateway.executions")
 
 Followed = Callable[[Execution], Awaitable[None]]
 
-LOST_TEXT: Final = "Redash no longer knows this job (it was restarted, or the job expired); run the query again."
-NO_TEXT: Final = "The query failed in Redash without an error text."
 RE_RUNS: Final = 3
 """How often a query is run again when Redash responds with the rows of another SQL text (CONTRACT 7)."""
-
-_UNKNOWN: Final = 0
-"""Our own status for a job that Redash does not know."""
-
-_AGAIN_SECONDS: Final = 1.0
-_PATIENCE: Final = 60.0
-"""Seconds for which polls may fail before an execution is given up as lost."""
-
-
-class Fetched(msgspec.Struct, frozen=True):
-    """A result as Redash sent it, with its parsed head."""
-
-    response: UpstreamResponse
-    head: ResultHead
 
 
 class Runner:
@@ -69,6 +50,7 @@ class Runner:
         self._definitions = definitions
         self._results = results
         self._fetcher = fetcher
+        self._follower = Follower(upstream, clock)
         self._waits = waits
         self._guard = guard
         self._clock = clock
@@ -95,15 +77,10 @@ class Runner:
     async def _try(self, execution: Execution, followed: Followed, *, again: bool) -> Ending | None:
         """Run it once; None if the rows are those of another text."""
         await self._check_definition(execution)
-        forced = await self._guard.may_be_mixed_up(execution.plan, execution.sender)
-        max_age = 0 if again or forced else _upstream_max_age(execution)
         begun = self._clock.monotonic()
-        fetched = await self._request(execution, max_age, followed)
+        fetched = await self._request(execution, followed, again=again)
         if isinstance(fetched, Ending):
             return fetched
-        if max_age != 0 and may_be_of_earlier_text(execution.plan, fetched.head):
-            fetched.response.body.give_up()
-            return None
         if await self._has_requested_sql(execution, fetched.head):
             return await self._store(execution, fetched, begun, execution.plan.marker)
         if await self._explained_by_edit(execution, fetched.head):
@@ -115,16 +92,17 @@ class Runner:
     async def resume(self, execution: Execution, followed: Followed) -> Ending:
         """Continue a run that an earlier process began: follow its job, then as in `run`."""
         begun = execution.started
-        fetched = await self._follow(execution, Job(id=execution.upstream_job, status=execution.upstream_status))
+        job = Job(id=execution.upstream_job, status=execution.upstream_status)
+        fetched = await self._follow(execution, job, partial(self._ask, execution, followed, again=False))
         if isinstance(fetched, Ending):
             return fetched
         if await self._has_requested_sql(execution, fetched.head):
             return await self._store(execution, fetched, begun, execution.plan.marker)
         return await self.run(execution, followed)
 
-    async def _request(self, execution: Execution, max_age: int | None, followed: Followed) -> Fetched | Ending:
+    async def _request(self, execution: Execution, followed: Followed, *, again: bool) -> Fetched | Ending:
         execution.phase = max(execution.phase, Phase.POSTING)
-        posted = await self._post(execution, max_age)
+        posted = await self._run_or_read(execution, again=again)
         if isinstance(posted, Fetched):
             return posted
         execution.upstream_job = posted.id
@@ -133,7 +111,18 @@ class Runner:
         await followed(execution)
         execution.posted.set()
         execution.can_respond.set()
-        return await self._follow(execution, posted)
+        return await self._follow(execution, posted, partial(self._ask, execution, followed, again=again))
+
+    async def _run_or_read(self, execution: Execution, *, again: bool) -> Fetched | Job:
+        """Send the POST with its max_age; cached rows that may be those of an earlier text are not taken."""
+        max_age = 0 if again else _upstream_max_age(execution)
+        if max_age != 0 and await self._guard.may_be_mixed_up(execution.plan, execution.sender):
+            max_age = 0
+        posted = await self._post(execution, max_age)
+        if max_age != 0 and isinstance(posted, Fetched) and may_be_of_earlier_text(execution.plan, posted.head):
+            posted.response.body.give_up()
+            posted = await self._post(execution, 0)
+        return posted
 
     async def _post(self, execution: Execution, max_age: int | None) -> Fetched | Job:
         request = calls.execution(execution.plan.operation, max_age)
@@ -144,58 +133,43 @@ class Runner:
         head = await load_result_or_job(response.body)
         return head if isinstance(head, Job) else Fetched(response, head)
 
-    async def _follow(self, execution: Execution, job: Job) -> Fetched | Ending:
-        """Poll until the job has ended, then fetch its result."""
-        began = self._clock.monotonic()
-        failing_since: float | None = None
-        polled_again = False
+    async def _follow(self, execution: Execution, job: Job, ask: Ask) -> Fetched | Ending:
+        """Follow the job to its end, then fetch its result."""
+        found = await self._follower.follow(execution, job, ask)
+        return await self._fetch_patiently(execution, found, ask) if isinstance(found, Job) else found
+
+    async def _ask(self, execution: Execution, followed: Followed, *, again: bool) -> Fetched | Job:
+        """Send the POST once more, as Redash may have lost the job, or the run may have ended without it.
+
+        Callers may join meanwhile that do not accept what this POST has brought: then it is sent once more.
+        """
+        await self._check_definition(execution)
         while True:
-            if job.status == 3:
-                return await self._fetch_patiently(execution, job)
-            if job.status in (4, _UNKNOWN) and (job.error or polled_again):
-                return _failed(job)
-            polled_again = job.status in (4, _UNKNOWN)
-            if job.status in (1, 2):
-                execution.upstream_status = job.status
-            execution.updated_at = job.updated_at
-            pause = _AGAIN_SECONDS if polled_again else _pause(self._clock.monotonic() - began)
-            await wait_for(execution.stopping, pause)
-            if execution.cancelling:
-                return CANCELLED
-            try:
-                job = await self._poll(execution)
-                failing_since = None
-            except (UpstreamError, UpstreamUnusable):
-                now = self._clock.monotonic()
-                failing_since = failing_since if failing_since is not None else now
-                if now - failing_since > _PATIENCE:
-                    raise
+            max_age = execution.max_age
+            posted = await self._run_or_read(execution, again=again)
+            if isinstance(posted, Job):
+                break
+            if max_age == execution.max_age:
+                return posted
+            posted.response.body.give_up()
+        if posted.id != execution.upstream_job:
+            log.warning("Redash lost a job; following the new one", extra={"fields": {"execution": execution.id}})
+            execution.upstream_job = posted.id
+            await followed(execution)
+        return posted
 
-    async def _poll(self, execution: Execution) -> Job:
-        credential = execution.plan.credential
-        request = calls.job(execution.upstream_job, execution.plan.query_id if credential.is_query_key else None)
-        response = await self._upstream.send(credential, request, execution.sender)
-        if response.status == 500:  # Redash's response for a job that it does not know (CONTRACT 9)
-            return Job(status=_UNKNOWN)
-        if response.status != 200:
-            raise refusal(response)
-        job = await load_result_or_job(response.body)
-        if not isinstance(job, Job):
-            raise UpstreamUnusable("Redash's response is not the JSON of a job.")
-        return job
-
-    async def _fetch_patiently(self, execution: Execution, job: Job) -> Fetched | Ending:
+    async def _fetch_patiently(self, execution: Execution, job: Job, ask: Ask) -> Fetched | Ending:
         """Fetch the result, with retries: rows that are ready must not be lost to a short outage of Redash."""
         began = self._clock.monotonic()
         while True:
             try:
-                return await self._fetch(execution, job)
+                return await self._fetch(execution, job, ask)
             except (UpstreamError, UpstreamUnusable):
-                if self._clock.monotonic() - began > _PATIENCE:
+                if self._clock.monotonic() - began > PATIENCE_SECONDS:
                     raise
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _fetch(self, execution: Execution, job: Job) -> Fetched | Ending:
+    async def _fetch(self, execution: Execution, job: Job, ask: Ask) -> Fetched | Ending:
         """Fetch the result of a finished job. A query key must POST again: it may not read by id (CONTRACT 8)."""
         credential = execution.plan.credential
         if credential.is_query_key:
@@ -204,7 +178,7 @@ class Runner:
             if isinstance(posted, Fetched):
                 return posted
             execution.upstream_job = posted.id
-            return await self._follow(execution, posted)
+            return await self._follow(execution, posted, ask)
         if not isinstance(job.query_result_id, int):
             raise UpstreamUnusable("Redash finished the job without naming a result.")
         early = partial(self._show_early, execution)
@@ -270,18 +244,3 @@ class Runner:
 
 def _upstream_max_age(execution: Execution) -> int | None:
     return None if execution.max_age is None else math.floor(execution.max_age)
-
-
-def _pause(elapsed: float) -> float:
-    return min(2.0, max(0.1, elapsed / 5))
-
-
-def _failed(job: Job) -> Ending:
-    text = LOST_TEXT if job.status == _UNKNOWN else job.error or NO_TEXT
-    return Ending(_kind(text), error=text)
-
-
-def _kind(error: str) -> ExecutionResult:
-    if error == CANCELLED_TEXT:
-        return "cancelled"
-    return "lost" if error == LOST_TEXT else "failure"

@@ -1,4 +1,4 @@
-"""Parses Redash's responses about results, jobs and errors; its other objects are in `objects`. Also encodes jobs."""
+"""Parses results and jobs of Redash. Its other objects are in `objects`, refusals in `refusals`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import msgspec
 
 from gateway.errors import UpstreamRefused, UpstreamUnusable
 from gateway.model import Body
+from gateway.redash.any_order import parse_before_rows, parse_without_rows
 from gateway.redash.redaction import text_without_keys
 
 PARSE_LIMIT: Final = 256 * 1024
-"""Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
+"""Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones all but the rows."""
 
 BEGINNING_BYTES: Final = 64 * 1024
 """How much of a large result is parsed while it arrives; a result with longer SQL is not forwarded early."""
 
 _HEAD_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 4096
-_LOGIN_MESSAGE: Final = b"Please login and try again"
 
 
 class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +41,17 @@ class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as Redash describes it (CONTRACT 9). `query_result_id` is an array for schema jobs."""
+    """A job as Redash describes it (CONTRACT 9). `query_result_id` is an array for schema jobs.
+
+    Up to version 8, jobs have no member `result`.
+    """
 
     id: str = ""
     status: int
     error: str = ""
     query_result_id: object = None
     updated_at: object = 0
+    result: object = msgspec.UNSET
 
 
 class _ResultOrJob(msgspec.Struct):
@@ -70,7 +74,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     try:
         response = _results_or_jobs.decode(body.load())
     except _NOT_SUCH:
-        return _parse_whole(body.load())
+        return _parse_whole(body)
     return _found(response)
 
 
@@ -83,10 +87,11 @@ def parse_job(data: bytes) -> Job | None:
     return _clean(response.job) if response.job is not None else None
 
 
-def _parse_whole(data: bytes) -> ResultHead | Job:
-    """Parse with the standard parser, which accepts what msgspec refuses: NaN, BOM, lone surrogates."""
+def _parse_whole(body: Body) -> ResultHead | Job:
+    """Parse with the standard parser, which accepts what msgspec refuses: NaN, lone surrogates."""
     try:
-        response = msgspec.convert(json.loads(data), _ResultOrJob, strict=False)
+        found = parse_without_rows(body) if body.size > PARSE_LIMIT else json.loads(body.load())
+        response = msgspec.convert(found, _ResultOrJob, strict=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's response is not the JSON of a result or a job.") from None
     return _found(response)
@@ -117,7 +122,19 @@ _REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}
 
 
 def parse_beginning(data: bytes) -> ResultHead | None:
-    """Parse the first bytes of a large result: no runtime and no `retrieved_at` yet. None if they show no result."""
+    """Parse the first bytes of a large result: no runtime and no `retrieved_at` yet. None if they show no result.
+
+    `id` is 0 where it stands behind the rows.
+    """
+    if (head := _usual_beginning(data)) is not None:
+        return head
+    before = parse_before_rows(data)
+    if before is not None and before.query is not None:
+        return ResultHead(id=before.id or 0, query_hash=before.query_hash, query=before.query, retrieved_at="")
+    return ResultHead(retrieved_at="") if before is not None and before.reduced else None
+
+
+def _usual_beginning(data: bytes) -> ResultHead | None:
     start = _FULL_HEAD.match(data)
     sql = _string_at(data, start.end()) if start else None
     if start and sql is not None:
@@ -127,14 +144,14 @@ def parse_beginning(data: bytes) -> ResultHead | None:
 
 def _parse_large(body: Body) -> ResultHead | Job:
     first, last = body.ends(_HEAD_BYTES, _TAIL_BYTES)
-    head = parse_beginning(first)
+    head = _usual_beginning(first)
     if head is not None and not head.reduced and (end := _FULL_TAIL.search(last)):
         source = None if end[1] == b"null" else int(end[1])
         retrieved_at = end[3].decode()
         return msgspec.structs.replace(head, data_source_id=source, runtime=float(end[2]), retrieved_at=retrieved_at)
     if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
         return msgspec.structs.replace(head, retrieved_at=end[1].decode())
-    return _parse_whole(body.load())
+    return _parse_whole(body)
 
 
 def _string_at(data: bytes, position: int) -> str | None:
@@ -144,24 +161,6 @@ def _string_at(data: bytes, position: int) -> str | None:
         return str(json.loads(end[0])) if end else None
     except ValueError:
         return None
-
-
-def is_login_refusal(status: int, data: bytes) -> bool:
-    """Whether Redash says that it does not know the key: 404 with a fixed text (CONTRACT 1)."""
-    return status == 404 and _LOGIN_MESSAGE in data
-
-
-def parse_error(data: bytes) -> str:
-    """Return the text of an error body, which has the shape of a job or a `message`; "" if there is none."""
-    try:
-        members = json.loads(data)
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(members, dict):
-        return ""
-    job = members.get("job")
-    text = job.get("error") if isinstance(job, dict) else members.get("message")
-    return text if isinstance(text, str) else ""
 
 
 def parse_time(text: str) -> float:
@@ -175,21 +174,6 @@ def parse_time(text: str) -> float:
     except ValueError:
         raise UpstreamUnusable("Redash's retrieved_at is not a time.") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def job_body(
-    job_id: str, status: int, *, error: str = "", result_id: int | None = None, updated_at: object = 0
-) -> bytes:
-    """Encode a job as Redash does; it begins with the bytes `{"job":`, which clients test for."""
-    job = {
-        "id": job_id,
-        "updated_at": updated_at,
-        "status": status,
-        "error": error,
-        "result": result_id,
-        "query_result_id": result_id,
-    }
-    return json.dumps({"job": job}, separators=(", ", ": ")).encode()
 
 
 def refused_job(status: int, error: str) -> UpstreamRefused:

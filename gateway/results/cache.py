@@ -213,6 +213,15 @@ def day_in(disposition: str) -> str:
     return "-".join(day.groups()) if day else ""
 
 
+_ID: Final = re.compile(r"filename=\"?(\d{1,15})_\d{4}_\d{2}_\d{2}\.json")
+
+
+def id_in(disposition: str) -> int:
+    """Return the id of a result from the file name that Redash gave it; 0 where the name is that of a query."""
+    named = _ID.search(disposition)
+    return int(named[1]) if named else 0
+
+
 def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:
     """Return an id for a result without one: the same result gets the same id, in every gateway."""
     hashed = int.from_bytes(digest(b"id", scope.encode(), key, retrieved_at.encode())[:8], "big")

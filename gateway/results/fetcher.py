@@ -31,6 +31,7 @@ from gateway.results.cache import (
     ResultCache,
     StoredResult,
     arriving_result,
+    id_in,
     load_result,
 )
 from gateway.results.organisation import OrganisationReader
@@ -232,10 +233,15 @@ async def _offer_json(
 ) -> None:
     """Offer a full result (the one with that id, if given) whose day is known.
 
-    Redash and the gateway put the day into the file name; in the JSON it stands at the end.
+    Redash and the gateway put the day into the file name; in the JSON it stands at the end. Up to version 8 the id
+    stands there, too; it is in the name of a file that Redash was asked for by the id.
     """
     head = parse_beginning(response.body.load())
-    if head is None or head.reduced or result_id not in (None, head.id):
+    if head is None or head.reduced:
+        return
+    if head.id == 0 and result_id is not None and credential.query_id is None:  # else the file has the query's name
+        head = msgspec.structs.replace(head, id=id_in(response.disposition))
+    if result_id not in (None, head.id):
         return
     arriving = arriving_result(credential, 0, head, response, spool)
     if arriving.entry.retrieved_at:

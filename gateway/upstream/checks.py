@@ -16,7 +16,7 @@ from gateway.errors import (
 )
 from gateway.policy.access import Credential
 from gateway.redash import routes
-from gateway.redash.responses import is_login_refusal
+from gateway.redash.refusals import is_login_refusal
 from gateway.redash.routes import Route
 from gateway.upstream.protocol import UpstreamResponse
 

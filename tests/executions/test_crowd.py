@@ -18,7 +18,7 @@ from support.world import World
 
 from gateway.concurrency.events import Event
 from gateway.concurrency.flights import Flights
-from gateway.executions.runner import _pause
+from gateway.executions.following import _pause
 
 CALLERS = 1_000
 KEYS = 4

@@ -10,7 +10,8 @@ from gateway.redash.json_text import DEEPEST, load_json
 from gateway.redash.objects import parse_dashboard, parse_definition, parse_named, parse_pause
 from gateway.redash.organisation import parse_organisation
 from gateway.redash.redaction import without_keys
-from gateway.redash.responses import parse_error, parse_job
+from gateway.redash.refusals import parse_error
+from gateway.redash.responses import parse_job
 
 DEPTHS = [150, 990, 5_000, 100_000]
 

@@ -403,6 +403,18 @@ async def test_one_failed_poll_does_not_mean_a_lost_job(world: World) -> None:
     assert (await world.finish(job_id))["status"] == 3
 
 
+async def test_a_poll_that_fails_does_not_confirm_that_a_job_is_lost(world: World) -> None:
+    hold = world.sandbox.hold()
+    job_id = await begun(world)
+    await running(world, job_id)
+    unknown = world.sandbox.faults.add("status", status=500, route="/api/jobs/<job_id>", count=1)
+    await world.sandbox.wait_until(lambda: unknown.hits == 1)
+    reset = world.sandbox.faults.add("reset_before_headers", route="/api/jobs/<job_id>", count=2)  # a GET is sent twice
+    await world.sandbox.wait_until(lambda: reset.hits == 2)
+    hold.release()
+    assert (await world.finish(job_id))["status"] == 3
+
+
 async def test_a_result_that_cannot_be_fetched_at_once_is_not_lost(world: World) -> None:
     # The run has ended and its rows are in Redash: a short network outage must not waste an hour's work.
     route = "/api/query_results/<query_result_id>.<filetype>"

@@ -23,12 +23,14 @@ from gateway.redash import template
 from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.downloads import content_disposition
 from gateway.redash.matching import match
+from gateway.redash.outline import outline
 from gateway.redash.parameters import is_raw_sql, parse_parameters
 from gateway.redash.redaction import body_without_own_keys, text_without_keys, without_keys
+from gateway.redash.refusals import parse_error
 from gateway.redash.requests import parse_arguments, parse_max_age, parse_operation
-from gateway.redash.responses import parse_beginning, parse_error, parse_result_or_job
+from gateway.redash.responses import parse_beginning, parse_result_or_job
 from gateway.redash.sqltext import collision_text, matches, same_text, squeezed
-from gateway.results.cache import day_in
+from gateway.results.cache import day_in, id_in
 from gateway.telemetry.log import _one_line, _plain
 from gateway.telemetry.tracing import _state
 
@@ -68,6 +70,11 @@ def _with_query(text: str) -> bytes:
     return b'{"query_result": {"id": 1, "query_hash": "a", "query": "' + _body(text)
 
 
+def _outline(data: bytes) -> object:
+    with contextlib.suppress(ValueError):
+        return outline(Body.of(data).pieces(64 * 1024), len(data))
+
+
 WORK: dict[str, Callable[[str], object]] = {
     "squeezed": squeezed,
     "same text": lambda text: same_text(text, text),
@@ -105,9 +112,14 @@ WORK: dict[str, Callable[[str], object]] = {
     "result or job": lambda text: parse_result_or_job(Body.of(_body(text))),
     "beginning of a result": lambda text: parse_beginning(_with_query(text)),
     "whole result": lambda text: parse_result_or_job(Body.of(_with_query(text))),
+    "beginning in another order": lambda text: parse_beginning(b'{"query_result": {"query": "' + _body(text)),
+    "beginning of anything": lambda text: parse_beginning(_body(text)),
+    "outline": lambda text: _outline(_body(text)),
+    "outline of rows": lambda text: _outline(b'{"query_result": {"data": {"rows": [{"a": 1}, ' + _body(text)),
     "error": lambda text: parse_error(_body(text)),
     "name of a file": lambda text: content_disposition(text, "2026-11-26", "csv"),
     "day in a name of a file": day_in,
+    "id in a name of a file": id_in,
     "Prefer": lambda text: honoured_wait(Request("GET", "/", "", {"Prefer": text}, False), 50.0),
     "Accept-Encoding": _names_gzip.__wrapped__,
     "tracestate": lambda text: _state([text]),

@@ -54,7 +54,7 @@ async def deny(runtime: Runtime, query_id: int, scope: str) -> None:
 
 def polling_every(seconds: float) -> Any:
     """Patch: jobs are polled so often, however long they take."""
-    return mock.patch("gateway.executions.runner._pause", return_value=seconds)
+    return mock.patch("gateway.executions.following._pause", return_value=seconds)
 
 
 def redash_jobs(sandbox: Sandbox) -> list[Any]:
