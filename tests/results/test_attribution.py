@@ -179,6 +179,37 @@ async def test_a_rendering_belongs_to_its_result_not_to_a_number(twice: World, f
     assert second.headers["ETag"] != first.headers["ETag"]
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "xlsx"])
+@pytest.mark.parametrize(
+    "way", ["/api/query_results/{result}.{form}", "/api/queries/{query}/results.{form}?max_age=3600"]
+)
+async def test_no_rendering_is_made_of_another_result_with_the_same_id(bound: World, form: str, way: str) -> None:
+    # A CSV does not say which result it was made from, and the stored JSON is older than the restored database.
+    other = bound.sandbox.add_query("other", "select 9 as v")
+    before = max(bound.sandbox.database.results)
+    reply = await as_client(bound, "own", f"/api/queries/{bound.named['mine']}/results.json?max_age=0")
+    result_id = reply.json["query_result"]["id"]
+    bound.sandbox.set_back(before)
+    bound.clock.turn(5)
+    assert (await bound.sandbox.execute_directly(other)).id == result_id
+    path = way.format(result=result_id, query=bound.named["mine"], form=form)
+    for _ in range(2):
+        assert (await as_client(bound, "own", path)).status == 404
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "xlsx"])
+async def test_a_rendering_of_an_older_result_is_made_after_a_look_at_it(bound: World, form: str) -> None:
+    path = f"/api/queries/{bound.named['mine']}/results"
+    await as_client(bound, "own", f"{path}.json?max_age=0")
+    bound.clock.turn(30)
+    bound.sandbox.reset_counters()
+    for _ in range(3):
+        assert (await as_client(bound, "own", f"{path}.{form}?max_age=3600")).status == 200
+    assert sorted(
+        seen.path_qs.rpartition(".")[2] for seen in bound.sandbox.log if "query_results" in seen.path_qs
+    ) == sorted([form, "json"])
+
+
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_latest_result_is_not_an_earlier_one_of_its_id(twice: World, form: str) -> None:
     before = max(twice.sandbox.database.results)
