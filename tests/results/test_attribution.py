@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from security.front import client
 from support.http import Reply
+from support.inside import polling_every
 from support.world import World, token
 
 SHOP, BACK_OFFICE = 1, 2
@@ -266,3 +267,45 @@ async def test_a_bound_client_keeps_no_id_that_another_query_has_now(bound: Worl
     await bound.restart()
     assert (await as_client(bound, "own", path)).status == 404
     assert (await as_client(bound, "free", path)).rows == [{"n": 9}]
+
+
+# -- a run that a caller is redirected to
+
+
+async def follow(world: World, query: int, reply: Reply) -> Reply:
+    """Follow redirects to a run as clients do."""
+    for _ in range(8):
+        if reply.status != 307:
+            return reply
+        reply = await world.get(f"/api/queries/{query}/{reply.headers['Location']}")
+    return reply
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("open_for", ["nobody", "the key"])
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_a_redirect_to_a_run_opens_rows_of_the_querys_old_source_only_where_redash_does(
+    bare: World, form: str, open_for: str, ended: bool
+) -> None:
+    # CONTRACT 11: access to the old result goes by the old source, which the definition no longer names.
+    query = bare.sandbox.add_query("moves", "select 3 as n", data_source_id=BACK_OFFICE)
+    await bare.start(server='max_wait = "200ms"')
+    open_back_office(bare)
+    with polling_every(0.01), bare.sandbox.hold(query):
+        redirected = await bare.get(f"/api/queries/{query}/results.{form}?max_age=0")
+        assert redirected.status == 307
+        if not ended:
+            await move(bare, query, open_for)
+    await bare.sandbox.wait_idle()
+    if ended:
+        assert (await follow(bare, query, redirected)).status == 200
+        await move(bare, query, open_for)
+    expected = {403} if open_for == "nobody" else {200}
+    assert (await follow(bare, query, redirected)).status in (expected if ended else expected | {404})
+
+
+async def move(world: World, query: int, open_for: str) -> None:
+    world.sandbox.edit_query(query, data_source_id=SHOP)
+    if open_for == "nobody":
+        close_back_office(world)
+    world.clock.turn(CHECK_SECONDS)
