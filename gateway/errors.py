@@ -230,3 +230,10 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     title = "Gateway timeout"
     reason = "upstream_timeout"
+
+
+def is_denial(error: GatewayError) -> bool:
+    """Whether it says that a credential may not see what it has requested, or that there is no such thing."""
+    return isinstance(error, CredentialRejected) or (
+        isinstance(error, UpstreamRefused) and error.status_code in (403, 404)
+    )

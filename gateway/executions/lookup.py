@@ -64,7 +64,7 @@ class ResultLookup:
                 return stored
             if stored is None or slack is None:
                 stored, slack = None, -math.inf
-            elif -slack <= plan.bounds.stale_while_revalidate:
+            elif -slack <= plan.bounds.stale_while_revalidate and plan.shown_lately(stored.entry, now) >= 0:
                 self._revalidate(plan, outcome.sender)
                 return self._stale(stored, slack, outcome, "stale-while-revalidate")
             joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)

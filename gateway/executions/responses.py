@@ -6,7 +6,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from gateway.errors import QueryFailed, ServiceUnavailable
+from gateway.errors import NotFound, QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.jobs import Jobs, JobView
 from gateway.executions.lookup import Pending, ResultLookup, is_enough
@@ -125,6 +125,8 @@ class ExecutionResponses:
             return _unsized(operation.form)
         if isinstance(run, Execution):
             outcome.execution_id = run.id
+            if run.plan.definition is not None and run.plan.definition.data_source_id != definition.data_source_id:
+                raise NotFound("The query has been moved to another data source meanwhile; run it again.")
             found = await self._lookup.wait(Pending(run, None), context, operation, run.plan)
             return await self._result_itself(context, operation, definition, found)
         outcome.execution_id = run.execution_id

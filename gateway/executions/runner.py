@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from gateway.concurrency.spool import Spool
-from gateway.errors import UpstreamError, UpstreamUnusable
+from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable, is_denial
 from gateway.executions.execution import Ending, Execution, Phase
 from gateway.executions.following import AGAIN_SECONDS, PATIENCE_SECONDS, Ask, Fetched, Follower
 from gateway.executions.guard import Guard, may_be_of_earlier_text
@@ -127,9 +127,14 @@ class Runner:
     async def _post(self, execution: Execution, max_age: int | None) -> Fetched | Job:
         request = calls.execution(execution.plan.operation, max_age)
         early = partial(self._show_early, execution)
-        response = await self._upstream.send(execution.plan.credential, request, execution.sender, early=early)
-        if response.status != 200:
-            raise refusal(response)
+        try:
+            response = await self._upstream.send(execution.plan.credential, request, execution.sender, early=early)
+            if response.status != 200:
+                raise refusal(response)
+        except (CredentialRejected, UpstreamRefused) as error:
+            if execution.plan.definition is None and is_denial(error):  # a saved query's definition says so itself
+                await self._results.deny(execution.plan.key)
+            raise
         head = await load_result_or_job(response.body)
         return head if isinstance(head, Job) else Fetched(response, head)
 

@@ -27,6 +27,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
     any_age_confirm: float = 60.0
+    definition_check: float = 60.0
     max_executions: float = math.inf
     """The client's limit of concurrent executions."""
 
@@ -63,10 +64,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Judge an entry: seconds for which it stays acceptable, negative since it no longer is, None if it never was.
 
         Rules (README, on freshness): a numeric max_age is inclusive, as in Redash (CONTRACT 10); any age requires that
-        the entry was confirmed as the newest; both require the marker of the definition in force.
+        the entry was confirmed as the newest; both require the marker of the definition in force, and free SQL, which
+        has no definition, that Redash has given the rows to this key lately.
         """
         if entry.marker != self.marker:
             return None
+        slack = self._freshness(entry, now)
+        return slack if slack is None else min(slack, self.shown_lately(entry, now))
+
+    def shown_lately(self, entry: Entry, now: float) -> float:
+        """Return for how many seconds free SQL needs no new check of its rights in Redash; inf for saved queries."""
+        if self.definition is not None:
+            return math.inf
+        return self.bounds.definition_check - (now - entry.confirmed)
+
+    def _freshness(self, entry: Entry, now: float) -> float | None:
         if self.max_age is None:
             confirmed = max(entry.confirmed, self._checked_as_latest(entry))
             return self.bounds.any_age_confirm - (now - confirmed) if confirmed > -math.inf else -math.inf
@@ -111,6 +123,7 @@ def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cach
         stale_while_revalidate=first("stale_while_revalidate", 0.0),
         stale_if_error=first("stale_if_error", 0.0),
         any_age_confirm=cache.any_age_confirm,
+        definition_check=cache.definition_check,
         max_executions=caller.settings.max_executions or math.inf,
     )
 

@@ -141,6 +141,10 @@ class ResultCache:
             await self._store.confirm(key, entry.confirmed)
         return StoredResult(msgspec.structs.replace(stored, confirmed=entry.confirmed), body)
 
+    async def deny(self, key: Key) -> None:
+        """Let the result under `key` count as never confirmed: Redash refuses it to the credential."""
+        await self._store.confirm(key, -math.inf)
+
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Delete results, also those of requests in progress. Returns how many entries were deleted."""
         self._purged_at[query_id if scope is None else None] = self._clock.monotonic()

@@ -49,6 +49,8 @@ class Definitions:
         self._flights: Flights[Definition] = Flights()
         self.on_invalidated: Callable[[int], None] = lambda query_id: None
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
+        self.on_denied: Callable[[int], None] = lambda query_id: None
+        """Called with the id of each query that Redash refuses to a credential."""
 
     async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         """Return the definition, at most `definition_check` old; from half of that on, a background refresh starts.
@@ -209,6 +211,7 @@ class Definitions:
         """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
         query_id, scope = place
         self.on_invalidated(query_id)
+        self.on_denied(query_id)
         self._known.pop_one(place)
         await self._store.delete(scope=scope, query_id=query_id)
 

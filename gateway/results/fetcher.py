@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -36,6 +36,9 @@ from gateway.results.cache import (
 )
 from gateway.results.organisation import OrganisationReader
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
+
+_MOMENT_SECONDS: Final = 2.0
+"""For how long after Redash showed a result its id is taken for its own: a restored database takes longer."""
 
 Offer = Callable[[ArrivingResult], None]
 RenderedForm = Literal["csv", "tsv", "xlsx"]
@@ -172,6 +175,7 @@ class ResultFetcher:
         self, credential: Credential, of: Entry, form: RenderedForm, sender: Sender, offer: Offer
     ) -> StoredResult:
         """Fetch CSV, TSV or XLSX; valid for `rendered_ttl`, as its bytes depend on settings of Redash (CONTRACT 8)."""
+        await self._check_unchanged(credential, of, sender)
         begun = self._clock.monotonic()
         body_id = digest(b"body", uuid.uuid4().bytes)
         entry = msgspec.structs.replace(of, body_id=body_id, runtime=0.0, born=begun, confirmed=begun)
@@ -182,6 +186,21 @@ class ResultFetcher:
         response = await self.download(credential, of.result_id, form, sender, early)
         entry = msgspec.structs.replace(entry, form=_form_of(response, form), size=response.body.size)
         return await self._results.put_as([rendering_key(of, form)], entry, response.body, begun)
+
+    async def _check_unchanged(self, credential: Credential, of: Entry, sender: Sender) -> None:
+        """Check that Redash has exactly this result under its id, unless it showed it a moment ago.
+
+        Ids begin again after Redash's database was set back, and no CSV says which result it was made from.
+
+        Raises:
+            UpstreamRefused: Redash does not have it any more, or not for this credential.
+            NotFound: it has another one.
+        """
+        if self._clock.monotonic() - of.confirmed <= _MOMENT_SECONDS:
+            return
+        found = await self._fetch_by_id(credential, of.result_id, (), sender, lambda _: None)
+        if found.entry.identity != of.identity:
+            raise NotFound("Redash now has another result under this id; run the query again.")
 
     async def _get(
         self, credential: Credential, request: UpstreamRequest, sender: Sender, early: Early

@@ -12,7 +12,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import BadRequest, UpstreamError, UpstreamRefused, UpstreamUnusable
+from gateway.errors import BadRequest, CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
@@ -134,7 +134,7 @@ class Metadata:
         generation = self._generation
         try:
             entry = await self._request(context, operation)
-        except UpstreamRefused:
+        except (UpstreamRefused, CredentialRejected):
             self._entries.pop(key, None)
             raise
         entry = msgspec.structs.replace(entry, gzip=await gzip_body(entry.body))
@@ -187,6 +187,11 @@ class Metadata:
         """Drop everything: a write was made, which may affect any object and list."""
         self._generation += 1
         self._entries.clear()
+
+    def drop_object(self, query_id: int) -> None:
+        """Drop a query's object in every scope: Redash refuses the query to one of them."""
+        for key in [key for key, entry in self._entries.items() if entry.query_id == query_id]:
+            del self._entries[key]
 
     def drop_query(self, query_id: int) -> None:
         """Drop what a run changes: the query's object, and all that shows several (lists contain `retrieved_at`)."""

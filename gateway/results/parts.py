@@ -29,6 +29,7 @@ class ResultParts:
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.pauses, self.bindings, clock)
+        self.definitions.on_denied = self.metadata.drop_object
         self.reader = ResultReader(live, self.definitions, self.cache, self.fetcher, ledger, clock)
 
     def query_changed(self, query_id: int) -> None:

@@ -99,7 +99,7 @@ class ResultReader:
         entry = stored.entry
         if credential.is_query_key and (not entry.query_hash or entry.query_hash != definition.query_hash):
             return None  # Redash shows it to a query key only while the hashes match (CONTRACT 8)
-        if entry.data_source_id != definition.data_source_id and not self._seen_lately(entry):
+        if not self._is_of_source(entry, definition):
             return None
         if entry.query_id != definition.query_id:
             known = await self._ledger.queries_of_result(credential.scope, entry.result_id)
@@ -180,6 +180,10 @@ class ResultReader:
             return Voucher(entry.query_id, entry.confirmed + self._live.settings.cache.definition_check)
         return None
 
+    def _is_of_source(self, entry: Entry, definition: Definition) -> bool:
+        """Whether the right to the query is one to its result: in Redash the source of the result decides."""
+        return entry.data_source_id == definition.data_source_id or self._seen_lately(entry)
+
     def _seen_lately(self, entry: Entry) -> bool:
         """Whether Redash showed exactly this result recently: within the age that a definition may have."""
         return self._clock.monotonic() - entry.confirmed <= self._live.settings.cache.definition_check
@@ -205,7 +209,7 @@ class ResultReader:
         known = await self._ledger.queries_of_result(credential.scope, result_id)
         identity = known.get(definition.query_id, b"")
         stored = await self._results.get(result_key(credential.scope, result_id, "json"))
-        if stored is not None and stored.entry.identity == identity:
+        if stored is not None and stored.entry.identity == identity and self._is_of_source(stored.entry, definition):
             return stored
         claims = (Claim(definition, identity),)
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=True)

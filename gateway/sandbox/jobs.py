@@ -270,7 +270,7 @@ class Jobs:
         if job.broken:  # the worker fails outside the query: status 4 with an empty error (CONTRACT 9)
             job.settle(FAILED)
             return
-        job.run = run = Run(self._warehouse, job.sql, typed=job.typed)
+        job.run = run = Run(self._warehouse, job.sql, job.data_source_id, typed=job.typed)
         self._runs.add(run)
         try:
             table = await asyncio.get_running_loop().run_in_executor(self._threads, run.execute)

@@ -197,7 +197,8 @@ class Sandbox:
         return self.database.executed(text, bool(limit))
 
     def _run(self, query: Query, sql: str, *, sleeps: bool = True) -> Run:
-        return Run(self.warehouse, sql, sleeps=sleeps, typed=self.database.is_typed(query.data_source_id))
+        source = query.data_source_id
+        return Run(self.warehouse, sql, source, sleeps=sleeps, typed=self.database.is_typed(source))
 
     def add_first_result(
         self, query_id: int, parameters: Mapping[str, Any] | None = None, *, runtime: float | None = None

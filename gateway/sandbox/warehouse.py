@@ -43,9 +43,13 @@ class Table:
 class Run:
     """One execution of one SQL text. `cancel` may be called from any thread, also before `execute`."""
 
-    def __init__(self, warehouse: Warehouse, sql: str, *, sleeps: bool = True, typed: bool = True) -> None:
+    def __init__(
+        self, warehouse: Warehouse, sql: str, source_id: int | None = None, *, sleeps: bool = True, typed: bool = True
+    ) -> None:
+        """`source_id` is what the SQL function data_source_id() returns: all sources have the same tables."""
         self._warehouse = warehouse
         self._sql = sql
+        self._source_id = source_id
         self._sleeps = sleeps
         self._typed = typed
         self._cancelled = threading.Event()
@@ -75,6 +79,7 @@ class Run:
         connection = self._warehouse.connect()
         connection.create_function("sleep", 1, self._sleep)
         connection.create_function("pg_sleep", 1, self._sleep)
+        connection.create_function("data_source_id", 0, lambda: self._source_id)
         with self._lock:
             self._connection = connection
         if self._cancelled.is_set():

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 from security.front import client
 from support.http import Reply
+from support.inside import polling_every
 from support.world import World, token
 
 SHOP, BACK_OFFICE = 1, 2
@@ -179,6 +180,37 @@ async def test_a_rendering_belongs_to_its_result_not_to_a_number(twice: World, f
     assert second.headers["ETag"] != first.headers["ETag"]
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "xlsx"])
+@pytest.mark.parametrize(
+    "way", ["/api/query_results/{result}.{form}", "/api/queries/{query}/results.{form}?max_age=3600"]
+)
+async def test_no_rendering_is_made_of_another_result_with_the_same_id(bound: World, form: str, way: str) -> None:
+    # A CSV does not say which result it was made from, and the stored JSON is older than the restored database.
+    other = bound.sandbox.add_query("other", "select 9 as v")
+    before = max(bound.sandbox.database.results)
+    reply = await as_client(bound, "own", f"/api/queries/{bound.named['mine']}/results.json?max_age=0")
+    result_id = reply.json["query_result"]["id"]
+    bound.sandbox.set_back(before)
+    bound.clock.turn(5)
+    assert (await bound.sandbox.execute_directly(other)).id == result_id
+    path = way.format(result=result_id, query=bound.named["mine"], form=form)
+    for _ in range(2):
+        assert (await as_client(bound, "own", path)).status == 404
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "xlsx"])
+async def test_a_rendering_of_an_older_result_is_made_after_a_look_at_it(bound: World, form: str) -> None:
+    path = f"/api/queries/{bound.named['mine']}/results"
+    await as_client(bound, "own", f"{path}.json?max_age=0")
+    bound.clock.turn(30)
+    bound.sandbox.reset_counters()
+    for _ in range(3):
+        assert (await as_client(bound, "own", f"{path}.{form}?max_age=3600")).status == 200
+    assert sorted(
+        seen.path_qs.rpartition(".")[2] for seen in bound.sandbox.log if "query_results" in seen.path_qs
+    ) == sorted([form, "json"])
+
+
 @pytest.mark.parametrize("form", FORMS)
 async def test_the_latest_result_is_not_an_earlier_one_of_its_id(twice: World, form: str) -> None:
     before = max(twice.sandbox.database.results)
@@ -235,3 +267,45 @@ async def test_a_bound_client_keeps_no_id_that_another_query_has_now(bound: Worl
     await bound.restart()
     assert (await as_client(bound, "own", path)).status == 404
     assert (await as_client(bound, "free", path)).rows == [{"n": 9}]
+
+
+# -- a run that a caller is redirected to
+
+
+async def follow(world: World, query: int, reply: Reply) -> Reply:
+    """Follow redirects to a run as clients do."""
+    for _ in range(8):
+        if reply.status != 307:
+            return reply
+        reply = await world.get(f"/api/queries/{query}/{reply.headers['Location']}")
+    return reply
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("open_for", ["nobody", "the key"])
+@pytest.mark.parametrize("form", ["json", "csv"])
+async def test_a_redirect_to_a_run_opens_rows_of_the_querys_old_source_only_where_redash_does(
+    bare: World, form: str, open_for: str, ended: bool
+) -> None:
+    # CONTRACT 11: access to the old result goes by the old source, which the definition no longer names.
+    query = bare.sandbox.add_query("moves", "select 3 as n", data_source_id=BACK_OFFICE)
+    await bare.start(server='max_wait = "200ms"')
+    open_back_office(bare)
+    with polling_every(0.01), bare.sandbox.hold(query):
+        redirected = await bare.get(f"/api/queries/{query}/results.{form}?max_age=0")
+        assert redirected.status == 307
+        if not ended:
+            await move(bare, query, open_for)
+    await bare.sandbox.wait_idle()
+    if ended:
+        assert (await follow(bare, query, redirected)).status == 200
+        await move(bare, query, open_for)
+    expected = {403} if open_for == "nobody" else {200}
+    assert (await follow(bare, query, redirected)).status in (expected if ended else expected | {404})
+
+
+async def move(world: World, query: int, open_for: str) -> None:
+    world.sandbox.edit_query(query, data_source_id=SHOP)
+    if open_for == "nobody":
+        close_back_office(world)
+    world.clock.turn(CHECK_SECONDS)

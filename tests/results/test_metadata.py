@@ -258,6 +258,33 @@ async def test_without_a_window_no_response_is_stale(world: World) -> None:
     assert (await world.get(path)).json["name"] == "Renamed"
 
 
+async def test_the_object_of_a_query_that_redash_refuses_is_not_served_in_an_outage(world: World) -> None:
+    # README: if Redash responds 403 or 404, everything stored of that query for that key is dropped.
+    query = world.named["by_country"]
+    assert (await world.get(f"/api/queries/{query}")).status == 200
+    world.sandbox.database.sources[1].groups.clear()
+    world.clock.turn(61)
+    assert (await world.post(query, max_age=600)).status == 403
+    await world.sandbox.disconnect()
+    reply = await world.get(f"/api/queries/{query}")
+    await world.sandbox.reconnect()
+    assert reply.status == 502
+
+
+@pytest.mark.parametrize("path", ["/api/queries", "/api/dashboards/1", "/api/session"])
+async def test_a_rejected_key_gets_nothing_stale(world: World, path: str) -> None:
+    assert (await world.get(path)).status == 200
+    for user in world.sandbox.database.users.values():
+        user.disabled_at = world.sandbox.database.now()
+    world.clock.turn(TTL + 1)
+    assert (await world.get(path)).status == 502
+    await world.sandbox.disconnect()
+    reply = await world.get(path)
+    await world.sandbox.reconnect()
+    assert "stale" not in reply.cache
+    assert reply.status == 502
+
+
 async def test_stale_if_error(world: World) -> None:
     path = f"/api/dashboards/{board(world.sandbox)}"
     first = await world.get(path)

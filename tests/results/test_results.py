@@ -327,7 +327,7 @@ async def test_renderings_are_stored_for_rendered_ttl(world: World, form: str) -
     assert downloads(world) == 2  # the JSON says whose rows they are, and of when
     world.clock.turn(200)
     assert "hit" not in (await world.get(path)).cache
-    assert downloads(world) == 3
+    assert downloads(world) == 4  # and once more: ids begin again when a database is restored
 
 
 @pytest.mark.parametrize("result_id", [999_999, FIRST_OWN_ID, FIRST_OWN_ID + 12345, 2**53 - 1])

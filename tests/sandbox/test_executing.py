@@ -160,6 +160,19 @@ async def test_every_sample_query_runs_with_its_defaults(client: Client, sandbox
     assert sandbox.counters.started == 0
 
 
+async def test_a_run_knows_its_data_source(client: Client, sandbox: Sandbox) -> None:
+    text = "select data_source_id() as source"
+    for source in (1, 2):
+        query_id = sandbox.add_query("which", text, data_source_id=source)
+        await client.execute(query_id, key="admin", max_age=0)
+        await sandbox.wait_idle()
+        rows = (await client.get(f"/api/queries/{query_id}/results.json", key="admin")).json["query_result"]["data"][
+            "rows"
+        ]
+        assert rows == [{"source": source}]
+        assert (await sandbox.execute_directly(query_id)).data["rows"] == rows
+
+
 async def test_an_execution_directly_in_redash_makes_a_newer_result(client: Client, sandbox: Sandbox) -> None:
     query_id = sandbox.named["now"]
     before = (await client.execute(query_id)).json["query_result"]

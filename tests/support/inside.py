@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -55,6 +56,29 @@ async def deny(runtime: Runtime, query_id: int, scope: str) -> None:
 def polling_every(seconds: float) -> Any:
     """Patch: jobs are polled so often, however long they take."""
     return mock.patch("gateway.executions.following._pause", return_value=seconds)
+
+
+def retrying_every(seconds: float) -> Any:
+    """Patch: what failed while a job was followed is tried again after so long."""
+    return mock.patch("gateway.executions.runner._AGAIN_SECONDS", seconds)
+
+
+def watch_sandbox(
+    sandbox: Sandbox, arrived: Callable[[Any], None], finished: Callable[[Any, str, int, bytes], None]
+) -> None:
+    """Call `arrived` with each request of the sandbox, and `finished` with its route, status and body."""
+    parse, finish = sandbox.dispatcher._parse, sandbox.dispatcher._finish
+
+    def parsed(*arguments: Any) -> Any:
+        request, resource = parse(*arguments)
+        arrived(request)
+        return request, resource
+
+    def done(request: Any, resource: Any, response: Any) -> Any:
+        finished(request, resource.template, response.status, response.body)
+        return finish(request, resource, response)
+
+    sandbox.dispatcher._parse, sandbox.dispatcher._finish = parsed, done  # type: ignore[method-assign]
 
 
 def redash_jobs(sandbox: Sandbox) -> list[Any]:

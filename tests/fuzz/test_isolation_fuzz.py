@@ -1,0 +1,98 @@
+"""The short form of the isolation fuzz, and the proof that its oracle sees what it should."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.executions import runner
+from gateway.executions.jobs import Jobs
+from gateway.policy import access
+from gateway.policy.context import RequestContext
+from gateway.policy.plan import Plan
+from gateway.results import metadata
+from gateway.results.bindings import Bindings
+from gateway.results.definitions import Definitions
+from gateway.results.fetcher import ResultFetcher
+
+from .isolation import fuzz
+
+REQUESTS = 1_500
+SEARCH = 12_000
+
+
+async def test_no_row_job_or_key_reaches_a_client_that_may_not_have_it(note: Callable[[str], None]) -> None:
+    made = await fuzz(1, REQUESTS)
+    note(made.summary())
+    assert not made.findings, "\n".join(made.findings)
+    assert {"hit", "miss", "collapsed", "denied"} <= made.figures.cache.keys()
+    assert {status for _, status in made.figures.sent} >= {"200", "401", "403", "404"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [2, 3])
+async def test_no_row_job_or_key_reaches_a_client_that_may_not_have_it_for_longer(seed: int) -> None:
+    made = await fuzz(seed, 10_000)
+    assert not made.findings, "\n".join(made.findings)
+
+
+# -- faults that it finds: each takes one check out of the gateway
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+async def _true(*_: Any) -> bool:
+    return True
+
+
+async def _any_job(self: Any, operation: Any, *_: Any) -> Any:
+    job, execution = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
+    if job is None:
+        raise access.Forbidden("no such job")
+    return job, execution or self._executions.by_id(job.execution_id)
+
+
+async def _old_definition(self: Any, credential: Any, query_id: int, sender: Any) -> Any:
+    known = self._known.get(query_id, {}).get(credential.scope)
+    return known or (await self._read(credential, query_id, sender))
+
+
+_make = access._credential
+
+
+def _one_scope(*arguments: Any) -> Any:
+    return msgspec.structs.replace(_make(*arguments), scope="0" * 32)
+
+
+FAULTS: dict[str, tuple[Any, str, Any]] = {
+    "bindings are not checked": (Bindings, "_allowed", _nothing),
+    "a job is everybody's": (Jobs, "_find", _any_job),
+    "what Redash refuses stays": (Definitions, "_deny", _nothing),
+    "the object of a refused query stays": (metadata.Metadata, "drop_object", lambda *_: None),
+    "definitions are never read again": (Definitions, "get", _old_definition),
+    "all keys share one scope": (access, "_credential", _one_scope),
+    "a reload does not judge what is under way": (RequestContext, "check_delivery", lambda *_: None),
+    "the SQL of a result is not compared": (runner, "has_requested_sql", _true),
+    "a rendering belongs to a number": (ResultFetcher, "_check_unchanged", _nothing),
+    "free SQL needs no check": (Plan, "shown_lately", lambda *_: math.inf),
+    "keys stay in objects": (metadata, "without_keys", lambda data: data),
+}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_oracle_finds_a_gateway_without_one_check(
+    fault: str, monkeypatch: pytest.MonkeyPatch, note: Callable[[str], None]
+) -> None:
+    monkeypatch.setattr(*FAULTS[fault])
+    made = await fuzz(1, SEARCH, most=1)
+    assert made.findings
+    note(f"{fault}: found after {made.figures.sent.total()} requests: {made.findings[0].splitlines()[0]}")
