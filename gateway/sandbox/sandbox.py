@@ -190,15 +190,14 @@ class Sandbox:
     def sql_of(self, query_id: int, parameters: Mapping[str, Any] | None = None) -> str:
         """The SQL text of an execution that a POST without `apply_auto_limit` starts, by default with the defaults."""
         query = self.queries[query_id]
-        defaults = {definition["name"]: definition.get("value") for definition in query.parameters}
-        values = defaults if parameters is None else parameters
+        values = {each["name"]: each.get("value") for each in query.parameters} if parameters is None else parameters
         text = self.database.applied(query.query, query.parameters, values, query.org)
         limit = self.version.post_limits_like_query and query.options.get("apply_auto_limit")
         return self.database.executed(text, bool(limit))
 
     def _run(self, query: Query, sql: str, *, sleeps: bool = True) -> Run:
-        source = query.data_source_id
-        return Run(self.warehouse, sql, source, sleeps=sleeps, typed=self.database.is_typed(source))
+        typed = self.database.is_typed(query.data_source_id)
+        return Run(self.warehouse, sql, query.data_source_id, sleeps=sleeps, typed=typed)
 
     def add_first_result(
         self, query_id: int, parameters: Mapping[str, Any] | None = None, *, runtime: float | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -58,9 +59,12 @@ def polling_every(seconds: float) -> Any:
     return mock.patch("gateway.executions.following._pause", return_value=seconds)
 
 
-def retrying_every(seconds: float) -> Any:
+@contextmanager
+def retrying_every(seconds: float) -> Iterator[None]:
     """Patch: what failed while a job was followed is tried again after so long."""
-    return mock.patch("gateway.executions.runner._AGAIN_SECONDS", seconds)
+    patches = (mock.patch(f"gateway.executions.{module}.AGAIN_SECONDS", seconds) for module in ("runner", "following"))
+    with next(patches), next(patches):
+        yield
 
 
 def watch_sandbox(
