@@ -79,7 +79,7 @@ def watch_sandbox(
         return request, resource
 
     def done(request: Any, resource: Any, response: Any) -> Any:
-        finished(request, resource.template, response.status, response.body)
+        finished(request, resource.template, response.status, response.encoded(sandbox.version))
         return finish(request, resource, response)
 
     sandbox.dispatcher._parse, sandbox.dispatcher._finish = parsed, done  # type: ignore[method-assign]
