@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -88,6 +90,15 @@ class Body(msgspec.Struct, frozen=True):
             return self.data
         assert self.path is not None  # noqa: S101 - one of the two is always there
         return self.path.read_bytes()
+
+    @contextmanager
+    def mapped(self) -> Iterator[bytes | mmap]:
+        """Give all bytes to read; of a file, what was read need not stay in memory."""
+        if self.path is None or not self.size:
+            yield self.load()
+            return
+        with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            yield data
 
     def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
         """Return at most `first` bytes of the beginning and `last` bytes of the end; reads a file as `load` does."""

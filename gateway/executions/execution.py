@@ -22,6 +22,9 @@ from gateway.redash.footprint import weight
 from gateway.redash.responses import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
 
+OVERHEAD_BYTES: Final = 10_000
+"""Of an execution without parameters: its task, its events, its caller's."""
+
 CANCELLED_TEXT: Final = "Query cancelled by user."
 
 
@@ -91,8 +94,8 @@ class Execution:
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
         self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
-        self.weight = weight(calls.execution(plan.operation, None).body or b"")
-        """About as many bytes as its parameters take in memory."""
+        self.weight = OVERHEAD_BYTES + weight(calls.execution(plan.operation, None).body or b"")
+        """About as many bytes as it takes in memory, with its parameters."""
 
     @classmethod
     def revived(cls, record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:

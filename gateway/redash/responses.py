@@ -1,21 +1,26 @@
-"""Parses Redash's responses: results, jobs, definitions, dashboards, errors. Also encodes jobs as Redash does."""
+"""Parses Redash's responses: results, jobs, errors; and encodes jobs as Redash does. Other objects: see `objects`."""
 
 from __future__ import annotations
 
 import json
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body, Definition, Parameter
-from gateway.redash.redaction import text_without_keys, without_own_keys
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Body
+from gateway.redash.redaction import shortened
 from gateway.redash.renderings import DateFormats
 
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones only the first and last bytes."""
+
+LARGEST_ODD: Final = 4 * 1024 * 1024
+"""JSON that only the standard parser takes may have this size: it needs 20 ms per MB in one go, and much memory."""
+
+TOO_ODD: Final = "Redash's result is too large for what is wrong with its JSON (NaN, for example)."
 
 BEGINNING_BYTES: Final = 64 * 1024
 """How much of a large result is parsed while it arrives; a result with longer SQL is not forwarded early."""
@@ -25,14 +30,22 @@ _TAIL_BYTES: Final = 4096
 _LOGIN_MESSAGE: Final = b"Please login and try again"
 
 
+Id = Annotated[int, msgspec.Meta(ge=0, lt=FIRST_GATEWAY_RESULT_ID)]
+"""Of an object in Redash; from a limit on, ids are the gateway's own."""
+
+
+Short = Annotated[str, msgspec.Meta(pattern="^[ -~]{0,64}$")]
+"""A time or a hash, in ASCII: every stored entry has some, and is counted with so much memory."""
+
+
 class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     """A result without its rows. A reduced one (CONTRACT 6) has neither id, hash nor SQL."""
 
-    retrieved_at: str
-    id: int | None = None
-    query_hash: str = ""
+    retrieved_at: Short
+    id: Id | None = None
+    query_hash: Short = ""
     query: str | None = None
-    data_source_id: int | None = None
+    data_source_id: Id | None = None
     runtime: float = 0.0
 
     @property
@@ -50,33 +63,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     query_result_id: object = None
     updated_at: object = 0
 
+    @property
+    def result_id(self) -> int | None:
+        """Return the id of the result that the job has made, None where it names none."""
+        named = self.query_result_id
+        return named if type(named) is int and 0 <= named < FIRST_GATEWAY_RESULT_ID else None
+
 
 class _ResultOrJob(msgspec.Struct):
     query_result: ResultHead | None = None
     job: Job | None = None
 
 
-class _Owner(msgspec.Struct):
-    parameters: tuple[Parameter, ...] | None = None
-    apply_auto_limit: object = False
-
-
-class _Query(msgspec.Struct):
-    id: int
-    name: str
-    query: str
-    updated_at: str
-    query_hash: str
-    data_source_id: int | None = None
-    latest_query_data_id: int | None = None
-    options: _Owner = msgspec.field(default_factory=_Owner)
-    tags: tuple[str, ...] | None = None
-    is_archived: bool = False
-
-
-_NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
+NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
 _results_or_jobs = msgspec.json.Decoder(_ResultOrJob, strict=False)
-_queries = msgspec.json.Decoder(_Query, strict=False)
 
 
 def parse_result_or_job(body: Body) -> ResultHead | Job:
@@ -85,13 +85,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
     Raises:
         UpstreamUnusable: it is none of these, or incomplete.
     """
-    if body.size > PARSE_LIMIT:
-        return _parse_large(body)
-    try:
-        response = _results_or_jobs.decode(body.load())
-    except _NOT_SUCH:
-        return _parse_whole(body.load())
-    return _found(response)
+    return _parse_whole(body) if body.size <= PARSE_LIMIT else _parse_large(body)
 
 
 class _ClientConfig(msgspec.Struct):
@@ -110,7 +104,7 @@ def parse_date_formats(data: bytes) -> DateFormats | None:
     """Parse the organisation's formats from `/api/session`; None where it does not say them."""
     try:
         config = _sessions.decode(data).client_config
-    except msgspec.DecodeError:
+    except NOT_SUCH:
         return None
     return DateFormats(config.dateFormat, config.dateTimeFormat)
 
@@ -119,15 +113,21 @@ def parse_job(data: bytes) -> Job | None:
     """Parse the job that a response holds; None where it holds something else."""
     try:
         response = _results_or_jobs.decode(data)
-    except msgspec.DecodeError:
+    except NOT_SUCH:
         return None
     return _clean(response.job) if response.job is not None else None
 
 
-def _parse_whole(data: bytes) -> ResultHead | Job:
-    """Parse with the standard parser, which accepts what msgspec refuses: NaN, BOM, lone surrogates."""
+def _parse_whole(body: Body) -> ResultHead | Job:
+    """Parse all of it: msgspec skips the rows, at 3 GB a second; the standard parser also takes NaN, for example."""
     try:
-        response = msgspec.convert(json.loads(data), _ResultOrJob, strict=False)
+        with body.mapped() as data:
+            return _found(_results_or_jobs.decode(data))
+    except NOT_SUCH:
+        if body.size > LARGEST_ODD:
+            raise UpstreamUnusable(TOO_ODD) from None
+    try:
+        response = msgspec.convert(json.loads(body.load()), _ResultOrJob, strict=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's response is not the JSON of a result or a job.") from None
     return _found(response)
@@ -142,19 +142,20 @@ def _found(response: _ResultOrJob) -> ResultHead | Job:
 
 
 def _clean(job: Job) -> Job:
-    return msgspec.structs.replace(job, error=text_without_keys(job.error))
+    return msgspec.structs.replace(job, error=shortened(job.error))
 
 
 # Redash writes a result in this order: id, query_hash, query, data, data_source_id, runtime, retrieved_at (CONTRACT 8).
 _FULL_HEAD: Final = re.compile(
-    rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d+),\s*"query_hash":\s*"([0-9a-f]*)",\s*"query":\s*(?=")'
+    rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d{1,15}),\s*"query_hash":\s*"([0-9a-f]{0,64})",\s*"query":\s*(?=")'
 )
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
 _FULL_TAIL: Final = re.compile(
-    rb'"data_source_id":\s*(\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
+    rb'"data_source_id":\s*(\d{1,15}|null),\s*"runtime":\s*(\d{1,18}(?:\.\d{1,99})?(?:[eE][+-]?\d{1,3})?),'
+    rb'\s*"retrieved_at":\s*"([!#-\[\]-~]{1,64})"\s*\}\s*\}\s*\Z'
 )
-_REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
+_REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([!#-\[\]-~]{1,64})"\s*\}\s*\}\s*\Z')
 
 
 def parse_beginning(data: bytes) -> ResultHead | None:
@@ -175,7 +176,7 @@ def _parse_large(body: Body) -> ResultHead | Job:
         return msgspec.structs.replace(head, data_source_id=source, runtime=float(end[2]), retrieved_at=retrieved_at)
     if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
         return msgspec.structs.replace(head, retrieved_at=end[1].decode())
-    return _parse_whole(body.load())
+    return _parse_whole(body)
 
 
 def _string_at(data: bytes, position: int) -> str | None:
@@ -185,32 +186,6 @@ def _string_at(data: bytes, position: int) -> str | None:
         return str(json.loads(end[0])) if end else None
     except ValueError:
         return None
-
-
-def parse_definition(data: bytes, checked: float) -> Definition:
-    """Parse a query object; the query's key is left out. `checked` is when it was requested (monotonic).
-
-    Raises:
-        UpstreamUnusable: it is not a query object.
-    """
-    try:
-        query = _queries.decode(data)
-    except _NOT_SUCH:
-        raise UpstreamUnusable("Redash's response is not a query object.") from None
-    return Definition(
-        query_id=query.id,
-        name=without_own_keys(query.name),
-        text=query.query,
-        marker=query.updated_at,
-        query_hash=query.query_hash,
-        data_source_id=query.data_source_id,
-        latest_result_id=query.latest_query_data_id,
-        parameters=query.options.parameters or (),
-        tags=query.tags or (),
-        auto_limit=bool(query.options.apply_auto_limit),
-        is_archived=query.is_archived,
-        checked=checked,
-    )
 
 
 def is_login_refusal(status: int, data: bytes) -> bool:
@@ -257,44 +232,3 @@ def job_body(
         "query_result_id": result_id,
     }
     return json.dumps({"job": job}, separators=(", ", ": ")).encode()
-
-
-class _Identified(msgspec.Struct):
-    id: int
-
-
-class _Visualization(msgspec.Struct):
-    query: _Identified | None = None
-
-
-class _Widget(msgspec.Struct):
-    visualization: _Visualization | None = None
-
-
-class _Dashboard(msgspec.Struct):
-    id: int
-    widgets: tuple[_Widget, ...] | None = None
-
-
-def parse_dashboard_queries(data: bytes, dashboard_id: int) -> frozenset[int]:
-    """Return the ids of the queries on this dashboard's object; widgets that its reader may not see name none.
-
-    Raises:
-        UpstreamUnusable: it is not the object of this dashboard.
-    """
-    try:
-        dashboard = msgspec.json.decode(data, type=_Dashboard)
-    except _NOT_SUCH:
-        raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
-    if dashboard.id != dashboard_id:
-        raise UpstreamUnusable("Redash's response is the object of another dashboard than the requested one.")
-    shown = (widget.visualization for widget in dashboard.widgets or ())
-    return frozenset(v.query.id for v in shown if v is not None and v.query is not None)
-
-
-def parse_id(data: bytes) -> int | None:
-    """Return the id of an object, None if it has none."""
-    try:
-        return msgspec.json.decode(data, type=_Identified).id
-    except _NOT_SUCH:
-        return None

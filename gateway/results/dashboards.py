@@ -10,7 +10,7 @@ from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.redash import calls
-from gateway.redash.responses import parse_dashboard_queries
+from gateway.redash.objects import parse_dashboard_queries
 from gateway.upstream.protocol import Upstream, refusal
 
 REREAD_SECONDS: Final = 60.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import msgspec
 
 from gateway import config
 from gateway.concurrency.flights import Flights
+from gateway.concurrency.marks import Marks
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Body, Clock, Definition, Entry, digest
 from gateway.outcome import Sender
@@ -20,22 +22,22 @@ from gateway.policy.context import RequestContext
 from gateway.policy.keys import definition_key
 from gateway.policy.values import fits
 from gateway.redash import calls
-from gateway.redash.redaction import body_without_own_keys
+from gateway.redash.objects import parse_definition
+from gateway.redash.redaction import bytes_without_own_keys
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
-from gateway.redash.responses import parse_definition
+from gateway.results.known_definitions import KnownDefinitions, Place
 from gateway.store import Ledger, Store
-from gateway.upstream.protocol import Upstream, refusal
+from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 log = logging.getLogger("gateway.definitions")
 
 _UNJUDGED_SECONDS: Final = 1.0
 """How old a definition may be when values leave that only Redash can judge."""
 
-MOST_KNOWN: Final = 10_000
+_OFF_LOOP_BYTES: Final = 64 * 1024
 _NO_PERMISSION: Final = (
     b'{"job": {"status": 4, "error": "You do not have permission to run queries with this data source."}}'
 )
-_Place = tuple[int, str]
 
 
 class Definitions:
@@ -47,9 +49,9 @@ class Definitions:
         self._ledger = ledger
         self._live = live
         self._clock = clock
-        self._known: dict[int, dict[str, Definition]] = {}
-        self._generation: dict[int, int] = {}
-        self._invalidated: set[_Place] = set()
+        self._known = KnownDefinitions(live.settings.cache.memory // 4)
+        self._drops = 0
+        self._dropped = Marks(0)
         self._flights: Flights[Definition] = Flights()
         self.on_invalidated: Callable[[int], None] = lambda query_id: None
         """Called with the id of each query whose definition was invalidated, denied or has changed."""
@@ -86,7 +88,7 @@ class Definitions:
         """
         place = (query_id, credential.scope)
         known = await self._remembered(place)
-        if known is not None and known.checked >= since and place not in self._invalidated:
+        if known is not None and known.checked >= since and self._known.is_valid(place):
             return known
         return (await self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender)))[0]
 
@@ -128,19 +130,20 @@ class Definitions:
 
     def drop(self, query_id: int) -> None:
         """Invalidate a query's definitions in every scope after a run or an edit; the next caller requests it anew."""
-        self._generation[query_id] = self._generation.get(query_id, 0) + 1
+        self._drops += 1
+        self._dropped.set(query_id, self._drops)
         self.on_invalidated(query_id)
-        self._invalidated.update((query_id, scope) for scope in self._known.get(query_id, {}))
+        self._known.invalidate(query_id)
 
     async def delete(self, query_id: int) -> None:
         """Delete a query and its results in every scope: it was edited, and old rows must not replace new ones."""
         self.drop(query_id)
-        self._invalidated -= {(query_id, scope) for scope in self._known.pop(query_id, {})}
+        self._known.forget_query(query_id)
         await self._store.delete(query_id=query_id)
 
     def good_until(self, definition: Definition, scope: str) -> float:
         """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
-        if (definition.query_id, scope) in self._invalidated:
+        if not self._known.is_valid((definition.query_id, scope)):
             return -math.inf
         return definition.checked + self._live.settings.cache.definition_check / 2
 
@@ -148,24 +151,24 @@ class Definitions:
         """Cancel the requests in progress."""
         await self._flights.aclose()
 
-    def _flight(self, place: _Place) -> tuple[int, str, int]:
+    def _flight(self, place: Place) -> tuple[int, str, float]:
         # A request sent before the end of a run or an edit must not serve callers that come after that end.
-        return (*place, self._generation.get(place[0], 0))
+        return (*place, self._dropped.get(place[0]))
 
-    def _age(self, place: _Place, known: Definition | None) -> float:
-        if known is None or place in self._invalidated:
+    def _age(self, place: Place, known: Definition | None) -> float:
+        if known is None or not self._known.is_valid(place):
             return math.inf
         return self._clock.monotonic() - known.checked
 
-    async def _remembered(self, place: _Place) -> Definition | None:
+    async def _remembered(self, place: Place) -> Definition | None:
         query_id, scope = place
-        found = self._known.get(query_id, {}).get(scope)
+        found = self._known.get(place)
         if found is not None:
             return found
         entry = await self._store.get(definition_key(scope, query_id))
         body = await self._store.read(entry) if entry is not None else None
         # Redash may have responded during the look-up: then no other request is needed.
-        found = self._known.get(query_id, {}).get(scope)
+        found = self._known.get(place)
         if found is not None or entry is None or body is None or body.data is None:
             return found
         try:
@@ -173,14 +176,8 @@ class Definitions:
         except (msgspec.DecodeError, RecursionError):
             return None
         # An earlier process may have invalidated it: it is used only while Redash is unavailable.
-        self._invalidated.add(place)
-        return self._remember(scope, msgspec.structs.replace(definition, checked=entry.confirmed))
-
-    def _remember(self, scope: str, definition: Definition) -> Definition:
-        if len(self._known) >= MOST_KNOWN and definition.query_id not in self._known:
-            oldest = next(iter(self._known))
-            self._invalidated -= {(oldest, s) for s in self._known.pop(oldest)}
-        self._known.setdefault(definition.query_id, {})[scope] = definition
+        definition = msgspec.structs.replace(definition, checked=entry.confirmed)
+        self._known.put(place, definition, valid=False)
         return definition
 
     async def _quietly(self, credential: Credential, query_id: int, sender: Sender, known: Definition) -> Definition:
@@ -192,7 +189,7 @@ class Definitions:
 
     async def _read(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         place = (query_id, credential.scope)
-        generation = self._generation.get(query_id, 0)
+        dropped = self._dropped.get(query_id)
         try:
             response = await self._upstream.send(credential, calls.query(query_id), sender)
         except CredentialRejected:
@@ -202,28 +199,27 @@ class Definitions:
             if response.status in (403, 404):
                 await self._deny(place)
             raise refusal(response)
-        definition = parse_definition(response.body.load(), response.sent)
+        definition = await _parse(response)
         if definition.query_id != query_id:
             raise UpstreamUnusable("Redash's response is the object of another query than the requested one.")
-        before = self._known.get(query_id, {}).get(credential.scope)
+        before = self._known.get(place)
         if before is not None and before.marker != definition.marker:
             self.on_invalidated(query_id)
-        self._remember(credential.scope, definition)
-        if generation == self._generation.get(query_id, 0):
-            self._invalidated.discard(place)
+        unchanged = dropped == self._dropped.get(query_id)
+        if unchanged or not self._known.is_valid(place):
+            self._known.put(place, definition, valid=unchanged)
         await self._save(credential.scope, definition)
         return definition
 
-    async def _deny(self, place: _Place) -> None:
+    async def _deny(self, place: Place) -> None:
         """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
         query_id, scope = place
         self.on_invalidated(query_id)
-        self._known.get(query_id, {}).pop(scope, None)
-        self._invalidated.discard(place)
+        self._known.forget(place)
         await self._store.delete(scope=scope, query_id=query_id)
 
     async def _save(self, scope: str, definition: Definition) -> None:
-        data = body_without_own_keys(msgspec.json.encode(definition))
+        data = bytes_without_own_keys(msgspec.json.encode(definition))
         key = definition_key(scope, definition.query_id)
         entry = Entry(
             body_id=digest(b"body", key, data),
@@ -239,3 +235,15 @@ class Definitions:
         await self._store.put([key], entry, Body.of(data))
         if definition.latest_result_id is not None:
             await self._ledger.record_result(scope, definition.latest_result_id, definition.query_id)
+
+
+async def _parse(response: UpstreamResponse) -> Definition:
+    """Parse a query object; off the event loop where it is large.
+
+    Raises:
+        UpstreamUnusable: it is none.
+    """
+    body, sent = response.body, response.sent
+    if body.size <= _OFF_LOOP_BYTES:
+        return parse_definition(body.load(), sent)
+    return await asyncio.to_thread(lambda: parse_definition(body.load(), sent))

@@ -14,7 +14,10 @@ import msgspec
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body
 from gateway.redash.renderings import DateFormats, render_pieces
-from gateway.redash.responses import PARSE_LIMIT
+from gateway.redash.responses import LARGEST_ODD, PARSE_LIMIT, TOO_ODD
+
+MOST_CELLS: Final = 10
+"""Per byte of a result. Every row of a table names all columns; few columns in each of many rows cost as if it did."""
 
 DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
@@ -39,10 +42,16 @@ def render(body: Body, form: Literal["csv", "tsv"], formats: DateFormats, spool:
     """Render the rows of a result; a large rendering is a file, at a path that `spool` makes. Waits for the disk.
 
     Raises:
-        UpstreamUnusable: there is no room on disk.
+        UpstreamUnusable: there is no room on disk, or the result is nested too deeply.
     """
-    columns, rows = _parse(body)
-    pieces = render_pieces(columns, rows, DELIMITERS[form], formats)
+    try:
+        columns, rows = _parse(body)
+        return _rendered(render_pieces(columns, rows, DELIMITERS[form], formats, MOST_CELLS * body.size), spool)
+    except RecursionError:  # of a body so large that only its ends were parsed before, or of the text of a cell
+        raise UpstreamUnusable("Redash's result is nested too deeply.") from None
+
+
+def _rendered(pieces: Iterator[bytes], spool: Callable[[], Path]) -> Body:
     first: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -62,10 +71,9 @@ def _parse(body: Body) -> tuple[object, Iterable[object]]:
         msgspec.DecodeError,
         RecursionError,
     ):  # NaN, lone surrogates, what else json takes
-        try:
-            whole = json.loads(data)["query_result"]["data"]
-        except RecursionError:  # of a body so large that only its ends were parsed before
-            raise UpstreamUnusable("Redash's result is nested too deeply.") from None
+        if len(data) > LARGEST_ODD:
+            raise UpstreamUnusable(TOO_ODD) from None
+        whole = json.loads(data)["query_result"]["data"]
         rows = whole.get("rows")
         return whole.get("columns"), rows if isinstance(rows, list) else []
     return found.columns, (json.loads(bytes(row)) for row in found.rows)

@@ -23,7 +23,7 @@ class ResultParts:
         self.definitions = Definitions(upstream, store, ledger, live, clock)
         self.cache = ResultCache(store, ledger, clock)
         self.formats = OrganisationFormats(live, upstream, clock)
-        self.fetcher = ResultFetcher(upstream, self.cache, self.formats, clock)
+        self.fetcher = ResultFetcher(live, upstream, self.cache, self.formats, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.bindings, clock)

@@ -14,6 +14,8 @@ from gateway.upstream.protocol import UpstreamResponse
 _REDIRECT: Final = re.compile(rf"(?:/[\w-]+)?{re.escape(routes.QUERIES.template)}")
 """Where the one redirect of Redash's API goes (CONTRACT 5); every other one is a login page or a wrong URL."""
 
+_SECONDS: Final = re.compile("[0-9]{1,9}")
+
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
 """Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
 
@@ -28,11 +30,13 @@ def usable(response: UpstreamResponse, credential: Credential, *, is_write: bool
         UpstreamUnusable: a status that Redash never uses, a redirect, an HTML page, a Content-Type that is none. A
             write may have any 2xx.
     """
+    if not 100 <= response.status < 600:
+        raise UpstreamUnusable(f"Redash answered {response.status}, which is no status of HTTP.")
     if response.status in _UNAVAILABLE:
         if response.status == 504:
             raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
         raise UpstreamError(f"A proxy before Redash says that Redash is unavailable ({response.status}).")
-    if response.status == 429 and response.retry_after.isdecimal():
+    if response.status == 429 and _SECONDS.fullmatch(response.retry_after):
         raise UpstreamBusy(
             "Redash limits the rate of requests; try again later.", retry_after=int(response.retry_after)
         )

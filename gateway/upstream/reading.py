@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from gateway.upstream.protocol import Early, UpstreamResponse
 
 _SMALL_PIECE: Final = 64 * 1024
 _PIECE: Final = 256 * 1024
+
+_LENGTH: Final = re.compile("[0-9]{1,18}")
 
 MOST_INFLATED: Final = 100
 """A compressed result longer than `max_entry` may be this many times as long as what came over the network. The rows of
@@ -44,7 +47,7 @@ class BodyReader:
             UpstreamUnusable: too large, without `early` or by its compression.
         """
         announced = raw.headers.get("Content-Length", "")
-        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
+        size = int(announced) if _LENGTH.fullmatch(announced) and "Content-Encoding" not in raw.headers else None
         if size is not None and size <= PARSE_LIMIT:
             return Body.of(await raw.read())
         if early is None and size is not None and size > LARGEST_METADATA:
