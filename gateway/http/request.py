@@ -56,7 +56,9 @@ def _host_and_target(request: web.BaseRequest) -> tuple[str, str]:
     if not target.startswith("/") and (absolute := _ABSOLUTE.fullmatch(target)) is not None:
         host, target = absolute[1], absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
     if not target.startswith("/") or "#" in target:
-        raise BadRequest("The request must be HTTP/1.0 or 1.1, and its target a path and a query string, without a fragment.")
+        raise BadRequest(
+            "The request must be HTTP/1.0 or 1.1, and its target a path and a query string, without a fragment."
+        )
     return host, target
 
 

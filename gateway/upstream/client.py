@@ -224,7 +224,8 @@ class HttpUpstream:
                         disposition=raw.headers.get("Content-Disposition", ""),
                         retry_after=raw.headers.get("Retry-After", ""),
                     )
-                    reader = BodyReader(self._spool, self._live.settings.cache.max_entry)
+                    settings = self._live.settings
+                    reader = BodyReader(self._spool, settings.cache.max_entry, settings.upstream.read_timeout)
                     early = call.early if request.route.has_results and raw.status == 200 else None
                     body = await reader.read(raw, response, call.credential, early)
                     return msgspec.structs.replace(response, body=body)
