@@ -7,6 +7,7 @@ import ctypes
 import gc
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,10 @@ from gateway.errors import ConfigurationError, StoreError
 from gateway.telemetry import log
 
 events = logging.getLogger("gateway.events")
+
+SWITCH_SECONDS: Final = 0.001
+"""How long a thread that computes may hold the interpreter while the event loop waits for it. With Python's 5 ms, three
+such threads delayed one request in twenty by 60 ms; with this, by 4 ms."""
 
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
@@ -81,6 +86,7 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
     try:
         await runtime.start()
         _spare_the_collector()
+        sys.setswitchinterval(SWITCH_SECONDS)
         started()
         await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)
     finally:
