@@ -108,3 +108,30 @@ async def test_the_ledger_keeps_no_bodies_of_runs_that_have_ended(world: World) 
     executions = world.runtime.executions.flights._ledger._recent.executions()
     assert len(executions) == 3
     assert all(record.body == b"" for record in executions)
+
+
+async def test_runs_count_with_more_than_their_parameters(bare: World) -> None:
+    # Each has a task, events and records: 50,000 small ones, which wait for a slot, took half a gigabyte.
+    await bare.start(cache='memory = "1MB"', upstream="max_executions = 1")
+    with bare.sandbox.hold():
+        statuses = [(await run_sql(bare, f"select {number}")).status for number in range(120)]
+        assert statuses.count(200) <= 1_000_000 // 10_000 + 1
+        assert statuses[-1] == 503
+        running = bare.runtime.executions.flights.running
+        for execution in running:
+            execution.task.cancel()  # type: ignore[union-attr]
+    await until(lambda: not bare.runtime.executions.flights.running)
+    assert bare.runtime.executions.flights._weight == 0
+    assert (await run_sql(bare, "select 1")).status == 200
+
+
+async def test_error_texts_are_kept_within_bounds(world: World) -> None:
+    # Databases repeat the SQL in their errors; each job id kept one for hours, 10,000 of a megabyte each.
+    reply = await run_sql(world, "select '" + "x" * 900_000)
+    job = await world.finish(reply.job["id"], client="sql")
+    assert job["status"] == 4
+    assert job["error"]
+    assert len(job["error"]) < 11_000
+    jobs, failures = world.runtime.executions.jobs._recent, world.runtime.executions.flights.failures._failed
+    assert len(job["error"]) < jobs.currsize < 20_000
+    assert len(job["error"]) < failures.currsize
