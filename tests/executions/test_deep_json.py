@@ -7,8 +7,8 @@ from support.world import World
 
 from gateway.errors import UpstreamUnusable
 from gateway.redash.json_text import DEEPEST, load_json
-from gateway.redash.redaction import without_keys
 from gateway.redash.objects import parse_dashboard_queries, parse_definition, parse_id
+from gateway.redash.redaction import without_keys
 from gateway.redash.responses import parse_error
 
 DEPTHS = [150, 990, 5_000, 100_000]

@@ -6,7 +6,6 @@ line of JSON for each second.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -54,7 +53,7 @@ class Asked:
         self.count = self.failed = 0
 
     async def ask(self) -> tuple[float, float, bool]:
-        """Return begin and end (monotonic), and whether the time says something: a result that was cached."""
+        """Return begin and end (monotonic), and whether the time says something: not where a result was not cached."""
         began = time.monotonic()
         try:
             if self._connection is None:
@@ -75,31 +74,23 @@ async def ask_all(pid: int, asked: list[Asked]) -> None:
     """Ask all at once, again and again; print every second what was slowest."""
     load = Load(pid)
     while True:
-        second = time.monotonic() + 1.0
+        end = time.monotonic() + 1.0
         slowest: dict[str, tuple[float, ...]] = {}
-        while time.monotonic() < second:
-            before = load.read()
+        while time.monotonic() < end:
             due = time.monotonic() + EVERY_SECONDS
+            before = load.read()
             times = await asyncio.gather(*(one.ask() for one in asked))
-            ran, waited = between(before, load.read())
+            used = between(before, load.read())
             for one, (began, ended, told) in zip(asked, times, strict=True):
                 if told and ended - began > slowest.get(one.name, (0.0,))[0]:
-                    slowest[one.name] = (ended - began, began, ended, ran, waited)
+                    slowest[one.name] = (ended - began, began, ended, *used)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-        print(
-            json.dumps(
-                {
-                    "slowest": slowest,
-                    "count": {one.name: one.count for one in asked},
-                    "failed": {one.name: one.failed for one in asked},
-                }
-            ),
-            flush=True,
-        )
+        counts = {one.name: one.count for one in asked} | {f"{one.name} failed": one.failed for one in asked}
+        print(json.dumps({"slowest": slowest, "count": counts}), flush=True)
 
 
-async def bare_server(port: int) -> None:
-    """Respond to everything at once: what this takes, the machine takes."""
+async def bare_server() -> None:
+    """Respond to everything at once: the time that this takes, the machine takes."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -108,21 +99,14 @@ async def bare_server(port: int) -> None:
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(respond, "127.0.0.1", port)
-    await server.serve_forever()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bare", type=int)
-    parser.add_argument("--settings")
-    arguments = parser.parse_args()
-    if arguments.bare:
-        asyncio.run(bare_server(arguments.bare))
-        return
-    given = json.loads(sys.stdin.read())
-    asyncio.run(ask_all(given["pid"], [Asked(*one) for one in given["asked"]]))
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        print(f"serves 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        await server.serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 1:
+        asyncio.run(bare_server())
+    else:
+        given = json.loads(Path(sys.argv[1]).read_text())
+        asyncio.run(ask_all(given["pid"], [Asked(*one) for one in given["asked"]]))

@@ -5,35 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
-import subprocess
+import re
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gateway import config
+from gateway.sandbox.sample_objects import QUERIES
 
-from .attacks import Target
-from .redash import HOSTILE, KEPT_QUERY
+from .drawing import Target
+from .hostile_responses import HOSTILE, NARROW
+from .redash import KEPT_QUERY
+from .run import MB
 
 ROOT: Final = Path(__file__).parent.parent.parent
-TOKENS: Final = {
-    name: f"rg_{name}_{'0123456789abcdef' * 2}"
-    for name in ("every", "reader", "bound", "narrow", "limited", "revealer", "polite")
-}
-NARROW: Final = 4
-"""So many queries of the hostile Redash have keys of their own; their results are reduced ones."""
-
+CLIENTS: Final = ("every", "reader", "bound", "narrow", "limited", "revealer", "polite")
+TOKENS: Final = {name: f"rg_{name}_{'0123456789abcdef' * 2}" for name in CLIENTS}
 CONFIGURATION: Final = """
 [server]
-listen = "127.0.0.1:{api}"
+listen = "127.0.0.1:0"
 max_wait = "2s"
 max_request_body = {body}
 [admin]
-listen = "127.0.0.1:{admin}"
+listen = "127.0.0.1:0"
 [upstream]
 url = "{redash}"
 max_executions = 4
@@ -66,11 +64,31 @@ access = true
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the configuration of the fuzz names."""
+    """What the configuration of the fuzz names: MB, but for the body."""
 
     memory: int = 16
     disk: int = 256
     body: int = 1_000_000
+
+    def memory_limits(self, base: int) -> dict[str, float]:
+        """Return what the gateway may take, in MB, by what for; `base` are its bytes at the start."""
+        return {
+            "at the start": base / MB,
+            "what the first requests load: modules, threads": 40.0,
+            "cache.memory: results and their gzip forms": self.memory,
+            "a quarter of it: prepared responses": self.memory / 4,
+            "a quarter: definitions of queries": self.memory / 4,
+            "as much: bodies of requests in progress": self.memory,
+            "as much: runs in progress": self.memory,
+            "fixed: lists and objects": 32.0,
+            "fixed: parsed operations": 8.0,
+            "fixed: recent failures": 16.0,
+            "fixed: recent jobs, and the ledger's jobs, runs and result ids": 64.0,
+            "fixed: queues of the store's writers": 96.0,
+        }
+
+
+SERVES: Final = r"serves ([\w.:]+)"
 
 
 class Child:
@@ -81,36 +99,37 @@ class Child:
         self.log = log
 
     @classmethod
-    async def start(cls, directory: Path, name: str, *command: str, env: Mapping[str, str] | None = None) -> Child:
+    async def start(cls, directory: Path, name: str, *command: str, env: Mapping[str, str]) -> Child:
+        """Start a Python process; the polite caller's output is a pipe."""
         log = directory / f"{name}.log"
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
         with log.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, cwd=directory, env={**os.environ, "PYTHONPATH": path, **(env or {})},
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE if name == "polite" else file, stderr=file, limit=1 << 20,
-            )  # fmt: skip
+                sys.executable,
+                *command,
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": path, **env},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if name == "polite" else file,
+                stderr=file,
+            )
         return cls(process, log)
 
-    @property
-    def running(self) -> bool:
-        return self.process.returncode is None
+    def logged(self) -> str:
+        return self.log.read_text(errors="replace")
 
-    async def answers(self, url: str, *, seconds: float = 30.0) -> None:
-        """Wait until `url` responds."""
-        for _ in range(int(seconds / 0.05)):
-            try:
-                await asyncio.to_thread(urllib.request.urlopen, url, timeout=5)
-            except OSError:
-                if not self.running:
-                    break
-                await asyncio.sleep(0.05)
-            else:
-                return
-        raise RuntimeError(f"{url} does not respond:\n{self.log.read_text(errors='replace')[-3000:]}")
+    async def serves(self, pattern: str, *, seconds: float = 60.0) -> list[str]:
+        """Wait until it has printed where it listens; returns the addresses that the pattern finds."""
+        end = time.monotonic() + seconds
+        while self.process.returncode is None and time.monotonic() < end:
+            if found := re.search(pattern, self.logged()):
+                return [f"http://{address}" for address in found.groups()]
+            await asyncio.sleep(0.05)
+        raise RuntimeError(f"it does not say {pattern!r}:\n{self.logged()[-3_000:]}")
 
     async def stop(self, *, seconds: float = 20.0) -> int:
         """End it as an operator does; returns the exit status."""
-        if self.running:
+        if self.process.returncode is None:
             self.process.terminate()
             try:
                 async with asyncio.timeout(seconds):
@@ -120,7 +139,9 @@ class Child:
         return await self.process.wait()
 
     def resident_bytes(self) -> int:
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Raises OSError if it has ended."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def peak_bytes(self) -> int:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
@@ -128,13 +149,13 @@ class Child:
 
 
 class Stage:
-    """All processes of one run."""
+    """All processes of one run, in one directory."""
 
     def __init__(self, directory: Path, bounds: Bounds) -> None:
         self.directory = directory
         self.bounds = bounds
-        self.children: list[Child] = []
-        self.keys: set[str] = set()
+        self._children: list[Child] = []
+        self._keys: dict[str, str] = {}
 
     async def __aenter__(self) -> Stage:
         try:
@@ -145,59 +166,55 @@ class Stage:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for child in reversed(self.children):
+        for child in reversed(self._children):
             await child.stop()
 
-    async def _child(self, name: str, *command: str, env: Mapping[str, str] | None = None) -> Child:
-        child = await Child.start(self.directory, name, *command, env=env)
-        self.children.append(child)
+    async def _child(self, name: str, *command: str) -> Child:
+        child = await Child.start(self.directory, name, *command, env=self._keys)
+        self._children.append(child)
         return child
 
     async def _start(self) -> None:
-        self._ports = {name: _free_port() for name in ("redash", "api", "admin", "bare")}
-        redash = f"http://127.0.0.1:{self._ports['redash']}"
-        self.redash = await self._child("redash", "-m", "fuzz.redash", str(self._ports["redash"]))
-        await self.redash.answers(f"{redash}/ping")
-        keys = await asyncio.to_thread(_read, f"{redash}/sandbox/keys")
-        user = next(key for name, key in keys["users"].items() if name.endswith("Admin"))
-        await self._read_queries(keys)
-        sample = self.queries["in_country"]
-        narrow = {f"FUZZ_NARROW_{k}": f"narrow{k}" + "0Key" * 8 + "Ab" for k in range(NARROW)}
-        env = {"FUZZ_USER": user, "FUZZ_SAMPLE": keys["queries"][str(sample)]["api_key"], **narrow}
-        self.keys = set(env.values())
-        file = self.directory / "fuzz.toml"
-        file.write_text(self._configuration(redash, sample))
-        self.gateway = await self._child("gateway", "-m", "gateway", "serve", "-c", str(file), env=env)
-        await self.gateway.answers(f"http://127.0.0.1:{self._ports['admin']}/readyz")
-        bare = await self._child("bare", "-m", "fuzz.polite", "--bare", str(self._ports["bare"]))
-        await bare.answers(f"http://127.0.0.1:{self._ports['bare']}/")
-
-    async def _read_queries(self, keys: dict[str, Any]) -> None:
-        from gateway.sandbox.sample_objects import QUERIES
-
+        redash = await self._child("redash", "-m", "fuzz.redash")
+        (self._redash,) = await redash.serves(SERVES)
+        keys = json.loads(await asyncio.to_thread(_get, f"{self._redash}/sandbox/keys"))
         by_name = {query["name"]: int(query_id) for query_id, query in keys["queries"].items()}
         self.queries = {short: by_name[name] for short, name, *_ in QUERIES}
+        sample = self.queries["in_country"]
+        self._keys = {f"FUZZ_NARROW_{k}": f"narrow{k}" + "0Key" * 8 + "Ab" for k in range(NARROW)}
+        self._keys["FUZZ_USER"] = next(key for name, key in keys["users"].items() if name.endswith("Admin"))
+        self._keys["FUZZ_SAMPLE"] = keys["queries"][str(sample)]["api_key"]
+        file = self.directory / "fuzz.toml"
+        file.write_text(self._configuration(sample))
+        self.gateway = await self._child("gateway", "-m", "gateway", "serve", "-c", str(file))
+        self._api, self._admin = await self.gateway.serves(r"serves ([\w.:]+), admin on ([\w.:]+)")
+        bare = await self._child("bare", "-m", "fuzz.polite")
+        (self._bare,) = await bare.serves(SERVES)
 
-    def _configuration(self, redash: str, sample: int) -> str:
-        bounds = self.bounds
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All keys and tokens: none may stand in a log, an error or a response."""
+        return (*self._keys.values(), *TOKENS.values())
+
+    def _configuration(self, sample: int) -> str:
         text = CONFIGURATION.format(
-            redash=redash,
+            redash=self._redash,
             sample=sample,
-            api=self._ports["api"],
-            admin=self._ports["admin"],
-            memory=bounds.memory,
-            disk=bounds.disk,
-            body=bounds.body,
+            memory=self.bounds.memory,
+            disk=self.bounds.disk,
+            body=self.bounds.body,
         )
         for k in range(NARROW):
-            text += f'[credentials.narrow-{k}]\nkind = "query"\nquery = {HOSTILE + k}\nkey_env = "FUZZ_NARROW_{k}"\n'
+            lines = f'kind = "query"\nquery = {HOSTILE + k}\nkey_env = "FUZZ_NARROW_{k}"'
+            text += f"[credentials.narrow-{k}]\n{lines}\n"
+        everything = 'can = ["read", "execute", "adhoc", "write", "admin"]'
         tables = {
-            "every": 'credentials = ["user"]\ncan = ["read", "execute", "adhoc", "write", "admin"]',
+            "every": f'credentials = ["user"]\n{everything}',
             "reader": 'credentials = ["user"]',
             "bound": f'credentials = ["user"]\nqueries = [1, 2, 3, {HOSTILE + 20}]\ndashboards = [1]',
             "narrow": 'credentials = ["query"]',
             "limited": 'credentials = ["user"]\nrate = "20/s"\nmax_executions = 2',
-            "revealer": 'credentials = ["user"]\nreveal_keys = true\ntext_parameters = true\ncan = ["read", "execute", "write"]',
+            "revealer": f'credentials = ["user"]\nreveal_keys = true\ntext_parameters = true\n{everything}',
             "polite": f'credentials = ["user"]\nqueries = [{self.queries[KEPT_QUERY]}]',
         }
         for name, lines in tables.items():
@@ -206,33 +223,24 @@ class Stage:
 
     @property
     def target(self) -> Target:
-        return Target(
-            TOKENS, self.queries, f"http://127.0.0.1:{self._ports['api']}", f"http://127.0.0.1:{self._ports['admin']}"
-        )
+        return Target(TOKENS, self.queries, self._api, self._admin)
 
     async def polite(self) -> Child:
         """Start the polite caller; it prints a line of JSON each second."""
-        target, host = self.target, "Host: localhost\r\n"
-        hit = f"GET /api/queries/{self.queries[KEPT_QUERY]}/results.json?max_age=86400 HTTP/1.1\r\n{host}Authorization: Key {TOKENS['polite']}\r\n\r\n"
+        host, token = "Host: localhost\r\n", f"Authorization: Key {TOKENS['polite']}\r\n"
+        kept = f"/api/queries/{self.queries[KEPT_QUERY]}/results.json?max_age=86400"
         asked = [
-            ("ping", target.api, f"GET /ping HTTP/1.1\r\n{host}\r\n"),
-            ("hit", target.api, hit),
-            ("livez", target.admin, f"GET /livez HTTP/1.1\r\n{host}\r\n"),
-            ("bare", f"http://127.0.0.1:{self._ports['bare']}", "GET / HTTP/1.1\r\n\r\n"),
+            ("ping", self._api, f"GET /ping HTTP/1.1\r\n{host}\r\n"),
+            ("hit", self._api, f"GET {kept} HTTP/1.1\r\n{host}{token}\r\n"),
+            ("livez", self._admin, f"GET /livez HTTP/1.1\r\n{host}\r\n"),
+            ("bare", self._bare, "GET / HTTP/1.1\r\n\r\n"),
         ]
-        child = await self._child("polite", "-m", "fuzz.polite")
-        assert child.process.stdin is not None
-        child.process.stdin.write(json.dumps({"pid": self.gateway.process.pid, "asked": asked}).encode())
-        child.process.stdin.close()
-        return child
+        file = self.directory / "polite.json"
+        file.write_text(json.dumps({"pid": self.gateway.process.pid, "asked": asked}))
+        return await self._child("polite", "-m", "fuzz.polite", str(file))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _read(url: str) -> Any:
+def _get(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=10) as response:
-        return json.load(response)
+        body: bytes = response.read()
+        return body

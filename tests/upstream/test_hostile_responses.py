@@ -26,11 +26,12 @@ def result(
     at: str = "2026-11-23T20:55:26.762Z",
     rows: int = 1,
 ) -> bytes:
-    """A result as Redash writes it, but for these members; 12,000 rows are a large one, of which only the ends are parsed."""
+    """A result as Redash writes it, but for these members; of 12,000 rows, only the ends are parsed."""
     many = ",".join(['{"n": 1, "text": "of a few letters"}'] * rows)
     return (
-        f'{{"query_result": {{"id": {result_id}, "query_hash": "{7:032x}", "query": "select 7", "data": {{"columns": [], '
-        f'"rows": [{many}]}}, "data_source_id": {source}, "runtime": {runtime}, "retrieved_at": "{at}"}}}}'
+        f'{{"query_result": {{"id": {result_id}, "query_hash": "{7:032x}", "query": "select 7", '
+        f'"data": {{"columns": [], "rows": [{many}]}}, '
+        f'"data_source_id": {source}, "runtime": {runtime}, "retrieved_at": "{at}"}}}}'
     ).encode()
 
 
