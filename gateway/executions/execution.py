@@ -94,8 +94,8 @@ class Execution:
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
         self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
-        self.weight = OVERHEAD_BYTES + weight(calls.execution(plan.operation, None).body or b"")
-        """About as many bytes as it takes in memory, with its parameters."""
+        self.weight = _weight(plan)
+        """About as many bytes as it takes in memory, with its parameters and its definition."""
 
     @classmethod
     def revived(cls, record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:
@@ -182,6 +182,13 @@ class Execution:
             result_id=None if ending is None else ending.result_id,
             purged=self.purged,
         )
+
+
+def _weight(plan: Plan) -> int:
+    counted = OVERHEAD_BYTES + weight(calls.execution(plan.operation, None).body or b"")
+    if plan.definition is not None:  # others have the same one mostly, but not after an edit
+        counted += len(plan.definition.text) + sum(len(p.enumOptions) for p in plan.definition.parameters)
+    return counted
 
 
 def failure_text(error: GatewayError) -> str:

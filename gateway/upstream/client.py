@@ -249,9 +249,12 @@ def _may_repeat(request: UpstreamRequest, error: UpstreamError) -> bool:
     return isinstance(error, KeptConnectionError) and request.route.kind == "execute"
 
 
-@lru_cache(maxsize=1024)
+_base = lru_cache(maxsize=16)(URL)
+"""Only of the configured URL: the rest is the caller's, up to 16 KB of it."""
+
+
 def _url(url: str, path: str, query: str) -> URL:
-    base = URL(url)
+    base = _base(url)
     return URL.build(
         scheme=base.scheme,
         authority=base.raw_authority,

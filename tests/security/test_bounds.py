@@ -11,6 +11,8 @@ from support.http import Reply
 from support.waiting import until
 from support.world import TOKENS, World
 
+from gateway.upstream import client
+
 
 async def test_sql_that_would_grow_without_bound_is_refused_before_anything_is_sent(world: World) -> None:
     # One value may be shown many times: 10,000 tags and 200 KB are 2 GB of SQL.
@@ -135,3 +137,24 @@ async def test_error_texts_are_kept_within_bounds(world: World) -> None:
     jobs, failures = world.runtime.executions.jobs._recent, world.runtime.executions.flights.failures._failed
     assert len(job["error"]) < jobs.currsize < 20_000
     assert len(job["error"]) < failures.currsize
+
+
+async def test_failures_count_with_the_definition_that_they_were_run_by(world: World) -> None:
+    # Each remembered failure holds its definition: after as many edits as failures, these were 4 MB each.
+    query_id = world.sandbox.add_query("Failing", "select * from none")
+    sizes = []
+    for number in range(2):
+        world.sandbox.edit_query(query_id, query=f"select * from none -- {'x' * 100_000 * number}")
+        world.clock.turn(60)
+        reply = await world.post(query_id, max_age=0)
+        assert (await world.finish(reply.job["id"]))["status"] == 4
+        sizes.append(world.runtime.executions.flights.failures._failed.currsize)
+    assert sizes[1] - sizes[0] >= 100_000
+
+
+async def test_long_urls_are_not_kept(world: World) -> None:
+    # The last thousand were, with up to 16 KB each.
+    before = client._base.cache_info().currsize
+    for number in range(20):
+        await world.get(f"/api/queries?q={number}{'x' * 1_000}")
+    assert client._base.cache_info().currsize <= before + 1
