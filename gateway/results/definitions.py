@@ -138,7 +138,7 @@ class Definitions:
     async def delete(self, query_id: int) -> None:
         """Delete a query and its results in every scope: it was edited, and old rows must not replace new ones."""
         self.drop(query_id)
-        self._known.forget_query(query_id)
+        self._known.delete_query(query_id)
         await self._store.delete(query_id=query_id)
 
     def good_until(self, definition: Definition, scope: str) -> float:
@@ -215,7 +215,7 @@ class Definitions:
         """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
         query_id, scope = place
         self.on_invalidated(query_id)
-        self._known.forget(place)
+        self._known.delete(place)
         await self._store.delete(scope=scope, query_id=query_id)
 
     async def _save(self, scope: str, definition: Definition) -> None:

@@ -20,7 +20,7 @@ class _Known(msgspec.Struct):
 
 
 class KnownDefinitions:
-    """Definitions by query and scope; the least recently used are forgotten first."""
+    """Definitions by query and scope; the least recently used are dropped first."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -45,8 +45,8 @@ class KnownDefinitions:
         return known is not None and known.valid
 
     def put(self, place: Place, definition: Definition, *, valid: bool) -> None:
-        """Remember a definition, if there is room for it; forget others where it needs their room."""
-        self.forget(place)
+        """Remember a definition, if there is room for it; drop others where it needs their room."""
+        self.delete(place)
         known = _Known(definition, _OVERHEAD_BYTES + footprint(definition), valid)
         if known.size > self._limit:
             return
@@ -54,10 +54,10 @@ class KnownDefinitions:
         self._scopes.setdefault(place[0], set()).add(place[1])
         self.bytes += known.size
         while self.bytes > self._limit:
-            self.forget(next(iter(self._by_place)))
+            self.delete(next(iter(self._by_place)))
 
-    def forget(self, place: Place) -> None:
-        """Forget one."""
+    def delete(self, place: Place) -> None:
+        """Delete one."""
         known = self._by_place.pop(place, None)
         if known is None:
             return
@@ -67,10 +67,10 @@ class KnownDefinitions:
         if not scopes:
             del self._scopes[place[0]]
 
-    def forget_query(self, query_id: int) -> None:
-        """Forget those of one query in every scope."""
+    def delete_query(self, query_id: int) -> None:
+        """Delete those of one query in every scope."""
         for scope in list(self._scopes.get(query_id, ())):
-            self.forget((query_id, scope))
+            self.delete((query_id, scope))
 
     def invalidate(self, query_id: int) -> None:
         """Mark those of one query as out of date, in every scope."""

@@ -47,10 +47,10 @@ def test_what_is_known_is_bounded_and_as_valid_as_it_was_put(steps: list[tuple[s
         elif step == "get":
             assert known.get(place) in (made, None)
         elif step == "forget":
-            known.forget(place)
+            known.delete(place)
             model.pop(place, None)
         elif step == "forget all":
-            known.forget_query(place[0])
+            known.delete_query(place[0])
             model = {other: valid for other, valid in model.items() if other[0] != place[0]}
         else:
             known.invalidate(place[0])
@@ -60,7 +60,7 @@ def test_what_is_known_is_bounded_and_as_valid_as_it_was_put(steps: list[tuple[s
             # One may be forgotten for want of room, but nothing is valid that was invalidated.
             assert not known.is_valid(other) or model[other]
     for place in list(model):
-        known.forget(place)
+        known.delete(place)
     assert (len(known), known.bytes) == (0, 0)
 
 
