@@ -102,7 +102,7 @@ class Attacker(RawAttacks):
         rng = self.rng
         sql = rng.choice(SQL) if rng.random() < 0.4 else text(rng, 900_000)
         if rng.random() < 0.4:
-            sql += f" /* {text(rng, 50_000)} */ " + "'{{ x }}' {{#t}} 1 {{/t}}" * rng.choice((1, 10, 2_000))
+            sql += f" /* {text(rng, 50_000)} */ " + "'{{ x }}' {{#t}} 1 {{/t}}" * rng.choice((1, 10, 600))
         source = self.choose("1", "1", "1", "2", "99", '"1"', "1.0", number(rng))
         values = {"query": quoted(sql, rng), "data_source_id": source, "max_age": self.max_age()}
         if rng.random() < 0.5:

@@ -177,7 +177,7 @@ def definition(k: int) -> Reply:
         parameters = [{"name": f"p{n}", "type": "number", "value": 1} for n in range(rng.choice((10, 2_000, 40_000)))]
         made["options"] = {"parameters": parameters}
         tag = rng.choice(("{{p1}}", "{{#p1}}", "{{/p1}}", "{{p", "/*"))
-        made["query"] += " " + tag * rng.choice((10, 19_000, 60_000))
+        made["query"] += " " + tag * rng.choice((10, 1_900, 60_000))
     elif odd == 3:
         made["query"] += text(rng)
     return _json(json.dumps(made))
