@@ -81,7 +81,7 @@ def _long_names() -> str:
     return '{"columns":[' + ",".join(f'{{"name":"{"c" * n}"}}' for n in range(1, 900)) + '],"rows":[{}]}'
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=20)
 def data(k: int) -> str:
     """The `data` of a result, as JSON; the first four are those of query keys."""
     rng = random.Random(k)

@@ -61,7 +61,7 @@ class Run:
     requests: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
-    recent: collections.deque[Underway] = field(default_factory=lambda: collections.deque(maxlen=4_000))
+    recent: collections.deque[Underway] = field(default_factory=lambda: collections.deque(maxlen=200))
     slowest: dict[str, Ping] = field(default_factory=dict)
     own: dict[str, float] = field(default_factory=dict)
     starved: int = 0
