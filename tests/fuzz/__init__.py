@@ -1,4 +1,1 @@
-"""Long fuzz runs against the real processes, and their short forms in the suite.
-
-PYTHONPATH=tests python -m fuzz.texts --seconds 3600 --seed 1
-"""
+"""Fuzzing of a whole gateway for as long as one likes: each module is a command, and has a short form as a test."""

@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from .attacks import Attacker
-from .callers import REPLY_SECONDS, Caller
-from .connection import BrokenOffError, Connection, NotHttpError
-from .processes import Bounds, Stage
-from .run import MB, Ping, Run
+from .texts_attacks import Attacker
+from .texts_callers import REPLY_SECONDS, Caller
+from .texts_connection import BrokenOffError, Connection, NotHttpError
+from .texts_processes import Bounds, Stage
+from .texts_run import MB, Ping, Run
 
 SLOW_SECONDS: Final = 0.5
 """Nobody may wait longer for /ping, whatever others send."""

@@ -1,4 +1,4 @@
-"""The kinds of attacks, and how often each is made. Those that are no proper request are in `raw_attacks`."""
+"""The kinds of attacks, and how often each is made. Those that are no proper request are in `texts_raw_attacks`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 
 from gateway.redash.routes import ROUTES
 
-from . import hostile_texts
-from .drawing import FORMS, PARAMETERS, Attack, Target, one_line
-from .hostile_responses import HOSTILE
-from .hostile_texts import array, encoded, number, quoted, text, value
-from .raw_attacks import RawAttacks
-from .redash import KEPT_QUERY
+from . import texts_values
+from .texts_drawing import FORMS, PARAMETERS, Attack, Target, one_line
+from .texts_raw_attacks import RawAttacks
+from .texts_redash import KEPT_QUERY
+from .texts_responses import HOSTILE
+from .texts_values import array, encoded, number, quoted, text, value
 
 SQL: Final = (
     "select 1",
@@ -166,7 +166,7 @@ class Attacker(RawAttacks):
         return attack
 
     def _from_hostile_redash(self) -> Attack:
-        """What only Redash's responses make dangerous: see `redash.py`."""
+        """What only Redash's responses make dangerous: see `texts_responses.py`."""
         rng = self.rng
         client = "narrow" if rng.random() < 0.4 else "every"
         query_id = HOSTILE + rng.randrange(4 if client == "narrow" else 400)
@@ -186,7 +186,7 @@ class Attacker(RawAttacks):
     def _unused(self) -> Attack:
         """A body near the limit whose parameters the query does not have."""
         rng = self.rng
-        unused = quoted("u" * 900_000, rng) if rng.random() < 0.5 else hostile_texts.wide(rng)
+        unused = quoted("u" * 900_000, rng) if rng.random() < 0.5 else texts_values.wide(rng)
         body = f'{{"max_age": 0, "parameters": {{"unused": {unused}}}}}'.encode()
         query_id = rng.choice(list(self.target.queries.values()))
         return self.request("unused parameter", "POST", f"/api/queries/{query_id}/results", body)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from . import hostile_texts
-from .drawing import MOST_BODY, Attack, Drawing
-from .hostile_texts import text
-from .redash import KEPT_QUERY
+from . import texts_values
+from .texts_drawing import MOST_BODY, Attack, Drawing
+from .texts_redash import KEPT_QUERY
+from .texts_values import text
 
 FRAMINGS: Final = (
     "Content-Length: 5\r\nContent-Length: 6",
@@ -94,7 +94,7 @@ class RawAttacks(Drawing):
     def tokenless(self) -> Attack:
         """Bodies of callers that are not admitted."""
         rng = self.rng
-        body = b"x" * max(1, hostile_texts.size(rng, MOST_BODY))
+        body = b"x" * max(1, texts_values.size(rng, MOST_BODY))
         token = rng.choice(("", "Authorization: Key rg_unknown\r\n", "X-API-Key: \r\n"))
         length = len(body) + rng.choice((0, 0, 1, 999_999))
         start = f"POST /api/queries/{self.id()}/results HTTP/1.1\r\nHost: localhost\r\n"

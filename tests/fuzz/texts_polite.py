@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from .connection import BrokenOffError, Connection
+from .texts_connection import BrokenOffError, Connection
 
 EVERY_SECONDS: Final = 0.07
 

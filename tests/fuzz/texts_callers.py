@@ -8,10 +8,10 @@ import re
 import time
 from typing import Final
 
-from .attacks import Attacker
-from .connection import BrokenOffError, Connection, NotHttpError, Response
-from .drawing import Attack
-from .run import Run, Underway
+from .texts_attacks import Attacker
+from .texts_connection import BrokenOffError, Connection, NotHttpError, Response
+from .texts_drawing import Attack
+from .texts_run import Run, Underway
 
 REPLY_SECONDS: Final = 45.0
 """So long an attacker waits for a response: the longest wait of the configuration is much shorter."""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from . import hostile_texts
-from .attacks import Attacker
-from .drawing import Target
-from .processes import TOKENS
-from .run import Ping, Run
+from . import texts_values
 from .texts import fuzz
+from .texts_attacks import Attacker
+from .texts_drawing import Target
+from .texts_processes import TOKENS
+from .texts_run import Ping, Run
 
 SECONDS = 8.0
 SLOW_SECONDS = 5.0
@@ -43,7 +43,7 @@ def test_a_seed_names_a_sequence_of_attacks() -> None:
 def test_texts_keep_to_their_size(seed: int) -> None:
     rng = random.Random(seed)
     for most in (0, 1, 100, 10_000):
-        assert all(len(hostile_texts.text(rng, most)) <= most for _ in range(50))
+        assert all(len(texts_values.text(rng, most)) <= most for _ in range(50))
 
 
 def test_what_must_not_happen_is_found(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from .drawing import Attack
+from .texts_drawing import Attack
 
 MB: Final = 10**6
 MOST_FINDINGS: Final = 200

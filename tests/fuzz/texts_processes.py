@@ -17,10 +17,10 @@ from typing import Final
 from gateway import config
 from gateway.sandbox.sample_objects import QUERIES
 
-from .drawing import Target
-from .hostile_responses import HOSTILE, NARROW
-from .redash import KEPT_QUERY
-from .run import MB
+from .texts_drawing import Target
+from .texts_redash import KEPT_QUERY
+from .texts_responses import HOSTILE, NARROW
+from .texts_run import MB
 
 ROOT: Final = Path(__file__).parent.parent.parent
 CLIENTS: Final = ("every", "reader", "bound", "narrow", "limited", "revealer", "polite")
@@ -175,7 +175,7 @@ class Stage:
         return child
 
     async def _start(self) -> None:
-        redash = await self._child("redash", "-m", "fuzz.redash")
+        redash = await self._child("redash", "-m", "fuzz.texts_redash")
         (self._redash,) = await redash.serves(SERVES)
         keys = json.loads(await asyncio.to_thread(_get, f"{self._redash}/sandbox/keys"))
         by_name = {query["name"]: int(query_id) for query_id, query in keys["queries"].items()}
@@ -188,7 +188,7 @@ class Stage:
         file.write_text(self._configuration(sample))
         self.gateway = await self._child("gateway", "-m", "gateway", "serve", "-c", str(file))
         self._api, self._admin = await self.gateway.serves(r"serves ([\w.:]+), admin on ([\w.:]+)")
-        bare = await self._child("bare", "-m", "fuzz.polite")
+        bare = await self._child("bare", "-m", "fuzz.texts_polite")
         (self._bare,) = await bare.serves(SERVES)
 
     @property
@@ -237,7 +237,7 @@ class Stage:
         ]
         file = self.directory / "polite.json"
         file.write_text(json.dumps({"pid": self.gateway.process.pid, "asked": asked}))
-        return await self._child("polite", "-m", "fuzz.polite", str(file))
+        return await self._child("polite", "-m", "fuzz.texts_polite", str(file))
 
 
 def _get(url: str) -> bytes:

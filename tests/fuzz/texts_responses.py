@@ -13,8 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from . import hostile_texts
-from .hostile_texts import text, value
+from . import texts_values
+from .texts_values import text, value
 
 HOSTILE: Final = 900_000
 """Queries, results, dashboards, users and sources from this id on exist only here."""
@@ -96,10 +96,10 @@ def data(k: int) -> str:
         lambda: rows(3, '{"s":"' + "\\\\" * 100_000 + '"}'),
         lambda: rows(3, '{"s":"' + '\\"' * 200_000 + '"}'),
         _long_names,
-        lambda: '{"columns":null,"rows":' + hostile_texts.array(["[]"] * 200_000) + "}",
+        lambda: '{"columns":null,"rows":' + texts_values.array(["[]"] * 200_000) + "}",
         lambda: '{"columns":[1,null,{"name":[]}],"rows":{"a":1}}',
         lambda: value(rng),
-        lambda: hostile_texts.wide(rng),
+        lambda: texts_values.wide(rng),
         lambda: rows(4_000, ROW),
         lambda: rows(60_000, ROW),
         lambda: rows(10, ROW),
@@ -188,8 +188,8 @@ def metadata(k: int) -> Reply:
     rng = random.Random(k * 5)
     users = rng.choice((10, 20_000, 60_000))
     inner: tuple[Callable[[], str], ...] = (
-        lambda: hostile_texts.array(["[]"] * rng.choice((1_000, 300_000, 1_500_000))),
-        lambda: hostile_texts.nested(rng),
+        lambda: texts_values.array(["[]"] * rng.choice((1_000, 300_000, 1_500_000))),
+        lambda: texts_values.nested(rng),
         lambda: value(rng),
         lambda: json.dumps([{"id": n, "name": "n" * 100, "api_key": KEY_LIKE} for n in range(users)]),
         lambda: '"' + "x" * rng.choice((1_000, 8_000_000, 33_600_000)) + '"',

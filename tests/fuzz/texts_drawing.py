@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import quote
 
-from . import hostile_texts
-from .hostile_responses import HOSTILE
-from .hostile_texts import encoded, members, number, quoted, text, value
+from . import texts_values
+from .texts_responses import HOSTILE
+from .texts_values import encoded, members, number, quoted, text, value
 
 Reading = Literal["all", "slowly", "a part", "nothing"]
 
@@ -145,7 +145,7 @@ class Drawing:
         if kind == 0:
             return f"api_key={token}", []
         if kind == 1:
-            pair = rng.choice((f"user:{token}", f"{token}:x", f"{'u' * hostile_texts.size(rng, 5_000)}:{token}"))
+            pair = rng.choice((f"user:{token}", f"{token}:x", f"{'u' * texts_values.size(rng, 5_000)}:{token}"))
             return "", ["Authorization: Basic " + base64.b64encode(pair.encode()).decode()]
         if kind == 2:
             scheme = self.choose("Basic ", "Key ", "Bearer ", "", "Digest ")

@@ -1,4 +1,4 @@
-"""A Redash in a process of its own: the sandbox, and for some ids the responses of `hostile_responses`.
+"""A Redash in a process of its own: the sandbox, and for some ids the responses of `texts_responses`.
 
 What attackers make in the sandbox is removed again, and its sample queries are restored, so that it can run for hours.
 """
@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.sandbox import Sandbox
 
-from .hostile_responses import HOSTILE, reply
+from .texts_responses import HOSTILE, reply
 
 KEPT_QUERY: Final = "kb1"
 """The query of the polite caller: nobody can edit it."""
