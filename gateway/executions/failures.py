@@ -14,8 +14,6 @@ from gateway.policy.plan import Plan
 _LARGEST_BYTES: Final = 16 * 1024 * 1024
 """Memory limit for all of them; each holds the parameters of its run."""
 
-_OVERHEAD_BYTES: Final = 4_000
-
 
 class Failures:
     """The executions that failed within `failure_ttl`, by key."""
@@ -40,4 +38,5 @@ class Failures:
 
 
 def _size(failure: tuple[Execution, float]) -> int:
-    return failure[0].weight + _OVERHEAD_BYTES
+    execution = failure[0]
+    return execution.weight + (len(execution.ending.error) if execution.ending is not None else 0)

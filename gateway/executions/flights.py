@@ -58,6 +58,7 @@ class Executions:
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
+        self._weight = 0  # of all of them
         self.failures = Failures(live, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -104,8 +105,8 @@ class Executions:
 
     @property
     def is_full(self) -> bool:
-        """Whether the parameters of all executions take as much memory as they may (`cache.memory`)."""
-        return sum(execution.weight for execution in self._by_id.values()) > self._live.settings.cache.memory
+        """Whether all executions take as much memory as they may (`cache.memory`)."""
+        return self._weight > self._live.settings.cache.memory
 
     def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
         """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress."""
@@ -122,6 +123,7 @@ class Executions:
 
     def _spawn(self, execution: Execution, work: Work) -> None:
         self._by_id[execution.id] = execution
+        self._weight += execution.weight
         execution.task = asyncio.create_task(self._guarded(execution, work))
         self._tasks.add(execution.task)
         execution.task.add_done_callback(self._tasks.discard)
@@ -179,7 +181,8 @@ class Executions:
             if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
                 await self.record(execution, ending)
         finally:  # it may be cancelled meanwhile, and nobody may wait for it any more
-            self._by_id.pop(execution.id, None)
+            if self._by_id.pop(execution.id, None) is not None:
+                self._weight -= execution.weight
             execution.end(ending)
             for act in self.on_end:
                 act(execution)

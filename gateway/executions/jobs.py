@@ -25,7 +25,8 @@ from gateway.upstream.protocol import Upstream
 ALIVE_SECONDS: Final = 60.0
 """While one job id was polled within this time, a DELETE of another does not cancel the shared job in Redash."""
 
-_RECENT: Final = 10_000
+_RECENT_BYTES: Final = 16 * 1024 * 1024
+_OVERHEAD_BYTES: Final = 1_500
 _UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
 _OTHER_SCOPE_TEXT: Final = "The client's credential for this job has changed; run the query again."
 
@@ -67,7 +68,7 @@ class Jobs:
         self._upstream = upstream
         self._ledger = ledger
         self._clock = clock
-        self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT)
+        self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT_BYTES, getsizeof=_size)
         executions.on_end.append(self._ended)
 
     async def new(self, execution: Execution, client: str, token_sha256: str) -> JobView:
@@ -233,3 +234,9 @@ def _view(job: JobRecord, execution: Execution | None) -> JobView:
         return JobView(job.id, ending.status, ending.error, ending.result_id, 0, execution.id, job.query_id)
     status = execution.upstream_status
     return JobView(job.id, status, "", None, execution.updated_at if status == 2 else 0, execution.id, job.query_id)
+
+
+def _size(recent: tuple[JobRecord, Execution | JobView]) -> int:
+    """Return what it counts: an execution is counted by `Executions` while it runs."""
+    _, known = recent
+    return _OVERHEAD_BYTES + (len(known.error) if isinstance(known, JobView) else 0)

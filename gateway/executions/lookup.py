@@ -119,7 +119,9 @@ class ResultLookup:
         return self._or_fallback(Pending(execution, fallback), plan, outcome)
 
     def _check_limit(self, plan: Plan, sender: Sender) -> None:
-        running = sum(execution.sender.client == sender.client for execution in self._executions.running)
+        running = 0
+        if plan.bounds.max_executions < math.inf:
+            running = sum(execution.sender.client == sender.client for execution in self._executions.running)
         if running >= plan.bounds.max_executions:
             raise TooManyRequests(
                 f"Client '{sender.client}' has {running} executions running, its limit; wait for one to end.",

@@ -184,10 +184,10 @@ class Runner:
                 return posted
             execution.upstream_job = posted.id
             return await self._follow(execution, posted, ask)
-        if not isinstance(job.query_result_id, int):
+        if job.result_id is None:
             raise UpstreamUnusable("Redash finished the job without naming a result.")
         early = partial(self._show_early, execution)
-        response = await self._fetcher.download(credential, job.query_result_id, "json", execution.sender, early)
+        response = await self._fetcher.download(credential, job.result_id, "json", execution.sender, early)
         return Fetched(response, await load_result(response.body))
 
     async def _show_early(self, execution: Execution, beginning: UpstreamResponse, spool: Spool) -> None:

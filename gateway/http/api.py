@@ -130,6 +130,8 @@ class Api:
             return response, key
         except GatewayError as error:
             return error_response(error, outcome), ()
+        except ConnectionError:  # of the caller: it left before its body was requested
+            raise
         except Exception:
             log.exception("internal error, request %s", outcome.request_id)
             fault = GatewayError("Internal error of the gateway; its log says more.")

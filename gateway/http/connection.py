@@ -230,10 +230,11 @@ class Handler(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
-        if request.writer.output_size > 0:
+        # Redash's connection errors do not come as far as this: this is the caller's connection.
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
             if exc is not None:
                 clear_frames(exc.__traceback__)  # they hold the body, and the error may live as long as the connection
-            raise ConnectionError("the response has begun; only closing the connection can signal that it failed")
+            raise ConnectionError("the caller has left, or the response has begun: only closing the connection is left")
         status, title, detail = describe(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)

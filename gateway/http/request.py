@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from itertools import chain
 from typing import Final
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from multidict import MultiMapping
 
 from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
@@ -62,7 +62,9 @@ def _host_and_target(request: web.BaseRequest) -> tuple[str, str]:
     if not target.startswith("/") and (absolute := _ABSOLUTE.fullmatch(target)) is not None:
         host, target = absolute[1], absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
     if not target.startswith("/") or "#" in target:
-        raise BadRequest("The request target must be a path and a query string, without a fragment.")
+        raise BadRequest(
+            "The request must be HTTP/1.0 or 1.1, and its target a path and a query string, without a fragment."
+        )
     return host, target
 
 
@@ -89,11 +91,9 @@ def _check_framing(request: web.BaseRequest) -> None:
     """Refuse what the parser accepts but a proxy in front may read in another way (RFC 9112 section 6).
 
     Raises:
-        BadRequest: a version other than HTTP/1.0 or 1.1, or a transfer coding other than chunked.
+        BadRequest: a transfer coding other than chunked.
         RequestHeaderFieldsTooLarge: all fields together are too long.
     """
-    if request.version not in (HttpVersion11, HttpVersion10):
-        raise BadRequest("The request is neither HTTP/1.0 nor HTTP/1.1.")
     if hdrs.TRANSFER_ENCODING in request.headers:
         codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
         if [coding.strip().lower() for coding in codings] != ["chunked"]:

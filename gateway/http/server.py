@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
@@ -78,9 +78,13 @@ class Server(Manager):
         return any(busy)
 
     def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
-        """Make the request; HTTP/0.9, which the parser accepts, gets a target that is refused later."""
-        if message.version < HttpVersion10:
-            message = message._replace(version=HttpVersion10, should_close=True, path="*")
+        """Make the request. Versions that the parser accepts, but nobody speaks here, get a target that is refused.
+
+        Otherwise the response would claim to be of that version.
+        """
+        if message.version not in (HttpVersion10, HttpVersion11):
+            version = min(max(message.version, HttpVersion10), HttpVersion11)
+            message = message._replace(version=version, should_close=True, path="*")
         return self._make(message, *parts)
 
     def __call__(self) -> RequestHandler:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from functools import lru_cache
@@ -239,7 +238,7 @@ def parse_tokens(name: str, value: str) -> tuple[str, ...]:
         return (value,)
     try:
         user, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # of base64, of UTF-8, or for what is not ASCII
         raise BadRequest("The Basic Authorization header is not base64 of name:token.") from None
     return (password, user)
 

@@ -8,8 +8,11 @@ from typing import Final
 import msgspec
 
 from gateway.model import Body
-from gateway.redash.outline import before_inner, outline
+from gateway.redash.limits import Id, Short
+from gateway.redash.outline import TooManyStepsError, before_inner, outline
 from gateway.redash.template import LONGEST_TEXT
+
+__all__ = ["TooManyStepsError", "parse_before_rows", "parse_without_rows"]
 
 _PIECE_BYTES: Final = 64 * 1024
 _LONGEST_OUTLINE: Final = 6 * LONGEST_TEXT
@@ -19,8 +22,8 @@ _LONGEST_OUTLINE: Final = 6 * LONGEST_TEXT
 class BeforeRows(msgspec.Struct, frozen=True):
     """The members of a result that stand before its rows."""
 
-    id: int | None = None
-    query_hash: str = ""
+    id: Id | None = None
+    query_hash: Short = ""
     query: str | None = None
     data_source_id: object = None
     runtime: object = None
@@ -48,6 +51,7 @@ def parse_without_rows(body: Body) -> object:
     """Parse a body of any length; what is nested as deeply as rows is left out. Reads the file if the body is one.
 
     Raises:
+        TooManyStepsError: it is nested or divided in a way that takes too long to read.
         ValueError: it is not JSON, or too long without its rows.
     """
     return json.loads(outline(body.pieces(_PIECE_BYTES), _LONGEST_OUTLINE))

@@ -8,10 +8,14 @@ from typing import Final
 import msgspec
 
 from gateway.errors import UpstreamUnusable
-from gateway.model import SLUG, Definition, Parameter
+from gateway.model import FIRST_GATEWAY_RESULT_ID, SLUG, Definition, Parameter
+from gateway.redash.limits import NOT_SUCH, SHORT, Id, Short
 from gateway.redash.redaction import text_without_keys, without_own_keys
 
-_NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
+MOST_PARAMETERS: Final = 1_000
+LONGEST_PARAMETERS: Final = 256 * 1024
+"""Of a query, as JSON: all of them are looked at for each request."""
+
 _LONGEST_TEXT: Final = 1_000
 _NUMBER: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -21,11 +25,11 @@ class _Query(msgspec.Struct):
     the gateway can judge nothing without them; any other one that cannot be read counts as absent.
     """
 
-    id: int
+    id: Id
     """Proves that it is the requested query."""
     query: str
     """The template: which values become SQL, and which SQL a result must show."""
-    updated_at: str
+    updated_at: Short
     """The marker: results from before an edit are not used."""
     name: object = None
     """Names downloads. Without it, they are named after the result's id."""
@@ -50,22 +54,25 @@ def parse_definition(data: bytes, checked: float) -> Definition:
     """Parse a query object; the query's key is left out. `checked` is when it was requested (monotonic).
 
     Raises:
-        UpstreamUnusable: it is not a query object.
+        UpstreamUnusable: it is not a query object, or its parameters are too many or too long.
     """
     try:
         query = _queries.decode(data)
-    except _NOT_SUCH:
+    except NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a query object.") from None
     options = query.options if isinstance(query.options, dict) else {}
+    parameters = _parameters(options.get("parameters"))
+    if len(parameters) > MOST_PARAMETERS or len(msgspec.json.encode(parameters)) > LONGEST_PARAMETERS:
+        raise UpstreamUnusable("The parameters of this query take too much memory or time to check values by.")
     return Definition(
         query_id=query.id,
         name=without_own_keys(_text(query.name)),
         text=query.query,
         marker=query.updated_at,
-        query_hash=_text(query.query_hash),
+        query_hash=_short(query.query_hash),
         data_source_id=_number(query.data_source_id),
         latest_result_id=_number(query.latest_query_data_id),
-        parameters=_parameters(options.get("parameters")),
+        parameters=parameters,
         tags=_texts(query.tags),
         auto_limit=bool(options.get("apply_auto_limit")),
         is_archived=bool(query.is_archived),
@@ -105,6 +112,10 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _short(value: object) -> str:
+    return text if re.fullmatch(SHORT, text := _text(value)) else ""
+
+
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
@@ -112,14 +123,14 @@ def _texts(value: object) -> tuple[str, ...]:
 def _number(value: object) -> int | None:
     """Read an id, also one that is written as a text."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return int(value)
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    return value if 0 < value < 2**63 else None
+    return value if 0 < value < FIRST_GATEWAY_RESULT_ID else None
 
 
 class _DataSource(msgspec.Struct):
-    id: int
+    id: Id
     name: str
     paused: bool
     pause_reason: str | None = None
@@ -136,7 +147,7 @@ def parse_pause(data: bytes, source_id: int) -> str:
     """
     try:
         source = _data_sources.decode(data)
-    except _NOT_SUCH:
+    except NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a data source object.") from None
     if source.id != source_id:
         raise UpstreamUnusable("Redash's response is the object of another data source than the requested one.")
@@ -147,7 +158,7 @@ def parse_pause(data: bytes, source_id: int) -> str:
 
 
 class _Identified(msgspec.Struct):
-    id: int
+    id: Id
 
 
 class _Visualization(msgspec.Struct):
@@ -159,7 +170,7 @@ class _Widget(msgspec.Struct):
 
 
 class _Dashboard(msgspec.Struct):
-    id: int
+    id: Id
     widgets: tuple[_Widget, ...] | None = None
 
 
@@ -178,19 +189,19 @@ def parse_dashboard(data: bytes) -> DashboardQueries:
     """
     try:
         dashboard = msgspec.json.decode(data, type=_Dashboard)
-    except _NOT_SUCH:
+    except NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a dashboard object.") from None
     shown = (widget.visualization for widget in dashboard.widgets or ())
     return DashboardQueries(dashboard.id, frozenset(v.query.id for v in shown if v is not None and v.query is not None))
 
 
 class _Slugged(msgspec.Struct):
-    id: int
+    id: Id
     slug: object = None
 
 
 class _Page(msgspec.Struct):
-    count: int
+    count: Id
     results: tuple[_Slugged, ...]
 
 
@@ -204,7 +215,7 @@ def parse_slugs(data: bytes) -> tuple[int, dict[int, str]]:
     """
     try:
         page = msgspec.json.decode(data, type=_Page)
-    except _NOT_SUCH:
+    except NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a list of dashboards.") from None
     return page.count, {board.id: slug for board in page.results if re.fullmatch(SLUG, slug := _text(board.slug))}
 
@@ -212,7 +223,7 @@ def parse_slugs(data: bytes) -> tuple[int, dict[int, str]]:
 class Named(msgspec.Struct, frozen=True):
     """What an object is called by."""
 
-    id: int | None = None
+    id: Id | None = None
     slug: object = None
 
 
@@ -220,5 +231,5 @@ def parse_named(data: bytes) -> Named:
     """Return the id of an object, and its slug if it has one; None for what it does not have."""
     try:
         return msgspec.json.decode(data, type=Named)
-    except _NOT_SUCH:
+    except NOT_SUCH:
         return Named()

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.redash.limits import NOT_SUCH, Short
 from gateway.redash.renderings import DateFormats
 
 _MAJOR: Final = re.compile(r"v?(\d{1,4})(?:\.|\Z)")
@@ -38,8 +39,8 @@ class RedashVersion(msgspec.Struct, frozen=True):
 
 
 class _ClientConfig(msgspec.Struct):
-    dateFormat: str | None = None  # noqa: N815 - Redash's own name
-    dateTimeFormat: str | None = None  # noqa: N815
+    dateFormat: Short | None = None  # noqa: N815 - Redash's own name
+    dateTimeFormat: Short | None = None  # noqa: N815
     version: str = ""
 
 
@@ -62,7 +63,7 @@ def parse_organisation(data: bytes) -> Organisation | None:
     """Parse `/api/session`; None if this is none."""
     try:
         config = _sessions.decode(data).client_config
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_SUCH:
         return None
     dates, times = config.dateFormat, config.dateTimeFormat
     formats = DateFormats(dates, times) if dates is not None and times is not None else None

@@ -23,7 +23,13 @@ _ROWS_LEVEL: Final = 4
 _DEEPEST: Final = 1_000
 _LONGEST_SCALAR: Final = 4_096
 _MOST_STEPS: Final = 100
-"""A string takes two, other tokens one. A result has seven members."""
+"""Of a beginning: a string takes two, other tokens one. A result has seven members."""
+
+_FREE_STEPS: Final = 100_000
+_BYTES_PER_STEP: Final = 64
+"""Of a whole document: it may take so many steps, and one more for so many bytes. Usual rows are skipped without any,
+but for those at the ends of pieces.
+"""
 
 
 def _nested(levels: int) -> bytes:
@@ -38,6 +44,10 @@ _BEGUN_ESCAPE: Final = re.compile(rb"\\(?:u[0-9A-Fa-f]{0,3})?")
 _SCALAR: Final = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|true|false|null|NaN|-?Infinity")
 _ROW: Final = re.compile(rb'[ \t\n\r]*+\{[ \t\n\r]*+"[^"\\]*+"')
 _ROWS: Final = re.compile(rb"(?:[ \t\n\r]*+" + _nested(4) + rb"[ \t\n\r]*+,)*+", re.DOTALL)
+
+
+class TooManyStepsError(ValueError):
+    """The document may be JSON, but has too much that is no usual row."""
 
 
 class _Next(IntEnum):
@@ -62,7 +72,8 @@ _skipping: Final = msgspec.json.Decoder(_Skipped)
 class Outline:
     """Takes a document piece by piece, and looks at each byte a bounded number of times.
 
-    Every method raises ValueError where the document is not JSON as Python's `json` reads it, or its outline too long.
+    Every method raises ValueError where the document is not JSON as Python's `json` reads it, or its outline too long;
+    `TooManyStepsError` where it has too much that is no usual row.
     """
 
     def __init__(self, most: int) -> None:
@@ -72,12 +83,14 @@ class Outline:
         self._open = bytearray()  # the brackets that are open
         self._next = _Next.VALUE
         self._in_string = False
+        self._steps_left = _FREE_STEPS
         self._rest = b""  # what may be the beginning of a longer token
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogatepass")
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
         self._utf8.decode(piece)
+        self._steps_left += len(piece) // _BYTES_PER_STEP
         data, self._rest = self._rest + piece, b""
         at, may_skip = 0, True
         while at < len(data):
@@ -120,6 +133,9 @@ class Outline:
         return is_array and self._next <= _Next.VALUE_OR_END and not self._in_string
 
     def _step(self, data: bytes, at: int) -> int:
+        self._steps_left -= 1
+        if self._steps_left < 0:
+            raise TooManyStepsError("too many values outside of rows")
         return self._string(data, at) if self._in_string else self._token(data, at)
 
     def _token(self, data: bytes, at: int) -> int:

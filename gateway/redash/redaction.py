@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Callable, Container
 from typing import Final
+
+import msgspec
 
 from gateway.errors import UpstreamUnusable
 from gateway.secret import kept_secrets
@@ -18,6 +21,17 @@ TOO_LARGE: Final = (
     "Redash's response is larger than 32 MB; only results may be, because keys are removed from all else."
 )
 
+
+MOST_MEMBERS: Final = 500_000
+MOST_ITEMS: Final = 4_000_000
+"""Of an object or list with everything in it, counted in its text: to parse more stops all other threads for too long,
+and takes too much memory. A page of lists of 32 MB has fewer."""
+
+LONGEST_REFUSAL: Final = 256 * 1024
+LONGEST_ERROR: Final = 10_000
+"""Characters of the error text of a job; databases repeat the SQL in theirs. Job ids keep it for hours."""
+
+TOO_MANY: Final = "Redash's response has too many members or items; only results may have so many."
 
 _SHOWN: Final = "[key]"
 
@@ -35,8 +49,10 @@ def refusal_without_keys(data: bytes) -> bytes:
     """Return the body of a refusal, cleaned as metadata and in all its texts: they repeat what Redash was sent.
 
     Raises:
-        UpstreamUnusable: as `without_keys`.
+        UpstreamUnusable: as `without_keys`; or it is too long to be searched for keys on the event loop.
     """
+    if len(data) > LONGEST_REFUSAL:
+        raise UpstreamUnusable("Redash refuses the request, with a text that is too long to be passed on.")
     return _without_own_keys_in(_cleaned(_parse(data), members=KEY_MEMBERS, text=_refusal_text))
 
 
@@ -56,15 +72,30 @@ def body_without_own_keys(data: bytes) -> bytes:
     """
     if not data.strip():
         return data
-    value = _parse(data)
+    if not _is_json(data):
+        _parse(data)
     # Searched as it was sent: of members with the same name, the parsed value has only the last.
     sent = data.decode(json.detect_encoding(data), "surrogatepass")
-    return _without_own_keys_in(value) if _shows_own_key(sent) else data
+    return _without_own_keys_in(_parse(data)) if _shows_own_key(sent) else data
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether it is strict JSON; this takes a fraction of the time of parsing it."""
+    if len(data) > LARGEST_METADATA:
+        raise UpstreamUnusable(TOO_LARGE)
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+        data.decode()  # which msgspec does not look at
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse(data: bytes) -> object:
     if len(data) > LARGEST_METADATA:
         raise UpstreamUnusable(TOO_LARGE)
+    if data.count(b'":') > MOST_MEMBERS or data.count(b",") > MOST_ITEMS:
+        raise UpstreamUnusable(TOO_MANY)
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
@@ -131,6 +162,13 @@ def text_without_keys(text: str) -> str:
     return _LONG_WORD.sub(_without_key, _KEY_LIKE.sub(lambda m: (m[1] or "") + _SHOWN, text))
 
 
+def shortened(text: str) -> str:
+    """Return an error text of Redash without keys, cut where it is too long; never in the middle of a word."""
+    if len(text) <= LONGEST_ERROR:
+        return text_without_keys(text)
+    return text_without_keys(text[:LONGEST_ERROR].rstrip(_OF_WORDS)) + " …"
+
+
 def without_own_keys(text: str) -> str:
     """Return a text without the keys that the gateway keeps, whatever they look like."""
     words = "\n".join(_LONG_WORD.findall(text))  # however many keys there are, a long text is searched once
@@ -138,6 +176,9 @@ def without_own_keys(text: str) -> str:
         if secret in (words if _LONG_WORD.fullmatch(secret) else text):
             text = text.replace(secret, _SHOWN)
     return text
+
+
+_OF_WORDS: Final = string.ascii_letters + string.digits + "_%-"
 
 
 def _without_key(word: re.Match[str]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
 import msgspec
+
+from gateway.errors import UpstreamUnusable
 
 _STRFTIME = (("DD", "%d"), ("MM", "%m"), ("YYYY", "%Y"), ("YY", "%y"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"))
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d)?")
@@ -25,8 +28,14 @@ class DateFormats(msgspec.Struct, frozen=True):
     date_time: str = "DD/MM/YY HH:mm"
 
 
-def render_pieces(columns: object, rows: Iterable[object], delimiter: str, formats: DateFormats) -> Iterator[bytes]:
-    """Render rows piece by piece, as far as each is wanted: a few hundred rows at a time."""
+def render_pieces(
+    columns: object, rows: Iterable[object], delimiter: str, formats: DateFormats, most_cells: float = math.inf
+) -> Iterator[bytes]:
+    """Render rows piece by piece, as far as each is wanted: a few hundred rows at a time.
+
+    Raises:
+        UpstreamUnusable: that would be more than `most_cells`.
+    """
     known = columns if isinstance(columns, list) else []
     converters = _converters(formats)
     fields = [(str(c["name"]), converters.get(str(c.get("type")), _as_is)) for c in known if isinstance(c, Mapping)]
@@ -36,6 +45,10 @@ def render_pieces(columns: object, rows: Iterable[object], delimiter: str, forma
     for number, row in enumerate(rows, 1):
         if isinstance(row, Mapping):
             writer.writerow([convert(row.get(name, "")) for name, convert in fields])
+        if number * len(fields) > most_cells:
+            raise UpstreamUnusable(
+                "Too few of the result's rows have its columns; there would be too many empty cells."
+            )
         if number % _ROWS_AT_ONCE == 0:
             yield _taken(text)
     yield _taken(text)

@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 
 from gateway.errors import UpstreamRefused, UpstreamUnusable
-from gateway.model import Body
-from gateway.redash.any_order import parse_before_rows, parse_without_rows
-from gateway.redash.redaction import text_without_keys
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Body
+from gateway.redash.any_order import TooManyStepsError, parse_before_rows, parse_without_rows
+from gateway.redash.limits import NOT_SUCH, Id, Short
+from gateway.redash.redaction import shortened
 
 PARSE_LIMIT: Final = 256 * 1024
 """Bodies up to this size are parsed as a whole (3 ms per MB); of larger ones all but the rows."""
@@ -27,11 +28,11 @@ _TAIL_BYTES: Final = 4096
 class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     """A result without its rows. A reduced one (CONTRACT 6) has neither id, hash nor SQL."""
 
-    retrieved_at: str
-    id: int | None = None
-    query_hash: str = ""
+    retrieved_at: Short
+    id: Id | None = None
+    query_hash: Short = ""
     query: str | None = None
-    data_source_id: int | None = None
+    data_source_id: Id | None = None
     runtime: float = 0.0
 
     @property
@@ -53,13 +54,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: object = 0
     result: object = msgspec.UNSET
 
+    @property
+    def result_id(self) -> int | None:
+        """Return the id of the result that the job has made, None where it names none."""
+        named = self.query_result_id
+        return named if type(named) is int and 0 <= named < FIRST_GATEWAY_RESULT_ID else None
+
 
 class _ResultOrJob(msgspec.Struct):
     query_result: ResultHead | None = None
     job: Job | None = None
 
 
-_NOT_SUCH: Final = (msgspec.DecodeError, RecursionError)  # the latter for 1,000 levels, also in skipped members
 _results_or_jobs = msgspec.json.Decoder(_ResultOrJob, strict=False)
 
 
@@ -73,7 +79,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
         return _parse_large(body)
     try:
         response = _results_or_jobs.decode(body.load())
-    except _NOT_SUCH:
+    except NOT_SUCH:
         return _parse_whole(body)
     return _found(response)
 
@@ -82,7 +88,7 @@ def parse_job(data: bytes) -> Job | None:
     """Parse the job that a response holds; None where it holds something else."""
     try:
         response = _results_or_jobs.decode(data)
-    except _NOT_SUCH:
+    except NOT_SUCH:
         return None
     return _clean(response.job) if response.job is not None else None
 
@@ -90,11 +96,22 @@ def parse_job(data: bytes) -> Job | None:
 def _parse_whole(body: Body) -> ResultHead | Job:
     """Parse with the standard parser, which accepts what msgspec refuses: NaN, lone surrogates."""
     try:
-        found = parse_without_rows(body) if body.size > PARSE_LIMIT else json.loads(body.load())
+        found = _without_rows(body) if body.size > PARSE_LIMIT else json.loads(body.load())
         response = msgspec.convert(found, _ResultOrJob, strict=False)
     except (ValueError, RecursionError):
         raise UpstreamUnusable("Redash's response is not the JSON of a result or a job.") from None
     return _found(response)
+
+
+def _without_rows(body: Body) -> object:
+    """Parse a large body without its rows. Where that takes too many steps, msgspec skips them: it is fast, but stops
+    all other threads for 30 ms per 100 MB.
+    """
+    try:
+        return parse_without_rows(body)
+    except TooManyStepsError:
+        with body.mapped() as data:
+            return _results_or_jobs.decode(data)
 
 
 def _found(response: _ResultOrJob) -> ResultHead | Job:
@@ -106,19 +123,20 @@ def _found(response: _ResultOrJob) -> ResultHead | Job:
 
 
 def _clean(job: Job) -> Job:
-    return msgspec.structs.replace(job, error=text_without_keys(job.error))
+    return msgspec.structs.replace(job, error=shortened(job.error))
 
 
 # Redash writes a result in this order: id, query_hash, query, data, data_source_id, runtime, retrieved_at (CONTRACT 8).
 _FULL_HEAD: Final = re.compile(
-    rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d+),\s*"query_hash":\s*"([0-9a-f]*)",\s*"query":\s*(?=")'
+    rb'\{\s*"query_result":\s*\{\s*"id":\s*(\d{1,15}),\s*"query_hash":\s*"([0-9a-f]{0,64})",\s*"query":\s*(?=")'
 )
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _REDUCED_HEAD: Final = re.compile(rb'\{\s*"query_result":\s*\{\s*"data":\s*\{')
 _FULL_TAIL: Final = re.compile(
-    rb'"data_source_id":\s*(\d+|null),\s*"runtime":\s*([0-9.eE+-]+),\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z'
+    rb'"data_source_id":\s*(\d{1,15}|null),\s*"runtime":\s*(\d{1,18}(?:\.\d{1,99})?(?:[eE][+-]?\d{1,3})?),'
+    rb'\s*"retrieved_at":\s*"([!#-\[\]-~]{1,64})"\s*\}\s*\}\s*\Z'
 )
-_REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([^"]+)"\s*\}\s*\}\s*\Z')
+_REDUCED_TAIL: Final = re.compile(rb'\},\s*"retrieved_at":\s*"([!#-\[\]-~]{1,64})"\s*\}\s*\}\s*\Z')
 
 
 def parse_beginning(data: bytes) -> ResultHead | None:

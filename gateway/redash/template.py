@@ -14,7 +14,7 @@ from gateway.model import Parameter
 LONGEST_TEXT: Final = 4 * 1024 * 1024
 """Characters of a rendered text. One value may be shown many times: 1 MB of request could become gigabytes of SQL."""
 
-MOST_TAGS: Final = 20_000
+MOST_TAGS: Final = 2_000
 """Of one template: they are read on the event loop, for each request."""
 
 _SIGNS = "#^/!>&={"

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from gateway import config
+from gateway.concurrency.marks import Marks
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamUnusable
 from gateway.model import (
@@ -56,7 +57,7 @@ class ResultCache:
         self._store = store
         self._ledger = ledger
         self._clock = clock
-        self._purged_at: dict[int | None, float] = {}
+        self._purged = Marks(-math.inf)
 
     def spool_path(self) -> Path:
         """Return a new path for a large body that will be put here."""
@@ -147,11 +148,14 @@ class ResultCache:
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Delete results, also those of requests in progress. Returns how many entries were deleted."""
-        self._purged_at[query_id if scope is None else None] = self._clock.monotonic()
+        if query_id is not None and scope is None:
+            self._purged.set(query_id, self._clock.monotonic())
+        else:
+            self._purged.set_all(self._clock.monotonic())
         return await self._store.delete(scope=scope, query_id=query_id)
 
     def _purged_since(self, begun: float, query_id: int) -> bool:
-        return begun <= max(self._purged_at.get(query_id, -math.inf), self._purged_at.get(None, -math.inf))
+        return begun <= self._purged.get(query_id)
 
 
 def _says_no_more(entry: Entry, stored: Entry) -> bool:

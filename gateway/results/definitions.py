@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable
@@ -26,13 +27,14 @@ from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
 from gateway.redash.responses import refused_job
 from gateway.results.known_definitions import KnownDefinitions, Place
 from gateway.store import Ledger, Store
-from gateway.upstream.protocol import Upstream, refusal
+from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 log = logging.getLogger("gateway.definitions")
 
 _UNJUDGED_SECONDS: Final = 1.0
 """How old a definition may be when values leave that only Redash can judge."""
 
+_OFF_LOOP_BYTES: Final = 64 * 1024
 _NO_PERMISSION: Final = "You do not have permission to run queries with this data source."
 
 
@@ -84,7 +86,7 @@ class Definitions:
         """
         place = (query_id, credential.scope)
         known = await self._remembered(place)
-        if known is not None and known.checked >= since and not self._known.is_invalidated(place):
+        if known is not None and known.checked >= since and self._known.is_valid(place):
             return known
         return (await self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender)))[0]
 
@@ -139,7 +141,7 @@ class Definitions:
 
     def good_until(self, definition: Definition, scope: str) -> float:
         """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
-        if self._known.is_invalidated((definition.query_id, scope)):
+        if not self._known.is_valid((definition.query_id, scope)):
             return -math.inf
         return definition.checked + self._live.settings.cache.definition_check / 2
 
@@ -147,12 +149,12 @@ class Definitions:
         """Cancel the requests in progress."""
         await self._flights.aclose()
 
-    def _flight(self, place: Place) -> tuple[int, str, int]:
+    def _flight(self, place: Place) -> tuple[int, str, float]:
         # A request sent before the end of a run or an edit must not serve callers that come after that end.
         return (*place, self._known.generation(place[0]))
 
     def _age(self, place: Place, known: Definition | None) -> float:
-        if known is None or self._known.is_invalidated(place):
+        if known is None or not self._known.is_valid(place):
             return math.inf
         return self._clock.monotonic() - known.checked
 
@@ -171,9 +173,8 @@ class Definitions:
         except (msgspec.DecodeError, RecursionError):
             return None
         # An earlier process may have invalidated it: it is used only while Redash is unavailable.
-        self._known.invalidate(place)
         definition = msgspec.structs.replace(definition, checked=entry.confirmed)
-        self._known.put(scope, definition)
+        self._known.put(scope, definition, valid=False)
         return definition
 
     async def _quietly(self, credential: Credential, query_id: int, sender: Sender, known: Definition) -> Definition:
@@ -195,15 +196,15 @@ class Definitions:
             if response.status in (403, 404):
                 await self._deny(place)
             raise refusal(response)
-        definition = parse_definition(response.body.load(), response.sent)
+        definition = await _parse(response)
         if definition.query_id != query_id:
             raise UpstreamUnusable("Redash's response is the object of another query than the requested one.")
         before = self._known.get(place)
         if before is not None and before.marker != definition.marker:
             self.on_invalidated(query_id)
-        self._known.put(credential.scope, definition)
-        if generation == self._known.generation(query_id):
-            self._known.validate(place)
+        unchanged = generation == self._known.generation(query_id)
+        if unchanged or not self._known.is_valid(place):  # else a newer one was read meanwhile
+            self._known.put(credential.scope, definition, valid=unchanged)
         await self._save(credential.scope, definition)
         return definition
 
@@ -232,3 +233,15 @@ class Definitions:
         await self._store.put([key], entry, Body.of(data))
         if definition.latest_result_id is not None:
             await self._ledger.record_result(scope, definition.latest_result_id, definition.query_id)
+
+
+async def _parse(response: UpstreamResponse) -> Definition:
+    """Parse a query object; off the event loop where it is large.
+
+    Raises:
+        UpstreamUnusable: it is none.
+    """
+    body, sent = response.body, response.sent
+    if body.size <= _OFF_LOOP_BYTES:
+        return parse_definition(body.load(), sent)
+    return await asyncio.to_thread(lambda: parse_definition(body.load(), sent))

@@ -11,11 +11,13 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.concurrency.flights import Flights
+from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.spool import Spool
 from gateway.errors import NotAcceptable, NotFound, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
+from gateway.policy.configured import Live
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
@@ -58,13 +60,16 @@ class ResultFetcher:
     """Fetches results from Redash and stores them; waiting callers get a large one while it arrives."""
 
     def __init__(
-        self, upstream: Upstream, results: ResultCache, organisation: OrganisationReader, clock: Clock
+        self, live: Live, upstream: Upstream, results: ResultCache, organisation: OrganisationReader, clock: Clock
     ) -> None:
+        self._live = live
         self._upstream = upstream
         self._results = results
         self._organisation = organisation
         self._clock = clock
         self._flights: Flights[AnyResult] = Flights()
+        # One at a time: several would only take the interpreter from each other, and from the event loop.
+        self._renderings = FairSlots(1, timeout=live.settings.upstream.queue_timeout)
 
     async def by_id(
         self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, *, whole: bool
@@ -221,8 +226,15 @@ class ResultFetcher:
         key = rendering_key(of.entry, f"{form} {formats.date} {formats.date_time}")
         if (rendering := await self._results.get(key)) is not None:
             return Fetch(rendering, stored=False)
-        fetch = await self._share(key, lambda _: self._render(key, of, form, formats))
+        fetch = await self._share(key, lambda _: self._render_in_turn(key, of, form, formats, sender.client))
         return Fetch(fetch.result, fetch.joined, stored=False)
+
+    async def _render_in_turn(
+        self, key: Key, source: StoredResult, form: Literal["csv", "tsv"], formats: DateFormats, client: str
+    ) -> StoredResult:
+        self._renderings.timeout = self._live.settings.upstream.queue_timeout
+        async with self._renderings.hold(client):
+            return await self._render(key, source, form, formats)
 
     async def _render(
         self, key: Key, source: StoredResult, form: Literal["csv", "tsv"], formats: DateFormats

@@ -1,29 +1,37 @@
-"""The table of known definitions, bounded in bytes and in number, and which are invalidated. No I/O and no clock."""
+"""The table of known definitions, bounded in bytes, and which are invalidated. No I/O and no clock."""
 
 from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
+from gateway.concurrency.marks import Marks
 from gateway.model import Definition
 from gateway.redash.footprint import footprint
 
-MOST_KNOWN: Final = 10_000
 _OVERHEAD_BYTES: Final = 500
 
 Place = tuple[int, str]
 """A query and a scope."""
 
 
+class _Known(msgspec.Struct):
+    definition: Definition
+    size: int
+    valid: bool
+
+
 class KnownDefinitions:
-    """Definitions by query and scope. Beyond the bounds, the queries that were read longest ago are dropped."""
+    """Definitions by query and scope. Beyond the bound, the least recently used are dropped."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._bytes = 0
-        self._by_query: dict[int, dict[str, tuple[Definition, int]]] = {}
-        self._invalidated: set[Place] = set()
-        self._generations: dict[int, int] = {}
-        self._last_generation = self._oldest_generation = 0
+        self._by_place: dict[Place, _Known] = {}
+        self._scopes: dict[int, set[str]] = {}
+        self._drops = 0
+        self._generations = Marks(0)
 
     @property
     def bytes(self) -> int:
@@ -31,59 +39,57 @@ class KnownDefinitions:
         return self._bytes
 
     def __len__(self) -> int:
-        return len(self._by_query)
+        return len(self._by_place)
 
     def get(self, place: Place) -> Definition | None:
         """Return the definition, also if it is invalidated."""
-        known = self._by_query.get(place[0], {}).get(place[1])
-        return known[0] if known is not None else None
+        known = self._by_place.pop(place, None)
+        if known is None:
+            return None
+        self._by_place[place] = known  # at the end
+        return known.definition
 
-    def put(self, scope: str, definition: Definition) -> None:
-        """Add or replace one; whether it is invalidated stays as it is."""
-        scopes = self._by_query.pop(definition.query_id, {})
+    def is_valid(self, place: Place) -> bool:
+        """Whether it may be used before it is read again: it is known, and was not invalidated."""
+        known = self._by_place.get(place)
+        return known is not None and known.valid
+
+    def put(self, scope: str, definition: Definition, *, valid: bool) -> None:
+        """Add or replace one, unless it has no room at all. An invalid one must be read again before it is used."""
+        place = definition.query_id, scope
+        self.pop_one(place)
         size = footprint(definition) + _OVERHEAD_BYTES
-        self._bytes += size - (scopes[scope][1] if scope in scopes else 0)
-        scopes[scope] = definition, size
-        self._by_query[definition.query_id] = scopes  # at the end
-        while len(self._by_query) > 1 and (self._bytes > self._limit or len(self._by_query) > MOST_KNOWN):
-            self.pop(next(iter(self._by_query)))
+        if size > self._limit:
+            return
+        self._bytes += size
+        self._by_place[place] = _Known(definition, size, valid)
+        self._scopes.setdefault(definition.query_id, set()).add(scope)
+        while self._bytes > self._limit:
+            self.pop_one(next(iter(self._by_place)))
 
     def pop(self, query_id: int) -> None:
         """Remove a query's definitions in every scope."""
-        for scope in list(self._by_query.get(query_id, {})):
+        for scope in list(self._scopes.get(query_id, ())):
             self.pop_one((query_id, scope))
 
     def pop_one(self, place: Place) -> None:
         """Remove one definition."""
         query_id, scope = place
-        self._invalidated.discard(place)
-        scopes = self._by_query.get(query_id, {})
-        if scope in scopes:
-            self._bytes -= scopes.pop(scope)[1]
-            if not scopes:
-                del self._by_query[query_id]
-
-    def is_invalidated(self, place: Place) -> bool:
-        """Whether it must be read again before it is used."""
-        return place in self._invalidated
-
-    def invalidate(self, place: Place) -> None:
-        """Let it be read again before it is used."""
-        self._invalidated.add(place)
-
-    def validate(self, place: Place) -> None:
-        """Let it be used: it was just read."""
-        self._invalidated.discard(place)
+        known = self._by_place.pop(place, None)
+        if known is None:
+            return
+        self._bytes -= known.size
+        self._scopes[query_id].discard(scope)
+        if not self._scopes[query_id]:
+            del self._scopes[query_id]
 
     def drop(self, query_id: int) -> None:
         """Invalidate a query's definitions in every scope, and what is being read now."""
-        self._invalidated.update((query_id, scope) for scope in self._by_query.get(query_id, {}))
-        self._last_generation += 1
-        if len(self._generations) >= MOST_KNOWN:  # callers can name any number of queries
-            self._generations.clear()
-            self._oldest_generation = self._last_generation
-        self._generations[query_id] = self._last_generation
+        for scope in self._scopes.get(query_id, ()):
+            self._by_place[query_id, scope].valid = False
+        self._drops += 1
+        self._generations.set(query_id, self._drops)
 
-    def generation(self, query_id: int) -> int:
+    def generation(self, query_id: int) -> float:
         """Return a number that changes with `drop`: what was requested before it must not serve callers after it."""
-        return self._generations.get(query_id, self._oldest_generation)
+        return self._generations.get(query_id)

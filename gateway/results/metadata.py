@@ -12,6 +12,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
+from gateway.concurrency.slots import FairSlots
 from gateway.errors import BadRequest, CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.configured import Live
@@ -72,6 +73,8 @@ class Metadata:
         self._job_results = JobResults(upstream, clock)
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
+        # One large body at a time: it takes many times its size while it is parsed.
+        self._cleaning = FairSlots(1, timeout=live.settings.upstream.queue_timeout)
 
     async def respond(self, context: RequestContext, operation: Relay) -> Response:
         """Respond to a metadata GET or a write.
@@ -181,7 +184,11 @@ class Metadata:
             return response.body
         shown = context.caller.settings.reveal_keys or not context.match.route.keys
         clean = body_without_own_keys if shown else without_keys
-        return Body.of(await _off_loop(lambda body: clean(body.load()), response.body))
+        if response.body.size <= _OFF_LOOP_BYTES:
+            return Body.of(clean(response.body.load()))
+        self._cleaning.timeout = self._live.settings.upstream.queue_timeout
+        async with self._cleaning.hold(context.caller.name):
+            return Body.of(await asyncio.to_thread(lambda: clean(response.body.load())))
 
     def drop_all(self) -> None:
         """Drop everything: a write was made, which may affect any object and list."""

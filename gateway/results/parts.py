@@ -25,7 +25,7 @@ class ResultParts:
         self.pauses = Pauses(upstream, live, clock)
         self.cache = ResultCache(store, ledger, clock)
         self.organisation = OrganisationReader(live, upstream, clock)
-        self.fetcher = ResultFetcher(upstream, self.cache, self.organisation, clock)
+        self.fetcher = ResultFetcher(live, upstream, self.cache, self.organisation, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.pauses, self.bindings, clock)

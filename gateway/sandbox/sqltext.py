@@ -4,27 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+# All of them take linear time: whoever edits a query must not be able to stop the sandbox.
 _COMMENT = re.compile(r"/\*.*?\*/")
-_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/|;|\s+|.", re.S)
-_SECTION = re.compile(r"\{\{([#^])\s*([^}]+?)\s*\}\}(.*?)\{\{/\s*\2\s*\}\}", re.S)
-_TAG = re.compile(r"\{\{\{\s*(?P<raw>[^}]+?)\s*\}\}\}|\{\{(?P<sign>[&!]?)\s*(?P<name>[^}]*?)\s*\}\}", re.S)
+_PLAIN = re.compile(r"[^'\"/;\s-]++|\s++|--[^\n]*+|;")
+_LITERAL = re.compile(r"'(?:[^']++|'')*+")
+_MARK = re.compile(r"\{\{(?P<sign>[#^/])(?P<name>[^{}]++)\}\}")
+_TAG = re.compile(r"\{\{\{(?P<raw>[^{}]++)\}\}\}|\{\{(?P<sign>[&!]?)(?P<name>[^{}]*+)\}\}")
 
 
 def query_hash(text: str, *, fold_case: bool = False) -> str:
     """md5 of the normalised text. White space is removed *inside literals, too*, so 'New York' and 'NewYork' collide
     (CONTRACT 7), and so is letter case in old versions; a multi-line comment stays because the pattern does not cross
     lines."""
-    normal = "".join(_COMMENT.sub("", text).split())
+    normal = "".join("\n".join(map(_without_comments, text.split("\n"))).split())
     return hashlib.md5((normal.lower() if fold_case else normal).encode(), usedforsecurity=False).hexdigest()
+
+
+def _without_comments(line: str) -> str:
+    before, end, rest = line.rpartition("*/")  # behind the last end there is no comment to search for
+    return _COMMENT.sub("", before + end) + rest
+
+
+def _tokens(text: str) -> Iterator[str]:
+    """Literals, names in quotes, comments, semicolons and what is between them."""
+    at, ends = 0, {'"': text.rfind('"'), "*/": text.rfind("*/")}
+    while at < len(text):
+        plain = _PLAIN.match(text, at)
+        end = plain.end() if plain else _end(text, at, ends)
+        yield text[at:end]
+        at = end
+
+
+def _end(text: str, at: int, ends: Mapping[str, int]) -> int:
+    """The end of what begins here with a quote, a slash or a dash; one character where nothing ends it."""
+    if text[at] == "'" and (literal := _LITERAL.match(text, at)):
+        if literal.end() < len(text):
+            return literal.end() + 1
+        return max(at + 1, text.rfind("'", at + 1))  # unclosed: the last pair of quotes closes it and begins another
+    if text[at] == '"' and ends['"'] > at:
+        return text.index('"', at + 1) + 1
+    if text.startswith("/*", at) and ends["*/"] >= at + 2:
+        return text.index("*/", at + 2) + 2
+    return at + 1
 
 
 def statements(text: str) -> list[str]:
     """The statements of `text` without trailing comments, semicolons and blanks; one empty string if there are none."""
     found: list[list[str]] = [[]]
-    for token in _TOKEN.findall(text):
+    for token in _tokens(text):
         if token == ";":
             found.append([])
         else:
@@ -49,24 +79,44 @@ def with_auto_limit(text: str, wanted: bool) -> str:
 
 
 def _is_select_without_limit(statement: str) -> bool:
-    bare = "".join(t for t in _TOKEN.findall(statement) if not t.startswith(("'", '"', "--", "/*"))).lower()
+    bare = "".join(t for t in _tokens(statement) if not t.startswith(("'", '"', "--", "/*"))).lower()
     return bare.lstrip("( \n\t").startswith(("select", "with")) and not re.search(r"\b(limit|offset|fetch)\b", bare)
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
     """Mustache without escaping; a missing name becomes an empty text. Plain tags, sections and dotted names."""
-    return _TAG.sub(lambda tag: _tag(tag, values), _SECTION.sub(lambda section: _section(section, values), template))
+    pieces, at = [], 0
+    for opening, closing in _sections(template):
+        pieces.append(template[at : opening.start()])
+        if bool(_look_up(opening["name"].strip(), values)) == (opening["sign"] == "#"):
+            pieces.append(render(template[opening.end() : closing.start()], values))
+        at = closing.end()
+    return _TAG.sub(lambda tag: _tag(tag, values), "".join([*pieces, template[at:]]))
 
 
-def _section(section: re.Match[str], values: Mapping[str, Any]) -> str:
-    sign, name, body = section.groups()
-    return render(body, values) if bool(_look_up(name, values)) == (sign == "#") else ""
+def _sections(template: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
+    """The outermost sections: opening and closing tag, which is the next one with its name."""
+    marks = list(_MARK.finditer(template))
+    closing: dict[str, list[re.Match[str]]] = {}
+    for mark in reversed(marks):
+        if mark["sign"] == "/":
+            closing.setdefault(mark["name"].strip(), []).append(mark)
+    at = 0
+    for mark in marks:
+        if mark["sign"] == "/" or mark.start() < at:
+            continue
+        later = closing.get(mark["name"].strip(), [])
+        while later and later[-1].start() < mark.end():
+            later.pop()
+        if later:
+            at = later[-1].end()
+            yield mark, later[-1]
 
 
 def _tag(tag: re.Match[str], values: Mapping[str, Any]) -> str:
     if tag["sign"] == "!":
         return ""
-    found = _look_up(tag["raw"] or tag["name"], values)
+    found = _look_up((tag["raw"] or tag["name"]).strip(), values)
     return "" if found is None else str(found)
 
 
@@ -79,6 +129,6 @@ def _look_up(name: str, values: Mapping[str, Any]) -> Any:
 
 def names_in(template: str) -> set[str]:
     """All parameter names in the template."""
-    sections = {name for _, name, _ in _SECTION.findall(template)}
-    tags = {tag["raw"] or tag["name"] for tag in _TAG.finditer(template) if tag["sign"] != "!"}
+    sections = {opening["name"].strip() for opening, _ in _sections(template)}
+    tags = {(tag["raw"] or tag["name"]).strip() for tag in _TAG.finditer(template) if tag["sign"] != "!"}
     return {name for name in sections | tags if name and name[0] not in "#^/"}

@@ -23,6 +23,8 @@ from gateway.upstream.protocol import UpstreamResponse
 _LIST: Final = re.compile(rf"(?:/[\w-]+)?{re.escape(routes.QUERIES.template)}")
 """The list of queries, with the slug of the organisation in front where there are several."""
 
+_SECONDS: Final = re.compile("[0-9]{1,9}")
+
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
 """Statuses that come from a proxy before Redash; Redash's own failures are 500 (CONTRACT 3)."""
 
@@ -37,12 +39,14 @@ def usable(response: UpstreamResponse, credential: Credential, route: Route) -> 
         UpstreamUnusable: a status that Redash never uses, a redirect, a Content-Type that is none. A write may have
             any 2xx. An HTML page, with Redash's own status where it refuses in this way (`UpstreamRefusedByPage`).
     """
+    if not 100 <= response.status < 600:
+        raise UpstreamUnusable(f"Redash answered {response.status}, which is no status of HTTP.")
     is_write = route.kind == "write"
     if response.status in _UNAVAILABLE:
         if response.status == 504:
             raise UpstreamTimeout("A proxy before Redash says that Redash is too slow (504).")
         raise UpstreamError(f"A proxy before Redash says that Redash is unavailable ({response.status}).")
-    if response.status == 429 and response.retry_after.isdecimal():
+    if response.status == 429 and _SECONDS.fullmatch(response.retry_after):
         raise UpstreamBusy(
             "Redash limits the rate of requests; try again later.", retry_after=int(response.retry_after)
         )

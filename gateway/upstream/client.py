@@ -224,7 +224,8 @@ class HttpUpstream:
                         disposition=raw.headers.get("Content-Disposition", ""),
                         retry_after=raw.headers.get("Retry-After", ""),
                     )
-                    reader = BodyReader(self._spool, self._live.settings.cache.max_entry)
+                    settings = self._live.settings
+                    reader = BodyReader(self._spool, settings.cache.max_entry, settings.upstream.read_timeout)
                     early = call.early if request.route.has_results and raw.status == 200 else None
                     check = partial(usable, credential=call.credential, route=request.route)
                     body = await reader.read(raw, response, check, early)
@@ -249,8 +250,11 @@ def _may_repeat(request: UpstreamRequest, error: UpstreamError) -> bool:
     return isinstance(error, KeptConnectionError) and request.route.kind == "execute"
 
 
+_base = lru_cache(maxsize=16)(URL)  # of the configured URL only: the rest is the caller's, up to 16 KB of it
+
+
 def _url(url: str, path: str, query: str) -> URL:
-    base = URL(url)
+    base = _base(url)
     return URL.build(
         scheme=base.scheme,
         authority=base.raw_authority,

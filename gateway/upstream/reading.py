@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from gateway.upstream.protocol import Early, UpstreamResponse
 _SMALL_PIECE: Final = 64 * 1024
 _PIECE: Final = 256 * 1024
 
+_LENGTH: Final = re.compile("[0-9]{1,18}")
+
 MOST_INFLATED: Final = 100
 """A compressed result longer than `max_entry` may be this many times as long as what came over the network. The rows of
 a result shrink to a tenth; gzip can express a thousand times its length, and would fill the disk at that rate."""
@@ -29,9 +32,10 @@ a result shrink to a tenth; gzip can express a thousand times its length, and wo
 class BodyReader:
     """Reads bodies; those of results into files made by `spool`, once they are too large to be parsed as a whole."""
 
-    def __init__(self, spool: Callable[[], Path], max_entry_bytes: int) -> None:
+    def __init__(self, spool: Callable[[], Path], max_entry_bytes: int, read_timeout: float) -> None:
         self._spool = spool
         self._max_entry = max_entry_bytes
+        self._timeout = read_timeout
 
     async def read(
         self,
@@ -46,14 +50,14 @@ class BodyReader:
             UpstreamUnusable: too large, without `early` or by its compression.
         """
         announced = raw.headers.get("Content-Length", "")
-        size = int(announced) if announced.isdecimal() and "Content-Encoding" not in raw.headers else None
+        size = int(announced) if _LENGTH.fullmatch(announced) and "Content-Encoding" not in raw.headers else None
         if size is not None and size <= PARSE_LIMIT:
-            return Body.of(await raw.read())
+            return Body.of(b"".join([piece async for piece in self._pieces(raw, _SMALL_PIECE)]))
         if early is None and size is not None and size > LARGEST_METADATA:
             raise UpstreamUnusable(TOO_LARGE)
         pieces: list[bytes] = []
         read = 0
-        async for piece in raw.content.iter_chunked(_SMALL_PIECE):
+        async for piece in self._pieces(raw, _SMALL_PIECE):
             pieces.append(piece)
             read += len(piece)
             if early is not None and read > PARSE_LIMIT:
@@ -66,10 +70,29 @@ class BodyReader:
                 raise UpstreamUnusable(TOO_LARGE)
         return Body.of(b"".join(pieces))
 
+    async def _pieces(self, raw: aiohttp.ClientResponse, most: int) -> AsyncIterator[bytes]:
+        """Yield the body in pieces of at most so many bytes.
+
+        aiohttp's own limit on pauses is of no use where chunks are malformed: the body then neither fails nor ends.
+
+        Raises:
+            TimeoutError: nothing came for `upstream.read_timeout`.
+            ConnectionError: the connection is closed.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    piece = await raw.content.read(most)
+            except RuntimeError as error:  # aiohttp's, for a connection that was closed without a reason
+                raise ConnectionResetError("Redash closed the connection within its response") from error
+            if not piece:
+                return
+            yield piece
+
     async def _rest(self, raw: aiohttp.ClientResponse, read: int) -> AsyncIterator[bytes]:
         """Yield the pieces after the first `read` bytes, as long as they are in proportion to what came."""
         compressed = "Content-Encoding" in raw.headers
-        async for piece in raw.content.iter_chunked(_PIECE):
+        async for piece in self._pieces(raw, _PIECE):
             read += len(piece)
             if compressed and read > max(self._max_entry, MOST_INFLATED * raw.content.total_raw_bytes):
                 raise UpstreamUnusable("Redash's response is compressed beyond all proportion.")

@@ -1,1 +1,1 @@
-"""Fuzzing of a whole gateway for as long as one likes: each module is a command, and has a short form as a test."""
+"""Fuzzing of a whole gateway for as long as one likes: isolation and texts are commands, and have short forms as tests."""

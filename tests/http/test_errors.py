@@ -133,9 +133,13 @@ def test_token_fields_names_every_header_that_can_bring_a_token() -> None:
     assert fields.read == set(TOKEN_FIELDS), "policy/access.py: TOKEN_FIELDS and what http/request.py reads differ"
 
 
-async def test_basic_credentials_that_cannot_be_decoded_are_400(world: World) -> None:
-    reply = await world.get("/api/queries", client=None, Authorization="Basic %%%")
-    problem(reply, 400)
+@pytest.mark.parametrize("given", ["%%%", "é", "w6k", "/w==", "a", "eDp5 eDp5", "\udc80"])
+async def test_basic_credentials_that_cannot_be_decoded_are_400(world: World, given: str) -> None:
+    # What is not ASCII was an internal error, for anybody.
+    sent = f"GET /api/queries HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {given}\r\nConnection: close\r\n\r\n"
+    received = await exchange(world.url, sent.encode("utf-8", "surrogateescape"))
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"not base64" in received
 
 
 async def test_every_way_to_bring_a_token(world: World) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.renderings import rendered
+from support.waiting import until
 from support.world import World
 
+from gateway.errors import UpstreamUnusable
 from gateway.model import Body
 from gateway.redash.renderings import DateFormats
 from gateway.results import own_renderings
-from gateway.results.own_renderings import render
+from gateway.results.own_renderings import LARGEST_ODD, render
 
 COLUMNS = [{"name": "id", "type": "integer"}, {"name": "text", "type": "string"}, {"name": "day", "type": "date"}]
 
@@ -69,3 +72,53 @@ async def test_a_rendering_is_made_once_for_all_callers(world: World, monkeypatc
     await world.restart()
     assert (await world.get(path, client="narrow")).body == replies[0].body
     assert len(made) == 1, "also over a restart"
+
+
+async def test_only_one_rendering_is_made_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Several take the interpreter from each other and from the event loop: /ping waited for half a second.
+    under_way = most = 0
+    go_on = threading.Event()
+
+    def counted(*given: Any) -> Body:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        go_on.wait(10)
+        under_way -= 1
+        return render(*given)
+
+    monkeypatch.setattr(own_renderings, "render", counted)
+    path = f"/api/queries/{world.named['in_country']}/results.csv?max_age=3600&p_country="
+    callers = [asyncio.create_task(world.get(path + country, client="narrow")) for country in ("DE", "FR", "JP")]
+    await until(lambda: most == 1)
+    await until(lambda: world.runtime.results.fetcher._renderings.queued == 2)
+    go_on.set()
+    assert [(await caller).status for caller in callers] == [200, 200, 200]
+    assert most == 1
+
+
+def test_cells_that_no_row_has_are_not_made_without_a_bound(tmp_path: Path) -> None:
+    # 2,000 columns and 3,000 rows of two cells are 120 KB of JSON, and were 5 s of work.
+    columns = [{"name": f"c{number}", "type": "date"} for number in range(2_000)]
+    rows = [{"c1": "2026-11-26", "c2": 1}] * 3_000
+    data = {"columns": columns, "rows": rows}
+    body = Body.of(json.dumps({"query_result": {"data": data, "retrieved_at": "2026-11-26"}}).encode())
+    with pytest.raises(UpstreamUnusable, match="empty cells"):
+        render(body, "csv", DateFormats(), lambda: tmp_path / "spool")
+
+
+def test_rows_with_some_cells_only_are_rendered(tmp_path: Path) -> None:
+    columns = [{"name": f"c{number}", "type": None} for number in range(100)]
+    rows = [{"c1": number} for number in range(1_000)]  # as of a source without a schema
+    data = {"columns": columns, "rows": rows}
+    body = Body.of(json.dumps({"query_result": {"data": data, "retrieved_at": "2026-11-26"}}).encode())
+    assert render(body, "csv", DateFormats(), lambda: tmp_path / "spool").size > 100_000
+
+
+def test_a_large_result_that_only_the_standard_parser_takes_is_refused(tmp_path: Path) -> None:
+    # That parser cannot be interrupted: 30 MB stopped all other threads for 0.6 s, and took a gigabyte.
+    rows = [{"id": float("nan"), "text": "x" * 50} for _ in range(LARGEST_ODD // 60)]
+    _, body = _result(rows)
+    assert body.size > LARGEST_ODD
+    with pytest.raises(UpstreamUnusable, match="too large"):
+        render(body, "csv", DateFormats(), lambda: tmp_path / "spool")

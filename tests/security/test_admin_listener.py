@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.http import Reply, send
+from support.http import Reply, exchange, send
 
 from gateway import config
 from gateway.http import connection
@@ -188,6 +188,18 @@ async def test_no_response_names_the_software_below(front: Front) -> None:
         for data in (b"GET / HTTP/3.0\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\n: x\r\n\r\n"):
             (got,) = await ask(url, data)
             assert got.field("Server") == "redash-gateway", data
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.0", "1.1", "1.2", "2.0", "3.0"])
+async def test_no_response_claims_a_version_that_is_not_spoken(front: Front, version: str) -> None:
+    # It repeated the version of the request: a client of HTTP/2 may take that for an agreement (RFC 9112 2.3).
+    for url in (admin(front), front.url):
+        for path in ("/livez", "/ping", "/nothing"):
+            received = await exchange(
+                url, f"GET {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode(), timeout=0.3
+            )
+            assert received.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")), (url, path)
+            assert received.startswith(b"HTTP/1.0 ") or version not in ("0.9", "1.0"), (url, path)
 
 
 async def test_a_purge_goes_on_when_its_caller_leaves(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:

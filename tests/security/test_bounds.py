@@ -11,10 +11,12 @@ from support.http import Reply
 from support.waiting import until
 from support.world import TOKENS, World
 
+from gateway.upstream import client
+
 
 async def test_sql_that_would_grow_without_bound_is_refused_before_anything_is_sent(world: World) -> None:
-    # One value may be shown many times: 10,000 tags and 200 KB are 2 GB of SQL.
-    body = {"data_source_id": 1, "query": "select '" + "{{a}}" * 9_000 + "'", "parameters": {"a": "x" * 200_000}}
+    # One value may be shown many times: 2,000 tags and 200 KB are 400 MB of SQL.
+    body = {"data_source_id": 1, "query": "select '" + "{{a}}" * 1_900 + "'", "parameters": {"a": "x" * 200_000}}
     reply = await world.call("POST", "/api/query_results", body, client="sql")
     assert reply.status == 400
     assert "longer than" in reply.json["message"]
@@ -22,7 +24,7 @@ async def test_sql_that_would_grow_without_bound_is_refused_before_anything_is_s
 
 
 async def test_a_template_of_too_many_tags_is_refused(world: World) -> None:
-    body = {"data_source_id": 1, "query": "{{a}}" * 30_000, "parameters": {"a": ""}}
+    body = {"data_source_id": 1, "query": "{{a}}" * 2_001, "parameters": {"a": ""}}
     reply = await world.call("POST", "/api/query_results", body, client="sql")
     assert reply.status == 400
     assert world.sandbox.counters.posts.total() == 0
@@ -108,3 +110,51 @@ async def test_the_ledger_keeps_no_bodies_of_runs_that_have_ended(world: World) 
     executions = world.runtime.executions.flights._ledger._recent.executions()
     assert len(executions) == 3
     assert all(record.body == b"" for record in executions)
+
+
+async def test_runs_count_with_more_than_their_parameters(bare: World) -> None:
+    # Each has a task, events and records: 50,000 small ones, which wait for a slot, took half a gigabyte.
+    await bare.start(cache='memory = "1MB"', upstream="max_executions = 1")
+    with bare.sandbox.hold():
+        statuses = [(await run_sql(bare, f"select {number}")).status for number in range(120)]
+        assert statuses.count(200) <= 1_000_000 // 10_000 + 1
+        assert statuses[-1] == 503
+        running = bare.runtime.executions.flights.running
+        for execution in running:
+            execution.task.cancel()  # type: ignore[union-attr]
+    await until(lambda: not bare.runtime.executions.flights.running)
+    assert bare.runtime.executions.flights._weight == 0
+    assert (await run_sql(bare, "select 1")).status == 200
+
+
+async def test_error_texts_are_kept_within_bounds(world: World) -> None:
+    # Databases repeat the SQL in their errors; each job id kept one for hours, 10,000 of a megabyte each.
+    reply = await run_sql(world, "select '" + "x" * 900_000)
+    job = await world.finish(reply.job["id"], client="sql")
+    assert job["status"] == 4
+    assert job["error"]
+    assert len(job["error"]) < 11_000
+    jobs, failures = world.runtime.executions.jobs._recent, world.runtime.executions.flights.failures._failed
+    assert len(job["error"]) < jobs.currsize < 20_000
+    assert len(job["error"]) < failures.currsize
+
+
+async def test_failures_count_with_the_definition_that_they_were_run_by(world: World) -> None:
+    # Each remembered failure holds its definition: after as many edits as failures, these were 4 MB each.
+    query_id = world.sandbox.add_query("Failing", "select * from none")
+    sizes = []
+    for number in range(2):
+        world.sandbox.edit_query(query_id, query=f"select * from none -- {'x' * 100_000 * number}")
+        world.clock.turn(60)
+        reply = await world.post(query_id, max_age=0)
+        assert (await world.finish(reply.job["id"]))["status"] == 4
+        sizes.append(world.runtime.executions.flights.failures._failed.currsize)
+    assert sizes[1] - sizes[0] >= 100_000
+
+
+async def test_long_urls_are_not_kept(world: World) -> None:
+    # The last thousand were, with up to 16 KB each.
+    before = client._base.cache_info().currsize
+    for number in range(20):
+        await world.get(f"/api/queries?q={number}{'x' * 1_000}")
+    assert client._base.cache_info().currsize <= before + 1

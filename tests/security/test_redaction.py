@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -13,7 +14,15 @@ from typing import Any
 import pytest
 
 from gateway.redash import routes
-from gateway.redash.redaction import LARGEST_METADATA, text_without_keys
+from gateway.redash.redaction import (
+    LARGEST_METADATA,
+    LONGEST_ERROR,
+    LONGEST_REFUSAL,
+    MOST_ITEMS,
+    MOST_MEMBERS,
+    shortened,
+    text_without_keys,
+)
 from gateway.telemetry.log import Formatter
 
 from .front import EVERYTHING, Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object, token
@@ -179,6 +188,60 @@ async def test_metadata_above_32_mb_is_502(front: Front, redash: Redash, more: i
     reply = await front.call("GET", "/api/queries", client="plain")
     assert reply.status == (502 if more else 200)
     assert SECRET.encode() not in reply.body[:1000]
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"{" + b",".join(b'"k%d":1' % number for number in range(MOST_MEMBERS + 1)) + b"}",
+        b"[" + b"[]," * (MOST_ITEMS + 1) + b"0]",
+    ],
+    ids=["members", "items"],
+)
+async def test_metadata_that_takes_long_to_parse_is_502(front: Front, redash: Redash, inner: bytes) -> None:
+    # Parsing holds the interpreter: 12 MB of members stopped everything for 1.8 s, 32 MB of "[]," took a gigabyte.
+    redash.response = Stub(200, b'{"x": ' + inner + b"}")
+    assert (await front.call("GET", "/api/queries", client="plain")).status == 502
+
+
+async def test_large_bodies_are_cleaned_one_at_a_time(front: Front, redash: Redash) -> None:
+    # Each takes many times its size while it is parsed.
+    cleaning = front.runtime.results.metadata._cleaning
+    assert cleaning.size == 1
+    redash.response = Stub(200, b'{"x": "' + b"y" * 500_000 + b'"}')
+    paths = [f"/api/users/{number}" for number in range(1, 6)]
+    replies = await asyncio.gather(*(front.call("GET", path, client="plain") for path in paths))
+    assert {reply.status for reply in replies} == {200}
+    assert (cleaning.taken, cleaning.queued) == (0, 0)
+
+
+@pytest.mark.parametrize("body", [b'{"a": "\xff"}', b"[1,]", b"{} x"])
+async def test_what_is_no_json_is_502_where_nothing_is_cleaned_as_well(
+    front: Front, redash: Redash, body: bytes
+) -> None:
+    redash.response = Stub(200, body)
+    assert (await front.call("GET", "/api/data_sources", client="plain")).status == 502
+
+
+async def test_a_refusal_too_long_to_be_searched_is_502(front: Front, redash: Redash) -> None:
+    # All texts of a refusal are searched for keys, on the event loop.
+    redash.response = Stub(400, b'{"message": "' + b"x " * LONGEST_REFUSAL + b'"}')
+    assert (await front.call("GET", "/api/queries/5", client="plain")).status == 502
+    redash.response = Stub(400, b'{"message": "' + b"x " * 1_000 + b'"}')
+    assert (await front.call("GET", "/api/queries/5", client="plain")).status == 400
+
+
+@pytest.mark.parametrize("before", range(0, 45, 3))
+def test_an_error_text_is_cut_without_leaving_a_part_of_a_key(before: int) -> None:
+    text = "e" * 20 + " " * (LONGEST_ERROR - 20 - before) + SECRET + " and more" * 1_000
+    shown = shortened(text)
+    assert len(shown) <= LONGEST_ERROR + 10
+    assert not any(SECRET[:length] in shown for length in range(8, len(SECRET) + 1))
+
+
+def test_a_short_error_text_stays() -> None:
+    assert shortened("relation does not exist") == "relation does not exist"
+    assert shortened("x" * LONGEST_ERROR).startswith("x" * 1_000)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""When something last happened to a key, for any number of keys in bounded memory."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MOST_KEYS: Final = 10_000
+
+
+class Marks:
+    """The newest mark of each key. Marks only grow: they are times, or numbers of a counter.
+
+    Keys can come from callers, so only the last `most` are remembered one by one. Of all others it is known that none
+    was marked after the newest mark that was forgotten; `get` returns that one: too late a mark is safe, none is not.
+    """
+
+    def __init__(self, start: float, most: int = MOST_KEYS) -> None:
+        self._most = most
+        self._by_key: dict[int, float] = {}
+        self._of_others = start
+
+    def get(self, key: int) -> float:
+        """Return the newest mark of `key`, or a later one."""
+        return self._by_key.get(key, self._of_others)
+
+    def set(self, key: int, mark: float) -> None:
+        """Mark one key."""
+        self._by_key.pop(key, None)
+        self._by_key[key] = mark
+        if len(self._by_key) > self._most:
+            self._of_others = self._by_key.pop(next(iter(self._by_key)))
+
+    def set_all(self, mark: float) -> None:
+        """Mark every key."""
+        self._by_key.clear()
+        self._of_others = mark

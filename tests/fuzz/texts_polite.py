@@ -1,0 +1,112 @@
+"""The polite caller, in a process of its own: it asks for /ping, /livez and one cached result all the time.
+
+A bare server in another process is asked in the same rhythm, to tell a slow gateway from a busy machine. Prints one
+line of JSON for each second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from .texts_connection import BrokenOffError, Connection
+
+EVERY_SECONDS: Final = 0.07
+
+
+class Load:
+    """What a process has used, and for how long its threads were ready but had no CPU."""
+
+    def __init__(self, pid: int) -> None:
+        self._tasks = Path(f"/proc/{pid}/task")
+
+    def read(self) -> dict[str, tuple[float, float]]:
+        """Return seconds on a CPU and seconds of waiting for one, by thread."""
+        found = {}
+        for task in os.listdir(self._tasks):
+            try:
+                ran, waited, _ = (self._tasks / task / "schedstat").read_text().split()
+            except (OSError, ValueError):
+                continue
+            found[task] = (int(ran) / 1e9, int(waited) / 1e9)
+        return found
+
+
+def between(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> tuple[float, float]:
+    """Return the CPU time of all threads, and the longest wait of one of them for a CPU."""
+    ran = sum(after[task][0] - before.get(task, (0.0, 0.0))[0] for task in after)
+    waited = max((after[task][1] - before.get(task, (0.0, 0.0))[1] for task in after), default=0.0)
+    return ran, waited
+
+
+class Asked:
+    """One URL that is asked again and again on its own connection."""
+
+    def __init__(self, name: str, url: str, head: str) -> None:
+        self.name, self._url, self._head = name, url, head.encode()
+        self._connection: Connection | None = None
+        self.count = self.failed = 0
+
+    async def ask(self) -> tuple[float, float, bool]:
+        """Return begin and end (monotonic), and whether the time says something: not where a result was not cached."""
+        began = time.monotonic()
+        try:
+            if self._connection is None:
+                self._connection = await Connection.open(self._url)
+            await self._connection.send(self._head)
+            async with asyncio.timeout(60):
+                response = await self._connection.response(head=False)
+        except (BrokenOffError, TimeoutError, OSError):
+            self._connection, self.failed = None, self.failed + 1
+            return began, time.monotonic(), False
+        self.count += 1
+        cached = response.fields.get("cache-status")
+        told = response.status == 200 and (cached is None or "; hit" in cached)
+        return began, time.monotonic(), told
+
+
+async def ask_all(pid: int, asked: list[Asked]) -> None:
+    """Ask all at once, again and again; print every second what was slowest."""
+    load = Load(pid)
+    while True:
+        end = time.monotonic() + 1.0
+        slowest: dict[str, tuple[float, ...]] = {}
+        while time.monotonic() < end:
+            due = time.monotonic() + EVERY_SECONDS
+            before = load.read()
+            times = await asyncio.gather(*(one.ask() for one in asked))
+            used = between(before, load.read())
+            for one, (began, ended, told) in zip(asked, times, strict=True):
+                if told and ended - began > slowest.get(one.name, (0.0,))[0]:
+                    slowest[one.name] = (ended - began, began, ended, *used)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        counts = {one.name: one.count for one in asked} | {f"{one.name} failed": one.failed for one in asked}
+        print(json.dumps({"slowest": slowest, "count": counts}), flush=True)
+
+
+async def bare_server() -> None:
+    """Respond to everything at once: the time that this takes, the machine takes."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nPONG.")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        print(f"serves 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        asyncio.run(bare_server())
+    else:
+        given = json.loads(Path(sys.argv[1]).read_text())
+        asyncio.run(ask_all(given["pid"], [Asked(*one) for one in given["asked"]]))
