@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.clocks import TurnableClock
@@ -270,3 +271,20 @@ async def test_a_query_key_does_not_get_the_rows_of_a_users_run(bare: World) -> 
     job = await bare.finish(user.job["id"], client="sql")
     read = await bare.get(f"/api/queries/{query}/results/{job['query_result_id']}.json", client="sql")
     assert [row["x"] for row in read.rows] == ["New York"]
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("of_query", [True, False])
+async def test_letter_case_costs_a_run_only_where_redash_ignores_it(bare: World, of_query: bool) -> None:
+    """What Redash has of both values serves a gateway that has lost its own; up to version 10 it has one of them."""
+    options = parameter("country", "enum", "de", enumOptions="de\nDE")
+    query = bare.sandbox.add_query("case", "select '{{country}}' as x", parameters=[options])
+    await bare.start(f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n')
+    client = "narrow" if of_query else "sql"
+    for _ in range(2):
+        for value in ("de", "DE"):
+            rows = await bare.rows(query, client=client, max_age=3600, parameters={"country": value})
+            assert rows == [{"x": value}]
+        async with bare.session.post(f"{bare.admin}/purge", json={"all": True}) as response:
+            assert response.status == 200
+    assert bare.sandbox.counters.started == (4 if bare.sandbox.version.hash_folds_case else 2)

@@ -836,6 +836,9 @@ metadata_ttl = "5s"
         message = f"{verdict} for {shown}; Redash is {self.redash.value} and heard {_brief(heard)}"
         if self.uncertain and reply.status in (200, 403, 404, 502, 503, 504):
             return  # whether the gateway has seen that edit is left open; that the rows may be shown is not
+        under_older_marker = verdict.entry is not None and verdict.ttl is None and request.effective != 0
+        if under_older_marker and verdict.do in (Do.FORWARD, Do.REFUSED) and "; hit" in reply.cache:
+            return  # its run read the definition anew, and is of the one in force; its rows are checked all the same
         self._judge_upstream(request, verdict, heard, before, message)
         match verdict.do:
             case Do.FAIL:
@@ -964,6 +967,9 @@ metadata_ttl = "5s"
             assert reply.status == 200, message
             assert "; hit" in reply.cache, message
             assert reply.rows[0]["run"] == stored, message
+        elif self.redash is not Redash.UP and reply.status == 200:  # stored when it was read last, for any query
+            assert "; hit" in reply.cache, message
+            assert reply.rows[0]["run"] in self.given[scope], message
         elif self.redash is not Redash.UP:
             assert reply.status in (502, 503, 504), message
         return (reply, heard) if reply.status == 200 else None
