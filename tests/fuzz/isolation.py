@@ -222,11 +222,11 @@ class Fuzz:
         return batch
 
     async def _send(self, sent: Sent) -> Reply | None:
-        url, headers = self.world.url + sent.path, dict(sent.headers)
+        url = self.world.url + sent.target
         started, phase = self.clock.wall(), self.redash.phase
         try:
             async with asyncio.timeout(DEADLINE):
-                reply = await send(self.world.session, sent.method, url, sent.body, headers=headers)
+                reply = await send(self.world.session, sent.method, url, sent.body, headers=sent.fields)
         except TimeoutError:
             self._found(sent, None, f"no response within {DEADLINE:.0f} s")
             return None
@@ -249,7 +249,7 @@ class Fuzz:
 
     def _found(self, sent: Sent, reply: Reply | None, text: str) -> None:
         what = f"{reply.status} {reply.cache} {reply.body[:300]!r}" if reply is not None else ""
-        self._note(f"{text}\n    {sent.person} {sent.method} {sent.path} {sent.body!r}\n    {what}")
+        self._note(f"{text}\n    {sent.person} ({sent.carrier}) {sent.method} {sent.path} {sent.body!r}\n    {what}")
 
     def _note(self, text: str) -> None:
         self.findings.append(f"seed {self.seed}, step {self.step}: {text}")

@@ -15,7 +15,7 @@ from support.http import Reply
 from support.world import SECRETS, token
 
 from .isolation_redash import Mark, QueryState, Redash, Rights, Timeline, marks_in, objects_in
-from .isolation_requests import Sent
+from .isolation_requests import ARGUMENT, Sent
 from .isolation_setup import (
     DEFINITION_CHECK,
     METADATA_TTL,
@@ -66,7 +66,7 @@ class Oracle:
         """Return all that is wrong with a response."""
         head = "\n".join(f"{name}: {value}" for name, value in reply.headers.items()).encode()
         body = b"\n".join(_members(reply.body)) if reply.body[:2] == b"PK" else reply.body
-        if reply.status == 307 and token(sent.person) in sent.path:  # a redirect has to repeat the URL, token included
+        if reply.status == 307 and sent.carrier == ARGUMENT:  # a redirect has to repeat the URL, token included
             head = head.replace(token(sent.person).encode(), b"")
         wrong = [self._secrets(sent, head + b"\n" + body), self._admission(sent, reply)]
         wrong += [self._row(sent, mark) for mark in marks_in(body)]

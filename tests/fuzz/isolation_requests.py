@@ -26,10 +26,17 @@ _AGAIN = 0.4
 _MODEST = 0.7
 """How often a person requests only what it probably may have."""
 
+ARGUMENT = "api_key"
+"""Redash's own name of the argument with the token."""
+
 
 @dataclass(frozen=True)
 class Sent:
-    """One request, and what its response must be about. `label` or `value` None: not known from the request."""
+    """One request, and what its response must be about. `label` or `value` None: not known from the request.
+
+    `path` and `headers` are without the token, which `target` and `fields` add: a request made of another one is always
+    one of its person.
+    """
 
     person: str
     kind: str
@@ -42,9 +49,26 @@ class Sent:
     value: str | None = None
     source: int | None = None
     job: str = ""
+    carrier: str = ""
+    """What the token is sent in: a header, or `ARGUMENT`; "" for `anonymous`, who has none."""
     phase: int = 0
     started: float = 0.0
     ended: float = 0.0
+
+    @property
+    def target(self) -> str:
+        """Path and arguments as they are sent."""
+        if self.carrier != ARGUMENT:
+            return self.path
+        return f"{self.path}{'&' if '?' in self.path else '?'}{ARGUMENT}={token(self.person)}"
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The headers as they are sent."""
+        if self.carrier in ("", ARGUMENT):
+            return dict(self.headers)
+        scheme = "Key " if self.carrier == "Authorization" else ""
+        return {**dict(self.headers), self.carrier: f"{scheme}{token(self.person)}"}
 
 
 def in_form(sent: Sent, form: str, max_age: int = 3600) -> Sent:
@@ -89,21 +113,16 @@ class Draw:
         kinds = list(_KINDS)
         kind = kind or self._rng.choices(kinds, [_KINDS[k][0] for k in kinds])[0]
         sent: Sent = _KINDS[kind][1](self)
-        sent = self._with_token(replace(sent, person=self._person, kind=kind))
+        sent = replace(sent, person=self._person, kind=kind, carrier=self._carrier())
         self._memory.requests.append(sent)
         return sent
 
-    def _with_token(self, sent: Sent) -> Sent:
-        if sent.person == ANONYMOUS:
-            return sent
-        secret, way = token(sent.person), self._rng.random()
-        if way < 0.04:
-            joint = "&" if "?" in sent.path else "?"
-            return replace(sent, path=f"{sent.path}{joint}api_key={secret}")
-        name, value = ("X-API-Key", secret) if way < 0.1 else ("Authorization", f"Key {secret}")
-        return replace(sent, headers=(*sent.headers, (name, value)))
-
     # -- parts
+
+    def _carrier(self) -> str:
+        if self._person == ANONYMOUS:
+            return ""
+        return self._rng.choices([ARGUMENT, "X-API-Key", "Authorization"], [4, 6, 90])[0]
 
     def _query(self) -> int:
         names = [*_FAVOURITES, *self._redash.ids] if self._rng.random() < 0.5 else _FAVOURITES
@@ -189,7 +208,7 @@ class Draw:
         job, before = self._job("get")
         sent = before if before is not None and self._rng.random() < _MODEST else self.get()
         self._person = sent.person if before is sent and self._rng.random() < _MODEST else self._person
-        return replace(sent, path=f"{sent.path.partition('&api_key')[0]}&run={job}", headers=(), job=job, value=None)
+        return replace(sent, path=f"{sent.path}&run={job}", job=job, value=None)
 
     def latest(self) -> Sent:
         query = self._query()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
+from support.clocks import TurnableClock
+from support.world import token
 
 from gateway.executions import runner
 from gateway.executions.jobs import Jobs
@@ -20,6 +23,9 @@ from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
 
 from .isolation import fuzz
+from .isolation_redash import Redash
+from .isolation_requests import Draw, Memory, in_form, object_of
+from .isolation_setup import PEOPLE, first_setup
 
 REQUESTS = 1_500
 SEARCH = 12_000
@@ -40,6 +46,18 @@ async def test_no_row_job_or_key_reaches_a_client_that_may_not_have_it(note: Cal
 async def test_no_row_job_or_key_reaches_a_client_that_may_not_have_it_for_longer(seed: int) -> None:
     made = await fuzz(seed, 10_000)
     assert not made.findings, "\n".join(made.findings)
+
+
+def test_a_request_made_of_another_one_has_the_token_of_the_same_person() -> None:
+    """Without it, it is a request of `anonymous`, and the oracle judges it by the rights of somebody else."""
+    redash, memory = Redash(TurnableClock()), Memory()
+    draw = Draw(redash, first_setup(redash), memory, Random(1))
+    drawn = [draw.request(kind) for kind in ("get", "post", "latest") for _ in range(100)]
+    memory.jobs.extend((str(number), sent) for number, sent in enumerate(drawn) if sent.kind == "get")
+    made = [other for sent in drawn for other in (object_of(sent), in_form(sent, "csv"))]
+    for sent in [*drawn, *made, *(draw.request("go on") for _ in range(100))]:
+        shown = f"{sent.target} {sent.fields}"
+        assert [person for person in PEOPLE if token(person) in shown] == [sent.person] * bool(sent.person), sent
 
 
 # -- faults that it finds: each takes one check out of the gateway
