@@ -126,8 +126,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     state: State
     version: str
+    redash_version: str
+    """As far as it is known; else empty."""
     redash: str
-    """The version of Redash as far as it is known, and what follows from it."""
+    """What follows from the version of Redash, as a sentence."""
     ready: bool
     uptime_seconds: float
     at: float  # unix seconds

@@ -64,6 +64,7 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
         verdict=text,
         state=state,
         version=__version__,
+        redash_version=parts.organisation.known_version.number,
         redash=parts.organisation.known_version.meaning(),
         ready=ready,
         uptime_seconds=round(uptime, 1),

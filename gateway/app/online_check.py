@@ -49,7 +49,9 @@ async def check_online(settings: config.Config) -> Findings:
                 version = organisation.version
     finally:
         await upstream.close()
-    return Findings([version.meaning()], [*_wrong_version(settings.upstream.version, version), *mistakes])
+    configured = settings.upstream.version
+    in_force = version if configured == AUTOMATIC else RedashVersion(configured)
+    return Findings([in_force.meaning()], [*_wrong_version(configured, version), *mistakes])
 
 
 def _wrong_version(configured: str, found: RedashVersion) -> list[str]:

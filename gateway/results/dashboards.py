@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Final
 
@@ -9,13 +10,15 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import UpstreamRefused, UpstreamUnusable
+from gateway.errors import UpstreamRefused, UpstreamUnusable, is_denial
 from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.redash import calls
 from gateway.redash.objects import DashboardQueries, parse_dashboard, parse_named, parse_slugs
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
+
+log = logging.getLogger("gateway.results")
 
 REREAD_SECONDS: Final = 60.0
 """A dashboard's queries are read again after this time; then a removed widget no longer gives access to its query."""
@@ -26,6 +29,9 @@ SLUGS_SECONDS: Final = 600.0
 _MOST_PAGES: Final = 40
 _MOST_SLUGS: Final = 2 * _MOST_PAGES * calls.DASHBOARDS_A_PAGE
 """Of all scopes together; each has at most 200 characters."""
+
+_NO_DASHBOARD: Final = 0
+"""The id of a slug that leads nowhere: Redash's ids begin with 1."""
 
 _ANOTHER: Final = "Redash's response is the object of another dashboard than the requested one."
 
@@ -63,8 +69,10 @@ class Dashboards:
     async def recent(self, credential: Credential, dashboard: int | str, sender: Sender) -> DashboardQueries:
         """Return a dashboard as it was at most `REREAD_SECONDS` ago; concurrent callers share one request.
 
+        One that Redash refuses (deleted, or not for this credential) has no queries.
+
         Raises:
-            As `queries_on`.
+            UpstreamUnusable: the response is not this dashboard's object.
         """
         place = (credential.scope, dashboard)
         if self._clock.monotonic() <= self.valid_until(credential, dashboard):
@@ -89,7 +97,15 @@ class Dashboards:
         await self._lists.aclose()
 
     async def _refresh(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Read:
-        read = await self._request(credential, dashboard, sender)
+        began = self._clock.monotonic()
+        try:
+            read = await self._request(credential, dashboard, sender)
+        except UpstreamRefused as refused:
+            if not is_denial(refused):
+                raise
+            log.warning("Redash refuses dashboard %s to credential '%s': it opens no query", dashboard, credential.name)
+            board = dashboard if isinstance(dashboard, int) else _NO_DASHBOARD
+            read = _Read(DashboardQueries(board, frozenset()), began)
         self._recent[credential.scope, dashboard] = read
         return read
 

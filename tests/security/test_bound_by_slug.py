@@ -170,3 +170,18 @@ async def test_purge_of_an_unknown_dashboard_is_400(bare: World, named: object) 
     reply = await send(bare.session, "POST", f"{bare.admin}/purge", {"dashboard": named}, headers={})
     assert reply.status == 400, reply.body
     assert all(request.route in (LIST, BOARD) for request in bare.sandbox.log)
+
+
+@every_version
+@pytest.mark.parametrize("wrong", ['"no-such"', "99"])
+async def test_a_dashboard_that_redash_refuses_opens_nothing_and_locks_nobody_out(bare: World, wrong: str) -> None:
+    """One wrong entry, or a dashboard that was deleted, must not close the others and the queries that are named."""
+    kb1, countries = bare.named["kb1"], bare.named["countries"]
+    tables = client("boards", f"dashboards = [{SALES}, {wrong}]\nqueries = [{kb1}]", credentials='"analyst"')
+    await bare.start(tables)
+    for query in (kb1, bare.named["by_country"]):
+        assert (await ask(bare, f"/api/queries/{query}")).status == 200
+    assert (await ask(bare, f"/api/queries/{countries}")).status == 403
+    bare.sandbox.reset_counters()
+    assert (await ask(bare, f"/api/queries/{kb1}/results.json")).status == 200
+    assert seen(bare, BOARD) == 0, "a refusal is remembered as long as a dashboard is"
