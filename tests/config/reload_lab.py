@@ -91,6 +91,7 @@ class Redash:
         self.down = False
         self.failing = False
         self._ids = itertools.count(1)
+        self._retrieved: dict[int, str] = {}  # by result
 
     async def __call__(self, seen: Seen) -> Stub:
         await self.open.wait()
@@ -105,8 +106,9 @@ class Redash:
         if seen.path.endswith(".csv"):
             return Stub(200, b"a\n1\n", {"Content-Type": "text/csv"})
         if "results" in seen.path:
-            retrieved = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds")
+            now = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds")
             result = int((re.findall(r"results/(\d+)", seen.path) or [self._id(number)])[0])
+            retrieved = self._retrieved.setdefault(result, now)
             return Stub.json(result_object(result, result // _MANY or 5, [], retrieved.replace("+00:00", "Z")))
         if seen.path == f"/api/queries/{number}":
             return Stub.json(_query(number))

@@ -1,1 +1,1 @@
-"""Fuzzing of a whole gateway, as long as one likes: isolation and texts are commands, with short forms as tests."""
+"""Fuzzing of a whole gateway for as long as one likes: two commands, each with a short form as a test."""

@@ -100,10 +100,10 @@ async def test_the_list_is_asked_for_once_and_then_the_slug_is_known_for_a_while
 async def test_a_dashboard_that_does_not_exist_costs_one_list_a_minute(bare: World) -> None:
     await start(bare, "99")
     for _ in range(5):
-        assert (await ask(bare, results(bare, "by_country"))).status == 404
+        assert (await ask(bare, results(bare, "by_country"))).status == 403
     assert seen(bare, LIST) == 1
     bare.clock.turn(61)
-    assert (await ask(bare, results(bare, "by_country"))).status == 404
+    assert (await ask(bare, results(bare, "by_country"))).status == 403
     assert seen(bare, LIST) == 2
 
 
@@ -134,7 +134,7 @@ async def test_a_slug_that_now_leads_to_another_dashboard_opens_nothing(bare: Wo
 async def test_a_slug_that_is_no_part_of_a_path_is_not_used(bare: World, slug: str) -> None:
     await start(bare)
     bare.sandbox.database.dashboards[SALES].slug = slug
-    assert (await ask(bare, results(bare, "by_country"))).status == 404
+    assert (await ask(bare, results(bare, "by_country"))).status == 403
     assert {request.route for request in bare.sandbox.log} == {LIST, BOARD}
 
 

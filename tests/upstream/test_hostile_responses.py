@@ -11,7 +11,8 @@ import pytest
 from security.front import Front, Seen, Stub, Upstream, client, credential, key, query_object
 
 from gateway.model import Body
-from gateway.redash.responses import parse_beginning, parse_date_formats, parse_job, parse_result_or_job
+from gateway.redash.organisation import parse_organisation
+from gateway.redash.responses import parse_beginning, parse_job, parse_result_or_job
 
 Answer = Callable[[Seen], Stub]
 LONG = "9" * 5_000
@@ -97,8 +98,8 @@ async def test_a_result_with_an_odd_number_is_502(
 async def test_a_job_that_names_no_result_is_502(
     front: Front, answers: dict[str, Answer], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.executions.runner._PATIENCE", 0.0)
-    monkeypatch.setattr("gateway.executions.runner._AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.executions.runner.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.executions.runner.AGAIN_SECONDS", 0.01)
     body = f'{{"job": {{"id": "x", "status": 3, "error": "", "query_result_id": {named}}}}}'.encode()
     answers["/api/queries/7/results"] = lambda _: Stub(200, body)
     headers = {"Prefer": "wait=5"}
@@ -157,7 +158,7 @@ def test_the_ends_of_a_large_result_say_the_same_as_the_whole() -> None:
 def test_json_too_deep_is_no_job_and_has_no_formats() -> None:
     deep = b'{"x": ' + b"[" * 2_000 + b"]" * 2_000 + b"}"
     assert parse_job(deep) is None
-    assert parse_date_formats(deep) is None
+    assert parse_organisation(deep) is None
 
 
 async def test_a_deep_schema_is_no_internal_error(front: Front, answers: dict[str, Answer]) -> None:
