@@ -15,6 +15,9 @@ from gateway.model import Parameter
 from gateway.redash import dates, template
 from gateway.redash.sqltext import squeezed
 
+_TAG = "\0"
+"""Stands for a tag in the text."""
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?")
 _WORDS = frozenset(string.ascii_letters + string.digits)
 _NUMBERS = _WORDS | frozenset("+-._")  # "nan", "1_000" and 1e5 are numbers too (CONTRACT 6)
@@ -40,6 +43,8 @@ def is_ambiguous(
     shown = {parameter.name: parameter for parameter in known}.values()  # each once, however many tags show it
     if any(_value_is_ambiguous(parameter, values.get(parameter.name), folds_case=folds_case) for parameter in shown):
         return True
+    if _comments_may_hide(definition_text, found, known, values):
+        return True
     alphabets = {parameter.name: _alphabet(parameter, values, folds_case=folds_case) for parameter in shown}
     pairs = zip(found, found[1:], known, known[1:], strict=False)
     return any(
@@ -48,6 +53,34 @@ def is_ambiguous(
         )
         for a, b, p, q in pairs
     )
+
+
+def _comments_may_hide(
+    text: str, tags: Sequence[template.Tag], known: Sequence[Parameter], values: Mapping[str, object]
+) -> bool:
+    """Whether a value may stand within a comment, or make one: Redash removes them even in quotes (CONTRACT 7)."""
+    ends = [0, *(tag.end for tag in tags)]
+    starts = [*(tag.start for tag in tags), len(text)]
+    pieces = [text[end:start] for end, start in zip(ends, starts, strict=True)]
+    if squeezed(_TAG.join(pieces)).count(_TAG) < len(tags):
+        return True
+    shown = {each.name: _shown_texts(each, values.get(each.name)) for each in {p.name: p for p in known}.values()}
+    if any("*" in text for texts in shown.values() for text in texts):
+        return True
+    opening = {name for name, texts in shown.items() if any(text.endswith("/") for text in texts)}
+    closing = {name for name, texts in shown.items() if any(text.startswith("/") for text in texts)}
+    return any(
+        (before.endswith("*") and parameter.name in closing) or (after.startswith("*") and parameter.name in opening)
+        for before, after, parameter in zip(pieces[:-1], pieces[1:], known, strict=True)
+    )
+
+
+def _shown_texts(parameter: Parameter, value: object) -> Sequence[str]:
+    """Return what may be shown in place of a tag, as far as it may have signs of comments in it."""
+    if parameter.type not in ("enum", "query"):
+        return ()
+    options = parameter.enumOptions if parameter.type == "enum" else tuple(_texts(value))
+    return options if parameter.multiValuesOptions is None else (*options, *template.wrapping(parameter))
 
 
 def _value_is_ambiguous(parameter: Parameter, value: object, *, folds_case: bool) -> bool:

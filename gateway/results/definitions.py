@@ -31,6 +31,9 @@ from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 log = logging.getLogger("gateway.definitions")
 
+LATE_SECONDS: Final = 2.0
+"""How long stored results wait for a check; then the known definition stands in, as while Redash is unavailable."""
+
 _UNJUDGED_SECONDS: Final = 1.0
 """How old a definition may be when values leave that only Redash can judge."""
 
@@ -60,6 +63,8 @@ class Definitions:
         Raises:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
             UpstreamError: Redash is unavailable, and the known definition is older than `stale_if_error` allows.
+
+        A check that takes longer than `LATE_SECONDS` goes on, and acts when it ends.
         """
         cache = self._live.settings.cache
         place = (query_id, credential.scope)
@@ -70,10 +75,13 @@ class Definitions:
         if known is not None and age <= cache.definition_check:
             self._flights.start(self._flight(place), lambda: self._quietly(credential, query_id, sender, known))
             return known
+        stands_in = known is not None and self._clock.monotonic() - known.checked <= self._longest(cache)
         try:
-            return (await self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender)))[0]
-        except UpstreamError:
-            if known is None or self._clock.monotonic() - known.checked > self._longest(cache):
+            async with asyncio.timeout(LATE_SECONDS if stands_in else None):
+                read = self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender))
+                return (await read)[0]
+        except (UpstreamError, TimeoutError):
+            if known is None or not stands_in:
                 raise
             return known
 

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 from support.http import Reply
+from support.inside import flights
 from support.versions import EVERY_KIND
+from support.waiting import until
 from support.world import World
+
+from gateway.results import definitions
 
 pytestmark = [pytest.mark.standing_clock, EVERY_KIND]
 
@@ -617,3 +621,18 @@ async def test_a_clock_that_jumps_after_the_fetch_changes_no_age(world: World) -
     world.clock.turn(10)
     reply = await rows_within(world, 60)
     assert (run_of(reply), reply.headers["Age"]) == (first, "10")
+
+
+async def test_a_late_check_does_not_delay_a_stored_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN 6: a check that is later than 2 s leaves the known definition in force; it goes on, and then acts."""
+    monkeypatch.setattr(definitions, "LATE_SECONDS", 0.05)
+    first = await run(world)
+    late = world.sandbox.faults.add("hang", route=DEFINITION_ROUTE, count=1)
+    world.clock.turn(61)
+    reply = await rows_within(world, 600)
+    assert "hit" in reply.cache
+    assert run_of(reply) == first
+    world.sandbox.queries[world.named["now"]].org = 2  # Redash shows it to nobody any more
+    late.release()
+    await until(lambda: not flights(world.runtime.results.definitions))
+    assert (await rows_within(world, 600)).status == 404

@@ -74,3 +74,25 @@ def test_lists_are_ambiguous_where_their_items_run_together(
 ) -> None:
     several = Parameter(name="s", type="enum", enumOptions=tuple(options.split("\n")), multiValuesOptions=joining)
     assert is_ambiguous("in ({{ s }})", (several,), {"s": options.split("\n")[:1]}) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("select '/*{{ x }}*/'", "DE\nFR", True),  # the hash of both is that of ''
+        ("select 1 /* for {{ x }} */", "DE\nFR", True),
+        ("select '{{ x }}' /* a comment */", "DE\nFR", False),
+        ("select '/*'\n, '{{ x }}', '*/'", "DE\nFR", False),  # of one line only
+        ("select '/{{ x }}'", "*a*/\n*b*/", True),
+        ("select '{{ x }}*/'", "/*a\n/*b", True),
+        ("select '{{ x }}{{ y }}'", "/*\n*/", True),
+        ("select 2 * 3, '{{ x }}'", "a\nb", False),
+        ("select * from t where x = '{{ x }}'", "/a/b/\n/c/d/", False),
+        ("select 2*{{ x }}", "/*\nb", True),
+    ],
+)
+def test_values_that_a_comment_may_hide_are_ambiguous(text: str, options: str, expected: bool) -> None:
+    """Redash removes comments before it hashes, also within quotes (CONTRACT 7)."""
+    shown = tuple(Parameter(name=name, type="enum", enumOptions=tuple(options.split("\n"))) for name in "xy")
+    values = dict.fromkeys("xy", options.split("\n", maxsplit=1)[0])
+    assert is_ambiguous(text, shown, values) is expected
