@@ -87,9 +87,7 @@ def _token(_: argparse.Namespace) -> int:
 
     token = f"rg_{secrets.token_urlsafe(32)}"
     print(f"{token}\n\nGive this token to the client: it is shown only now. Line for the client's table:\n")
-    print(
-        f'token_sha256 = ["{token_hash(token)}"]', "\nIn [admin], for the operator's own, without brackets.", sep="\n"
-    )
+    print(f'token_sha256 = ["{token_hash(token)}"]', "\nIn [admin], for the operator: without brackets.", sep="\n")
     return 0
 
 
