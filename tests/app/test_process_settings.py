@@ -53,6 +53,7 @@ def test_freed_memory_goes_back_to_the_system() -> None:
 
 SWITCHES = """
 import asyncio, sys
+from types import SimpleNamespace
 from gateway.app import serve
 
 class Store:
@@ -61,6 +62,7 @@ class Store:
 
 class Runtime:
     store = Store()
+    results = SimpleNamespace(organisation=SimpleNamespace(read_soon=lambda: None))
     async def start(self): pass
     async def stop(self): pass
 
