@@ -147,6 +147,13 @@ class Definitions:
         self._known.pop(query_id)
         await self._store.delete(query_id=query_id)
 
+    async def deny(self, query_id: int, scope: str) -> None:
+        """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
+        self.on_invalidated(query_id)
+        self.on_denied(query_id)
+        self._known.pop_one((query_id, scope))
+        await self._store.delete(scope=scope, query_id=query_id)
+
     def good_until(self, definition: Definition, scope: str) -> float:
         """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
         if not self._known.is_valid((definition.query_id, scope)):
@@ -198,11 +205,11 @@ class Definitions:
         try:
             response = await self._upstream.send(credential, calls.query(query_id), sender)
         except CredentialRejected:
-            await self._deny(place)
+            await self.deny(query_id, credential.scope)
             raise
         if response.status != 200:
             if response.status in (403, 404):
-                await self._deny(place)
+                await self.deny(query_id, credential.scope)
             raise refusal(response)
         definition = await _parse(response)
         if definition.query_id != query_id:
@@ -215,14 +222,6 @@ class Definitions:
             self._known.put(credential.scope, definition, valid=unchanged)
         await self._save(credential.scope, definition)
         return definition
-
-    async def _deny(self, place: Place) -> None:
-        """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
-        query_id, scope = place
-        self.on_invalidated(query_id)
-        self.on_denied(query_id)
-        self._known.pop_one(place)
-        await self._store.delete(scope=scope, query_id=query_id)
 
     async def _save(self, scope: str, definition: Definition) -> None:
         data = body_without_own_keys(msgspec.json.encode(definition))

@@ -13,7 +13,14 @@ from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.slots import FairSlots
-from gateway.errors import BadRequest, CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable
+from gateway.errors import (
+    BadRequest,
+    CredentialRejected,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamUnusable,
+    is_denial,
+)
 from gateway.model import Body, Clock, Key, Response
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
@@ -137,8 +144,11 @@ class Metadata:
         generation = self._generation
         try:
             entry = await self._request(context, operation)
-        except (UpstreamRefused, CredentialRejected):
+        except (UpstreamRefused, CredentialRejected) as error:
             self._entries.pop(key, None)
+            if context.match.route is routes.QUERY and operation.query_id is not None and is_denial(error):
+                # The object is what a definition check reads: one refusal is as good as the other.
+                await self._definitions.deny(operation.query_id, context.credential.scope)
             raise
         entry = msgspec.structs.replace(entry, gzip=await gzip_body(entry.body))
         if generation == self._generation and _cost(entry) < CACHE_BYTES // 8:

@@ -93,7 +93,7 @@ def _one_scope(*arguments: Any) -> Any:
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "bindings are not checked": (Bindings, "_allowed", _nothing),
     "a job is everybody's": (Jobs, "_find", _any_job),
-    "what Redash refuses stays": (Definitions, "_deny", _nothing),
+    "what Redash refuses stays": (Definitions, "deny", _nothing),
     "the object of a refused query stays": (metadata.Metadata, "drop_object", lambda *_: None),
     "definitions are never read again": (Definitions, "get", _old_definition),
     "all keys share one scope": (access, "_credential", _one_scope),

@@ -271,6 +271,31 @@ async def test_the_object_of_a_query_that_redash_refuses_is_not_served_in_an_out
     assert reply.status == 502
 
 
+@pytest.mark.parametrize(("refusal", "status"), [("source", 403), ("user", 502), ("query", 404)])
+async def test_the_results_of_a_query_whose_object_redash_refuses_are_not_served(
+    world: World, refusal: str, status: int
+) -> None:
+    # README: if Redash responds 403 or 404, everything stored of that query for that key is dropped. The object is what
+    # the definition check reads: it makes no difference who has requested it.
+    query = world.named["by_country"]
+    await world.rows(query, max_age=0)
+    world.clock.turn(TTL + 1)
+    assert (await world.get(f"/api/queries/{query}/results")).cache.startswith("redash-gateway; hit")
+    if refusal == "source":
+        world.sandbox.database.sources[1].groups.clear()
+    elif refusal == "query":
+        world.sandbox.queries[query].org = 2
+    else:
+        for user in world.sandbox.database.users.values():
+            user.disabled_at = world.sandbox.database.now()
+    assert (await world.get(f"/api/queries/{query}")).status == status
+    assert (await world.get(f"/api/queries/{query}/results")).status == status
+    await world.sandbox.disconnect()
+    in_outage = await world.get(f"/api/queries/{query}/results")
+    await world.sandbox.reconnect()
+    assert in_outage.status == 502
+
+
 @pytest.mark.parametrize("path", ["/api/queries", "/api/dashboards/1", "/api/session"])
 async def test_a_rejected_key_gets_nothing_stale(world: World, path: str) -> None:
     assert (await world.get(path)).status == 200

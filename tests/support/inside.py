@@ -51,7 +51,7 @@ def unrecorded(runtime: Runtime) -> int:
 
 async def deny(runtime: Runtime, query_id: int, scope: str) -> None:
     """Let the gateway take it that Redash refuses this query to this scope."""
-    await runtime.results.definitions._deny((query_id, scope))
+    await runtime.results.definitions.deny(query_id, scope)
 
 
 def polling_every(seconds: float) -> Any:
