@@ -1011,7 +1011,10 @@ metadata_ttl = "5s"
         query, scope = self.ids[name], CLIENTS[client][0]
         began = self.clock.wall()
         reply = await self._call(client, "GET", f"/api/queries/{query}")
-        self.seen = len(self.watch.heard)  # no definition check: callers may be shown more than the gateway requests
+        new, self.seen = self.watch.heard[self.seen :], len(self.watch.heard)
+        for heard in new if self.redash is Redash.UP else ():  # no definition check, unless Redash refuses the query
+            if (heard.method, heard.route) == ("GET", "/api/queries/<query_id>") and heard.status in (403, 404):
+                self.model.deny(self.keys.get(heard.key, ""), heard.query)
         if reply.status != 200:
             assert reply.status in (403, 404) or self.redash is not Redash.UP, reply
             return
