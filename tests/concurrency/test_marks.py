@@ -40,7 +40,7 @@ async def test_ids_that_are_written_or_purged_leave_nothing_behind(world: World)
     for query_id in range(1, 2 * MOST_KEYS):
         await results.definitions.delete(query_id)
         results.cache._purged.set(query_id, query_id)
-    assert len(results.definitions._dropped._by_key) == MOST_KEYS
+    assert len(results.definitions._known._generations._by_key) == MOST_KEYS
     assert len(results.cache._purged._by_key) == MOST_KEYS
 
 

@@ -12,7 +12,7 @@ import pytest
 from support.clocks import TurnableClock
 from support.world import token
 
-from gateway.executions import runner
+from gateway.executions.guard import Guard
 from gateway.executions.jobs import Jobs
 from gateway.policy import access
 from gateway.policy.context import RequestContext
@@ -98,7 +98,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "definitions are never read again": (Definitions, "get", _old_definition),
     "all keys share one scope": (access, "_credential", _one_scope),
     "a reload does not judge what is under way": (RequestContext, "check_delivery", lambda *_: None),
-    "the SQL of a result is not compared": (runner, "has_requested_sql", _true),
+    "the SQL of a result is not compared": (Guard, "has_requested_sql", _true),
     "a rendering belongs to a number": (ResultFetcher, "_check_unchanged", _nothing),
     "free SQL needs no check": (Plan, "shown_lately", lambda *_: math.inf),
     "keys stay in objects": (metadata, "without_keys", lambda data: data),

@@ -295,7 +295,7 @@ async def test_a_dashboard_that_cannot_be_read_opens_nothing(bound: World, troub
         reply = await ask(bound, "boards", "GET", path)
         assert reply.status in (403, 404, 500, 502), (path, reply.status)
         assert b"rows" not in reply.body
-    # Without a response, not even the client's own queries are open: "failure denies" (DESIGN 4). A refusal is one.
+    # Without an answer, not even the client's own queries are open: a failure denies. A refusal is an answer.
     own = await ask(bound, "both", "GET", f"/api/queries/{bound.named['kb1']}/results.json")
     assert (own.status == 200) is (trouble == "archived")
 
