@@ -133,7 +133,12 @@ class Oracle:
     def _owners_of(self, sent: Sent, mark: Mark) -> set[int]:
         """Return the queries that a row may be of. Redash finds "latest" and dropdowns by a hash that is blind to white
         space, and a dropdown shows no SQL by which a gateway could tell."""
-        labels = {mark.label, *(_HASHED_ALIKE.get(mark.label, ()) if sent.kind in _DROPDOWNS else ())}
+        return self._owners_by_hash(mark) if sent.kind in _DROPDOWNS else self._owners_by_label([mark.label], mark)
+
+    def _owners_by_hash(self, mark: Mark) -> set[int]:
+        return self._owners_by_label([mark.label, *_HASHED_ALIKE.get(mark.label, ())], mark)
+
+    def _owners_by_label(self, labels: Iterable[str], mark: Mark) -> set[int]:
         found = [self._redash.owners.get((label, mark.version, mark.source), set()) for label in labels]
         return set().union(*found)
 
@@ -160,6 +165,8 @@ class Oracle:
         """Whether Redash has given these rows to this key, and would have lately, in this form."""
         if (credential.key, mark.run) not in self._redash.given:
             return False
+        if sent.kind == "latest":
+            owners = self._owners_by_hash(mark)  # Redash shows it below every query that its hash is of
         if credential.query is not None and credential.query not in owners and sent.kind != "dropdowns":
             return False
         denied = self._denied(credential, sent, owners)
