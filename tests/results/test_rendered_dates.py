@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from support.versions import EVERY_KIND
 from support.world import World
 
 FORMATS = [("DD/MM/YY", "HH:mm"), ("YYYY-MM-DD", "HH:mm:ss"), ("MM/DD/YY", "HH:mm")]
+
+pytestmark = EVERY_KIND
 
 
 async def csv(world: World, client: str) -> bytes:

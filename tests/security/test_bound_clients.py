@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.http import Reply
+from support.versions import EVERY_KIND
 from support.world import TOKENS, World
 
 from .front import client, token
@@ -317,6 +318,7 @@ async def test_a_query_added_to_the_dashboard_opens_within_a_minute(bound: World
 # -- query keys
 
 
+@EVERY_KIND
 async def test_a_client_of_a_query_key_reaches_its_query_on_every_path_and_no_other(bound: World) -> None:
     own, other = bound.named["in_country"], bound.named["by_country"]
     job, rid = await follow(bound, "keyed", own, parameters={"country": "FR"})

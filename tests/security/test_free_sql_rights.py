@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 from support.http import Reply
+from support.versions import EVERY_KIND
 from support.world import World, token
 
 from security.front import client
@@ -15,6 +16,8 @@ from security.front import client
 SHOP = 1
 CHECK_SECONDS = 60.0
 ERROR_SECONDS = 600.0
+
+pytestmark = EVERY_KIND
 
 
 @pytest.fixture
