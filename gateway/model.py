@@ -105,10 +105,18 @@ class Body(msgspec.Struct, frozen=True):
             yield data
 
     def pieces(self, most: int) -> Iterator[bytes]:
-        """Yield all bytes, at most so many at a time; reads a file as `load` does."""
-        with self.mapped() as data:
+        """Yield all bytes, at most so many at a time; reads a file as `load` does.
+
+        Not by `mapped`: the pages of a map count as memory of the process until it is closed.
+        """
+        if self.path is None:
+            data = self.load()
             for start in range(0, self.size, most):
                 yield data[start : start + most]
+            return
+        with self.path.open("rb") as file:
+            while piece := file.read(most):
+                yield piece
 
     def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
         """Return at most `first` bytes of the beginning and `last` bytes of the end; reads a file as `load` does."""

@@ -106,16 +106,12 @@ def _matches(plan: Plan, definition: Definition | None, sql: str, *, folds_case:
 
 
 def _collision(plan: Plan, *, folds_case: bool) -> tuple[bytes, bytes]:
-    operation, definition = plan.operation, plan.definition
+    definition = plan.definition
     text, values = _text_of(plan)
-    if isinstance(operation, ExecuteText):
-        source = operation.data_source_id
-    else:
-        source = definition.data_source_id if definition is not None else None
     parameters = definition.parameters if definition is not None else ()
     shown = sqltext.collision_text(text, parameters, values, folds_case=folds_case)
     exact = text.encode("utf-8", "surrogatepass") + b"\0" + canonical(values)
-    return repr(source).encode() + b"\0" + shown, exact
+    return repr(plan.data_source_id).encode() + b"\0" + shown, exact
 
 
 def _text_of(plan: Plan) -> tuple[str, Mapping[str, object]]:
