@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Literal, Protocol
@@ -105,16 +106,8 @@ class Body(msgspec.Struct, frozen=True):
             yield data
 
     def pieces(self, most: int) -> Iterator[bytes]:
-        """Yield all bytes, at most so many at a time; reads a file as `load` does.
-
-        Not by `mapped`: the pages of a map count as memory of the process until it is closed.
-        """
-        if self.path is None:
-            data = self.load()
-            for start in range(0, self.size, most):
-                yield data[start : start + most]
-            return
-        with self.path.open("rb") as file:
+        """Yield all bytes, at most so many at a time; not of a map, whose pages count as memory until it is closed."""
+        with BytesIO(self.load()) if self.path is None else self.path.open("rb") as file:
             while piece := file.read(most):
                 yield piece
 
