@@ -12,11 +12,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import hits, machine, memory, miss, recording, stampede, start, stream, wrk
+from bench import clients, connections, hits, machine, memory, miss, recording, runs, stampede, start, stream, tls, wrk
 from bench.report import Options, Section, text, write_json, write_readme
+from bench.samples import SIZES
 
 README = Path(__file__).parent.parent / "README.md"
 SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
+    "clients": clients.measure,
+    "connections": connections.measure,
+    "tls": tls.measure,
+    "runs": runs.measure,
     "hits": hits.measure,
     "recording": recording.measure,
     "miss": miss.measure,
@@ -32,7 +37,16 @@ def main() -> int:
     arguments = _arguments()
     wrk.found()
     _allow_many_connections()
-    options = Options(arguments.turns, arguments.seconds, tuple(arguments.sizes), arguments.requests, arguments.uvloop)
+    options = Options(
+        arguments.turns,
+        arguments.seconds,
+        tuple(arguments.sizes),
+        arguments.requests,
+        arguments.uvloop,
+        tuple(arguments.clients),
+        tuple(arguments.encodings),
+        arguments.long_runs,
+    )
     described = machine.described(options)
     print(described, flush=True)
     sections = []
@@ -61,15 +75,24 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION", help=", ".join(SECTIONS)
     )
     add("--turns", type=int, default=5, help="number of measurements (default: %(default)s)")
-    add("--seconds", type=int, default=3, help="duration of each turn (default: %(default)s)")
+    add("--seconds", type=float, default=3, help="duration of each turn (default: %(default)s)")
     add(
         "--sizes",
         nargs="+",
-        choices=list(hits.SIZES),
-        default=list(hits.SIZES),
+        choices=list(SIZES),
+        default=list(SIZES),
         metavar="SIZE",
         help="response sizes for hits",
     )
+    add("--clients", nargs="+", default=[], metavar="NAME", help="recorded clients whose names contain one of these")
+    add(
+        "--encodings",
+        nargs="+",
+        choices=clients.ENCODINGS,
+        default=["own"],
+        help="what recorded clients accept: what they have sent, or everything plain or as gzip",
+    )
+    add("--long-runs", action="store_true", help="also measure runs of a minute")
     add("--requests", type=int, default=1_000_000, help="number of requests for the memory test; 0: skip it")
     add("--uvloop", action="store_true", help="run the gateway on uvloop (hits always have rows for both loops)")
     add("--json", type=Path, metavar="FILE", help="also write all figures to this file")

@@ -55,11 +55,18 @@ class Caller:
     def post(self, query_id: int, n: int) -> bytes:
         """Run a query with a parameter; the response must contain the result."""
         path = f"/api/queries/{query_id}/results"
-        self._connection.request("POST", path, body_for(n), self._headers)
+        data = self.ask("POST", path, body_for(n))
+        if not data.startswith(b'{"query_result"'):
+            raise SystemExit(f"POST {path}: {data[:500]!r}")
+        return data
+
+    def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
+        """Send a request; the response must be 200."""
+        self._connection.request(method, path, body, {**self._headers, **(headers or {})})
         response = self._connection.getresponse()
         data = response.read()
-        if response.status != 200 or not data.startswith(b'{"query_result"'):
-            raise SystemExit(f"POST {path}: {response.status} {data[:500]!r}")
+        if response.status != 200:
+            raise SystemExit(f"{method} {path}: {response.status} {data[:500]!r}")
         return data
 
     def close(self) -> None:

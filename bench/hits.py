@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import http.client
-import json
-import statistics
-import time
-import urllib.request
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench import opponents, wrk
+from bench.nginx import nginx
+from bench.ratios import number
+from bench.replaying import WARM_UP_REQUESTS, medians
 from bench.report import Options, Section, Table
-from bench.servers import Server, gateway, redash
-
-SIZES = {
-    "1 KB": "First customers (1 KB)",
-    "100 KB": "Latest orders (100 KB)",
-    "5 MB": "All order notes (5 MB)",
-}
-"""The sandbox's sample queries by size."""
+from bench.samples import POST_BODY, Samples, samples
+from bench.servers import Server, gateway, gateways
 
 OURS = "gateway"
-POST_BODY = '{"max_age": 86400}'
-WARM_UP_REQUESTS = 6
-"""Requests of one kind before it is measured: they fill the caches; from the second one on the fast path knows it."""
 
 
 @dataclass(frozen=True)
@@ -60,57 +49,29 @@ def measure(options: Options, directory: Path) -> Section:
     """Send every kind of request to every installed server."""
     figures: list[dict[str, object]] = []
     with ExitStack() as stack:
-        upstream, key = stack.enter_context(redash(directory))
-        ids = query_ids(upstream, key)
-        save_bodies(upstream, key, ids, directory)
-        servers = _start(stack, directory, upstream, key)
+        found = stack.enter_context(samples(directory))
+        servers = _start(stack, directory, found)
         for size in options.sizes:
             for encoding in ("plain", "gzip"):
                 for method in ("GET", "POST"):
-                    figures += _side_by_side(Case(size, ids[size], encoding, method), servers, options, directory)
+                    figures += _side_by_side(Case(size, found.ids[size], encoding, method), servers, options, directory)
     return Section("hits", figures, _tables(figures), _short_tables(figures))
 
 
-def query_ids(upstream: str, key: str) -> dict[str, int]:
-    """The ids of the sample queries, by size."""
-    request = urllib.request.Request(f"{upstream}/api/queries?page_size=250", headers={"Authorization": f"Key {key}"})
-    with urllib.request.urlopen(request) as response:
-        queries = json.load(response)["results"]
-    return {size: next(q["id"] for q in queries if q["name"] == name) for size, name in SIZES.items()}
-
-
-def save_bodies(upstream: str, key: str, ids: dict[str, int], directory: Path) -> None:
-    """Run each query once, so that every cache gets a result and no job; save the responses for the bare handler."""
-    (directory / "bodies").mkdir()
-    for size, query_id in ids.items():
-        url, headers = f"{upstream}/api/queries/{query_id}/results", {"Authorization": f"Key {key}"}
-        end = time.monotonic() + 30
-        body = b""
-        while not body.startswith(b'{"query_result"'):
-            if time.monotonic() > end:
-                raise SystemExit(f"the sandbox has no result of {SIZES[size]!r}: {body[:200]!r}")
-            request = urllib.request.Request(url, data=POST_BODY.encode(), headers=headers)
-            with urllib.request.urlopen(request, timeout=30) as response:
-                body = response.read()
-        (directory / "bodies" / size.replace(" ", "_")).write_bytes(body)
-
-
-def _start(stack: ExitStack, directory: Path, upstream: str, key: str) -> list[Server]:
+def _start(stack: ExitStack, directory: Path, found: Samples) -> list[Server]:
     """Start every installed server."""
-    plain = stack.enter_context(gateway(directory, upstream, key))
+    upstream, key = found.url, found.key
+    plain, *on_uvloop = stack.enter_context(gateways(directory, upstream, key))
     logged = stack.enter_context(gateway(directory, upstream, key, access_log=True))
-    on_uvloop = (
-        [stack.enter_context(gateway(directory, upstream, key, uvloop=True))] if find_spec("uvloop") is not None else []
-    )
     return [
         plain,
         logged,
         plain.normal_path(),
         logged.normal_path(),
         *on_uvloop,
-        *stack.enter_context(opponents.nginx(directory, upstream, key)),
+        *stack.enter_context(nginx(directory, upstream, key)),
         *stack.enter_context(opponents.varnish(directory, upstream, key)),
-        *stack.enter_context(opponents.bare(directory, directory / "bodies")),
+        *stack.enter_context(opponents.bare(directory, found.bodies)),
     ]
 
 
@@ -125,7 +86,7 @@ def _side_by_side(case: Case, servers: list[Server], options: Options, directory
             url = server.url + case.path(server)
             turns[server.name].append(wrk.turn(lua, url, server.running, options.seconds, directory))
     labels = {"size": case.size, "encoding": case.encoding, "method": case.method}
-    return [{**labels, "server": name, **sent[name], **_medians(turns[name])} for name in turns]
+    return [{**labels, "server": name, **sent[name], **medians(turns[name])} for name in turns]
 
 
 def warm(case: Case, server: Server) -> dict[str, object]:
@@ -144,28 +105,23 @@ def warm(case: Case, server: Server) -> dict[str, object]:
     return {"sent_bytes": len(data), "sent_encoding": response.getheader("Content-Encoding") or "plain"}
 
 
-def _medians(turns: list[wrk.Turn]) -> dict[str, float]:
-    rows = [asdict(turn) for turn in turns]
-    return {f.name: statistics.median(row[f.name] for row in rows) for f in fields(wrk.Turn)}
-
-
 def _tables(figures: list[dict[str, object]]) -> list[Table]:
     """One table for each kind of request, one row for each server."""
     columns = ("", "CPU µs/request", "requests/s", "p50 ms", "p99 ms", "gateway / it", "sent")
     tables = []
     for name, rows in _by_case(figures).items():
-        ours = next(_number(row["cpu_us"]) for row in rows if row["server"] == OURS)
+        ours = next(number(row["cpu_us"]) for row in rows if row["server"] == OURS)
         shown = [_cells(row, ours) for row in rows]
         tables.append(Table(f"Hits, {name}", columns, shown))
     return tables
 
 
 def _cells(row: dict[str, object], ours: float) -> tuple[str, ...]:
-    cpu = _number(row["cpu_us"])
-    times = [f"{_number(row[key]):.2f}" for key in ("p50_ms", "p99_ms")]
-    sent = f"{_number(row['sent_bytes']) / 1000:.1f} KB {row['sent_encoding']}"
+    cpu = number(row["cpu_us"])
+    times = [f"{number(row[key]):.2f}" for key in ("p50_ms", "p99_ms")]
+    sent = f"{number(row['sent_bytes']) / 1000:.1f} KB {row['sent_encoding']}"
     ratio = f"{ours / cpu:.2f}" if cpu else "-"
-    return (str(row["server"]), f"{cpu:.1f}", f"{_number(row['rate']):.0f}", *times, ratio, sent)
+    return (str(row["server"]), f"{cpu:.1f}", f"{number(row['rate']):.0f}", *times, ratio, sent)
 
 
 def _short_tables(figures: list[dict[str, object]]) -> list[Table]:
@@ -173,7 +129,7 @@ def _short_tables(figures: list[dict[str, object]]) -> list[Table]:
     tables = []
     for encoding in ("plain", "gzip"):
         cases = {name: rows for name, rows in _by_case(figures).items() if rows[0]["encoding"] == encoding}
-        cpu = {(row["server"], name): _number(row["cpu_us"]) for name, rows in cases.items() for row in rows}
+        cpu = {(row["server"], name): number(row["cpu_us"]) for name, rows in cases.items() for row in rows}
         names = list(dict.fromkeys(str(row["server"]) for rows in cases.values() for row in rows))
         rows = [(name, *(f"{cpu[name, c]:.1f}" if (name, c) in cpu else "–" for c in cases)) for name in names]
         columns = ("", *(name.replace(f" {encoding},", "") for name in cases))
@@ -186,8 +142,3 @@ def _by_case(figures: list[dict[str, object]]) -> dict[str, list[dict[str, objec
     for row in figures:
         found.setdefault(f"{row['size']}, {row['encoding']}, {row['method']}", []).append(row)
     return found
-
-
-def _number(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)

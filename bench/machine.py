@@ -8,7 +8,7 @@ import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-from bench import opponents
+from bench.nginx import program
 from bench.report import Options
 
 
@@ -23,13 +23,13 @@ def described(options: Options) -> str:
             parts.append(f"no {package}")
     parts += [_of("nginx", "-v", r"nginx/([\d.]+)", "nginx"), _of("varnishd", "-V", r"varnish-([\d.]+)", "Varnish")]
     loop = "uvloop" if options.uvloop else "asyncio's loop"
-    return f"{', '.join(parts)}; gateway on {loop}; medians of {options.turns} turn(s) of {options.seconds} s"
+    return f"{', '.join(parts)}; gateway on {loop}; medians of {options.turns} turn(s) of {options.seconds:g} s"
 
 
-def _of(program: str, option: str, pattern: str, name: str) -> str:
-    where = opponents.program(program)
+def _of(name: str, option: str, pattern: str, shown: str) -> str:
+    where = program(name)
     if where is None:
-        return f"no {name}"
+        return f"no {shown}"
     done = subprocess.run([where, option], capture_output=True, text=True, check=False)
     found = re.search(pattern, done.stdout + done.stderr)
-    return f"{name} {found[1]}" if found else name
+    return f"{shown} {found[1]}" if found else shown

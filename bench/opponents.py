@@ -1,86 +1,18 @@
-"""The servers that the gateway is compared with: nginx, Varnish and a bare aiohttp handler, at its best settings.
+"""The other servers that the gateway is compared with: Varnish and bare servers, which check nothing.
 
-Each has the sandbox's key and serves from its own cache; none checks tokens, ages or permissions.
+nginx is in `bench/nginx.py`.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.nginx import program
 from bench.processes import free_port, running
 from bench.servers import Server
-
-
-def program(name: str) -> str | None:
-    """Return the path of a program, None if it is not installed."""
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin")
-
-
-# Found by experiment: `tcp_nopush on` delays responses of 100 KB by 40 ms (delayed ACK); `open_file_cache` makes a hit
-# about a fifth cheaper; plain reads are cheaper than `sendfile` at 1 KB, equal at 100 KB, three times as dear at 5 MB.
-_NGINX = """
-{user}
-daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;
-events {{ worker_connections 4096; multi_accept on; }}
-http {{
-  access_log off; server_tokens off; keepalive_requests 10000000; client_body_buffer_size 64k;
-  sendfile on; tcp_nopush off; tcp_nodelay on; output_buffers 1 256k;
-  open_file_cache max=1000 inactive=1h; open_file_cache_valid 1h;
-  client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/f;
-  uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;
-  proxy_cache_path {home}/cache keys_zone=bench:10m max_size=1g;
-  gzip_types application/json text/csv; gzip_min_length 1000; gzip_proxied any; gzip_comp_level 1;
-  proxy_http_version 1.1; proxy_cache bench; proxy_cache_methods GET HEAD POST; proxy_cache_valid 200 1h;
-  proxy_cache_key "$request_method$request_uri$request_body";
-  proxy_ignore_headers Set-Cookie Cache-Control Expires Vary; proxy_hide_header Set-Cookie;
-  proxy_set_header Authorization "Key {key}"; proxy_set_header Accept-Encoding "";
-  server {{
-    listen 127.0.0.1:{ports[0]} backlog=4096;
-    location / {{ proxy_pass {upstream}; gzip on; add_header Age 0; add_header X-Cache $upstream_cache_status; }}
-  }}
-  server {{
-    listen 127.0.0.1:{ports[1]} backlog=4096;
-    sendfile off;
-    location / {{ proxy_pass {upstream}; add_header Age 0; add_header X-Cache $upstream_cache_status; }}
-  }}
-  server {{  # caches what the first one has compressed
-    listen 127.0.0.1:{ports[2]} backlog=4096;
-    proxy_cache_key "$request_method$request_uri$request_body$http_accept_encoding";
-    proxy_set_header Accept-Encoding $http_accept_encoding;
-    location / {{
-      proxy_pass http://127.0.0.1:{ports[0]}; add_header Age 0; add_header X-Cache $upstream_cache_status;
-    }}
-  }}
-}}"""
-
-
-@contextmanager
-def nginx(directory: Path, upstream: str, key: str) -> Iterator[list[Server]]:
-    """nginx with proxy_cache and one worker; GET and POST (with the body in the key) are cached."""
-    where = program("nginx")
-    if where is None:
-        yield []
-        return
-    ports = [free_port() for _ in range(3)]
-    home = directory / "nginx"
-    home.mkdir()
-    file = home / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""
-    file.write_text(_NGINX.format(user=user, home=home, key=key, upstream=upstream, ports=ports))
-    with running([where, "-c", str(file), "-p", str(home)], directory) as process:
-        urls = [f"http://127.0.0.1:{port}" for port in ports]
-        process.wait_for(f"{urls[0]}/ping")
-        yield [
-            Server("nginx proxy_cache", urls[0], process),
-            Server("nginx, sendfile off", urls[1], process, encodings=("plain",)),
-            Server("nginx, gzip cached", urls[2], process, encodings=("gzip",)),
-        ]
-
 
 # Varnish always requests gzip from its backend, whatever its client accepts; so the form has its own header.
 _VARNISH = """vcl 4.1;
@@ -178,3 +110,40 @@ def bare_proxy(directory: Path, upstream: str) -> Iterator[str]:
         url = f"http://127.0.0.1:{port}"
         process.wait_for(f"{url}/bench/counts")
         yield url
+
+
+_PROTOCOL = """
+import asyncio, pathlib, sys
+if sys.argv[3] == "uvloop":
+    import uvloop
+    run = uvloop.run
+else:
+    run = asyncio.run
+BODY = pathlib.Path(sys.argv[2]).read_bytes()
+RESPONSE = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n" % len(BODY)
+KEPT, CLOSED = RESPONSE + b"\\r\\n" + BODY, RESPONSE + b"Connection: close\\r\\n\\r\\n" + BODY
+class Connection(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        if b"\\r\\nConnection: close" in data:
+            self.transport.write(CLOSED)
+            self.transport.close()
+        else:
+            self.transport.write(KEPT)
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Connection, "127.0.0.1", int(sys.argv[1]), backlog=4096)
+    await server.serve_forever()
+run(main())
+"""
+
+
+@contextmanager
+def bare_protocol(directory: Path, body: Path, loop: str) -> Iterator[Server]:
+    """A protocol of asyncio or uvloop that writes the same bytes for everything that it reads: the least possible."""
+    port = free_port()
+    with running([sys.executable, "-c", _PROTOCOL, str(port), str(body), loop], directory) as process:
+        url = f"http://127.0.0.1:{port}"
+        process.wait_for(url)
+        yield Server(f"bare protocol, {loop}", url, process, own_paths=True)

@@ -8,9 +8,10 @@ import statistics
 from pathlib import Path
 
 from bench import switching, wrk
-from bench.hits import Case, query_ids, save_bodies, warm
+from bench.hits import Case, warm
 from bench.report import Options, Section, targets
-from bench.servers import gateway, redash
+from bench.samples import samples
+from bench.servers import gateway
 
 TARGET_US = 5.0
 LONGER = 4
@@ -27,22 +28,20 @@ def measure(options: Options, directory: Path) -> Section:
     rounds: dict[str, Rounds] = {}
     path = directory / "intervals"
     with (
-        redash(directory) as (upstream, key),
+        samples(directory) as found,
         gateway(
             directory,
-            upstream,
-            key,
+            found.url,
+            found.key,
             access_log=True,
             uvloop=options.uvloop,
             before="from bench import switching\nswitching.start()\n",
             env={switching.FILE: str(path)},
         ) as server,
     ):
-        ids = query_ids(upstream, key)
-        save_bodies(upstream, key, ids, directory)
         normal = server.normal_path()
         for method in ("GET", "POST"):
-            case = Case("1 KB", ids["1 KB"], "plain", method)
+            case = Case("1 KB", found.ids["1 KB"], "plain", method)
             warm(case, normal)
             before = len(_read(path))
             lua = wrk.script(method, case.headers(normal), case.body)

@@ -9,7 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-ORDER = ("machine", "hits", "recording", "miss", "stampede", "stream", "start", "memory")
+ORDER = (
+    "machine",
+    "clients",
+    "connections",
+    "tls",
+    "load",
+    "runs",
+    "hits",
+    "recording",
+    "miss",
+    "stampede",
+    "stream",
+    "start",
+    "memory",
+)
 
 
 @dataclass(frozen=True)
@@ -17,12 +31,18 @@ class Options:
     """The size of the benchmark."""
 
     turns: int
-    seconds: int
+    seconds: float
     sizes: tuple[str, ...]
     requests: int
     """Number of requests of the memory test."""
     uvloop: bool
     """Run the gateway on uvloop; hits always have rows for both loops."""
+    clients: tuple[str, ...] = ()
+    """Parts of the names of recorded clients; empty: all."""
+    encodings: tuple[str, ...] = ("own",)
+    """What recorded clients accept: as recorded, or everything plain or as gzip."""
+    long_runs: bool = False
+    """Also measure runs of a minute."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ import sys
 import textwrap
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
+
+from support.client_requests import OTHER_ORIGIN
 
 from bench.processes import Running, free_port, running
 
@@ -72,22 +75,41 @@ def fixed_upstream(directory: Path) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A self-signed certificate and its key."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True)
 class Settings:
     """A configuration file."""
 
     path: Path
     url: str
+    """Of a Unix socket: `unix:` and its path."""
     ready_url: str
 
 
-def settings(directory: Path, upstream: str, *, access_log: bool = False, store: str = "") -> Settings:
+def settings(
+    directory: Path,
+    upstream: str,
+    *,
+    access_log: bool = False,
+    store: str = "",
+    unix: bool = False,
+    certificate: Certificate | None = None,
+) -> Settings:
     """Write a configuration with free ports; the store is new unless `store` names its file."""
     port, admin = free_port(), free_port()
     path = directory / f"gateway-{port}.toml"
+    listen = f"unix:{directory}/{port}.sock" if unix else f"127.0.0.1:{port}"
+    tls = [f'tls_cert = "{certificate.cert}"', f'tls_key = "{certificate.key}"'] if certificate else []
+    server = "\n".join(["[server]", f'listen = "{listen}"', f'cors_origins = ["{OTHER_ORIGIN}"]', *tls])
     path.write_text(
-        textwrap.dedent(f"""
-        [server]
-        listen = "127.0.0.1:{port}"
+        server
+        + textwrap.dedent(f"""
         [admin]
         listen = "127.0.0.1:{admin}"
         [upstream]
@@ -106,7 +128,8 @@ def settings(directory: Path, upstream: str, *, access_log: bool = False, store:
         access = {"true" if access_log else "false"}
         """)
     )
-    return Settings(path, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin}/readyz")
+    url = listen if unix else f"{'https' if certificate else 'http'}://{listen}"
+    return Settings(path, url, f"http://127.0.0.1:{admin}/readyz")
 
 
 def command(written: Settings, *, uvloop: bool = False, before: str = "") -> list[str]:
@@ -126,12 +149,26 @@ def gateway(
     uvloop: bool = False,
     before: str = "",
     env: dict[str, str] | None = None,
+    unix: bool = False,
+    certificate: Certificate | None = None,
 ) -> Iterator[Server]:
     """Run the gateway; `before` is Python code to run first."""
-    written = settings(directory, upstream, access_log=access_log)
+    written = settings(directory, upstream, access_log=access_log, unix=unix, certificate=certificate)
     runtime = command(written, uvloop=uvloop, before=before)
     with running(runtime, directory, {"BENCH_KEY": key, **(env or {})}) as process:
         process.wait_for(written.ready_url)
         extras = {"uvloop": uvloop, "access log": access_log}
         name = ", ".join(["gateway", *(extra for extra, is_on in extras.items() if is_on)])
         yield Server(name, written.url, process, {"Authorization": f"Key {TOKEN}"})
+
+
+@contextmanager
+def gateways(
+    directory: Path, upstream: str, key: str, *, certificate: Certificate | None = None, unix: bool = False
+) -> Iterator[list[Server]]:
+    """Run a gateway on asyncio's loop and, if it is installed, one on uvloop."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(gateway(directory, upstream, key, uvloop=uvloop, certificate=certificate, unix=unix))
+            for uvloop in ([False, True] if find_spec("uvloop") else [False])
+        ]

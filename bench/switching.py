@@ -77,9 +77,9 @@ def _collect(kind: type[Any], made: list[Any], then: Callable[[], None]) -> None
     """Add every new object of a class to `made`."""
     make = kind.__init__
 
-    def collecting(one: Any, *given: object) -> None:
+    def collecting(one: Any, *given: object, **named: object) -> None:
         made.append(one)
-        make(one, *given)
+        make(one, *given, **named)
         then()
 
     kind.__init__ = collecting
@@ -89,7 +89,8 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 def _begin(meter: Meter) -> None:
-    _tasks.add(asyncio.create_task(_switch(meter, Path(os.environ[FILE]))))
+    if not _tasks:  # the admin listener has a server, too
+        _tasks.add(asyncio.create_task(_switch(meter, Path(os.environ[FILE]))))
 
 
 class Switch:

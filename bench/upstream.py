@@ -10,22 +10,36 @@ import asyncio
 import hashlib
 import itertools
 import json
+import os
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
 
-INLINE, SLOW, LARGE, KILOBYTE = 1, 2, 3, 4
-"""Query ids: a result in the POST; a job of one second; a job of 100 MB that is ready at once; 1 KB in the POST."""
+INLINE, SLOW, LARGE, KILOBYTE, ARRIVING, DENSE = 1, 2, 3, 4, 5, 6
+"""Query ids: a result in the POST; a job of one second; a job of 100 MB that is ready at once; 1 KB in the POST; 50 MB
+that arrive in a second; just under 16 MB that are hard to compress."""
 
-RUN_SECONDS: Final = 1.0
+LASTING: Final = 1_000_000
+"""Added to a number of milliseconds: the id of a query whose runs last as long."""
+
 LARGE_BYTES: Final = 100 * 10**6
-_ROW: Final = b'{"n": 1, "note": "' + b"x" * 980 + b'"}, '
-_CHUNK: Final = _ROW * 256
+SIZES: Final = {LARGE: LARGE_BYTES, ARRIVING: 50 * 10**6, DENSE: 15_500_000}
+_PAUSE_SECONDS: Final = {ARRIVING: 0.005}
+"""After each piece of about 250 KB."""
+
+
+def _chunk(note: Callable[[], bytes]) -> bytes:
+    return b"".join(b'{"n": 1, "note": "' + note() + b'"}, ' for _ in range(256))
+
+
+_EVEN: Final = _chunk(lambda: b"x" * 980)
+_CHUNKS: Final = {LARGE: _EVEN, ARRIVING: _EVEN, DENSE: _chunk(lambda: os.urandom(490).hex().encode())}
 
 
 @dataclass
@@ -36,6 +50,11 @@ class Job:
     n: object
     result_id: int
     begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it runs."""
+        return 1.0 if self.query_id == SLOW else max(0, self.query_id - LASTING) / 1000
 
 
 class Upstream:
@@ -74,14 +93,14 @@ class Upstream:
         self.executions += 1
         job = Job(query_id, n, next(self._ids))
         if query_id in (INLINE, KILOBYTE):
-            return _json(b"".join((_head(job), _rows(job), _tail())))
+            return _json(b"".join((_head(job), _rows(job), _tail(job))))
         job_id = str(uuid.uuid4())
         self._jobs[job_id] = self._results[job.result_id] = job
         return _json(_job_body(job_id, 1, None))
 
     def _job(self, job_id: str) -> web.Response:
         job = self._jobs[job_id]
-        if job.query_id == SLOW and time.monotonic() - job.begun < RUN_SECONDS:
+        if time.monotonic() - job.begun < job.seconds:
             return _json(_job_body(job_id, 2, None))
         if job_id not in self._reported:
             self._reported.add(job_id)
@@ -89,15 +108,18 @@ class Upstream:
         return _json(_job_body(job_id, 3, job.result_id))
 
     async def _result(self, request: web.BaseRequest, job: Job) -> web.StreamResponse:
-        if job.query_id != LARGE:
-            return _json(b"".join((_head(job), _rows(job), _tail())))
-        count = LARGE_BYTES // len(_CHUNK)
-        head, tail = _head(job), b'{"n": 1, "note": "the last"}' + _tail()
+        if job.query_id not in SIZES:
+            return _json(b"".join((_head(job), _rows(job), _tail(job))))
+        chunk = _CHUNKS[job.query_id]
+        count = SIZES[job.query_id] // len(chunk)
+        head, tail = _head(job), b'{"n": 1, "note": "the last"}' + _tail(job)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        response.content_length = len(head) + count * len(_CHUNK) + len(tail)
+        response.content_length = len(head) + count * len(chunk) + len(tail)
         await response.prepare(request)
-        for piece in itertools.chain((head,), itertools.repeat(_CHUNK, count), (tail,)):
+        for piece in itertools.chain((head,), itertools.repeat(chunk, count), (tail,)):
             await response.write(piece)
+            if job.query_id in _PAUSE_SECONDS:
+                await asyncio.sleep(_PAUSE_SECONDS[job.query_id])
         await response.write_eof()
         return response
 
@@ -120,9 +142,9 @@ def _rows(job: Job) -> bytes:
     return f'{{"n": {job.n}'.encode() + note + b"}"
 
 
-def _tail() -> bytes:
+def _tail(job: Job) -> bytes:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return f']}}, "data_source_id": 1, "runtime": 0.01, "retrieved_at": "{now}"}}}}'.encode()
+    return f']}}, "data_source_id": 1, "runtime": {job.seconds or 0.01}, "retrieved_at": "{now}"}}}}'.encode()
 
 
 def _job_body(job_id: str, status: int, result_id: int | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -39,12 +40,38 @@ def script(method: str, headers: dict[str, str], body: str) -> str:
     return "\n".join([*lines, *([f"wrk.body = '{body}'"] if body else [])])
 
 
-def turn(lua: str, url: str, server: Running, seconds: int, directory: Path) -> Turn:
-    """Load `url` for `seconds` with one thread and 16 persistent connections."""
+def exactly(request: bytes) -> str:
+    """Return a Lua script that sends these bytes each time; without a function `request`, wrk calls no Lua for it."""
+    return f"wrk.format = function() return {_quoted(request)} end"
+
+
+def with_field(request: bytes, field: str) -> str:
+    """Return a Lua script that adds a field to the request; in `field`, `%d`, `%x` and the like get a new number."""
+    head, _, rest = request.partition(b"\r\n\r\n")
+    first, last = _quoted(head + b"\r\n"), _quoted(b"\r\n\r\n" + rest)
+    numbers = ", n" * field.count("%")
+    return f"""
+local n = os.time() * 65536
+request = function()
+  n = n + 1
+  return {first} .. string.format("{field}"{numbers}) .. {last}
+end"""
+
+
+def _quoted(data: bytes) -> str:
+    """Return a string literal, which is the same in Lua as in JSON for what requests contain."""
+    return json.dumps(data.decode("ascii"))
+
+
+def turn(
+    lua: str, url: str, server: Running, seconds: float, directory: Path, *, connections: int = CONNECTIONS
+) -> Turn:
+    """Load `url` for `seconds` (at least one) with one thread and 16 persistent connections."""
     file = directory / "turn.lua"
     file.write_text(lua)
     before = server.cpu_seconds()
-    command = [found(), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "--latency", "-s", str(file)]
+    duration = f"-d{max(1, round(seconds))}s"  # wrk takes whole seconds
+    command = [found(), "-t1", f"-c{connections}", duration, "--timeout", "20s", "--latency", "-s", str(file)]
     out = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
     cpu = server.cpu_seconds() - before
     if re.search(r"Non-2xx|Socket errors", out):
