@@ -12,7 +12,22 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import clients, connections, hits, machine, memory, miss, recording, runs, stampede, start, stream, tls, wrk
+from bench import (
+    clients,
+    connections,
+    hits,
+    machine,
+    memory,
+    miss,
+    mixed,
+    recording,
+    runs,
+    stampede,
+    start,
+    stream,
+    tls,
+    wrk,
+)
 from bench.report import Options, Section, text, write_json, write_readme
 from bench.samples import SIZES
 
@@ -21,6 +36,7 @@ SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
     "clients": clients.measure,
     "connections": connections.measure,
     "tls": tls.measure,
+    "load": mixed.measure,
     "runs": runs.measure,
     "hits": hits.measure,
     "recording": recording.measure,

@@ -75,6 +75,8 @@ class Upstream:
             names = ("posts", "definitions", "polls", "fetches", "executions", "finished_at")
             return web.json_response({name: getattr(self, name) for name in names})
         match parts:
+            case ["ping"]:
+                return web.Response()
             case ["api", "queries", query_id]:
                 self.definitions += 1
                 return _json(_definition(int(query_id)))
