@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
         "--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS), metavar="SECTION", help=", ".join(SECTIONS)
     )
     add("--turns", type=int, default=5, help="number of measurements (default: %(default)s)")
-    add("--seconds", type=float, default=3, help="duration of each turn (default: %(default)s)")
+    add("--seconds", type=float, default=1, help="duration of each turn (default: %(default)s)")
     add(
         "--sizes",
         nargs="+",

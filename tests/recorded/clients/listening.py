@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ class Received:
     head: str
     body: str
     segments: tuple[int, ...]
-    """The lengths of what each read returned. Two writes can arrive as one; the other way round they cannot."""
+    """The lengths of what each read returned: fewer than arrived, if the reader was late."""
+    arrived: int
+    """How many segments with data arrived."""
 
 
 class Listener:
@@ -52,9 +55,11 @@ class Listener:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(60)
+        before = 0
         with connection:
             try:
-                while (received := _read(connection, number)) is not None:
+                while (received := _read(connection, number, before)) is not None:
+                    before += received.arrived
                     self.received.append(received)
                     connection.sendall(self._response(received))
             except OSError:
@@ -80,8 +85,8 @@ def _ok(kind: str, body: bytes, fields: str) -> bytes:
     return head.encode() + body
 
 
-def _read(connection: socket.socket, number: int) -> Received | None:
-    """Read one request; None when the client has closed the connection."""
+def _read(connection: socket.socket, number: int, before: int) -> Received | None:
+    """Read one request; None when the client has closed. `before`: segments that have arrived with earlier ones."""
     data, lengths = b"", []
     while not _whole(data):
         segment = connection.recv(65536)
@@ -90,7 +95,14 @@ def _read(connection: socket.socket, number: int) -> Received | None:
         data += segment
         lengths.append(len(segment))
     head, _, body = data.partition(b"\r\n\r\n")
-    return Received(number, head.decode("latin-1"), body.decode(), tuple(lengths))
+    arrived = _arrived(connection) - before
+    return Received(number, head.decode("latin-1"), body.decode(), tuple(lengths), arrived)
+
+
+def _arrived(connection: socket.socket) -> int:
+    """Return `tcpi_data_segs_in` of this connection (Linux, tcp(7))."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+    return int(struct.unpack_from("I", info, 152)[0])
 
 
 def _whole(data: bytes) -> bool:
