@@ -214,7 +214,7 @@ class Observer(Protocol):
     def access_line(self, outcome: Outcome) -> LineParts | None:
         """Return the parts of the access line that repetitions of this request share; None without an access log."""
 
-    def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts) -> None:
+    def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts, trace_id: str = "") -> None:
         """Write the access line of one request served from the response cache; `record_hits` counts it later."""
 
     def record_hits(self, hits: OutcomeBatch) -> None:

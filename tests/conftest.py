@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from support.clocks import StandingClock, TurnableClock
 from support.world import SECRETS, World, configuration
 
-from gateway.http.fast_path import FastPath
+from gateway.http.fast_path import SENT, SENT_LAST, FastPath
 from gateway.sandbox import NEWEST, Sandbox
 from gateway.telemetry.log import Formatter
 
@@ -120,11 +120,11 @@ def by_fast_path(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     served: list[bytes] = []
     original = FastPath.respond
 
-    def watched(self: FastPath, request: bytes, transport: Any) -> bool:
-        done = original(self, request, transport)
-        if done:
-            served.append(request)
-        return done
+    def watched(self: FastPath, data: bytes, transport: Any) -> int:
+        found = original(self, data, transport)
+        if found in (SENT, SENT_LAST):
+            served.append(data)
+        return found
 
     monkeypatch.setattr(FastPath, "respond", watched)
     return served

@@ -10,14 +10,15 @@ from aiohttp import hdrs, web
 
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
-from gateway.http.connection import segments_of, stays_open
 from gateway.http.connection_limit import ConnectionLimit
 from gateway.http.fast_path import FastPath
+from gateway.http.handler import key_of, stays_open
 from gateway.http.head import last_part
-from gateway.http.request import is_preflight, read_body, read_head, request_key
+from gateway.http.request import is_preflight, read_body, read_head
 from gateway.http.request_id import request_id
+from gateway.http.request_key import RequestKey
 from gateway.http.response import NOTHING, error_response, negotiate, send_response
-from gateway.http.response_cache import CachedResponse, RequestKey, ResponseCache
+from gateway.http.response_cache import CachedResponse, ResponseCache
 from gateway.http.sending import CLOSED, KEPT, send
 from gateway.http.server import Server, fast_path_is_possible
 from gateway.model import Body, Clock, Response
@@ -80,11 +81,11 @@ class Api:
         self._open[task] = outcome
         repeated: CachedResponse | None = None
         try:
-            generation = self._cache.generation
-            response, key = await self._respond(request, outcome)
+            generation, key = self._cache.generation, key_of(request)
+            response = await self._respond(request, outcome, key)
             if isinstance(response, CachedResponse):
                 repeated = response
-                await self._send_again(request, repeated, outcome)
+                await send(request, repeated.head + last_part(outcome.request_id, outcome.quota), repeated.body)
                 return KEPT if stays_open(request) else CLOSED
             await self._send(request, response, outcome, key, generation)
             return KEPT if stays_open(request) and not response.closes else CLOSED
@@ -105,21 +106,18 @@ class Api:
             else:
                 self._pipeline.record(outcome)
 
-    async def _respond(
-        self, request: web.BaseRequest, outcome: Outcome
-    ) -> tuple[Response | CachedResponse, RequestKey]:
-        """Return the response, or a valid cached one, and its request key; the key is () where none was made."""
+    async def _respond(self, request: web.BaseRequest, outcome: Outcome, key: RequestKey) -> Response | CachedResponse:
+        """Return the response, or a valid cached one."""
         server = self._live.settings.server
         outcome.trace = self._observer.begin_span(incoming(request.headers))
         try:
             head = read_head(request, server.hosts)
             if is_preflight(request):
-                return Response(status=204, body=NOTHING, content_type=""), ()
+                return Response(status=204, body=NOTHING, content_type="")
             context = self._pipeline.admit(head, outcome)
             body = await read_body(request, server.max_request_body, self._bodies)
-            key = request_key(request, head, body, outcome.token_sha256)
-            if not self._draining and (cached := self._cache.get(key)) is not None:
-                return cached, key
+            if key and not self._draining and (cached := self._cache.get(key)) is not None:
+                return cached
             try:
                 response = await self._pipeline.respond(context, body)
                 response = await negotiate(request, response, self._compressor, gzip=head.accepts_gzip)
@@ -127,21 +125,15 @@ class Api:
                 context.check_delivery(self._live.configured)
                 raise
             context.check_delivery(self._live.configured)
-            return response, key
+            return response
         except GatewayError as error:
-            return error_response(error, outcome), ()
+            return error_response(error, outcome)
         except ConnectionError:  # of the caller: it left before its body was requested
             raise
         except Exception:
             log.exception("internal error, request %s", outcome.request_id)
             fault = GatewayError("Internal error of the gateway; its log says more.")
-            return error_response(fault, outcome), ()
-
-    async def _send_again(self, request: web.BaseRequest, cached: CachedResponse, outcome: Outcome) -> None:
-        """Send a cached response, and let the fast path learn the bytes of its request."""
-        await send(request, cached.head + last_part(outcome.request_id, outcome.quota), cached.body)
-        if self._fast_path is not None and (segments := segments_of(request)):
-            self._fast_path.learn(segments, cached)
+            return error_response(fault, outcome)
 
     async def _send(
         self, request: web.BaseRequest, response: Response, outcome: Outcome, key: RequestKey, generation: int
@@ -155,14 +147,12 @@ class Api:
         response.closes = self._draining or (outcome.route == "none" and response.status in (400, 431))
         origins = self._live.settings.server.cors_origins
         fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
-        if self._cache.generation != generation or response.closes:
+        body = response.body
+        if response.reuse is None or not key or response.closes or not isinstance(body, Body):
             return
-        cached, body = None, response.body
-        if response.reuse is not None and isinstance(body, Body):
+        if self._cache.generation == generation:
             body = NOTHING if request.method == hdrs.METH_HEAD else body
-            cached = self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
-        if self._fast_path is not None and (segments := segments_of(request)):
-            self._fast_path.learn(segments, cached)
+            self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
 
     async def drain(self, seconds: float) -> None:
         """Let the requests in progress finish within `seconds`; cancel the rest."""

@@ -1,267 +1,257 @@
-"""One connection to a listener: aiohttp's handler, hardened; on the API listener with the fast path in front of it."""
+"""One connection to a listener: the fast path first, and aiohttp's handler from the first request on that needs it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-from traceback import clear_frames
-from typing import Any, Final
-
-from aiohttp import hdrs, web
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from typing import Final, Protocol, cast
 
 from gateway.http.connection_limit import TOO_MANY
-from gateway.http.fast_path import FastPath, is_unique
-from gateway.http.framing import bytes_due
-from gateway.http.head import SERVER
-from gateway.http.problems import describe, problem
-
-log = logging.getLogger("gateway.http")
+from gateway.http.fast_path import SENT, SENT_LAST, FastPath
+from gateway.http.handler import Handler
+from gateway.http.request_key import HEAD_MISSING, LONGEST_REQUEST, MAX_HEAD_BYTES, WHOLE, RequestKey
 
 HEAD_SECONDS: Final = 15.0
 """The head of a request must be complete within this time after its first byte."""
 
 IDLE_SECONDS: Final = 75.0
-HALF_CLOSED_SECONDS: Final = 3.0
-"""A caller that has closed its side is served for so long: one that has left altogether looks the same."""
 
-MAX_HEAD_BYTES: Final = 32 * 1024
+HOLD_SECONDS: Final = 1.0
+"""A body that comes in a segment of its own follows its head at once; so long it is waited for here."""
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 
-class Manager(web.Server):
-    """What a connection needs of its server."""
+class Owner(Protocol):
+    """The server of a connection."""
 
     refused: Callable[[int], None]
-    """Called with the status when the parser refuses a request."""
+    """Called with the status when something is refused, or ends, before it is a request."""
 
-    def admit(self, handler: Handler) -> None:
-        """Let a new connection in, or make room for it, or refuse it."""
-        raise NotImplementedError
+    def admit(self, connection: Connection) -> None:
+        """Count a new connection; make room for it, or refuse it."""
+
+    def remove(self, connection: Connection) -> None:
+        """Count a connection no more."""
+
+    def handler(self) -> Handler:
+        """Return a new handler of aiohttp."""
 
 
-class Handler(RequestHandler):
-    """aiohttp's connection handler, changed so that it neither leaks a token nor waits for ever.
+class Connection(asyncio.Protocol):
+    """Passes each request to the fast path first, and to aiohttp's handler what the fast path leaves.
 
-    aiohttp's own response to a bad head echoes the offending line, token included, into body and log, and its only
-    deadline for a head is that of keep-alive.
+    The fast path may write only between two requests, with nothing of the next one in aiohttp's parser. So message
+    boundaries are tracked in every byte that aiohttp gets. Where they are uncertain, the connection is aiohttp's for
+    the rest of its life.
     """
 
-    __slots__ = ("_body_due", "_fast_path", "_half_closed", "_head_deadline", "_held", "_last_body", "segments")
+    __slots__ = (
+        "_body_due", "_fast_path", "_handler", "_held", "_last_used", "_owner", "_partial_since", "_paused", "_time",
+        "_wanted", "transport",
+    )  # fmt: skip
 
-    def __init__(self, manager: web.Server, fast_path: FastPath | None, **settings: Any) -> None:
-        super().__init__(manager, **settings)
-        self._head_deadline: asyncio.TimerHandle | None = None
-        self._half_closed: asyncio.TimerHandle | None = None  # ends the request in progress after its time
-        self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
+    def __init__(self, owner: Owner, fast_path: FastPath | None, time: Callable[[], float]) -> None:
+        """`time` is that of the event loop. Without a fast path everything is aiohttp's."""
+        self.transport: asyncio.Transport | None = None
+        self._owner = owner
         self._fast_path = fast_path
-        self._held = b""  # a head that the fast path knows; its body comes in the next segment
-        self._body_due = 0  # bytes of the current request's body that were not passed to aiohttp yet
-        self.segments: tuple[bytes, ...] = ()
-        """The bytes of the current request as they arrived: from these the fast path learns to recognise it."""
+        self._time = time
+        self._handler: Handler | None = None
+        self._held: bytearray | None = None  # the beginning of a request, which aiohttp has not seen
+        self._wanted = 0  # the length of the request that is held, once its head is complete
+        self._partial_since = 0.0  # since when an incomplete request waits for its rest; 0 without one
+        self._body_due = 0  # bytes of a body that aiohttp waits for
+        self._paused = False
+        self._last_used = time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room for one more connection."""
-        super().connection_made(transport)
-        if isinstance(self._manager, Manager):
-            self._manager.admit(self)
+        self.transport = cast(asyncio.Transport, transport)
+        self._owner.admit(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Let the fast path respond; pass everything else on to aiohttp."""
+        self._last_used = self._time()
+        if self._fast_path is None:
+            self._pass_untracked(data)
+        elif self._body_due:
+            self._body_due -= len(data)
+            if self._body_due >= 0:
+                self._pass(data)
+            else:
+                self._pass_untracked(data)
+        elif self._handler is not None and not self._handler.waits():
+            self._pass_untracked(data)  # another request while the first is in progress
+        elif self._held is None:
+            self._read(self._fast_path, data)
+        else:
+            self._gather(self._fast_path, self._held, data)
+
+    def _read(self, fast_path: FastPath, data: bytes) -> None:
+        """Deal with a request or the beginning of one; aiohttp is idle."""
+        found = fast_path.respond(data, None if self._paused else self.transport)
+        if found == SENT:
+            self._partial_since = 0.0
+        elif found == SENT_LAST:
+            self.close()
+        elif found == WHOLE:
+            self._begin(data, 0, fast_path.request.key)
+        elif found == HEAD_MISSING:
+            self._hold(data, 0)
+        elif found > 0 and len(data) + found <= LONGEST_REQUEST and not fast_path.request.expects:
+            self._hold(data, len(data) + found)
+        elif found > 0:
+            self._begin(data, found)
+        else:
+            self._pass_untracked(data)
+
+    def _hold(self, data: bytes, wanted: int) -> None:
+        """Keep the beginning of a request until the rest has come: `wanted` bytes, 0 if its head is incomplete."""
+        self._held, self._wanted = bytearray(data), wanted
+        if not self._partial_since:
+            self._partial_since = self._last_used
+
+    def _gather(self, fast_path: FastPath, held: bytearray, data: bytes) -> None:
+        """Add to what is held; deal with it once that makes sense."""
+        searched = max(0, len(held) - len(_END_OF_HEAD) + 1)
+        held += data
+        if self._wanted:
+            goes_on = len(held) < self._wanted
+        else:
+            goes_on = held.find(_END_OF_HEAD, searched) < 0 and len(held) <= MAX_HEAD_BYTES
+        if goes_on:
+            return
+        self._held, self._wanted = None, 0
+        if len(held) > MAX_HEAD_BYTES:
+            self._pass_untracked(bytes(held))
+        else:
+            self._read(fast_path, bytes(held))
+
+    def _begin(self, data: bytes, due: int, key: RequestKey = ()) -> None:
+        """Pass on to aiohttp a whole request with its key, or the beginning of one with `due` bytes of its body."""
+        self._partial_since, self._body_due = 0.0, due
+        handler = self._pass(data, key)
+        if handler is not None and handler.waits():
+            self._leave_to_aiohttp(handler)  # its parser sees no request where ours does
+
+    def _pass(self, data: bytes, key: RequestKey = ()) -> Handler | None:
+        """Pass data on to aiohttp's handler, and return that; None where the connection is closing."""
+        handler = self._handler
+        if handler is None:
+            if self.transport is None or self.transport.is_closing():
+                return None
+            handler = self._handler = self._owner.handler()
+            handler.connection_made(self.transport)
+            if self._paused:
+                handler.pause_writing()
+        handler.key = key
+        handler.data_received(data)
+        return handler
+
+    def _pass_untracked(self, data: bytes) -> None:
+        """Pass on to aiohttp what may be anything. From now on it gets all."""
+        handler = self._pass(data)
+        if handler is not None:
+            self._leave_to_aiohttp(handler)
+
+    def _leave_to_aiohttp(self, handler: Handler) -> None:
+        self._fast_path, self._body_due = None, 0
+        if not handler.waits():
+            self._partial_since = 0.0
+        elif not self._partial_since:
+            self._partial_since = self._last_used
+
+    def check(self, now: float) -> None:
+        """Close it, if it is idle or a head incomplete for too long. Called about once a second."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            if transport is not None and now - self._last_used >= IDLE_SECONDS:
+                transport.abort()  # the caller does not read what is left
+        elif self._partial_since:
+            if self._wanted and now - self._partial_since >= HOLD_SECONDS:
+                self._release()
+            elif now - self._partial_since >= HEAD_SECONDS:
+                self._end_late_head()
+        elif self._is_busy():
+            self._last_used = now
+        elif now - self._last_used >= IDLE_SECONDS:
+            self.close()
+
+    def _end_late_head(self) -> None:
+        """Close it. If what has come is no request at all, aiohttp's parser finds that, and it gets a response."""
+        held, self._held = self._held, None
+        if held:
+            self._pass_untracked(bytes(held))
+        if self._handler is None or self._handler.waits():
+            self.close()
+        self._partial_since = 0.0
+
+    def _release(self) -> None:
+        """Pass on to aiohttp a head that is held: its body is late, and aiohttp's side has the deadline for bodies."""
+        held, self._held = self._held, None
+        due, self._wanted = self._wanted - len(held or b""), 0
+        self._begin(bytes(held or b""), due)
+
+    def _is_busy(self) -> bool:
+        return self._handler is not None and not self._handler.waits()
 
     @property
     def is_open(self) -> bool:
         """Whether it is not closing."""
-        return self.transport is not None
+        return self.transport is not None and not self.transport.is_closing()
 
     def idle_seconds(self) -> float:
         """Return for how long it has had no request; negative while it has one, or once it is closing."""
-        if self.transport is None or not self._waits() or self._head_deadline is not None:
+        if not self.is_open or self._partial_since or self._is_busy():
             return -1.0
-        return self._loop.time() + self._keepalive_timeout - self._next_keepalive_close_time
+        return self._time() - self._last_used
 
     def refuse(self) -> None:
         """Respond that there are too many connections, and close it."""
-        if isinstance(self.transport, asyncio.WriteTransport):
+        if self.transport is not None:
             self.transport.write(TOO_MANY)
-        self.force_close()
-        if isinstance(self._manager, Manager):
-            self._manager.refused(503)
-
-    def data_received(self, data: bytes) -> None:
-        """Let the fast path respond; pass everything else to the parser, with a deadline for the head."""
-        # aiohttp calls itself with b"".
-        if self._fast_path is not None and data and self._passes(self._fast_path, data):
-            return
-        super().data_received(data)
-        if self._messages:
-            self._last_body = self._messages[-1][1]
-        self._break_body_off()
-        if not self._waits():
-            self._clear_head_deadline()
-        elif self._head_deadline is None:
-            self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
-
-    def _waits(self) -> bool:
-        """Whether aiohttp waits for a request, or will once its task has started (uvloop may read before that)."""
-        if self._waiter is None:
-            return self._request_count == 0
-        return not self._waiter.done()
-
-    def _break_body_off(self) -> None:
-        """Fail the body after a parser error: aiohttp only queues the error, and the reader would wait for ever."""
-        request = self._current_request
-        if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._messages.pop()
-            self.close()
-            if not request.content.is_eof():
-                request.content.set_exception(web.RequestPayloadError())
-
-    # The fast path may write only when aiohttp is idle: between two requests, with nothing of the next one in its
-    # parser. aiohttp's own fields do not show this (it clears the current request before the response is finished). So
-    # message boundaries are tracked in every byte that is passed to aiohttp; where they are uncertain, the fast path
-    # is off for the rest of the connection.
-
-    def _passes(self, fast_path: FastPath, data: bytes) -> bool:
-        """Let the fast path respond, or track what aiohttp will get. Returns whether the data is dealt with."""
-        if self._body_due == 0:
-            if self._buffer_paused or self._close:
-                self._fast_path, self.segments = None, ()  # what the parser still holds cannot be seen
-                self._give_held()
-                return False
-            if not self._waits():
-                self._follow(data)  # another request while the first is in progress
-                return False
-            transport = self.transport
-            if transport is not None and not self._paused and fast_path.respond(self._held + data, transport):
-                self._held = b""
-                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-                if self._head_deadline is not None:
-                    self._clear_head_deadline()
-                return True
-            if not self._held and fast_path.expects_body(data):
-                self._held = data
-                self._head_deadline = self._loop.call_later(HEAD_SECONDS, self._head_is_late)
-                return True
-        self._give_held()
-        self._follow(data)
-        return False
-
-    def _give_held(self) -> None:
-        """Pass on to aiohttp the head that was held for the fast path."""
-        held, self._held = self._held, b""
-        if held:
-            self._clear_head_deadline()
-            self._follow(held)
-            super().data_received(held)
-
-    def _follow(self, data: bytes) -> None:
-        """Track message boundaries in what is passed to aiohttp."""
-        if self._body_due:
-            self._body_due -= len(data)
-            self.segments = (*self.segments, data) if len(self.segments) == 1 else ()
-        else:
-            # A request that arrives while another is in progress must not be mistaken for that one.
-            self.segments = (data,) if self._waits() else ()
-            self._body_due = bytes_due(data)
-        if self._body_due < 0:
-            self._fast_path = None
-            self.segments = ()
+        self.close()
+        self._owner.refused(503)
 
     def begin_to_close(self) -> bool:
-        """Close if idle, else pass on to aiohttp a head that is held here; returns whether a request is in progress.
-
-        aiohttp's own `close` would leave an idle connection open without reading from it.
-        """
-        self._give_held()
-        if not self._waits() or self._head_deadline is not None:
+        """Close it, if idle; returns whether a request is in progress, if only the beginning of one."""
+        if self._wanted:
+            self._release()
+        if self._partial_since or self._is_busy():
             return True
-        self.force_close()
+        self.close()
         return False
 
-    def eof_received(self) -> bool | None:  # type: ignore[override] # aiohttp never keeps the connection
-        """Let a caller that will send no more have the responses to what it has sent whole; then close.
+    def close(self) -> None:
+        """Close it after what was written."""
+        self._fast_path, self._held, self._wanted, self._partial_since = None, None, 0, 0.0
+        if self._handler is not None:
+            self._handler.force_close()
+        if self.transport is not None:
+            self.transport.close()
 
-        Over TLS there is no such thing (RFC 8446 section 6.1 has it, asyncio has not).
-        """
-        transport = self.transport
-        if transport is None or transport.get_extra_info("sslcontext") is not None:
-            return None
-        if self._waits() or not self._last_body.is_eof():
-            return None
-        self._half_closed = self._loop.call_later(HALF_CLOSED_SECONDS, self.force_close)
-        return True
+    def pause_writing(self) -> None:
+        """See the base class."""
+        self._paused = True
+        if self._handler is not None:
+            self._handler.pause_writing()
 
-    @property
-    def is_done(self) -> bool:
-        """Whether no request can follow the one in progress."""
-        return self._half_closed is not None and not self._messages
+    def resume_writing(self) -> None:
+        """See the base class."""
+        self._paused = False
+        if self._handler is not None:
+            self._handler.resume_writing()
 
-    def _process_keepalive(self) -> None:
-        """Close a connection that has been idle for too long; one with a held head is not idle."""
-        if self._held:
-            self._keepalive_handle = self._loop.call_later(HEAD_SECONDS, self._process_keepalive)
-        else:
-            super()._process_keepalive()
+    def eof_received(self) -> bool | None:
+        """Let a caller that will send no more have the responses to what it has sent whole; then close."""
+        return self._handler.respond_after_eof() if self._handler is not None else None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Clear the deadline; a request whose head is held here ends with the connection and is recorded."""
-        self._clear_head_deadline()
-        if self._held and isinstance(self._manager, Manager):
-            self._manager.refused(499)
-        self._held = b""
-        if self._half_closed is not None:
-            self._half_closed.cancel()
-        super().connection_lost(exc)
-
-    def _clear_head_deadline(self) -> None:
-        if self._head_deadline is not None:
-            self._head_deadline.cancel()
-            self._head_deadline = None
-
-    def _head_is_late(self) -> None:
-        self._head_deadline = None
-        if self._waits():
-            self.force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
-        # Redash's connection errors do not come as far as this: this is the caller's connection.
-        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
-            if exc is not None:
-                clear_frames(exc.__traceback__)  # they hold the body, and the error may live as long as the connection
-            raise ConnectionError("the caller has left, or the response has begun: only closing the connection is left")
-        status, title, detail = describe(status, exc)
-        if status == 500:
-            log.error("internal error", exc_info=exc)
-        elif isinstance(self._manager, Manager):
-            self._manager.refused(status)
-        response = web.Response(status=status, body=problem(status, title, detail, "-"), headers={hdrs.SERVER: SERVER})
-        response.content_type = "application/problem+json"
-        response.force_close()
-        return response
-
-
-def stays_open(request: web.BaseRequest) -> bool:
-    """Whether the connection may stay for another request."""
-    handler = request.protocol
-    return request.keep_alive and not (isinstance(handler, Handler) and handler.is_done)
-
-
-def segments_of(request: web.BaseRequest) -> tuple[bytes, ...]:
-    """Return the segments in which a request arrived, () where they are unknown or of no use to the fast path."""
-    handler = request.protocol
-    if not isinstance(handler, Handler) or not handler.segments or is_unique(request.headers):
-        return ()
-    start = f"{request.method} {request.raw_path} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
-    return handler.segments if handler.segments[0].startswith(start) else ()
-
-
-def came_short(request: web.BaseRequest) -> bool:
-    """Whether the whole request is shorter than its head may be; adding up its fields would cost more."""
-    handler = request.protocol
-    return isinstance(handler, Handler) and len(handler.segments) == 1 and len(handler.segments[0]) <= MAX_HEAD_BYTES
+        """End; a request whose head is held here ends with the connection and is recorded."""
+        if self._wanted:
+            self._owner.refused(499)
+        self._held, self._wanted = None, 0
+        self._owner.remove(self)
+        if self._handler is not None:
+            self._handler.connection_lost(exc)

@@ -29,7 +29,7 @@ class Connection(Protocol):
     def idle_seconds(self) -> float:
         """Return for how long it has had no request; negative while it has one, or once it is closing."""
 
-    def force_close(self) -> None:
+    def close(self) -> None:
         """Close it, as it is idle."""
 
     def refuse(self) -> None:
@@ -56,7 +56,7 @@ class ConnectionLimit:
         others = [other for other in connections if other is not new and isinstance(other, Connection)]
         oldest = max(others, key=lambda other: other.idle_seconds(), default=None)
         if oldest is not None and oldest.idle_seconds() >= IDLE_ENOUGH_SECONDS:
-            oldest.force_close()
+            oldest.close()
         else:
             new.refuse()
 

@@ -14,8 +14,8 @@ from multidict import MultiMapping
 
 from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
 from gateway.http.bodies import Bodies
-from gateway.http.connection import MAX_HEAD_BYTES, came_short
-from gateway.http.response_cache import RequestKey
+from gateway.http.handler import key_of
+from gateway.http.request_key import MAX_HEAD_BYTES, MEANINGFUL
 from gateway.model import Request
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.footprint import weight
@@ -46,10 +46,10 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     if not _is_one_of(host, hosts) and path != PING.template:  # load balancers ask by address, or name no Host
         detail = "The Host of this request is not among the gateway's server.hosts."
         raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")
-    headers = request.headers
-    is_http_1_0 = request.version < HttpVersion11
+    headers, is_http_1_0 = request.headers, request.version < HttpVersion11
+    meaningful = {name: headers[name] for name in MEANINGFUL if name in headers}
     return Request(
-        request.method, path, query_string, headers, _accepts_gzip(headers), is_http_1_0, token_field(headers)
+        request.method, path, query_string, meaningful, _accepts_gzip(headers), is_http_1_0, token_field(headers)
     )
 
 
@@ -98,7 +98,7 @@ def _check_framing(request: web.BaseRequest) -> None:
         codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
         if [coding.strip().lower() for coding in codings] != ["chunked"]:
             raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
-    if not came_short(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
+    if not key_of(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
         raise RequestHeaderFieldsTooLarge(
             f"The request's header fields are together longer than {MAX_HEAD_BYTES} bytes."
         )
@@ -172,23 +172,6 @@ async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take) -> 
 
 def _too_large(limit: int) -> ContentTooLarge:
     return ContentTooLarge(f"The body is larger than the {limit} bytes of server.max_request_body.")
-
-
-def request_key(request: web.BaseRequest, head: Request, body: bytes, token_sha256: str) -> RequestKey:
-    """Return all that the response to an admitted request depends on, except what is stored and configured."""
-    get = request.headers.get
-    return (
-        token_sha256,
-        request.method,
-        request.raw_path,
-        body,
-        head.accepts_gzip,
-        get("Prefer"),
-        get(hdrs.IF_NONE_MATCH),
-        get(hdrs.ORIGIN),
-        request.version,
-        request.keep_alive,
-    )
 
 
 def _accepts_gzip(headers: MultiMapping[str]) -> bool:

@@ -18,7 +18,12 @@ _next_number = itertools.count(1).__next__
 def request_id(headers: Mapping[str, str]) -> str:
     """Return the caller's own id, if it is short and plain, else a new one."""
     given = headers.get("X-Request-ID")
-    if given is None or not _SANE.fullmatch(given):
+    return next_request_id() if given is None else usable_request_id(given)
+
+
+def usable_request_id(given: str) -> str:
+    """Return the caller's own id, if it is short and plain, else a new one."""
+    if not _SANE.fullmatch(given):
         return next_request_id()
     # An id that looks like a key or token is not used: it would be echoed, logged and sent to Redash.
     return given if text_without_keys(given) == given else next_request_id()

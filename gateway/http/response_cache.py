@@ -1,20 +1,20 @@
 """Prepared responses that can be sent again, looked up by request key; only date, age and request id are added.
 
 The part that judged a hit says until when it may be reused and what it depends on (`ReuseTerms`); nothing is judged
-here. `fast_path` looks up the same responses by the exact bytes of a request.
+here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
 from gateway.http.admission_filter import AdmissionFilter
 from gateway.http.head import moving_part
+from gateway.http.request_key import LONGEST_REQUEST, RequestKey
 from gateway.model import Body, Clock, Entry, Key, ReuseTerms
 from gateway.outcome import LineParts, Observer, Outcome, OutcomeBatch
 from gateway.policy.quotas import Meter
@@ -31,13 +31,7 @@ SOON_SECONDS: Final = 0.02
 MOST_DURATIONS: Final = 1_000
 """At most so many requests for one response are recorded together."""
 
-LONGEST_REQUEST: Final = 16 * 1024
-"""Longer requests are not cached: the table is for many."""
-
 _OVERHEAD_BYTES: Final = 3_000
-
-RequestKey = tuple[object, ...]
-"""Everything in a request that its response depends on: equal keys mean equal responses, except the moving fields."""
 
 
 def length_of(key: RequestKey) -> int:
@@ -68,7 +62,6 @@ class CachedResponse:
         "line",
         "meter",
         "outcome",
-        "requests",
         "size",
         "terms",
         "until",
@@ -97,7 +90,6 @@ class CachedResponse:
         self.line: LineParts | None = None  # of this second, where there is an access log
         self.by_fast_path = 0  # sent by the fast path since the head was made, not recorded yet
         self.durations: list[float] = []  # of those that were sent by the normal path
-        self.requests: list[tuple[bytes, ...]] = []  # the segments of each request under which the fast path has it
         bytes_of_body = len(body.data) if body.data is not None else 0
         self.size = length_of(key) + len(fixed) + bytes_of_body + _OVERHEAD_BYTES
 
@@ -118,7 +110,7 @@ class ResponseCache:
         self._observer = observer
         self._monotonic = clock.monotonic
         self._wall = clock.wall
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._bytes = 0
         self._by_key: dict[RequestKey, CachedResponse] = {}
         self._filter = AdmissionFilter()
@@ -126,8 +118,6 @@ class ResponseCache:
         self._timer: asyncio.TimerHandle | None = None
         self.generation = 0
         """Changes whenever responses are dropped: a response that was judged before is not cached afterwards."""
-        self.on_drop: Callable[[tuple[bytes, ...]], None] = lambda segments: None
-        """Called with the segments of each request under which the fast path had a dropped response."""
 
     def get(self, key: RequestKey) -> CachedResponse | None:
         """Return the response under `key`, if it is there and still valid; its head is up to date."""
@@ -146,30 +136,20 @@ class ResponseCache:
 
     def put(
         self, key: RequestKey, terms: ReuseTerms, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
-    ) -> CachedResponse | None:
+    ) -> None:
         """Cache a response that has just been sent from memory, from the second request with this key on."""
         if length_of(key) > LONGEST_REQUEST or not self._filter.admits(key):
-            return None
+            return
         if (older := self._by_key.get(key)) is not None:
             self._drop(older)
         cached = CachedResponse(key, terms, fixed, body, outcome, meter)
         self._by_key[key] = cached
         self._count_bytes(cached.size)
-        return cached if self.has(cached) else None
-
-    def has(self, cached: CachedResponse) -> bool:
-        """Whether the response has not been dropped."""
-        return self._by_key.get(cached.key) is cached
-
-    def grow(self, cached: CachedResponse, more_bytes: int) -> None:
-        """Count `more_bytes` in addition for a response."""
-        cached.size += more_bytes
-        self._count_bytes(more_bytes)
 
     def _count_bytes(self, more: int) -> None:
         """Count bytes; while they are over the limit, drop the oldest response."""
         self._bytes += more
-        while self._bytes > self._limit:
+        while self._bytes > self.limit_bytes:
             self._drop(next(iter(self._by_key.values())))
 
     def _make_head(self, cached: CachedResponse, now: float) -> None:
@@ -188,13 +168,13 @@ class ResponseCache:
         cached.line = self._observer.access_line(outcome)
         cached.until = math.floor(now) + 1.0
 
-    def record_fast(self, cached: CachedResponse, request_id: str) -> None:
+    def record_fast(self, cached: CachedResponse, request_id: str, trace_id: str) -> None:
         """Count one response that the fast path has sent, to be recorded in a batch; write its access log line."""
         if cached.by_fast_path == 0:
             self._record_soon(cached)
         cached.by_fast_path += 1
         if cached.line is not None:
-            self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, cached.line)
+            self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, cached.line, trace_id)
 
     def record(self, cached: CachedResponse, outcome: Outcome) -> None:
         """Record one cached response that the normal path has just sent; in a batch, unless it is traced."""
@@ -256,8 +236,6 @@ class ResponseCache:
         if self._by_key.pop(cached.key, None) is None:
             return
         self._bytes -= cached.size
-        for segments in cached.requests:
-            self.on_drop(segments)
 
     def drop_query(self, query_id: int) -> None:
         """Drop the responses of one query: it was run, edited or purged, or Redash denied access to it."""

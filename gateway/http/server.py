@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -10,34 +11,29 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.http import connection
-from gateway.http.connection import Handler, Manager
+from gateway.http.connection import Connection
 from gateway.http.connection_limit import ConnectionLimit
 from gateway.http.fast_path import FastPath
+from gateway.http.handler import NEEDED, Handler
 from gateway.http.problems import MAX_FIELD_BYTES, MAX_TARGET_BYTES
 
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _MakeRequest = Callable[..., web.BaseRequest]
+_NEVER_SECONDS: Final = 10.0**9
+"""Idle connections are closed here: aiohttp does not see what the fast path serves."""
 
-_NEEDED: Final = (
-    "_waiter",
-    "_request_count",
-    "_buffer_paused",
-    "_paused",
-    "_close",
-    "_keepalive_timeout",
-    "_next_keepalive_close_time",
-    "_keepalive_handle",
-)
+_CHECKS: Final = 15
+"""Within the shortest deadline connections are checked so often."""
 
 
 def fast_path_is_possible() -> bool:
     """Whether aiohttp's handler still has the fields that the fast path relies on; if not, it stays off."""
     fields = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
-    return fields.issuperset(_NEEDED) and hasattr(RequestHandler, "data_received")
+    return fields.issuperset(NEEDED) and hasattr(RequestHandler, "data_received")
 
 
-class Server(Manager):
-    """Makes our `Handler` for each connection.
+class Server(web.Server):
+    """Makes a `Connection` for each socket, and closes those that are idle for too long.
 
     `refused` is called with the status when the parser refuses a request. `cancels`: a handler ends when its caller
     leaves.
@@ -57,7 +53,7 @@ class Server(Manager):
             handler,
             handler_cancellation=cancels,
             auto_decompress=False,
-            keepalive_timeout=connection.IDLE_SECONDS,
+            keepalive_timeout=_NEVER_SECONDS,
             access_log=None,
             max_line_size=MAX_TARGET_BYTES,
             max_field_size=MAX_FIELD_BYTES,
@@ -65,17 +61,54 @@ class Server(Manager):
         self.refused = refused
         self._fast_path = fast_path
         self._limit = limit
+        self._open: set[Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._make = make_request or super()._make_request
 
-    def admit(self, handler: Handler) -> None:
-        """Let a new connection in, or make room for it, or refuse it."""
+    @property
+    def connections(self) -> list[Any]:
+        """All connections that are not closed yet."""
+        return list(self._open)
+
+    def admit(self, connection: Connection) -> None:
+        """Count a new connection; make room for it, or refuse it."""
+        self._open.add(connection)
         if self._limit is not None:
-            self._limit.admit(handler, self._connections)
+            self._limit.admit(connection, self._open)
+        if self._timer is None:
+            self._check_soon()
+
+    def remove(self, connection: Connection) -> None:
+        """Count a connection no more."""
+        self._open.discard(connection)
+
+    def _check_soon(self) -> None:
+        seconds = min(connection.HEAD_SECONDS, connection.IDLE_SECONDS) / _CHECKS
+        self._timer = self._loop.call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        """Close what is idle or incomplete for too long: one timer for all costs less than one for each."""
+        self._timer, now = None, self._loop.time()
+        for one in list(self._open):
+            one.check(now)
+        if self._open:
+            self._check_soon()
 
     def begin_to_close(self) -> bool:
         """Close every connection without a request in progress; returns whether there are others."""
-        busy = [handler.begin_to_close() for handler in self.connections if isinstance(handler, Handler)]
+        busy = [one.begin_to_close() for one in list(self._open)]
         return any(busy)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Close all connections; requests in progress have the time."""
+        for one in list(self._open):
+            if one.idle_seconds() >= 0:
+                one.close()
+        await super().shutdown(timeout)
+        for one in list(self._open):
+            one.close()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _make_request(self, message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
         """Make the request. Versions that the parser accepts, but nobody speaks here, get a target that is refused.
@@ -87,6 +120,10 @@ class Server(Manager):
             message = message._replace(version=version, should_close=True, path="*")
         return self._make(message, *parts)
 
-    def __call__(self) -> RequestHandler:
-        """Return the handler of one connection."""
-        return Handler(self, self._fast_path, loop=self._loop, **self._kwargs)
+    def handler(self) -> Handler:
+        """Return a new handler of aiohttp."""
+        return Handler(self, self.refused, loop=self._loop, **self._kwargs)
+
+    def __call__(self) -> Connection:  # type: ignore[override] # aiohttp makes its handler here
+        """Return the protocol of a new connection."""
+        return Connection(self, self._fast_path, self._loop.time)

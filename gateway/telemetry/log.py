@@ -164,9 +164,9 @@ def _lost(form: str, number: int) -> str:
 _MILLISECONDS: Final = tuple(f"{micros / 1000:.3f}" for micros in range(1000))
 """Milliseconds of short requests as text: formatting a float costs as much as the rest of a line."""
 
-Hit = tuple[str, float, float, LineParts]
+Hit = tuple[str, float, float, LineParts, str]
 """A request served from the response cache: its id (known to be plain), its end (monotonic), its duration (seconds),
-and the rest of its line."""
+the rest of its line, and the id of its trace, "" without one."""
 
 
 def write_requests(requests: Sequence[Outcome | Hit], offset: float) -> None:
@@ -203,7 +203,9 @@ class AccessLines:
         lines = []
         for one in requests:
             if isinstance(one, tuple):
-                request_id, ended, duration, (before, after) = one
+                request_id, ended, duration, (before, after), trace_id = one
+                if trace_id:
+                    after = f"{after.removesuffix(self._end)}{self._trace}{self._word(trace_id)}{self._end}"
             else:
                 request_id, duration = self._inside(one.request_id), one.duration
                 ended = one.started + duration

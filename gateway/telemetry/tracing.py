@@ -44,15 +44,19 @@ def incoming(headers: Headers) -> Trace | None:
     """Read the trace context of a request; an invalid one is ignored."""
     if "traceparent" not in headers:
         return None
-    given = headers.getall("traceparent", ())
-    found = _TRACEPARENT.fullmatch(given[0]) if len(given) == 1 else None
+    return trace_context(headers.getall("traceparent", ()), headers.getall("tracestate", ()))
+
+
+def trace_context(parents: Sequence[str], states: Sequence[str] = ()) -> Trace | None:
+    """Read the values of `traceparent` and `tracestate`; None where they are invalid."""
+    found = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     if found is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
     if version == "ff" or (version == "00" and more is not None):
         return None
     known = _KNOWN_FLAGS if version == "00" else 1
-    return Trace(trace_id, span_id, f"{int(flags, 16) & known:02x}", _state(headers.getall("tracestate", ())))
+    return Trace(trace_id, span_id, f"{int(flags, 16) & known:02x}", _state(states))
 
 
 def _state(values: Sequence[str]) -> str:

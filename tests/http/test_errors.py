@@ -18,7 +18,7 @@ from support.waiting import until
 from support.world import TOKENS, World
 
 from gateway import errors
-from gateway.http import connection
+from gateway.http import handler
 from gateway.http.request import token_field
 from gateway.policy.access import TOKEN_FIELDS
 
@@ -168,7 +168,7 @@ def basic(user: str, password: str) -> str:
 
 async def test_a_half_closed_caller_is_not_waited_for_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # One that has left altogether looks the same, until something is sent to it.
-    monkeypatch.setattr(connection, "HALF_CLOSED_SECONDS", 0.1)
+    monkeypatch.setattr(handler, "HALF_CLOSED_SECONDS", 0.1)
     world.sandbox.faults.add("hang", route="/api/queries")
     parts = urlsplit(world.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)

@@ -16,6 +16,7 @@ from support.inside import open_requests
 from support.waiting import until
 from support.world import World
 
+from gateway.http import fast_path, sending
 from gateway.http.response_cache import FAST_PATH_SECONDS, CachedResponse
 from gateway.model import Body, Entry, ReuseTerms
 from gateway.outcome import CacheResult, Outcome, Quota, Step, Trace
@@ -113,16 +114,15 @@ class Repeating:
         self.path = f"/api/queries/{world.named['by_country']}/results{form}"
         self.by_fast_path, self.by_normal_path = by_fast_path, by_normal_path
 
-    async def send(self, request_id: str = "") -> str:
-        """Send it once; returns its Cache-Status. With its own request id it never takes the fast path."""
-        headers = {"X-Request-ID": request_id} if request_id else {}
-        return (await self.world.call(self.method, self.path, self.body, headers=headers)).cache
+    async def send(self) -> str:
+        """Send it once; returns its Cache-Status."""
+        return (await self.world.call(self.method, self.path, self.body)).cache
 
-    async def hits(self, request_id: str = "", times: int = 1) -> tuple[str, dict[str, float]]:
+    async def hits(self, times: int = 1) -> tuple[str, dict[str, float]]:
         """Send it; returns the path that served it, and the counts that changed."""
         before, fast, normal = await Counters.of(self.world), len(self.by_fast_path), len(self.by_normal_path)
         for _ in range(times):
-            assert (await self.send(request_id)).startswith("redash-gateway; hit")
+            assert (await self.send()).startswith("redash-gateway; hit")
         moved = (await Counters.of(self.world)).since(before)
         by_path = {"fast": len(self.by_fast_path) - fast, "normal": len(self.by_normal_path) - normal}
         by_path["cached"] = times - sum(by_path.values())
@@ -132,7 +132,7 @@ class Repeating:
 
 @pytest.mark.parametrize("kind", REQUESTS)
 async def test_every_path_counts_a_hit_in_the_same_way(
-    bare: World, by_fast_path: list[bytes], by_normal_path: list[Outcome], kind: str
+    bare: World, by_fast_path: list[bytes], by_normal_path: list[Outcome], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     # In memory only: writes to a disk would change its gauges some time later. With a rate, each hit has a quota.
     await bare.start(store="memory:", dashboard='rate = "100/m"\nburst = 100')
@@ -146,8 +146,10 @@ async def test_every_path_counts_a_hit_in_the_same_way(
     assert len({name.partition("{")[0] for name in one_hit}) > 10, "the metrics and the report move"
     seen = {path}
     for times in (1, 1, 1, 3):
-        for request_id in ("", "mine"):
-            path, moved = await request.hits(request_id, times)
+        for largest in (sending.LARGEST_AT_ONCE, -1):  # larger ones take the normal path
+            monkeypatch.setattr(fast_path, "LARGEST_AT_ONCE", largest)
+            path, moved = await request.hits(times)
+            assert moved.keys() == one_hit.keys(), (path, times)
             assert moved == pytest.approx({name: move * times for name, move in one_hit.items()}), (path, times)
             seen.add(path if times == 1 else f"{path}, together")
     assert seen >= {"cached", "fast", "cached, together", "fast, together"}

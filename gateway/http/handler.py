@@ -1,0 +1,127 @@
+"""aiohttp's handler of one connection, hardened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from traceback import clear_frames
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+from gateway.http.head import SERVER
+from gateway.http.problems import describe, problem
+from gateway.http.request_key import RequestKey
+
+log = logging.getLogger("gateway.http")
+
+HALF_CLOSED_SECONDS: Final = 3.0
+"""A caller that has closed its side is served for so long: one that has left altogether looks the same."""
+
+NEEDED: Final = ("_waiter", "_request_count", "_messages", "_current_request")
+"""The fields of aiohttp's handler that tell when it is idle."""
+
+
+class Handler(RequestHandler):
+    """aiohttp's connection handler, changed so that it neither leaks a token nor waits for ever.
+
+    aiohttp's own response to a bad head echoes the offending line, token included, into body and log.
+    """
+
+    __slots__ = ("_half_closed", "_last_body", "_refused", "key")
+
+    def __init__(self, manager: web.Server, refused: Callable[[int], None], **settings: Any) -> None:
+        """`refused` is called with the status when the parser refuses a request."""
+        super().__init__(manager, **settings)
+        self._refused = refused
+        self._half_closed: asyncio.TimerHandle | None = None  # ends the request in progress after its time
+        self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
+        self.key: RequestKey = ()
+        """Of the request that was passed last; () where its meaning is not certain."""
+
+    def waits(self) -> bool:
+        """Whether it waits for a request, or will once its task has started (uvloop may read before that)."""
+        if self._waiter is None:
+            return self._request_count == 0
+        return not self._waiter.done()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, and begin with the request."""
+        super().data_received(data)
+        if self._messages:
+            self._last_body = self._messages[-1][1]
+        self._break_body_off()
+
+    def _break_body_off(self) -> None:
+        """Fail the body after a parser error: aiohttp only queues the error, and the reader would wait for ever."""
+        request = self._current_request
+        if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._messages.pop()
+            self.close()
+            if not request.content.is_eof():
+                request.content.set_exception(web.RequestPayloadError())
+
+    def respond_after_eof(self) -> bool | None:
+        """Let a caller that will send no more have the responses to what it has sent whole; then close.
+
+        Over TLS there is no such thing (RFC 8446 section 6.1 has it, asyncio has not). Returns what a protocol returns
+        from `eof_received`.
+        """
+        transport = self.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return None
+        if self.waits() or not self._last_body.is_eof():
+            return None
+        self._half_closed = self._loop.call_later(HALF_CLOSED_SECONDS, self.force_close)
+        return True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no request can follow the one in progress."""
+        return self._half_closed is not None and not self._messages
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the request in progress."""
+        if self._half_closed is not None:
+            self._half_closed.cancel()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
+        # Redash's connection errors do not come as far as this: this is the caller's connection.
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            if exc is not None:
+                clear_frames(exc.__traceback__)  # they hold the body, and the error may live as long as the connection
+            raise ConnectionError("the caller has left, or the response has begun: only closing the connection is left")
+        status, title, detail = describe(status, exc)
+        if status == 500:
+            log.error("internal error", exc_info=exc)
+        else:
+            self._refused(status)
+        response = web.Response(status=status, body=problem(status, title, detail, "-"), headers={hdrs.SERVER: SERVER})
+        response.content_type = "application/problem+json"
+        response.force_close()
+        return response
+
+
+def stays_open(request: web.BaseRequest) -> bool:
+    """Whether the connection may stay for another request."""
+    handler = request.protocol
+    return request.keep_alive and not (isinstance(handler, Handler) and handler.is_done)
+
+
+def key_of(request: web.BaseRequest) -> RequestKey:
+    """Return the request's key, () where its meaning is not certain."""
+    handler = request.protocol
+    key = handler.key if isinstance(handler, Handler) else ()
+    line = f"{request.method} {request.raw_path} HTTP/1.1".encode("utf-8", "surrogateescape")
+    return key if key and key[0] == line else ()
