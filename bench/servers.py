@@ -34,9 +34,9 @@ class Server:
     """Its paths are the names of the sizes, not the paths of Redash."""
 
     def normal_path(self) -> Server:
-        """The same gateway without its fast path, which takes no request with a `Connection` header."""
+        """The same gateway without its fast path, which takes no request that asks for a protocol aiohttp knows."""
         name = self.name.replace("gateway", "gateway, normal path")
-        return replace(self, name=name, headers={**self.headers, "Connection": "keep-alive"})
+        return replace(self, name=name, headers={**self.headers, "Upgrade": "tcp"})
 
 
 _ON_ASYNCIO = """

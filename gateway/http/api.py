@@ -12,11 +12,11 @@ from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
 from gateway.http.connection_limit import ConnectionLimit
 from gateway.http.fast_path import FastPath
-from gateway.http.handler import key_of, stays_open
+from gateway.http.handler import stays_open
 from gateway.http.head import last_part
 from gateway.http.request import is_preflight, read_body, read_head
 from gateway.http.request_id import request_id
-from gateway.http.request_key import RequestKey
+from gateway.http.request_key import RequestKey, request_key
 from gateway.http.response import NOTHING, error_response, negotiate, send_response
 from gateway.http.response_cache import CachedResponse, ResponseCache
 from gateway.http.sending import CLOSED, KEPT, send
@@ -81,8 +81,8 @@ class Api:
         self._open[task] = outcome
         repeated: CachedResponse | None = None
         try:
-            generation, key = self._cache.generation, key_of(request)
-            response = await self._respond(request, outcome, key)
+            generation = self._cache.generation
+            response, key = await self._respond(request, outcome)
             if isinstance(response, CachedResponse):
                 repeated = response
                 await send(request, repeated.head + last_part(outcome.request_id, outcome.quota), repeated.body)
@@ -106,18 +106,21 @@ class Api:
             else:
                 self._pipeline.record(outcome)
 
-    async def _respond(self, request: web.BaseRequest, outcome: Outcome, key: RequestKey) -> Response | CachedResponse:
-        """Return the response, or a valid cached one."""
+    async def _respond(
+        self, request: web.BaseRequest, outcome: Outcome
+    ) -> tuple[Response | CachedResponse, RequestKey]:
+        """Return the response, or a valid cached one, and its request key; the key is () where none was made."""
         server = self._live.settings.server
         outcome.trace = self._observer.begin_span(incoming(request.headers))
         try:
             head = read_head(request, server.hosts)
             if is_preflight(request):
-                return Response(status=204, body=NOTHING, content_type="")
+                return Response(status=204, body=NOTHING, content_type=""), ()
             context = self._pipeline.admit(head, outcome)
             body = await read_body(request, server.max_request_body, self._bodies)
-            if key and not self._draining and (cached := self._cache.get(key)) is not None:
-                return cached
+            key = request_key(request, body)
+            if not self._draining and (cached := self._cache.get(key)) is not None:
+                return cached, key
             try:
                 response = await self._pipeline.respond(context, body)
                 response = await negotiate(request, response, self._compressor, gzip=head.accepts_gzip)
@@ -125,15 +128,15 @@ class Api:
                 context.check_delivery(self._live.configured)
                 raise
             context.check_delivery(self._live.configured)
-            return response
+            return response, key
         except GatewayError as error:
-            return error_response(error, outcome)
+            return error_response(error, outcome), ()
         except ConnectionError:  # of the caller: it left before its body was requested
             raise
         except Exception:
             log.exception("internal error, request %s", outcome.request_id)
             fault = GatewayError("Internal error of the gateway; its log says more.")
-            return error_response(fault, outcome)
+            return error_response(fault, outcome), ()
 
     async def _send(
         self, request: web.BaseRequest, response: Response, outcome: Outcome, key: RequestKey, generation: int

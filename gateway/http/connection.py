@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 from gateway.http.connection_limit import TOO_MANY
 from gateway.http.fast_path import SENT, SENT_LAST, FastPath
 from gateway.http.handler import Handler
-from gateway.http.request_key import HEAD_MISSING, LONGEST_REQUEST, MAX_HEAD_BYTES, WHOLE, RequestKey
+from gateway.http.request_key import HEAD_MISSING, LONGEST_REQUEST, MAX_HEAD_BYTES, WHOLE
 
 HEAD_SECONDS: Final = 15.0
 """The head of a request must be complete within this time after its first byte."""
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         elif found == SENT_LAST:
             self.close()
         elif found == WHOLE:
-            self._begin(data, 0, fast_path.request.key)
+            self._begin(data, 0)
         elif found == HEAD_MISSING:
             self._hold(data, 0)
         elif found > 0 and len(data) + found <= LONGEST_REQUEST and not fast_path.request.expects:
@@ -128,14 +128,14 @@ class Connection(asyncio.Protocol):
         else:
             self._read(fast_path, bytes(held))
 
-    def _begin(self, data: bytes, due: int, key: RequestKey = ()) -> None:
-        """Pass on to aiohttp a whole request with its key, or the beginning of one with `due` bytes of its body."""
+    def _begin(self, data: bytes, due: int) -> None:
+        """Pass on to aiohttp a request, except the last `due` bytes of its body."""
         self._partial_since, self._body_due = 0.0, due
-        handler = self._pass(data, key)
+        handler = self._pass(data)
         if handler is not None and handler.waits():
             self._leave_to_aiohttp(handler)  # its parser sees no request where ours does
 
-    def _pass(self, data: bytes, key: RequestKey = ()) -> Handler | None:
+    def _pass(self, data: bytes) -> Handler | None:
         """Pass data on to aiohttp's handler, and return that; None where the connection is closing."""
         handler = self._handler
         if handler is None:
@@ -145,7 +145,6 @@ class Connection(asyncio.Protocol):
             handler.connection_made(self.transport)
             if self._paused:
                 handler.pause_writing()
-        handler.key = key
         handler.data_received(data)
         return handler
 

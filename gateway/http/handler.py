@@ -14,7 +14,6 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.http.head import SERVER
 from gateway.http.problems import describe, problem
-from gateway.http.request_key import RequestKey
 
 log = logging.getLogger("gateway.http")
 
@@ -31,7 +30,7 @@ class Handler(RequestHandler):
     aiohttp's own response to a bad head echoes the offending line, token included, into body and log.
     """
 
-    __slots__ = ("_half_closed", "_last_body", "_refused", "key")
+    __slots__ = ("_half_closed", "_last_body", "_refused")
 
     def __init__(self, manager: web.Server, refused: Callable[[int], None], **settings: Any) -> None:
         """`refused` is called with the status when the parser refuses a request."""
@@ -39,8 +38,6 @@ class Handler(RequestHandler):
         self._refused = refused
         self._half_closed: asyncio.TimerHandle | None = None  # ends the request in progress after its time
         self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
-        self.key: RequestKey = ()
-        """Of the request that was passed last; () where its meaning is not certain."""
 
     def waits(self) -> bool:
         """Whether it waits for a request, or will once its task has started (uvloop may read before that)."""
@@ -117,11 +114,3 @@ def stays_open(request: web.BaseRequest) -> bool:
     """Whether the connection may stay for another request."""
     handler = request.protocol
     return request.keep_alive and not (isinstance(handler, Handler) and handler.is_done)
-
-
-def key_of(request: web.BaseRequest) -> RequestKey:
-    """Return the request's key, () where its meaning is not certain."""
-    handler = request.protocol
-    key = handler.key if isinstance(handler, Handler) else ()
-    line = f"{request.method} {request.raw_path} HTTP/1.1".encode("utf-8", "surrogateescape")
-    return key if key and key[0] == line else ()

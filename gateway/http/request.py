@@ -14,7 +14,6 @@ from multidict import MultiMapping
 
 from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
 from gateway.http.bodies import Bodies
-from gateway.http.handler import key_of
 from gateway.http.request_key import MAX_HEAD_BYTES, MEANINGFUL
 from gateway.model import Request
 from gateway.policy.access import TOKEN_FIELDS
@@ -98,7 +97,7 @@ def _check_framing(request: web.BaseRequest) -> None:
         codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
         if [coding.strip().lower() for coding in codings] != ["chunked"]:
             raise BadRequest("The request's Transfer-Encoding is not just 'chunked'.")
-    if not key_of(request) and sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
+    if sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD_BYTES:
         raise RequestHeaderFieldsTooLarge(
             f"The request's header fields are together longer than {MAX_HEAD_BYTES} bytes."
         )

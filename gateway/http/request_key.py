@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 import httptools
-from aiohttp import hdrs
+from aiohttp import hdrs, web
 
 from gateway.policy.access import TOKEN_FIELDS
 
@@ -29,7 +29,10 @@ UNCERTAIN: Final = -1
 HEAD_MISSING: Final = -2
 
 RequestKey = tuple[object, ...]
-"""Everything in a request that its response depends on: equal keys mean equal responses, except the moving fields."""
+"""Everything in a request that its response depends on: equal keys mean equal responses, except the moving fields.
+
+Request line, whether the connection stays open, body; then for each meaningful field its number and its value.
+"""
 
 _MOST_FIELDS: Final = 100
 _MOST_NAMES: Final = 1_000
@@ -74,6 +77,24 @@ class _Places(dict[bytes, int]):
 
 
 _places: Final = _Places()
+
+
+def request_key(request: web.BaseRequest, body: bytes) -> RequestKey:
+    """Return the key of a request that aiohttp has parsed; () if it is too long to be looked up."""
+    parts: list[object] = []
+    for name, value in request.raw_headers:
+        place = _places[name]
+        if _IGNORED < place < _LENGTH:
+            parts += place, value
+    major, minor = request.version
+    line = f"{request.method} {request.raw_path} HTTP/{major}.{minor}".encode("utf-8", "surrogateescape")
+    key = (line, request.keep_alive, body, *parts)
+    return key if length_of(key) <= LONGEST_REQUEST else ()
+
+
+def length_of(key: RequestKey) -> int:
+    """Return the number of bytes in it."""
+    return sum(len(part) for part in key if isinstance(part, bytes))
 
 
 class RequestReader:

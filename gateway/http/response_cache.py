@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.http.admission_filter import AdmissionFilter
 from gateway.http.head import moving_part
-from gateway.http.request_key import LONGEST_REQUEST, RequestKey
+from gateway.http.request_key import RequestKey, length_of
 from gateway.model import Body, Clock, Entry, Key, ReuseTerms
 from gateway.outcome import LineParts, Observer, Outcome, OutcomeBatch
 from gateway.policy.quotas import Meter
@@ -32,11 +32,6 @@ MOST_DURATIONS: Final = 1_000
 """At most so many requests for one response are recorded together."""
 
 _OVERHEAD_BYTES: Final = 3_000
-
-
-def length_of(key: RequestKey) -> int:
-    """Return the total length of the texts in it, in characters."""
-    return sum(len(part) for part in key if isinstance(part, str | bytes))
 
 
 class EntriesInMemory(Protocol):
@@ -138,7 +133,7 @@ class ResponseCache:
         self, key: RequestKey, terms: ReuseTerms, fixed: bytes, body: Body, outcome: Outcome, meter: Meter | None
     ) -> None:
         """Cache a response that has just been sent from memory, from the second request with this key on."""
-        if length_of(key) > LONGEST_REQUEST or not self._filter.admits(key):
+        if not self._filter.admits(key):
             return
         if (older := self._by_key.get(key)) is not None:
             self._drop(older)

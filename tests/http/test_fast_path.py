@@ -320,6 +320,7 @@ async def test_the_caller_s_own_request_id_is_used(world: World, by_fast_path: l
     [
         ("Transfer-Encoding: chunked",),
         ("Upgrade: websocket", "Connection: Upgrade"),
+        ("Upgrade: tcp",),
         ("User-Agent: one", "User-Agent: two"),  # aiohttp refuses it
         ("Host: localhost",),  # the second one
         ("Authorization: Key rg_other",),
