@@ -17,6 +17,7 @@ from gateway.http.fast_path import FastPath, is_unique
 from gateway.http.framing import bytes_due
 from gateway.http.head import SERVER
 from gateway.http.problems import describe, problem
+from gateway.http.sending import CLOSED
 
 log = logging.getLogger("gateway.http")
 
@@ -86,6 +87,16 @@ class Handler(RequestHandler):
         if isinstance(self._manager, Manager):
             self._manager.refused(503)
 
+    async def start(self) -> None:
+        """Handle one request after the other until the connection ends.
+
+        A task that is cancelled holds its error, whose frames hold the body and this connection, which holds the task.
+        """
+        try:
+            await super().start()
+        except asyncio.CancelledError as error:
+            clear_frames(error.__traceback__)
+
     def data_received(self, data: bytes) -> None:
         """Let the fast path respond; pass everything else to the parser, with a deadline for the head."""
         # aiohttp calls itself with b"".
@@ -93,7 +104,9 @@ class Handler(RequestHandler):
             return
         super().data_received(data)
         if self._messages:
-            self._last_body = self._messages[-1][1]
+            message, self._last_body = self._messages[-1]
+            if isinstance(message, _ErrInfo):
+                message.exc.__traceback__ = None  # its frames hold this connection
         self._break_body_off()
         if not self._waits():
             self._clear_head_deadline()
@@ -211,6 +224,8 @@ class Handler(RequestHandler):
         if self._half_closed is not None:
             self._half_closed.cancel()
         super().connection_lost(exc)
+        self._messages.clear()
+        self._last_body = EMPTY_PAYLOAD  # a body that never came whole holds this connection
 
     def _clear_head_deadline(self) -> None:
         if self._head_deadline is not None:
@@ -232,9 +247,7 @@ class Handler(RequestHandler):
         """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
         # Redash's connection errors do not come as far as this: this is the caller's connection.
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
-            if exc is not None:
-                clear_frames(exc.__traceback__)  # they hold the body, and the error may live as long as the connection
-            raise ConnectionError("the caller has left, or the response has begun: only closing the connection is left")
+            return CLOSED  # the caller has left, or the response has begun: only closing the connection is left
         status, title, detail = describe(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)

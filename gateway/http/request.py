@@ -12,7 +12,13 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import MultiMapping
 
-from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
+from gateway.errors import (
+    BadRequest,
+    ContentTooLarge,
+    MisdirectedRequest,
+    RequestHeaderFieldsTooLarge,
+    without_frames,
+)
 from gateway.http.bodies import Bodies
 from gateway.http.connection import MAX_HEAD_BYTES, came_short
 from gateway.http.response_cache import RequestKey
@@ -165,7 +171,8 @@ async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take) -> 
                     take(len(chunk))
     except TimeoutError:
         raise BadRequest(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
-    except (ValueError, web.RequestPayloadError):
+    except (ValueError, web.RequestPayloadError) as error:
+        without_frames(error)
         raise BadRequest(_BROKEN) from None
     return bytes(body)
 
