@@ -5,11 +5,9 @@ Names and statuses are those of RFC 9110 and RFC 6585 where one error has the st
 
 from __future__ import annotations
 
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 from gateway.model import Body
-
-E = TypeVar("E", bound=BaseException)
 
 
 class GatewayError(Exception):
@@ -40,7 +38,7 @@ class GatewayError(Exception):
         return copy
 
 
-def without_frames(error: E) -> E:
+def without_frames(error: BaseException) -> BaseException:
     """Take the tracebacks from an error of aiohttp's and from its causes, and return it.
 
     aiohttp keeps the error of a body with the body: all frames that read it, and what these hold, would stay as long.

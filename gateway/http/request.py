@@ -33,6 +33,10 @@ _UNCOUNTED_BYTES: Final = 1_024
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _SHOWN_HOST: Final = 100
+_LONGEST_CACHED: Final = 300
+"""Longer fields are not looked at, so that they are no keys of caches: no name of a host is so long, nor any list of
+codings that a client sends."""
+
 Take = Callable[[int], None]
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _BROKEN: Final = "The body is not framed as RFC 9112 requires."
@@ -49,7 +53,9 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     _check_framing(request)
     host, target = _host_and_target(request)
     path, _, query_string = target.partition("?")
-    if not _is_one_of(host, hosts) and path != PING.template:  # load balancers ask by address, or name no Host
+    if (
+        not (len(host) <= _LONGEST_CACHED and _is_one_of(host, hosts)) and path != PING.template
+    ):  # load balancers ask by address, or name no Host
         detail = "The Host of this request is not among the gateway's server.hosts."
         raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")
     headers = request.headers
@@ -201,7 +207,7 @@ def request_key(request: web.BaseRequest, head: Request, body: bytes, token_sha2
 def _accepts_gzip(headers: MultiMapping[str]) -> bool:
     """Whether the caller can read gzip (RFC 9110 section 12.5.3)."""
     given = headers.get(hdrs.ACCEPT_ENCODING)
-    return given is not None and _names_gzip(given)
+    return given is not None and len(given) <= _LONGEST_CACHED and _names_gzip(given)
 
 
 @lru_cache(maxsize=256)

@@ -1,7 +1,4 @@
-"""The only HTTP client: sends each request with exactly one key and reads the response.
-
-aiohttp's exceptions are translated into ours here.
-"""
+"""The only HTTP client: sends each request with exactly one key; translates aiohttp's exceptions into ours."""
 
 from __future__ import annotations
 

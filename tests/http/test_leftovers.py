@@ -20,7 +20,6 @@ from support.waiting import until
 from support.world import TOKENS, World
 
 from gateway.http.connection import Handler
-from gateway.sandbox import Sandbox
 
 HEAD: Final = f"Host: localhost\r\nAuthorization: Key {TOKENS['dashboard']}\r\n"
 POST: Final = f"POST /api/queries/1/results HTTP/1.1\r\n{HEAD}"
@@ -141,28 +140,29 @@ async def test_what_is_refused_leaves_nothing(
     assert left() == []
 
 
-def unusable(sandbox: Sandbox) -> None:
-    sandbox.faults.add("garbage")
+RUNS: Final = {"route": "/api/queries/<query_id>/results", "method": "POST"}
 
 
-def refused(sandbox: Sandbox) -> None:
-    sandbox.faults.add("status", status=500)
-
-
-def gone(sandbox: Sandbox) -> None:
-    sandbox.faults.add("reset_in_body")
-
-
-def no_result(sandbox: Sandbox) -> None:
-    sandbox.faults.add("garbage", route="/api/queries/<query_id>/results", method="POST")
-
-
-@pytest.mark.parametrize("fault", [unusable, refused, gone, no_result])
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [
+        ("garbage", {}),
+        ("garbage", RUNS),
+        ("html", {}),
+        ("status", {}),
+        ("unhealthy", {}),
+        ("truncate", {}),
+        ("reset_before_headers", {}),
+        ("reset_after_headers", {}),
+        ("reset_in_body", {}),
+        ("lose_jobs", {}),
+    ],
+)
 async def test_errors_of_redash_leave_nothing(
-    world: World, left: Callable[[], list[str]], fault: Callable[[Sandbox], None]
+    world: World, left: Callable[[], list[str]], kind: str, limits: dict[str, str]
 ) -> None:
     query_id = world.named["kb1"]
-    fault(world.sandbox)
+    world.sandbox.faults.add(kind, **limits)
     paths = (f"/api/queries/{query_id}", f"/api/queries/{query_id}/results.json?max_age=0", "/api/query_results/1.csv")
     for path in paths:
         alike = await asyncio.gather(*(world.get(path) for _ in range(3)))
