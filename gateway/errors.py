@@ -5,7 +5,7 @@ Names and statuses are those of RFC 9110 and RFC 6585 where one error has the st
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from gateway.model import Body
 
@@ -26,6 +26,28 @@ class GatewayError(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.refused = refused
+
+    def copy(self) -> Self:
+        """Return an error to keep, or to raise once more, without traceback and causes.
+
+        These hold every frame on the way, with its bodies and texts; and where a frame holds the error, all of it waits
+        for the garbage collector.
+        """
+        copy = self.__class__.__new__(self.__class__, *self.args)
+        copy.__dict__.update(self.__dict__)
+        return copy
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """Take the tracebacks from an error of aiohttp's and from its causes, and return it.
+
+    aiohttp keeps the error of a body with the body: all frames that read it, and what these hold, would stay as long.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 class ConfigurationError(GatewayError):

@@ -179,7 +179,7 @@ async def _ended(execution: Execution) -> StoredResult:
     if ending is None:
         raise ServiceUnavailable("still running after an hour")
     if ending.failure is not None:
-        raise ending.failure
+        raise ending.failure.copy()
     if ending.stored is None:
         raise QueryFailed(ending.error)
     return ending.stored

@@ -144,6 +144,9 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
         return await handler(request)
     except GatewayError as error:
         return _problem(error.status, error.detail)
+    except web.HTTPException as error:  # no such path, or not with this method
+        error.__traceback__ = None  # the request holds the error, and its frames the request
+        return web.Response(status=error.status, reason=error.reason, text=error.text, headers=error.headers)
 
 
 async def _expect(_: web.Request) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from gateway.concurrency.events import Event
-from gateway.errors import ServiceUnavailable
+from gateway.errors import GatewayError, ServiceUnavailable
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Flights(Generic[T]):
             flight = self._start(key, call)
         await (flight.done if until_done else flight.ready).wait()
         if flight.error is not None:
-            raise flight.error
+            raise flight.error.copy() if isinstance(flight.error, GatewayError) else flight.error
         return flight.value, joined
 
     def offer(self, key: Hashable, value: T) -> None:
@@ -74,6 +74,8 @@ class Flights(Generic[T]):
         try:
             flight.value = await call()
             flight.error = None
+        except GatewayError as error:
+            flight.error = error.copy()
         except Exception as error:
             flight.error = error
 

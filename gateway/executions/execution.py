@@ -64,7 +64,7 @@ class Ending(msgspec.Struct, frozen=True):
     @classmethod
     def failed(cls, error: GatewayError) -> Ending:
         """Return the ending for an error of the gateway or a refusal by Redash."""
-        return cls("failure", error=failure_text(error), failure=error)
+        return cls("failure", error=failure_text(error), failure=error.copy())
 
 
 CANCELLED: Final = Ending("cancelled", error=CANCELLED_TEXT)

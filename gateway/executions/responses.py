@@ -63,7 +63,7 @@ class ExecutionResponses:
             return await self._stored(context, plan, found)
         execution = found.execution
         if execution.failure is not None and not execution.upstream_job:
-            raise execution.failure
+            raise execution.failure.copy()
         inline = not execution.upstream_job and plan.max_age != 0 and not plan.forced
         if inline or context.wait is not None:
             stored = execution.stored
@@ -215,5 +215,5 @@ def _result_of(execution: Execution, form: ResultForm) -> AnyResult | None:
     if execution.phase is not Phase.ENDED:
         return None
     if execution.failure is not None:
-        raise execution.failure
+        raise execution.failure.copy()
     raise QueryFailed(execution.ending.error if execution.ending is not None else "")

@@ -14,6 +14,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.http.head import SERVER
 from gateway.http.problems import describe, problem
+from gateway.http.sending import CLOSED
 
 log = logging.getLogger("gateway.http")
 
@@ -45,11 +46,23 @@ class Handler(RequestHandler):
             return self._request_count == 0
         return not self._waiter.done()
 
+    async def start(self) -> None:
+        """Handle one request after the other until the connection ends.
+
+        A task that is cancelled holds its error, whose frames hold the body and this connection, which holds the task.
+        """
+        try:
+            await super().start()
+        except asyncio.CancelledError as error:
+            clear_frames(error.__traceback__)
+
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and begin with the request."""
         super().data_received(data)
         if self._messages:
-            self._last_body = self._messages[-1][1]
+            message, self._last_body = self._messages[-1]
+            if isinstance(message, _ErrInfo):
+                message.exc.__traceback__ = None  # its frames hold this connection
         self._break_body_off()
 
     def _break_body_off(self) -> None:
@@ -85,6 +98,8 @@ class Handler(RequestHandler):
         if self._half_closed is not None:
             self._half_closed.cancel()
         super().connection_lost(exc)
+        self._messages.clear()
+        self._last_body = EMPTY_PAYLOAD  # a body that never came whole holds this connection
 
     def handle_error(
         self,
@@ -96,9 +111,7 @@ class Handler(RequestHandler):
         """Respond to what the parser refused, or to an internal error, with a text that repeats no request data."""
         # Redash's connection errors do not come as far as this: this is the caller's connection.
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
-            if exc is not None:
-                clear_frames(exc.__traceback__)  # they hold the body, and the error may live as long as the connection
-            raise ConnectionError("the caller has left, or the response has begun: only closing the connection is left")
+            return CLOSED  # the caller has left, or the response has begun: only closing the connection is left
         status, title, detail = describe(status, exc)
         if status == 500:
             log.error("internal error", exc_info=exc)

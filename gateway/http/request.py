@@ -12,7 +12,13 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import MultiMapping
 
-from gateway.errors import BadRequest, ContentTooLarge, MisdirectedRequest, RequestHeaderFieldsTooLarge
+from gateway.errors import (
+    BadRequest,
+    ContentTooLarge,
+    MisdirectedRequest,
+    RequestHeaderFieldsTooLarge,
+    without_frames,
+)
 from gateway.http.bodies import Bodies
 from gateway.http.request_key import MAX_HEAD_BYTES, MEANINGFUL
 from gateway.model import Request
@@ -26,6 +32,10 @@ _UNCOUNTED_BYTES: Final = 1_024
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _SHOWN_HOST: Final = 100
+_LONGEST_CACHED: Final = 300
+"""Longer fields are not looked at, so that they are no keys of caches: no name of a host is so long, nor any list of
+codings that a client sends."""
+
 Take = Callable[[int], None]
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _BROKEN: Final = "The body is not framed as RFC 9112 requires."
@@ -42,7 +52,9 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     _check_framing(request)
     host, target = _host_and_target(request)
     path, _, query_string = target.partition("?")
-    if not _is_one_of(host, hosts) and path != PING.template:  # load balancers ask by address, or name no Host
+    if (
+        not (len(host) <= _LONGEST_CACHED and _is_one_of(host, hosts)) and path != PING.template
+    ):  # load balancers ask by address, or name no Host
         detail = "The Host of this request is not among the gateway's server.hosts."
         raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")
     headers, is_http_1_0 = request.headers, request.version < HttpVersion11
@@ -164,7 +176,8 @@ async def _read_what_comes(request: web.BaseRequest, limit: int, take: Take) -> 
                     take(len(chunk))
     except TimeoutError:
         raise BadRequest(f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
-    except (ValueError, web.RequestPayloadError):
+    except (ValueError, web.RequestPayloadError) as error:
+        without_frames(error)
         raise BadRequest(_BROKEN) from None
     return bytes(body)
 
@@ -176,7 +189,7 @@ def _too_large(limit: int) -> ContentTooLarge:
 def _accepts_gzip(headers: MultiMapping[str]) -> bool:
     """Whether the caller can read gzip (RFC 9110 section 12.5.3)."""
     given = headers.get(hdrs.ACCEPT_ENCODING)
-    return given is not None and _names_gzip(given)
+    return given is not None and len(given) <= _LONGEST_CACHED and _names_gzip(given)
 
 
 @lru_cache(maxsize=256)

@@ -118,21 +118,21 @@ class Metadata:
         context.outcome.record_forward("uri-miss" if entry is None else "stale")
         try:
             fresh, joined = await self._flights.share(flight, lambda: self._refresh(context, operation, key))
-        except UpstreamError as error:
-            return self._stale_if_error(context, entry, slack, error)
+        except UpstreamError:
+            if entry is None or not self._may_serve_stale(context, entry, slack):
+                raise
+            return entry
         context.outcome.record_forward("uri-miss" if entry is None else "stale", joined=joined, stored=True)
         return fresh
 
-    def _stale_if_error(
-        self, context: RequestContext, entry: MetadataEntry | None, slack: float, error: UpstreamError
-    ) -> MetadataEntry:
-        """Return what is cached because Redash is unavailable, or raise the error."""
+    def _may_serve_stale(self, context: RequestContext, entry: MetadataEntry, slack: float) -> bool:
+        """Whether what is cached may be sent because Redash is unavailable; it is recorded as stale then."""
         client = context.caller.settings.stale_if_error
         window = client if client is not None else self._live.settings.cache.stale_if_error
-        if entry is None or -slack > window:
-            raise error
+        if -slack > window:
+            return False
         context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-if-error")
-        return entry
+        return True
 
     def _age(self, entry: MetadataEntry) -> float:
         return self._clock.monotonic() - entry.requested_at

@@ -170,12 +170,12 @@ class ResultReader:
             try:
                 definition = await self._definitions.get(known.credential, query_id, context.sender)
             except UpstreamRefused as error:
-                refused = error
+                refused = error.copy()
                 continue
             if definition.data_source_id == entry.data_source_id:
                 return Voucher(query_id, self._definitions.good_until(definition, known.credential.scope))
         if refused is not None:
-            raise refused
+            raise refused.copy()
         if self._seen_lately(entry) and (queries or not context.caller.is_bound):
             return Voucher(entry.query_id, entry.confirmed + self._live.settings.cache.definition_check)
         return None

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TextIO
 
-MOST_LINES: Final = 20_000
+MOST_CHARACTERS: Final = 8 * 2**20
+"""What may wait for a slow reader: about 20,000 lines."""
+
 FLUSH_SECONDS: Final = 2.0
 """How long the process waits at exit for a slow reader."""
 
@@ -29,8 +31,8 @@ class LogWriter:
         self._lost = lost
         self._reported = 0  # of the dropped
         self._texts: deque[tuple[str, int]] = deque()  # each with its number of lines
-        self._put = 0  # lines, by the callers
-        self._taken = 0  # lines, by the thread
+        self._put = 0  # characters, by the callers
+        self._taken = 0  # characters, by the thread
         self._awake = False
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -40,10 +42,10 @@ class LogWriter:
 
     def put(self, text: str, lines: int = 1) -> None:
         """Queue one line, or several in one text, each with its line feed. Returns at once."""
-        if self._put - self._taken >= MOST_LINES:
+        if self._put - self._taken + len(text) > MOST_CHARACTERS:
             self.dropped += lines
             return
-        self._put += lines
+        self._put += len(text)
         self._texts.append((text, lines))
         if not self._awake:
             self._awake = True
@@ -82,7 +84,7 @@ class LogWriter:
             except (OSError, ValueError):  # closed: nobody will ever read it
                 self.dropped += lines
                 self._reported = self.dropped
-            self._taken += lines
+            self._taken += size
 
     def _write(self, text: str) -> None:
         while True:

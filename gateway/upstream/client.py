@@ -1,7 +1,4 @@
-"""The only HTTP client: sends each request with exactly one key and reads the response.
-
-aiohttp's exceptions are translated into ours here.
-"""
+"""The only HTTP client: sends each request with exactly one key; translates aiohttp's exceptions into ours."""
 
 from __future__ import annotations
 
@@ -27,6 +24,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnhealthy,
     UpstreamUnusable,
+    without_frames,
 )
 from gateway.model import Body, Clock
 from gateway.outcome import Observer, Sender, Trace, UpstreamCall
@@ -231,9 +229,9 @@ class HttpUpstream:
                     body = await reader.read(raw, response, check, early)
                     return msgspec.structs.replace(response, body=body)
         except TimeoutError as error:  # includes aiohttp's own timeouts
-            raise UpstreamTimeout("Redash did not answer in time.") from error
+            raise UpstreamTimeout("Redash did not answer in time.") from without_frames(error)
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise UpstreamError(_CONNECTION_LOST) from error
+            raise UpstreamError(_CONNECTION_LOST) from without_frames(error)
         except UpstreamError as error:  # of `_once`
             if lost_race(connection, error.__cause__, self._clock.monotonic() - sent):
                 raise KeptConnectionError(_CONNECTION_LOST) from error.__cause__

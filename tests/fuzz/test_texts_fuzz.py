@@ -48,15 +48,18 @@ def test_texts_keep_to_their_size(seed: int) -> None:
 
 def test_what_must_not_happen_is_found(tmp_path: Path) -> None:
     run = Run(1, tmp_path, slow_seconds=0.5)
-    run.note_ping("ping", Ping(seconds=0.7, began=0.0, ended=0.7, ran=0.6, waited=0.1))
-    run.note_ping("ping", Ping(seconds=3.0, began=0.0, ended=3.0, ran=0.1, waited=2.8))
-    assert (len(run.findings), run.starved) == (1, 1)
+    run.note_ping("ping", Ping(seconds=0.7, began=0.0, ended=0.7, ran=0.6, loop=0.1, waited=0.1))
+    run.note_ping("ping", Ping(seconds=3.0, began=0.0, ended=3.0, ran=0.1, loop=0.1, waited=2.8))
+    assert (len(run.findings), len(run.starved)) == (1, 1)
     log = tmp_path / "log"
     log.write_text(
         '{"level": "info", "message": "fine"}\n{"level": "error", "message": "x"}\n{"message": "rg_secret"}\n'
     )
     run.judge_log(log, ["rg_secret"])
     assert len(run.findings) == 3
+    # A thread without a CPU is no excuse where the loop computed.
+    run.note_ping("ping", Ping(seconds=0.7, began=0.0, ended=0.7, ran=0.6, loop=0.6, waited=0.7))
+    assert run.findings.pop().startswith("polite caller: ping took 0.70 s")
     run.memory = [100_000_000] * 300 + [120_000_000] * 300 + [140_000_000] * 300
     run.judge_memory(200.0)
     run.judge_memory(130.0)

@@ -7,6 +7,7 @@ line of JSON for each second.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -19,29 +20,49 @@ from .texts_connection import BrokenOffError, Connection
 EVERY_SECONDS: Final = 0.07
 
 
+Times = dict[str, tuple[float, float]]
+"""Seconds on a CPU and seconds of waiting for one, by thread."""
+
+
 class Load:
-    """What a process has used, and for how long its threads were ready but had no CPU."""
+    """What the gateway has used, and for how long its threads, this process or the whole machine had no CPU."""
 
     def __init__(self, pid: int) -> None:
+        self._loop = str(pid)
         self._tasks = Path(f"/proc/{pid}/task")
+        self._before = self._read()
 
-    def read(self) -> dict[str, tuple[float, float]]:
-        """Return seconds on a CPU and seconds of waiting for one, by thread."""
-        found = {}
+    def begin(self) -> None:
+        """Begin to measure."""
+        self._before = self._read()
+
+    def used(self) -> tuple[float, float, float]:
+        """Return the CPU time of all threads since then, that of the event loop's, and the time without a CPU."""
+        before, none = self._before, (0.0, 0.0)
+        used = {
+            task: (ran - before.get(task, none)[0], idle - before.get(task, none)[1])
+            for task, (ran, idle) in self._read().items()
+        }
+        longest = max((idle for task, (_, idle) in used.items() if task.isdecimal()), default=0.0)
+        lost = longest + used["caller"][1] + used["machine"][1]
+        return sum(ran for ran, _ in used.values()), used.get(self._loop, none)[0], lost
+
+    def _read(self) -> Times:
+        found = {"caller": (0.0, _schedule(Path("/proc/self"))[1]), "machine": (0.0, _stolen())}
         for task in os.listdir(self._tasks):
-            try:
-                ran, waited, _ = (self._tasks / task / "schedstat").read_text().split()
-            except (OSError, ValueError):
-                continue
-            found[task] = (int(ran) / 1e9, int(waited) / 1e9)
+            with contextlib.suppress(OSError, ValueError):
+                found[task] = _schedule(self._tasks / task)
         return found
 
 
-def between(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> tuple[float, float]:
-    """Return the CPU time of all threads, and the longest wait of one of them for a CPU."""
-    ran = sum(after[task][0] - before.get(task, (0.0, 0.0))[0] for task in after)
-    waited = max((after[task][1] - before.get(task, (0.0, 0.0))[1] for task in after), default=0.0)
-    return ran, waited
+def _schedule(task: Path) -> tuple[float, float]:
+    ran, waited, _ = (task / "schedstat").read_text().split()
+    return int(ran) / 1e9, int(waited) / 1e9
+
+
+def _stolen() -> float:
+    """Return for how many seconds the host gave this machine's CPUs to others."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
 
 
 class Asked:
@@ -70,6 +91,12 @@ class Asked:
         return began, time.monotonic(), told
 
 
+async def measured(one: Asked, load: Load) -> tuple[str, tuple[float, ...]]:
+    """Ask for one; returns its name and the values of a `Ping`, () where the time says nothing."""
+    began, ended, told = await one.ask()
+    return one.name, (ended - began, began, ended, *load.used()) if told else ()
+
+
 async def ask_all(pid: int, asked: list[Asked]) -> None:
     """Ask all at once, again and again; print every second what was slowest."""
     load = Load(pid)
@@ -78,12 +105,10 @@ async def ask_all(pid: int, asked: list[Asked]) -> None:
         slowest: dict[str, tuple[float, ...]] = {}
         while time.monotonic() < end:
             due = time.monotonic() + EVERY_SECONDS
-            before = load.read()
-            times = await asyncio.gather(*(one.ask() for one in asked))
-            used = between(before, load.read())
-            for one, (began, ended, told) in zip(asked, times, strict=True):
-                if told and ended - began > slowest.get(one.name, (0.0,))[0]:
-                    slowest[one.name] = (ended - began, began, ended, *used)
+            load.begin()
+            for name, times in await asyncio.gather(*(measured(one, load) for one in asked)):
+                if times and times[0] > slowest.get(name, (0.0,))[0]:
+                    slowest[name] = times
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         counts = {one.name: one.count for one in asked} | {f"{one.name} failed": one.failed for one in asked}
         print(json.dumps({"slowest": slowest, "count": counts}), flush=True)

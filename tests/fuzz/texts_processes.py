@@ -77,7 +77,7 @@ class Bounds:
             "what the first requests load: modules, threads": 40.0,
             "cache.memory: results and their gzip forms": self.memory,
             "a quarter of it: prepared responses": self.memory / 4,
-            "a quarter: definitions of queries": self.memory / 4,
+            "an eighth: definitions of queries": self.memory / 8,
             "as much: bodies of requests in progress": self.memory,
             "as much: runs in progress": self.memory,
             "fixed: lists and objects": 32.0,
@@ -85,6 +85,7 @@ class Bounds:
             "fixed: recent failures": 16.0,
             "fixed: recent jobs, and the ledger's jobs, runs and result ids": 64.0,
             "fixed: queues of the store's writers": 96.0,
+            "fixed: log lines that wait for their reader": 8.0,
         }
 
 

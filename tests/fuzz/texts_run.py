@@ -18,6 +18,7 @@ MB: Final = 10**6
 MOST_FINDINGS: Final = 200
 SHOWN_BYTES: Final = 300
 SUSPECTS: Final = 12
+SHOWN_STARVED: Final = 5
 GROWING_SECONDS: Final = 600
 """Shorter runs say nothing about growth: the caches fill."""
 
@@ -41,13 +42,19 @@ class Ping:
     ended: float
     ran: float
     """CPU time of the gateway meanwhile."""
+    loop: float
+    """CPU time of its event loop meanwhile."""
     waited: float
-    """The longest time for which one of its threads was ready but had no CPU."""
+    """For how long a thread of the gateway, or the polite caller, was ready but had no CPU."""
 
     @property
     def own(self) -> float:
-        """What remains without the want of a CPU."""
-        return max(0.0, self.seconds - self.waited)
+        """For how long the gateway made the caller wait: what the loop computed, or what the want of a CPU leaves."""
+        return max(min(self.loop, self.seconds), self.seconds - self.waited)
+
+    def __str__(self) -> str:
+        loop = f"CPU time: {self.ran:.2f} s, {self.loop:.2f} s of it on the loop"
+        return f"{self.seconds:.2f} s, {self.waited:.2f} s of them without a CPU. {loop}"
 
 
 @dataclass
@@ -64,8 +71,8 @@ class Run:
     recent: collections.deque[Underway] = field(default_factory=lambda: collections.deque(maxlen=200))
     slowest: dict[str, Ping] = field(default_factory=dict)
     own: dict[str, float] = field(default_factory=dict)
-    starved: int = 0
-    """Pings that were slow only because the gateway had no CPU."""
+    starved: list[Ping] = field(default_factory=list)
+    """Those that were slow only because the machine had no CPU for the gateway or its caller."""
     asked: dict[str, int] = field(default_factory=dict)
     memory: list[int] = field(default_factory=list)
     """Resident bytes, one for each second."""
@@ -93,13 +100,12 @@ class Run:
         if ping.seconds < self.slow_seconds or name not in ("ping", "livez"):
             return
         if ping.own < self.slow_seconds:
-            self.starved += 1
+            self.starved.append(ping)
             return
         suspects = [u for u in self.recent if u.began < ping.ended and u.ended > ping.began - 0.05]
         suspects.sort(key=lambda u: -len(u.attack.sent))
         listed = "; ".join(f"{u.name} {len(u.attack.sent)} bytes" for u in suspects[:SUSPECTS])
-        took = f"{ping.seconds:.2f} s, {ping.own:.2f} s of them not for want of a CPU ({ping.ran:.2f} s were used)"
-        self.find(f"{name} took {took}. Under way: {listed}", "polite caller", b"".join(_sent(suspects)))
+        self.find(f"{name} took {ping}. Under way: {listed}", "polite caller", b"".join(_sent(suspects)))
 
     def judge_log(self, log: Path, secrets: Iterable[str]) -> None:
         """Look for errors, tracebacks, keys and tokens in what the gateway has logged."""
@@ -131,7 +137,9 @@ class Run:
         """Print all figures."""
         print(f"\n{self.figures()}\nkinds: {dict(self.labels.most_common())}")
         print(f"responses: {dict(self.statuses.most_common())}")
-        print(f"polite caller: {self.asked}; slow only for want of a CPU: {self.starved}")
+        print(f"polite caller: {self.asked}; slow only for want of a CPU: {len(self.starved)}")
+        for ping in sorted(self.starved, key=lambda ping: -ping.seconds)[:SHOWN_STARVED]:
+            print(f"  {ping}")
         eighths = [self.memory[len(self.memory) * n // 8] / MB for n in range(8)] if self.memory else []
         print(f"memory in MB: peak {peak / MB:.1f}; by eighths {', '.join(f'{size:.0f}' for size in eighths)}")
         parts = " + ".join(f"{size:.0f} ({what})" for what, size in limits.items())

@@ -282,7 +282,7 @@ class Pipe:
 
 
 def test_a_full_pipe_blocks_nobody_and_lost_lines_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_writer, "MOST_LINES", 1000)
+    monkeypatch.setattr(log_writer, "MOST_CHARACTERS", 100_000)
     pipe = Pipe()
     writer = LogWriter(pipe.stream, lambda number: f"lost {number}\n")
     longest = 0.0
@@ -299,6 +299,15 @@ def test_a_full_pipe_blocks_nobody_and_lost_lines_are_counted(monkeypatch: pytes
     text = pipe.data.decode().splitlines()
     assert len([line for line in text if re.fullmatch(r"\d{6} x+", line)]) == 20_000 - writer.dropped
     assert [line for line in text if line.startswith("lost")] == [f"lost {writer.dropped}"]
+
+
+def test_what_waits_for_a_slow_reader_is_bounded_in_characters() -> None:
+    # 20,000 lines were the bound, however long they were.
+    writer = LogWriter(Pipe().stream, str)
+    long = "x" * 1_000_000 + "\n"
+    for _ in range(12):
+        writer.put(long)
+    assert writer.dropped >= 3
 
 
 def test_exit_does_not_wait_for_ever_for_a_reader() -> None:
