@@ -84,6 +84,8 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     warm: Mapping[str, int]
     """Rounds of the `[[warm]]` entries by result."""
     log_lines_dropped: int
+    loop_lag: float
+    """Seconds: the longest pause of the event loop within the last minute."""
 
 
 class Metrics(Collector):
@@ -234,6 +236,7 @@ class Metrics(Collector):
             (),
             {(): levels.log_lines_dropped},
         )
+        yield gauge("loop_lag_seconds", "Longest pause of the event loop, last minute.", (), {(): levels.loop_lag})
         yield InfoMetricFamily(PREFIX + "build", "The version that runs.", value={"version": __version__})
 
     def _collect_stores(self, tiers: Sequence[TierStats]) -> Iterator[Metric]:

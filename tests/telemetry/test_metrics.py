@@ -48,6 +48,7 @@ PROMISED = {
     "build_info": {"version"},
     "warm_runs_total": {"result"},
     "log_lines_dropped_total": set(),
+    "loop_lag_seconds": set(),
 }
 
 
