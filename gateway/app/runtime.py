@@ -105,7 +105,8 @@ class Runtime:
         room = shares(limit_of_process(), settings.upstream.max_requests)
         api = web.ServerRunner(self.api.server(room.connections), shutdown_timeout=1.0)  # `drain` has waited before
         self.api_address = await self.listeners.open(api, settings.server.listen, self.tls, backlog=room.backlog)
-        operator = AdminListener(self.operations, registry(self.telemetry.metrics), lambda: self.live.settings)
+        metrics = self.telemetry.metrics
+        operator = AdminListener(self.operations, lambda: registry(metrics.frozen()), lambda: self.live.settings)
         admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
         self.admin_address = await self.listeners.open(admin, settings.admin.listen, None, backlog=ADMIN)
         self.serving = True
