@@ -169,8 +169,8 @@ class Response(msgspec.Struct, kw_only=True):
         return f'"{self.etag}{"-gzip" if self.encoding else ""}"' if self.etag else ""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored result, definition or rendering without its bytes.
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A stored result, definition or rendering without its bytes. There may be many; the garbage collector skips them.
 
     `born` and `confirmed` are on the monotonic clock: the age of the rows is `clock.monotonic() - born`, and
     `confirmed` is when Redash last confirmed that this is its newest result (-inf: never). A store that outlives the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -46,10 +47,14 @@ class AdminListener:
     """The routes of the admin listener."""
 
     def __init__(
-        self, operations: Operations, registry: CollectorRegistry, settings: Callable[[], config.Config]
+        self,
+        operations: Operations,
+        snapshot: Callable[[], CollectorRegistry],
+        settings: Callable[[], config.Config],
     ) -> None:
+        """`snapshot` returns the metrics as they are now; they are encoded in a thread."""
         self._operations = operations
-        self._registry = registry
+        self._snapshot = snapshot
         self._settings = settings
         self._bodies = Bodies(lambda: MOST_BODIES * settings().server.max_request_body)
 
@@ -90,7 +95,8 @@ class AdminListener:
             encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
         except (TypeError, ValueError):  # a version in it that is no number
             encode, content_type = choose_encoder("")
-        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+        body = await asyncio.to_thread(encode, self._snapshot())
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.json_response({"live": True})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from gateway import config
 from gateway.admin.report import Report
@@ -16,8 +19,12 @@ from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError, UpstreamRefused
 from gateway.model import SLUG
 from gateway.outcome import Sender
+from gateway.policy.configured import Configured
 
 events = logging.getLogger("gateway.events")
+
+LOAD_SECONDS: Final = 60.0
+"""A file on a network that does not respond must not hold up the next reload for ever."""
 
 
 class RuntimeOperations:
@@ -26,6 +33,7 @@ class RuntimeOperations:
     def __init__(self, runtime: Runtime, source: Path | None) -> None:
         self._runtime = runtime
         self._source = source
+        self._reloading = asyncio.Lock()
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
         """Return whether requests are served, and the state of the parts. An outage of Redash is only reported."""
@@ -98,22 +106,50 @@ class RuntimeOperations:
     async def reload(self) -> list[str]:
         """Load the configuration again, all or nothing; returns which changes need a restart.
 
+        A second reload waits for the first: the file that was read last is in force in the end.
+
         Raises:
-            ConfigurationError: it has mistakes; nothing has changed.
+            ConfigurationError: it has mistakes, or the gateway is stopping; nothing has changed.
         """
         if self._source is None:
             raise ConfigurationError(["this gateway was started without a configuration file"])
-        try:
-            settings = load(self._source)
-            server_context(settings.server)  # the listener keeps its own; this one only checks the files
-            upstream_tls = client_context(settings.upstream)
-        except ConfigurationError:
-            self._runtime.reload.successful = False
-            raise
-        changed = config.restart_needed(self._runtime.started_with, settings)
-        self._runtime.reconfigure(settings, upstream_tls)
+        async with self._reloading:
+            try:
+                loaded = await _loaded(self._source)
+            except ConfigurationError:
+                self._runtime.reload.successful = False
+                raise
+            if not self._runtime.serving:
+                raise ConfigurationError(["the gateway is stopping"])
+            changed = config.restart_needed(self._runtime.started_with, loaded.configured.settings)
+            self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
         events.info("configuration loaded again")
         return [f"{key} has changed; this takes a restart" for key in changed]
+
+
+class _Loaded(NamedTuple):
+    configured: Configured
+    upstream_tls: ssl.SSLContext
+
+
+async def _loaded(source: Path) -> _Loaded:
+    """Read and check the file, and make what depends on it alone, off the event loop: thousands of clients take long.
+
+    Raises:
+        ConfigurationError: it has mistakes, or takes too long.
+    """
+    try:
+        async with asyncio.timeout(LOAD_SECONDS):
+            return await asyncio.to_thread(_load, source)
+    except TimeoutError:
+        text = f"reading it and the files that it names took longer than {LOAD_SECONDS:g} s"
+        raise ConfigurationError([f"{source}: {text}"]) from None
+
+
+def _load(source: Path) -> _Loaded:
+    settings = load(source)
+    server_context(settings.server)  # the listener keeps its own; this one only checks the files
+    return _Loaded(Configured.of(settings), client_context(settings.upstream))
 
 
 def _is_id(value: int) -> bool:

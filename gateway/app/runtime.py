@@ -13,6 +13,7 @@ from gateway import __version__, config
 from gateway.admin.listener import AdminListener, AdminRunner, Operations
 from gateway.app.descriptors import ADMIN, limit_of_process, shares
 from gateway.app.listeners import Listeners
+from gateway.app.loop_lag import LoopLag
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
 from gateway.errors import StoreError
@@ -22,7 +23,7 @@ from gateway.model import Clock, SystemClock
 from gateway.pipeline import Pipeline
 from gateway.policy.access import ANONYMOUS
 from gateway.policy.admission import Admission
-from gateway.policy.configured import Live
+from gateway.policy.configured import Configured, Live
 from gateway.policy.quotas import Quotas
 from gateway.results.parts import ResultParts
 from gateway.store.factory import StoreOptions, open_store
@@ -47,6 +48,7 @@ class Runtime:
         self.live = Live(settings)
         self.reload = ReloadState()
         self.serving = False
+        self.loop_lag = LoopLag()
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
         self.store, ledger = open_store(
             settings.cache.store,
@@ -103,10 +105,12 @@ class Runtime:
         room = shares(limit_of_process(), settings.upstream.max_requests)
         api = web.ServerRunner(self.api.server(room.connections), shutdown_timeout=1.0)  # `drain` has waited before
         self.api_address = await self.listeners.open(api, settings.server.listen, self.tls, backlog=room.backlog)
-        operator = AdminListener(self.operations, registry(self.telemetry.metrics), lambda: self.live.settings)
+        metrics = self.telemetry.metrics
+        operator = AdminListener(self.operations, lambda: registry(metrics.frozen()), lambda: self.live.settings)
         admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
         self.admin_address = await self.listeners.open(admin, settings.admin.listen, None, backlog=ADMIN)
         self.serving = True
+        self.loop_lag.start()
         self.warmer.start()
         events.info("redash-gateway %s serves %s, admin on %s", __version__, self.api_address, self.admin_address)
 
@@ -127,14 +131,15 @@ class Runtime:
         await self.api.aclose()
         await self.upstream.close()
         await self.store.close()
+        self.loop_lag.stop()
         self.api.cache.flush_all()
         await self.telemetry.aclose()
 
-    def reconfigure(self, settings: config.Config, upstream_tls: ssl.SSLContext) -> None:
+    def reconfigure(self, configured: Configured, upstream_tls: ssl.SSLContext) -> None:
         """Put a valid configuration in force; listen addresses and the store stay as they are."""
         self.upstream.use_tls(upstream_tls)
-        self.live.replace(settings)
-        server = settings.server
+        self.live.replace(configured)
+        server = configured.settings.server
         if self.tls is not None and server.tls_cert and server.tls_key:
             self.tls.load_cert_chain(server.tls_cert, server.tls_key)
         self.reload.successful, self.reload.at = True, time.time()
@@ -156,6 +161,7 @@ class Runtime:
             reloaded_at=self.reload.at,
             warm=self.warmer.counts(),
             log_lines_dropped=log.lines_dropped(),
+            loop_lag=self.loop_lag.longest(),
         )
 
 

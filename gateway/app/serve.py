@@ -93,6 +93,8 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
         await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
+        for task in reloads:
+            task.cancel()
         await runtime.stop()
     if failure.done():
         raise failure.result()

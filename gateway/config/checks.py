@@ -12,6 +12,9 @@ from gateway.config.mistakes import Mistakes, did_you_mean, dotted, may_be_secre
 from gateway.config.schema import Cache, Client, Config, Credential, Rule, Warm
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MOST_COMPARED = 100
+"""To compare thousands of mistyped names with thousands of credentials would take minutes."""
+
 _BEYOND_BINDING = ("adhoc", "write", "admin")
 
 
@@ -110,9 +113,14 @@ def _client_credentials(client: Client, path: str, credentials: dict[str, Creden
 
 def _exists(name: str, path: str, credentials: dict[str, Credential], mistakes: Mistakes) -> bool:
     if name not in credentials:
-        known = (other for other in credentials if not may_be_secret(other))
-        mistakes.add(path, f"there is no credential {shown(name)}; {did_you_mean(name, known)}")
+        mistakes.add(path, f"there is no credential {shown(name)}; {_nearest(name, credentials)}")
     return name in credentials
+
+
+def _nearest(name: str, credentials: dict[str, Credential]) -> str:
+    if len(credentials) > _MOST_COMPARED:
+        return f"it is none of the {len(credentials)} that there are"
+    return did_you_mean(name, (other for other in credentials if not may_be_secret(other)))
 
 
 def _tokens(config: Config, mistakes: Mistakes) -> None:

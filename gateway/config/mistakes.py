@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TOKEN = re.compile(r"rg_[\w-]{20}", re.ASCII)  # ours, even if it has no digit by chance
@@ -22,6 +22,7 @@ class Mistakes:
         self.file = file
         self.lines: list[str] = []
         self._bad: set[str] = set()
+        self._around: set[str] = set()  # the tables and lists that contain them
 
     def add(self, key: str, text: str, *, unless: Iterable[str] = ()) -> None:
         """Add a mistake at `key`, unless a key in `unless` has one: then this may be only its consequence."""
@@ -29,14 +30,16 @@ class Mistakes:
             return
         self.lines.append(f"{self.file}: {key}: {text}")
         self._bad.add(key)
+        self._around.update(_enclosing(key))
 
     def concerns(self, key: str) -> bool:
         """Whether there is a mistake at `key`, inside it, or at a table that contains it."""
-        return any(_within(key, bad) or _within(bad, key) for bad in self._bad)
+        return key in self._bad or key in self._around or any(outer in self._bad for outer in _enclosing(key))
 
 
-def _within(inner: str, outer: str) -> bool:
-    return inner == outer or inner.startswith((f"{outer}.", f"{outer}["))
+def _enclosing(key: str) -> Iterator[str]:
+    """Yield the dotted keys of the tables and lists around a key."""
+    return (key[:end] for end, sign in enumerate(key) if sign in ".[")
 
 
 def dotted(path: str, name: str) -> str:

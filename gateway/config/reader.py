@@ -7,12 +7,14 @@ rest; the configuration is never used, because there is a mistake.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
-from msgspec.structs import FieldInfo, fields
+from msgspec.structs import FieldInfo
+from msgspec.structs import fields as evaluated_fields
 
 from gateway.config import schema, values
 from gateway.config.mistakes import Mistakes, did_you_mean, dotted, nearest, shown
@@ -28,6 +30,12 @@ _MISPLACED = {
     (schema.Client, "token"): _HASHES_ONLY,
     (schema.Admin, "token"): _HASHES_ONLY,
 }
+
+
+@cache
+def fields(cls: type[msgspec.Struct]) -> tuple[FieldInfo, ...]:
+    """Return the fields of a table; msgspec evaluates their annotations each time, which takes most of a large file."""
+    return evaluated_fields(cls)
 
 
 class Reader:

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.concurrency.events import Event
 from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
+from gateway.executions.polling import Polls
 from gateway.model import ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan
@@ -83,6 +84,7 @@ class Execution:
         self.ending: Ending | None = None
         self.upstream_job = ""
         self.upstream_status = 1  # of Redash's job: 1 queued there, 2 started (CONTRACT 9)
+        self.polls: Polls | None = None  # of the job that is followed, or was followed last
         self.updated_at: object = 0  # as Redash reports it while the job is started (CONTRACT 9)
         self._arriving: ArrivingResult | None = None
         self.callers = 1
@@ -93,6 +95,7 @@ class Execution:
         self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
         self.can_respond = Event()  # a job id can be given out: queued here, or Redash has responded to the POST
         self.posted = Event()  # Redash has responded to the POST
+        self.polled = Event()  # wakes at each poll that finds it running; set when it has ended
         self.showable = Event()  # a large result begins to arrive, or the execution has ended
         self.ended = Event()
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
@@ -158,13 +161,13 @@ class Execution:
         return self.showable.waiting + self.ended.waiting > 0
 
     def release_waiters(self) -> None:
-        """Wake the callers that wait for its result or for one of its jobs, though it has not ended."""
-        for event in (self.showable, self.ended, *self.job_events.values()):
+        """Wake the callers that wait for its result, a poll or one of its jobs, though it has not ended."""
+        for event in (self.polled, self.showable, self.ended, *self.job_events.values()):
             event.wake()
 
     @property
     def _events(self) -> tuple[Event, ...]:
-        return (self.can_respond, self.posted, self.showable, self.ended, *self.job_events.values())
+        return (self.can_respond, self.posted, self.polled, self.showable, self.ended, *self.job_events.values())
 
     def record(self, wall: float, now: float, ending: Ending | None = None) -> ExecutionRecord:
         """Return its record for the ledger, as it is now or as it is about to end."""

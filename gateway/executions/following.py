@@ -10,6 +10,7 @@ import msgspec
 from gateway.concurrency.events import wait_for
 from gateway.errors import UpstreamError, UpstreamUnusable
 from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, LIFE_SECONDS, Ending, Execution
+from gateway.executions.polling import Polls
 from gateway.model import Clock
 from gateway.outcome import ExecutionResult
 from gateway.redash import calls
@@ -54,14 +55,13 @@ class Follower:
         self._upstream = upstream
         self._clock = clock
 
-    async def follow(self, execution: Execution, job: Job, ask: Ask) -> Fetched | Job | Ending:
+    async def follow(self, execution: Execution, job: Job, polls: Polls, ask: Ask) -> Fetched | Job | Ending:
         """Poll until the job has ended; return it if it succeeded, or the result that `ask` has brought.
 
         Raises:
             GatewayError: Redash has been unavailable for too long, or refuses to run the query again.
         """
-        began = self._clock.monotonic()
-        doubt = _Doubt(began, started=job.status == 2)
+        doubt = _Doubt(self._clock.monotonic(), started=job.status == 2)
         failing_since: float | None = None
         polled_again = False
         while job.status != 3:
@@ -73,7 +73,7 @@ class Follower:
             if job.status in (1, 2):
                 execution.upstream_status = job.status
             execution.updated_at = job.updated_at
-            pause = AGAIN_SECONDS if polled_again else _pause(self._clock.monotonic() - began)
+            pause = AGAIN_SECONDS if polled_again else polls.pause(self._clock.monotonic())
             await wait_for(execution.stopping, pause)
             if execution.cancelling:
                 return CANCELLED
@@ -90,6 +90,9 @@ class Follower:
             if isinstance(found, Fetched):
                 return found
             job = found
+            polls.record(job.status, self._clock.monotonic())
+            if job.status in (1, 2):
+                execution.polled.wake()
         return job
 
     async def _poll(self, execution: Execution, doubt: _Doubt, ask: Ask) -> Fetched | Job:
@@ -144,10 +147,6 @@ def _may_run_twice(execution: Execution) -> bool:
     """Whether its SQL may be run again though it has begun: free SQL and `/refresh` run once for each request."""
     operation = execution.plan.operation
     return isinstance(operation, Execute) and not operation.refresh
-
-
-def _pause(elapsed: float) -> float:
-    return min(2.0, max(0.1, elapsed / 5))
 
 
 def _failed(job: Job) -> Ending:

@@ -25,6 +25,9 @@ from gateway.upstream.protocol import Upstream
 ALIVE_SECONDS: Final = 60.0
 """While one job id was polled within this time, a DELETE of another does not cancel the shared job in Redash."""
 
+NEAR_SECONDS: Final = 0.1
+"""How long a caller that polls may wait for a poll of Redash that is due, and for the result that it has shown."""
+
 _RECENT_BYTES: Final = 16 * 1024 * 1024
 _OVERHEAD_BYTES: Final = 1_500
 _UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
@@ -118,6 +121,9 @@ class Jobs:
     ) -> JobView:
         """Return what is known of a job; if it has not ended, wait up to `wait` seconds for its end.
 
+        Without `wait`, a caller that comes shortly before a poll waits for what this poll shows: it would learn the end
+        of the run only by its next request, which may come a second later.
+
         `scopes` are those of the client's credentials: the result id of a job of another one may name anything there.
         `allowed` are the queries that a bound client may use, None for all.
 
@@ -131,10 +137,14 @@ class Jobs:
         if not isinstance(execution, Execution) or not view.pending:
             return view
         execution.seen[job.id] = self._clock.monotonic()
-        if not wait or self._executions.draining:
+        if self._executions.draining:
             return view
-        # Waits for this job, not for the execution: a DELETE ends this job id alone.
-        await wait_for(execution.job_events.setdefault(job.id, Event()), wait)
+        if wait:  # for this job, not for the execution: a DELETE ends this job id alone
+            await wait_for(execution.job_events.setdefault(job.id, Event()), wait)
+        elif _is_near(execution, self._clock.monotonic()):
+            await wait_for(execution.polled, NEAR_SECONDS)
+        else:
+            return view
         return await self._state(*await self._find(operation, caller, allowed))
 
     async def run_of(
@@ -225,6 +235,11 @@ class Jobs:
             execution.cancelling = False
             raise
         execution.stopping.set()
+
+
+def _is_near(execution: Execution, now: float) -> bool:
+    """Whether Redash is polled soon or just now, or has shown the end, so that the result is being fetched."""
+    return execution.polls is not None and execution.polls.due - now <= NEAR_SECONDS
 
 
 def _view(job: JobRecord, execution: Execution | None) -> JobView:

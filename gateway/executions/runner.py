@@ -12,8 +12,10 @@ from typing import Final
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable, is_denial
 from gateway.executions.execution import Ending, Execution, Phase
+from gateway.executions.expectations import Expectations
 from gateway.executions.following import AGAIN_SECONDS, PATIENCE_SECONDS, Ask, Fetched, Follower
 from gateway.executions.guard import Guard, may_be_of_earlier_text
+from gateway.executions.polling import Polls
 from gateway.executions.waits import Waits
 from gateway.model import Clock
 from gateway.policy.plan import replanned
@@ -51,6 +53,7 @@ class Runner:
         self._results = results
         self._fetcher = fetcher
         self._follower = Follower(upstream, clock)
+        self._expectations = Expectations(results)
         self._waits = waits
         self._guard = guard
         self._clock = clock
@@ -111,7 +114,8 @@ class Runner:
         await followed(execution)
         execution.posted.set()
         execution.can_respond.set()
-        return await self._follow(execution, posted, partial(self._ask, execution, followed, again=again))
+        expected = self._expectations.seconds(execution.plan)
+        return await self._follow(execution, posted, partial(self._ask, execution, followed, again=again), expected)
 
     async def _run_or_read(self, execution: Execution, *, again: bool) -> Fetched | Job:
         """Send the POST with its max_age; cached rows that may be those of an earlier text are not taken."""
@@ -138,9 +142,10 @@ class Runner:
         head = await load_result_or_job(response.body)
         return head if isinstance(head, Job) else Fetched(response, head)
 
-    async def _follow(self, execution: Execution, job: Job, ask: Ask) -> Fetched | Ending:
-        """Follow the job to its end, then fetch its result."""
-        found = await self._follower.follow(execution, job, ask)
+    async def _follow(self, execution: Execution, job: Job, ask: Ask, expected: float = 0.0) -> Fetched | Ending:
+        """Follow the job to its end, then fetch its result. `expected`: its length in seconds, 0 if unknown."""
+        execution.polls = Polls(self._clock.monotonic(), expected)
+        found = await self._follower.follow(execution, job, execution.polls, ask)
         return await self._fetch_patiently(execution, found, ask) if isinstance(found, Job) else found
 
     async def _ask(self, execution: Execution, followed: Followed, *, again: bool) -> Fetched | Job:
@@ -233,6 +238,7 @@ class Runner:
 
     async def _store(self, execution: Execution, fetched: Fetched, begun: float, marker: str) -> Ending:
         plan = execution.plan
+        self._expectations.learn(plan, fetched.head.runtime, execution.polls)
         stored = await self._results.put(
             plan.credential,
             plan.query_id,

@@ -46,8 +46,8 @@ class Live:
         """Return the clients and credentials in force."""
         return self.configured.access
 
-    def replace(self, settings: config.Config) -> None:
+    def replace(self, configured: Configured) -> None:
         """Put another configuration in force."""
-        self.configured = Configured.of(settings)
+        self.configured = configured
         for act in self.on_change:
             act()

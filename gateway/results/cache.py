@@ -71,6 +71,14 @@ class ResultCache:
         body = await self._store.read(entry) if entry is not None else None
         return StoredResult(entry, body) if entry is not None and body is not None else None
 
+    def runtime(self, key: Key) -> float:
+        """Return for how many seconds the data source worked on the result under `key`; 0 if that is unknown.
+
+        Only memory is asked: every run follows a look-up, which has brought the result there.
+        """
+        entry = self._store.peek(key)
+        return entry.runtime if entry is not None else 0.0
+
     async def put(
         self,
         credential: Credential,

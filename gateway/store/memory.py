@@ -46,7 +46,8 @@ class MemoryStore:
         self._files: BodyFiles | None = None
         self._cache = LruCache(limit_bytes, self._evicted)
         self._by_key: dict[Key, CachedBody] = {}
-        self._by_query: dict[tuple[str, int], set[Key]] = {}
+        # Keys in a dict, not in a set: the garbage collector looks through every set, but not through such a dict.
+        self._by_query: dict[tuple[str, int], dict[Key, None]] = {}
         self._oversize: set[CachedBody] = set()
         self._evictions = 0
         self._sweeper: asyncio.Task[None] | None = None
@@ -183,7 +184,7 @@ class MemoryStore:
         self._cache[cached.body_id] = cached
         for key in keys:
             self._by_key[key] = cached
-        self._by_query.setdefault((entry.scope, entry.query_id), set()).update(keys)
+        self._by_query.setdefault((entry.scope, entry.query_id), {}).update(dict.fromkeys(keys))
         return True
 
     def set_confirmed(self, key: Key, confirmed: float) -> None:
@@ -276,7 +277,7 @@ class MemoryStore:
         entry = cached.entries.pop(key)
         del self._by_key[key]
         group = (entry.scope, entry.query_id)
-        self._by_query[group].discard(key)
+        self._by_query[group].pop(key, None)
         if not self._by_query[group]:
             del self._by_query[group]
 

@@ -22,6 +22,12 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    def copy(self) -> Histogram:
+        """Return another histogram with the same observations."""
+        made = Histogram(self.bounds)
+        made.counts, made.total = self.counts.copy(), self.total
+        return made
+
     def observe(self, values: Sequence[float], times: int = 1) -> None:
         """Count observations, each `times` times."""
         bounds, counts = self.bounds, self.counts

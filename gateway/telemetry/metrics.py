@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Final, get_args
 
 import msgspec
@@ -84,6 +85,8 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     warm: Mapping[str, int]
     """Rounds of the `[[warm]]` entries by result."""
     log_lines_dropped: int
+    loop_lag: float
+    """Seconds: the longest pause of the event loop within the last minute."""
 
 
 class Metrics(Collector):
@@ -173,9 +176,18 @@ class Metrics(Collector):
         """Ages of served results."""
         return {(): self._ages}
 
+    def frozen(self) -> Metrics:
+        """Return a copy that does not change any more, to be read in a thread: thousands of series take long."""
+        levels = self._levels()  # first: this flushes what waits to be recorded
+        made = copy(self)
+        for name, value in vars(self).items():
+            setattr(made, name, _copied(value))
+        made._levels = lambda: levels
+        return made
+
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
-        levels = self._levels()  # first: this flushes what waits to be recorded
+        levels = self._levels()
         yield from self._collect_requests()
         yield from self._collect_upstream()
         yield from self._collect_levels(levels)
@@ -234,6 +246,7 @@ class Metrics(Collector):
             (),
             {(): levels.log_lines_dropped},
         )
+        yield gauge("loop_lag_seconds", "Longest pause of the event loop, last minute.", (), {(): levels.loop_lag})
         yield InfoMetricFamily(PREFIX + "build", "The version that runs.", value={"version": __version__})
 
     def _collect_stores(self, tiers: Sequence[TierStats]) -> Iterator[Metric]:
@@ -241,6 +254,16 @@ class Metrics(Collector):
         yield gauge("cache_entries", "Entries stored.", ("tier",), {(t.tier,): t.entries for t in tiers})
         yield counter("cache_evictions", "Entries evicted.", ("tier",), {(t.tier,): t.evictions for t in tiers})
         yield gauge("store_up", "Whether the store works.", (), {(): all(t.up for t in tiers)})
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, Histogram):
+        return value.copy()
+    if isinstance(value, QueryCounts):
+        made = copy(value)
+        made.values = dict(value.values)
+        return made
+    return {key: _copied(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def registry(metrics: Metrics) -> CollectorRegistry:

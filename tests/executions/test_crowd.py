@@ -18,7 +18,7 @@ from support.world import World
 
 from gateway.concurrency.events import Event
 from gateway.concurrency.flights import Flights
-from gateway.executions.following import _pause
+from gateway.executions.polling import pause
 
 CALLERS = 1_000
 KEYS = 4
@@ -129,14 +129,14 @@ def test_a_run_of_ten_seconds_costs_fewer_than_thirty_requests() -> None:
     # Definition, POST, polls, result, and the definition again because the run has ended.
     assert _polls_of(10.0) + 4 < 30
     # No caller waits longer than a fifth of the run, or 2 s, for a result that is ready.
-    assert all(_pause(elapsed) <= max(0.1, min(2.0, elapsed / 5)) for elapsed in (0.0, 0.3, 1.0, 5.0, 10.0, 600.0))
+    assert all(pause(elapsed, 0.0) <= max(0.1, min(2.0, elapsed / 5)) for elapsed in (0.0, 0.3, 1.0, 5.0, 10.0, 600.0))
 
 
 def _polls_of(seconds: float) -> int:
     """How often a run of so many seconds is polled, if the polls themselves take no time."""
     elapsed, polls = 0.0, 0
     while elapsed < seconds:
-        elapsed += _pause(elapsed)
+        elapsed += pause(elapsed, 0.0)
         polls += 1
     return polls
 

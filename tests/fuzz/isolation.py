@@ -29,6 +29,7 @@ from support.inside import flights, polling_every, retrying_every
 from support.world import SECRETS
 
 from gateway.app.tls import client_context
+from gateway.policy.configured import Configured
 
 from .isolation_events import REVOCATIONS, Events
 from .isolation_figures import Figures
@@ -196,7 +197,7 @@ class Fuzz:
             self.figures.happened[f"reload: {change.__name__}"] += 1
             self.world.setup = change(self.world.setup, self.redash, rng, self.clock.wall())
         SECRETS.update(self.world.setup.environment().values())
-        self.world.runtime.reconfigure(self.world.settings(), self._tls)
+        self.world.runtime.reconfigure(Configured.of(self.world.settings()), self._tls)
         self.setups.add(self.clock.wall(), self.world.setup)
 
     async def _outage(self, rng: Random) -> None:

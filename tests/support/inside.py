@@ -56,7 +56,7 @@ async def deny(runtime: Runtime, query_id: int, scope: str) -> None:
 
 def polling_every(seconds: float) -> Any:
     """Patch: jobs are polled so often, however long they take."""
-    return mock.patch("gateway.executions.following._pause", return_value=seconds)
+    return mock.patch("gateway.executions.polling.pause", return_value=seconds)
 
 
 @contextmanager

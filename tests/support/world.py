@@ -14,6 +14,7 @@ from gateway import config
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context
+from gateway.policy.configured import Configured
 from gateway.sandbox import Sandbox
 from support.clocks import TurnableClock
 from support.http import Reply, send
@@ -74,7 +75,7 @@ class World:
         """Put another configuration in force, as a reload does."""
         self.text = text
         loaded = self.settings()
-        self.runtime.reconfigure(loaded, client_context(loaded.upstream))
+        self.runtime.reconfigure(Configured.of(loaded), client_context(loaded.upstream))
 
     @property
     def started(self) -> int:
