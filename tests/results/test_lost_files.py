@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.waiting import until
 from support.world import World
 
 BODIES = "gateway.db.bodies"
