@@ -238,6 +238,13 @@ class ServiceUnavailable(GatewayError):
     reason = "unavailable"
 
 
+class FileLost(ServiceUnavailable):
+    """The file of a stored result was removed or changed between look-up and use; the next look-up is a miss."""
+
+    def __init__(self) -> None:
+        super().__init__("The stored result was removed from the disk a moment ago; try again.", retry_after=1)
+
+
 class BreakerOpen(UpstreamError):
     """Redash has failed several times in a row; nothing is sent to it for a while."""
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from io import BytesIO
-from mmap import ACCESS_READ, mmap
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import msgspec
+
+from gateway.body import Arriving
+from gateway.body import Body as Body  # noqa: PLC0414 - one of the values that all rooms share, too
 
 Key = bytes
 """32 bytes: SHA-256 over the canonical encoding of the request that an entry is stored for."""
@@ -42,84 +41,6 @@ class SystemClock:
 
     wall = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
-
-
-class Arriving(Protocol):
-    """The bytes of a large response while Redash sends it."""
-
-    size: int | None
-    """As announced by Redash; None while unknown."""
-
-    async def follow(self, sent: float) -> int:
-        """Wait until more than `sent` bytes have arrived, or the end; returns how many have arrived.
-
-        Raises:
-            GatewayError: no more will arrive, though the body is incomplete.
-        """
-
-    def read(self, start: int, count: int) -> bytes:
-        """Read `count` bytes from `start` on. May wait for the disk."""
-
-    def send(self, socket_fd: int, start: int, count: int) -> int:
-        """Send bytes to a socket, as many as it accepts; returns how many, 0 if it accepts none now."""
-
-    def end(self) -> None:
-        """Let readers have the end: the whole body was read, checked and stored."""
-
-    def fail(self) -> None:
-        """Signal to readers that the body will stay incomplete; its bytes are deleted."""
-
-
-class Body(msgspec.Struct, frozen=True):
-    """The bytes of a response: in memory (`data`) or, above the store's limit, in a file (`path`)."""
-
-    size: int
-    data: bytes | None = None
-    path: Path | None = None
-    spool: Arriving | None = None
-    """Set for a file that is not stored yet: it is deleted with the last reference to this."""
-
-    @classmethod
-    def of(cls, data: bytes) -> Body:
-        """Wrap bytes that are in memory."""
-        return cls(size=len(data), data=data)
-
-    def give_up(self) -> None:
-        """Delete its file, which is not usable. Errors may refer to this body for long (through their tracebacks)."""
-        if self.spool is not None:
-            self.spool.fail()
-
-    def load(self) -> bytes:
-        """Return all bytes; reads the file, so call it off the event loop where `path` is set."""
-        if self.data is not None:
-            return self.data
-        assert self.path is not None  # noqa: S101 - one of the two is always there
-        return self.path.read_bytes()
-
-    @contextmanager
-    def mapped(self) -> Iterator[bytes | mmap]:
-        """Give all bytes to read; of a file, what was read need not stay in memory."""
-        if self.path is None or not self.size:
-            yield self.load()
-            return
-        with self.path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            yield data
-
-    def pieces(self, most: int) -> Iterator[bytes]:
-        """Yield all bytes, at most so many at a time; not of a map, whose pages count as memory until it is closed."""
-        with BytesIO(self.load()) if self.path is None else self.path.open("rb") as file:
-            while piece := file.read(most):
-                yield piece
-
-    def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
-        """Return at most `first` bytes of the beginning and `last` bytes of the end; reads a file as `load` does."""
-        if self.data is not None:
-            return self.data[:first], self.data[-last:]
-        assert self.path is not None  # noqa: S101 - one of the two is always there
-        with self.path.open("rb") as file:
-            head = file.read(first)
-            file.seek(max(0, self.size - last))
-            return head, file.read()
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).parent.parent
 SOURCE: Final = ROOT / "gateway"
 
 LEVELS: Final = (
+    ("body",),
     ("", "model", "outcome", "secret"),
     ("errors",),
     ("config", "redash", "concurrency"),
@@ -45,7 +46,7 @@ MOST_MODULES: Final = 10
 MOST_PACKAGES: Final = 14
 MOST_PARAMETERS: Final = 9
 
-PURE: Final = frozenset({"", "model", "outcome", "secret", "errors", "config", "redash", "policy"})
+PURE: Final = frozenset({"", "body", "model", "outcome", "secret", "errors", "config", "redash", "policy"})
 """No await, no socket, no clock of its own: time is an argument."""
 
 NO_NETWORK: Final = frozenset({"concurrency", "store", "results", "executions", "pipeline", "warm"})
@@ -67,8 +68,8 @@ FOREIGN: Final = {
 ROUTE_TABLE: Final = "redash.routes"
 """The only file that writes paths of Redash's API; `redash.calls` builds requests from its rows."""
 
-READS_FILES: Final = frozenset({"config.load", "config.references", "model"})
-"""The configuration and the key files that it names; `Body.load`, which its callers run in a thread."""
+READS_FILES: Final = frozenset({"config.load", "config.references", "body"})
+"""The configuration and the key files that it names; the files of bodies, which are read in threads."""
 
 FILE_CALLS: Final = frozenset({"open", "read_text", "read_bytes", "write_text", "write_bytes", "stat", "exists"})
 CLOCK_CALLS: Final = frozenset({"now", "utcnow", "today"})

@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
+from gateway.body import Arriving, Body
 from gateway.concurrency.open_file import OpenFile
-from gateway.model import Arriving, Body
+from gateway.errors import FileLost
 
 SEND_SECONDS: Final = 600.0
 """Limit for one whole response, however slowly its caller reads."""
@@ -54,6 +55,7 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, 
         ConnectionError: the caller has left.
         TimeoutError: the caller reads too slowly.
         GatewayError: the body failed while it arrived; only closing the connection can signal that.
+        FileLost: its file is lost; nothing was sent.
     """
     transport = request.transport
     if transport is None or transport.is_closing():
@@ -67,7 +69,7 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, 
         write(transport, head, data)
         return
     if body.path is not None:
-        await _send_file(request, transport, head, body.path, body.size)
+        await _send_file(request, transport, head, body)
         return
     async with asyncio.timeout(SEND_SECONDS):
         await request.writer.drain()  # what is buffered from before
@@ -127,13 +129,14 @@ async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> Non
         await request.writer.drain()
 
 
-async def _send_file(
-    request: web.BaseRequest, transport: asyncio.Transport, head: bytes, path: Path, size: int
-) -> None:
+async def _send_file(request: web.BaseRequest, transport: asyncio.Transport, head: bytes, body: Body) -> None:
     """Send a file: first what the kernel accepts at once, usually all of it, then the rest as the caller reads."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # on the loop: a thread would cost ten times as much
     try:
-        source = OpenFile(file)
+        file = body.open()  # on the loop: a thread would cost ten times as much
+    except OSError as error:
+        raise FileLost from error
+    try:
+        source, size = OpenFile(file), body.size
         request.writer.output_size += len(head)
         transport.write(head)
         sent = _send_at_once(transport, source, size) if _is_free(transport) else 0

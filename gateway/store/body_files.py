@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import os
 import re
@@ -17,9 +16,11 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from gateway.model import Clock
+from gateway.body import mark_of
+from gateway.model import Body, Clock
+from gateway.store.verification import hash_of
 
 GRACE_SECONDS = 10.0
 """A discarded file is unlinked after this time: a reader may have its path and be about to open it."""
@@ -53,31 +54,49 @@ class BodyFiles:
         """Return a new path to write a body to while it arrives."""
         return self.directory / f"{self._token}-{next(self._count)}.tmp"
 
-    def adopt(self, spooled: Path, body_id: bytes) -> Path:
-        """Give a spool file its final name. Its row is written only after `sync_and_hash`."""
+    def adopt(self, spooled: Path, body_id: bytes, size: int) -> Body:
+        """Give a spool file its final name. Its row is written only after `sync_and_hash`. Blocks on the disk."""
         path = self.directory / f"{body_id.hex()}.{self._token}-{next(self._count)}"
         spooled.replace(path)
-        return path
+        return Body(size=size, path=path, mark=mark_of(path.stat()))
 
-    def write(self, body_id: bytes, data: bytes) -> Path:
+    def write(self, body_id: bytes, data: bytes) -> Body:
         """Write `data` under a temporary name, sync it, give it its final name. Blocks on the disk."""
         spooled = self.spool_path()
         try:
-            with spooled.open("wb") as file:
+            with self._open_new(spooled) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
             spooled.unlink(missing_ok=True)
             raise
-        return self.adopt(spooled, body_id)
+        return self.adopt(spooled, body_id, len(data))
 
-    def size(self, name: str) -> int:
-        """Return the length of a file, -1 if there is none."""
+    def _open_new(self, path: Path) -> BinaryIO:
         try:
-            return (self.directory / name).stat().st_size
+            return path.open("xb")
+        except FileNotFoundError:  # somebody has removed the directory
+            self.make()
+            return path.open("xb")
+
+    def find(self, name: str) -> Body | None:
+        """Return the file with that name as it is now, None if there is none. Blocks on the disk."""
+        path = self.directory / name
+        try:
+            found = path.stat()
         except OSError:
-            return -1
+            return None
+        return Body(size=found.st_size, path=path, mark=mark_of(found))
+
+    def sync_and_hash(self, body: Body) -> bytes:
+        """Sync a file to the disk and return its SHA-256. Blocks on the disk. Raises OSError as `Body.open`."""
+        file = body.open()
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+        return hash_of(body)
 
     def discard(self, path: Path) -> None:
         """Unlink it after the grace period."""
@@ -108,13 +127,6 @@ class BodyFiles:
         """Remove the directory itself. Blocks on the disk."""
         self._trash.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def sync_and_hash(path: Path) -> bytes:
-    """Sync a file to the disk and return its SHA-256. Blocks on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _unlink(paths: list[Path]) -> None:

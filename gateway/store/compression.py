@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from gateway.concurrency.flights import Flights
+from gateway.errors import FileLost
 from gateway.model import Body, Entry
 from gateway.store.protocols import FrontStore
 
@@ -40,10 +41,17 @@ def is_compressible(body: Body) -> bool:
 
 
 async def gzip_body(body: Body) -> Body | None:
-    """Return the gzip form of `body`, None if it is not worth it; leaves the event loop if that takes long."""
+    """Return the gzip form of `body`, None if it is not worth it; leaves the event loop if that takes long.
+
+    Raises:
+        FileLost: the body is a file, which was removed or changed.
+    """
     if not is_compressible(body):
         return None
-    data = _gzip(body) if body.size <= _INLINE_BYTES else await asyncio.to_thread(_gzip, body)
+    try:
+        data = _gzip(body) if body.size <= _INLINE_BYTES else await asyncio.to_thread(_gzip, body)
+    except OSError as error:
+        raise FileLost from error
     return Body.of(data) if len(data) < body.size * _MAX_RATIO else None
 
 
@@ -55,7 +63,7 @@ class Compressor:
         self._flights: Flights[Body] = Flights()
 
     async def gzip(self, entry: Entry, body: Body) -> Body | None:
-        """Return the gzip form of `body`, the bytes of `entry` in the store; None if it is not worth it."""
+        """Return the gzip form of `body`, the bytes of `entry` in the store; as `gzip_body`."""
         if not is_compressible(body):
             return None
         form = self._store.peek_gzip(entry, body)
@@ -76,14 +84,4 @@ class Compressor:
 
 def _gzip(body: Body) -> bytes:
     compressor = _compressobj(LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
-    return b"".join([*(compressor.compress(chunk) for chunk in _chunks(body)), compressor.flush()])
-
-
-def _chunks(body: Body) -> Iterator[bytes]:
-    if body.data is not None:
-        yield body.data
-        return
-    assert body.path is not None  # noqa: S101 - one of the two is always there
-    with body.path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
+    return b"".join([*(compressor.compress(piece) for piece in body.pieces(_CHUNK_BYTES)), compressor.flush()])

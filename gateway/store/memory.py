@@ -59,7 +59,7 @@ class MemoryStore:
         cached = self._by_key.get(key)
         if cached is None:
             return None
-        if cached.expires is not None and cached.expires <= self._clock.monotonic():
+        if self._is_over(cached):
             self._drop(cached)
             return None
         self._cache[cached.body_id]  # marks it as used
@@ -68,9 +68,12 @@ class MemoryStore:
     def holds(self, key: Key, entry: Entry) -> bool:
         """Whether `peek` would return this very entry; does not mark it as used."""
         cached = self._by_key.get(key)
-        if cached is None or cached.entries[key] is not entry:
-            return False
-        return cached.expires is None or cached.expires > self._clock.monotonic()
+        return cached is not None and cached.entries[key] is entry and not self._is_over(cached)
+
+    def _is_over(self, cached: CachedBody) -> bool:
+        """Whether its time is over, or its file is not there any more."""
+        over = cached.expires is not None and cached.expires <= self._clock.monotonic()
+        return over or not cached.body.is_there()
 
     def peek_body(self, entry: Entry) -> Body | None:
         """As `read`, without awaiting."""
@@ -231,7 +234,7 @@ class MemoryStore:
             if same and cached is not None and cached.body is old:
                 files.discard(body.path)
                 return old
-        return Body(size=body.size, path=await asyncio.to_thread(files.adopt, body.path, body_id))
+        return await asyncio.to_thread(files.adopt, body.path, body_id, body.size)
 
     def _fits(self, body: Body, keys: int) -> bool:
         overhead = BODY_OVERHEAD + ENTRY_OVERHEAD * keys

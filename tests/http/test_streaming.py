@@ -11,6 +11,7 @@ import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -18,6 +19,7 @@ from support.http import exchange
 from support.waiting import until
 from support.world import TOKENS, World
 
+from gateway.model import Body
 from gateway.sandbox import broken_responses
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite.write_buffer import WriteBuffer
@@ -397,10 +399,10 @@ async def test_a_purge_covers_results_that_are_being_stored(bare: World, monkeyp
     adopting, go_on = threading.Event(), threading.Event()
     adopt = BodyFiles.adopt
 
-    def slow(self: BodyFiles, spooled: Path, body_id: bytes) -> Path:
+    def slow(*arguments: Any) -> Body:
         adopting.set()
         go_on.wait(10)
-        return adopt(self, spooled, body_id)
+        return adopt(*arguments)
 
     monkeypatch.setattr(BodyFiles, "adopt", slow)
     asking = asyncio.create_task(bare.post("large", max_age=86400, wait=40))

@@ -37,7 +37,7 @@ async def found_after_start(
 ) -> list[bool]:
     """Whether a store finds each key after a start without reading the disk for the others."""
     async with opened(make_sqlite(path, clock)) as store:
-        await store.disk.checked()
+        await store.upkeep.checked()
         reads = 0
         run = Database.run
 

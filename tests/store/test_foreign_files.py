@@ -181,7 +181,7 @@ async def test_foreign_files_among_the_bodies_are_not_swept(path: Path, clock: F
         for file in (letter, ours):
             file.write_bytes(b"dear")
             os.utime(file, (time.time() - 3600,) * 2)
-        await store.disk.checked()
+        await store.upkeep.checked()
         clock.advance(11)
         await store.sweep()
         assert (letter.exists(), ours.exists()) == (True, False)

@@ -96,7 +96,7 @@ async def test_kill_keeps_what_was_written_and_checks_the_file(path: Path, clock
     store = make_sqlite(killed, clock)
     async with opened(store):
         assert not store.disk.contents.clean
-        await store.disk.checked()
+        await store.upkeep.checked()
         assert store.ready
         assert [len(await bytes_of(store, name)) for name in NAMES] == [4, MB, MB]
         assert await SqliteLedger(store.database, store.writer, clock).job("j1") == job()
@@ -150,7 +150,7 @@ async def test_check_after_an_unclean_stop_finds_damage(path: Path, clock: FakeC
     db.close()
     store = make_sqlite(path, clock)
     async with opened(store):
-        await store.disk.checked()
+        await store.upkeep.checked()
         await until(lambda: list(path.parent.glob("gateway.db.damaged-*")))
         await store.usable()
         assert store.stats()[0].entries == 0
@@ -225,7 +225,7 @@ async def test_orphans_are_swept(path: Path, clock: FakeClock) -> None:
     for old in (*known, *orphans[:2]):
         os.utime(old, (time.time() - 3600,) * 2)
     async with opened(make_sqlite(path, clock)) as store:
-        await store.disk.checked()
+        await store.upkeep.checked()
         clock.advance(11)
         await store.sweep()
         assert row_files(path) == sorted([*known, orphans[2]])

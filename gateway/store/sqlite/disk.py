@@ -1,4 +1,4 @@
-"""What is committed: rows and body files together, their total size, its limit, eviction and cleaning."""
+"""What is committed: rows and body files together, their total size, its limit and eviction."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.body import BodyLostError
 from gateway.model import Body, Clock, Entry, Key
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite import encoding, rows, schema
@@ -19,6 +20,7 @@ from gateway.store.sqlite.bloom import BloomFilter
 from gateway.store.sqlite.database import Database, UnusableError
 from gateway.store.sqlite.write_buffer import PendingPut
 from gateway.store.sqlite.writer import Writer
+from gateway.store.verification import Complaints, Verification
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,6 @@ HEADROOM = 0.05
 
 CANDIDATES = 1000
 SPARING_ROUNDS = 20
-CHECK_SECONDS = 60.0
-KEYS_PER_STEP = 1000
-ORPHAN_SWEEP_SECONDS = 3600.0
-
 Written = list[tuple[PendingPut, rows.NewRow | None]]
 """None: the put is not written, but older entries under its keys are deleted."""
 
@@ -48,27 +46,25 @@ class DiskTier:
         self._files = files
         self._limit = limit_bytes
         self._clock = clock
-        self._checking: asyncio.Task[None] | None = None
-        self._filter = BloomFilter()
-        self._orphans_at = clock.monotonic() + ORPHAN_SWEEP_SECONDS
+        self._verification = Verification()
+        self._complaints = Complaints(clock)
+        self.filter = BloomFilter()
         database.on_opened.append(self._on_opened)
 
-    async def close(self) -> None:
-        """Stop the check that runs after opening."""
-        if self._checking is not None:
-            self._checking.cancel()
-            await asyncio.wait({self._checking})
+    def _on_opened(self, found: schema.Contents, replaced: bool) -> None:
+        self.contents = found
+        if replaced:
+            self.on_drop(None)
 
-    async def checked(self) -> None:
-        """Wait until the check after opening has ended."""
-        if self._checking is not None:
-            await asyncio.wait({self._checking})
+    async def close(self) -> None:
+        """Stop what is being read."""
+        await self._verification.aclose()
 
     # -- reading
 
     async def get(self, key: Key) -> Entry | None:
         """Return the committed entry under `key`; delete it if its body is lost."""
-        if not self._filter.may_contain(key):
+        if not self.filter.may_contain(key):
             return None
         try:
             found = await self._database.run(partial(self._find, key, self._clock.wall()))
@@ -78,13 +74,14 @@ class DiskTier:
             return None
         entry = encoding.decode_entry(found, self._clock) if found.data_size == found.size else None
         if entry is None:
-            self.delete(found.body_id)
+            self._lost(found.body_id, found.file)
         return entry
 
     def _find(self, key: Key, now: float, db: sqlite3.Connection) -> rows.EntryRow | None:
         found = rows.find(db, key, now)
         if found is not None and found.file is not None:
-            return msgspec.structs.replace(found, data_size=self._files.size(found.file))
+            file = self._files.find(found.file)
+            return msgspec.structs.replace(found, data_size=None if file is None else file.size)
         return found
 
     async def read(self, body_id: bytes) -> Body | None:
@@ -93,26 +90,35 @@ class DiskTier:
             found, body = await self._database.run(partial(self._load, body_id))
         except UnusableError:
             return None
-        if found and body is None:
-            self.delete(body_id)
+        if found is None:
+            return None
+        if body is not None and body.path is not None and not await self._verification.holds(body, found.digest):
+            body = None
+        if body is None:
+            self._lost(body_id, found.file)
         return body
 
-    def _load(self, body_id: bytes, db: sqlite3.Connection) -> tuple[bool, Body | None]:
+    def _load(self, body_id: bytes, db: sqlite3.Connection) -> tuple[rows.BodyRow | None, Body | None]:
         found = rows.load(db, body_id)
         if found is None:
-            return False, None
-        if found.file is not None:  # hashing would read the whole file; the length is enough to detect a crash
-            whole = self._files.size(found.file) == found.size
-            return True, Body(size=found.size, path=self._files.directory / found.file) if whole else None
+            return None, None
+        if found.file is not None:
+            body = self._files.find(found.file)
+            return found, body if body is not None and body.size == found.size else None
         data = found.data if isinstance(found.data, bytes) else b""
-        return True, Body.of(data) if hashlib.sha256(data).digest() == found.digest else None
+        return found, Body.of(data) if hashlib.sha256(data).digest() == found.digest else None
+
+    def _lost(self, body_id: bytes, file: str | None) -> None:
+        """Delete a body whose bytes are not those that were stored."""
+        self._complaints.add(file or body_id.hex(), "has other bytes than were stored, or none")
+        self.delete(body_id)
 
     # -- writing
 
     async def write(self, puts: list[PendingPut]) -> None:
         """Write puts and their bodies in one transaction; return when it is committed or given up."""
         written: Written = []
-        self._filter.add(key for put in puts for key in put.keys)
+        self.filter.add(key for put in puts for key in put.keys)
         try:
             await asyncio.to_thread(self._prepare, puts, written)
             size = sum(len(row.data or b"") for _, row in written if row is not None)
@@ -135,7 +141,7 @@ class DiskTier:
     def _row(self, put: PendingPut) -> rows.NewRow | None:
         try:
             return encoding.encode_row(put, self._files, self._clock)
-        except FileNotFoundError:  # something removed the file; the disk is not at fault
+        except (FileNotFoundError, BodyLostError):  # something removed or changed the file; the disk is not at fault
             return None
         except ValueError as error:  # a lone surrogate from a JSON escape cannot be encoded
             log.warning("the store cannot hold an entry: %s", type(error).__name__)
@@ -144,12 +150,14 @@ class DiskTier:
     def _committed(self, written: Written, done: tuple[list[bool], rows.Change]) -> None:
         for (put, _), wrote in zip(written, done[0], strict=True):
             put.written = wrote
+            if wrote and put.stored.path is not None:
+                self._verification.note(put.stored)
         self.apply(done[1])
 
     def _discard_unwritten(self, puts: list[PendingPut]) -> None:
         for put in puts:
-            if put.file is not None and put.expires is None and not put.written:
-                self.discard(put.entry.body_id, put.file)
+            if put.stored.path is not None and put.expires is None and not put.written:
+                self.discard(put.entry.body_id, put.stored.path)
 
     def update_times(
         self, confirms: dict[Key, float], used: dict[bytes, float], then: Callable[[object], None]
@@ -210,60 +218,6 @@ class DiskTier:
                 victims.append(body_id)
                 excess -= size
         return spared, victims
-
-    # -- housekeeping
-
-    async def sweep(self) -> None:
-        """Unlink discarded files; once an hour look for orphaned files."""
-        await self._files.empty_trash()
-        if self._clock.monotonic() >= self._orphans_at:
-            self._orphans_at = self._clock.monotonic() + ORPHAN_SWEEP_SECONDS
-            await self.sweep_orphans()
-
-    async def sweep_orphans(self) -> None:
-        """Discard files of earlier processes that have no row."""
-        try:
-            known = await self._database.run(rows.files)
-        except UnusableError:
-            return
-        for path in await asyncio.to_thread(self._files.orphans, known):
-            self._files.discard(path)
-
-    def _on_opened(self, found: schema.Contents, replaced: bool) -> None:
-        self.contents = found
-        self._filter.complete = False
-        if replaced:
-            self.on_drop(None)
-        if self._checking is None or self._checking.done():
-            self._checking = asyncio.create_task(self._check(clean=found.clean))
-
-    async def _check(self, *, clean: bool) -> None:
-        await self._database.usable.wait()
-        await self._fill_filter()
-        await self.sweep_orphans()
-        for table in () if clean else schema.CHECKED_TABLES:
-            try:
-                found = await self._database.run(partial(schema.check, table=table), seconds=CHECK_SECONDS)
-            except UnusableError:
-                return
-            if found != "ok":
-                self._database.report_failure(sqlite3.DatabaseError(f"quick_check of {table}: {found}"))
-                return
-
-    async def _fill_filter(self) -> None:
-        """Add every key of the file to the filter, in steps so that other work runs in between."""
-        last = b""
-        while True:
-            try:
-                keys = await self._database.run(partial(rows.keys_after, key=last, count=KEYS_PER_STEP))
-            except UnusableError:
-                await self._database.usable.wait()
-                continue
-            self._filter.add(keys)
-            if len(keys) < KEYS_PER_STEP:
-                break
-            last = keys[-1]
-        self._filter.complete = True
 
 
 def _write(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[bool], rows.Change]:

@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 
 from gateway.model import Clock, Entry
-from gateway.store.body_files import BodyFiles, sync_and_hash
+from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite import rows
 from gateway.store.sqlite.write_buffer import PendingPut
 
@@ -15,22 +15,22 @@ BLOB_BYTES = 256 * 1024
 """Above this size a file is faster than a BLOB (measured: equal between 200 and 256 KB)."""
 
 
-def encode_row(put: PendingPut, files: BodyFiles, clock: Clock) -> rows.NewRow | None:
-    """Sync the bytes of `put` and return the row; None if its file has the wrong size. Blocks on the disk."""
+def encode_row(put: PendingPut, files: BodyFiles, clock: Clock) -> rows.NewRow:
+    """Sync the bytes of `put`, as a file where they are large, and return the row. Blocks on the disk.
+
+    Raises:
+        BodyLostError: its file has other bytes than those that were put.
+    """
     data = put.body.data
-    if put.body.path is not None:
-        digest = sync_and_hash(put.body.path)
-        if files.size(put.body.path.name) != put.body.size:
-            return None
-    else:
-        data = data or b""
-        digest = hashlib.sha256(data).digest()
-        if len(data) > BLOB_BYTES:
-            put.file = files.write(put.entry.body_id, data)
-    return _row(put, digest, data, clock)
+    if put.stored.path is None and data is not None and len(data) > BLOB_BYTES:
+        put.stored = files.write(put.entry.body_id, data)
+    if put.stored.path is not None:
+        return _row(put, files.sync_and_hash(put.stored), put.stored.path.name, None, clock)
+    data = data or b""
+    return _row(put, hashlib.sha256(data).digest(), None, data, clock)
 
 
-def _row(put: PendingPut, digest: bytes, data: bytes | None, clock: Clock) -> rows.NewRow:
+def _row(put: PendingPut, digest: bytes, file: str | None, data: bytes | None, clock: Clock) -> rows.NewRow:
     entry = _shifted(put.entry, clock.wall() - clock.monotonic())
     return rows.NewRow(
         scope=entry.scope,
@@ -40,8 +40,8 @@ def _row(put: PendingPut, digest: bytes, data: bytes | None, clock: Clock) -> ro
         body_id=entry.body_id,
         size=put.body.size,
         digest=digest,
-        file=None if put.file is None else put.file.name,
-        data=data if put.file is None else None,
+        file=file,
+        data=data,
     )
 
 

@@ -24,6 +24,7 @@ from gateway.store.memory import OVERSIZE_SECONDS
 from gateway.store.sqlite import ownership, rows
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.disk import DiskTier
+from gateway.store.sqlite.upkeep import Upkeep
 from gateway.store.sqlite.write_buffer import PendingPut, WriteBuffer
 from gateway.store.sqlite.writer import FIRST, Writer
 
@@ -66,6 +67,7 @@ class SqliteStore:
         self.writer = Writer(self.database)
         self.files = BodyFiles(path.with_name(path.name + ".bodies"), clock)
         self.disk = DiskTier(self.database, self.writer, self.files, disk_bytes, clock)
+        self.upkeep = Upkeep(self.database, self.files, self.disk.filter, clock)
         self.sweepers: list[Callable[[], Awaitable[None]]] = [self.sweep]
         self.dropped = 0  # writes given up because the buffer was full
         self._max_entry = min(max_entry_bytes, disk_bytes)
@@ -127,6 +129,7 @@ class SqliteStore:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+            await self.upkeep.close()
             await self.disk.close()
             await self.writer.close()
             await self.database.close()
@@ -168,7 +171,7 @@ class SqliteStore:
         """See the protocol."""
         put = self._buffer.get_by_body(entry.body_id, self._clock.monotonic())
         body = put.body if put is not None else await self.disk.read(entry.body_id)
-        if body is None or entry.size not in (0, body.size):
+        if body is None or entry.size not in (0, body.size) or not body.is_there():
             return None
         self._used[entry.body_id] = self._clock.wall()
         return body
@@ -177,12 +180,11 @@ class SqliteStore:
         """See the protocol."""
         if body.path is not None:
             try:
-                path = await asyncio.to_thread(self.files.adopt, body.path, entry.body_id)
+                body = await asyncio.to_thread(self.files.adopt, body.path, entry.body_id, body.size)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):  # otherwise the disk is not at fault
                     self.database.report_failure(error)
                 return body
-            body = Body(size=body.size, path=path)
         expires = self._clock.monotonic() + OVERSIZE_SECONDS if body.size > self._max_entry else None
         put = PendingPut(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
         for key in keys:
@@ -247,7 +249,7 @@ class SqliteStore:
         self._give_up(self._buffer.expire(self._clock.monotonic()))
         if self.ready:
             self._write_times()
-        await self.disk.sweep()
+        await self.upkeep.sweep()
 
     def _give_up(self, puts: list[PendingPut]) -> None:
         for put in puts:

@@ -14,7 +14,7 @@ PUT_OVERHEAD = 1024
 class PendingPut:
     """One call of `put`. The connection's thread also reads `cancelled`, just before it writes rows."""
 
-    __slots__ = ("body", "cancelled", "entry", "expires", "file", "keys", "written")
+    __slots__ = ("body", "cancelled", "entry", "expires", "keys", "stored", "written")
 
     def __init__(self, keys: Sequence[Key], entry: Entry, body: Body, expires: float | None) -> None:
         self.keys = set(keys)
@@ -22,7 +22,7 @@ class PendingPut:
         self.body = body
         self.expires = expires  # monotonic; None: it is to be committed
         self.cancelled = False
-        self.file = body.path  # or the file that `data` was written to
+        self.stored = body  # or the file that its `data` was written to
         self.written = False
 
     @property

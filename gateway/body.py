@@ -1,0 +1,132 @@
+"""The bytes of a response: in memory, in a file, or still arriving. A file is read only here, and checked when opened.
+
+What reads a file waits for the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+FileMark = tuple[int, int]
+"""Inode and time of change (nanoseconds) of a file."""
+
+
+class BodyLostError(OSError):
+    """The file of a body has other bytes by now than those that were stored or received."""
+
+
+class Arriving(Protocol):
+    """The bytes of a large response while Redash sends it."""
+
+    size: int | None
+    """As announced by Redash; None while unknown."""
+
+    async def follow(self, sent: float) -> int:
+        """Wait until more than `sent` bytes have arrived, or the end; returns how many have arrived.
+
+        Raises:
+            GatewayError: no more will arrive, though the body is incomplete.
+        """
+
+    def read(self, start: int, count: int) -> bytes:
+        """Read `count` bytes from `start` on. May wait for the disk."""
+
+    def send(self, socket_fd: int, start: int, count: int) -> int:
+        """Send bytes to a socket, as many as it accepts; returns how many, 0 if it accepts none now."""
+
+    def end(self) -> None:
+        """Let readers have the end: the whole body was read, checked and stored."""
+
+    def fail(self) -> None:
+        """Signal to readers that the body will stay incomplete; its bytes are deleted."""
+
+
+class Body(msgspec.Struct, frozen=True):
+    """The bytes of a response: in memory (`data`) or, above the store's limit, in a file (`path`)."""
+
+    size: int
+    data: bytes | None = None
+    path: Path | None = None
+    mark: FileMark | None = None
+    """Of a stored file, from when its bytes were written or verified. With another mark it has other bytes by now."""
+    spool: Arriving | None = None
+    """Set for a file that is not stored yet: it is deleted with the last reference to this."""
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        """Wrap bytes that are in memory."""
+        return cls(size=len(data), data=data)
+
+    def give_up(self) -> None:
+        """Delete its file, which is not usable. Errors may refer to this body for long (through their tracebacks)."""
+        if self.spool is not None:
+            self.spool.fail()
+
+    def is_there(self) -> bool:
+        """Whether its file, if it is one, is still the same: two microseconds."""
+        if self.path is None:
+            return True
+        try:
+            return self._is(os.stat(self.path))
+        except OSError:
+            return False
+
+    def open(self) -> int:
+        """Open its file and return the descriptor.
+
+        Raises:
+            OSError: it cannot be opened, or it is not the file that was stored.
+        """
+        assert self.path is not None  # noqa: S101 - it is a file
+        file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        if self._is(os.fstat(file)):
+            return file
+        os.close(file)
+        raise BodyLostError(f"the file of a body has changed: {self.path.name}")
+
+    def _is(self, found: os.stat_result) -> bool:
+        return found.st_size == self.size and self.mark in (None, mark_of(found))
+
+    def load(self) -> bytes:
+        """Return all bytes."""
+        if self.data is not None:
+            return self.data
+        with os.fdopen(self.open(), "rb") as file:
+            return file.read()
+
+    @contextmanager
+    def mapped(self) -> Iterator[bytes | mmap]:
+        """Give all bytes to read; of a file, what was read need not stay in memory."""
+        if self.path is None or not self.size:
+            yield self.load()
+            return
+        with os.fdopen(self.open(), "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            yield data
+
+    def pieces(self, most: int) -> Iterator[bytes]:
+        """Yield all bytes, at most so many at a time; not of a map, whose pages count as memory until it is closed."""
+        with BytesIO(self.load()) if self.path is None else os.fdopen(self.open(), "rb") as file:
+            while piece := file.read(most):
+                yield piece
+
+    def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
+        """Return at most `first` bytes of the beginning and `last` bytes of the end."""
+        if self.data is not None:
+            return self.data[:first], self.data[-last:]
+        with os.fdopen(self.open(), "rb") as file:
+            head = file.read(first)
+            file.seek(max(0, self.size - last))
+            return head, file.read()
+
+
+def mark_of(found: os.stat_result) -> FileMark:
+    """Return the mark of a file."""
+    return found.st_ino, found.st_mtime_ns
