@@ -241,6 +241,8 @@ class ServiceUnavailable(GatewayError):
 class FileLost(ServiceUnavailable):
     """The file of a stored result was removed or changed between look-up and use; the next look-up is a miss."""
 
+    reason = "unavailable"
+
     def __init__(self) -> None:
         super().__init__("The stored result was removed from the disk a moment ago; try again.", retry_after=1)
 

@@ -28,9 +28,11 @@ DAY: Final = 86_400
 AGE_SECONDS: Final = 20.0
 
 METRICS_THAT_DIFFER: Final = {
+    "redash_gateway_loop_lag_seconds": "how busy the machine is",
     "redash_gateway_request_duration_seconds_sum": "the fast path does not measure each request, it takes a constant",
 }
 REPORT_THAT_DIFFERS: Final = {
+    "seen_seconds": "how long ago a hit of the fast path was is known when its second is over",
     "hit_rate": "a ratio of counters that are compared themselves; each further hit changes it by less",
     "p50_seconds": "an estimate from durations, which the fast path does not measure",
     "p99_seconds": "an estimate from durations, which the fast path does not measure",
