@@ -54,7 +54,7 @@ class Ping:
 
     def __str__(self) -> str:
         loop = f"CPU time: {self.ran:.2f} s, {self.loop:.2f} s of it on the loop"
-        return f"{self.seconds:.2f} s, {self.waited:.2f} s of them without a CPU. {loop}"
+        return f"{self.seconds:.2f} s, {min(self.waited, self.seconds):.2f} s of them without a CPU. {loop}"
 
 
 @dataclass
