@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 from gateway.http.connection_limit import TOO_MANY
 from gateway.http.fast_path import SENT, SENT_LAST, FastPath
 from gateway.http.handler import Handler
-from gateway.http.request_key import HEAD_MISSING, LONGEST_REQUEST, MAX_HEAD_BYTES, WHOLE
+from gateway.http.request_key import END_OF_HEAD, HEAD_MISSING, LONGEST_REQUEST, MAX_HEAD_BYTES, WHOLE
 
 HEAD_SECONDS: Final = 15.0
 """The head of a request must be complete within this time after its first byte."""
@@ -18,8 +18,6 @@ IDLE_SECONDS: Final = 75.0
 
 HOLD_SECONDS: Final = 1.0
 """A body that comes in a segment of its own follows its head at once; so long it is waited for here."""
-
-_END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class Owner(Protocol):
@@ -114,12 +112,12 @@ class Connection(asyncio.Protocol):
 
     def _gather(self, fast_path: FastPath, held: bytearray, data: bytes) -> None:
         """Add to what is held; deal with it once that makes sense."""
-        searched = max(0, len(held) - len(_END_OF_HEAD) + 1)
+        searched = max(0, len(held) - len(END_OF_HEAD) + 1)
         held += data
         if self._wanted:
             goes_on = len(held) < self._wanted
         else:
-            goes_on = held.find(_END_OF_HEAD, searched) < 0 and len(held) <= MAX_HEAD_BYTES
+            goes_on = held.find(END_OF_HEAD, searched) < 0 and len(held) <= MAX_HEAD_BYTES
         if goes_on:
             return
         self._held, self._wanted = None, 0

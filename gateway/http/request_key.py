@@ -34,6 +34,7 @@ RequestKey = tuple[object, ...]
 Request line, whether the connection stays open, body; then for each meaningful field its number and its value.
 """
 
+END_OF_HEAD: Final = b"\r\n\r\n"
 _MOST_FIELDS: Final = 100
 _MOST_NAMES: Final = 1_000
 _KEY_BYTES: Final = 600
@@ -124,7 +125,7 @@ class RequestReader:
         self.key: RequestKey = ()
         """Of the last request that was WHOLE; () for one that is too long."""
         self._limit = limit_bytes
-        self._by_bytes: dict[bytes, RequestKey] = {}
+        self._by_bytes: dict[bytes, RequestKey | int] = {}  # of heads alone: how many bytes of body follow
         self._bytes = 0
         self._clear()
         self._parser = httptools.HttpRequestParser(self)
@@ -147,19 +148,23 @@ class RequestReader:
         Returns:
             WHOLE, the number of bytes that are missing of the body, HEAD_MISSING or UNCERTAIN.
         """
-        if (key := self._by_bytes.get(data)) is not None:
-            self.key, self.is_remembered = key, True
+        if (known := self._by_bytes.get(data)) is not None:
+            self.is_remembered = True
             self.request_id = self.traces = None
+            if isinstance(known, int):
+                self.expects = False
+                return known
+            self.key = known
             return WHOLE
         self._clear()
-        end = data.find(b"\r\n\r\n")
+        end = data.find(END_OF_HEAD)
         if end < 0:
             return HEAD_MISSING if self._may_begin(data) else UNCERTAIN
         line = data[: data.find(b"\r\n")]
         if not line.endswith(b" HTTP/1.1") or data.count(b"\n", 0, end) > _MOST_FIELDS or not self._parse(data, line):
             self._parser = httptools.HttpRequestParser(self)
             return UNCERTAIN
-        missing = end + 4 + int(self._length or b"0") - len(data)
+        missing = end + len(END_OF_HEAD) + int(self._length or b"0") - len(data)
         if missing == 0 and self._complete:
             is_long = len(data) > LONGEST_REQUEST
             self.key = () if is_long else (line, self._keeps_open, self._body, *self._parts)
@@ -167,7 +172,11 @@ class RequestReader:
                 self._parser = httptools.HttpRequestParser(self)  # the old one accepts nothing more
             return WHOLE
         self._parser = httptools.HttpRequestParser(self)  # the old one expects the rest
-        return missing if missing > 0 and not self._complete else UNCERTAIN
+        if missing <= 0 or self._complete:
+            return UNCERTAIN
+        if end + len(END_OF_HEAD) == len(data) <= LONGEST_REQUEST and not self.expects:
+            self._remember(data, missing)
+        return missing
 
     @property
     def keeps_open(self) -> bool:
@@ -180,12 +189,15 @@ class RequestReader:
         Looking the bytes up costs a tenth of parsing what a browser sends. Equal bytes always mean the same, so
         nothing can make the key wrong.
         """
+        self._remember(data, self.key)
+
+    def _remember(self, data: bytes, known: RequestKey | int) -> None:
         if self.request_id is not None or self.traces is not None:
-            return
+            return  # the next request will have others
         self._bytes += 2 * len(data) + _KEY_BYTES
         if self._bytes > self._limit:
             self._by_bytes, self._bytes = {}, 2 * len(data) + _KEY_BYTES
-        self._by_bytes[data] = self.key
+        self._by_bytes[data] = known
 
     def _may_begin(self, data: bytes) -> bool:
         """Whether the parser accepts this as the beginning of a request."""
