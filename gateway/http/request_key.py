@@ -102,7 +102,6 @@ class RequestReader:
     """Reads one request at a time; the attributes are those of the request that was read last."""
 
     __slots__ = (
-        "_body",
         "_by_bytes",
         "_bytes",
         "_complete",
@@ -113,6 +112,7 @@ class RequestReader:
         "_once",
         "_parser",
         "_parts",
+        "_upgrades",
         "expects",
         "is_remembered",
         "key",
@@ -131,10 +131,9 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
 
     def _clear(self) -> None:
-        self._complete = self._odd = False
+        self._complete = self._upgrades = self._odd = False
         self._parts: list[object] = []
         self._length, self._once = b"", 0
-        self._body = b""
         self._keeps_open = True
         self.expects = False
         """Whether the caller waits for 100 (Continue) before it sends the body."""
@@ -167,12 +166,13 @@ class RequestReader:
         missing = end + len(END_OF_HEAD) + int(self._length or b"0") - len(data)
         if missing == 0 and self._complete:
             is_long = len(data) > LONGEST_REQUEST
-            self.key = () if is_long else (line, self._keeps_open, self._body, *self._parts)
+            body = data[end + len(END_OF_HEAD) :]
+            self.key = () if is_long else (line, self._keeps_open, body, *self._parts)
             if not self._keeps_open:
                 self._parser = httptools.HttpRequestParser(self)  # the old one accepts nothing more
             return WHOLE
         self._parser = httptools.HttpRequestParser(self)  # the old one expects the rest
-        if missing <= 0 or self._complete:
+        if missing <= 0 or (self._complete and not self._upgrades):
             return UNCERTAIN
         if end + len(END_OF_HEAD) == len(data) <= LONGEST_REQUEST and not self.expects:
             self._remember(data, missing)
@@ -211,6 +211,7 @@ class RequestReader:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._parser = httptools.HttpRequestParser(self)  # the old one has stopped
+            self._upgrades = True  # and has skipped the body, as aiohttp does not
             if line.startswith(b"CONNECT "):
                 return False
         except httptools.HttpParserError:
@@ -242,10 +243,6 @@ class RequestReader:
             self.traces = [*(self.traces or ()), value]
         elif place != _UPGRADE or value.lower() in _SWITCHED:
             self._odd = True
-
-    def on_body(self, body: bytes) -> None:
-        """Note the body; called by the parser."""
-        self._body = body
 
     def on_message_complete(self) -> None:
         """Note the end; called by the parser."""
