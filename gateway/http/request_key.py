@@ -160,7 +160,8 @@ class RequestReader:
         if end < 0:
             return HEAD_MISSING if self._may_begin(data) else UNCERTAIN
         line = data[: data.find(b"\r\n")]
-        if not line.endswith(b" HTTP/1.1") or data.count(b"\n", 0, end) > _MOST_FIELDS or not self._parse(data, line):
+        plain = line.endswith(b" HTTP/1.1") and line[:1].isalpha() and data.count(b"\n", 0, end) <= _MOST_FIELDS
+        if not plain or not self._parse(data, line):
             self._parser = httptools.HttpRequestParser(self)
             return UNCERTAIN
         missing = end + len(END_OF_HEAD) + int(self._length or b"0") - len(data)
@@ -224,7 +225,7 @@ class RequestReader:
         if place == _IGNORED:
             return
         if place < _LENGTH:
-            self._parts += place, value
+            self._parts += place, value.rstrip(b" \t")  # llhttp leaves the blanks after it, aiohttp does not
         elif place >= _ONCE:
             bit = 1 << place - _ONCE
             self._odd = self._odd or self._once & bit != 0
