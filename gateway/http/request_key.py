@@ -160,8 +160,8 @@ class RequestReader:
         if end < 0:
             return HEAD_MISSING if self._may_begin(data) else UNCERTAIN
         line = data[: data.find(b"\r\n")]
-        plain = line.endswith(b" HTTP/1.1") and line[:1].isalpha() and data.count(b"\n", 0, end) <= _MOST_FIELDS
-        if not plain or not self._parse(data, line):
+        plain = line.endswith(b" HTTP/1.1") and line.count(b" ") == 2 and line[:1].isalpha()
+        if not plain or data.count(b"\n", 0, end) > _MOST_FIELDS or not self._parse(data, line):
             self._parser = httptools.HttpRequestParser(self)
             return UNCERTAIN
         missing = end + len(END_OF_HEAD) + int(self._length or b"0") - len(data)
