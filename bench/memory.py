@@ -66,7 +66,7 @@ def _per_entry(directory: Path) -> tuple[float, float]:
 
 
 def _fill() -> dict[str, float]:
-    store = MemoryStore(1_000 * MB, SystemClock())
+    store = MemoryStore(1_000 * MB, SystemClock(), max_entry_bytes=64 * MB)
     for keys, entry, body in results(1_000, BODY_BYTES):  # the first ones also load modules and allocate buffers
         store.insert(keys, entry, body)
     store.remove(None, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -29,18 +29,22 @@ class Arriving(Protocol):
     size: int | None
     """As announced by Redash; None while unknown."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be read from the beginning, and has not failed."""
+
     async def follow(self, sent: float) -> int:
         """Wait until more than `sent` bytes have arrived, or the end; returns how many have arrived.
 
         Raises:
-            GatewayError: no more will arrive, though the body is incomplete.
+            GatewayError: no more will arrive, though the body is incomplete; or its beginning is not there any more.
         """
 
-    def read(self, start: int, count: int) -> bytes:
-        """Read `count` bytes from `start` on. May wait for the disk."""
+    def reading(self) -> AbstractContextManager[ArrivingReader]:
+        """Read it from the beginning: while the context is open, what it has not read yet stays there."""
 
-    def send(self, socket_fd: int, start: int, count: int) -> int:
-        """Send bytes to a socket, as many as it accepts; returns how many, 0 if it accepts none now."""
+    def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
+        """Return at most `first` bytes of the beginning and `last` bytes of the end. May wait for the disk."""
 
     def end(self) -> None:
         """Let readers have the end: the whole body was read, checked and stored."""
@@ -49,8 +53,28 @@ class Arriving(Protocol):
         """Signal to readers that the body will stay incomplete; its bytes are deleted."""
 
 
+class ArrivingReader(Protocol):
+    """One reader of an arriving body. All methods may raise GatewayError, as `Arriving.follow`."""
+
+    async def follow(self, sent: int) -> int:
+        """Wait until more than `sent` bytes have arrived, or the end; returns how many have arrived.
+
+        Raises:
+            TimeoutError: this reader is too slow.
+        """
+
+    def read(self, start: int, count: int) -> bytes:
+        """Read at most `count` bytes from `start` on. May wait for the disk."""
+
+    def send(self, socket_fd: int, start: int, count: int) -> int:
+        """Send bytes to a socket, as many as it accepts; returns how many, 0 if it accepts none now."""
+
+
 class Body(msgspec.Struct, frozen=True):
-    """The bytes of a response: in memory (`data`) or, above the store's limit, in a file (`path`)."""
+    """The bytes of a response: in memory (`data`) or, if they are many, in a file (`path`).
+
+    With neither, they were too many to be kept: they are only passed on to those who read the spool.
+    """
 
     size: int
     data: bytes | None = None
@@ -58,7 +82,7 @@ class Body(msgspec.Struct, frozen=True):
     mark: FileMark | None = None
     """Of a stored file, from when its bytes were written or verified. With another mark it has other bytes by now."""
     spool: Arriving | None = None
-    """Set for a file that is not stored yet: it is deleted with the last reference to this."""
+    """Set for bytes that are not stored yet: their file is deleted with the last reference to this."""
 
     @classmethod
     def of(cls, data: bytes) -> Body:
@@ -69,6 +93,11 @@ class Body(msgspec.Struct, frozen=True):
         """Delete its file, which is not usable. Errors may refer to this body for long (through their tracebacks)."""
         if self.spool is not None:
             self.spool.fail()
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether all its bytes are in memory or in a file."""
+        return self.data is not None or self.path is not None
 
     def is_there(self) -> bool:
         """Whether its file, if it is one, is still the same: two microseconds."""
@@ -121,6 +150,8 @@ class Body(msgspec.Struct, frozen=True):
         """Return at most `first` bytes of the beginning and `last` bytes of the end."""
         if self.data is not None:
             return self.data[:first], self.data[-last:]
+        if self.path is None and self.spool is not None:
+            return self.spool.ends(first, last)
         with os.fdopen(self.open(), "rb") as file:
             head = file.read(first)
             file.seek(max(0, self.size - last))

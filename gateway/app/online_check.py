@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from gateway import config
 from gateway.app.tls import client_context
+from gateway.concurrency.spool import Spool
 from gateway.config.values import AUTOMATIC
 from gateway.errors import GatewayError
 from gateway.model import SystemClock
@@ -66,5 +66,5 @@ def _no_levels() -> Levels:
     raise NotImplementedError("a check has no metrics to scrape")
 
 
-def _no_spool() -> Path:
+async def _no_spool(_size: int | None) -> Spool:
     raise NotImplementedError("a check requests no results")

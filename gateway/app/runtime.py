@@ -61,7 +61,7 @@ class Runtime:
             ),
         )
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
-        self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.spool_path)
+        self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
         self.executions = ExecutionParts(self.live, self.upstream, self.results, ledger, observer, self.clock)
         quotas = Quotas(self.live, self.clock)

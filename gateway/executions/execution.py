@@ -131,8 +131,8 @@ class Execution:
 
     @property
     def arriving(self) -> ArrivingResult | None:
-        """Return a large result while it arrives; None where none is arriving, or the last one failed."""
-        return None if self._arriving is None or self._arriving.body.failed else self._arriving
+        """Return a large result while it arrives; None where none can be read from its beginning."""
+        return self._arriving if self._arriving is not None and self._arriving.body.is_whole else None
 
     def show_early(self, arriving: ArrivingResult) -> None:
         """Let waiting callers have a large result while it arrives."""

@@ -67,13 +67,18 @@ class ExecutionResponses:
         inline = not execution.upstream_job and plan.max_age != 0 and not plan.forced
         if inline or context.wait is not None:
             stored = execution.stored
-            if stored is not None:
-                context.outcome.stored = True
-                context.outcome.age = stored.entry.age(self._clock.monotonic())
-                return Response(body=stored.body, entry=stored.entry, waited=context.wait)
+            if stored is not None and stored.is_readable:
+                return self._new(context, stored)
             if execution.arriving is not None:
                 return Response(body=execution.arriving.body, waited=context.wait)
         return self._job(context, await self._jobs.new(execution, context.caller.name, context.outcome.token_sha256))
+
+    def _new(self, context: RequestContext, stored: StoredResult) -> Response:
+        """Respond with a result that was just stored, or passed on."""
+        context.outcome.stored = stored.body.is_kept
+        context.outcome.age = stored.entry.age(self._clock.monotonic())
+        entry = stored.entry if stored.body.is_kept else None
+        return Response(body=stored.content, entry=entry, waited=context.wait)
 
     async def _stored(self, context: RequestContext, plan: Plan, found: StoredResult) -> Response:
         """Respond with a stored result; with a finished job, if the caller requested a run (it expects `job`)."""
@@ -148,7 +153,7 @@ class ExecutionResponses:
             result = _result_of(found.execution, operation.form)
             if result is None:
                 return await self._redirect_to_run(context, operation, found.execution)
-            context.outcome.stored = isinstance(result, StoredResult)
+            context.outcome.stored = isinstance(result, StoredResult) and result.body.is_kept
         else:
             result = found
         return await self._reader.rendered(context, context.credential, result, operation.form, definition)

@@ -164,20 +164,20 @@ async def _send_arriving(
 ) -> None:
     """Send what has arrived, then what follows."""
     loop, writer = asyncio.get_running_loop(), request.writer
-    sent, there = 0, await body.follow(0)
-    async with asyncio.timeout(SEND_SECONDS) as deadline:
-        await writer.write(head)
-        if chunked:
-            writer.enable_chunking()
-        while sent < there:
+    with body.reading() as source:
+        sent, there = 0, await source.follow(0)
+        async with asyncio.timeout(SEND_SECONDS) as deadline:
+            await writer.write(head)
             if chunked:
-                await _send_pieces(request, body, sent, there)
-            else:
-                await _send_range(request, transport, body, sent, there)
-            deadline.reschedule(loop.time() + SEND_SECONDS)  # the whole may take longer, as long as it makes progress
-            sent = there
-            there = await body.follow(sent)
-        await writer.write_eof()
+                writer.enable_chunking()
+            while sent < there:
+                if chunked:
+                    await _send_pieces(request, source, sent, there)
+                else:
+                    await _send_range(request, transport, source, sent, there)
+                deadline.reschedule(loop.time() + SEND_SECONDS)  # the whole may take longer, as long as it progresses
+                sent, there = there, await source.follow(there)
+            await writer.write_eof()
 
 
 async def _send_range(

@@ -95,6 +95,8 @@ def parse_job(data: bytes) -> Job | None:
 
 def _parse_whole(body: Body) -> ResultHead | Job:
     """Parse with the standard parser, which accepts what msgspec refuses: NaN, lone surrogates."""
+    if not body.is_kept:
+        raise UpstreamUnusable("Redash's result is too large to be kept, and its members are in an unusual order.")
     try:
         found = _without_rows(body) if body.size > PARSE_LIMIT else json.loads(body.load())
         response = msgspec.convert(found, _ResultOrJob, strict=False)

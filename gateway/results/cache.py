@@ -6,12 +6,12 @@ import asyncio
 import math
 import re
 import uuid
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from gateway import config
+from gateway.body import Arriving
 from gateway.concurrency.marks import Marks
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamUnusable
@@ -32,12 +32,35 @@ from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_
 from gateway.store import FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
 
+_TOO_LARGE: Final = (
+    "This result is larger than the gateway can keep now (cache.max_entry, cache.disk), and it was passed on already; "
+    "request it again."
+)
+
 
 class StoredResult(msgspec.Struct, frozen=True):
-    """A stored result with its bytes."""
+    """A stored result with its bytes; or one that is too large to be stored, whose bytes were only passed on."""
 
     entry: Entry
     body: Body
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its bytes can be read from the beginning."""
+        return self.body.is_kept or (self.body.spool is not None and self.body.spool.is_whole)
+
+    @property
+    def content(self) -> Body | Arriving:
+        """Return its bytes.
+
+        Raises:
+            UpstreamUnusable: they were too many to be kept, and the first ones are not there any more.
+        """
+        if self.body.is_kept:
+            return self.body
+        if self.body.spool is None or not self.body.spool.is_whole:
+            raise UpstreamUnusable(_TOO_LARGE)
+        return self.body.spool
 
 
 class ArrivingResult(msgspec.Struct, frozen=True):
@@ -58,10 +81,7 @@ class ResultCache:
         self._ledger = ledger
         self._clock = clock
         self._purged = Marks(-math.inf)
-
-    def spool_path(self) -> Path:
-        """Return a new path for a large body that will be put here."""
-        return self._store.spool_path()
+        self.begin_spool = store.begin_spool
 
     async def get(self, key: Key) -> StoredResult | None:
         """Return the stored result under `key`, None without one."""
@@ -126,14 +146,19 @@ class ResultCache:
         purged = self._purged_since(begun, entry.query_id)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
-        stored = await self._confirmed(keys, entry)
-        if stored is None:
-            stored = StoredResult(entry, await self._store.put(keys, entry, body))
-            if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
-                await self._store.delete(scope=entry.scope, query_id=entry.query_id)
+        stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body))
+        if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
+            await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
         return stored
+
+    async def _put(self, keys: list[Key], entry: Entry, body: Body) -> Body:
+        if body.is_kept:
+            return await self._store.put(keys, entry, body if body.path is not None else Body.of(body.load()))
+        for key in keys:  # what is stored is not the newest any more
+            await self._store.confirm(key, -math.inf)
+        return body
 
     async def _confirmed(self, keys: list[Key], entry: Entry) -> StoredResult | None:
         """Where the same result is stored already, note only that it is still the newest (a result never changes).

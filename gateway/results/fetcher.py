@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
@@ -14,7 +13,7 @@ from gateway.concurrency.flights import Flights
 from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.spool import Spool
 from gateway.errors import NotAcceptable, NotFound, UpstreamUnusable
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, Key, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
@@ -41,6 +40,8 @@ from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
 _MOMENT_SECONDS: Final = 2.0
 """For how long after Redash showed a result its id is taken for its own: a restored database takes longer."""
+
+_NOT_KEPT: Final = "This result is larger than the gateway can keep now (cache.max_entry, cache.disk); request JSON."
 
 Offer = Callable[[ArrivingResult], None]
 RenderedForm = Literal["csv", "tsv", "xlsx"]
@@ -149,9 +150,9 @@ class ResultFetcher:
                 offered.clear()
 
         result, joined = await self._flights.share(key, fetch, until_done=whole)
-        if isinstance(result, ArrivingResult) and result.body.failed:  # a second request for it is in progress
+        if isinstance(result, ArrivingResult) and not result.body.is_whole:  # it failed, and is requested once more
             result, _ = await self._flights.share(key, fetch, until_done=True)
-        return Fetch(result, joined, isinstance(result, StoredResult))
+        return Fetch(result, joined, isinstance(result, StoredResult) and result.body.is_kept)
 
     async def _fetch_by_id(
         self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, offer: Offer
@@ -240,7 +241,10 @@ class ResultFetcher:
         self, key: Key, source: StoredResult, form: Literal["csv", "tsv"], formats: DateFormats
     ) -> StoredResult:
         begun = self._clock.monotonic()
-        body = await asyncio.to_thread(own_renderings.render, source.body, form, formats, self._results.spool_path)
+        content = source.content
+        if not isinstance(content, Body):
+            raise UpstreamUnusable(_NOT_KEPT)
+        body = await own_renderings.render(content, form, formats, self._results.begin_spool)
         entry = msgspec.structs.replace(source.entry, body_id=digest(b"body", key), form=form, born=begun)
         entry = msgspec.structs.replace(entry, size=body.size)
         return await self._results.put_as([key], entry, body, begun)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from mmap import mmap
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from gateway.errors import UpstreamUnusable
+from gateway.concurrency.spool import BeginSpool
+from gateway.errors import FileLost, ServiceUnavailable, UpstreamUnusable
 from gateway.model import Body
 from gateway.redash.limits import NOT_SUCH
 from gateway.redash.renderings import DateFormats, render_pieces
@@ -21,6 +20,9 @@ from gateway.redash.responses import PARSE_LIMIT
 LARGEST_ODD: Final = 4 * 1024 * 1024
 """JSON that only the standard parser takes may have this size: it needs 20 ms per MB in one go, and much memory."""
 
+_PIECE: Final = 256 * 1024
+_RETRY_SECONDS: Final = 5.0
+_NO_ROOM: Final = "The gateway has no room for this file now (cache.disk); request JSON, or try again later."
 _TOO_ODD: Final = "Redash's result is too large for what is wrong with its JSON (NaN, for example)."
 
 MOST_CELLS: Final = 10
@@ -45,29 +47,53 @@ class _Reduced(msgspec.Struct):
 _results: Final = msgspec.json.Decoder(_Reduced)
 
 
-def render(body: Body, form: Literal["csv", "tsv"], formats: DateFormats, spool: Callable[[], Path]) -> Body:
-    """Render the rows of a result; a large rendering is a file, at a path that `spool` makes. Waits for the disk.
+async def render(body: Body, form: Literal["csv", "tsv"], formats: DateFormats, begin_spool: BeginSpool) -> Body:
+    """Render the rows of a result, in a thread; a large rendering is a file.
 
     Raises:
-        UpstreamUnusable: there is no room on disk, or the result is nested too deeply.
+        UpstreamUnusable: the result is nested too deeply.
+        FileLost: its file was removed or changed.
+        ServiceUnavailable: there is no room for the rendering.
     """
+    pieces = _pieces(body, form, formats)
+    first = await asyncio.to_thread(_next, pieces, PARSE_LIMIT + 1)
+    if sum(map(len, first)) <= PARSE_LIMIT:
+        return Body.of(b"".join(first))
+    spool = await begin_spool(None)
     try:
-        with body.mapped() as data:  # the rows are parts of it, so all of them are rendered in here
-            columns, rows = _parse(data)
-            return _rendered(render_pieces(columns, rows, DELIMITERS[form], formats, MOST_CELLS * body.size), spool)
+        await spool.append(first)
+        while more := await asyncio.to_thread(_next, pieces, _PIECE):
+            await spool.append(more)
+            if not spool.is_whole:
+                raise ServiceUnavailable(_NO_ROOM, retry_after=_RETRY_SECONDS)
+        rendered = await spool.body()
+    except BaseException:
+        spool.fail()
+        raise
+    if not rendered.is_kept:
+        raise ServiceUnavailable(_NO_ROOM, retry_after=_RETRY_SECONDS)
+    return rendered
+
+
+def _pieces(body: Body, form: Literal["csv", "tsv"], formats: DateFormats) -> Iterator[bytes]:
+    with body.mapped() as data:  # the rows are parts of it, so all of them are rendered in here
+        columns, rows = _parse(data)
+        yield from render_pieces(columns, rows, DELIMITERS[form], formats, MOST_CELLS * body.size)
+
+
+def _next(pieces: Iterator[bytes], least: int) -> list[bytes]:
+    """Return the next pieces, at least so many bytes; fewer only at the end."""
+    taken: list[bytes] = []
+    size = 0
+    try:
+        while size < least and (piece := next(pieces, None)) is not None:
+            taken.append(piece)
+            size += len(piece)
     except RecursionError:  # of a body so large that only its ends were parsed before, or of the text of a cell
         raise UpstreamUnusable("Redash's result is nested too deeply.") from None
-
-
-def _rendered(pieces: Iterator[bytes], spool: Callable[[], Path]) -> Body:
-    first: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        first.append(piece)
-        size += len(piece)
-        if size > PARSE_LIMIT:
-            return _write(first, pieces, spool())
-    return Body.of(b"".join(first))
+    except OSError as error:
+        raise FileLost from error
+    return taken
 
 
 def _parse(data: bytes | mmap) -> tuple[object, Iterable[object]]:
@@ -81,16 +107,3 @@ def _parse(data: bytes | mmap) -> tuple[object, Iterable[object]]:
         rows = whole.get("rows")
         return whole.get("columns"), rows if isinstance(rows, list) else []
     return found.columns, (json.loads(bytes(row)) for row in found.rows)
-
-
-def _write(first: list[bytes], rest: Iterator[bytes], path: Path) -> Body:
-    size = 0
-    try:
-        with path.open("xb") as file:
-            for piece in itertools.chain(first, rest):
-                size += file.write(piece)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        raise UpstreamUnusable("The gateway has no room on disk for this response.") from error
-    return Body(size=size, path=path)

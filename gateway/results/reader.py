@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import NotAcceptable, NotFound, UpstreamRefused
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Response
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, Response
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
@@ -282,9 +282,10 @@ class ResultReader:
 def _file(context: RequestContext, result: AnyResult, form: ResultForm, name: str | None) -> Response:
     entry = result.entry
     kind = "csv" if entry.form == "csv" else form  # Redash 8 gives CSV for TSV
+    content = result.content if isinstance(result, StoredResult) else result.body
     return Response(
-        body=result.body,
-        entry=entry if isinstance(result, StoredResult) else None,
+        body=content,
+        entry=entry if isinstance(content, Body) else None,
         content_type=CONTENT_TYPES[kind],
         disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, kind),
         cache_control=_FOR_A_YEAR if context.match.route.kind == "result" else "private, no-cache",

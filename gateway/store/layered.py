@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
+from gateway.concurrency.spool import BeginSpool
 from gateway.errors import StoreError
 from gateway.model import Body, Entry, Key, TierStats
 from gateway.store.memory import MemoryStore
@@ -22,8 +22,9 @@ class BackingStore(Store, Protocol):
     async def failed(self) -> StoreError:
         """Return once it is certain that it cannot be opened (locked past the deadline); never returns otherwise."""
 
-    def spool_path(self) -> Path:
-        """Return a new path for the upstream client to write a large body to."""
+    @property
+    def begin_spool(self) -> BeginSpool:
+        """See `FrontStore`."""
 
     def watch(self, on_drop: Callable[[bytes | None], None], is_recent: Callable[[bytes], bool]) -> None:
         """Call `on_drop` with the id of each deleted body (None: all); evict bodies that `is_recent` accepts last."""
@@ -42,7 +43,7 @@ class LayeredStore:
         self.peek_gzip = memory.peek_gzip
         self.put_gzip = memory.put_gzip
         self.failed = backing.failed
-        self.spool_path = backing.spool_path
+        self.begin_spool = backing.begin_spool
         backing.watch(memory.remove_body, memory.has_body)
 
     @property

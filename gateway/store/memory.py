@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import filecmp
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import msgspec
 
+from gateway.concurrency.spool import Spool
 from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
 from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, CachedBody, LruCache, cost_of
+from gateway.store.temporary import TemporaryFiles
 
 OVERSIZE_SECONDS = 60.0
 """How long a body over the entry limit is stored: long enough for the requests that wait for it."""
@@ -31,19 +31,18 @@ MAX_BODY_SHARE = 8
 class MemoryStore:
     """An LRU cache of bodies; keys and their entries are removed with their body.
 
-    Files: in front of another store (`spool=False`), a body with a `path` belongs to that store and only its entry
-    counts here. Used alone (`spool=True`), this store has a temporary directory for them, removed on close. They
-    count against the same limit; a file larger than half of it counts as half.
+    Files: in front of another store, a body with a `path` belongs to that store and only its entry counts here. Used
+    alone, this store has temporary files for them. They count against the same limit; a file larger than half of it
+    counts as half.
     """
 
     def __init__(
-        self, limit_bytes: int, clock: Clock, *, max_entry_bytes: int | None = None, spool: bool = False
+        self, limit_bytes: int, clock: Clock, *, max_entry_bytes: int, temporary: TemporaryFiles | None = None
     ) -> None:
         self._limit = limit_bytes
         self._clock = clock
-        self._max_entry = limit_bytes if max_entry_bytes is None else max_entry_bytes
-        self._spool = spool
-        self._files: BodyFiles | None = None
+        self._max_entry = max_entry_bytes
+        self._temporary = temporary
         self._cache = LruCache(limit_bytes, self._evicted)
         self._by_key: dict[Key, CachedBody] = {}
         # Keys in a dict, not in a set: the garbage collector looks through every set, but not through such a dict.
@@ -106,12 +105,8 @@ class MemoryStore:
 
     async def open(self) -> None:
         """Make the temporary directory, if the store is used alone."""
-        if self._spool and self._files is None:
-            try:
-                directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="redash-gateway-")
-            except OSError as error:
-                raise StoreError(f"no temporary directory for large results: {error}") from error
-            self._files = BodyFiles(Path(directory), self._clock)
+        if self._temporary is not None and self._sweeper is None:
+            await self._temporary.open()
             self._sweeper = asyncio.create_task(run_forever(self._sweep_later))
 
     async def close(self) -> None:
@@ -124,20 +119,23 @@ class MemoryStore:
         self._by_key.clear()
         self._by_query.clear()
         self._oversize.clear()
-        if self._files is not None:
-            files, self._files = self._files, None
-            await asyncio.to_thread(files.remove_all)
+        if self._temporary is not None:
+            await self._temporary.close()
 
     async def failed(self) -> StoreError:
         """Never return: memory does not fail."""
         never: asyncio.Future[StoreError] = asyncio.get_running_loop().create_future()
         return await never
 
-    def spool_path(self) -> Path:
-        """Return a new path for the upstream client to write a large body to."""
-        if self._files is None:
-            raise StoreError("the store is not open")
-        return self._files.spool_path()
+    async def begin_spool(self, size: int | None) -> Spool:
+        """Make a spool for a large body that will be put here."""
+        if self._temporary is None:
+            raise StoreError("this store has no files")
+        return await self._temporary.begin(size)
+
+    @property
+    def _files(self) -> BodyFiles | None:
+        return self._temporary.files if self._temporary is not None else None
 
     async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
@@ -169,7 +167,8 @@ class MemoryStore:
     def stats(self) -> list[TierStats]:
         """See the protocol."""
         used = int(self._cache.currsize)
-        return [TierStats("memory", used, len(self._by_key), self._evictions, up=True)]
+        up = self._temporary is None or self._temporary.up
+        return [TierStats("memory", used, len(self._by_key), self._evictions, up=up)]
 
     # -- the same without awaiting
 
@@ -214,8 +213,8 @@ class MemoryStore:
         now = self._clock.monotonic()
         for cached in [cached for cached in self._oversize if cached.expires is None or cached.expires <= now]:
             self._drop(cached)
-        if self._files is not None:
-            await self._files.empty_trash()
+        if self._temporary is not None:
+            await self._temporary.sweep()
 
     # -- inside
 
@@ -243,7 +242,7 @@ class MemoryStore:
         return body.size + overhead <= self._limit // MAX_BODY_SHARE
 
     def _file_cost(self, body: Body) -> int:
-        return min(body.size, self._limit // 2) if self._spool else 0
+        return min(body.size, self._limit // 2) if self._temporary is not None else 0
 
     def _refuse(self, keys: Sequence[Key], body: Body) -> None:
         for key in keys:  # their older entries are no longer the newest

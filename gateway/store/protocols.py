@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
+from gateway.concurrency.spool import BeginSpool
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord, Key, TierStats
 
 
@@ -29,15 +29,16 @@ class Store(Protocol):
     async def read(self, entry: Entry) -> Body | None:
         """Return the bytes of `entry`; None if they are gone or do not match their length and digest.
 
-        A body with a `path` stays readable for at least 10 s after this returns, even if it is evicted in that time.
+        A body with a `path` stays readable for at least 10 s after this returns, even if it is evicted in that time,
+        unless the disk needs its room. Then opening it fails.
         """
 
     async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
         """Store `entry` under each of `keys`, and its bytes; return the body by which they can be read from now on.
 
-        A body with a `path` is a spool file made by `spool_path`: from now on the store owns it and gives it another
-        name. It stays readable for at least 10 s, even if it is not stored. Bodies over the entry limit are stored
-        for only 60 s.
+        A body with a `path` is that of a spool made by `begin_spool`: from now on the store owns its file and gives it
+        another name. It stays readable for at least 10 s, even if it is not stored, unless the disk needs its room.
+        Bodies over the entry limit are stored for only 60 s.
         """
 
     async def confirm(self, key: Key, confirmed: float) -> None:
@@ -53,8 +54,9 @@ class Store(Protocol):
 class FrontStore(Store, Protocol):
     """A store with memory in front; what is in memory can be read without awaiting."""
 
-    def spool_path(self) -> Path:
-        """Return a new path for a large body that will be put here; it is deleted if that does not come about."""
+    @property
+    def begin_spool(self) -> BeginSpool:
+        """Makes spools for large bodies that will be put here."""
 
     def peek(self, key: Key) -> Entry | None:
         """Return the entry under `key` if it is in memory, and mark it as used; takes microseconds."""

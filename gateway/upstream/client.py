@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -17,6 +15,7 @@ from yarl import URL
 from gateway import __version__
 from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.slots import FairSlots
+from gateway.concurrency.spool import BeginSpool
 from gateway.errors import (
     CredentialRejected,
     UpstreamBusy,
@@ -65,7 +64,7 @@ class HttpUpstream:
         tls: ssl.SSLContext,
         clock: Clock,
         observer: Observer,
-        spool: Callable[[], Path],
+        spool: BeginSpool,
     ) -> None:
         self._live = live
         self._tls = tls

@@ -1,4 +1,4 @@
-"""Reading the body of a response within bounds: into memory, or into a file where it is a large result."""
+"""Reading the body of a response within bounds: into memory, or into a spool where it is a large result."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import aiohttp
 import msgspec
 
-from gateway.concurrency.spool import Spool
+from gateway.concurrency.spool import BeginSpool, Spool
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
@@ -30,9 +29,9 @@ a result shrink to a tenth; gzip can express a thousand times its length, and wo
 
 
 class BodyReader:
-    """Reads bodies; those of results into files made by `spool`, once they are too large to be parsed as a whole."""
+    """Reads bodies; those of results into spools, once they are too large to be parsed as a whole."""
 
-    def __init__(self, spool: Callable[[], Path], max_entry_bytes: int, read_timeout: float) -> None:
+    def __init__(self, spool: BeginSpool, max_entry_bytes: int, read_timeout: float) -> None:
         self._spool = spool
         self._max_entry = max_entry_bytes
         self._timeout = read_timeout
@@ -44,7 +43,7 @@ class BodyReader:
         check: Callable[[UpstreamResponse], UpstreamResponse],
         early: Early | None,
     ) -> Body:
-        """Read the body; with `early`, of a result, a large one arrives in a file, if its beginning passes `check`.
+        """Read the body; with `early`, of a result, a large one arrives in a spool, if its beginning passes `check`.
 
         Raises:
             UpstreamUnusable: too large, without `early` or by its compression.
@@ -64,8 +63,7 @@ class BodyReader:
                 first = b"".join(pieces)
                 beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
                 show = partial(early, check(beginning))
-                spool = await asyncio.to_thread(Spool, self._spool(), size)
-                return await _read_on(self._rest(raw, read), first, spool, show)
+                return await _read_on(self._rest(raw, read), first, await self._spool(size), show)
             if read > LARGEST_METADATA:
                 raise UpstreamUnusable(TOO_LARGE)
         return Body.of(b"".join(pieces))
@@ -102,9 +100,9 @@ class BodyReader:
 async def _read_on(
     rest: AsyncIterator[bytes], first: bytes, spool: Spool, show: Callable[[Spool], Awaitable[None]]
 ) -> Body:
-    """Read the rest into the file; after `show`, waiting callers can read it while it grows."""
+    """Read the rest into the spool; after `show`, waiting callers can read it while it grows."""
     try:
-        size = await spool.append([first])
+        await spool.append([first])
         await show(spool)
         pieces: list[bytes] = []
         pending = 0
@@ -112,10 +110,10 @@ async def _read_on(
             pieces.append(piece)
             pending += len(piece)
             if pending >= _PIECE:
-                size = await spool.append(pieces)
+                await spool.append(pieces)
                 pieces, pending = [], 0
-        size = await spool.append(pieces)
+        await spool.append(pieces)
+        return await spool.body()
     except BaseException:
         spool.fail()
         raise
-    return Body(size=size, path=spool.path, spool=spool)

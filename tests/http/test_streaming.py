@@ -44,12 +44,12 @@ def whole(world: World) -> bytes:
 
 
 def open_below(directory: Path, part: str) -> list[str]:
-    """The files that this process has open below that folder."""
+    """The files of bodies that this process has open below that folder."""
     names = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             names.append(str(descriptor.readlink()))
-    return [name for name in names if name.startswith(str(directory)) and part in name]
+    return [name for name in names if name.startswith(str(directory)) and part in name and not name.endswith(".own")]
 
 
 def spooled(directory: Path) -> list[Path]:

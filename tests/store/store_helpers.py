@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.concurrency.space import Space
 from gateway.model import Body, Entry, ExecutionRecord, JobRecord, digest
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
 from gateway.store.sqlite.store import SqliteStore
+from gateway.store.temporary import TemporaryFiles
 
 MB = 2**20
 
@@ -63,9 +65,8 @@ def job(name: str = "j1", **fields: Any) -> JobRecord:
 
 
 def make_memory(_path: Path, clock: FakeClock, **options: Any) -> MemoryStore:
-    return MemoryStore(
-        options.get("memory_bytes", 16 * MB), clock, max_entry_bytes=options.get("max_entry_bytes", 4 * MB), spool=True
-    )
+    limit, most = options.get("memory_bytes", 16 * MB), options.get("max_entry_bytes", 4 * MB)
+    return MemoryStore(limit, clock, max_entry_bytes=most, temporary=TemporaryFiles(2 * limit, most, Space(MB), clock))
 
 
 def make_sqlite(path: Path, clock: FakeClock, **options: Any) -> SqliteStore:
@@ -92,10 +93,13 @@ async def opened(store: Any) -> AsyncIterator[Any]:
         await store.close()
 
 
-def spooled(store: Any, data: bytes) -> Body:
-    path = store.spool_path()
-    path.write_bytes(data)
-    return Body(size=len(data), path=path)
+async def spooled(store: Any, data: bytes) -> Body:
+    """A body that has arrived in a spool, in pieces as the upstream client reads them."""
+    spool = await store.begin_spool(len(data))
+    for start in range(0, len(data), MB // 4):
+        await spool.append([data[start : start + MB // 4]])
+    body: Body = await spool.body()
+    return body
 
 
 async def bytes_of(store: Any, name: object) -> bytes | None:

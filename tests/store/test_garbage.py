@@ -17,7 +17,7 @@ QUERIES = 20
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="from 3.14 on every dict is tracked, but collected in steps")
 def test_the_collector_tracks_no_stored_result() -> None:
-    store = MemoryStore(64 * MB, FakeClock())
+    store = MemoryStore(64 * MB, FakeClock(), max_entry_bytes=MB)
     gc.collect()
     before = len(gc.get_objects())
     for number in range(MANY):

@@ -19,6 +19,12 @@ async def settled(store: Any) -> None:
             await part.flush()
 
 
+async def swept(store: Any) -> None:
+    for part in (store, getattr(store, "backing", None)):
+        if hasattr(part, "sweep"):
+            await part.sweep()
+
+
 @pytest.fixture(params=["at once", "written"])
 def moment(request: pytest.FixtureRequest) -> Any:
     return settled if request.param == "written" else (lambda store: settled_not())
@@ -48,15 +54,17 @@ async def test_a_confirmation_at_minus_infinity_survives(store: Any, moment: Any
     assert (await store.get(key(1))).confirmed == -math.inf
 
 
-async def test_several_keys_share_one_body(store: Any, moment: Any) -> None:
-    await store.put([key(1), key(2)], entry(), Body.of(b"x" * 100_000))
-    await store.put([key(3)], entry(result_id=9), Body.of(b"x" * 100_000))
+async def test_several_keys_share_one_body(store: Any, moment: Any, clock: FakeClock) -> None:
+    await store.put([key(1), key(2)], entry(), Body.of(b"x" * MB))
+    await store.put([key(3)], entry(result_id=9), Body.of(b"x" * MB))
     await moment(store)
-    assert [await bytes_of(store, name) for name in (1, 2, 3)] == [b"x" * 100_000] * 3
+    assert [await bytes_of(store, name) for name in (1, 2, 3)] == [b"x" * MB] * 3
     assert (await store.get(key(3))).result_id == 9
     assert (await store.get(key(1))).result_id == 7
     await settled(store)
-    assert all(100_000 < tier.bytes < 120_000 and tier.entries == 3 for tier in store.stats())
+    clock.advance(11)
+    await swept(store)
+    assert all(MB < tier.bytes < 2 * MB and tier.entries == 3 for tier in store.stats())
 
 
 async def test_last_put_wins(store: Any, moment: Any) -> None:
@@ -83,7 +91,7 @@ async def test_large_body_in_memory(store: Any, moment: Any) -> None:
 
 
 async def test_spooled_body(store: Any, moment: Any) -> None:
-    await store.put([key(1)], entry(), spooled(store, b"z" * MB))
+    await store.put([key(1)], entry(), await spooled(store, b"z" * MB))
     await moment(store)
     found = await store.get(key(1))
     body = await store.read(found)
@@ -92,7 +100,7 @@ async def test_spooled_body(store: Any, moment: Any) -> None:
 
 
 async def test_evicted_file_stays_for_ten_seconds(store: Any, moment: Any, clock: FakeClock) -> None:
-    await store.put([key(1)], entry(), spooled(store, b"z" * MB))
+    await store.put([key(1)], entry(), await spooled(store, b"z" * MB))
     await moment(store)
     body = await store.read(await store.get(key(1)))
     await store.delete()
@@ -107,7 +115,7 @@ async def test_evicted_file_stays_for_ten_seconds(store: Any, moment: Any, clock
 
 async def test_body_over_the_entry_limit_is_stored_for_a_minute(store: Any, clock: FakeClock) -> None:
     await store.put([key(1)], entry("small"), Body.of(b"small"))
-    await store.put([key(1)], entry("big"), spooled(store, b"b" * (5 * MB)))
+    await store.put([key(1)], entry("big"), await spooled(store, b"b" * (5 * MB)))
     await settled(store)
     clock.advance(59)
     found = await store.get(key(1))
@@ -116,9 +124,7 @@ async def test_body_over_the_entry_limit_is_stored_for_a_minute(store: Any, cloc
     clock.advance(2)
     assert await store.get(key(1)) is None
     clock.advance(0)
-    for part in (store, getattr(store, "backing", store)):
-        if hasattr(part, "sweep"):
-            await part.sweep()
+    await swept(store)
     clock.advance(11)
     await getattr(store, "backing", store).sweep()
     assert not body.path.exists()
@@ -180,15 +186,17 @@ async def test_put_again_after_delete(store: Any, moment: Any) -> None:
     assert await bytes_of(store, 1) == b"rows"
 
 
-async def test_shared_body_stays_until_its_last_entry_is_deleted(store: Any, moment: Any) -> None:
-    await store.put([key(1)], entry(), Body.of(b"rows"))
-    await store.put([key(2)], entry(query_id=2), Body.of(b"rows"))
+async def test_shared_body_stays_until_its_last_entry_is_deleted(store: Any, moment: Any, clock: FakeClock) -> None:
+    await store.put([key(1)], entry(), Body.of(b"r" * MB))
+    await store.put([key(2)], entry(query_id=2), Body.of(b"r" * MB))
     await moment(store)
     await store.delete(query_id=1)
-    assert await bytes_of(store, 2) == b"rows"
+    assert await bytes_of(store, 2) == b"r" * MB
     await store.delete(query_id=2)
     await settled(store)
-    assert all((tier.bytes, tier.entries) == (0, 0) for tier in store.stats())
+    clock.advance(11)
+    await swept(store)
+    assert all(tier.bytes < MB and tier.entries == 0 for tier in store.stats())
 
 
 @pytest.mark.parametrize("kind", list(MAKERS))
@@ -217,7 +225,7 @@ async def test_close_twice(store: Any) -> None:
 async def test_layered_store_copies_to_memory_what_it_finds_in_the_backing_store(path: Any, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock)) as store:
         await store.put([key(1)], entry(1), Body.of(b"rows"))
-        await store.put([key(2)], entry(2), spooled(store, b"z" * MB))
+        await store.put([key(2)], entry(2), await spooled(store, b"z" * MB))
     async with opened(make_layered(path, clock)) as store:
         assert store.peek(key(1)) is None
         for name, size in ((1, 4), (2, MB)):
@@ -228,7 +236,7 @@ async def test_layered_store_copies_to_memory_what_it_finds_in_the_backing_store
 async def test_memory_removes_files_that_the_backing_store_evicts(path: Any, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock, disk_bytes=4 * MB, memory_bytes=5_000)) as store:
         for number in range(5):
-            await store.put([key(number)], entry(number), spooled(store, bytes(MB)))
+            await store.put([key(number)], entry(number), await spooled(store, bytes(MB)))
             await settled(store)
         there = [number for number in range(5) if store.peek(key(number))]
         assert all(store.peek_body(store.peek(key(number))).path.exists() for number in there)

@@ -21,7 +21,7 @@ ROWS = bytes(range(256)) * (MB // 256)
 
 async def fill(store: SqliteStore) -> Path:
     """Store one body from a spool file; return its file."""
-    await store.put([key(1)], entry(), spooled(store, ROWS))
+    await store.put([key(1)], entry(), await spooled(store, ROWS))
     await store.flush()
     return next(file for file in store.files.directory.iterdir() if file.stat().st_size == MB)
 
@@ -83,7 +83,7 @@ async def test_a_file_that_changes_while_the_process_uses_it_is_a_miss(
 ) -> None:
     async with opened((make_layered if layered else make_sqlite)(path, clock)) as store:
         backing = store.backing if layered else store
-        await store.put([key(1)], entry(), spooled(store, ROWS))
+        await store.put([key(1)], entry(), await spooled(store, ROWS))
         await backing.flush()
         assert await bytes_of(store, 1) == ROWS
         (file,) = backing.files.directory.glob("*-*[0-9]")
@@ -92,7 +92,7 @@ async def test_a_file_that_changes_while_the_process_uses_it_is_a_miss(
         assert not layered or not store.holds(key(1), found)
         assert not layered or store.peek(key(1)) is None
         assert await bytes_of(store, 1) is None
-        await store.put([key(1)], entry(), spooled(store, ROWS))
+        await store.put([key(1)], entry(), await spooled(store, ROWS))
         await backing.flush()
         assert await bytes_of(store, 1) == ROWS
 
@@ -102,7 +102,7 @@ async def test_a_file_that_changes_before_its_row_is_written_is_a_miss(
     path: Path, clock: FakeClock, change: Callable[[Path], None]
 ) -> None:
     async with opened(make_sqlite(path, clock)) as store:
-        body = await store.put([key(1)], entry(), spooled(store, ROWS))
+        body = await store.put([key(1)], entry(), await spooled(store, ROWS))
         assert body.path is not None
         change(body.path)
         assert await bytes_of(store, 1) is None
@@ -113,7 +113,7 @@ async def test_a_file_that_changes_before_its_row_is_written_is_a_miss(
 async def test_a_body_that_was_opened_in_time_is_the_one_that_was_stored(path: Path, clock: FakeClock) -> None:
     """What a look-up returned is opened later; by then the file may be another one."""
     async with opened(make_layered(path, clock)) as store:
-        body = await store.put([key(1)], entry(), spooled(store, ROWS))
+        body = await store.put([key(1)], entry(), await spooled(store, ROWS))
         assert body.path is not None
         shorten(body.path)
         with pytest.raises(OSError, match="has changed"):
@@ -172,7 +172,7 @@ async def test_callers_that_come_together_cause_one_hash(
 
 async def test_a_missing_directory_is_noticed_and_made_anew(path: Path, clock: FakeClock) -> None:
     async with opened(make_layered(path, clock)) as store:
-        await store.put([key(1)], entry(1), spooled(store, ROWS))
+        await store.put([key(1)], entry(1), await spooled(store, ROWS))
         await store.backing.flush()
         shutil.rmtree(store.backing.files.directory)
         assert await bytes_of(store, 1) is None

@@ -42,7 +42,7 @@ class StoreMachine(RuleBasedStateMachine):
     def put(self, name: list[int], scope: str, query: int, size: int, as_file: bool) -> None:
         data = bytes([size]) * (size * 1_000)
         stored = entry(f"{as_file} {size}", scope=scope, query_id=query, confirmed=4_000.0)
-        body = spooled(self.store, data) if as_file else Body.of(data)
+        body = self.runner.run(spooled(self.store, data)) if as_file else Body.of(data)
         self.runner.run(self.store.put([key(one) for one in name], stored, body))
         self.model.update(dict.fromkeys(name, ((scope, query, 4_000.0), data)))
 

@@ -80,7 +80,7 @@ async def test_second_process_serves_from_memory_until_the_first_has_ended(path:
             await ledger.record_execution(execution())
             await ledger.record_job(job())
             await store.put([key(1)], entry(1), Body.of(b"ours"))
-            await store.put([key(2)], entry(2), spooled(store, b"o" * MB))
+            await store.put([key(2)], entry(2), await spooled(store, b"o" * MB))
             assert await bytes_of(store, 1) == b"ours"
             assert await ledger.job("j1") == job()
             assert [tier.up for tier in store.stats()] == [True, False]

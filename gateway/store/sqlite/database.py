@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import itertools
 import logging
 import sqlite3
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import aiosqlite
 
+from gateway.concurrency.events import Event, wait_for
 from gateway.errors import ConfigurationError, GatewayError, StoreError
 from gateway.store.sqlite import ownership, schema
-from gateway.store.sqlite.file_lock import FileLock
+from gateway.store.sqlite.aside import set_aside
+from gateway.store.sqlite.failures import GoneError, UnusableError, is_damage, is_full, operator_must_act
+from gateway.store.sqlite.file_lock import FileIdentity, FileLock
 
 T = TypeVar("T")
 
@@ -31,25 +31,28 @@ RUN_SECONDS = 5.0
 OPEN_SECONDS = 30.0
 MAX_RETRY_SECONDS = 30.0
 
-PERMANENT_ERRNOS = (errno.EACCES, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS)
-PERMANENT_SQLITE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
-
-
-class UnusableError(Exception):
-    """The file cannot be used now."""
+MOST_WAL_BYTES = 4 * 2**20
+LEAST_WAL_BYTES = 64 * 2**10
 
 
 class Database:
     """An aiosqlite connection, unusable while another process has the lock, the disk is full or the file is damaged."""
 
-    def __init__(self, path: Path, *, lock_wait_seconds: float, retry_seconds: float = 1.0) -> None:
+    def __init__(self, path: Path, disk_bytes: int, *, lock_wait_seconds: float, retry_seconds: float = 1.0) -> None:
         self.path = path
+        self._wal_bytes = min(MOST_WAL_BYTES, max(LEAST_WAL_BYTES, disk_bytes // 64))
         self.usable = asyncio.Event()
         self.on_opened: list[Callable[[schema.Contents, bool], None]] = []  # bool: a new file replaces an unusable one
+        self.on_full: Callable[[], Awaitable[None]] = _nothing
+        """Called when the disk is full, before the file is tried again: to delete something."""
+        self.probe: Callable[[], object] = int
+        """Raises OSError if the disk does not work; before the file is tried again. Blocks on the disk."""
         self._lock = FileLock(path.with_name(path.name + ".lock"))
         self._lock_wait = lock_wait_seconds
         self._retry = retry_seconds
         self._failures = 0
+        self._again = Event()
+        self._identity = FileIdentity(path)
         self._connection: aiosqlite.Connection | None = None
         self._raw: sqlite3.Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -112,7 +115,17 @@ class Database:
         self.usable.clear()
         log.warning("the store %s is not usable, going on without it: %s", self.path, error)
         if not self._closed:
-            self._task = asyncio.create_task(self._recover(error))
+            # Without its traceback, which holds what the failed calls worked on: spools, whose files would stay.
+            self._task = asyncio.create_task(self._recover(error.with_traceback(None)))
+
+    async def check_file(self) -> None:
+        """Look whether the file is still the one that is open."""
+        if self.up and not await asyncio.to_thread(self._identity.holds):
+            self.report_failure(GoneError("it was removed, or another file has taken its place"))
+
+    def try_again(self) -> None:
+        """Try at once whether the file is usable again; something has changed."""
+        self._again.set()
 
     def report_success(self) -> None:
         """Writing works: the next failure starts with the shortest retry again."""
@@ -141,20 +154,19 @@ class Database:
         try:
             await self._connect()
         except (sqlite3.Error, OSError) as error:
-            if _operator_must_act(error):
+            if operator_must_act(error):
                 raise StoreError(f"cannot open the store {self.path}: {error}") from error
             log.warning("the store %s is not usable, going on without it: %s", self.path, error)
             self._task = asyncio.create_task(self._recover(error))
 
-    async def _connect(self) -> None:
-        replaced = False
+    async def _connect(self, *, replaced: bool = False) -> None:
         try:
             opened = await self._connect_once()
         except schema.UnknownFormatError as error:
             await self._set_aside("old", f"was written by another version ({error})")
             opened, replaced = await self._connect_once(), True
         except sqlite3.Error as error:
-            if not schema.is_damage(error):
+            if not is_damage(error):
                 raise
             await self._set_aside("damaged", f"is damaged ({error})")
             opened, replaced = await self._connect_once(), True
@@ -169,7 +181,8 @@ class Database:
         found: list[schema.Contents] = []
 
         def connector() -> sqlite3.Connection:
-            self._raw, opened = schema.connect(self.path)
+            self._raw, opened = schema.connect(self.path, self._wal_bytes)
+            self._identity.note()
             found.append(opened)
             return self._raw
 
@@ -210,38 +223,56 @@ class Database:
     # -- recovery
 
     async def _recover(self, error: Exception) -> None:
-        for _ in itertools.count():
+        replaced = False
+        while True:
             try:
-                if schema.is_damage(error):
+                if is_damage(error):
                     await self._disconnect()
                     await self._set_aside("damaged", f"is damaged ({error})")
+                elif isinstance(error, GoneError):
+                    await self._leave()
+                    replaced = True
                 else:
-                    await asyncio.sleep(min(MAX_RETRY_SECONDS, self._retry * 2**self._failures))
-                    self._failures = min(self._failures + 1, 10)
-                await self._reopen()
+                    await self._wait(error)
+                await self._reopen(replaced=replaced)
             except (sqlite3.Error, OSError, schema.UnknownFormatError, ConfigurationError) as again:
                 if isinstance(again, ConfigurationError) and str(again) != str(error):  # not at every try
                     log.error("the store %s: %s", self.path, again)
-                error = again
+                error = again.with_traceback(None)
             else:
                 log.warning("the store %s is usable again", self.path)
                 return
 
-    async def _reopen(self) -> None:
+    async def _wait(self, error: Exception) -> None:
+        """Wait longer from time to time, until something may have changed; make room where the disk is full."""
+        self._again = Event()
+        await wait_for(self._again, min(MAX_RETRY_SECONDS, self._retry * 2**self._failures))
+        self._failures = min(self._failures + 1, 10)
+        if is_full(error):
+            await self.on_full()
+
+    async def _reopen(self, *, replaced: bool) -> None:
+        await asyncio.to_thread(self.probe)
         if self._connection is None:
-            await self._connect()
+            await self._connect(replaced=replaced)
         else:
             await self.on_thread(lambda db: schema.mark_clean(db, clean=False), RUN_SECONDS)
             self.usable.set()
 
-    async def _set_aside(self, label: str, why: str) -> None:
+    async def _leave(self) -> None:
+        """Give up the file that has no name any more, with what SQLite left beside it, and prepare for a new one."""
+        await self._disconnect()
+        await asyncio.to_thread(self._identity.remove_wal)
+        if not self._lock.is_there():
+            self._lock.release()
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._lock.acquire():
+                raise GoneError(f"process {self._lock.holder()} has taken its place")
+
+    async def _set_aside(self, label: Literal["old", "damaged"], why: str) -> None:
         ownership.refuse_foreign(self.path)  # another file may have taken the place of ours since it was opened
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        aside = self.path.with_name(f"{self.path.name}.{label}-{stamp}")
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(FileNotFoundError):
-                self.path.with_name(self.path.name + suffix).rename(aside.with_name(aside.name + suffix))
-        log.warning("the store %s %s; it is renamed to %s and a new file is started", self.path, why, aside.name)
+        name = await asyncio.to_thread(set_aside, self.path, label)
+        log.warning("the store %s %s; it is renamed to %s and a new file is started", self.path, why, name)
 
     async def _end_task(self) -> None:
         task, self._task = self._task, None
@@ -250,8 +281,5 @@ class Database:
             await asyncio.wait({task})
 
 
-def _operator_must_act(error: Exception) -> bool:
-    """Whether waiting cannot help (wrong path, no permission), as it could with a full or failing disk."""
-    if isinstance(error, OSError):
-        return error.errno in PERMANENT_ERRNOS
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in PERMANENT_SQLITE_CODES
+async def _nothing() -> None:
+    """Do nothing."""

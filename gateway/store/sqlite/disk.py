@@ -1,4 +1,4 @@
-"""What is committed: rows and body files together, their total size, its limit and eviction."""
+"""What is committed: rows and body files together."""
 
 from __future__ import annotations
 
@@ -17,34 +17,29 @@ from gateway.model import Body, Clock, Entry, Key
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite import encoding, rows, schema
 from gateway.store.sqlite.bloom import BloomFilter
-from gateway.store.sqlite.database import Database, UnusableError
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.failures import UnusableError
 from gateway.store.sqlite.write_buffer import PendingPut
-from gateway.store.sqlite.writer import Writer
+from gateway.store.sqlite.writer import FIRST, Writer
 from gateway.store.verification import Complaints, Verification
 
 log = logging.getLogger(__name__)
 
-HEADROOM = 0.05
-"""Share of the limit that one eviction frees, so that not every write has to evict."""
-
-CANDIDATES = 1000
-SPARING_ROUNDS = 20
 Written = list[tuple[PendingPut, rows.NewRow | None]]
 """None: the put is not written, but older entries under its keys are deleted."""
 
 
 class DiskTier:
-    """Rows and body files. `contents` are the totals of what is committed."""
+    """Rows and body files. `contents` is the number of entries that are committed."""
 
-    def __init__(self, database: Database, writer: Writer, files: BodyFiles, limit_bytes: int, clock: Clock) -> None:
-        self.contents = schema.Contents(0, 0, clean=True)
+    def __init__(self, database: Database, writer: Writer, files: BodyFiles, clock: Clock) -> None:
+        self.contents = schema.Contents(0, clean=True)
         self.evictions = 0
         self.on_drop: Callable[[bytes | None], None] = lambda body_id: None
         self.is_recent: Callable[[bytes], bool] = lambda body_id: False
         self._database = database
         self._writer = writer
         self._files = files
-        self._limit = limit_bytes
         self._clock = clock
         self._verification = Verification()
         self._complaints = Complaints(clock)
@@ -172,7 +167,6 @@ class DiskTier:
     def apply(self, change: rows.Change) -> None:
         """Update totals and files after work has been committed."""
         self.contents.entries += change.entries
-        self.contents.bytes += change.size
         self.evictions += change.evicted
         for body_id in change.bodies:
             self.on_drop(body_id)
@@ -184,40 +178,9 @@ class DiskTier:
         self.on_drop(body_id)
         self._files.discard(path)
 
-    def delete(self, body_id: bytes) -> None:
-        """Delete a body that is lost, and all its entries."""
-        self._writer.submit(partial(_delete, [body_id]), then=self.apply)
-
-    async def make_room(self) -> None:
-        """Evict the least recently used bodies until the total is within its limit."""
-        if self.contents.bytes <= self._limit:
-            return
-        for sparing in range(SPARING_ROUNDS, -1, -1):
-            spared, victims = await self._victims(spare=sparing > 0)
-            if spared:
-                self.update_times({}, dict.fromkeys(spared, self._clock.wall()), then=lambda _: None)
-            if victims:
-                await self._writer.submit(partial(_delete, victims, evicted=True), then=self.apply)
-            if self.contents.bytes <= self._limit or not (spared or victims):
-                return
-
-    async def _victims(self, *, spare: bool) -> tuple[list[bytes], list[bytes]]:
-        try:
-            candidates = await self._database.run(partial(rows.oldest, count=CANDIDATES))
-        except UnusableError:
-            return [], []
-        excess = self.contents.bytes - self._limit * (1 - HEADROOM)
-        spared: list[bytes] = []
-        victims: list[bytes] = []
-        for body_id, size in candidates:
-            if excess <= 0:
-                break
-            if spare and self.is_recent(body_id):
-                spared.append(body_id)
-            else:
-                victims.append(body_id)
-                excess -= size
-        return spared, victims
+    def delete(self, *body_ids: bytes, evicted: bool = False) -> asyncio.Future[object]:
+        """Delete bodies that are lost or `evicted`, and all their entries."""
+        return self._writer.submit(partial(_delete, list(body_ids), evicted=evicted), priority=FIRST, then=self.apply)
 
 
 def _write(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[bool], rows.Change]:
@@ -233,7 +196,7 @@ def _write(written: Written, now: float, db: sqlite3.Connection) -> tuple[list[b
     return wrote, change
 
 
-def _delete(body_ids: list[bytes], db: sqlite3.Connection, *, evicted: bool = False) -> rows.Change:
+def _delete(body_ids: list[bytes], db: sqlite3.Connection, *, evicted: bool) -> rows.Change:
     change = rows.Change()
     rows.delete_bodies(db, body_ids, change)
     change.evicted = -change.entries if evicted else 0

@@ -16,7 +16,8 @@ import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
 from gateway.store.memory_ledger import MemoryLedger, select_unfinished, sort_by_age
-from gateway.store.sqlite.database import Database, UnusableError
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.failures import UnusableError
 from gateway.store.sqlite.writer import DURABLE, Writer
 
 T = TypeVar("T")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from gateway.model import Key
-from gateway.store.sqlite.schema import BODY_ROW_BYTES, ENTRY_ROW_BYTES
+
+ROW_BYTES = 1024
+"""What a body's row takes in addition to its bytes, with its entry and the places of both in the indexes."""
 
 
 class Change(msgspec.Struct):
-    """How some work changed the totals, which bodies it deleted, and which files have no row any more."""
+    """How some work changed the number of entries, which bodies it deleted, and which files have no row any more."""
 
     entries: int = 0
-    size: int = 0
     evicted: int = 0
     bodies: list[bytes] = msgspec.field(default_factory=list)
     files: list[str] = msgspec.field(default_factory=list)
@@ -76,8 +77,6 @@ def _put_body(db: sqlite3.Connection, row: NewRow, now: float, change: Change) -
         "INSERT OR REPLACE INTO bodies (body_id, size, digest, last_used, file, data) VALUES (?, ?, ?, ?, ?, ?)",
         (row.body_id, row.size, row.digest, now, row.file, row.data),
     )
-    if old is None:
-        change.size += row.size + BODY_ROW_BYTES
 
 
 def _put_entry(db: sqlite3.Connection, key: Key, row: NewRow, now: float, change: Change) -> None:
@@ -89,7 +88,6 @@ def _put_entry(db: sqlite3.Connection, key: Key, row: NewRow, now: float, change
     )
     if old is None:
         change.entries += 1
-        change.size += ENTRY_ROW_BYTES
     elif old[0] != row.body_id:
         _delete_unused(db, [old[0]], change)
 
@@ -129,7 +127,23 @@ def touch(db: sqlite3.Connection, used: Mapping[bytes, float]) -> None:
 def oldest(db: sqlite3.Connection, count: int) -> list[tuple[bytes, int]]:
     """Return the least recently used bodies, each with the bytes it takes."""
     rows = db.execute("SELECT body_id, size FROM bodies ORDER BY last_used LIMIT ?", (count,))
-    return [(body_id, size + BODY_ROW_BYTES) for body_id, size in rows]
+    return [(body_id, size + ROW_BYTES) for body_id, size in rows]
+
+
+def files_by_use(db: sqlite3.Connection) -> Iterator[tuple[bytes, str, int]]:
+    """Yield body id, name and size of all files, the least recently used first."""
+    yield from db.execute("SELECT body_id, file, size FROM bodies WHERE file IS NOT NULL ORDER BY last_used")
+
+
+def files_of(db: sqlite3.Connection, scope: str | None, query_id: int | None) -> dict[bytes, str]:
+    """Return the files that belong only to that scope and query (None: to all), by their body id."""
+    return dict(
+        db.execute(
+            "SELECT b.body_id, b.file FROM bodies b WHERE b.file IS NOT NULL AND NOT EXISTS (SELECT 1 FROM entries e"
+            " WHERE e.body_id = b.body_id AND NOT ((?1 IS NULL OR e.scope = ?1) AND (?2 IS NULL OR e.query_id = ?2)))",
+            (scope, query_id),
+        )
+    )
 
 
 def delete(db: sqlite3.Connection, scope: str | None, query_id: int | None, change: Change) -> set[Key]:
@@ -143,7 +157,6 @@ def delete(db: sqlite3.Connection, scope: str | None, query_id: int | None, chan
     rows = db.execute(f"SELECT key, body_id FROM entries WHERE {where}", values).fetchall()  # noqa: S608
     db.execute(f"DELETE FROM entries WHERE {where}", values)  # noqa: S608
     change.entries -= len(rows)
-    change.size -= len(rows) * ENTRY_ROW_BYTES
     _delete_unused(db, {body_id for _, body_id in rows}, change)
     return {key for key, _ in rows}
 
@@ -154,7 +167,6 @@ def _delete_all(db: sqlite3.Connection, change: Change) -> set[Key]:
     db.execute("DELETE FROM entries")
     db.execute("DELETE FROM bodies")
     change.entries -= len(keys)
-    change.size -= len(keys) * ENTRY_ROW_BYTES + sum(size + BODY_ROW_BYTES for _, size, _ in bodies)
     change.bodies += [body_id for body_id, _, _ in bodies]
     change.files += [file for _, _, file in bodies if file is not None]
     return keys
@@ -167,7 +179,6 @@ def delete_keys(db: sqlite3.Connection, keys: Sequence[Key], change: Change) -> 
         if old is not None:
             db.execute("DELETE FROM entries WHERE key = ?", (key,))
             change.entries -= 1
-            change.size -= ENTRY_ROW_BYTES
             _delete_unused(db, [old[0]], change)
 
 
@@ -176,7 +187,6 @@ def delete_bodies(db: sqlite3.Connection, body_ids: Iterable[bytes], change: Cha
     for body_id in body_ids:
         deleted = db.execute("DELETE FROM entries WHERE body_id = ?", (body_id,)).rowcount
         change.entries -= deleted
-        change.size -= deleted * ENTRY_ROW_BYTES
         _delete_body(db, body_id, change)
 
 
@@ -191,7 +201,6 @@ def _delete_body(db: sqlite3.Connection, body_id: bytes, change: Change) -> None
     if row is None:
         return
     db.execute("DELETE FROM bodies WHERE body_id = ?", (body_id,))
-    change.size -= row[0] + BODY_ROW_BYTES
     change.bodies.append(body_id)
     if row[1] is not None:
         change.files.append(row[1])

@@ -14,10 +14,6 @@ from gateway.store.sqlite import ownership
 VERSIONS = {"schema": "2", "key": "1", "entry": "2"}
 """Increase `key` if the encoding of cache keys changes, `entry` if fields of `Entry` or of a ledger record change."""
 
-BODY_ROW_BYTES = 1024
-ENTRY_ROW_BYTES = 512
-"""What a row and its index entries take in addition to the bytes of the body, rounded up."""
-
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE entries (
@@ -53,20 +49,30 @@ CHECKED_TABLES = ("meta", "entries", "jobs", "executions", "result_ids")
 """Not `bodies`: checking gigabytes would delay every look-up, and each body is checked against its digest when read."""
 
 
+PAGE_BYTES = 4096
+
+VACUUM_PAGES = 500
+"""How many free pages are given back to the disk in one step: less than 10 ms."""
+
+
 class UnknownFormatError(Exception):
     """The file was written by another version."""
 
 
 class Contents(msgspec.Struct):
-    """The totals of a file, and whether it was closed properly the last time (`clean`)."""
+    """How many entries a file has, and whether it was closed properly the last time (`clean`)."""
 
     entries: int
-    bytes: int
     clean: bool
 
 
-def connect(path: Path) -> tuple[sqlite3.Connection, Contents]:
-    """Open the file, or create it. Raises ConfigurationError (not ours), sqlite3.Error, OSError, UnknownFormatError."""
+def connect(path: Path, wal_bytes: int) -> tuple[sqlite3.Connection, Contents]:
+    """Open the file, or create it; at rest, its WAL takes about `wal_bytes`.
+
+    Raises:
+        ConfigurationError: it is not ours.
+        sqlite3.Error, OSError, UnknownFormatError: it cannot be used.
+    """
     ownership.refuse_foreign(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else may read results
     for suffix in ("", "-wal", "-shm"):
@@ -76,7 +82,7 @@ def connect(path: Path) -> tuple[sqlite3.Connection, Contents]:
     try:
         if not path.stat().st_size:
             _mark(db)
-        _settings(db)
+        _settings(db, wal_bytes)
         return db, _prepare(db)
     except BaseException:
         db.close()
@@ -91,19 +97,22 @@ def _mark(db: sqlite3.Connection) -> None:
     for setting in (
         "locking_mode = EXCLUSIVE",
         "journal_mode = MEMORY",
+        f"page_size = {PAGE_BYTES}",
+        "auto_vacuum = INCREMENTAL",
         f"application_id = {ownership.APPLICATION_ID}",
     ):
         db.execute(f"PRAGMA {setting}").fetchall()
 
 
-def _settings(db: sqlite3.Connection) -> None:
+def _settings(db: sqlite3.Connection, wal_bytes: int) -> None:
     # Exclusive: SQLite before 3.51.3 can damage a WAL file that two connections use.
     for setting in (
         "locking_mode = EXCLUSIVE",
         "journal_mode = WAL",
         "synchronous = NORMAL",
         "mmap_size = 0",
-        "journal_size_limit = 67108864",
+        f"wal_autocheckpoint = {wal_bytes // PAGE_BYTES}",
+        f"journal_size_limit = {wal_bytes}",
         "cache_size = -16384",
         "temp_store = MEMORY",
     ):
@@ -119,9 +128,7 @@ def _prepare(db: sqlite3.Connection) -> Contents:
         found = _meta(db)
     clean = found.get("clean") == "1"
     mark_clean(db, clean=False)
-    entries = db.execute("SELECT count(*) FROM entries").fetchone()[0]
-    bodies, size = db.execute("SELECT count(*), coalesce(sum(size), 0) FROM bodies").fetchone()
-    return Contents(entries, size + bodies * BODY_ROW_BYTES + entries * ENTRY_ROW_BYTES, clean)
+    return Contents(db.execute("SELECT count(*) FROM entries").fetchone()[0], clean)
 
 
 def _meta(db: sqlite3.Connection) -> dict[str, str]:
@@ -141,14 +148,33 @@ def mark_clean(db: sqlite3.Connection, *, clean: bool) -> None:
     db.execute("INSERT OR REPLACE INTO meta VALUES ('clean', ?)", (str(int(clean)),))
 
 
+def size(db: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
+    """Return the bytes of the file, of its WAL, and of the pages in the file that are free for new rows."""
+    try:
+        wal = path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        wal = 0
+    page = _pragma(db, "page_size")
+    return _pragma(db, "page_count") * page, wal, _pragma(db, "freelist_count") * page
+
+
+def give_back(db: sqlite3.Connection) -> bool:
+    """Make the file shorter by some free pages; return whether there are more to give back."""
+    if not _pragma(db, "auto_vacuum"):  # files of before
+        return False
+    db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+    return _pragma(db, "freelist_count") > 0
+
+
+def empty_wal(db: sqlite3.Connection) -> None:
+    """Write the WAL into the file and give its room back to the disk."""
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
 def check(db: sqlite3.Connection, table: str) -> str:
     """Return "ok", or what is wrong with that table."""
     return str(db.execute(f"PRAGMA quick_check('{table}')").fetchone()[0])
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether the file itself is damaged, rather than the disk full or the file locked."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if isinstance(code, int):
-        return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-    return type(error) is sqlite3.DatabaseError

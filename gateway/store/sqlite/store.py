@@ -16,14 +16,18 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.concurrency.space import Space
 from gateway.errors import StoreError
 from gateway.model import Body, Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
 from gateway.store.memory import OVERSIZE_SECONDS
+from gateway.store.spools import Spools
 from gateway.store.sqlite import ownership, rows
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.disk import DiskTier
+from gateway.store.sqlite.failures import operator_must_act
+from gateway.store.sqlite.room import Room
 from gateway.store.sqlite.upkeep import Upkeep
 from gateway.store.sqlite.write_buffer import PendingPut, WriteBuffer
 from gateway.store.sqlite.writer import FIRST, Writer
@@ -61,13 +65,18 @@ class SqliteStore:
         lock_wait_seconds: float = 30.0,
         retry_seconds: float = 1.0,
         sweep_seconds: float = 5.0,
+        memory: Space | None = None,
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
-        self.database = Database(path, lock_wait_seconds=lock_wait_seconds, retry_seconds=retry_seconds)
+        self.database = Database(path, disk_bytes, lock_wait_seconds=lock_wait_seconds, retry_seconds=retry_seconds)
         self.writer = Writer(self.database)
-        self.files = BodyFiles(path.with_name(path.name + ".bodies"), clock)
-        self.disk = DiskTier(self.database, self.writer, self.files, disk_bytes, clock)
-        self.upkeep = Upkeep(self.database, self.files, self.disk.filter, clock)
+        self.files = BodyFiles(path.with_name(path.name + ".bodies"), clock, Space(disk_bytes))
+        self.database.probe = self.files.probe
+        self.disk = DiskTier(self.database, self.writer, self.files, clock)
+        self.room = Room(self.database, self.files, self.disk, clock)
+        self.upkeep = Upkeep(self.database, self.files, self.disk.filter, self.room, clock)
+        windows, failed = memory or Space(0), self.database.report_failure
+        self.begin_spool = Spools(self.files, windows, max_entry_bytes, self.room.make_room, failed).begin
         self.sweepers: list[Callable[[], Awaitable[None]]] = [self.sweep]
         self.dropped = 0  # writes given up because the buffer was full
         self._max_entry = min(max_entry_bytes, disk_bytes)
@@ -114,7 +123,8 @@ class SqliteStore:
         try:
             self.files.make()
         except OSError as error:
-            raise StoreError(f"cannot make {self.files.directory}: {error.strerror or error}") from error
+            if operator_must_act(error):
+                raise StoreError(f"cannot make {self.files.directory}: {error.strerror or error}") from error
         await self.database.open()
         self.writer.start()
         self._tasks = [asyncio.create_task(run_forever(step)) for step in (self._feed, self._sweep_later)]
@@ -135,6 +145,7 @@ class SqliteStore:
             await self.database.close()
             self._give_up(self._buffer.clear())
             await self.files.empty_trash(at_once=True)
+            await asyncio.to_thread(self.files.close)
 
     async def flush(self) -> None:
         """If the file is usable, wait (for at most 5 s) until everything accepted is committed."""
@@ -152,10 +163,6 @@ class SqliteStore:
             self._hurry.clear()
 
     # -- Store
-
-    def spool_path(self) -> Path:
-        """Return a new path for the upstream client to write a large body to."""
-        return self.files.spool_path()
 
     async def get(self, key: Key) -> Entry | None:
         """See the protocol."""
@@ -217,12 +224,16 @@ class SqliteStore:
         done = self.writer.submit(partial(_delete, selection, keys), priority=FIRST, then=committed)
         if self.ready:
             await done
+        else:
+            await self.room.unlink_all(scope, query_id)
+            self.database.try_again()
         return counted
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
-        contents = self.disk.contents
-        return [TierStats("disk", contents.bytes, contents.entries, self.disk.evictions, up=self.ready)]
+        entries = self.disk.contents.entries
+        used = self.files.space.taken + self.room.database_bytes
+        return [TierStats("disk", used, entries, self.disk.evictions, up=self.ready)]
 
     # -- in the background
 
@@ -234,8 +245,9 @@ class SqliteStore:
         await self.database.usable.wait()
         puts = self._buffer.take(BATCH_PUTS, BATCH_BYTES)
         try:
+            await self.room.reserve(sum(put.size for put in puts))
             await self.disk.write(puts)
-            await self.disk.make_room()
+            await self.room.make_room()
         finally:
             self._buffer.settle()
 

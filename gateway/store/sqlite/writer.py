@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from gateway.store.background import run_forever
-from gateway.store.sqlite.database import Database, UnusableError
+from gateway.store.sqlite.database import Database
+from gateway.store.sqlite.failures import UnusableError
 
 log = logging.getLogger(__name__)
 
