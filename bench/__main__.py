@@ -30,6 +30,7 @@ from bench import (
 )
 from bench.report import Options, Section, text, write_json, write_readme
 from bench.samples import SIZES
+from bench.servers import LOOPS
 
 README = Path(__file__).parent.parent / "README.md"
 SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
@@ -58,7 +59,7 @@ def main() -> int:
         arguments.seconds,
         tuple(arguments.sizes),
         arguments.requests,
-        arguments.uvloop,
+        arguments.loop,
         tuple(arguments.clients),
         tuple(arguments.encodings),
         arguments.long_runs,
@@ -110,7 +111,12 @@ def _arguments() -> argparse.Namespace:
     )
     add("--long-runs", action="store_true", help="also measure runs of a minute")
     add("--requests", type=int, default=1_000_000, help="number of requests for the memory test; 0: skip it")
-    add("--uvloop", action="store_true", help="run the gateway on uvloop (hits always have rows for both loops)")
+    add(
+        "--loop",
+        choices=LOOPS,
+        default=LOOPS[0],
+        help="event loop of the gateway (default: %(default)s); sections about hits have rows for each",
+    )
     add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
     add("--readme", action="store_true", help="update the tables in README.md, section Measured")
     return parser.parse_args()

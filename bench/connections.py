@@ -12,17 +12,16 @@ from bench.ratios import AGAINST_NGINX, Ratio, ratios
 from bench.replaying import CLOSE, Figures, Replayed, in_turns, recorded
 from bench.report import Options, Section
 from bench.samples import Samples, samples
-from bench.servers import Server, gateways
+from bench.servers import LOOPS, Server, gateways
 from bench.wrk import CONNECTIONS
 
 SIZE = "1 KB"
 MANY = 1_000
-PROTOCOL = "bare protocol, asyncio"
 ONE_EACH = (
-    Ratio("gateway", "nginx"),
     Ratio("gateway, uvloop", "nginx", "≤ 1.3"),
-    Ratio("gateway", PROTOCOL, "≤ 1.2"),
+    Ratio("gateway, asyncio", "nginx"),
     Ratio("gateway, uvloop", "bare protocol, uvloop"),
+    Ratio("gateway, asyncio", "bare protocol, asyncio", "≤ 1.2"),
 )
 KEPT = tuple(replace(ratio, target="≤ 1.0") for ratio in AGAINST_NGINX)
 
@@ -32,8 +31,7 @@ def measure(options: Options, directory: Path) -> Section:
     with ExitStack() as stack:
         found = stack.enter_context(samples(directory))
         by_port = _servers(stack, directory, found)
-        loops = [server.name.partition(", ")[2] or "asyncio" for server in by_port if server.name.startswith("gateway")]
-        bare = [stack.enter_context(bare_protocol(directory, found.body(SIZE), loop)) for loop in loops]
+        bare = [stack.enter_context(bare_protocol(directory, found.body(SIZE), loop)) for loop in LOOPS]
         by_socket = _servers(stack, directory, found, unix=True)
 
         def rows(requests: list[Replayed], servers: list[Server], connections: int = CONNECTIONS) -> list[Figures]:

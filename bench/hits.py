@@ -14,9 +14,9 @@ from bench.ratios import number
 from bench.replaying import WARM_UP_REQUESTS, medians
 from bench.report import Options, Section, Table
 from bench.samples import POST_BODY, Samples, samples
-from bench.servers import Server, gateway, gateways
+from bench.servers import LOOPS, Server, gateway, gateways
 
-OURS = "gateway"
+OURS = f"gateway, {LOOPS[0]}"
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ def measure(options: Options, directory: Path) -> Section:
 def _start(stack: ExitStack, directory: Path, found: Samples) -> list[Server]:
     """Start every installed server."""
     upstream, key = found.url, found.key
-    plain, *on_uvloop = stack.enter_context(gateways(directory, upstream, key))
+    plain, *on_other_loops = stack.enter_context(gateways(directory, upstream, key))
     logged = stack.enter_context(gateway(directory, upstream, key, access_log=True))
     return [
         plain,
         logged,
         plain.normal_path(),
         logged.normal_path(),
-        *on_uvloop,
+        *on_other_loops,
         *stack.enter_context(nginx(directory, upstream, key)),
         *stack.enter_context(opponents.varnish(directory, upstream, key)),
         *stack.enter_context(opponents.bare(directory, found.bodies)),

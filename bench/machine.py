@@ -22,7 +22,7 @@ def described(options: Options) -> str:
         except PackageNotFoundError:
             parts.append(f"no {package}")
     parts += [_of("nginx", "-v", r"nginx/([\d.]+)", "nginx"), _of("varnishd", "-V", r"varnish-([\d.]+)", "Varnish")]
-    loop = "uvloop" if options.uvloop else "asyncio's loop"
+    loop = "uvloop" if options.loop == "uvloop" else "asyncio's loop"
     return f"{', '.join(parts)}; gateway on {loop}; medians of {options.turns} turn(s) of {options.seconds:g} s"
 
 

@@ -79,7 +79,7 @@ def _fill() -> dict[str, float]:
 
 def _marks(options: Options, directory: Path) -> Iterator[Mark]:
     """Yield the memory after the first round over all keys, and after each fifth of the requests."""
-    with fixed_upstream(directory) as upstream, gateway(directory, upstream, uvloop=options.uvloop) as server:
+    with fixed_upstream(directory) as upstream, gateway(directory, upstream, loop=options.loop) as server:
         with ThreadPoolExecutor(CALLERS) as pool:
             list(pool.map(lambda first: _request_each(server, first), range(CALLERS)))
         done = KEYS

@@ -33,7 +33,7 @@ def measure(options: Options, directory: Path) -> Section:
     with (
         fixed_upstream(directory) as upstream,
         bare_proxy(directory, upstream) as proxy,
-        gateway(directory, upstream, uvloop=options.uvloop) as server,
+        gateway(directory, upstream, loop=options.loop) as server,
     ):
         callers = {DIRECTLY: Caller(upstream), PROXY: Caller(proxy), GATEWAY: Caller.of(server)}
         numbers = itertools.count(1)

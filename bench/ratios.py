@@ -21,7 +21,7 @@ class Ratio:
         return f"{self.server} / {self.through}{f' ({self.target})' if self.target else ''}"
 
 
-AGAINST_NGINX = (Ratio("gateway", "nginx"), Ratio("gateway, uvloop", "nginx"))
+AGAINST_NGINX = (Ratio("gateway, uvloop", "nginx"), Ratio("gateway, asyncio", "nginx"))
 
 
 def ratios(title: str, rows: list[Figures], wanted: tuple[Ratio, ...] = AGAINST_NGINX, *, rates: bool = True) -> Table:

@@ -34,7 +34,7 @@ def measure(options: Options, directory: Path) -> Section:
             found.url,
             found.key,
             access_log=True,
-            uvloop=options.uvloop,
+            loop=options.loop,
             before="from bench import switching\nswitching.start()\n",
             env={switching.FILE: str(path)},
         ) as server,

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.config.schema import EventLoop
+
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 ORDER = (
     "machine",
@@ -35,8 +37,8 @@ class Options:
     sizes: tuple[str, ...]
     requests: int
     """Number of requests of the memory test."""
-    uvloop: bool
-    """Run the gateway on uvloop; hits always have rows for both loops."""
+    loop: EventLoop
+    """The gateway's in sections that run only one; the others have rows for each loop."""
     clients: tuple[str, ...] = ()
     """Parts of the names of recorded clients; empty: all."""
     encodings: tuple[str, ...] = ("own",)

@@ -43,7 +43,7 @@ def measure(options: Options, directory: Path) -> Section:
     figures: list[dict[str, object]] = []
     rows: list[tuple[str, ...]] = []
     numbers = itertools.count(1)
-    with fixed_upstream(directory) as upstream, gateway(directory, upstream, uvloop=options.uvloop) as server:
+    with fixed_upstream(directory) as upstream, gateway(directory, upstream, loop=options.loop) as server:
         ways: dict[str, Run] = {
             IDEAL: lambda ms, n: _ideal(Caller(upstream), ms, n),
             WAITING: lambda ms, n: _waiting(Caller.of(server), ms, n),

@@ -10,12 +10,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from support.client_requests import OTHER_ORIGIN
 
 from bench.processes import Running, free_port, running
+from gateway.app.event_loop import loop_factory
+from gateway.config.schema import EventLoop
 
 TOKEN = "rg_bench_0123456789abcdef0123456789abcdef"
 
@@ -39,10 +40,9 @@ class Server:
         return replace(self, name=name, headers={**self.headers, "Upgrade": "tcp"})
 
 
-_ON_ASYNCIO = """
-import sys
-sys.modules["uvloop"] = None  # the gateway uses uvloop if it can be imported
-"""
+LOOPS: tuple[EventLoop, ...] = ("asyncio",) if loop_factory("auto") is None else ("uvloop", "asyncio")
+"""The event loops that the gateway can run on here; by default it takes the first."""
+
 _MAIN = """
 import sys
 from gateway.cli import main
@@ -100,13 +100,16 @@ def settings(
     store: str = "",
     unix: bool = False,
     certificate: Certificate | None = None,
+    loop: EventLoop = LOOPS[0],
 ) -> Settings:
     """Write a configuration with free ports; the store is new unless `store` names its file."""
     port, admin = free_port(), free_port()
     path = directory / f"gateway-{port}.toml"
     listen = f"unix:{directory}/{port}.sock" if unix else f"127.0.0.1:{port}"
     tls = [f'tls_cert = "{certificate.cert}"', f'tls_key = "{certificate.key}"'] if certificate else []
-    server = "\n".join(["[server]", f'listen = "{listen}"', f'cors_origins = ["{OTHER_ORIGIN}"]', *tls])
+    server = "\n".join(
+        ["[server]", f'listen = "{listen}"', f'event_loop = "{loop}"', f'cors_origins = ["{OTHER_ORIGIN}"]', *tls]
+    )
     path.write_text(
         server
         + textwrap.dedent(f"""
@@ -132,10 +135,9 @@ def settings(
     return Settings(path, url, f"http://127.0.0.1:{admin}/readyz")
 
 
-def command(written: Settings, *, uvloop: bool = False, before: str = "") -> list[str]:
-    """Return the command that starts the gateway on asyncio's loop or uvloop; `before` is Python code to run first."""
-    code = before + ("" if uvloop else _ON_ASYNCIO)
-    runtime = ["-c", code + _MAIN] if code else ["-m", "gateway"]
+def command(written: Settings, *, before: str = "") -> list[str]:
+    """Return the command that starts the gateway; `before` is Python code to run first."""
+    runtime = ["-c", before + _MAIN] if before else ["-m", "gateway"]
     return [sys.executable, *runtime, "serve", "-c", str(written.path)]
 
 
@@ -146,19 +148,18 @@ def gateway(
     key: str = "bench",
     *,
     access_log: bool = False,
-    uvloop: bool = False,
+    loop: EventLoop = LOOPS[0],
     before: str = "",
     env: dict[str, str] | None = None,
     unix: bool = False,
     certificate: Certificate | None = None,
 ) -> Iterator[Server]:
     """Run the gateway; `before` is Python code to run first."""
-    written = settings(directory, upstream, access_log=access_log, unix=unix, certificate=certificate)
-    runtime = command(written, uvloop=uvloop, before=before)
+    written = settings(directory, upstream, access_log=access_log, unix=unix, certificate=certificate, loop=loop)
+    runtime = command(written, before=before)
     with running(runtime, directory, {"BENCH_KEY": key, **(env or {})}) as process:
         process.wait_for(written.ready_url)
-        extras = {"uvloop": uvloop, "access log": access_log}
-        name = ", ".join(["gateway", *(extra for extra, is_on in extras.items() if is_on)])
+        name = f"gateway, {loop}, access log" if access_log else f"gateway, {loop}"
         yield Server(name, written.url, process, {"Authorization": f"Key {TOKEN}"})
 
 
@@ -166,9 +167,9 @@ def gateway(
 def gateways(
     directory: Path, upstream: str, key: str, *, certificate: Certificate | None = None, unix: bool = False
 ) -> Iterator[list[Server]]:
-    """Run a gateway on asyncio's loop and, if it is installed, one on uvloop."""
+    """Run a gateway on each event loop."""
     with ExitStack() as stack:
         yield [
-            stack.enter_context(gateway(directory, upstream, key, uvloop=uvloop, certificate=certificate, unix=unix))
-            for uvloop in ([False, True] if find_spec("uvloop") else [False])
+            stack.enter_context(gateway(directory, upstream, key, loop=loop, certificate=certificate, unix=unix))
+            for loop in LOOPS
         ]

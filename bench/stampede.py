@@ -37,7 +37,7 @@ def measure(options: Options, directory: Path) -> Section:
     """Run one stampede each turn, on a gateway that does not know the query yet."""
     turns = []
     for _ in range(options.turns):
-        with fixed_upstream(directory) as upstream, gateway(directory, upstream, uvloop=options.uvloop) as server:
+        with fixed_upstream(directory) as upstream, gateway(directory, upstream, loop=options.loop) as server:
             Caller.of(server).post(INLINE, 1)  # the first request of a process is slower
             turns.append(_stampede(server, upstream))
     names = ("posts", "executions", "requests", "polls", "definitions")

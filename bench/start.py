@@ -12,6 +12,7 @@ from bench.filling import batched, results
 from bench.processes import running
 from bench.report import Options, Section, targets
 from bench.servers import command, settings
+from gateway.config.schema import EventLoop
 from gateway.model import SystemClock
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
@@ -36,8 +37,8 @@ def measure(options: Options, directory: Path) -> Section:
     for turn in range(options.turns + 1):
         for name, (file, killed) in kinds.items():
             if killed:
-                _start(home, file, uvloop=options.uvloop, kill=True)
-            taken = _start(home, file, uvloop=options.uvloop)
+                _start(home, file, loop=options.loop, kill=True)
+            taken = _start(home, file, loop=options.loop)
             if turn:
                 times[name].append(taken)
     shutil.rmtree(home)
@@ -46,11 +47,11 @@ def measure(options: Options, directory: Path) -> Section:
     return Section("start", figures, [targets("From the command to ready", rows)])
 
 
-def _start(home: Path, file: str, *, uvloop: bool, kill: bool = False) -> float:
+def _start(home: Path, file: str, *, loop: EventLoop, kill: bool = False) -> float:
     """Start and stop the gateway; return the seconds until it was ready."""
-    written = settings(home, _NOWHERE, store=file)
+    written = settings(home, _NOWHERE, store=file, loop=loop)
     began = time.monotonic()
-    with running(command(written, uvloop=uvloop), home, {"BENCH_KEY": "bench"}) as process:
+    with running(command(written), home, {"BENCH_KEY": "bench"}) as process:
         ready = process.wait_for(written.ready_url, every=POLL_SECONDS)
         if kill:
             process.process.kill()

@@ -15,6 +15,7 @@ from bench.caller import Caller, body_for
 from bench.report import Options, Section, targets
 from bench.servers import Server, fixed_upstream, gateway
 from bench.upstream import INLINE, LARGE, LARGE_BYTES
+from gateway.config.schema import EventLoop
 
 MB = 10**6
 SLOW_RATE = 5 * MB
@@ -41,9 +42,7 @@ class Growth:
 def measure(options: Options, directory: Path) -> Section:
     """One caller, then ten at once, one of them slow; each time with a newly started gateway."""
     turns = [
-        _once(callers, directory, uvloop=options.uvloop)
-        for _ in range(min(options.turns, 3))
-        for callers in (1, TOGETHER)
+        _once(callers, directory, loop=options.loop) for _ in range(min(options.turns, 3)) for callers in (1, TOGETHER)
     ]
     title = f"Growth of resident memory while a result of {LARGE_BYTES // MB} MB passes through"
     rows = [_row(1, "one caller", "≤ 16 MB", turns), _row(TOGETHER, "ten at once, one of them slow", "≤ 64 MB", turns)]
@@ -58,8 +57,8 @@ def _row(callers: int, name: str, target: str, turns: list[Growth]) -> tuple[str
     return name, f"{fetched:.1f} MB while arriving, {by_id:.1f} MB by id; {seconds:.1f} s", target
 
 
-def _once(callers: int, directory: Path, *, uvloop: bool) -> Growth:
-    with fixed_upstream(directory) as upstream, gateway(directory, upstream, uvloop=uvloop) as server:
+def _once(callers: int, directory: Path, *, loop: EventLoop) -> Growth:
+    with fixed_upstream(directory) as upstream, gateway(directory, upstream, loop=loop) as server:
         Caller.of(server).post(INLINE, 1)
         began = time.monotonic()
         body = body_for(1)

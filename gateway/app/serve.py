@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from gateway.app.event_loop import loop_factory
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
@@ -38,7 +39,7 @@ def serve(source: Path) -> int:
     log.set_up(settings.log.format)
     _return_freed_memory()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(settings.server.event_loop)) as runner:
             runner.run(run(Runtime(settings, operations=lambda runtime: RuntimeOperations(runtime, source))))
     except (StoreError, OSError) as error:
         events.error("%s", error)
@@ -56,16 +57,6 @@ def _return_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)
         mallopt(_M_ARENA_MAX, 2)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's, where the extra `speed` is installed; None for asyncio's own."""
-    try:
-        import uvloop  # noqa: PLC0415 - only with the extra
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) -> None:

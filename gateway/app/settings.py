@@ -1,4 +1,4 @@
-"""Loads the configuration and checks the place that it names for the store, for `check`, start and reload."""
+"""Loads the configuration and checks what it needs of this machine, for `check`, start and reload."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import os
 from pathlib import Path
 
 from gateway import config
+from gateway.app import event_loop
 from gateway.errors import ConfigurationError
-from gateway.store.factory import refusal
+from gateway.store import factory
 
 
 def load(source: Path) -> config.Config:
     """Return the configuration.
 
     Raises:
-        ConfigurationError: it has mistakes, or `cache.store` names a file that is not ours.
+        ConfigurationError: it has mistakes, `cache.store` names a file that is not ours, or the event loop is missing.
     """
     settings = config.load(source, os.environ)
-    if (text := refusal(settings.cache.store)) is not None:
-        raise ConfigurationError([f"{source}: cache.store: {text}"])
+    refusals = {
+        "server.event_loop": event_loop.refusal(settings.server.event_loop),
+        "cache.store": factory.refusal(settings.cache.store),
+    }
+    if mistakes := [f"{source}: {key}: {text}" for key, text in refusals.items() if text is not None]:
+        raise ConfigurationError(mistakes)
     return settings

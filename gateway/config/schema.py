@@ -18,6 +18,7 @@ from gateway.config.values import Listen
 from gateway.secret import Secret
 
 Capability = Literal["read", "execute", "adhoc", "write", "admin"]
+EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 _NEVER_PRINTED = {"token_sha256", "store"}
 """Hashes of tokens, and a URL that may contain the password of Redis."""
@@ -83,6 +84,7 @@ class Server(Table, frozen=True, kw_only=True):
     drain_timeout: Seconds = 30.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
+    event_loop: Annotated[EventLoop, TakesRestart()] = "auto"
 
 
 class Admin(Table, frozen=True, kw_only=True):

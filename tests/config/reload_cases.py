@@ -424,6 +424,7 @@ LIVE: Final[dict[str, Case]] = {
 RESTART: Final[dict[str, tuple[object, object]]] = {
     "server.listen": ("127.0.0.1:0", "127.0.0.1:1"),
     "server.tls_cert": (None, "{directory}/first.pem"),
+    "server.event_loop": (None, "asyncio"),
     "admin.listen": ("127.0.0.1:0", "127.0.0.1:1"),
     "cache.store": ("memory:", "sqlite:a.db"),
     "cache.memory": (None, "1MB"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -194,3 +196,18 @@ async def test_gzip_forms_are_in_memory_only(world: World, made: list[tuple[int,
     again = await raw(world, "GET", latest(world, "large"), GZIP)
     assert again.body == packed.body
     assert len(made) == 2
+
+
+WITHOUT_ISAL = """
+import asyncio, gzip, sys
+sys.modules["isal"] = None  # importing it fails
+from gateway.model import Body
+from gateway.store.compression import gzip_body
+data = b"one row; " * 1000
+print(gzip.decompress(asyncio.run(gzip_body(Body.of(data))).load()) == data)
+"""
+
+
+def test_without_isal_they_are_made_by_zlib() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_ISAL], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")

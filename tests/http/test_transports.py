@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import os
 import ssl
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,9 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 from support.clocks import TurnableClock
+from support.loops import installed
 from support.process import certificate
 from support.world import TOKENS, World, configuration
 
+from gateway.config.schema import EventLoop
 from gateway.sandbox import Sandbox
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -59,18 +59,6 @@ def tls(directory: Path) -> Place:
 
 
 PLACES = {"tcp": tcp, "unix": unix, "tls": tls}
-
-
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if name == "asyncio":
-        return None
-    if importlib.util.find_spec("uvloop") is None:
-        assert os.environ.get("GATEWAY_TEST_REQUIRE_ALL") != "1", "the extra speed is not installed"
-        pytest.skip("the extra speed is not installed")
-    import uvloop
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def request(method: str, target: str, *fields: str, body: object = None) -> bytes:
@@ -144,8 +132,8 @@ async def run(directory: Path, place: Place, by_fast_path: list[bytes]) -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("place", PLACES)
 def test_every_transport_and_path_gives_the_same_responses(
-    tmp_path: Path, loop: str, place: str, needs: Callable[[str], str], by_fast_path: list[bytes]
+    tmp_path: Path, loop: EventLoop, place: str, needs: Callable[[str], str], by_fast_path: list[bytes]
 ) -> None:
     needs("openssl")
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+    with asyncio.Runner(loop_factory=installed(loop)) as runner:
         runner.run(run(tmp_path, PLACES[place](tmp_path), by_fast_path))
