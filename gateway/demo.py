@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import config
+from gateway.app.event_loop import loop_factory
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
 from gateway.app.serve import run
@@ -83,7 +84,8 @@ def main(port: int, admin_port: int, sandbox_port: int) -> int:
     """Run until interrupted. Returns the exit status."""
     log.set_up("text")
     try:
-        asyncio.run(_run(port, admin_port, sandbox_port))
+        with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
+            runner.run(_run(port, admin_port, sandbox_port))
     except (StoreError, OSError) as error:
         print(f"redash-gateway demo: {error}", file=sys.stderr)  # noqa: T201 - talks to a terminal
         return 1

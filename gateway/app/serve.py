@@ -30,7 +30,9 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 """Of <malloc.h>; see mallopt(3)."""
 
-_RETURNED_BYTES: Final = 256 * 1024
+_RETURNED_BYTES: Final = 512 * 1024
+"""Blocks of this size are given back when they are freed. It must be above the 256 KiB into which asyncio receives:
+otherwise each request would cost a mapping of memory and the page faults to fill it, 20 µs of 30 for a hit."""
 
 
 def serve(source: Path) -> int:

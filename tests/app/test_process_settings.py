@@ -57,6 +57,40 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     assert growth(returns=False) > kept + 30_000_000, "else the setting is of no use any more"
 
 
+RECEIVING = """
+import asyncio, resource, socket
+from gateway.app import serve
+
+serve._return_freed_memory()
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(data)
+
+async def main():
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    for number in range(400):
+        if number == 200:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        writer.write(b"x")
+        await reader.readexactly(1)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    writer.close()
+    server.close()
+
+asyncio.run(main())
+"""
+
+
+def test_receiving_a_request_maps_no_memory() -> None:
+    # asyncio receives into a new block of 256 KiB each time; one that the C library maps costs page faults.
+    faults = int(subprocess.run([sys.executable, "-c", RECEIVING], check=True, capture_output=True, text=True).stdout)
+    assert faults < 100, "for 200 requests and as many responses"
+
+
 SWITCHES = """
 import asyncio, sys
 from types import SimpleNamespace
