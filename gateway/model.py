@@ -214,8 +214,6 @@ def result_identity(retrieved_at: str, query_hash: str) -> bytes:
 
 def digest(*parts: bytes) -> Key:
     """Hash `parts` so that no two different lists of parts share an encoding (each is length-prefixed)."""
-    h = hashlib.sha256()
-    for part in parts:
-        h.update(len(part).to_bytes(8, "big"))
-        h.update(part)
-    return h.digest()
+    return hashlib.sha256(
+        b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)])
+    ).digest()

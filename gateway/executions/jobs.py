@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import Final
 
 import msgspec
@@ -11,7 +10,7 @@ from cachetools import LRUCache
 
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import GatewayError, NotFound, ServiceUnavailable
-from gateway.executions.execution import CANCELLED_TEXT, LIFE_SECONDS, Ending, Execution, Phase
+from gateway.executions.execution import CANCELLED_TEXT, LIFE_SECONDS, Ending, Execution, Phase, new_id
 from gateway.executions.flights import Executions
 from gateway.model import Clock, JobRecord
 from gateway.outcome import Sender
@@ -100,7 +99,7 @@ class Jobs:
 
     async def _new_record(self, execution: Execution, client: str, token_sha256: str) -> JobRecord:
         job = JobRecord(
-            id=str(uuid.uuid4()),
+            id=new_id(),
             execution_id=execution.id,
             client=client,
             scope=execution.plan.credential.scope,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from gateway.concurrency.events import wait_for
 from gateway.concurrency.slots import FairSlots
@@ -42,16 +42,16 @@ class Waits:
         finally:
             self._behind_earlier -= 1
 
-    @asynccontextmanager
-    async def apart(self, execution: Execution) -> AsyncIterator[None]:
+    def apart(self, execution: Execution) -> AbstractAsyncContextManager[None]:
         """Keep runs apart whose texts Redash cannot distinguish: a query key's response does not show its SQL.
 
         Raises (on entering):
             ServiceUnavailable: the time is up.
         """
-        if not self._live.access.has_query_keys:
-            yield
-            return
+        return self._apart(execution) if self._live.access.has_query_keys else nullcontext()
+
+    @asynccontextmanager
+    async def _apart(self, execution: Execution) -> AsyncIterator[None]:
         key, text = await self._guard.collision(execution.plan, execution.sender)
         blind = execution.plan.credential.is_query_key
         if self._turns.would_wait(key, text, blind=blind):

@@ -14,7 +14,7 @@ KEY_VERSION: Final = b"1"
 
 def execution_key(scope: str, operation: Execute | ExecuteText) -> Key:
     """The cache key: one function for store, flight, ledger and purge."""
-    arguments = canonical([list(pair) for pair in operation.arguments])
+    arguments = canonical([list(pair) for pair in operation.arguments]) if operation.arguments else b"[]"
     if isinstance(operation, ExecuteText):
         sql = [canonical(operation.data_source_id), canonical(operation.text), canonical(operation.rest), arguments]
         return digest(KEY_VERSION, b"text", scope.encode(), *sql)

@@ -153,11 +153,17 @@ _LONG_WORD: Final = re.compile(r"[A-Za-z0-9]{40,}")
 """Redash's keys have 40 characters. Characters before the key may match as well: "%3D", "\\n"."""
 
 
+_HARMLESS: Final = frozenset({"application/json", "application/json; charset=utf-8", "text/csv; charset=UTF-8"})
+"""What nearly every response of Redash has as its type; with many keys a search takes long."""
+
+
 def text_without_keys(text: str) -> str:
     """Return a text without the gateway's own keys and all that looks like a token or one of Redash's keys.
 
     Every text from Redash that is shown, logged or stored goes through here.
     """
+    if text in _HARMLESS:
+        return text
     text = without_own_keys(text)
     return _LONG_WORD.sub(_without_key, _KEY_LIKE.sub(lambda m: (m[1] or "") + _SHOWN, text))
 
@@ -171,6 +177,8 @@ def shortened(text: str) -> str:
 
 def without_own_keys(text: str) -> str:
     """Return a text without the keys that the gateway keeps, whatever they look like."""
+    if not text:
+        return text
     words = "\n".join(_LONG_WORD.findall(text))  # however many keys there are, a long text is searched once
     for secret in kept_secrets():
         if secret in (words if _LONG_WORD.fullmatch(secret) else text):

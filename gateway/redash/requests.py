@@ -9,7 +9,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.errors import BadRequest
-from gateway.redash.footprint import footprint
+from gateway.redash.footprint import weight
 from gateway.redash.json_text import canonical, load_json
 from gateway.redash.matching import Match
 
@@ -119,8 +119,8 @@ def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
     place = (match.path(), match.route.method, query_string, body)
     known = _known.get(place)
     if known is None:
-        operation = _parse(match, query_string, body)
-        known = _known[place] = _Parsed(operation, footprint(place) + footprint(operation) + _OVERHEAD_BYTES)
+        size = _OVERHEAD_BYTES + weight(body) + (weight(query_string.encode()) if query_string else 0)
+        known = _known[place] = _Parsed(_parse(match, query_string, body), size)
     return known.operation
 
 
@@ -137,7 +137,7 @@ _SMALL_BYTES: Final = 4_096
 _KNOWN_BYTES: Final = 8 * 1024 * 1024
 """What all cached operations may take, also those of requests that were refused."""
 
-_OVERHEAD_BYTES: Final = 300
+_OVERHEAD_BYTES: Final = 1_000
 _known: Final[LRUCache[tuple[str, str, str, bytes], _Parsed]] = LRUCache(_KNOWN_BYTES, getsizeof=lambda p: p.size)
 
 

@@ -5,7 +5,8 @@ Renders plain tags only; knows nothing of SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.errors import BadRequest
@@ -16,6 +17,9 @@ LONGEST_TEXT: Final = 4 * 1024 * 1024
 
 MOST_TAGS: Final = 2_000
 """Of one template: they are read on the event loop, for each request."""
+
+_LONGEST_KEPT: Final = 4_096
+"""Characters of a template whose tags are kept: each run needs them several times."""
 
 _SIGNS = "#^/!>&={"
 
@@ -36,12 +40,16 @@ class Rendered(NamedTuple):
     spans: list[tuple[int, int]]
 
 
-def tags(template: str) -> Iterator[Tag]:
-    """Yield all tags in order, also after `{{=<% %>=}}` has changed the delimiters.
+def tags(template: str) -> Iterable[Tag]:
+    """Return all tags in order, also after `{{=<% %>=}}` has changed the delimiters.
 
     Raises:
         BadRequest: there are more than `MOST_TAGS`.
     """
+    return _kept_tags(template) if len(template) <= _LONGEST_KEPT else _read_tags(template)
+
+
+def _read_tags(template: str) -> Iterator[Tag]:
     opening, closing, at, count = "{{", "}}", 0, 0
     while (start := template.find(opening, at)) >= 0:
         inside = start + len(opening)
@@ -60,6 +68,11 @@ def tags(template: str) -> Iterator[Tag]:
         delimiters = key.strip("=").split()
         if sign == "=" and len(delimiters) == 2:
             opening, closing = delimiters
+
+
+@lru_cache(maxsize=64)
+def _kept_tags(template: str) -> tuple[Tag, ...]:
+    return tuple(_read_tags(template))
 
 
 def names(template: str) -> frozenset[str]:
@@ -88,7 +101,7 @@ def given(values: Mapping[str, object]) -> frozenset[str]:
     """Return the names that these values fill, as Redash counts them: those of an object are `name.inner` only."""
     found: set[str] = set()
     for name, value in values.items():
-        found |= {f"{name}.{inner}" for inner in value} if isinstance(value, Mapping) else {name}
+        found |= {f"{name}.{inner}" for inner in value} if isinstance(value, dict) else {name}
     return frozenset(found)
 
 
@@ -139,7 +152,7 @@ def render_sections(template: str, parameters: Sequence[Parameter], values: Mapp
     open_sections: list[bool] = []
     at = hidden = length = 0
     for tag in tags(template):
-        if tag.sign == ">" or tag.name == "." or (tag.sign in ("#", "^") and isinstance(values.get(tag.name), Mapping)):
+        if tag.sign == ">" or tag.name == "." or (tag.sign in ("#", "^") and isinstance(values.get(tag.name), dict)):
             return None
         if tag.name not in texts:
             texts[tag.name] = value_text(tag.name, by_name, values) or ""
@@ -171,10 +184,10 @@ def value_text(name: str, parameters: Mapping[str, Parameter], values: Mapping[s
     if isinstance(found, list) and not path:
         return joined(found, parameters.get(root))
     for part in path:
-        if not isinstance(found, Mapping) or part not in found:
+        if not isinstance(found, dict) or part not in found:
             return None
         found = found[part]
-    if isinstance(found, Mapping | list):
+    if isinstance(found, dict | list):
         return None
     return str(found)
 

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 import aiohttp
 import msgspec
-from yarl import URL
 
 from gateway import __version__
 from gateway.concurrency.breaker import Breaker
@@ -33,9 +32,10 @@ from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.upstream.canary import Canary
 from gateway.upstream.checks import usable
-from gateway.upstream.kept_connections import Connection, KeptConnectionError, lost_race, trace_reuse
+from gateway.upstream.kept_connections import Connection, ConnectionPool, KeptConnectionError, current, lost_race
 from gateway.upstream.protocol import Early, UpstreamResponse
 from gateway.upstream.reading import BodyReader
+from gateway.upstream.urls import url_of
 
 DEADLINE_SECONDS: Final = 900.0
 """For one exchange as a whole; `upstream.read_timeout` limits each wait within it."""
@@ -95,10 +95,9 @@ class HttpUpstream:
     async def open(self) -> None:
         """Create the connection pool."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # the slots are the limit
+            connector=ConnectionPool(),
             cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(_once,),
-            trace_configs=[trace_reuse()],
             trust_env=False,
         )
 
@@ -198,17 +197,17 @@ class HttpUpstream:
     async def _exchange(self, call: _Call, trace: Trace | None) -> UpstreamResponse:
         assert self._session is not None  # noqa: S101 - `open` comes first
         request, sent, connection = call.request, self._clock.monotonic(), Connection()
+        current.set(connection)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 async with self._session.request(
                     request.method,
-                    _url(call.credential.url, request.path, request.query),
+                    url_of(call.credential.url, request.path, request.query),
                     data=request.body,
                     headers=_headers(call, trace),
                     allow_redirects=False,
                     timeout=self._timeout,
                     ssl=self._tls,
-                    trace_request_ctx=connection,
                 ) as raw:
                     response = UpstreamResponse(
                         status=raw.status,
@@ -245,20 +244,6 @@ def _may_repeat(request: UpstreamRequest, error: UpstreamError) -> bool:
     if request.method == "GET" or isinstance(error.__cause__, aiohttp.ClientConnectorError):
         return True
     return isinstance(error, KeptConnectionError) and request.route.kind == "execute"
-
-
-_base = lru_cache(maxsize=16)(URL)  # of the configured URL only: the rest is the caller's, up to 16 KB of it
-
-
-def _url(url: str, path: str, query: str) -> URL:
-    base = _base(url)
-    return URL.build(
-        scheme=base.scheme,
-        authority=base.raw_authority,
-        path=base.raw_path.rstrip("/") + path,
-        query_string=query,
-        encoded=True,
-    )
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

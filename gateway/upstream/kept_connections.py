@@ -6,10 +6,12 @@ that acting twice does no harm.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from contextvars import ContextVar
 from typing import Final
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.tracing import Trace
 
 from gateway.errors import UpstreamError
 
@@ -18,25 +20,34 @@ RACE_SECONDS: Final = 1.0
 
 
 class Connection:
-    """The connection of one request: aiohttp says in a trace whether it is a kept one."""
+    """The connection of one request, which the pool describes: `current` refers to it while the request is sent."""
 
     def __init__(self) -> None:
         self.is_reused = False
 
 
+current: Final[ContextVar[Connection]] = ContextVar("current")
+
+
+class ConnectionPool(aiohttp.TCPConnector):
+    """A pool that notes in `current` whether a connection was used before; aiohttp's traces take ten times as long."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0)  # the slots are the limit
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Return a connection for a request."""
+        found = await super().connect(req, traces, timeout)
+        current.get().is_reused = found.protocol in self._used
+        self._used.add(found.protocol)
+        return found
+
+
 class KeptConnectionError(UpstreamError):
     """A kept connection was closed before a byte of the response, as one that had become too old."""
-
-
-def trace_reuse() -> aiohttp.TraceConfig:
-    """Return what a session needs to tell each `Connection`, given as `trace_request_ctx`, whether it is reused."""
-
-    async def reused(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.is_reused = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(reused)
-    return trace
 
 
 def lost_race(connection: Connection, error: BaseException | None, seconds: float) -> bool:

@@ -79,8 +79,11 @@ class BodyReader:
         """
         while True:
             try:
-                async with asyncio.timeout(self._timeout):
-                    piece = await raw.content.read(most)
+                if raw.content.is_eof():  # all of it has come, as that of a small response has
+                    piece = raw.content.read_nowait(most)
+                else:
+                    async with asyncio.timeout(self._timeout):
+                        piece = await raw.content.read(most)
             except RuntimeError as error:  # aiohttp's, for a connection that was closed without a reason
                 raise ConnectionResetError("Redash closed the connection within its response") from error
             if not piece:

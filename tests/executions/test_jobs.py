@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from support.process import Process
 from support.waiting import until, within
 from support.world import TOKENS, World, token_table
 
+from gateway.executions.execution import new_id
 from gateway.sandbox import Sandbox
 
 SECONDS = {"seconds": 0}
@@ -47,6 +49,14 @@ def posts(world: World, name: str = "slow_seconds") -> int:
 
 
 # -- ids
+
+
+def test_new_ids_are_random_uuids() -> None:
+    # RFC 9562: version 4, variant 10. Clients may parse them.
+    ids = [uuid.UUID(new_id()) for _ in range(1_000)]
+    assert len(set(ids)) == 1_000
+    assert {(id.version, id.variant) for id in ids} == {(4, uuid.RFC_4122)}
+    assert len({id.clock_seq_hi_variant >> 4 for id in ids}) == 4
 
 
 async def test_job_ids_of_redash_never_reach_callers(world: World) -> None:

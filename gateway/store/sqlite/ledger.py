@@ -9,7 +9,7 @@ import asyncio
 import math
 import sqlite3
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -154,6 +154,7 @@ class SqliteLedger:
             return None
 
 
+@lru_cache(maxsize=256)
 def _scope_digest(scope: str) -> bytes:
     """Return a short id of a scope, as there may be a million rows."""
     return digest(scope.encode())[:16]
