@@ -41,6 +41,7 @@ class ConnectionLimit:
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self._detail = f"at most {most}"
         self._full = TransitionLog(
             "callers hold all connections that the limit of file descriptors allows (ulimit -n, LimitNOFILE); idle "
             "ones are closed early, and new ones are refused where none is idle",
@@ -50,7 +51,7 @@ class ConnectionLimit:
     def admit(self, new: Connection, connections: Collection[object]) -> None:
         """Let a new connection in, or refuse it. `connections` are all, with it and those that are closing."""
         full = len(connections) > self.most and _open(connections) > self.most
-        self._full.record(bad=full, detail=f"at most {self.most}")
+        self._full.record(bad=full, detail=self._detail)
         if not full:
             return
         others = [other for other in connections if other is not new and isinstance(other, Connection)]
