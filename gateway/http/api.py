@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
+from typing import Final
 
 from aiohttp import hdrs, web
 
@@ -32,6 +33,8 @@ from gateway.telemetry.tracing import incoming
 
 log = logging.getLogger("gateway.http")
 
+TICK_SECONDS: Final = 0.01
+
 
 class Api:
     """Responds to every request of the API listener."""
@@ -56,9 +59,11 @@ class Api:
         self._cache = cache
         self._compressor = compressor
         self._fast_path = fast_path if fast_path_is_possible() else None
-        self._draining = False
+        self._draining = self._drained = False
+        self._drained_until = math.inf  # in the time of the event loop
         self._server: Server | None = None
         self._open: dict[asyncio.Task[None], Outcome] = {}
+        self._sending: set[asyncio.Task[None]] = set()  # those whose response is complete, and only has to be sent
         self._bodies = Bodies(lambda: live.settings.cache.memory)
 
     def server(self, most_connections: int) -> Server:
@@ -76,6 +81,8 @@ class Api:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to one request, and record its outcome once: when the response was sent or the caller has left."""
+        if self._drained:
+            raise ConnectionAbortedError("the gateway is stopping; callers repeat this over another connection")
         outcome = Outcome(request_id=request_id(request.headers), started=self._clock.monotonic(), status=499)
         task = request.task  # the connection's, which has one request at a time
         self._open[task] = outcome
@@ -85,6 +92,7 @@ class Api:
             response, key = await self._respond(request, outcome)
             if isinstance(response, CachedResponse):
                 repeated = response
+                self._sending.add(task)
                 await send(request, repeated.head + last_part(outcome.request_id, outcome.quota), repeated.body)
                 return KEPT if stays_open(request) else CLOSED
             await self._send(request, response, outcome, key, generation)
@@ -99,6 +107,7 @@ class Api:
             raise
         finally:
             self._bodies.release(task)
+            self._sending.discard(task)
             del self._open[task], task  # the task holds the error, its traceback holds this frame and the body
             outcome.duration = self._clock.monotonic() - outcome.started
             if repeated is not None:
@@ -148,6 +157,8 @@ class Api:
         """
         # If the end of this message is uncertain, so is the beginning of the next: close the connection.
         response.closes = self._draining or (outcome.route == "none" and response.status in (400, 431))
+        if isinstance(response.body, Body):
+            self._sending.add(request.task)
         origins = self._live.settings.server.cors_origins
         fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
         body = response.body
@@ -158,15 +169,45 @@ class Api:
             self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
 
     async def drain(self, seconds: float) -> None:
-        """Let the requests in progress finish within `seconds`; cancel the rest."""
+        """Let every request in progress come so far that its response only has to be sent; cancel the rest.
+
+        This and `finish` take at most so many seconds together.
+        """
         self._draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                # Connections do not signal that they are done.
-                while self._open or (self._server is not None and self._server.begin_to_close()):  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+        self._drained_until = min(self._drained_until, asyncio.get_running_loop().time() + seconds)
+        await asyncio.sleep(TICK_SECONDS)  # what was accepted just now becomes a connection
+        # Connections do not signal that they are done.
+        while self._is_unanswered() and self._may_go_on():  # noqa: ASYNC110
+            await asyncio.sleep(TICK_SECONDS)
+        self._drained = True
+        for task in self._open.keys() - self._sending:
+            task.cancel()
+
+    async def finish(self) -> None:
+        """Let what is left be sent in the rest of the time."""
+        while self._is_connected() and self._may_go_on():  # noqa: ASYNC110
+            await asyncio.sleep(TICK_SECONDS)
         for task in list(self._open):
             task.cancel()
+
+    def hurry(self) -> None:
+        """Let `drain` and `finish` end at once."""
+        self._drained_until = -math.inf
+
+    def _may_go_on(self) -> bool:
+        return asyncio.get_running_loop().time() < self._drained_until
+
+    def _is_unanswered(self) -> bool:
+        """Close idle connections; return whether there is a request in progress whose response is not complete."""
+        busy = self._server.begin_to_close() if self._server is not None else 0
+        return max(busy, len(self._open)) > len(self._sending)
+
+    def _is_connected(self) -> bool:
+        """Close idle connections; return whether something has still to be sent over one."""
+        if self._server is None:
+            return False
+        self._server.begin_to_close()
+        return bool(self._server.connections)
 
     def cut_off(self, access: Access, now: float) -> None:
         """Cancel every request in progress whose token the new configuration does not admit."""

@@ -19,6 +19,10 @@ IDLE_SECONDS: Final = 75.0
 HOLD_SECONDS: Final = 1.0
 """A body that comes in a segment of its own follows its head at once; so long it is waited for here."""
 
+FIRST_SECONDS: Final = 1.0
+"""How long a new connection is kept for its first request while the gateway stops. Callers repeat a request when a
+connection is closed that they have used before, but not on a new one."""
+
 
 class Owner(Protocol):
     """The server of a connection."""
@@ -45,8 +49,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body_due", "_fast_path", "_handler", "_held", "_last_used", "_owner", "_partial_since", "_paused", "_time",
-        "_wanted", "transport",
+        "_body_due", "_fast_path", "_handler", "_held", "_last_used", "_made", "_owner", "_partial_since", "_paused",
+        "_time", "_wanted", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, fast_path: FastPath | None, time: Callable[[], float]) -> None:
@@ -61,11 +65,12 @@ class Connection(asyncio.Protocol):
         self._partial_since = 0.0  # since when an incomplete request waits for its rest; 0 without one
         self._body_due = 0  # bytes of a body that aiohttp waits for
         self._paused = False
-        self._last_used = time()
+        self._last_used = self._made = time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room for one more connection."""
         self.transport = cast(asyncio.Transport, transport)
+        self._last_used = self._made = self._time()
         self._owner.admit(self)
 
     def data_received(self, data: bytes) -> None:
@@ -193,6 +198,10 @@ class Connection(asyncio.Protocol):
     def _is_busy(self) -> bool:
         return self._handler is not None and not self._handler.waits()
 
+    def _is_new(self) -> bool:
+        """Whether its first request is still to come."""
+        return self.is_open and self._last_used == self._made and self._time() - self._made < FIRST_SECONDS
+
     @property
     def is_open(self) -> bool:
         """Whether it is not closing."""
@@ -212,10 +221,10 @@ class Connection(asyncio.Protocol):
         self._owner.refused(503)
 
     def begin_to_close(self) -> bool:
-        """Close it, if idle; returns whether a request is in progress, if only the beginning of one."""
+        """Close it, if idle; returns whether a request is in progress, has begun to come, or is still to come."""
         if self._wanted:
             self._release()
-        if self._partial_since or self._is_busy():
+        if self._partial_since or self._is_busy() or self._is_new():
             return True
         self.close()
         return False

@@ -57,10 +57,18 @@ class ApiListener:
         return self.api.server(most_connections)
 
     async def drain(self) -> None:
-        """Let the requests in progress finish within `server.drain_timeout`; cancel the rest."""
+        """Let the requests in progress get their responses within `server.drain_timeout`; cancel the rest.
+
+        Complete responses may still be on their way when this returns; `aclose` waits for that.
+        """
         self.cache.clear()
         await self.api.drain(self._live.settings.server.drain_timeout)
 
+    def hurry(self) -> None:
+        """Cut off what `drain` and `aclose` wait for."""
+        self.api.hurry()
+
     async def aclose(self) -> None:
-        """End the work in progress."""
+        """Let what is left be sent in the rest of that time; end the work in progress."""
+        await self.api.finish()
         await self._compressor.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -62,6 +63,8 @@ class Server(web.Server):
         self._fast_path = fast_path
         self._limit = limit
         self._open: set[Connection] = set()
+        self._beginning = 0  # connections that were accepted, but may still negotiate TLS, or have failed to
+        self._accepted_at = -math.inf  # the last of all connections
         self._timer: asyncio.TimerHandle | None = None
         self._make = make_request or super()._make_request
 
@@ -73,6 +76,7 @@ class Server(web.Server):
     def admit(self, connection: Connection) -> None:
         """Count a new connection; make room for it, or refuse it."""
         self._open.add(connection)
+        self._beginning -= 1
         if self._limit is not None:
             self._limit.admit(connection, self._open)
         if self._timer is None:
@@ -94,10 +98,11 @@ class Server(web.Server):
         if self._open:
             self._check_soon()
 
-    def begin_to_close(self) -> bool:
-        """Close every connection without a request in progress; returns whether there are others."""
-        busy = [one.begin_to_close() for one in list(self._open)]
-        return any(busy)
+    def begin_to_close(self) -> int:
+        """Close every connection without a request in progress; returns how many others there are or begin."""
+        busy = sum([one.begin_to_close() for one in list(self._open)])
+        lately = self._loop.time() - self._accepted_at < connection.FIRST_SECONDS
+        return busy + (self._beginning if lately else 0)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Close all connections; requests in progress have the time."""
@@ -126,4 +131,6 @@ class Server(web.Server):
 
     def __call__(self) -> Connection:  # type: ignore[override] # aiohttp makes its handler here
         """Return the protocol of a new connection."""
+        self._beginning += 1
+        self._accepted_at = self._loop.time()
         return Connection(self, self._fast_path, self._loop.time)
