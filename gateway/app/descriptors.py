@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted; dashboards open many at once."""
 
-ADMIN: Final = 32
+ADMIN_CONNECTIONS: Final = 32
 FILES: Final = 48
 """The store, files of large results, the log, the listeners."""
 
@@ -27,7 +27,7 @@ class Shares(NamedTuple):
 def shares(limit: int, upstream_requests: int) -> Shares:
     """Share out `limit` descriptors; an exchange with Redash needs one for its connection and one for its file."""
     backlog = max(FEWEST, min(BACKLOG, limit // 8))
-    return Shares(max(FEWEST, limit - ADMIN - FILES - 2 * upstream_requests - backlog), backlog)
+    return Shares(max(FEWEST, limit - ADMIN_CONNECTIONS - FILES - 2 * upstream_requests - backlog), backlog)
 
 
 def limit_of_process() -> int:

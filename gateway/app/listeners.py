@@ -1,70 +1,105 @@
-"""The sockets of the two listeners: opened, reported with their real addresses, closed in order."""
+"""The listeners: their sockets, from when connections may queue to when the last one is closed, in order."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import ssl
-from typing import Final
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 
 from gateway import config
+from gateway.app.handover import Handover
+from gateway.app.sockets import address_of, bind, check_address
 
-_ANSWER_SECONDS: Final = 2.0
+Inherited = Mapping[str, Sequence[socket.socket]]
+
+_TRIES: Final = 3
+_TRY_SECONDS: Final = 0.1
 
 
 class Listeners:
-    """The open listeners, in the order of opening."""
+    """The listeners by name, in the order of opening."""
 
-    def __init__(self) -> None:
-        self._runners: list[web.BaseRunner] = []
+    def __init__(self, handover: Handover, inherited: Inherited) -> None:
+        """`inherited`: listening sockets that the process was started with, by the name of the listener."""
+        self._handover = handover
+        self._inherited = inherited
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._runners: dict[str, web.BaseRunner] = {}
+        self._wheres: dict[str, config.Listen] = {}
 
-    async def open(
-        self, runner: web.BaseRunner, where: config.Listen, tls: ssl.SSLContext | None, *, backlog: int
-    ) -> config.Listen:
-        """Listen on an address and return it with the real port; `backlog` connections may wait to be accepted.
+    async def open(self, name: str, where: config.Listen, *, backlog: int) -> config.Listen:
+        """Listen on an address and return it with the real port: connections may queue, up to `backlog` of them.
+
+        The sockets are those that the process was started with, or new ones, or those of a running gateway with this
+        address and store, which this one is to follow.
 
         Raises:
-            OSError: listening on it fails, or another program listens on the Unix socket.
+            ConfigurationError: an inherited socket has another address.
+            OSError: listening fails, or another program has the address.
         """
-        await runner.setup()
-        self._runners.append(runner)
-        if where.unix:
-            await _check_nobody_answers(where.unix)
-            await web.UnixSite(runner, where.unix, ssl_context=tls, backlog=backlog).start()
-            return where
-        await web.TCPSite(runner, where.host, where.port, ssl_context=tls, backlog=backlog).start()
-        return config.Listen(host=where.host, port=runner.addresses[0][1])
+        inherited = list(self._inherited.get(name, ()))
+        for one in inherited:
+            await asyncio.to_thread(check_address, one, name, where)
+        sockets = inherited or await self._take_or_bind(where)
+        self._sockets[name], self._wheres[name] = sockets, where
+        for one in sockets:
+            one.setblocking(False)
+            one.listen(backlog)
+        return address_of(sockets[0], where)
 
-    async def stop_listening(self, *, but_last: bool = False) -> None:
-        """Accept no more connections; with `but_last`, on all listeners except the one that was opened last."""
-        for runner in self._runners[:-1] if but_last else self._runners:
+    async def _take_or_bind(self, where: config.Listen) -> list[socket.socket]:
+        for _ in range(_TRIES):
+            if sockets := await self._handover.take(where):
+                return sockets
+            try:
+                return await bind(where)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                in_use = error
+            await asyncio.sleep(_TRY_SECONDS)  # the running gateway may be just closing it
+        raise in_use
+
+    async def accept(self, name: str, runner: web.BaseRunner, tls: ssl.SSLContext | None, *, backlog: int) -> None:
+        """Accept connections, those in the queue first."""
+        self._runners[name] = runner
+        await runner.setup()
+        for one in self._sockets[name]:
+            await _Site(runner, one, ssl_context=tls, backlog=backlog).start()
+        self._handover.offer(self._wheres[name], self._sockets[name])
+
+    async def stop_accepting(self, name: str) -> None:
+        """Accept no more connections. Those that queue are those of the next process, if it has the sockets."""
+        self._handover.withdraw(self._wheres.get(name))
+        if (runner := self._runners.get(name)) is not None:
             for site in list(runner.sites):
                 await site.stop()
+        for one in self._sockets.pop(name, ()):
+            one.close()
 
     async def aclose(self) -> None:
         """Close everything."""
-        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        for name in list(self._sockets):
+            await self.stop_accepting(name)
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners.values()))
 
 
-async def _check_nobody_answers(path: str) -> None:
-    """Let only a dead socket be replaced: asyncio removes any socket that has the path of a new one.
+class _Site(web.SockSite):
+    """Accepts on a socket that another process may have, too: nothing is removed from the file system at the end."""
 
-    Raises:
-        OSError: somebody listens there, or it cannot be told.
-    """
-    try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            _, writer = await asyncio.open_unix_connection(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        return
-    except OSError as error:  # TimeoutError is one
-        raise _in_use(path) from error
-    writer.close()
-    raise _in_use(path)
-
-
-def _in_use(path: str) -> OSError:
-    text = "another program seems to listen at this Unix socket; stop it, or use another path"
-    return OSError(errno.EADDRINUSE, text, path)
+    async def start(self) -> None:
+        if self._sock.family != socket.AF_UNIX:
+            await super().start()
+            return
+        await web.BaseSite.start(self)
+        assert self._runner.server is not None  # noqa: S101 - the runner is set up
+        options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            self._runner.server, sock=self._sock, ssl=self._ssl_context, backlog=self._backlog, **options
+        )

@@ -114,17 +114,23 @@ class RuntimeOperations:
         if self._source is None:
             raise ConfigurationError(["this gateway was started without a configuration file"])
         async with self._reloading:
-            try:
-                loaded = await _loaded(self._source)
-            except ConfigurationError:
-                self._runtime.reload.successful = False
-                raise
-            if not self._runtime.serving:
-                raise ConfigurationError(["the gateway is stopping"])
-            changed = config.restart_needed(self._runtime.started_with, loaded.configured.settings)
-            self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
+            with self._runtime.supervisor.reloading():
+                changed = await self._load(self._source)
         events.info("configuration loaded again")
         return [f"{key} has changed; this takes a restart" for key in changed]
+
+    async def _load(self, source: Path) -> list[str]:
+        """Load the file and put it in force; returns the keys that need a restart. Raises as `reload`."""
+        try:
+            loaded = await _loaded(source)
+        except ConfigurationError:
+            self._runtime.reload.successful = False
+            raise
+        if not self._runtime.serving:
+            raise ConfigurationError(["the gateway is stopping, or does not serve yet"])
+        changed = config.restart_needed(self._runtime.started_with, loaded.configured.settings)
+        self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
+        return changed
 
 
 class _Loaded(NamedTuple):

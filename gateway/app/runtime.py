@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import time
 from collections.abc import Callable
+from typing import Final
 
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
 from gateway.admin.listener import AdminListener, AdminRunner, Operations
-from gateway.app.descriptors import ADMIN, limit_of_process, shares
-from gateway.app.listeners import Listeners
+from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
+from gateway.app.handover import Handover
+from gateway.app.listeners import Inherited, Listeners
 from gateway.app.loop_lag import LoopLag
+from gateway.app.systemd import ADMIN, API, Supervisor
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
 from gateway.errors import StoreError
@@ -34,13 +38,23 @@ from gateway.warm import Warmer
 
 events = logging.getLogger("gateway.events")
 
+LOCK_MARGIN_SECONDS: Final = 10.0
+"""The process before may need so much longer than its `drain_timeout`."""
+
 
 class Runtime:
     """One running gateway."""
 
     def __init__(
-        self, settings: config.Config, *, operations: Callable[[Runtime], Operations], clock: Clock | None = None
+        self,
+        settings: config.Config,
+        *,
+        operations: Callable[[Runtime], Operations],
+        clock: Clock | None = None,
+        inherited: Inherited | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        """`inherited`: listening sockets that the process was started with, by the name of the listener."""
         if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
             raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
         self.clock: Clock = clock or SystemClock()
@@ -50,16 +64,7 @@ class Runtime:
         self.serving = False
         self.loop_lag = LoopLag()
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
-        self.store, ledger = open_store(
-            settings.cache.store,
-            StoreOptions(
-                memory_bytes=settings.cache.memory,
-                disk_bytes=settings.cache.disk,
-                max_entry_bytes=settings.cache.max_entry,
-                clock=self.clock,
-                lock_wait_seconds=settings.server.drain_timeout,
-            ),
-        )
+        self.store, ledger = open_store(settings.cache.store, _store_options(settings, self.clock))
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
@@ -82,58 +87,88 @@ class Runtime:
         self.api = ApiListener(self.live, pipeline, quotas, self.store, observer, self.clock, each=each)
         self.results.definitions.on_invalidated = self.api.cache.drop_query
         self.results.pauses.on_dropped = self.api.cache.clear
-        self.listeners = Listeners()
+        self.listeners = Listeners(Handover(settings.cache.store), inherited or {})
+        self.supervisor = supervisor or Supervisor({})
+        self._resuming: asyncio.Task[None] | None = None
         self.tls: ssl.SSLContext | None = None
         self.operations = operations(self)
 
     async def start(self) -> None:
-        """Open the store, follow unfinished executions, listen.
+        """Listen, open the store, follow unfinished executions, accept connections.
+
+        While another process has the store, connections queue: only who has the ledger knows all job ids.
 
         Raises:
             StoreError: the store cannot be opened.
             OSError: listening on an address fails.
         """
-        await self.store.open()
-        await self.upstream.open()
-        resumed = await self.executions.flights.resume(self.live.access.credentials)
-        if resumed:
-            events.info("following %d executions that an earlier process began", resumed)
-        if ANONYMOUS in self.live.access.callers:
-            events.warning("[clients.anonymous] is configured: EVERYBODY who reaches the listener is served")
         settings = self.live.settings
         self.tls = server_context(settings.server)
         room = shares(limit_of_process(), settings.upstream.max_requests)
-        api = web.ServerRunner(self.api.server(room.connections), shutdown_timeout=1.0)  # `drain` has waited before
-        self.api_address = await self.listeners.open(api, settings.server.listen, self.tls, backlog=room.backlog)
+        self.api_address = await self.listeners.open(API, settings.server.listen, backlog=room.backlog)
+        self.admin_address = await self.listeners.open(ADMIN, settings.admin.listen, backlog=ADMIN_CONNECTIONS)
+        await self.store.open()
+        await self.upstream.open()
+        self._resuming = asyncio.create_task(self._resume())
+        if self.store.ready:
+            await self._resuming
+        if ANONYMOUS in self.live.access.callers:
+            events.warning("[clients.anonymous] is configured: EVERYBODY who reaches the listener is served")
+        api = web.ServerRunner(
+            self.api.server(room.connections), shutdown_timeout=1.0
+        )  # `api.aclose` has waited before
+        await self.listeners.accept(API, api, self.tls, backlog=room.backlog)
         metrics = self.telemetry.metrics
         operator = AdminListener(self.operations, lambda: registry(metrics.frozen()), lambda: self.live.settings)
         admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
-        self.admin_address = await self.listeners.open(admin, settings.admin.listen, None, backlog=ADMIN)
+        await self.listeners.accept(ADMIN, admin, None, backlog=ADMIN_CONNECTIONS)
         self.serving = True
         self.loop_lag.start()
         self.warmer.start()
+        self.supervisor.ready()
         events.info("redash-gateway %s serves %s, admin on %s", __version__, self.api_address, self.admin_address)
+
+    async def _resume(self) -> None:
+        """Follow the executions of an earlier process, as soon as the ledger can be read."""
+        await self.store.usable()
+        resumed = await self.executions.flights.resume(self.live.access.credentials)
+        if resumed:
+            events.info("following %d executions that an earlier process began", resumed)
 
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
 
-        The admin listener closes last: `/readyz` responds 503 while requests are drained.
+        The next process has the store as soon as every response is complete; some may still be on their way. Until
+        then the admin listener stays open, and `/readyz` responds 503.
         """
         self.serving = False
+        self.supervisor.stopping()
         self.executions.flights.drain()
-        await self.listeners.stop_listening(but_last=True)
+        await self.listeners.stop_accepting(API)
         await self.api.drain()
-        await self.listeners.stop_listening()
-        await self.listeners.aclose()
-        await self.warmer.stop()
-        await self.executions.flights.aclose()
-        await self.results.aclose()
+        await self.listeners.stop_accepting(ADMIN)
+        await self._leave_to_the_next()
         await self.api.aclose()
-        await self.upstream.close()
-        await self.store.close()
+        await self.listeners.aclose()
         self.loop_lag.stop()
         self.api.cache.flush_all()
         await self.telemetry.aclose()
+        self.supervisor.aclose()
+
+    async def _leave_to_the_next(self) -> None:
+        """Stop following executions, and release the store."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+            await asyncio.wait({self._resuming})
+        await self.warmer.stop()
+        await self.executions.flights.aclose()
+        await self.results.aclose()
+        await self.upstream.close()
+        await self.store.close()
+
+    def hurry(self) -> None:
+        """Let `stop` cut open requests off."""
+        self.api.hurry()
 
     def reconfigure(self, configured: Configured, upstream_tls: ssl.SSLContext) -> None:
         """Put a valid configuration in force; listen addresses and the store stay as they are."""
@@ -163,6 +198,16 @@ class Runtime:
             log_lines_dropped=log.lines_dropped(),
             loop_lag=self.loop_lag.longest(),
         )
+
+
+def _store_options(settings: config.Config, clock: Clock) -> StoreOptions:
+    return StoreOptions(
+        memory_bytes=settings.cache.memory,
+        disk_bytes=settings.cache.disk,
+        max_entry_bytes=settings.cache.max_entry,
+        clock=clock,
+        lock_wait_seconds=settings.server.drain_timeout + LOCK_MARGIN_SECONDS,
+    )
 
 
 class ReloadState:

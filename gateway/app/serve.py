@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from gateway.app.event_loop import loop_factory
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
+from gateway.app.systemd import Supervisor, inherited_sockets
 from gateway.errors import ConfigurationError, StoreError
 from gateway.telemetry import log
 
@@ -41,8 +43,15 @@ def serve(source: Path) -> int:
     log.set_up(settings.log.format)
     _return_freed_memory()
     try:
+        inherited, supervisor = inherited_sockets(os.environ), Supervisor(os.environ)
         with asyncio.Runner(loop_factory=loop_factory(settings.server.event_loop)) as runner:
-            runner.run(run(Runtime(settings, operations=lambda runtime: RuntimeOperations(runtime, source))))
+            runtime = Runtime(
+                settings,
+                operations=lambda runtime: RuntimeOperations(runtime, source),
+                inherited=inherited,
+                supervisor=supervisor,
+            )
+            runner.run(run(runtime))
     except (StoreError, OSError) as error:
         events.error("%s", error)
         return 1
@@ -62,11 +71,18 @@ def _return_freed_memory() -> None:
 
 
 async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) -> None:
-    """Start, call `started`, wait for a signal or for the store to fail, stop."""
+    """Start, call `started`, wait for a signal, stop. A second signal ends the stop soon."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            events.warning("a second signal to stop: open requests are cut off")
+            runtime.hurry()
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
@@ -75,23 +91,22 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
         task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
-    failure = asyncio.create_task(runtime.store.failed())
     stopped = asyncio.create_task(stopping.wait())
+    starting = asyncio.create_task(runtime.start())
     try:
-        await runtime.start()
-        runtime.results.organisation.read_soon()
-        _spare_the_collector()
-        sys.setswitchinterval(SWITCH_SECONDS)
-        started()
-        await asyncio.wait((failure, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            runtime.results.organisation.read_soon()
+            _spare_the_collector()
+            sys.setswitchinterval(SWITCH_SECONDS)
+            started()
+            await stopped
     finally:
-        stopped.cancel()
-        for task in reloads:
+        for task in (starting, stopped, *reloads):
             task.cancel()
+        await asyncio.gather(starting, stopped, return_exceptions=True)
         await runtime.stop()
-    if failure.done():
-        raise failure.result()
-    failure.cancel()
 
 
 def _spare_the_collector() -> None:

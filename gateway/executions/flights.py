@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, NotFound
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
 from gateway.executions.failures import Failures
 from gateway.executions.runner import Runner
@@ -26,6 +27,9 @@ from gateway.results.definitions import Definitions
 from gateway.store import Ledger
 
 log = logging.getLogger("gateway.executions")
+
+POST_SECONDS: Final = 1.0
+"""How long Redash may take to respond to a POST while the gateway stops."""
 
 Work = Callable[[], Awaitable[Ending]]
 
@@ -206,23 +210,38 @@ class Executions:
     # -- start and stop --------------------------------------------------------------------------------------------
 
     async def resume(self, credentials: Mapping[str, Credential]) -> int:
-        """Follow the executions that an earlier process left unfinished. Returns their number."""
+        """Follow the executions that an earlier process left unfinished. Returns their number.
+
+        Call it once the ledger can be read; executions of this process may be in progress by then.
+        """
         by_scope = {c.scope: c for c in credentials.values()}
-        records = await self._ledger.unfinished()
+        records = [record for record in await self._ledger.unfinished() if record.id not in self._by_id]
         for record in records:
-            credential = by_scope.get(record.scope)
-            if credential is None:
-                text = "The credential of this execution is no longer configured; run the query again."
-                await self._ledger.record_execution(msgspec.structs.replace(record, status=4, error=text, body=b""))
-            elif record.key not in self._by_key:
-                sender = Sender("gateway", record.id, self._observer.begin_span(None))
-                now, wall = self._clock.monotonic(), self._clock.wall()
-                execution = Execution.revived(record, _plan_of(record, credential, wall), sender, now, wall)
-                jobs = await self._ledger.jobs_of(record.id)
-                execution.seen = {job.id: now for job in jobs if not job.cancelled}
-                self._by_key[record.key] = execution
-                self._spawn(execution, partial(self._run_again, execution))
+            try:
+                await self._revive(record, by_scope.get(record.scope))
+            except GatewayError as error:
+                ended = msgspec.structs.replace(record, status=4, error=error.detail, body=b"")
+                await self._ledger.record_execution(ended)
         return len(records)
+
+    async def _revive(self, record: ExecutionRecord, credential: Credential | None) -> None:
+        """Follow an execution of an earlier process.
+
+        Raises:
+            GatewayError: this configuration, or this version of the gateway, does not allow it.
+        """
+        if credential is None:
+            raise NotFound("The credential of this execution is no longer configured; run the query again.")
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        plan = _plan_of(record, credential, wall)
+        jobs = await self._ledger.jobs_of(record.id)
+        sender = Sender("gateway", record.id, self._observer.begin_span(None))
+        execution = Execution.revived(record, plan, sender, now, wall)
+        execution.seen = {job.id: now for job in jobs if not job.cancelled}
+        current = self._by_key.get(record.key)
+        if current is None or current.resumed:  # of several runs of a key, callers join the latest
+            self._by_key[record.key] = execution
+        self._spawn(execution, partial(self._run_again, execution))
 
     async def _run_again(self, execution: Execution) -> Ending:
         plan = execution.plan
@@ -248,6 +267,12 @@ class Executions:
         self.draining = True
         for execution in self.running:
             execution.release_waiters()
+        asyncio.get_running_loop().call_later(POST_SECONDS, self._give_out_job_ids)
+
+    def _give_out_job_ids(self) -> None:
+        """Let nobody wait for Redash's response to a POST: the next process sends it again, which joins the run."""
+        for execution in self.running:
+            execution.can_respond.set()
 
     async def aclose(self) -> None:
         """Stop following all executions; Redash goes on, and the next process follows them."""

@@ -170,7 +170,9 @@ class Jobs:
         self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
     ) -> tuple[JobRecord, Execution | JobView | None]:
         job, execution = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
-        if job is None or job.client != caller.name or not caller.owns(job.token_sha256):
+        if job is None:
+            raise self._unknown()
+        if job.client != caller.name or not caller.owns(job.token_sha256):
             raise NotFound(_UNKNOWN_TEXT)
         if self._clock.wall() - job.noted_at > LIFE_SECONDS:
             raise NotFound(_UNKNOWN_TEXT)
@@ -187,8 +189,13 @@ class Jobs:
             return _view(job, execution)
         record = await self._ledger.execution(job.execution_id)
         if record is None:
-            raise NotFound(_UNKNOWN_TEXT)
+            raise self._unknown()
         return JobView(job.id, record.status, record.error, record.result_id, 0, record.id, job.query_id)
+
+    def _unknown(self) -> GatewayError:
+        if not self._ledger.ready:
+            return ServiceUnavailable("The gateway cannot read its records of jobs now; try again soon.", retry_after=1)
+        return NotFound(_UNKNOWN_TEXT)
 
     async def cancel(
         self, operation: CancelJob, caller: Caller, allowed: frozenset[int] | None, sender: Sender

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.concurrency.spool import BeginSpool
-from gateway.errors import StoreError
 from gateway.model import Body, Entry, Key, TierStats
 from gateway.store.memory import MemoryStore
 from gateway.store.protocols import Store
@@ -14,13 +13,6 @@ from gateway.store.protocols import Store
 
 class BackingStore(Store, Protocol):
     """What a store must offer beyond `Store` to stand behind memory."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it works; if not, it behaves like an empty store."""
-
-    async def failed(self) -> StoreError:
-        """Return once it is certain that it cannot be opened (locked past the deadline); never returns otherwise."""
 
     @property
     def begin_spool(self) -> BeginSpool:
@@ -42,8 +34,8 @@ class LayeredStore:
         self.peek_body = memory.peek_body
         self.peek_gzip = memory.peek_gzip
         self.put_gzip = memory.put_gzip
-        self.failed = backing.failed
         self.begin_spool = backing.begin_spool
+        self.usable = backing.usable
         backing.watch(memory.remove_body, memory.has_body)
 
     @property

@@ -103,6 +103,9 @@ class MemoryStore:
 
     ready = True
 
+    async def usable(self) -> None:
+        """Return at once: memory always works."""
+
     async def open(self) -> None:
         """Make the temporary directory, if the store is used alone."""
         if self._temporary is not None and self._sweeper is None:
@@ -121,11 +124,6 @@ class MemoryStore:
         self._oversize.clear()
         if self._temporary is not None:
             await self._temporary.close()
-
-    async def failed(self) -> StoreError:
-        """Never return: memory does not fail."""
-        never: asyncio.Future[StoreError] = asyncio.get_running_loop().create_future()
-        return await never
 
     async def begin_spool(self, size: int | None) -> Spool:
         """Make a spool for a large body that will be put here."""

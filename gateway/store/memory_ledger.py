@@ -32,6 +32,8 @@ class MemoryLedger:
 
     # -- Ledger
 
+    ready = True
+
     async def record_execution(self, record: ExecutionRecord) -> None:
         """See the protocol."""
         self.put_execution(record)

@@ -18,7 +18,18 @@ class Store(Protocol):
     """
 
     async def open(self) -> None:
-        """Make it ready. Raises `StoreError` if the operator must act (no permission, locked by another process)."""
+        """Make it ready, as soon as no other process has it.
+
+        Raises:
+            StoreError: the operator must act (no permission, another process keeps it).
+        """
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that was stored can be read now."""
+
+    async def usable(self) -> None:
+        """Wait until it is `ready`. After `open` it may not be yet: the disk may be full."""
 
     async def close(self) -> None:
         """Write what is pending and release every handle. May be called twice."""
@@ -80,6 +91,10 @@ class Ledger(Protocol):
 
     As with `Store`, no method raises if the medium fails: the ledger then records in memory only.
     """
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that was recorded can be read now."""
 
     async def record_execution(self, record: ExecutionRecord) -> None:
         """Insert or replace by `record.id`."""

@@ -190,10 +190,10 @@ async def test_an_address_in_use_exits_with_one_and_a_reason(written: Path, sand
     assert "Traceback" not in text
 
 
+@pytest.mark.long  # drain_timeout and ten seconds more
 async def test_a_second_process_on_the_same_file_exits_with_a_reason(
     serve: Serve, written: Path, sandbox: Sandbox
 ) -> None:
-    # SQLite's file has one owner; the second serves from memory while it waits, up to drain_timeout.
     async with serve():
         status, text = await command("serve", "-c", str(written), cwd=written.parent, **token_table(sandbox))
     assert status == 1
@@ -201,19 +201,40 @@ async def test_a_second_process_on_the_same_file_exits_with_a_reason(
     assert "Traceback" not in text
 
 
-async def test_a_successor_takes_over_the_file(serve: Serve, sandbox: Sandbox) -> None:
-    # A rolling restart: the new one starts while the old one still holds the file.
-    path = f"/api/queries/{sandbox.named['by_country']}/results"
-    async with serve() as old:
-        assert (await old.call("POST", path, {"max_age": 3600})).rows
-        async with serve() as new:
-            assert (await new.call("POST", path, {"max_age": 3600})).rows
-            old.process.child.send_signal(signal.SIGTERM)
-            assert await old.process.ended(timeout=5) == 0
-            assert (await new.call("POST", path, {"max_age": 3600})).rows
-            assert (await new.call("GET", path)).rows
-            new.process.child.send_signal(signal.SIGTERM)
-            assert await new.process.ended(timeout=5) == 0
+async def test_a_second_signal_cuts_open_requests_off(serve: Serve, written: Path, sandbox: Sandbox) -> None:
+    change(written, 'drain_timeout = "2s"', 'drain_timeout = "10m"')
+    async with serve() as gateway:
+        sandbox.faults.add("hang", route="/api/queries")
+        held = asyncio.create_task(gateway.call("GET", "/api/queries"))
+        await sandbox.wait_until(lambda: sandbox.counters.by_route["GET /api/queries"] == 1)
+        gateway.process.child.send_signal(signal.SIGTERM)
+        await refuses_connections(gateway.url)
+        gateway.process.child.send_signal(signal.SIGTERM)
+        assert await gateway.process.ended(timeout=10) == 0
+        with pytest.raises(aiohttp.ClientError):
+            await held
+        assert "Traceback" not in gateway.process.text
+
+
+async def test_a_post_that_redash_does_not_answer_does_not_hold_the_stop(
+    serve: Serve, written: Path, sandbox: Sandbox
+) -> None:
+    # Its caller gets a job id: the next process sends the POST again.
+    change(written, 'drain_timeout = "2s"', 'drain_timeout = "10m"')
+    path, route = f"/api/queries/{sandbox.named['slow_seconds']}/results", "/api/queries/<query_id>/results"
+    async with serve() as gateway:
+        sandbox.faults.add("hang", route=route)
+        body = {"max_age": 0, "parameters": {"seconds": 0}}
+        held = asyncio.create_task(gateway.call("POST", path, body, Prefer="wait=40"))
+        await sandbox.wait_until(lambda: sandbox.counters.by_route[f"POST {route}"] == 1)
+        gateway.process.child.send_signal(signal.SIGTERM)
+        job = (await held).job
+        assert job["status"] == 1
+        assert await gateway.process.ended(timeout=10) == 0
+    sandbox.faults.clear()
+    async with serve() as gateway:
+        job = (await gateway.call("GET", f"/api/jobs/{job['id']}", Prefer="wait=40")).job
+        assert (job["status"], job["error"]) == (3, "")
 
 
 # -- reload

@@ -1,4 +1,4 @@
-"""Unix sockets: asyncio removes whatever socket has the path, so the gateway looks first who answers."""
+"""Unix sockets: a socket that a dead process has left behind is in the way, so the gateway looks first who answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 from aiohttp import web
 
 from gateway import config
+from gateway.app.handover import Handover
 from gateway.app.listeners import Listeners
+from gateway.app.systemd import API
 
 
 @pytest.fixture
@@ -40,9 +42,10 @@ async def pong(request: web.BaseRequest) -> web.Response:
 @contextlib.asynccontextmanager
 async def listening(path: Path) -> AsyncIterator[None]:
     """The gateway's listener at this path."""
-    listeners = Listeners()
+    listeners = Listeners(Handover("memory:"), {})
     try:
-        await listeners.open(web.ServerRunner(web.Server(pong)), config.Listen(unix=str(path)), None, backlog=8)
+        await listeners.open(API, config.Listen(unix=str(path)), backlog=8)
+        await listeners.accept(API, web.ServerRunner(web.Server(pong)), None, backlog=8)
         yield
     finally:
         await listeners.aclose()

@@ -92,24 +92,20 @@ def test_receiving_a_request_maps_no_memory() -> None:
 
 
 SWITCHES = """
-import asyncio, sys
+import asyncio, os, signal, sys
 from types import SimpleNamespace
 from gateway.app import serve
 
-class Store:
-    async def failed(self):
-        raise KeyboardInterrupt  # ends `run` as soon as it has started
-
 class Runtime:
-    store = Store()
     results = SimpleNamespace(organisation=SimpleNamespace(read_soon=lambda: None))
     async def start(self): pass
     async def stop(self): pass
 
-try:
-    asyncio.run(serve.run(Runtime(), started=lambda: print(sys.getswitchinterval())))
-except KeyboardInterrupt:
-    pass
+def started():
+    print(sys.getswitchinterval())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+asyncio.run(serve.run(Runtime(), started))
 """
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from store_helpers import FakeClock, bytes_of, entry, key, make_sqlite, opened
@@ -217,10 +217,12 @@ async def test_a_file_that_took_the_place_of_ours_is_not_renamed(
 async def test_a_file_made_while_we_waited_for_the_lock_is_refused(path: Path, clock: FakeClock) -> None:
     other = FileLock(path.with_name("gateway.db.lock"))
     assert other.acquire()
-    async with opened(make_sqlite(path, clock)) as store:
-        text(path)
-        other.release()
-        async with asyncio.timeout(5):
-            error: Any = await store.failed()
-        assert "choose another path" in error.detail
+    store = make_sqlite(path, clock)
+    opening = asyncio.create_task(store.open())
+    assert not (await asyncio.wait({opening}, timeout=0.1))[0]
+    text(path)
+    other.release()
+    with pytest.raises(ConfigurationError, match="choose another path"):
+        await opening
+    await store.close()
     assert head(path).startswith(b"[upstream]")

@@ -18,15 +18,14 @@ from store_helpers import (
     FakeClock,
     bytes_of,
     entry,
-    execution,
     job,
     key,
     make_layered,
     make_sqlite,
     opened,
-    spooled,
 )
 
+from gateway.errors import StoreError
 from gateway.model import Body, SystemClock
 from gateway.store.sqlite.ledger import SqliteLedger
 
@@ -72,52 +71,43 @@ def other_process(code: str, argument: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-async def test_second_process_serves_from_memory_until_the_first_has_ended(path: Path, clock: FakeClock) -> None:
+async def test_a_second_process_waits_for_the_first_and_has_what_that_wrote_last(path: Path, clock: FakeClock) -> None:
+    # Until then it can know neither job ids nor results, so it does not pretend to be open.
     with other_process(OTHER_GATEWAY, path) as other:
-        async with opened(make_layered(path, SystemClock())) as store:
-            assert not store.ready
-            ledger = SqliteLedger(store.backing.database, store.backing.writer, clock)
-            await ledger.record_execution(execution())
-            await ledger.record_job(job())
-            await store.put([key(1)], entry(1), Body.of(b"ours"))
-            await store.put([key(2)], entry(2), await spooled(store, b"o" * MB))
-            assert await bytes_of(store, 1) == b"ours"
-            assert await ledger.job("j1") == job()
-            assert [tier.up for tier in store.stats()] == [True, False]
-            assert other.stdin is not None
-            other.stdin.close()
-            await store.backing.usable()
-            assert await store.get(b"k" * 32) is not None
-            assert await bytes_of(store, 1) == b"ours"
-    async with opened(make_layered(path, SystemClock())) as store:
-        assert await bytes_of(store, 1) == b"ours"
-        assert await bytes_of(store, 2) == b"o" * MB
-        ledger = SqliteLedger(store.backing.database, store.backing.writer, clock)
-        assert await ledger.unfinished() == [execution()]
-        assert await ledger.jobs_of("e1") == [job()]
+        store = make_layered(path, SystemClock())
+        opening = asyncio.create_task(store.open())
+        assert not (await asyncio.wait({opening}, timeout=0.2))[0]
+        assert not store.ready
+        assert other.stdin is not None
+        other.stdin.close()
+        async with asyncio.timeout(5):
+            await opening
+        assert store.ready
+        found = await store.get(b"k" * 32)
+        assert found is not None
+        assert (await store.read(found)).load() == b"theirs"
+        await store.close()
 
 
-async def test_delete_while_waiting_deletes_what_the_first_process_wrote(path: Path, clock: FakeClock) -> None:
-    with other_process(OTHER_GATEWAY, path) as other:
-        async with opened(make_sqlite(path, SystemClock())) as store:
-            await store.delete(scope="s", query_id=1)
-            await store.delete(scope="s", query_id=1)
-            assert other.stdin is not None
-            other.stdin.close()
-            await store.usable()
-            assert await store.get(b"k" * 32) is None
-            await store.flush()
-            assert store.stats()[0].entries == 0
+async def test_a_process_that_waits_can_be_stopped(path: Path, clock: FakeClock) -> None:
+    with other_process(HOLDER, path.with_name("gateway.db.lock")):
+        store = make_layered(path, clock)
+        opening = asyncio.create_task(store.open())
+        assert not (await asyncio.wait({opening}, timeout=0.1))[0]
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        async with asyncio.timeout(5):
+            await store.close()
 
 
 async def test_a_lock_that_is_never_released_fails(path: Path, clock: FakeClock) -> None:
     with other_process(HOLDER, path.with_name("gateway.db.lock")) as other:
-        async with opened(make_layered(path, clock, lock_wait_seconds=0.2)) as store:
-            async with asyncio.timeout(5):
-                error = await store.failed()
-            assert str(other.pid) in error.detail
-            await store.put([key(1)], entry(), Body.of(b"rows"))
-            assert await bytes_of(store, 1) == b"rows"
+        store = make_layered(path, clock, lock_wait_seconds=0.2)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreError, match=f"process {other.pid} keeps it"):
+                await store.open()
+        await store.close()
 
 
 async def test_lock_of_a_killed_process_is_free(path: Path, clock: FakeClock) -> None:

@@ -8,10 +8,23 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from support.waiting import within
+
+_AS_SYSTEMD = """
+import fcntl, os, sys
+
+end = sys.argv.index("--")
+copies = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in sys.argv[1:end]]
+for place, copy in enumerate(copies, start=3):
+    os.dup2(copy, place)
+    os.close(copy)
+os.environ.update(LISTEN_FDS=str(len(copies)), LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[end + 1], sys.argv[end + 1:])
+"""
+"""Puts descriptors where sd_listen_fds(3) has them, then becomes the program behind `--`."""
 
 
 class Process:
@@ -26,15 +39,23 @@ class Process:
         self._open = len(pipes)
 
     @classmethod
-    async def start(cls, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Process:
-        """Start `redash-gateway` with these arguments, as `python -m gateway` of this interpreter."""
+    async def start(
+        cls, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, sockets: Sequence[int] = ()
+    ) -> Process:
+        """Start `redash-gateway` with these arguments, as `python -m gateway` of this interpreter.
+
+        `sockets`: descriptors that it gets as systemd passes them; their names are in `env` (LISTEN_FDNAMES).
+        """
+        before = [sys.executable, "-c", _AS_SYSTEMD, *map(str, sockets), "--"] if sockets else []
         child = await asyncio.create_subprocess_exec(
+            *before,
             sys.executable,
             "-m",
             "gateway",
             *arguments,
             cwd=cwd,
             env=_plain_environment() | dict(env or {}),
+            pass_fds=sockets,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -26,7 +26,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-LOCK_POLL_SECONDS = 0.1
+LOCK_POLL_SECONDS = 0.02
+"""Callers wait meanwhile, when one process follows another."""
+
 RUN_SECONDS = 5.0
 OPEN_SECONDS = 30.0
 MAX_RETRY_SECONDS = 30.0
@@ -56,8 +58,6 @@ class Database:
         self._connection: aiosqlite.Connection | None = None
         self._raw: sqlite3.Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._failure: StoreError | None = None
-        self._failed = asyncio.Event()
         self._closed = False
 
     @property
@@ -66,12 +66,9 @@ class Database:
         return self.usable.is_set()
 
     async def open(self) -> None:
-        """Open the file; if it is locked, return at once and wait in the background. As `SqliteStore.open`."""
+        """Open the file; wait while another process has its lock. As `SqliteStore.open`."""
         try:
-            if not self._lock.acquire():
-                log.info("%s is in use by process %s; waiting for it", self.path, self._lock.holder())
-                self._task = asyncio.create_task(self._wait_for_lock())
-                return
+            await self._acquire_lock()
             await self._connect_or_recover()
         except OSError as error:
             self._lock.release()
@@ -79,12 +76,6 @@ class Database:
         except GatewayError:
             self._lock.release()
             raise
-
-    async def failed(self) -> StoreError:
-        """Return once it is certain that the file cannot be opened (locked past the deadline); never otherwise."""
-        await self._failed.wait()
-        assert self._failure is not None  # noqa: S101 - set before the event
-        return self._failure
 
     async def close(self) -> None:
         """Mark the file as clean, stop the connection's thread, release the lock. May be called twice."""
@@ -133,22 +124,23 @@ class Database:
 
     # -- opening
 
-    async def _wait_for_lock(self) -> None:
+    async def _acquire_lock(self) -> None:
+        """Take the lock; wait for it if another process has it.
+
+        Raises:
+            OSError: the lock's file cannot be made.
+            StoreError: the time is up.
+        """
+        if self._lock.acquire():
+            return
+        log.info("%s is in use by process %s; waiting until it has stopped", self.path, self._lock.holder())
         try:
             async with asyncio.timeout(self._lock_wait):
                 while not self._lock.acquire():  # noqa: ASYNC110 - another process sends no event
                     await asyncio.sleep(LOCK_POLL_SECONDS)
-            await self._connect_or_recover()
         except TimeoutError:
-            self._fail(f"process {self._lock.holder()} keeps it; stop it, or give this gateway its own file")
-        except OSError as error:
-            self._fail(str(error.strerror or error))
-        except GatewayError as error:
-            self._fail(error.detail)
-
-    def _fail(self, why: str) -> None:
-        self._failure = StoreError(f"cannot open the store {self.path}: {why}")
-        self._failed.set()
+            why = f"process {self._lock.holder()} keeps it; stop it, or give this gateway its own file"
+            raise StoreError(f"cannot open the store {self.path}: {why}") from None
 
     async def _connect_or_recover(self) -> None:
         try:

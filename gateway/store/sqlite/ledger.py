@@ -75,6 +75,11 @@ class SqliteLedger:
 
     # -- Ledger
 
+    @property
+    def ready(self) -> bool:
+        """See the protocol."""
+        return self._database.up
+
     async def record_execution(self, record: ExecutionRecord) -> None:
         """See the protocol."""
         self._recent.put_execution(record)

@@ -100,16 +100,12 @@ class SqliteStore:
         """Wait until the file is open and usable."""
         await self.database.usable.wait()
 
-    async def failed(self) -> StoreError:
-        """Return once it is certain that the file cannot be opened; never return otherwise."""
-        return await self.database.failed()
-
     def watch(self, on_drop: Callable[[bytes | None], None], is_recent: Callable[[bytes], bool]) -> None:
         """Call `on_drop` with the id of each deleted body (None: all); evict bodies that `is_recent` accepts last."""
         self.disk.on_drop, self.disk.is_recent = on_drop, is_recent
 
     async def open(self) -> None:
-        """Open the file; if it is locked, wait in the background.
+        """Open the file; if another process has it, wait until that has stopped.
 
         Raises:
             ConfigurationError: the path, or one beside it that we need, is another program's.

@@ -1,0 +1,114 @@
+"""Listening sockets: made for an address, or checked to have it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import Any, Final
+
+from gateway import config
+from gateway.errors import ConfigurationError
+
+_ANSWER_SECONDS: Final = 2.0
+
+
+async def bind(where: config.Listen) -> list[socket.socket]:
+    """Return new sockets with this address; a host name may have several.
+
+    Raises:
+        OSError: it cannot be had, or another program listens there.
+    """
+    if where.unix:
+        await _check_nobody_answers(where.unix)
+        return [_bound(where, socket.AF_UNIX, where.unix)]
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with contextlib.ExitStack() as failed:
+        sockets = [failed.enter_context(_bound(where, one[0], one[4])) for one in dict.fromkeys(found)]
+        failed.pop_all()
+    return sockets
+
+
+def _bound(where: config.Listen, family: socket.AddressFamily, address: tuple[Any, ...] | str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family == socket.AF_UNIX:
+            _remove_dead(where.unix)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+    return sock
+
+
+def _remove_dead(path: str) -> None:
+    """Remove a socket that a process has left behind; anything else stays, and is in the way."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.remove(path)
+
+
+async def _check_nobody_answers(path: str) -> None:
+    """Let only a dead socket be replaced.
+
+    Raises:
+        OSError: somebody listens there, or it cannot be told.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            _, writer = await asyncio.open_unix_connection(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return
+    except OSError as error:  # TimeoutError is one
+        raise _in_use(path) from error
+    writer.close()
+    raise _in_use(path)
+
+
+def _in_use(path: str) -> OSError:
+    text = "another program seems to listen at this Unix socket; stop it, or use another path"
+    return OSError(errno.EADDRINUSE, text, path)
+
+
+def address_of(sock: socket.socket, where: config.Listen) -> config.Listen:
+    """Return the address with the real port."""
+    return where if where.unix else config.Listen(host=where.host, port=sock.getsockname()[1])
+
+
+def check_address(sock: socket.socket, name: str, where: config.Listen) -> None:
+    """Check a socket that somebody else has made: what is allowed on a listener depends on its address.
+
+    Raises:
+        ConfigurationError: it has another address, or does not listen for connections.
+    """
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ConfigurationError(
+            [f"the inherited socket '{name}' does not listen for connections (Accept=no is needed)"]
+        )
+    if not _has_address(sock, where):
+        key = "server.listen" if name == "api" else "admin.listen"
+        raise ConfigurationError([f"the inherited socket '{name}' listens on {_shown(sock)}, but {key} is {where}"])
+
+
+def _has_address(sock: socket.socket, where: config.Listen) -> bool:
+    name = sock.getsockname()
+    if where.unix or sock.family == socket.AF_UNIX:
+        return bool(where.unix) and name == where.unix
+    try:
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return name[0] in {one[4][0] for one in found} and where.port in (0, name[1])
+
+
+def _shown(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    return f"unix:{name}" if sock.family == socket.AF_UNIX else str(config.Listen(host=name[0], port=name[1]))

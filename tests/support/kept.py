@@ -1,0 +1,96 @@
+"""A caller over kept connections that repeats what browsers and urllib3 repeat, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from urllib.parse import urlsplit
+
+from multidict import CIMultiDict
+
+from support.http import Reply
+
+LIMIT_SECONDS = 30.0
+
+
+class KeptCaller:
+    """One connection at a time. A request that meets its end is repeated once, if it was used before.
+
+    On a new connection nothing is repeated: there, a connection that is closed or refused is a failed request.
+    """
+
+    def __init__(self, url: str, token: str, *, keeps: bool = True) -> None:
+        parts = urlsplit(url)
+        self._address = parts.hostname or "", parts.port or 0
+        self._token = token
+        self._keeps = keeps
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.repeated = 0
+
+    async def call(self, method: str, path: str, body: object = None, *, wait: int | None = None) -> Reply:
+        """Send a request and return its response. Raises OSError, EOFError or TimeoutError if it fails."""
+        sent = self._request(method, path, body, wait)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            if self._streams is not None:
+                try:
+                    return await self._exchange(*self._streams, method, sent)
+                except _ClosedError:
+                    self.close()
+                    self.repeated += 1
+            self._streams = await asyncio.open_connection(*self._address)
+            return await self._exchange(*self._streams, method, sent)
+
+    def _request(self, method: str, path: str, body: object, wait: int | None) -> bytes:
+        data = b"" if body is None else json.dumps(body).encode()
+        fields = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Key {self._token}"]
+        fields += [f"Prefer: wait={wait}"] if wait is not None else []
+        fields += [] if self._keeps else ["Connection: close"]
+        fields += [f"Content-Length: {len(data)}"] if data else []
+        return "\r\n".join([*fields, "", ""]).encode() + data
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, sent: bytes
+    ) -> Reply:
+        try:
+            writer.write(sent)
+            await writer.drain()
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            if isinstance(error, asyncio.IncompleteReadError) and error.partial:
+                raise
+            raise _ClosedError from error
+        status, fields = _parse(head)
+        body = b"" if method == "HEAD" or status in (204, 304) else await _body(reader, fields)
+        if not self._keeps or fields.get("Connection", "").lower() == "close":
+            self.close()
+        return Reply(status, fields, body)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another one."""
+        streams, self._streams = self._streams, None
+        if streams is not None:
+            with contextlib.suppress(ConnectionError):
+                streams[1].close()
+
+
+class _ClosedError(ConnectionError):
+    """The connection was closed before the first byte of a response."""
+
+
+def _parse(head: bytes) -> tuple[int, CIMultiDict[str]]:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = CIMultiDict(line.split(": ", 1) for line in lines if line)
+    return int(first.split()[1]), fields
+
+
+async def _body(reader: asyncio.StreamReader, fields: CIMultiDict[str]) -> bytes:
+    if "Content-Length" in fields:
+        return await reader.readexactly(int(fields["Content-Length"]))
+    if fields.get("Transfer-Encoding", "") != "chunked":
+        return await reader.read()
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readuntil(b"\r\n")
+    return body
