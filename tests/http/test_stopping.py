@@ -1,0 +1,171 @@
+"""A gateway that stops: which connections it waits for, and for how long the next process waits for the store."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from support.inside import connections
+from support.waiting import until, within
+from support.world import TOKENS, World
+
+from gateway.http import connection
+from gateway.store.sqlite.file_lock import FileLock
+
+PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HUGE = (
+    "with recursive part(n) as (select 1 union all select n + 1 from part where n < 10000)"
+    " select n, hex(zeroblob(500)) as text from part"
+)
+"""10 MB: more than the buffers of the kernel hold for a caller that does not read."""
+
+
+@pytest.fixture
+async def patient(world: World) -> World:
+    world.reconfigure(world.text.replace('drain_timeout = "2s"', 'drain_timeout = "10m"'))
+    return world
+
+
+@asynccontextmanager
+async def connected(world: World) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that the gateway has accepted."""
+    before = len(connections(world.runtime))
+    parts = urlsplit(world.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    await until(lambda: len(connections(world.runtime)) > before)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def stopping(world: World) -> AsyncIterator[asyncio.Task[None]]:
+    """The gateway begins to stop; at the end it must have done so."""
+    task = asyncio.create_task(world.runtime.stop())
+    await until(lambda: world.runtime.executions.flights.draining)
+    await asyncio.sleep(5 * 0.01)  # some ticks of the drain: whatever it closes at once is closed
+    yield task
+    async with within(10):
+        await task
+
+
+async def test_a_new_connection_gets_the_response_to_its_first_request(patient: World) -> None:
+    # Callers repeat a request when a connection is closed that they have used before, but not on a new one.
+    async with connected(patient) as (reader, writer), stopping(patient):
+        writer.write(PING)
+        received = await reader.read()
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in received.lower()
+    assert received.endswith(b"PONG.")
+
+
+async def test_a_new_connection_without_a_request_does_not_hold_the_stop(
+    patient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "FIRST_SECONDS", 0.2)
+    async with connected(patient) as (reader, _), stopping(patient) as stop:
+        assert await reader.read() == b""
+        await stop
+
+
+async def test_a_used_connection_is_closed_at_once(patient: World) -> None:
+    async with connected(patient) as (reader, writer):
+        writer.write(PING)
+        await reader.readuntil(b"PONG.")
+        async with stopping(patient) as stop:
+            await stop
+            assert await reader.read() == b""
+
+
+async def large_response(world: World) -> tuple[socket.socket, bytes, bytes]:
+    """Request a large stored result, and read only its beginning; the socket, what was read, and the whole body."""
+    query = world.sandbox.add_query("huge", HUGE)
+    await world.rows(query, max_age=86400)
+    whole = (await world.post(query, max_age=86400)).body
+    assert len(whole) > 10_000_000
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.setblocking(False)
+    loop, parts = asyncio.get_running_loop(), urlsplit(world.url)
+    await loop.sock_connect(slow, (parts.hostname, parts.port))
+    body = b'{"max_age": 86400}'
+    head = (
+        f"POST /api/queries/{query}/results HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        f"Authorization: Key {TOKENS['dashboard']}\r\n\r\n"
+    )
+    await loop.sock_sendall(slow, head.encode() + body)
+    return slow, await loop.sock_recv(slow, 1000), whole
+
+
+async def rest_of(slow: socket.socket) -> bytes:
+    """Read on, and no longer slowly, until the other side closes."""
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    received = b""
+    while data := await asyncio.get_running_loop().sock_recv(slow, 1 << 20):
+        received += data
+    return received
+
+
+def is_free(store: Path) -> bool:
+    """Whether another process could take the store over."""
+    lock = FileLock(store.with_name(store.name + ".lock"))
+    free = lock.acquire()
+    lock.release()
+    return free
+
+
+async def test_a_slow_reader_holds_neither_the_store_nor_is_it_cut_off(patient: World) -> None:
+    # The next process accepts connections when it has the store: one slow reader must not make all others wait.
+    slow, received, whole = await large_response(patient)
+    with slow:
+        async with stopping(patient) as stop:
+            await until(lambda: is_free(patient.directory / "gateway.db"))
+            assert not stop.done()
+            received += await rest_of(slow)
+    assert received.partition(b"\r\n\r\n")[2] == whole
+
+
+async def test_a_slow_reader_is_cut_off_when_the_stop_is_hurried(patient: World) -> None:
+    slow, _, _ = await large_response(patient)
+    with slow:
+        async with stopping(patient) as stop:
+            await until(lambda: is_free(patient.directory / "gateway.db"))
+            patient.runtime.hurry()
+            await stop
+
+
+async def test_a_request_that_redash_has_still_to_answer_holds_the_store(patient: World) -> None:
+    # Its run must be in the ledger before the next process reads that.
+    fault = patient.sandbox.faults.add("hang", route="/api/queries/<query_id>")
+    request = asyncio.create_task(patient.post("slow_seconds", max_age=0, parameters={"seconds": 0}))
+    await patient.sandbox.wait_until(lambda: patient.sandbox.counters.by_route["GET /api/queries/<query_id>"] > 0)
+    async with patient.sandbox.hold():
+        async with stopping(patient) as stop:
+            assert not is_free(patient.directory / "gateway.db")
+            assert not stop.done()
+            fault.clear()
+            job = (await request).job
+        await patient.session.close()
+        await patient.resume()
+    assert (await patient.finish(job["id"]))["status"] == 3
+    assert patient.started == 1
+
+
+async def test_a_request_after_the_last_one_that_is_served_gets_no_response(
+    patient: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The store is no longer there. Its caller has used this connection before, and sends the request again.
+    slow, _, _ = await large_response(patient)
+    with slow:
+        async with stopping(patient) as stop:
+            await until(lambda: is_free(patient.directory / "gateway.db"))
+            await asyncio.get_running_loop().sock_sendall(slow, PING)
+            received = await rest_of(slow)
+            await stop
+    assert received.count(b"HTTP/1.1 ") == 0
