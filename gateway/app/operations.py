@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 import ssl
@@ -144,12 +145,15 @@ async def _loaded(source: Path) -> _Loaded:
     Raises:
         ConfigurationError: it has mistakes, or takes too long.
     """
+    gc.disable()  # it would look again and again through tables that live for a second, and stop the loop for it
     try:
         async with asyncio.timeout(LOAD_SECONDS):
             return await asyncio.to_thread(_load, source)
     except TimeoutError:
         text = f"reading it and the files that it names took longer than {LOAD_SECONDS:g} s"
         raise ConfigurationError([f"{source}: {text}"]) from None
+    finally:
+        gc.enable()
 
 
 def _load(source: Path) -> _Loaded:

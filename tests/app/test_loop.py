@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -100,6 +101,7 @@ async def test_a_file_that_cannot_be_read_in_time_changes_nothing(
         with pytest.raises(ConfigurationError, match="took longer"):
             await reloadable.runtime.operations.reload()
     assert not reloadable.runtime.reload.successful
+    assert gc.isenabled(), "it is off while a file is read"
 
 
 def _clients(count: int) -> str:
