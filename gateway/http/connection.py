@@ -16,6 +16,10 @@ HEAD_SECONDS: Final = 15.0
 
 IDLE_SECONDS: Final = 75.0
 
+CLOSING_SECONDS: Final = 5.0
+"""A caller may take so long to read the end of a last response before it counts as idle."""
+
+_ROUNDS: Final = 4
 HOLD_SECONDS: Final = 1.0
 """A body that comes in a segment of its own follows its head at once; so long it is waited for here."""
 
@@ -50,7 +54,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_due", "_fast_path", "_handler", "_held", "_last_used", "_made", "_owner", "_partial_since", "_paused",
-        "_time", "_wanted", "transport",
+        "_rounds", "_time", "_wanted", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, fast_path: FastPath | None, time: Callable[[], float]) -> None:
@@ -61,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._time = time
         self._handler: Handler | None = None
         self._held: bytearray | None = None  # the beginning of a request, which aiohttp has not seen
+        self._rounds = 0  # of the event loop, for which a request is held because aiohttp is not idle yet
         self._wanted = 0  # the length of the request that is held, once its head is complete
         self._partial_since = 0.0  # since when an incomplete request waits for its rest; 0 without one
         self._body_due = 0  # bytes of a body that aiohttp waits for
@@ -85,7 +90,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._pass_untracked(data)
         elif self._handler is not None and not self._handler.waits():
-            self._pass_untracked(data)  # another request while the first is in progress
+            self._postpone(data)
         elif self._held is None:
             self._read(self._fast_path, data)
         else:
@@ -98,13 +103,11 @@ class Connection(asyncio.Protocol):
             self._partial_since = 0.0
         elif found == SENT_LAST:
             self.close()
-        elif found == WHOLE:
-            self._begin(data, 0)
         elif found == HEAD_MISSING:
             self._hold(data, 0)
         elif found > 0 and len(data) + found <= LONGEST_REQUEST and not fast_path.request.expects:
             self._hold(data, len(data) + found)
-        elif found > 0:
+        elif found >= WHOLE:
             self._begin(data, found)
         else:
             self._pass_untracked(data)
@@ -115,15 +118,42 @@ class Connection(asyncio.Protocol):
         if not self._partial_since:
             self._partial_since = self._last_used
 
+    def _postpone(self, data: bytes) -> None:
+        """Keep what comes while aiohttp has a request, for a moment.
+
+        The response to that one may have been sent, and only aiohttp's task has to run once more: a caller in another
+        process can be as fast as that.
+        """
+        if self._held is not None:
+            self._held += data
+        else:
+            self._held, self._rounds = bytearray(data), _ROUNDS
+            asyncio.get_running_loop().call_soon(self._try_again)
+
+    def _try_again(self) -> None:
+        held = self._held
+        if not self._rounds or held is None:
+            return
+        self._rounds -= 1
+        if not self._is_busy():
+            self._held, self._rounds = None, 0
+            self.data_received(bytes(held))
+        elif self._rounds:
+            asyncio.get_running_loop().call_soon(self._try_again)
+        else:
+            self._give_held()  # another request while the first is in progress
+
+    def _give_held(self) -> None:
+        held, self._held, self._rounds, self._wanted = self._held, None, 0, 0
+        if held:
+            self._pass_untracked(bytes(held))
+
     def _gather(self, fast_path: FastPath, held: bytearray, data: bytes) -> None:
         """Add to what is held; deal with it once that makes sense."""
         searched = max(0, len(held) - len(END_OF_HEAD) + 1)
         held += data
-        if self._wanted:
-            goes_on = len(held) < self._wanted
-        else:
-            goes_on = held.find(END_OF_HEAD, searched) < 0 and len(held) <= MAX_HEAD_BYTES
-        if goes_on:
+        has_head = held.find(END_OF_HEAD, searched) >= 0 or len(held) > MAX_HEAD_BYTES
+        if self._rounds or len(held) < self._wanted or not (self._wanted or has_head):
             return
         self._held, self._wanted = None, 0
         if len(held) > MAX_HEAD_BYTES:
@@ -166,10 +196,9 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Close it, if it is idle or a head incomplete for too long. Called about once a second."""
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            if transport is not None and now - self._last_used >= IDLE_SECONDS:
-                transport.abort()  # the caller does not read what is left
+        if not self.is_open:
+            if now - self._last_used >= IDLE_SECONDS:
+                self.abort()  # the caller does not read what is left
         elif self._partial_since:
             if self._wanted and now - self._partial_since >= HOLD_SECONDS:
                 self._release()
@@ -182,18 +211,15 @@ class Connection(asyncio.Protocol):
 
     def _end_late_head(self) -> None:
         """Close it. If what has come is no request at all, aiohttp's parser finds that, and it gets a response."""
-        held, self._held = self._held, None
-        if held:
-            self._pass_untracked(bytes(held))
+        self._give_held()
         if self._handler is None or self._handler.waits():
             self.close()
         self._partial_since = 0.0
 
     def _release(self) -> None:
         """Pass on to aiohttp a head that is held: its body is late, and aiohttp's side has the deadline for bodies."""
-        held, self._held = self._held, None
-        due, self._wanted = self._wanted - len(held or b""), 0
-        self._begin(bytes(held or b""), due)
+        held, wanted, self._held, self._wanted = bytes(self._held or b""), self._wanted, None, 0
+        self._begin(held, wanted - len(held))
 
     def _is_busy(self) -> bool:
         return self._handler is not None and not self._handler.waits()
@@ -208,10 +234,17 @@ class Connection(asyncio.Protocol):
         return self.transport is not None and not self.transport.is_closing()
 
     def idle_seconds(self) -> float:
-        """Return for how long it has had no request; negative while it has one, or once it is closing."""
-        if not self.is_open or self._partial_since or self._is_busy():
-            return -1.0
-        return self._time() - self._last_used
+        """Return for how long it has had no request; negative while it has one, and once it is closing for a while."""
+        unused = self._time() - self._last_used
+        if not self.is_open:
+            return unused - CLOSING_SECONDS
+        return -1.0 if self._partial_since or self._rounds or self._is_busy() else unused
+
+    def abort(self) -> None:
+        """Close it at once, whatever is still to be sent."""
+        self.close()
+        if self.transport is not None:
+            self.transport.abort()
 
     def refuse(self) -> None:
         """Respond that there are too many connections, and close it."""
@@ -224,14 +257,15 @@ class Connection(asyncio.Protocol):
         """Close it, if idle; returns whether a request is in progress, has begun to come, or is still to come."""
         if self._wanted:
             self._release()
-        if self._partial_since or self._is_busy() or self._is_new():
+        if self._partial_since or self._rounds or self._is_busy() or self._is_new():
             return True
         self.close()
         return False
 
     def close(self) -> None:
         """Close it after what was written."""
-        self._fast_path, self._held, self._wanted, self._partial_since = None, None, 0, 0.0
+        self._fast_path, self._held = None, None
+        self._rounds, self._wanted, self._partial_since = 0, 0, 0.0
         if self._handler is not None:
             self._handler.force_close()
         if self.transport is not None:
@@ -251,13 +285,15 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Let a caller that will send no more have the responses to what it has sent whole; then close."""
+        if self._rounds:
+            self._give_held()
         return self._handler.respond_after_eof() if self._handler is not None else None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End; a request whose head is held here ends with the connection and is recorded."""
         if self._wanted:
             self._owner.refused(499)
-        self._held, self._wanted = None, 0
+        self._held, self._wanted, self._rounds = None, 0, 0
         self._owner.remove(self)
         if self._handler is not None:
             self._handler.connection_lost(exc)

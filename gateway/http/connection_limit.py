@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
+import math
+import time
 from collections.abc import Collection
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from gateway.http.problems import problem
 from gateway.telemetry.health import TransitionLog
 
 IDLE_ENOUGH_SECONDS: Final = 1.0
 """Younger ones are not closed in favour of others: their first request may be on its way."""
+
+LOOK_SECONDS: Final = 1.0
+_FOUND_AT_ONCE: Final = 1_000
 
 _BODY: Final = problem(503, "Service unavailable", "Too many connections; try again soon.", "-")
 TOO_MANY: Final = (
@@ -18,19 +24,14 @@ TOO_MANY: Final = (
 )
 
 
-@runtime_checkable
 class Connection(Protocol):
     """One connection of a caller."""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it is not closing."""
-
     def idle_seconds(self) -> float:
-        """Return for how long it has had no request; negative while it has one, or once it is closing."""
+        """Return for how long it has had no request; negative while it has one."""
 
-    def close(self) -> None:
-        """Close it, as it is idle."""
+    def abort(self) -> None:
+        """Close it at once, as it is idle."""
 
     def refuse(self) -> None:
         """Respond that there are too many connections (503), and close it."""
@@ -41,6 +42,8 @@ class ConnectionLimit:
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self._idle: list[Connection] = []  # found by the last look at all, the longest idle one last
+        self._look_again = -math.inf  # not before this moment
         self._detail = f"at most {most}"
         self._full = TransitionLog(
             "callers hold all connections that the limit of file descriptors allows (ulimit -n, LimitNOFILE); idle "
@@ -48,19 +51,26 @@ class ConnectionLimit:
             "there is room for new connections again",
         )
 
-    def admit(self, new: Connection, connections: Collection[object]) -> None:
+    def admit(self, new: Connection, connections: Collection[Connection]) -> None:
         """Let a new connection in, or refuse it. `connections` are all, with it and those that are closing."""
-        full = len(connections) > self.most and _open(connections) > self.most
+        full = len(connections) > self.most
         self._full.record(bad=full, detail=self._detail)
-        if not full:
-            return
-        others = [other for other in connections if other is not new and isinstance(other, Connection)]
-        oldest = max(others, key=lambda other: other.idle_seconds(), default=None)
-        if oldest is not None and oldest.idle_seconds() >= IDLE_ENOUGH_SECONDS:
-            oldest.close()
-        else:
+        if full and not self._make_room(new, connections):
             new.refuse()
 
+    def _make_room(self, new: Connection, connections: Collection[Connection]) -> bool:
+        """Close the connection that is idle longest; returns whether there was one.
 
-def _open(connections: Collection[object]) -> int:
-    return sum(isinstance(one, Connection) and one.is_open for one in connections)
+        Looking at all of them takes milliseconds, so it is done for many new ones together, and at most once a second
+        while nearly all are busy.
+        """
+        if not self._idle and time.monotonic() >= self._look_again:
+            found = heapq.nlargest(_FOUND_AT_ONCE, connections, key=lambda one: one.idle_seconds())
+            self._idle = found[::-1]
+        while self._idle:
+            one = self._idle.pop()
+            if one is not new and one.idle_seconds() >= IDLE_ENOUGH_SECONDS:
+                one.abort()
+                return True
+        self._look_again = time.monotonic() + LOOK_SECONDS
+        return False

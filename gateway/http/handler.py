@@ -71,6 +71,7 @@ class Handler(RequestHandler):
         if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._messages.pop()
             self.close()
+            self._lingering_time = 0.0  # nothing more is read of it
             if not request.content.is_eof():
                 request.content.set_exception(web.RequestPayloadError())
 

@@ -234,6 +234,7 @@ class RequestReader:
             self._note(place, value)
 
     def _note(self, place: int, value: bytes) -> None:
+        value = value.rstrip(b" \t")
         if place == _LENGTH:
             self._length = value
         elif place == _EXPECT:

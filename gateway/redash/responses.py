@@ -24,6 +24,9 @@ BEGINNING_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 4096
 
+LONGEST_RUN_SECONDS: Final = 10.0**7
+"""About four months."""
+
 
 class ResultHead(msgspec.Struct, frozen=True, kw_only=True):
     """A result without its rows. A reduced one (CONTRACT 6) has neither id, hash nor SQL."""
@@ -117,11 +120,16 @@ def _without_rows(body: Body) -> object:
 
 
 def _found(response: _ResultOrJob) -> ResultHead | Job:
-    if response.query_result is not None:
-        return response.query_result
+    if (result := response.query_result) is not None:
+        return msgspec.structs.replace(result, runtime=_run_seconds(result.runtime))
     if response.job is None:
         raise UpstreamUnusable("Redash's response holds neither a result nor a job.")
     return _clean(response.job)
+
+
+def _run_seconds(runtime: float) -> float:
+    """Return a run's time; 0 for what no run can have taken, which would spoil all sums that it goes into."""
+    return runtime if 0.0 <= runtime <= LONGEST_RUN_SECONDS else 0.0
 
 
 def _clean(job: Job) -> Job:
@@ -168,7 +176,8 @@ def _parse_large(body: Body) -> ResultHead | Job:
     if head is not None and not head.reduced and (end := _FULL_TAIL.search(last)):
         source = None if end[1] == b"null" else int(end[1])
         retrieved_at = end[3].decode()
-        return msgspec.structs.replace(head, data_source_id=source, runtime=float(end[2]), retrieved_at=retrieved_at)
+        runtime = _run_seconds(float(end[2]))
+        return msgspec.structs.replace(head, data_source_id=source, runtime=runtime, retrieved_at=retrieved_at)
     if head is not None and head.reduced and (end := _REDUCED_TAIL.search(last)):
         return msgspec.structs.replace(head, retrieved_at=end[1].decode())
     return _parse_whole(body)

@@ -38,6 +38,7 @@ import gateway.http.request
 import gateway.http.response
 from gateway.http import response_cache, sending
 from gateway.http.connection import Connection
+from gateway.http.handler import Handler
 from gateway.http.response_cache import ResponseCache
 from gateway.model import Body, Entry, ReuseTerms
 from gateway.outcome import Outcome
@@ -376,6 +377,29 @@ async def test_a_query_named_like_the_request_id_field_keeps_its_name(world: Wor
         fast = await learnt(line, sent, by_fast_path)
     assert "X-Request-ID" in fast.fields["content-disposition"]
     assert plain(fast) == plain(ordinary)
+
+
+async def test_a_request_that_is_faster_than_aiohttp_s_task_is_served(
+    world: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response has been sent, the caller answers at once, and aiohttp's task has not run again yet.
+
+    With uvloop nearly every caller in another process is as fast as that; it lost the fast path for good.
+    """
+    sent, original, busy = post(world, "kb1", max_age=DAY), Handler.waits, [False]
+    monkeypatch.setattr(Handler, "waits", lambda self: busy.pop() if busy else original(self))
+    async with wire(world) as line:
+        await learnt(line, sent, by_fast_path)
+        for parts in ((sent,), (sent[:40], sent[40:]), (sent + sent,)):
+            assert (await line.ask(request("GET", "/api/nothing"))).status == 404
+            busy.append(False)  # twice: when the request arrives, and when it is tried again
+            busy.append(False)
+            count = len(by_fast_path)
+            assert (await line.ask(*parts)).status == 200
+            if parts == (sent + sent,):
+                assert (await line.got("POST")) is not None
+            else:
+                assert len(by_fast_path) == count + 1
 
 
 # -- access

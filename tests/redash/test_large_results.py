@@ -71,3 +71,19 @@ def test_an_empty_file_is_no_result(file: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(UpstreamUnusable):
         parse_result_or_job(Body(size=0, path=file))
+
+
+@pytest.mark.parametrize("runtime", ["1e308", "-1", "1e300", "99999999999", "1.5e9"])
+def test_a_runtime_that_no_run_can_have_counts_as_none(file: Path, runtime: str) -> None:
+    # Sums of such times became infinite, and the status page failed for as long as they were in them.
+    usual = result(10, "1").replace(b'"runtime": 0.5', b'"runtime": ' + runtime.encode())
+    large = (
+        b'{"query_result": {"id": 5, "query_hash": "%s", "query": "select 1", "data": {"rows": [%s], "columns": []}, '
+        % (b"0" * 32, b", ".join([b'{"n": 1}'] * 100_000))
+        + b'"data_source_id": 1, "runtime": %s, "retrieved_at": "2026-11-23T20:55:26.762Z"}}' % runtime.encode()
+    )
+    file.write_bytes(large)
+    for body in (Body.of(usual), Body(size=len(large), path=file)):
+        head = parse_result_or_job(body)
+        assert isinstance(head, ResultHead)
+        assert (head.id, head.runtime) == (5, 0.0)
