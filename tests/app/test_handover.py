@@ -49,6 +49,10 @@ class Addressed:
     def caller(self) -> KeptCaller:
         return KeptCaller(f"http://{self.api}", TOKENS["dashboard"], keeps=False)
 
+    async def metrics(self) -> str:
+        reply = await KeptCaller(f"http://{self.admin}", "", keeps=False).call("GET", "/metrics")
+        return reply.body.decode()
+
 
 @pytest.fixture
 async def addressed(tmp_path: Path, sandbox: Sandbox) -> AsyncIterator[Addressed]:
@@ -76,7 +80,8 @@ async def test_the_next_process_follows_the_runs_of_the_one_that_it_waited_for(a
         job = (await caller.call("POST", f"{query}/results", {"max_age": 0, "parameters": {"seconds": 0}})).job
         held = asyncio.create_task(addressed.caller().call("GET", f"/api/jobs/{job['id']}", wait=20))
         form = asyncio.create_task(addressed.caller().call("GET", f"{query}/results.csv?p_seconds=0&max_age=60"))
-        await sandbox.wait_executions(1)
+        while "redash_gateway_execution_waiters 2.0" not in await addressed.metrics():  # noqa: ASYNC110 - of a process
+            await asyncio.sleep(0.01)
         await stopped(first)
         job = (await held).job
         assert job["status"] in (1, 2)
