@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Final
 
 import msgspec
 
+from gateway.concurrency.early_exits import EarlyExits
 from gateway.concurrency.events import Event
-from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
+from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused
 from gateway.executions.polling import Polls
 from gateway.model import ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
@@ -101,6 +104,8 @@ class Execution:
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
         self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
+        self._unanswered = False  # Redash does not answer requests about this run now
+        self._exits = EarlyExits(_unanswered)
         self.weight = _weight(plan)
         """About as many bytes as it takes in memory, with its parameters and its definition."""
 
@@ -133,6 +138,29 @@ class Execution:
     def arriving(self) -> ArrivingResult | None:
         """Return a large result while it arrives; None where none can be read from its beginning."""
         return self._arriving if self._arriving is not None and self._arriving.body.is_whole else None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether Redash does not answer requests about this run now: nobody knows whether it has ended there."""
+        return self._unanswered
+
+    @is_unanswered.setter
+    def is_unanswered(self, value: bool) -> None:
+        self._unanswered = value
+        if value:
+            self._exits.open()
+
+    @asynccontextmanager
+    async def until_unanswered(self) -> AsyncIterator[None]:
+        """Let what is awaited within end when Redash does not answer: for callers that have a stale result.
+
+        Raises:
+            UpstreamError: it does not answer now, or came to do so meanwhile.
+        """
+        if self._unanswered:
+            raise _unanswered()
+        async with self._exits.offered():
+            yield
 
     def show_early(self, arriving: ArrivingResult) -> None:
         """Let waiting callers have a large result while it arrives."""
@@ -196,6 +224,10 @@ def new_id() -> str:
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _unanswered() -> UpstreamError:
+    return UpstreamError("Redash does not answer requests about this run at the moment.")
 
 
 def _weight(plan: Plan) -> int:

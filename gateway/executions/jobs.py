@@ -237,7 +237,7 @@ class Jobs:
         execution.cancelling = True  # no caller joins it from now on
         try:
             await self._upstream.send(execution.plan.credential, request, sender)
-        except GatewayError:
+        except BaseException:  # also of a caller that leaves: nobody knows whether Redash has cancelled it
             execution.cancelling = False
             raise
         execution.stopping.set()

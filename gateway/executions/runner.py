@@ -175,6 +175,7 @@ class Runner:
             try:
                 return await self._fetch(execution, job, ask)
             except (UpstreamError, UpstreamUnusable):
+                execution.is_unanswered = True
                 if self._clock.monotonic() - began > PATIENCE_SECONDS:
                     raise
             await asyncio.sleep(AGAIN_SECONDS)

@@ -15,6 +15,12 @@ from gateway.policy.access import Access, Caller, Credential
 from gateway.policy.configured import Configured
 from gateway.redash.matching import Match
 
+LEAST_SECONDS: Final = 5.0
+"""So long every request may wait for Redash, also where nobody is to wait for runs (`max_wait` of less)."""
+
+_RESPONDING: Final = 0.02
+"""The part of that time which is kept for the response, after the last wait."""
+
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
 
@@ -44,6 +50,20 @@ class RequestContext(msgspec.Struct, frozen=True):
         if self.chosen is None:
             raise Forbidden(f"None of the credentials of client '{self.caller.name}' can do this in Redash.")
         return self.chosen
+
+    @property
+    def patience(self) -> float:
+        """Return for how many seconds the request may wait for Redash, in all its steps together."""
+        return max(self.configured.settings.server.max_wait, LEAST_SECONDS)
+
+    @property
+    def until(self) -> float:
+        """Return until when (monotonic) it may wait for what it can do without."""
+        return self.outcome.started + (1 - _RESPONDING) * self.patience
+
+    def until_run(self, seconds: float) -> float:
+        """Return until when (monotonic) it may wait for a run, if it is to wait so many seconds in all."""
+        return min(self.outcome.started + seconds, self.until)
 
     @property
     def sender(self) -> Sender:

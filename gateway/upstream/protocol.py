@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
@@ -47,6 +48,16 @@ def refusal(response: UpstreamResponse) -> UpstreamRefused:
 class Upstream(Protocol):
     """Redash, as the configured credentials see it."""
 
+    def until_unavailable(self) -> AbstractAsyncContextManager[None]:
+        """Let what is awaited within end when Redash is known not to work: for those who have a stale response.
+
+        Raises:
+            BreakerOpen: it does not work now, or came to do so meanwhile.
+        """
+
+    def is_stuck_since(self, moment: float) -> bool:
+        """Whether requests wait for long, and nobody has got a response since then, by the clock of the event loop."""
+
     async def send(
         self, credential: Credential, request: UpstreamRequest, sender: Sender, *, early: Early | None = None
     ) -> UpstreamResponse:
@@ -59,5 +70,7 @@ class Upstream(Protocol):
             UpstreamTimeout: too slow, or 504.
             UpstreamUnusable: an HTML page, a redirect elsewhere, a 2xx but 200, or larger than allowed.
             CredentialRejected: Redash does not know the key.
-            ServiceUnavailable: no free slot among `upstream.max_requests` in time.
+            ServiceUnavailable: no free slot among `upstream.max_requests` in time, although others got responses.
+
+        Unless it is a large result, the response is there after `upstream.read_timeout`, or an error.
         """

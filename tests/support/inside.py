@@ -98,3 +98,20 @@ def is_connected(sandbox: Sandbox) -> bool:
 def no_levels() -> Levels:
     """For metrics that nobody scrapes."""
     raise AssertionError("no scrape is expected")
+
+
+@contextmanager
+def canary_after(seconds: float) -> Iterator[None]:
+    """Patch: the canary is asked after so long without a response, and has as long for its own."""
+    with (
+        mock.patch("gateway.upstream.availability.SILENT_SECONDS", seconds),
+        mock.patch("gateway.upstream.canary.DEADLINE_SECONDS", seconds),
+    ):
+        yield
+
+
+@contextmanager
+def request_patience(seconds: float) -> Iterator[None]:
+    """Patch: a request may wait so long for Redash, in all its steps together."""
+    with mock.patch("gateway.policy.context.RequestContext.patience", seconds):
+        yield
