@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,6 +55,8 @@ class Ending(msgspec.Struct, frozen=True):
     error: str = ""
     failure: GatewayError | None = None
     """What callers without a job id get instead; None where Redash itself failed or cancelled the job."""
+    made: float = -math.inf
+    """The earliest moment (monotonic) at which the query may have ended in Redash."""
 
     @property
     def status(self) -> int:
@@ -96,6 +99,10 @@ class Execution:
         self.resumed = False  # an earlier process began it
         self.purged = False  # purged since it began: only the callers that wait get its result, nothing is stored
         self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
+        self.not_before: dict[str, float] = {}  # its job ids, and since when rows must be for each (monotonic)
+        self.latest_need = -math.inf  # the latest of these moments, for callers without a job id, too
+        self.rows_from = -math.inf  # the rows are not older: the moment of the POST, in the end that of the run's end
+        self.follow_up: Execution | None = None  # a later run, for those whose bound the rows do not meet
         self.can_respond = Event()  # a job id can be given out: queued here, or Redash has responded to the POST
         self.posted = Event()  # Redash has responded to the POST
         self.polled = Event()  # wakes at each poll that finds it running; set when it has ended
@@ -116,6 +123,8 @@ class Execution:
         execution.purged = record.purged
         execution.upstream_job, execution.upstream_status = record.upstream_job, record.status
         execution.recorded = execution.resumed = True
+        # Its first caller came before that, by the wall clock in both records, read some microseconds apart.
+        execution.rows_from = execution.started + 0.001 if record.upstream_job else -math.inf
         execution.can_respond.set()
         return execution
 
@@ -161,6 +170,20 @@ class Execution:
             raise _unanswered()
         async with self._exits.offered():
             yield
+
+    def attach(self, not_before: float) -> None:
+        """Note a caller that needs rows from that moment on."""
+        self.latest_need = max(self.latest_need, not_before)
+
+    def serves(self, not_before: float) -> bool:
+        """Whether it is known that its rows are from that moment or later."""
+        return not_before <= self.rows_from
+
+    def serving(self, not_before: float) -> Execution:
+        """Return the run that brings rows from that moment or later: this one, or a follow-up."""
+        if self.follow_up is None or self.serves(not_before):
+            return self
+        return self.follow_up.serving(not_before)
 
     def show_early(self, arriving: ArrivingResult) -> None:
         """Let waiting callers have a large result while it arrives."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import msgspec
 
@@ -37,8 +37,20 @@ class Pending(msgspec.Struct, frozen=True):
     """An execution that has come far enough to respond to its callers."""
 
     execution: Execution
-    fallback: StoredResult | None
+    fallback: StoredResult | None = None
     """A stored result to use if Redash turns out to be unavailable (`stale_if_error`)."""
+    not_before: float = -math.inf
+    """The caller needs rows from that moment on (monotonic)."""
+
+    @property
+    def current(self) -> Pending:
+        """Return this, with the follow-up where the execution has ended too early for this caller."""
+        return msgspec.structs.replace(self, execution=self.execution.serving(self.not_before))
+
+    @property
+    def arriving(self) -> ArrivingResult | None:
+        """Return a large result if this caller may have it while it arrives: its end says from when its rows are."""
+        return self.execution.arriving if self.execution.serves(self.not_before) else None
 
 
 class ResultLookup:
@@ -108,7 +120,7 @@ class ResultLookup:
             outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
             return stored
         if (failed := self._executions.failures.get(plan)) is not None:
-            return Pending(failed, None)
+            return Pending(failed)
         if self._executions.would_join(plan, stored=slack is not None) is None:
             self._check_limit(plan, outcome.sender)
         return None
@@ -130,18 +142,18 @@ class ResultLookup:
             return miss
         fallback = _fallback(miss.stored, miss.slack, plan)
         if fallback is None:
-            execution = self._join_or_begin(miss, plan, outcome)
-            await self._wait(execution, execution.can_respond.wait(), outcome)
-            return Pending(execution, None)
+            pending = self._join_or_begin(miss, None, plan, outcome)
+            await self._wait(pending.execution, pending.execution.can_respond.wait(), outcome)
+            return pending.current
         with suppress(UpstreamError):
             async with self._upstream.until_unavailable():
-                pending = Pending(self._join_or_begin(miss, plan, outcome), fallback)
+                pending = self._join_or_begin(miss, fallback, plan, outcome)
                 if await self._can_respond(pending, until, outcome):
                     return self._or_fallback(pending, plan, outcome)
         return self._use(fallback, plan, outcome)
 
-    def _join_or_begin(self, miss: Miss, plan: Plan, outcome: Outcome) -> Execution:
-        execution = miss.joinable
+    def _join_or_begin(self, miss: Miss, fallback: StoredResult | None, plan: Plan, outcome: Outcome) -> Pending:
+        execution, not_before = miss.joinable, plan.not_before(self._clock.monotonic())
         if execution is None:
             self._check_limit(plan, outcome.sender)
             check_size(plan)
@@ -152,7 +164,8 @@ class ResultLookup:
         else:
             execution.callers += 1
         outcome.execution_id = execution.id
-        return execution
+        execution.attach(not_before)
+        return Pending(execution, fallback, not_before)
 
     async def _can_respond(self, pending: Pending, until: float, outcome: Outcome) -> bool:
         """Whether the execution has come far enough for a response before the time is up.
@@ -205,24 +218,34 @@ class ResultLookup:
             return found
         until = -math.inf if self._executions.draining else context.until_run(seconds)
         if found.fallback is None:
-            await self._wait_for_result(found, form, until, context.outcome)
-            return found
+            return await self._result_of(found, form, until, context.outcome)
         with suppress(UpstreamError):
-            async with self._upstream.until_unavailable(), found.execution.until_unanswered():
-                await self._wait_for_result(found, form, until, context.outcome)
-            return self._or_fallback(found, plan, context.outcome)
+            async with self._upstream.until_unavailable():
+                pending = await self._result_of(found, form, until, context.outcome)
+            return self._or_fallback(pending, plan, context.outcome)
         return self._use(found.fallback, plan, context.outcome)
 
-    async def _wait_for_result(self, found: Pending, form: ResultForm | None, until: float, outcome: Outcome) -> None:
-        execution = found.execution
-        await self._wait(execution, self._until(execution.showable, until), outcome)
-        arriving = execution.arriving
-        shown = arriving is not None and found.fallback is None and is_enough(arriving, form)
-        if execution.showable.is_set and not shown:  # not set: the time is up, or the gateway is stopping
-            await self._wait(execution, self._until(execution.ended, until), outcome)
+    async def _result_of(self, pending: Pending, form: ResultForm | None, until: float, outcome: Outcome) -> Pending:
+        """Wait for the result of an execution, or of the one that follows it; return what has come so far.
+
+        Raises:
+            UpstreamError: Redash does not answer, and there is a stored result that may be used.
+        """
+        while True:
+            execution = pending.execution
+            async with execution.until_unanswered() if pending.fallback is not None else nullcontext():
+                await self._wait(execution, self._until(execution.showable, until), outcome)
+                arriving = pending.arriving
+                shown = arriving is not None and pending.fallback is None and is_enough(arriving, form)
+                if execution.showable.is_set and not shown:  # not set: the time is up, or the gateway is stopping
+                    await self._wait(execution, self._until(execution.ended, until), outcome)
+            if (current := pending.current).execution is execution:
+                return pending
+            pending = current
 
     def _or_fallback(self, pending: Pending, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
         """Return the stored result if it may be used because Redash is unavailable, else `pending` itself."""
+        pending = pending.current
         if pending.fallback is None or not isinstance(pending.execution.failure, UpstreamError):
             return pending
         return self._use(pending.fallback, plan, outcome)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 import msgspec
+from cachetools import LRUCache
 
 from gateway import __version__
 from gateway.concurrency.spool import BeginSpool
@@ -26,6 +27,7 @@ from gateway.upstream.checks import usable
 from gateway.upstream.kept_connections import Connection, ConnectionPool, KeptConnectionError, current, lost_race
 from gateway.upstream.protocol import Early, UpstreamResponse
 from gateway.upstream.reading import BodyReader
+from gateway.upstream.redash_clock import RedashClock
 from gateway.upstream.urls import url_of
 
 DEADLINE_SECONDS: Final = 900.0
@@ -57,6 +59,7 @@ class HttpExchange:
         self._clock = clock
         self._spool = spool
         self._session: aiohttp.ClientSession | None = None
+        self._clocks: LRUCache[str, RedashClock] = LRUCache(4)  # by URL; only a reload changes it
 
     @property
     def timeout(self) -> aiohttp.ClientTimeout:
@@ -116,17 +119,7 @@ class HttpExchange:
         ) as raw:
             heard = partial(attempt.heard, raw.status)
             heard()
-            response = UpstreamResponse(
-                status=raw.status,
-                content_type=text_without_keys(raw.headers.get("Content-Type", "")),
-                received=self._clock.wall(),
-                body=Body.of(b""),
-                sent=sent,
-                date=_date(raw.headers.get("Date")),
-                location=without_own_keys(raw.headers.get("Location", "")),
-                disposition=raw.headers.get("Content-Disposition", ""),
-                retry_after=raw.headers.get("Retry-After", ""),
-            )
+            response = self._begun(raw, attempt.credential.url, sent)
             loop = asyncio.get_running_loop()
             reader = BodyReader(self._spool, cache.max_entry, upstream.read_timeout, heard)
             body = await reader.read(
@@ -137,6 +130,25 @@ class HttpExchange:
                 lambda: limit.reschedule(loop.time() + DEADLINE_SECONDS),
             )
             return msgspec.structs.replace(response, body=body)
+
+    def _begun(self, raw: aiohttp.ClientResponse, url: str, sent: float) -> UpstreamResponse:
+        """Return what the head says, without a body."""
+        date, now, wall = _date(raw.headers.get("Date")), self._clock.monotonic(), self._clock.wall()
+        redash = self._clocks.setdefault(url, RedashClock())
+        if date is not None and raw.status == 200:  # an error may come from a proxy
+            redash.record(date, sent, now)
+        return UpstreamResponse(
+            status=raw.status,
+            content_type=text_without_keys(raw.headers.get("Content-Type", "")),
+            received=wall,
+            body=Body.of(b""),
+            sent=sent,
+            date=date,
+            ahead=redash.most_ahead(wall, now),
+            location=without_own_keys(raw.headers.get("Location", "")),
+            disposition=raw.headers.get("Content-Disposition", ""),
+            retry_after=raw.headers.get("Retry-After", ""),
+        )
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -18,7 +19,10 @@ from gateway.redash.redaction import refusal_without_keys
 
 
 class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Redash's response. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds."""
+    """Redash's response. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds.
+
+    `ahead` is how far Redash's clock (unix seconds) may be ahead of the own monotonic one at most.
+    """
 
     status: int
     content_type: str
@@ -26,6 +30,7 @@ class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
     sent: float
     received: float
     date: float | None
+    ahead: float = math.inf
     location: str = ""
     disposition: str = ""
     retry_after: str = ""
