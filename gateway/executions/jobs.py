@@ -146,11 +146,11 @@ class Jobs:
         caller: Caller,
         scopes: frozenset[str],
         allowed: frozenset[int] | None,
-        wait: float | None = None,
+        until: float = -math.inf,
     ) -> JobView:
-        """Return what is known of a job; if it has not ended, wait up to `wait` seconds for its end.
+        """Return what is known of a job; if it has not ended, wait for its end, at most until then (monotonic).
 
-        Without `wait`, a caller that comes shortly before a poll waits for what this poll shows: it would learn the end
+        Without waiting, a caller that comes shortly before a poll waits for what this poll shows: it would learn the end
         of the run only by its next request, which may come a second later.
 
         `scopes` are those of the client's credentials: the result id of a job of another one may name anything there.
@@ -165,12 +165,12 @@ class Jobs:
         view = await self._state(job, execution)
         if not isinstance(execution, Execution) or not view.pending:
             return view
-        execution.seen[job.id] = self._clock.monotonic()
+        now = execution.seen[job.id] = self._clock.monotonic()
         if self._executions.draining:
             return view
-        if wait:  # for this job, not for the execution: a DELETE ends this job id alone
-            await wait_for(execution.job_events.setdefault(job.id, Event()), wait)
-        elif _is_near(execution, self._clock.monotonic()):
+        if until > now:  # for this job, not for the execution: a DELETE ends this job id alone
+            await wait_for(execution.job_events.setdefault(job.id, Event()), until - now)
+        elif _is_near(execution, now):
             await wait_for(execution.polled, NEAR_SECONDS)
         else:
             return view

@@ -193,7 +193,8 @@ class ExecutionResponses:
             NotFound: as `Jobs.look_up`.
         """
         scopes = context.configured.access.scopes(context.caller)
-        view = await self._jobs.look_up(operation, context.caller, scopes, allowed, context.wait)
+        until = -math.inf if context.wait is None else context.until_run(context.wait)
+        view = await self._jobs.look_up(operation, context.caller, scopes, allowed, until)
         context.outcome.execution_id, context.outcome.query_id = view.execution_id, view.query_id or None
         return self._job(context, view)
 

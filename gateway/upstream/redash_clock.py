@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
-WINDOW_SECONDS: Final = 60.0
+WINDOW_SECONDS: Final = 300.0
 """Bounds from older responses count no more: clocks drift, and are set."""
 
 _DRIFT_SECONDS: Final = 0.05
 """By so much two clocks may drift apart in that time."""
-
-_AGREE_SECONDS: Final = 2.0
-"""Without any `Date`, Redash's clock is taken to differ from the own one by at most this."""
 
 
 class _Bounds:
@@ -25,9 +22,8 @@ class _Bounds:
     def narrow(self, low: float, high: float) -> None:
         self.low, self.high = max(self.low, low), min(self.high, high)
 
-    @property
-    def are_possible(self) -> bool:
-        return self.low <= self.high + _DRIFT_SECONDS
+    def allow(self, ahead: float) -> bool:
+        return self.low - _DRIFT_SECONDS <= ahead <= self.high + _DRIFT_SECONDS
 
 
 class RedashClock:
@@ -47,17 +43,22 @@ class RedashClock:
             self._now = _Bounds(received)
         low, high = date - received, date + 1 - sent
         self._now.narrow(low, high)
-        both = _Bounds(self._before.began)
-        for bounds in (self._before, self._now):
-            both.narrow(bounds.low, bounds.high)
-        if not both.are_possible:  # one of the clocks was set
+        both = self._both()
+        if both.low > both.high + _DRIFT_SECONDS:  # one of the clocks was set
             self._before, self._now = _Bounds(-math.inf), _Bounds(received)
             self._now.narrow(low, high)
 
     def most_ahead(self, wall: float, now: float) -> float:
         """Return how far Redash's clock may be ahead of the own monotonic one at most.
 
-        `wall` and `now` are the same moment by the own clocks.
+        `wall` and `now` are the same moment by the own clocks. As long as no response contradicts it, the own wall
+        clock is taken for Redash's: else the second that `Date` leaves open would cost runs that nobody needs.
         """
-        high = min(self._before.high, self._now.high)
-        return high + _DRIFT_SECONDS if high < math.inf else wall - now + _AGREE_SECONDS
+        both = self._both()
+        return wall - now if both.allow(wall - now) else both.high + _DRIFT_SECONDS
+
+    def _both(self) -> _Bounds:
+        both = _Bounds(self._now.began)
+        for bounds in (self._before, self._now):
+            both.narrow(bounds.low, bounds.high)
+        return both

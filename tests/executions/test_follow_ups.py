@@ -52,6 +52,16 @@ async def test_who_joins_after_the_end_of_a_run_gets_another_one(made: World, pr
     assert made.started == 2
 
 
+@pytest.mark.parametrize("skew", [-3600.0, -1.5, 1.5, 3600.0])
+async def test_a_redash_whose_clock_is_wrong_changes_nothing(made: World, proxy: FaultProxy, skew: float) -> None:
+    """Rows that carry a moment in the future are not new for that: `Date` shows how far Redash's clock is ahead."""
+    made.sandbox.faults.clock_skew = skew
+    first = await ended_unseen(made, proxy)
+    second = (await made.post("now", max_age=0, client="second")).job["id"]
+    proxy.clear()
+    assert await result_of(made, first) != await result_of(made, second, "second")
+
+
 async def test_all_who_come_too_late_share_one_follow_up(made: World, proxy: FaultProxy) -> None:
     """Whether they poll, wait or want a file: each gets the rows of the one run that was made for them."""
     first = await ended_unseen(made, proxy)

@@ -105,6 +105,7 @@ class FaultProxy:
         self.forwarded: list[tuple[str, str]] = []
         """Method and target of each request that reached the sandbox."""
         self.at_once = self.most_at_once = 0
+        """Requests that are with the sandbox; the gateway's own for the session are not counted."""
 
     async def __aenter__(self) -> FaultProxy:
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=1024)
@@ -131,7 +132,10 @@ class FaultProxy:
             fault.released.set()
 
     def stop(self) -> None:
-        """Break nothing from now on; what hangs goes on to do so."""
+        """Break nothing from now on; what hangs goes on to do so, what is endless breaks off."""
+        for fault in self._faults:
+            if fault.kind == "endless":
+                fault.released.set()
         self._faults, self._ended = [], [*self._ended, *self._faults]
         self.weather = None
 
@@ -173,13 +177,14 @@ class FaultProxy:
             return
         if fault is not None and fault.kind == "delay":
             await asyncio.sleep(fault.seconds)
-        self.at_once += 1
+        counted = target != "/api/session"
+        self.at_once += counted
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             self.forwarded.append((method, target))
             response = await self._forward(head + body)
         finally:
-            self.at_once -= 1
+            self.at_once -= counted
         await _send(reader, writer, response, fault)
 
     async def _forward(self, request: bytes) -> _Response:
@@ -217,7 +222,8 @@ async def _send(
         linger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing becomes a reset
         writer.transport.abort()
     elif fault.kind == "half_close":
-        writer.write_eof()
+        with contextlib.suppress(OSError):  # the gateway may be gone already
+            writer.write_eof()
         await _gone(reader, fault)
     elif fault.kind in ("stall", "malformed_chunk"):
         await _gone(reader, fault)

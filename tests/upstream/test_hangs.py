@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from support.fault_proxy import BROKEN, FaultProxy
 from support.http import Reply
-from support.inside import canary_after, flights, request_patience, retrying_every
+from support.inside import canary_after, is_at_rest, request_patience, retrying_every
 from support.waiting import until, within
 from support.world import World
 
@@ -44,15 +44,6 @@ async def known_to_hang(world: World, proxy: FaultProxy) -> None:
     await until(lambda: world.runtime.upstream.breaker.is_open)
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
-
-
-def at_rest(world: World) -> bool:
-    """Whether nothing waits for Redash any more."""
-    runtime = world.runtime
-    results, executions = runtime.results, runtime.executions.flights
-    shared = flights(results.definitions, results.metadata, results.fetcher, results.pauses, results.dashboards)
-    slots = runtime.upstream.slots, executions.slots
-    return not shared and not executions.running and not any(s.taken or s.queued for s in slots)
 
 
 # -- each response ends
@@ -96,7 +87,7 @@ async def test_every_broken_response_ends_in_time_and_leaves_nothing(
         reply = await ask(behind, path)
     assert reply.status in (502, 504), reply.body
     proxy.clear()
-    await until(lambda: at_rest(behind))
+    await until(lambda: is_at_rest(behind.runtime))
     assert (await behind.get("/api/queries")).status == 200
 
 
@@ -109,7 +100,7 @@ async def test_a_run_outlives_every_broken_response(behind: World, proxy: FaultP
         reply = await behind.post("by_country", max_age=0, wait=30)
     assert reply.rows
     assert behind.started == 1
-    await until(lambda: at_rest(behind))
+    await until(lambda: is_at_rest(behind.runtime))
 
 
 async def test_a_response_that_drips_ends_for_all_who_wait_for_it(behind: World, proxy: FaultProxy) -> None:
