@@ -150,8 +150,8 @@ class Jobs:
     ) -> JobView:
         """Return what is known of a job; if it has not ended, wait for its end, at most until then (monotonic).
 
-        Without waiting, a caller that comes shortly before a poll waits for what this poll shows: it would learn the end
-        of the run only by its next request, which may come a second later.
+        A caller that does not wait, but comes shortly before a poll, waits for what this poll shows: it would learn the
+        end of the run only by its next request, which may come a second later.
 
         `scopes` are those of the client's credentials: the result id of a job of another one may name anything there.
         `allowed` are the queries that a bound client may use, None for all.
