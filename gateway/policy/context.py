@@ -19,7 +19,9 @@ LEAST_SECONDS: Final = 5.0
 """So long every request may wait for Redash, also where nobody is to wait for runs (`max_wait` of less)."""
 
 _RESPONDING: Final = 0.02
-"""The part of that time which is kept for the response, after the last wait."""
+"""The part of that time which is kept for the response after the last wait, though never less than ..."""
+
+_LEAST_RESPONDING_SECONDS: Final = 0.1
 
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
@@ -59,7 +61,8 @@ class RequestContext(msgspec.Struct, frozen=True):
     @property
     def until(self) -> float:
         """Return until when (monotonic) it may wait for what it can do without."""
-        return self.outcome.started + (1 - _RESPONDING) * self.patience
+        patience = self.patience
+        return self.outcome.started + patience - max(_RESPONDING * patience, _LEAST_RESPONDING_SECONDS)
 
     def until_run(self, seconds: float) -> float:
         """Return until when (monotonic) it may wait for a run, if it is to wait so many seconds in all."""
