@@ -195,6 +195,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     noted_at: float
     cancelled: bool = False
     token_sha256: str = ""  # of the token that it was given to; "" for none
+    not_before: float = -math.inf  # wall-clock unix seconds: its rows must not be older
 
 
 class TierStats(msgspec.Struct, frozen=True):

@@ -112,6 +112,13 @@ class Outcome(msgspec.Struct):
         self.forward, self.stored = forward, stored
         self.cache = "collapsed" if joined else "bypass" if forward in ("bypass", "method") else "miss"
 
+    def record_error(self, reason: str, refused: str) -> None:
+        """Record why the response is an error. Then it is no hit: what was found could not be made into a response."""
+        self.reason, self.refused = reason, refused
+        if self.cache in ("hit", "stale"):
+            self.record_forward("uri-miss" if self.cache == "hit" else "stale")
+            self.ttl, self.age, self.detail, self.saved_runtime, self.saves_run = None, None, "", 0.0, False
+
     def add_step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
         """Record a part of the request, if its trace is recorded."""
         if self.trace is not None and self.trace.recorded:

@@ -6,6 +6,9 @@ at the right time. How a step is done lives in the room of its subject.
 
 from __future__ import annotations
 
+import asyncio
+
+from gateway.errors import UpstreamTimeout
 from gateway.executions.lookup import ResultLookup
 from gateway.executions.responses import ExecutionResponses
 from gateway.model import Body, Response
@@ -68,6 +71,15 @@ class Pipeline:
         Raises:
             GatewayError: the error that the caller gets instead.
         """
+        try:
+            async with asyncio.timeout(context.patience) as limit:
+                return await self._respond(context, body)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise UpstreamTimeout("Redash did not answer within the time for one request (server.max_wait).") from None
+
+    async def _respond(self, context: RequestContext, body: bytes) -> Response:
         operation = parse_operation(context.match, context.request.query_string, body)  # parse
         check_operation(context.caller, operation)
         if isinstance(operation, Run):
@@ -90,8 +102,8 @@ class Pipeline:
         await self._pauses.check(plan, context.sender)
         if context.request.method == "HEAD":  # runs nothing
             return await self._responses.head(context, operation, plan, await self._lookup.foresee(plan, outcome))
-        found = await self._lookup.find(plan, outcome)  # look up
-        result = await self._lookup.join_or_execute(found, plan, outcome)  # join, execute
+        found = await self._lookup.find(plan, outcome, context.until)  # look up
+        result = await self._lookup.join_or_execute(found, plan, outcome, context.until)  # join, execute
         result = await self._lookup.wait(result, context, operation, plan)  # store: done by the execution
         return await self._responses.respond(context, operation, plan, result)  # respond
 

@@ -16,7 +16,6 @@ from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.events import wait_for
 from gateway.concurrency.slots import FairSlots
 from gateway.errors import GatewayError, QueryFailed, ServiceUnavailable
-from gateway.executions.execution import Execution
 from gateway.executions.lookup import Pending, ResultLookup
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
@@ -168,14 +167,16 @@ class Warmer:
         """Make sure that the result is younger than the entry's `every`; returns the seconds for which it stays so."""
         outcome = Outcome(request_id=NAME, client=NAME)
         found = await self._lookup.join_or_execute(await self._lookup.find(plan, outcome), plan, outcome)
-        stored = await _ended(found.execution) if isinstance(found, Pending) else found
+        stored = await _ended(found) if isinstance(found, Pending) else found
         return plan.accepts(stored.entry, self._clock.monotonic()) or 0.0
 
 
-async def _ended(execution: Execution) -> StoredResult:
-    """Wait for the end of an execution, and return its result."""
-    await wait_for(execution.ended, _LONGEST_RUN)
-    ending = execution.ending
+async def _ended(pending: Pending) -> StoredResult:
+    """Wait for the end of an execution, or of the one that follows it, and return its result."""
+    await wait_for(pending.execution.ended, _LONGEST_RUN)
+    if pending.current != pending:
+        return await _ended(pending.current)
+    ending = pending.execution.ending
     if ending is None:
         raise ServiceUnavailable("still running after an hour")
     if ending.failure is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from support.clocks import StandingClock, TurnableClock
+from support.fault_proxy import FaultProxy
 from support.world import SECRETS, World, configuration
 
 from gateway.http.fast_path import SENT, SENT_LAST, FastPath
@@ -104,6 +105,23 @@ async def world(bare: World) -> World:
     """A gateway before a sandbox, with the plain configuration."""
     await bare.start()
     return bare
+
+
+@pytest.fixture
+async def proxy(sandbox: Sandbox) -> AsyncIterator[FaultProxy]:
+    """Between gateway and sandbox, in the world `behind`."""
+    async with FaultProxy(sandbox.url) as made:
+        yield made
+
+
+@pytest.fixture
+async def behind(tmp_path: Path, sandbox: Sandbox, clock: TurnableClock, proxy: FaultProxy) -> AsyncIterator[World]:
+    """As `bare`, with a proxy that breaks responses between gateway and sandbox."""
+    world = World(tmp_path, sandbox, clock, proxy.url)
+    yield world
+    proxy.clear()
+    if hasattr(world, "session"):
+        await world.stop()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 
 
 class Event:
@@ -49,7 +50,7 @@ class Event:
 
 
 async def wait_for(event: Event, seconds: float) -> None:
-    """Wait for the event, at most so many seconds."""
+    """Wait for the event, at most so many seconds; they may be infinite."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds if seconds < math.inf else None):
             await event.wait()

@@ -13,9 +13,10 @@ T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
-    __slots__ = ("done", "error", "ready", "task", "value")
+    __slots__ = ("began", "done", "error", "ready", "task", "value")
 
     def __init__(self) -> None:
+        self.began = asyncio.get_running_loop().time()
         self.ready = Event()  # a value is offered, or the call has ended
         self.done = Event()
         self.value: T
@@ -32,6 +33,11 @@ class Flights(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    def seconds(self, key: Hashable) -> float:
+        """Return for how long the call under `key` has been in flight; 0 without one."""
+        flight = self._flights.get(key)
+        return asyncio.get_running_loop().time() - flight.began if flight is not None else 0.0
 
     def start(self, key: Hashable, call: Callable[[], Awaitable[T]]) -> bool:
         """Start the call in the background unless one is in flight; returns whether it was started."""

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
-from gateway.errors import ServiceUnavailable
+from gateway.errors import ServiceUnavailable, UpstreamTimeout
 
 
 class FairSlots:
     """`size` slots. Owners take turns in the queue, so no owner starves another."""
 
-    def __init__(self, size: int, *, timeout: float, queue: int = 10_000) -> None:
+    def __init__(
+        self, size: int, *, timeout: float, queue: int = 10_000, is_stuck: Callable[[float], bool] = lambda since: False
+    ) -> None:
+        """`is_stuck` says whether Redash, for which the slots are, has not answered since then (the loop's clock)."""
         self.size = size
         self.timeout = timeout
         self._queue = queue
+        self._is_stuck = is_stuck
         self._taken = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
@@ -37,6 +42,7 @@ class FairSlots:
 
         Raises (on entering):
             ServiceUnavailable: no slot became free within the timeout, or the queue is full.
+            UpstreamTimeout: no slot became free, because Redash hangs.
         """
         return Slot(self, owner)
 
@@ -58,11 +64,14 @@ class FairSlots:
         turn = asyncio.get_running_loop().create_future()
         line = self._waiting.setdefault(owner, deque())
         line.append(turn)
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self.timeout):
                 await turn
         except TimeoutError:
             self._return_slot(turn)
+            if self._is_stuck(began):
+                raise UpstreamTimeout("Redash does not answer: no request got a response for a while.") from None
             raise ServiceUnavailable(
                 "Redash is busy: no slot became free in time; try again soon.", retry_after=5
             ) from None

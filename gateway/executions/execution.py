@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Final
 
 import msgspec
 
+from gateway.concurrency.early_exits import EarlyExits
 from gateway.concurrency.events import Event
-from gateway.errors import CredentialRejected, GatewayError, UpstreamRefused
+from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused
 from gateway.executions.polling import Polls
 from gateway.model import ExecutionRecord
 from gateway.outcome import ExecutionResult, Sender
@@ -51,6 +55,8 @@ class Ending(msgspec.Struct, frozen=True):
     error: str = ""
     failure: GatewayError | None = None
     """What callers without a job id get instead; None where Redash itself failed or cancelled the job."""
+    made: float = -math.inf
+    """The earliest moment (monotonic) at which the query may have ended in Redash."""
 
     @property
     def status(self) -> int:
@@ -93,6 +99,10 @@ class Execution:
         self.resumed = False  # an earlier process began it
         self.purged = False  # purged since it began: only the callers that wait get its result, nothing is stored
         self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
+        self.not_before: dict[str, float] = {}  # its job ids, and since when rows must be for each (monotonic)
+        self.latest_need = -math.inf  # the latest of these moments, for callers without a job id, too
+        self.rows_from = -math.inf  # the rows are not older: the moment of the POST, in the end that of the run's end
+        self.follow_up: Execution | None = None  # a later run, for those whose bound the rows do not meet
         self.can_respond = Event()  # a job id can be given out: queued here, or Redash has responded to the POST
         self.posted = Event()  # Redash has responded to the POST
         self.polled = Event()  # wakes at each poll that finds it running; set when it has ended
@@ -101,6 +111,8 @@ class Execution:
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
         self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
+        self._unanswered = False  # Redash does not answer requests about this run now
+        self._exits = EarlyExits(_unanswered)
         self.weight = _weight(plan)
         """About as many bytes as it takes in memory, with its parameters and its definition."""
 
@@ -111,6 +123,8 @@ class Execution:
         execution.purged = record.purged
         execution.upstream_job, execution.upstream_status = record.upstream_job, record.status
         execution.recorded = execution.resumed = True
+        # Its first caller came before that, by the wall clock in both records, read some microseconds apart.
+        execution.rows_from = execution.started + 0.001 if record.upstream_job else -math.inf
         execution.can_respond.set()
         return execution
 
@@ -133,6 +147,43 @@ class Execution:
     def arriving(self) -> ArrivingResult | None:
         """Return a large result while it arrives; None where none can be read from its beginning."""
         return self._arriving if self._arriving is not None and self._arriving.body.is_whole else None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether Redash does not answer requests about this run now: nobody knows whether it has ended there."""
+        return self._unanswered
+
+    @is_unanswered.setter
+    def is_unanswered(self, value: bool) -> None:
+        self._unanswered = value
+        if value:
+            self._exits.open()
+
+    @asynccontextmanager
+    async def until_unanswered(self) -> AsyncIterator[None]:
+        """Let what is awaited within end when Redash does not answer: for callers that have a stale result.
+
+        Raises:
+            UpstreamError: it does not answer now, or came to do so meanwhile.
+        """
+        if self._unanswered:
+            raise _unanswered()
+        async with self._exits.offered():
+            yield
+
+    def attach(self, not_before: float) -> None:
+        """Note a caller that needs rows from that moment on."""
+        self.latest_need = max(self.latest_need, not_before)
+
+    def serves(self, not_before: float) -> bool:
+        """Whether it is known that its rows are from that moment or later."""
+        return not_before <= self.rows_from
+
+    def serving(self, not_before: float) -> Execution:
+        """Return the run that brings rows from that moment or later: this one, or a follow-up."""
+        if self.follow_up is None or self.serves(not_before):
+            return self
+        return self.follow_up.serving(not_before)
 
     def show_early(self, arriving: ArrivingResult) -> None:
         """Let waiting callers have a large result while it arrives."""
@@ -196,6 +247,10 @@ def new_id() -> str:
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _unanswered() -> UpstreamError:
+    return UpstreamError("Redash does not answer requests about this run at the moment.")
 
 
 def _weight(plan: Plan) -> int:

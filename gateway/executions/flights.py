@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from gateway.errors import GatewayError, NotFound
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
 from gateway.executions.failures import Failures
+from gateway.executions.revival import plan_of
 from gateway.executions.runner import Runner
 from gateway.executions.waits import Waits
 from gateway.model import Clock, ExecutionRecord, Key
 from gateway.outcome import ExecutionEnd, Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
-from gateway.policy.plan import Bounds, Plan, replanned, stricter
-from gateway.redash.matching import match
-from gateway.redash.requests import Execute, ExecuteText, parse_operation
+from gateway.policy.plan import Plan, replanned, stricter
 from gateway.results.definitions import Definitions
 from gateway.store import Ledger
 
@@ -59,6 +58,8 @@ class Executions:
         self.waits = waits
         self.slots = self.waits.slots
         self.on_end: list[Callable[[Execution], None]] = []
+        self.move_jobs: Callable[[Execution, Execution], Awaitable[None]] | None = None
+        """Called with a run that ends and its follow-up, before anybody learns of the end."""
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._by_id: dict[str, Execution] = {}
@@ -182,6 +183,7 @@ class Executions:
                 self._observe(execution, ending)
             if ending.result == "failure" and ending.failure is None:
                 self.failures.put(execution)
+            await self._follow_up(execution, ending)
             if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
                 await self.record(execution, ending)
         finally:  # it may be cancelled meanwhile, and nobody may wait for it any more
@@ -190,6 +192,19 @@ class Executions:
             execution.end(ending)
             for act in self.on_end:
                 act(execution)
+
+    async def _follow_up(self, execution: Execution, ending: Ending) -> None:
+        """Run it once more for callers that joined after its end in Redash, of which no poll knew; move their jobs."""
+        execution.rows_from = max(execution.rows_from, ending.made)
+        if ending.stored is None or self._closing or execution.serves(execution.latest_need):
+            return
+        # Rows of this age at the POST are new enough: then Redash decides by its own clock whether to run the query.
+        max_age = max(0, math.floor(self._clock.monotonic() - execution.latest_need))
+        plan = msgspec.structs.replace(execution.plan, max_age=float(max_age))
+        execution.follow_up = follow_up = self.begin(plan, execution.sender)
+        await self.record(follow_up)
+        if self.move_jobs is not None:
+            await self.move_jobs(execution, follow_up)
 
     def _observe(self, execution: Execution, ending: Ending) -> None:
         self._observer.record_execution(
@@ -233,11 +248,14 @@ class Executions:
         if credential is None:
             raise NotFound("The credential of this execution is no longer configured; run the query again.")
         now, wall = self._clock.monotonic(), self._clock.wall()
-        plan = _plan_of(record, credential, wall)
+        plan = plan_of(record, credential, wall)
         jobs = await self._ledger.jobs_of(record.id)
         sender = Sender("gateway", record.id, self._observer.begin_span(None))
         execution = Execution.revived(record, plan, sender, now, wall)
-        execution.seen = {job.id: now for job in jobs if not job.cancelled}
+        for job in jobs:
+            if not job.cancelled:
+                execution.seen[job.id], execution.not_before[job.id] = now, job.not_before - wall + now
+        execution.attach(max(execution.not_before.values(), default=-math.inf))
         current = self._by_key.get(record.key)
         if current is None or current.resumed:  # of several runs of a key, callers join the latest
             self._by_key[record.key] = execution
@@ -280,21 +298,3 @@ class Executions:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Plan:
-    """Return the plan of a run that an earlier process began. `wall` is unix seconds."""
-    target = urlsplit(record.path)
-    operation = parse_operation(match("POST", target.path), target.query, record.body)
-    assert isinstance(operation, Execute | ExecuteText)  # noqa: S101 - nothing else is ever executed
-    return Plan(
-        key=record.key,
-        credential=credential,
-        query_id=record.query_id,
-        marker=record.marker,
-        # Callers accept any result since the first start: Redash joins its own run or returns what that run made.
-        max_age=max(1, int(wall - record.started_at) + 1),
-        forced=False,
-        bounds=Bounds(),
-        operation=operation,
-    )

@@ -80,9 +80,11 @@ class Follower:
             try:
                 found = await self._poll(execution, doubt, ask)
                 failing_since = failing_since if doubt.unanswered else None
+                execution.is_unanswered = False
             except (UpstreamError, UpstreamUnusable):
                 now = self._clock.monotonic()
                 failing_since = failing_since if failing_since is not None else now
+                execution.is_unanswered = True
                 if now - failing_since > PATIENCE_SECONDS:
                     raise
                 polled_again = False  # that poll has shown nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Final
 
 import msgspec
@@ -72,16 +73,44 @@ class Jobs:
         self._clock = clock
         self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT_BYTES, getsizeof=_size)
         executions.on_end.append(self._ended)
+        executions.move_jobs = self._move
 
-    async def new(self, execution: Execution, client: str, token_sha256: str) -> JobView:
-        """Give a caller a job id of its own for an execution; it is in the ledger when this returns."""
+    async def new(self, execution: Execution, client: str, token_sha256: str, not_before: float) -> JobView:
+        """Give a caller a job id of its own for an execution; it is in the ledger when this returns.
+
+        The caller needs rows from `not_before` (monotonic) on.
+        """
         if not execution.recorded:
             await self._executions.record(execution)
-        job = await self._new_record(execution, client, token_sha256)
+        execution = execution.serving(not_before)
+        job = await self._new_record(execution, client, token_sha256, not_before)
+        while (serving := execution.serving(not_before)) is not execution:  # it ended meanwhile, too early
+            job, execution = await self._moved(job, serving), serving
         view = _view(job, execution)
         self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
         execution.seen[job.id] = self._clock.monotonic()
+        execution.not_before[job.id] = not_before
         return view
+
+    async def _move(self, execution: Execution, follow_up: Execution) -> None:
+        """Let the jobs whose callers need newer rows be jobs of the follow-up."""
+        for job_id in [job_id for job_id, moment in execution.not_before.items() if not execution.serves(moment)]:
+            recent = self._recent.get(job_id)
+            job = recent[0] if recent is not None else await self._ledger.job(job_id)
+            if job is None or job.cancelled:
+                continue
+            follow_up.not_before[job_id] = execution.not_before.pop(job_id)
+            follow_up.seen[job_id] = execution.seen.pop(job_id, self._clock.monotonic())
+            if (event := execution.job_events.pop(job_id, None)) is not None:
+                follow_up.job_events[job_id] = event
+            self._recent[job_id] = (msgspec.structs.replace(job, execution_id=follow_up.id), follow_up)
+            await self._moved(job, follow_up)
+
+    async def _moved(self, job: JobRecord, execution: Execution) -> JobRecord:
+        """Record that a job is one of this execution now."""
+        job = msgspec.structs.replace(job, execution_id=execution.id)
+        await self._ledger.record_job(job)
+        return job
 
     def _ended(self, execution: Execution) -> None:
         """Remember how it ended, and release its result, which may be large."""
@@ -94,10 +123,10 @@ class Jobs:
         execution = Execution(plan, sender, self._clock.monotonic())
         record = execution.record(self._clock.wall(), self._clock.monotonic(), Ending("success"))
         await self._ledger.record_execution(msgspec.structs.replace(record, result_id=result_id))
-        job = await self._new_record(execution, sender.client, token_sha256)
+        job = await self._new_record(execution, sender.client, token_sha256, -math.inf)
         return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 
-    async def _new_record(self, execution: Execution, client: str, token_sha256: str) -> JobRecord:
+    async def _new_record(self, execution: Execution, client: str, token_sha256: str, not_before: float) -> JobRecord:
         job = JobRecord(
             id=new_id(),
             execution_id=execution.id,
@@ -106,6 +135,7 @@ class Jobs:
             query_id=execution.plan.query_id,
             noted_at=self._clock.wall(),
             token_sha256=token_sha256,
+            not_before=not_before + self._clock.wall() - self._clock.monotonic(),
         )
         await self._ledger.record_job(job)
         return job
@@ -116,12 +146,12 @@ class Jobs:
         caller: Caller,
         scopes: frozenset[str],
         allowed: frozenset[int] | None,
-        wait: float | None = None,
+        until: float = -math.inf,
     ) -> JobView:
-        """Return what is known of a job; if it has not ended, wait up to `wait` seconds for its end.
+        """Return what is known of a job; if it has not ended, wait for its end, at most until then (monotonic).
 
-        Without `wait`, a caller that comes shortly before a poll waits for what this poll shows: it would learn the end
-        of the run only by its next request, which may come a second later.
+        A caller that does not wait, but comes shortly before a poll, waits for what this poll shows: it would learn the
+        end of the run only by its next request, which may come a second later.
 
         `scopes` are those of the client's credentials: the result id of a job of another one may name anything there.
         `allowed` are the queries that a bound client may use, None for all.
@@ -135,12 +165,12 @@ class Jobs:
         view = await self._state(job, execution)
         if not isinstance(execution, Execution) or not view.pending:
             return view
-        execution.seen[job.id] = self._clock.monotonic()
+        now = execution.seen[job.id] = self._clock.monotonic()
         if self._executions.draining:
             return view
-        if wait:  # for this job, not for the execution: a DELETE ends this job id alone
-            await wait_for(execution.job_events.setdefault(job.id, Event()), wait)
-        elif _is_near(execution, self._clock.monotonic()):
+        if until > now:  # for this job, not for the execution: a DELETE ends this job id alone
+            await wait_for(execution.job_events.setdefault(job.id, Event()), until - now)
+        elif _is_near(execution, now):
             await wait_for(execution.polled, NEAR_SECONDS)
         else:
             return view
@@ -214,6 +244,7 @@ class Jobs:
             return
         self._recent[job.id] = (cancelled, _view(cancelled, execution))
         execution.seen.pop(job.id, None)
+        execution.not_before.pop(job.id, None)
         if (event := execution.job_events.pop(job.id, None)) is not None:
             event.set()
         if not self._wanted(execution):
@@ -237,7 +268,7 @@ class Jobs:
         execution.cancelling = True  # no caller joins it from now on
         try:
             await self._upstream.send(execution.plan.credential, request, sender)
-        except GatewayError:
+        except BaseException:  # also of a caller that leaves: nobody knows whether Redash has cancelled it
             execution.cancelling = False
             raise
         execution.stopping.set()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable
+from contextlib import nullcontext, suppress
 
 import msgspec
 
-from gateway.concurrency.events import wait_for
+from gateway.concurrency.events import Event, wait_for
 from gateway.errors import ServiceUnavailable, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
@@ -18,6 +19,7 @@ from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
 from gateway.results.cache import ArrivingResult, ResultCache, StoredResult
+from gateway.upstream.protocol import Upstream
 
 
 class Miss(msgspec.Struct, frozen=True):
@@ -35,22 +37,39 @@ class Pending(msgspec.Struct, frozen=True):
     """An execution that has come far enough to respond to its callers."""
 
     execution: Execution
-    fallback: StoredResult | None
+    fallback: StoredResult | None = None
     """A stored result to use if Redash turns out to be unavailable (`stale_if_error`)."""
+    not_before: float = -math.inf
+    """The caller needs rows from that moment on (monotonic)."""
+
+    @property
+    def current(self) -> Pending:
+        """Return this, with the follow-up where the execution has ended too early for this caller."""
+        return msgspec.structs.replace(self, execution=self.execution.serving(self.not_before))
+
+    @property
+    def arriving(self) -> ArrivingResult | None:
+        """Return a large result if this caller may have it while it arrives: its end says from when its rows are."""
+        return self.execution.arriving if self.execution.serves(self.not_before) else None
 
 
 class ResultLookup:
     """Finds a result in the store where the plan accepts it, else joins or starts the one execution of its key."""
 
-    def __init__(self, results: ResultCache, executions: Executions, clock: Clock) -> None:
+    def __init__(self, results: ResultCache, executions: Executions, upstream: Upstream, clock: Clock) -> None:
         self._results = results
         self._executions = executions
+        self._upstream = upstream
         self._clock = clock
 
-    async def find(self, plan: Plan, outcome: Outcome) -> StoredResult | Miss:
+    async def find(self, plan: Plan, outcome: Outcome, until: float = math.inf) -> StoredResult | Miss:
         """Look up what the store has, and what is in progress.
 
-        If a POST is in progress that this plan must not join, but that may start a run, wait for its response first.
+        If a POST is in progress that this plan must not join, but that may start a run, wait for its response first, at
+        most until `until` (monotonic).
+
+        Raises:
+            BreakerOpen: Redash does not work, so no such response will come.
         """
         while True:
             began = self._clock.monotonic()
@@ -71,7 +90,23 @@ class ResultLookup:
             other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
             if other is None:
                 return Miss(stored, slack, joinable)
-            await self._wait(other, other.posted.wait(), outcome)
+            if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
+                return Miss(stored, slack, None)
+
+    async def _is_posted(self, other: Execution, fallback: StoredResult | None, until: float, outcome: Outcome) -> bool:
+        """Wait for the response to a POST; returns whether it is worth it: else the stored result is used instead.
+
+        Raises:
+            BreakerOpen: Redash does not work, and there is no stored result that may be used.
+        """
+        try:
+            async with self._upstream.until_unavailable():
+                await self._wait(other, self._until(other.posted, math.inf if fallback is None else until), outcome)
+        except UpstreamError:
+            if fallback is None:
+                raise
+            return False
+        return other.posted.is_set
 
     async def foresee(self, plan: Plan, outcome: Outcome) -> StoredResult | Pending | None:
         """Return what a look-up would give at once, None where it would call Redash; runs and joins nothing.
@@ -85,13 +120,18 @@ class ResultLookup:
             outcome.record_hit(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime)
             return stored
         if (failed := self._executions.failures.get(plan)) is not None:
-            return Pending(failed, None)
+            return Pending(failed)
         if self._executions.would_join(plan, stored=slack is not None) is None:
             self._check_limit(plan, outcome.sender)
         return None
 
-    async def join_or_execute(self, miss: StoredResult | Miss, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
+    async def join_or_execute(
+        self, miss: StoredResult | Miss, plan: Plan, outcome: Outcome, until: float = math.inf
+    ) -> StoredResult | Pending:
         """Join an execution in progress, or start one; return when a response can be made.
+
+        Where a stored result may be used if Redash is unavailable, that is at once when Redash is known to be, and at
+        the latest at `until` (monotonic).
 
         Raises:
             TooManyRequests: the client has reached its limit of running executions.
@@ -100,7 +140,20 @@ class ResultLookup:
         """
         if isinstance(miss, StoredResult):
             return miss
-        execution = miss.joinable
+        fallback = _fallback(miss.stored, miss.slack, plan)
+        if fallback is None:
+            pending = self._join_or_begin(miss, None, plan, outcome)
+            await self._wait(pending.execution, pending.execution.can_respond.wait(), outcome)
+            return pending.current
+        with suppress(UpstreamError):
+            async with self._upstream.until_unavailable():
+                pending = self._join_or_begin(miss, fallback, plan, outcome)
+                if await self._can_respond(pending, until, outcome):
+                    return self._or_fallback(pending, plan, outcome)
+        return self._use(fallback, plan, outcome)
+
+    def _join_or_begin(self, miss: Miss, fallback: StoredResult | None, plan: Plan, outcome: Outcome) -> Pending:
+        execution, not_before = miss.joinable, plan.not_before(self._clock.monotonic())
         if execution is None:
             self._check_limit(plan, outcome.sender)
             check_size(plan)
@@ -111,12 +164,23 @@ class ResultLookup:
         else:
             execution.callers += 1
         outcome.execution_id = execution.id
-        await self._wait(execution, execution.can_respond.wait(), outcome)
-        fallback = miss.stored if -miss.slack <= plan.bounds.stale_if_error else None
-        if fallback is not None and execution.arriving is not None:
-            # If it fails while it arrives, the stored result is better.
-            await self._wait(execution, execution.ended.wait(), outcome)
-        return self._or_fallback(Pending(execution, fallback), plan, outcome)
+        execution.attach(not_before)
+        return Pending(execution, fallback, not_before)
+
+    async def _can_respond(self, pending: Pending, until: float, outcome: Outcome) -> bool:
+        """Whether the execution has come far enough for a response before the time is up.
+
+        A large result is not shown while it arrives: if it fails, the stored one is better.
+
+        Raises:
+            UpstreamError: Redash does not answer.
+        """
+        execution = pending.execution
+        async with execution.until_unanswered():
+            await self._wait(execution, self._until(execution.can_respond, until), outcome)
+            if execution.arriving is not None:
+                await self._wait(execution, self._until(execution.ended, until), outcome)
+        return execution.can_respond.is_set and execution.arriving is None
 
     def _check_limit(self, plan: Plan, sender: Sender) -> None:
         running = 0
@@ -152,22 +216,47 @@ class ResultLookup:
         seconds = context.wait if form is None else context.configured.settings.server.max_wait
         if isinstance(found, StoredResult) or seconds is None:
             return found
-        execution, outcome, seconds = found.execution, context.outcome, 0.0 if self._executions.draining else seconds
-        until = self._clock.monotonic() + seconds
-        await self._wait(execution, wait_for(execution.showable, seconds), outcome)
-        arriving = execution.arriving
-        shown = arriving is not None and found.fallback is None and is_enough(arriving, form)
-        if execution.showable.is_set and not shown:  # not set: the time is up, or the gateway is stopping
-            await self._wait(execution, wait_for(execution.ended, until - self._clock.monotonic()), outcome)
-        return self._or_fallback(found, plan, outcome)
+        until = -math.inf if self._executions.draining else context.until_run(seconds)
+        if found.fallback is None:
+            return await self._result_of(found, form, until, context.outcome)
+        with suppress(UpstreamError):
+            async with self._upstream.until_unavailable():
+                pending = await self._result_of(found, form, until, context.outcome)
+            return self._or_fallback(pending, plan, context.outcome)
+        return self._use(found.fallback, plan, context.outcome)
+
+    async def _result_of(self, pending: Pending, form: ResultForm | None, until: float, outcome: Outcome) -> Pending:
+        """Wait for the result of an execution, or of the one that follows it; return what has come so far.
+
+        Raises:
+            UpstreamError: Redash does not answer, and there is a stored result that may be used.
+        """
+        while True:
+            execution = pending.execution
+            async with execution.until_unanswered() if pending.fallback is not None else nullcontext():
+                await self._wait(execution, self._until(execution.showable, until), outcome)
+                arriving = pending.arriving
+                shown = arriving is not None and pending.fallback is None and is_enough(arriving, form)
+                if execution.showable.is_set and not shown:  # not set: the time is up, or the gateway is stopping
+                    await self._wait(execution, self._until(execution.ended, until), outcome)
+            if (current := pending.current).execution is execution:
+                return pending
+            pending = current
 
     def _or_fallback(self, pending: Pending, plan: Plan, outcome: Outcome) -> StoredResult | Pending:
         """Return the stored result if it may be used because Redash is unavailable, else `pending` itself."""
-        fallback = pending.fallback
-        if fallback is None or not isinstance(pending.execution.failure, UpstreamError):
+        pending = pending.current
+        if pending.fallback is None or not isinstance(pending.execution.failure, UpstreamError):
             return pending
+        return self._use(pending.fallback, plan, outcome)
+
+    def _use(self, fallback: StoredResult, plan: Plan, outcome: Outcome) -> StoredResult:
         slack = plan.accepts(fallback.entry, self._clock.monotonic())
         return self._stale(fallback, -math.inf if slack is None else slack, outcome, "stale-if-error")
+
+    async def _until(self, event: Event, until: float) -> None:
+        """Wait for the event, at most until then (monotonic)."""
+        await wait_for(event, until - self._clock.monotonic())
 
     def _stale(self, stored: StoredResult, slack: float, outcome: Outcome, detail: str) -> StoredResult:
         outcome.record_stale(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime, detail)
@@ -188,6 +277,11 @@ def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
     A file's name contains the day of the result; forms that are made from the JSON need all of it.
     """
     return form is None or (form == "json" and arriving.entry.retrieved_at != "")
+
+
+def _fallback(stored: StoredResult | None, slack: float, plan: Plan) -> StoredResult | None:
+    """Return the stored result, if it may be used while Redash is unavailable."""
+    return stored if -slack <= plan.bounds.stale_if_error else None
 
 
 def _forward(plan: Plan, miss: Miss) -> str:

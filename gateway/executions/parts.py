@@ -24,13 +24,13 @@ class ExecutionParts:
         self, live: Live, upstream: Upstream, results: ResultParts, ledger: Ledger, observer: Observer, clock: Clock
     ) -> None:
         guard = Guard(results.organisation)
-        waits = Waits(live, guard)
+        waits = Waits(live, guard, upstream)
         runner = Runner(upstream, results.definitions, results.cache, results.fetcher, waits, guard, clock)
         self.flights = Executions(
             runner, waits, results.definitions, ledger, clock, observer, live, changed=results.query_changed
         )
         self.jobs = Jobs(self.flights, upstream, ledger, clock)
-        self.lookup = ResultLookup(results.cache, self.flights, clock)
+        self.lookup = ResultLookup(results.cache, self.flights, upstream, clock)
         self.responses = ExecutionResponses(
             self.jobs, self.lookup, results.definitions, results.pauses, results.reader, clock
         )

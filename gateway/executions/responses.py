@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from cachetools import LRUCache
@@ -69,9 +70,13 @@ class ExecutionResponses:
             stored = execution.stored
             if stored is not None and stored.is_readable:
                 return self._new(context, stored)
-            if execution.arriving is not None:
-                return Response(body=execution.arriving.body, waited=context.wait)
-        return self._job(context, await self._jobs.new(execution, context.caller.name, context.outcome.token_sha256))
+            if (arriving := found.arriving) is not None:
+                return Response(body=arriving.body, waited=context.wait)
+        return self._job(context, await self._new_job(context, found))
+
+    async def _new_job(self, context: RequestContext, pending: Pending) -> JobView:
+        outcome = context.outcome
+        return await self._jobs.new(pending.execution, context.caller.name, outcome.token_sha256, pending.not_before)
 
     def _new(self, context: RequestContext, stored: StoredResult) -> Response:
         """Respond with a result that was just stored, or passed on."""
@@ -132,7 +137,8 @@ class ExecutionResponses:
             outcome.execution_id = run.id
             if run.plan.definition is not None and run.plan.definition.data_source_id != definition.data_source_id:
                 raise NotFound("The query has been moved to another data source meanwhile; run it again.")
-            found = await self._lookup.wait(Pending(run, None), context, operation, run.plan)
+            pending = Pending(run, None, run.not_before.get(operation.run, -math.inf))
+            found = await self._lookup.wait(pending, context, operation, run.plan)
             return await self._result_itself(context, operation, definition, found)
         outcome.execution_id = run.execution_id
         if run.result_id is None:
@@ -150,16 +156,18 @@ class ExecutionResponses:
         """Respond with the result, never with a job: one URL for a spreadsheet, pandas or curl."""
         result: AnyResult | None
         if isinstance(found, Pending):
-            result = _result_of(found.execution, operation.form)
+            result = _result_of(found, operation.form)
             if result is None:
-                return await self._redirect_to_run(context, operation, found.execution)
-            context.outcome.stored = isinstance(result, StoredResult) and result.body.is_kept
+                return await self._redirect_to_run(context, operation, found)
+            if isinstance(result, StoredResult):
+                context.outcome.stored = result.body.is_kept
+                context.outcome.age = result.entry.age(self._clock.monotonic())
         else:
             result = found
         return await self._reader.rendered(context, context.credential, result, operation.form, definition)
 
     async def _redirect_to_run(
-        self, context: RequestContext, operation: ReadParameterised, execution: Execution
+        self, context: RequestContext, operation: ReadParameterised, pending: Pending
     ) -> Response:
         """Redirect the caller to the same URL and the same run, where it waits again.
 
@@ -168,7 +176,7 @@ class ExecutionResponses:
         """
         request, run = context.request, operation.run
         if not run:
-            run = (await self._jobs.new(execution, context.caller.name, context.outcome.token_sha256)).id
+            run = (await self._new_job(context, pending)).id
             self._joined[run] = context.outcome.cache == "collapsed"
         if operation.hops >= MOST_HOPS:
             raise ServiceUnavailable("The query is still running; request the same URL again.", retry_after=5)
@@ -185,7 +193,8 @@ class ExecutionResponses:
             NotFound: as `Jobs.look_up`.
         """
         scopes = context.configured.access.scopes(context.caller)
-        view = await self._jobs.look_up(operation, context.caller, scopes, allowed, context.wait)
+        until = -math.inf if context.wait is None else context.until_run(context.wait)
+        view = await self._jobs.look_up(operation, context.caller, scopes, allowed, until)
         context.outcome.execution_id, context.outcome.query_id = view.execution_id, view.query_id or None
         return self._job(context, view)
 
@@ -207,16 +216,17 @@ def _unsized(form: ResultForm) -> Response:
     return Response(body=_NOTHING, content_type=CONTENT_TYPES[form], unsized=True)
 
 
-def _result_of(execution: Execution, form: ResultForm) -> AnyResult | None:
+def _result_of(pending: Pending, form: ResultForm) -> AnyResult | None:
     """Return what it has brought, None if it has not ended.
 
     Raises:
         GatewayError: it brought nothing.
     """
+    execution, arriving = pending.execution, pending.arriving
     if execution.stored is not None:
         return execution.stored
-    if execution.arriving is not None and is_enough(execution.arriving, form):
-        return execution.arriving
+    if arriving is not None and is_enough(arriving, form):
+        return arriving
     if execution.phase is not Phase.ENDED:
         return None
     if execution.failure is not None:

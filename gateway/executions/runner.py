@@ -20,7 +20,7 @@ from gateway.executions.waits import Waits
 from gateway.model import Clock
 from gateway.policy.plan import replanned
 from gateway.redash import calls
-from gateway.redash.responses import Job, ResultHead, parse_beginning
+from gateway.redash.responses import Job, ResultHead, parse_beginning, parse_time
 from gateway.redash.values import can_be_judged
 from gateway.results.cache import ResultCache, arriving_result, load_result, load_result_or_job
 from gateway.results.definitions import Definitions
@@ -122,10 +122,18 @@ class Runner:
         max_age = 0 if again else _upstream_max_age(execution)
         if max_age != 0 and await self._guard.may_be_mixed_up(execution.plan, execution.sender):
             max_age = 0
-        posted = await self._post(execution, max_age)
-        if max_age != 0 and isinstance(posted, Fetched) and may_be_of_earlier_text(execution.plan, posted.head):
-            posted.response.body.give_up()
-            posted = await self._post(execution, 0)
+        before, posted_at = execution.rows_from, self._clock.monotonic()
+        execution.rows_from = posted_at - (max_age if max_age is not None else math.inf)
+        try:
+            posted = await self._post(execution, max_age)
+            if max_age != 0 and isinstance(posted, Fetched) and may_be_of_earlier_text(execution.plan, posted.head):
+                posted.response.body.give_up()
+                posted = await self._post(execution, 0)
+        except BaseException:
+            execution.rows_from = before  # an earlier POST may bring them yet
+            raise
+        if isinstance(posted, Job):
+            execution.rows_from = posted_at
         return posted
 
     async def _post(self, execution: Execution, max_age: int | None) -> Fetched | Job:
@@ -175,6 +183,7 @@ class Runner:
             try:
                 return await self._fetch(execution, job, ask)
             except (UpstreamError, UpstreamUnusable):
+                execution.is_unanswered = True
                 if self._clock.monotonic() - began > PATIENCE_SECONDS:
                     raise
             await asyncio.sleep(AGAIN_SECONDS)
@@ -250,7 +259,7 @@ class Runner:
             begun=-math.inf if execution.purged else begun,
             confirmed=fetched.response.sent if marker or plan.definition is None else -math.inf,
         )
-        return Ending("success", stored)
+        return Ending("success", stored, made=parse_time(fetched.head.retrieved_at) - fetched.response.ahead)
 
 
 def _upstream_max_age(execution: Execution) -> int | None:

@@ -11,16 +11,19 @@ from gateway.concurrency.turns import TurnsByText
 from gateway.executions.execution import Execution
 from gateway.executions.guard import Guard
 from gateway.policy.configured import Live
+from gateway.upstream.protocol import Upstream
 
 
 class Waits:
     """The waits of all executions. Each ends after `upstream.queue_timeout`, and each is counted by its kind."""
 
-    def __init__(self, live: Live, guard: Guard) -> None:
+    def __init__(self, live: Live, guard: Guard, upstream: Upstream) -> None:
         self._live = live
         self._guard = guard
-        upstream = live.settings.upstream
-        self.slots = FairSlots(upstream.max_executions, timeout=upstream.queue_timeout)
+        settings = live.settings.upstream
+        self.slots = FairSlots(
+            settings.max_executions, timeout=settings.queue_timeout, is_stuck=upstream.is_stuck_since
+        )
         live.on_change.append(self._take_over_limits)
         self._turns = TurnsByText()
         self._behind_earlier = 0

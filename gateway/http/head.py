@@ -57,7 +57,7 @@ def moving_part(outcome: Outcome, wall: float) -> bytes:
     text = f"Date: {_date(int(wall))}\r\n"
     if cache_status is not None:
         text += f"Cache-Status: {cache_status}\r\n"
-    if outcome.age is not None and outcome.cache in ("hit", "stale"):
+    if outcome.age is not None and outcome.cache in ("hit", "stale", "collapsed"):
         text += f"Age: {int(outcome.age)}\r\n"
     return text.encode()
 

@@ -70,7 +70,7 @@ async def send_response(
 
 def error_response(error: GatewayError, outcome: Outcome) -> Response:
     """Turn an error into its response: Redash's refusal unchanged, everything else as problem details (RFC 9457)."""
-    outcome.reason, outcome.refused = error.reason, error.refused
+    outcome.record_error(error.reason, error.refused)
     if isinstance(error, UpstreamRefused):
         return Response(status=error.status_code, body=error.body, content_type=error.content_type)
     return Response(

@@ -15,6 +15,14 @@ from gateway.policy.access import Access, Caller, Credential
 from gateway.policy.configured import Configured
 from gateway.redash.matching import Match
 
+LEAST_SECONDS: Final = 5.0
+"""So long every request may wait for Redash, also where nobody is to wait for runs (`max_wait` of less)."""
+
+_RESPONDING: Final = 0.02
+"""The part of that time which is kept for the response after the last wait, though never less than ..."""
+
+_LEAST_RESPONDING_SECONDS: Final = 0.1
+
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
 
@@ -44,6 +52,21 @@ class RequestContext(msgspec.Struct, frozen=True):
         if self.chosen is None:
             raise Forbidden(f"None of the credentials of client '{self.caller.name}' can do this in Redash.")
         return self.chosen
+
+    @property
+    def patience(self) -> float:
+        """Return for how many seconds the request may wait for Redash, in all its steps together."""
+        return max(self.configured.settings.server.max_wait, LEAST_SECONDS)
+
+    @property
+    def until(self) -> float:
+        """Return until when (monotonic) it may wait for what it can do without."""
+        patience = self.patience
+        return self.outcome.started + patience - max(_RESPONDING * patience, _LEAST_RESPONDING_SECONDS)
+
+    def until_run(self, seconds: float) -> float:
+        """Return until when (monotonic) it may wait for a run, if it is to wait so many seconds in all."""
+        return min(self.outcome.started + seconds, self.until)
 
     @property
     def sender(self) -> Sender:

@@ -86,6 +86,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return self.max_age - entry.age(now)
 
+    def not_before(self, now: float) -> float:
+        """Return the moment (monotonic) from which on rows must be, for a caller that requests them now."""
+        return -math.inf if self.max_age is None else now - max(0.0, self.max_age)
+
     def _checked_as_latest(self, entry: Entry) -> float:
         """Return when a definition named the entry as the query's latest (an archived query's may be out of date)."""
         definition = self.definition

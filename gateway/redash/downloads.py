@@ -15,10 +15,15 @@ CONTENT_TYPES: Final = {
 }
 
 
+_NO_ROWS: Final = (b"<!doctype html", b"<html", b'{"job":', b'{"message":', b'{"query_result":')
+"""How a page of HTML and Redash's JSON begin: a proxy may send them as whatever was requested."""
+
+
 def is_file(content_type: str, beginning: bytes, form: str) -> bool:
     """Whether a response is such a file: of its media type, not empty, and a workbook begins as every ZIP file does."""
     begins = beginning.startswith(b"PK") if form == "xlsx" else beginning != b""
-    return begins and _media_type(content_type) == _media_type(CONTENT_TYPES[form])
+    others = beginning[:100].lstrip().lower().startswith(_NO_ROWS)
+    return begins and not others and _media_type(content_type) == _media_type(CONTENT_TYPES[form])
 
 
 def is_csv_instead(content_type: str, form: str) -> bool:

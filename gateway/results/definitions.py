@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -64,7 +65,7 @@ class Definitions:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
             UpstreamError: Redash is unavailable, and the known definition is older than `stale_if_error` allows.
 
-        A check that takes longer than `LATE_SECONDS` goes on, and acts when it ends.
+        A check that takes longer than `LATE_SECONDS` goes on, and acts when it ends. Nobody waits again for a late one.
         """
         cache = self._live.settings.cache
         place = (query_id, credential.scope)
@@ -75,14 +76,13 @@ class Definitions:
         if known is not None and age <= cache.definition_check:
             self._flights.start(self._flight(place), lambda: self._quietly(credential, query_id, sender, known))
             return known
-        stands_in = known is not None and self._clock.monotonic() - known.checked <= self._longest(cache)
+        read = partial(self._flights.share, self._flight(place), lambda: self._read(credential, query_id, sender))
+        if known is None or self._clock.monotonic() - known.checked > self._longest(cache):
+            return (await read())[0]
         try:
-            async with asyncio.timeout(LATE_SECONDS if stands_in else None):
-                read = self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender))
-                return (await read)[0]
+            async with asyncio.timeout(LATE_SECONDS - self._flights.seconds(self._flight(place))):
+                return (await read())[0]
         except (UpstreamError, TimeoutError):
-            if known is None or not stands_in:
-                raise
             return known
 
     async def current(self, credential: Credential, query_id: int, sender: Sender, *, since: float) -> Definition:

@@ -35,7 +35,7 @@ class JobResults:
         job = parse_job(response.body.load()) if response.status == 200 else None
         if job is None:
             return response
-        until = self._clock.monotonic() + context.configured.settings.server.max_wait
+        until = min(self._clock.monotonic() + context.configured.settings.server.max_wait, context.until)
         pause = _FIRST_PAUSE
         while job.status in (1, 2):
             if self._clock.monotonic() + pause > until:

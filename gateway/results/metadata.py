@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
@@ -18,6 +18,7 @@ from gateway.errors import (
     CredentialRejected,
     UpstreamError,
     UpstreamRefused,
+    UpstreamTimeout,
     UpstreamUnusable,
     is_denial,
 )
@@ -116,23 +117,33 @@ class Metadata:
             context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-while-revalidate")
             return entry
         context.outcome.record_forward("uri-miss" if entry is None else "stale")
-        try:
-            fresh, joined = await self._flights.share(flight, lambda: self._refresh(context, operation, key))
-        except UpstreamError:
-            if entry is None or not self._may_serve_stale(context, entry, slack):
-                raise
-            return entry
+        share = partial(self._flights.share, flight, lambda: self._refresh(context, operation, key))
+        if entry is None or -slack > self._window(context):
+            fresh, joined = await share()
+        else:
+            try:
+                fresh, joined = await self._while_redash_works(context, share)
+            except UpstreamError:
+                context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-if-error")
+                return entry
         context.outcome.record_forward("uri-miss" if entry is None else "stale", joined=joined, stored=True)
         return fresh
 
-    def _may_serve_stale(self, context: RequestContext, entry: MetadataEntry, slack: float) -> bool:
-        """Whether what is cached may be sent because Redash is unavailable; it is recorded as stale then."""
+    async def _while_redash_works(self, context: RequestContext, share: Callable[[], Awaitable[T]]) -> T:
+        """Wait for a new response, where an old one may be used if Redash is unavailable.
+
+        Raises:
+            UpstreamError: it is, or takes too long.
+        """
+        try:
+            async with self._upstream.until_unavailable(), asyncio.timeout(context.until - self._clock.monotonic()):
+                return await share()
+        except TimeoutError:
+            raise UpstreamTimeout("Redash did not answer in time.") from None
+
+    def _window(self, context: RequestContext) -> float:
         client = context.caller.settings.stale_if_error
-        window = client if client is not None else self._live.settings.cache.stale_if_error
-        if -slack > window:
-            return False
-        context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-if-error")
-        return True
+        return client if client is not None else self._live.settings.cache.stale_if_error
 
     def _age(self, entry: MetadataEntry) -> float:
         return self._clock.monotonic() - entry.requested_at

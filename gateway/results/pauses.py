@@ -108,7 +108,7 @@ class Pauses:
             self._flights.start(flight, read)
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LATE_SECONDS):
+            async with asyncio.timeout(LATE_SECONDS - self._flights.seconds(flight)):
                 await self._flights.share(flight, read)
 
     async def _read(self, credential: Credential, source_id: int, sender: Sender) -> None:

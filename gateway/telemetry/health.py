@@ -33,7 +33,7 @@ class UpstreamHealth:
     def __init__(self) -> None:
         self._availability = TransitionLog("Redash does not answer", "Redash answers again")
         self.breaker = TransitionLog(
-            "Redash has failed several times in a row and is left alone for a while (the breaker is open)",
+            "Redash does not work and is left alone for a while (the breaker is open)",
             "Redash is asked again (the breaker is closed)",
             level=logging.ERROR,
         )

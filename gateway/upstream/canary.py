@@ -1,8 +1,7 @@
-"""Tells an unhealthy Redash from a request that fails by itself.
+"""Tells a Redash that does not work from a request that fails, or takes long, by itself: a second request decides.
 
 While Redash's own database or Redis is unavailable, every response is its generic 500 (CONTRACT 25). Bad input gets the
-same 500 (CONTRACT 3). So a second request decides: that of a user's session, which worked before. A query's own key has
-none, and gets the same 500 once its query is deleted (CONTRACT 2): a user's key speaks for it.
+same 500 (CONTRACT 3). And a request without a response may be a slow one, or Redash hangs.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import UpstreamError, UpstreamUnusable
+from gateway.errors import GatewayError, UpstreamError, UpstreamUnusable
 from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
@@ -32,12 +31,12 @@ _Ask = Callable[[Credential, UpstreamRequest, Sender], Awaitable[UpstreamRespons
 
 
 class Canary:
-    """One request per user credential that Redash answers while it is healthy."""
+    """One request per credential that Redash answers while it works: a user's session, a query key's definition."""
 
     def __init__(self, ask: _Ask, clock: Clock) -> None:
         self._ask = ask
         self._clock = clock
-        self._worked: dict[str, Credential] = {}  # by scope, the latest last
+        self._worked: dict[str, Credential] = {}  # users' only, by scope, the latest last
         self._verdicts: dict[str, tuple[bool, float]] = {}
         self._flights: Flights[bool] = Flights()
 
@@ -49,31 +48,39 @@ class Canary:
             if len(self._worked) > MOST_CREDENTIALS:
                 del self._worked[next(iter(self._worked))]
 
-    async def fails(self, credential: Credential, sender: Sender) -> bool:
-        """Whether Redash is unhealthy: a request that works for this credential fails, too.
+    async def shares_failure(self, credential: Credential, sender: Sender) -> bool:
+        """Whether a 500 is an outage: a request that works for this credential fails, too.
 
-        False where the credential never worked: then nothing says that the canary would.
+        False where no user's key ever worked: then nothing says that the canary would.
         """
         speaker = self._speaker(credential)
-        if speaker is None:
-            return False
+        return speaker is not None and await self.fails(speaker, sender)
+
+    async def fails(self, credential: Credential, sender: Sender) -> bool:
+        """Whether the canary gets no response in time, or one that shows an outage."""
+        speaker = self._speaker(credential) or credential
         failed, at = self._verdicts.get(speaker.scope, (False, float("-inf")))
         if self._clock.monotonic() - at <= VALID_SECONDS:
             return failed
         return (await self._flights.share(speaker.scope, lambda: self._try(speaker, sender)))[0]
 
     def _speaker(self, credential: Credential) -> Credential | None:
-        """Return the user credential whose session says how Redash is."""
+        """Return the user's credential that worked, and whose session says how Redash is."""
         if not credential.is_query_key:
             return self._worked.get(credential.scope)
         return next((known for known in reversed(self._worked.values()) if known.url == credential.url), None)
 
     async def _try(self, credential: Credential, sender: Sender) -> bool:
+        query_id = credential.query_id
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                failed = (await self._ask(credential, calls.session(), sender)).status == 500
+                request = calls.session() if query_id is None else calls.query(query_id)
+                response = await self._ask(credential, request, sender)
+            failed = response.status == 500 and query_id is None  # a deleted query gives its key 500, too (CONTRACT 2)
         except (UpstreamError, UpstreamUnusable, TimeoutError):
             failed = True
+        except GatewayError:  # Redash limits the rate, or has come to refuse the key: it works
+            failed = False
         self._verdicts[credential.scope] = failed, self._clock.monotonic()
         return failed
 

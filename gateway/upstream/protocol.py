@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
@@ -17,7 +19,10 @@ from gateway.redash.redaction import refusal_without_keys
 
 
 class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Redash's response. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds."""
+    """Redash's response. `sent` is monotonic seconds, `received` and `date` (Redash's own clock) unix seconds.
+
+    `ahead` is how far Redash's clock (unix seconds) may be ahead of the own monotonic one at most.
+    """
 
     status: int
     content_type: str
@@ -25,6 +30,7 @@ class UpstreamResponse(msgspec.Struct, frozen=True, kw_only=True):
     sent: float
     received: float
     date: float | None
+    ahead: float = math.inf
     location: str = ""
     disposition: str = ""
     retry_after: str = ""
@@ -47,6 +53,16 @@ def refusal(response: UpstreamResponse) -> UpstreamRefused:
 class Upstream(Protocol):
     """Redash, as the configured credentials see it."""
 
+    def until_unavailable(self) -> AbstractAsyncContextManager[None]:
+        """Let what is awaited within end when Redash is known not to work: for those who have a stale response.
+
+        Raises:
+            BreakerOpen: it does not work now, or came to do so meanwhile.
+        """
+
+    def is_stuck_since(self, moment: float) -> bool:
+        """Whether requests wait for long, and nobody has got a response since then, by the clock of the event loop."""
+
     async def send(
         self, credential: Credential, request: UpstreamRequest, sender: Sender, *, early: Early | None = None
     ) -> UpstreamResponse:
@@ -59,5 +75,7 @@ class Upstream(Protocol):
             UpstreamTimeout: too slow, or 504.
             UpstreamUnusable: an HTML page, a redirect elsewhere, a 2xx but 200, or larger than allowed.
             CredentialRejected: Redash does not know the key.
-            ServiceUnavailable: no free slot among `upstream.max_requests` in time.
+            ServiceUnavailable: no free slot among `upstream.max_requests` in time, although others got responses.
+
+        Unless it is a large result, the response is there after `upstream.read_timeout`, or an error.
         """

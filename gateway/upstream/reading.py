@@ -31,10 +31,12 @@ a result shrink to a tenth; gzip can express a thousand times its length, and wo
 class BodyReader:
     """Reads bodies; those of results into spools, once they are too large to be parsed as a whole."""
 
-    def __init__(self, spool: BeginSpool, max_entry_bytes: int, read_timeout: float) -> None:
+    def __init__(self, spool: BeginSpool, max_entry_bytes: int, read_timeout: float, heard: Callable[[], None]) -> None:
+        """`heard` is called with each piece that arrives."""
         self._spool = spool
         self._max_entry = max_entry_bytes
         self._timeout = read_timeout
+        self._heard = heard
 
     async def read(
         self,
@@ -42,8 +44,11 @@ class BodyReader:
         response: UpstreamResponse,
         check: Callable[[UpstreamResponse], UpstreamResponse],
         early: Early | None,
+        grows: Callable[[], None],
     ) -> Body:
         """Read the body; with `early`, of a result, a large one arrives in a spool, if its beginning passes `check`.
+
+        `grows` is called when that begins.
 
         Raises:
             UpstreamUnusable: too large, without `early` or by its compression.
@@ -60,6 +65,7 @@ class BodyReader:
             pieces.append(piece)
             read += len(piece)
             if early is not None and read > PARSE_LIMIT:
+                grows()
                 first = b"".join(pieces)
                 beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
                 show = partial(early, check(beginning))
@@ -88,6 +94,7 @@ class BodyReader:
                 raise ConnectionResetError("Redash closed the connection within its response") from error
             if not piece:
                 return
+            self._heard()
             yield piece
 
     async def _rest(self, raw: aiohttp.ClientResponse, read: int) -> AsyncIterator[bytes]:

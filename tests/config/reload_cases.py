@@ -207,7 +207,7 @@ async def certificate(lab: Lab) -> object:
 
 async def authorities(lab: Lab) -> object:
     """Whether the connections to Redash trust the one authority of `ca_file` only."""
-    return len(lab.runtime.upstream._tls.get_ca_certs()) == 1
+    return len(lab.runtime.upstream._exchange.tls.get_ca_certs()) == 1
 
 
 async def folds_case(lab: Lab) -> object:
@@ -222,7 +222,7 @@ async def date_formats(lab: Lab) -> object:
 
 async def connect_timeout(lab: Lab) -> object:
     """Read from the HTTP client: a connection that does not come about cannot be made on the loopback."""
-    return lab.runtime.upstream._timeout.sock_connect
+    return lab.runtime.upstream._exchange.timeout.sock_connect
 
 
 async def api_key_of_a_query(lab: Lab) -> object:

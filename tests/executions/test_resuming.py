@@ -11,7 +11,7 @@ from support.waiting import until
 from support.world import World
 
 from gateway.errors import BadRequest
-from gateway.executions import flights
+from gateway.executions import revival
 from gateway.store.sqlite import schema
 
 SECONDS = {"seconds": 0}
@@ -95,14 +95,14 @@ async def test_a_run_that_this_version_refuses_ends_with_a_reason_and_keeps_no_o
     refused, followed = await begun(world, parameters={"seconds": 1}), await begun(world)
     await world.sandbox.wait_executions(2)
     await world.stop()
-    parse = flights.parse_operation
+    parse = revival.parse_operation
 
     def stricter(match: Any, query: str, body: bytes) -> Any:
         if b'"seconds": 1' in body or b'"seconds":1' in body:
             raise BadRequest("No such seconds.")
         return parse(match, query, body)
 
-    monkeypatch.setattr(flights, "parse_operation", stricter)
+    monkeypatch.setattr(revival, "parse_operation", stricter)
     await world.resume()
     hold.release()
     job = await world.finish(refused)

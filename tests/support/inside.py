@@ -29,6 +29,34 @@ def flights(*parts: Any) -> int:
     return sum(len(part._flights) for part in parts)
 
 
+def left_over(runtime: Runtime) -> list[str]:
+    """What still runs, waits for Redash or holds a slot."""
+    results, executions = runtime.results, runtime.executions.flights
+    counts = {
+        name: flights(part)
+        for name, part in {
+            "definitions": results.definitions,
+            "lists and objects": results.metadata,
+            "results": results.fetcher,
+            "data sources": results.pauses,
+            "dashboards": results.dashboards,
+            "session": results.organisation,
+            "canary": runtime.upstream._canary,
+        }.items()
+    }
+    counts["executions"] = len(executions.running)
+    counts["requests without a response"] = len(runtime.upstream._availability._silent)
+    counts["open requests"] = open_requests(runtime)
+    for name, slots in (("slots", runtime.upstream.slots), ("slots for executions", executions.slots)):
+        counts[name] = slots.taken + slots.queued
+    return [f"{count} {name}" for name, count in counts.items() if count]
+
+
+def is_at_rest(runtime: Runtime) -> bool:
+    """Whether nothing is left over."""
+    return not left_over(runtime)
+
+
 def waiters(runtime: Runtime) -> int:
     """How many callers wait for the end of a run."""
     return sum(execution.waiters for execution in runtime.executions.flights.running)
@@ -98,3 +126,20 @@ def is_connected(sandbox: Sandbox) -> bool:
 def no_levels() -> Levels:
     """For metrics that nobody scrapes."""
     raise AssertionError("no scrape is expected")
+
+
+@contextmanager
+def canary_after(seconds: float) -> Iterator[None]:
+    """Patch: the canary is asked after so long without a response, and has as long for its own."""
+    with (
+        mock.patch("gateway.upstream.availability.SILENT_SECONDS", seconds),
+        mock.patch("gateway.upstream.canary.DEADLINE_SECONDS", seconds),
+    ):
+        yield
+
+
+@contextmanager
+def request_patience(seconds: float) -> Iterator[None]:
+    """Patch: a request may wait so long for Redash, in all its steps together."""
+    with mock.patch("gateway.policy.context.RequestContext.patience", seconds):
+        yield

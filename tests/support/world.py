@@ -37,9 +37,11 @@ SECRETS: set[str] = set(TOKENS.values())
 class World:
     """One sandbox, one gateway, any number of callers."""
 
-    def __init__(self, directory: Path, sandbox: Sandbox, clock: TurnableClock) -> None:
+    def __init__(self, directory: Path, sandbox: Sandbox, clock: TurnableClock, upstream: str = "") -> None:
+        """`upstream` is the address that the gateway knows, if it is not the sandbox's own: a proxy's before it."""
         self.directory = directory
         self.sandbox = sandbox
+        self.upstream = upstream or sandbox.url
         self.clock = clock
         self.named = sandbox.named
         self.runtime: Runtime
@@ -56,7 +58,7 @@ class World:
 
     async def start(self, extra: str = "", store: str = "sqlite:gateway.db", **tables: str) -> None:
         """Start the gateway; `extra` is TOML at the end, `tables` adds lines to a table: `cache='memory = "1MB"'`."""
-        self.text = configuration(self.sandbox, store, tables) + extra
+        self.text = configuration(self.sandbox, store, tables, self.upstream) + extra
         await self.resume()
 
     async def resume(self) -> None:
@@ -179,7 +181,7 @@ def _fields(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def configuration(sandbox: Sandbox, store: str, tables: Mapping[str, str]) -> str:
+def configuration(sandbox: Sandbox, store: str, tables: Mapping[str, str], upstream: str = "") -> str:
     """The configuration of the tests; `tables` adds lines by table name (`.` written as `__`)."""
     narrow = sandbox.named["in_country"]
     return f"""
@@ -190,7 +192,7 @@ drain_timeout = "2s"
 [admin]
 listen = "127.0.0.1:0"
 [upstream]
-url = "{sandbox.url}"
+url = "{upstream or sandbox.url}"
 {tables.get("upstream", "")}
 [credentials.analyst]
 kind = "user"

@@ -227,7 +227,7 @@ def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, mon
         "Redash does not answer: GET /api/x: upstream_error",
         "Redash answers again",
         "Redash accepts the key of credential 'reporting' again",
-        "Redash has failed several times in a row and is left alone for a while (the breaker is open)",
+        "Redash does not work and is left alone for a while (the breaker is open)",
         "Redash is asked again (the breaker is closed)",
     ]
 
@@ -253,7 +253,7 @@ async def test_an_outage_of_redash_is_two_changes(
     said = [record.getMessage().partition(":")[0] for record in caplog.records if record.levelno >= logging.WARNING]
     assert said == [
         "Redash does not answer",
-        "Redash has failed several times in a row and is left alone for a while (the breaker is open)",
+        "Redash does not work and is left alone for a while (the breaker is open)",
         "Redash answers again",
         "Redash is asked again (the breaker is closed)",
     ]
