@@ -18,10 +18,8 @@ from gateway.redash.matching import Match
 LEAST_SECONDS: Final = 5.0
 """So long every request may wait for Redash, also where nobody is to wait for runs (`max_wait` of less)."""
 
-_RESPONDING: Final = 0.02
-"""The part of that time which is kept for the response after the last wait, though never less than ..."""
-
-_LEAST_RESPONDING_SECONDS: Final = 0.1
+_RESPONDING_SECONDS: Final = 1.0
+"""So much of that time, but at most a tenth, is kept for the response after the last wait."""
 
 _WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
@@ -62,7 +60,7 @@ class RequestContext(msgspec.Struct, frozen=True):
     def until(self) -> float:
         """Return until when (monotonic) it may wait for what it can do without."""
         patience = self.patience
-        return self.outcome.started + patience - max(_RESPONDING * patience, _LEAST_RESPONDING_SECONDS)
+        return self.outcome.started + patience - min(_RESPONDING_SECONDS, patience / 10)
 
     def until_run(self, seconds: float) -> float:
         """Return until when (monotonic) it may wait for a run, if it is to wait so many seconds in all."""

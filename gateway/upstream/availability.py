@@ -10,12 +10,10 @@ import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
-from types import TracebackType
 from typing import Final
 
 from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.early_exits import EarlyExits
-from gateway.errors import UpstreamError
 from gateway.outcome import Observer, Sender
 from gateway.policy.access import Credential
 from gateway.upstream.canary import Canary
@@ -33,21 +31,17 @@ _CANARIES: Final = 5
 class Silence:
     """A request without a response yet: it can be given up, and if it lasts, `ask` is done."""
 
-    def __init__(self, ask: Callable[[], Coroutine[object, object, None]]) -> None:
+    def __init__(self, silent: set[Silence], ask: Callable[[], Coroutine[object, object, None]]) -> None:
+        """`silent` has it as long as it lasts."""
+        self._silent = silent
         self._ask = ask
-        self._limit = asyncio.timeout(None)
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def __aenter__(self) -> None:
-        await self._limit.__aenter__()
         self._timer = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._begin)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
-        await self._limit.__aexit__(kind, error, trace)
+        self.limit: asyncio.Timeout | None = None
+        """Ends the request."""
+        self.is_lost = False
+        """Whether it was given up."""
+        silent.add(self)
 
     @property
     def is_long(self) -> bool:
@@ -59,16 +53,16 @@ class Silence:
 
     def end(self) -> None:
         """The response begins, or the request has ended without one."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._silent.discard(self)
+        self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
     def give_up(self) -> None:
-        """End the request with a TimeoutError, unless its response has begun."""
-        if self._timer is not None and not self._limit.expired():
-            self._limit.reschedule(asyncio.get_running_loop().time())
+        """End the request, unless its response has begun."""
+        if self in self._silent and self.limit is not None and not self.limit.expired():
+            self.is_lost = True
+            self.limit.reschedule(asyncio.get_running_loop().time())
 
 
 class Availability:
@@ -94,22 +88,9 @@ class Availability:
         """Whether requests wait for long, and nobody has got a response since then, by the clock of the event loop."""
         return self._heard < moment and any(silence.is_long for silence in self._silent)
 
-    @asynccontextmanager
-    async def listen(self, credential: Credential, sender: Sender) -> AsyncIterator[Silence]:
-        """Watch a request that is sent within.
-
-        Raises:
-            UpstreamError: it was sent before an outage that is over, and will get no response any more.
-        """
-        silence = Silence(lambda: self._ask_while_silent(credential, sender))
-        self._silent.add(silence)
-        try:
-            async with silence:
-                yield silence
-        except TimeoutError:
-            raise UpstreamError("Redash did not answer, and works again: it has lost this request.") from None
-        finally:
-            self._silent.discard(silence)
+    def listen(self, credential: Credential, sender: Sender) -> Silence:
+        """Return the silence of a request that is sent now; it must be ended."""
+        return Silence(self._silent, lambda: self._ask_while_silent(credential, sender))
 
     def heard(self, status: int) -> None:
         """Note that a part of a response has come; a proxy's errors, and those of an outage, do not count."""

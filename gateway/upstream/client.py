@@ -149,13 +149,11 @@ class HttpUpstream:
             return await self._judged(attempt)
 
     async def _judged(self, attempt: Attempt) -> UpstreamResponse:
-        async with self._availability.listen(attempt.credential, attempt.sender) as silence:
-
-            def heard(status: int) -> None:
-                silence.end()
-                self._availability.heard(status)
-
-            response = await self._timed(attempt._replace(heard=heard))
+        silence = self._availability.listen(attempt.credential, attempt.sender)
+        try:
+            response = await self._timed(attempt._replace(silence=silence, heard=self._availability.heard))
+        finally:
+            silence.end()
         if response.status == 200:
             self._canary.worked(attempt.credential)
         elif response.status == 500 and await self._canary.shares_failure(attempt.credential, attempt.sender):

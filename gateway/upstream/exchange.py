@@ -23,6 +23,7 @@ from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import text_without_keys, without_own_keys
+from gateway.upstream.availability import Silence
 from gateway.upstream.checks import usable
 from gateway.upstream.kept_connections import Connection, ConnectionPool, KeptConnectionError, current, lost_race
 from gateway.upstream.protocol import Early, UpstreamResponse
@@ -45,6 +46,8 @@ class Attempt(NamedTuple):
     early: Early | None
     until: float = math.inf
     """By the clock of the event loop: then the response must be complete, unless it is a large result."""
+    silence: Silence | None = None
+    """Ended when the response begins."""
     heard: Callable[[int], None] = lambda status: None
     """Called with the status when the response begins, and again with each piece of its body."""
 
@@ -86,15 +89,19 @@ class HttpExchange:
 
         Raises:
             UpstreamTimeout: it did not come in time.
-            UpstreamError: the connection failed.
+            UpstreamError: the connection failed, or the request was given up.
             UpstreamUnusable: it is larger than allowed.
         """
         sent, connection = self._clock.monotonic(), Connection()
         current.set(connection)
         try:
             async with asyncio.timeout_at(attempt.until) as limit:
+                if attempt.silence is not None:
+                    attempt.silence.limit = limit
                 return await self._exchange(attempt, trace, sent, limit)
         except TimeoutError as error:  # includes aiohttp's own timeouts
+            if attempt.silence is not None and attempt.silence.is_lost:
+                raise UpstreamError("Redash works again, but has lost this request.") from without_frames(error)
             raise UpstreamTimeout("Redash did not answer in time.") from without_frames(error)
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamError(_CONNECTION_LOST) from without_frames(error)
@@ -119,6 +126,8 @@ class HttpExchange:
         ) as raw:
             heard = partial(attempt.heard, raw.status)
             heard()
+            if attempt.silence is not None:
+                attempt.silence.end()
             response = self._begun(raw, attempt.credential.url, sent)
             loop = asyncio.get_running_loop()
             reader = BodyReader(self._spool, cache.max_entry, upstream.read_timeout, heard)

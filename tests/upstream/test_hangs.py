@@ -305,7 +305,7 @@ async def test_a_stale_result_is_used_when_the_time_is_up(behind: World, proxy: 
     await behind.start(cache=HOUR)
     await fresh_and_stale(behind)
     proxy.add("hang", RUN, method="POST")
-    with request_patience(2.0):
+    with request_patience(3.0):
         async with within(5.0):
             reply = await behind.post("by_country", max_age=60)
     assert "stale-if-error" in reply.cache
