@@ -13,6 +13,7 @@ from collections import Counter
 from random import Random
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 from support.http import Reply
 from support.world import World
@@ -77,6 +78,10 @@ class Callers:
                         break
         except TimeoutError:
             self.figures["left"] += 1
+        except aiohttp.ClientPayloadError:  # a large result that breaks off: the closed connection says so
+            self.figures["broken off"] += 1
+            if calm:
+                self._find(sent, "broken off")
         except Exception as error:
             self._find(sent, f"{type(error).__name__}: {error}")
         if asyncio.get_running_loop().time() - began > LATEST_SECONDS:
