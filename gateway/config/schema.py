@@ -81,7 +81,7 @@ class Server(Table, frozen=True, kw_only=True):
     cors_origins: tuple[Annotated[str, ParsedBy(values.origin)], ...] = ()
     max_wait: Seconds = 50.0
     max_request_body: Bytes = 10**6
-    drain_timeout: Seconds = 30.0
+    drain_timeout: Seconds = 60.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
     event_loop: Annotated[EventLoop, TakesRestart()] = "auto"

@@ -42,7 +42,7 @@ def _client(client: Client) -> Iterator[str]:
 
 def notes(config: Config, now: float) -> list[str]:
     """Return remarks on what is valid but may not be intended; `now` is unix seconds."""
-    return [*_exposed(config), *_unused(config, now)]
+    return [*_exposed(config), *_cut_off(config), *_unused(config, now)]
 
 
 def _exposed(config: Config) -> Iterator[str]:
@@ -57,6 +57,11 @@ def _exposed(config: Config) -> Iterator[str]:
         yield f"server.hosts: only {names}, though server.listen is open to other machines: other names get 421"
     if not config.server.listen.is_local and config.server.tls_cert is None:
         yield "server.listen: open to other machines without TLS; put a TLS proxy in front of it"
+
+
+def _cut_off(config: Config) -> Iterator[str]:
+    if config.server.drain_timeout <= config.server.max_wait:
+        yield "server.drain_timeout: not above server.max_wait: a stop can cut off requests that wait for Redash"
 
 
 def _unused(config: Config, now: float) -> Iterator[str]:

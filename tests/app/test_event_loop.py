@@ -14,6 +14,7 @@ from support.loops import installed
 
 from gateway import config
 from gateway.app.operations import RuntimeOperations
+from gateway.app.systemd import Supervisor
 from gateway.errors import ConfigurationError
 
 TEXT = f"""
@@ -114,7 +115,7 @@ async def test_a_reload_refuses_it_too(tmp_path: Path, monkeypatch: pytest.Monke
     """Otherwise it would say "this takes a restart", and the restart would fail."""
     monkeypatch.setenv("KEY", "k" * 40)
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    runtime: Any = SimpleNamespace(reload=SimpleNamespace(successful=True))
+    runtime: Any = SimpleNamespace(reload=SimpleNamespace(successful=True), supervisor=Supervisor({}))
     with pytest.raises(ConfigurationError, match=r"server\.event_loop: uvloop"):
         await RuntimeOperations(runtime, written(tmp_path, "uvloop")).reload()
     assert not runtime.reload.successful

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from config_helpers import BASE
 
 from gateway.app.operations import RuntimeOperations
+from gateway.app.systemd import Supervisor
 from gateway.errors import ConfigurationError
 
 COMMANDS = ("check", "serve")
@@ -61,8 +61,7 @@ async def test_a_reload_refuses_it_too(tmp_path: Path, monkeypatch: pytest.Monke
     """Otherwise it would say "this takes a restart", and the restart would fail."""
     monkeypatch.setenv("KEY", "k" * 40)
     (tmp_path / "notes.xlsx").write_bytes(b"PK\x03\x04" + bytes(1000))
-    supervisor = SimpleNamespace(reloading=contextlib.nullcontext)
-    runtime: Any = SimpleNamespace(reload=SimpleNamespace(successful=True), supervisor=supervisor)
+    runtime: Any = SimpleNamespace(reload=SimpleNamespace(successful=True), supervisor=Supervisor({}))
     with pytest.raises(ConfigurationError, match=r"cache\.store: .*notes\.xlsx"):
         await RuntimeOperations(runtime, written(tmp_path, "notes.xlsx")).reload()
     assert not runtime.reload.successful

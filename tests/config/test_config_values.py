@@ -169,6 +169,12 @@ def test_a_listener_for_others_that_accepts_only_loopback_names_is_noted() -> No
         assert not any("server.hosts" in note for note in notes(good(BASE + f"[server]\n{server}\n"), 0.0))
 
 
+def test_a_drain_that_ends_before_the_longest_wait_is_noted() -> None:
+    noted = notes(good(BASE + '[server]\nmax_wait = "50s"\ndrain_timeout = "50s"\n'), 0.0)
+    assert any(note.startswith("server.drain_timeout: not above server.max_wait") for note in noted)
+    assert not any("drain_timeout" in note for note in notes(good(BASE), 0.0))
+
+
 def test_admin_address_is_read_without_keys_or_a_right_rest(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('nonsense = 1\n[admin]\nlisten = "unix:/run/a.sock"\n')
     assert admin_listen(tmp_path / "c.toml") == Listen(unix="/run/a.sock")
