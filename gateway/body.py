@@ -81,6 +81,8 @@ class Body(msgspec.Struct, frozen=True):
     path: Path | None = None
     mark: FileMark | None = None
     """Of a stored file, from when its bytes were written or verified. With another mark it has other bytes by now."""
+    share: object = None
+    """Of the memory that large bodies may take together: given back with the last body that has it."""
     spool: Arriving | None = None
     """Set for bytes that are not stored yet: their file is deleted with the last reference to this."""
 
@@ -88,6 +90,10 @@ class Body(msgspec.Struct, frozen=True):
     def of(cls, data: bytes) -> Body:
         """Wrap bytes that are in memory."""
         return cls(size=len(data), data=data)
+
+    def with_data(self, data: bytes) -> Body:
+        """Return a body with other bytes that were made from these, in memory that counts as theirs."""
+        return Body(size=len(data), data=data, share=self.share)
 
     def give_up(self) -> None:
         """Delete its file, which is not usable. Errors may refer to this body for long (through their tracebacks)."""

@@ -205,6 +205,8 @@ class TierStats(msgspec.Struct, frozen=True):
     bytes: int
     entries: int
     evictions: int
+    limit: int
+    """Bytes that it may take now: for the disk, no more than it has room for."""
     up: bool
 
 

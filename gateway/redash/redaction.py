@@ -18,9 +18,9 @@ KEY_MEMBERS: Final = frozenset({"api_key", "public_url", "invite_link", "reset_l
 
 LARGEST_METADATA: Final = 32 * 1024 * 1024
 TOO_LARGE: Final = (
-    "Redash's response is larger than 32 MB; only results may be, because keys are removed from all else."
+    "Redash's response is larger than 32 MB, or than a seventh of cache.memory; only results may be, because keys are "
+    "removed from all else."
 )
-
 
 MOST_MEMBERS: Final = 500_000
 MOST_ITEMS: Final = 4_000_000
@@ -137,12 +137,12 @@ def _cleaned(value: object, *, members: Container[str] = (), text: Callable[[str
         item = stack.pop()
         if isinstance(item, list):
             item[:] = [text(member) if isinstance(member, str) else member for member in item]
-            stack += item
+            stack += [member for member in item if isinstance(member, list | dict)]
         elif isinstance(item, dict):
             pairs = [(name, None if name in members else member) for name, member in item.items()]
             item.clear()
             item.update((text(name), text(m) if isinstance(m, str) else m) for name, m in pairs)
-            stack += item.values()
+            stack += [member for member in item.values() if isinstance(member, list | dict)]
     return root[0]
 
 

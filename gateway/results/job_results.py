@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import ServiceUnavailable, UpstreamUnusable
-from gateway.model import Body, Clock
+from gateway.model import Clock
 from gateway.policy.context import RequestContext
 from gateway.redash import calls
 from gateway.redash.responses import Job, parse_job
@@ -48,7 +48,7 @@ class JobResults:
         result = job.query_result_id  # this member holds whatever the job has brought (CONTRACT 9)
         # Redash's own response without a job wraps a schema, and only that (CONTRACT 25.7).
         shown = {"schema": result} if context.request.path.endswith("/schema") else result
-        return msgspec.structs.replace(response, body=Body.of(msgspec.json.encode(shown)))
+        return msgspec.structs.replace(response, body=response.body.with_data(msgspec.json.encode(shown)))
 
     async def _poll(self, job_id: str, context: RequestContext) -> Job:
         response = await self._upstream.send(context.credential, calls.job(job_id), context.sender)

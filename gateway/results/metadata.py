@@ -40,7 +40,8 @@ from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 T = TypeVar("T")
 
-CACHE_BYTES: Final = 32 * 10**6
+MOST_CACHE_BYTES: Final = 32 * 10**6
+LEAST_CACHE_BYTES: Final = 4 * 10**6
 _OFF_LOOP_BYTES: Final = 64 * 1024
 _OVERHEAD_BYTES: Final = 1_000
 
@@ -77,7 +78,8 @@ class Metadata:
         self._pauses = pauses
         self._bindings = bindings
         self._clock = clock
-        self._entries: LRUCache[Key, MetadataEntry] = LRUCache(CACHE_BYTES, getsizeof=_cost)
+        limit = min(MOST_CACHE_BYTES, max(LEAST_CACHE_BYTES, live.settings.cache.memory // 8))
+        self._entries: LRUCache[Key, MetadataEntry] = LRUCache(limit, getsizeof=_cost)
         self._job_results = JobResults(upstream, clock)
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
@@ -162,8 +164,9 @@ class Metadata:
                 await self._definitions.deny(operation.query_id, context.credential.scope)
             raise
         entry = msgspec.structs.replace(entry, gzip=await gzip_body(entry.body))
-        if generation == self._generation and _cost(entry) < CACHE_BYTES // 8:
-            self._entries[key] = entry
+        if generation == self._generation and _cost(entry) < self._entries.maxsize // 8:
+            body = msgspec.structs.replace(entry.body, share=None)  # it counts here from now on
+            self._entries[key] = msgspec.structs.replace(entry, body=body)
         return entry
 
     async def _request(self, context: RequestContext, operation: Relay) -> MetadataEntry:
@@ -206,10 +209,10 @@ class Metadata:
         shown = context.caller.settings.reveal_keys or not context.match.route.keys
         clean = body_without_own_keys if shown else without_keys
         if response.body.size <= _OFF_LOOP_BYTES:
-            return Body.of(clean(response.body.load()))
+            return response.body.with_data(clean(response.body.load()))
         self._cleaning.timeout = self._live.settings.upstream.queue_timeout
         async with self._cleaning.hold(context.caller.name):
-            return Body.of(await asyncio.to_thread(lambda: clean(response.body.load())))
+            return response.body.with_data(await asyncio.to_thread(lambda: clean(response.body.load())))
 
     def drop_all(self) -> None:
         """Drop everything: a write was made, which may affect any object and list."""

@@ -23,8 +23,6 @@ from gateway.store.temporary import TemporaryFiles
 LEDGER_SHARE: Final = 16
 """Executions may take 1/16 of `cache.disk` beside the results, and so may jobs."""
 
-WINDOWS_SHARE: Final = 8
-
 Opened = tuple[MemoryStore | LayeredStore, MemoryLedger | SqliteLedger]
 
 
@@ -38,14 +36,10 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     lock_wait_seconds: float
 
 
-def _windows(options: StoreOptions) -> Space:
-    """Return the memory that responses in transit may take together where the disk has no room for them."""
-    return Space(options.memory_bytes // WINDOWS_SHARE)
-
-
 def _memory(_place: str, options: StoreOptions) -> Opened:
     # Twice: files that are stored, and those that arrive.
-    files = TemporaryFiles(2 * options.memory_bytes, options.max_entry_bytes, _windows(options), options.clock)
+    windows = Space(options.memory_bytes // 8)
+    files = TemporaryFiles(2 * options.memory_bytes, options.max_entry_bytes, windows, options.clock)
     memory = MemoryStore(options.memory_bytes, options.clock, max_entry_bytes=options.max_entry_bytes, temporary=files)
     return memory, MemoryLedger(options.clock)
 
@@ -58,7 +52,7 @@ def _sqlite(place: str, options: StoreOptions) -> Opened:
         max_entry_bytes=options.max_entry_bytes,
         clock=options.clock,
         lock_wait_seconds=options.lock_wait_seconds,
-        memory=_windows(options),
+        memory_bytes=options.memory_bytes,
     )
     ledger = SqliteLedger(
         backing.database, backing.writer, options.clock, limit_bytes=options.disk_bytes // LEDGER_SHARE

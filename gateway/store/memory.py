@@ -166,7 +166,7 @@ class MemoryStore:
         """See the protocol."""
         used = int(self._cache.currsize)
         up = self._temporary is None or self._temporary.up
-        return [TierStats("memory", used, len(self._by_key), self._evictions, up=up)]
+        return [TierStats("memory", used, len(self._by_key), self._evictions, self._limit, up=up)]
 
     # -- the same without awaiting
 

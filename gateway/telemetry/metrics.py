@@ -251,6 +251,7 @@ class Metrics(Collector):
 
     def _collect_stores(self, tiers: Sequence[TierStats]) -> Iterator[Metric]:
         yield gauge("cache_bytes", "Bytes stored.", ("tier",), {(t.tier,): t.bytes for t in tiers})
+        yield gauge("cache_limit_bytes", "Bytes that may be stored.", ("tier",), {(t.tier,): t.limit for t in tiers})
         yield gauge("cache_entries", "Entries stored.", ("tier",), {(t.tier,): t.entries for t in tiers})
         yield counter("cache_evictions", "Entries evicted.", ("tier",), {(t.tier,): t.evictions for t in tiers})
         yield gauge("store_up", "Whether the store works.", (), {(): all(t.up for t in tiers)})

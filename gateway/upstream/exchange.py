@@ -27,7 +27,7 @@ from gateway.upstream.availability import Silence
 from gateway.upstream.checks import usable
 from gateway.upstream.kept_connections import Connection, ConnectionPool, KeptConnectionError, current, lost_race
 from gateway.upstream.protocol import Early, UpstreamResponse
-from gateway.upstream.reading import BodyReader
+from gateway.upstream.reading import BodyReader, ObjectMemory
 from gateway.upstream.redash_clock import RedashClock
 from gateway.upstream.urls import url_of
 
@@ -61,6 +61,7 @@ class HttpExchange:
         """Verifies Redash, from the next connection on."""
         self._clock = clock
         self._spool = spool
+        self.objects = ObjectMemory(live.settings.cache.memory)
         self._session: aiohttp.ClientSession | None = None
         self._clocks: LRUCache[str, RedashClock] = LRUCache(4)  # by URL; only a reload changes it
 
@@ -114,7 +115,7 @@ class HttpExchange:
         self, attempt: Attempt, trace: Trace | None, sent: float, limit: asyncio.Timeout
     ) -> UpstreamResponse:
         assert self._session is not None  # noqa: S101 - `open` comes first
-        request, cache, upstream = attempt.request, self._live.settings.cache, self._live.settings.upstream
+        request = attempt.request
         async with self._session.request(
             request.method,
             url_of(attempt.credential.url, request.path, request.query),
@@ -130,7 +131,7 @@ class HttpExchange:
                 attempt.silence.end()
             response = self._begun(raw, attempt.credential.url, sent)
             loop = asyncio.get_running_loop()
-            reader = BodyReader(self._spool, cache.max_entry, upstream.read_timeout, heard)
+            reader = BodyReader(self._spool, self._objects, self._live.settings, heard)
             body = await reader.read(
                 raw,
                 response,

@@ -11,6 +11,8 @@ from typing import Final
 import aiohttp
 import msgspec
 
+from gateway import config
+from gateway.concurrency.allowance import Allowance
 from gateway.concurrency.spool import BeginSpool, Spool
 from gateway.errors import UpstreamUnusable
 from gateway.model import Body
@@ -28,14 +30,35 @@ MOST_INFLATED: Final = 100
 a result shrink to a tenth; gzip can express a thousand times its length, and would fill the disk at that rate."""
 
 
+FREE_BYTES: Final = 64 * 1024
+"""Objects up to this size are parsed at once, so there are never many of them in memory."""
+
+LEAST_OBJECT: Final = 4 * 2**20
+
+
+class ObjectMemory:
+    """How large an object or list may be, and what all of them that are in transit may take together.
+
+    While keys are removed from one, it takes ten times its size.
+    """
+
+    def __init__(self, cache_memory_bytes: int) -> None:
+        self.largest = min(LARGEST_METADATA, max(LEAST_OBJECT, cache_memory_bytes // 7))
+        self.allowance = Allowance(max(2 * self.largest, cache_memory_bytes // 4))
+
+
 class BodyReader:
     """Reads bodies; those of results into spools, once they are too large to be parsed as a whole."""
 
-    def __init__(self, spool: BeginSpool, max_entry_bytes: int, read_timeout: float, heard: Callable[[], None]) -> None:
+    def __init__(
+        self, spool: BeginSpool, objects: ObjectMemory, settings: config.Config, heard: Callable[[], None]
+    ) -> None:
         """`heard` is called with each piece that arrives."""
         self._spool = spool
-        self._max_entry = max_entry_bytes
-        self._timeout = read_timeout
+        self._objects = objects
+        self._max_entry = settings.cache.max_entry
+        self._timeout = settings.upstream.read_timeout
+        self._patience = settings.upstream.queue_timeout
         self._heard = heard
 
     async def read(
@@ -52,15 +75,14 @@ class BodyReader:
 
         Raises:
             UpstreamUnusable: too large, without `early` or by its compression.
+            ServiceUnavailable: other large objects take the memory that they may take.
         """
         announced = raw.headers.get("Content-Length", "")
         size = int(announced) if _LENGTH.fullmatch(announced) and "Content-Encoding" not in raw.headers else None
-        if size is not None and size <= PARSE_LIMIT:
-            return Body.of(b"".join([piece async for piece in self._pieces(raw, _SMALL_PIECE)]))
-        if early is None and size is not None and size > LARGEST_METADATA:
+        if early is None and size is not None and size > self._objects.largest:
             raise UpstreamUnusable(TOO_LARGE)
         pieces: list[bytes] = []
-        read = 0
+        read, share = 0, None
         async for piece in self._pieces(raw, _SMALL_PIECE):
             pieces.append(piece)
             read += len(piece)
@@ -70,9 +92,13 @@ class BodyReader:
                 beginning = msgspec.structs.replace(response, body=Body.of(first[:BEGINNING_BYTES]))
                 show = partial(early, check(beginning))
                 return await _read_on(self._rest(raw, read), first, await self._spool(size), show)
-            if read > LARGEST_METADATA:
+            if read > self._objects.largest:
                 raise UpstreamUnusable(TOO_LARGE)
-        return Body.of(b"".join(pieces))
+            if early is None and share is None and read > FREE_BYTES:
+                share = await self._objects.allowance.take(size or self._objects.largest, self._patience)
+        if share is not None:
+            share.shrink(read)
+        return Body(size=read, data=b"".join(pieces), share=share)
 
     async def _pieces(self, raw: aiohttp.ClientResponse, most: int) -> AsyncIterator[bytes]:
         """Yield the body in pieces of at most so many bytes.

@@ -70,6 +70,11 @@ class Bounds:
     disk: int = 256
     body: int = 1_000_000
 
+    @property
+    def largest(self) -> float:
+        """The largest list or object."""
+        return max(4.2, self.memory / 7)
+
     def memory_limits(self, base: int) -> dict[str, float]:
         """Return what the gateway may take, in MB, by what for; `base` are its bytes at the start."""
         return {
@@ -80,11 +85,14 @@ class Bounds:
             "an eighth: definitions of queries": self.memory / 8,
             "as much: bodies of requests in progress": self.memory,
             "as much: runs in progress": self.memory,
-            "fixed: lists and objects": 32.0,
+            "an eighth, 4 at least: lists and objects": max(4.0, self.memory / 8),
+            "twice the largest, and their copies: lists and objects on their way": 4 * self.largest,
+            "twelve times the largest: one of them while keys are removed": 12 * self.largest,
+            "an eighth, and 1 for each request to Redash: results that pass through": self.memory / 8 + 16,
             "fixed: parsed operations": 8.0,
             "fixed: recent failures": 16.0,
             "fixed: recent jobs, and the ledger's jobs, runs and result ids": 64.0,
-            "fixed: queues of the store's writers": 96.0,
+            "three eighths, 4 at least for each: queues of the store's writers": 8 + self.memory * 3 / 8,
             "fixed: log lines that wait for their reader": 8.0,
         }
 

@@ -331,7 +331,7 @@ async def test_only_results_may_be_large(world: World, tmp_path: Path, monkeypat
     assert (await world.get("/api/queries/tags")).body == plain
     assert spooled(tmp_path) == []
     world.clock.turn(20)
-    monkeypatch.setattr(upstream, "LARGEST_METADATA", 20)
+    monkeypatch.setattr(world.runtime.upstream._exchange.objects, "largest", 20)
     assert (await world.get("/api/queries/tags")).status == 502
 
 

@@ -70,7 +70,6 @@ def make_memory(_path: Path, clock: FakeClock, **options: Any) -> MemoryStore:
 
 
 def make_sqlite(path: Path, clock: FakeClock, **options: Any) -> SqliteStore:
-    options.pop("memory_bytes", None)
     defaults = {"disk_bytes": 16 * MB, "max_entry_bytes": 4 * MB, "lock_wait_seconds": 5.0, "retry_seconds": 0.01}
     return SqliteStore(path, clock=clock, **{**defaults, **options})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -39,7 +40,12 @@ from gateway.store.sqlite.store import SqliteStore
 
 def on_disk(path: Path) -> int:
     """All bytes of the store: the database, its WAL, and every file beside them."""
-    return sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
+    sizes = {}
+    for file in path.parent.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it has just been removed
+            found = file.stat()
+            sizes[found.st_ino] = 0 if file.is_dir() else found.st_size  # it may be renamed while we look
+    return sum(sizes.values())
 
 
 def files(store: SqliteStore) -> list[Path]:

@@ -245,10 +245,10 @@ async def test_delete_cancels_queued_writes(path: Path, clock: FakeClock) -> Non
 
 
 async def test_writes_over_the_limit_of_the_buffer_are_dropped_and_counted(path: Path, clock: FakeClock) -> None:
-    async with opened(make_sqlite(path, clock, queue_bytes=100_000)) as store:
-        for number in range(5):
-            await store.put([key(number)], entry(number), Body.of(bytes(40_000)))
-        assert store.dropped == 3
+    async with opened(make_sqlite(path, clock, memory_bytes=16 * MB)) as store:
+        for number in range(50):
+            await store.put([key(number)], entry(number), Body.of(bytes(200_000)))
+        assert store.dropped == 50 - 4 * MB // 201_024
 
 
 async def test_a_value_that_sqlite_cannot_store_harms_nothing_else(path: Path, clock: FakeClock) -> None:

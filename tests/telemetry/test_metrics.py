@@ -35,6 +35,7 @@ PROMISED = {
     "saved_execution_seconds_total": {"cache"},
     "served_age_seconds_count": set(),
     "cache_bytes": {"tier"},
+    "cache_limit_bytes": {"tier"},
     "cache_entries": {"tier"},
     "cache_evictions_total": {"tier"},
     "rejected_total": {"reason"},

@@ -110,12 +110,15 @@ class DiskTier:
 
     # -- writing
 
-    async def write(self, puts: list[PendingPut]) -> None:
-        """Write puts and their bodies in one transaction; return when it is committed or given up."""
+    async def write(self, puts: list[PendingPut], *, only_delete: bool = False) -> None:
+        """Write puts and their bodies in one transaction; return when it is committed or given up.
+
+        `only_delete`: there is no room for them; delete only the older entries under their keys.
+        """
         written: Written = []
         self.filter.add(key for put in puts for key in put.keys)
         try:
-            await asyncio.to_thread(self._prepare, puts, written)
+            await asyncio.to_thread(self._prepare, puts, written, only_delete=only_delete)
             size = sum(len(row.data or b"") for _, row in written if row is not None)
             work = partial(_write, written, self._clock.wall())
             await self._writer.submit(work, size=size, then=partial(self._committed, written))
@@ -124,9 +127,9 @@ class DiskTier:
         finally:
             self._discard_unwritten(puts)
 
-    def _prepare(self, puts: list[PendingPut], written: Written) -> None:
+    def _prepare(self, puts: list[PendingPut], written: Written, *, only_delete: bool) -> None:
         for put in puts:
-            if put.expires is not None:
+            if only_delete or put.expires is not None:
                 written.append((put, None))
             elif not put.cancelled:
                 row = self._row(put)
@@ -143,9 +146,9 @@ class DiskTier:
             return None
 
     def _committed(self, written: Written, done: tuple[list[bool], rows.Change]) -> None:
-        for (put, _), wrote in zip(written, done[0], strict=True):
-            put.written = wrote
-            if wrote and put.stored.path is not None:
+        for (put, row), wrote in zip(written, done[0], strict=True):
+            put.written = wrote and row is not None
+            if put.written and put.stored.path is not None:
                 self._verification.note(put.stored)
         self.apply(done[1])
 

@@ -7,14 +7,17 @@ import contextlib
 import logging
 import os
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from gateway.model import Clock
 from gateway.store.body_files import BodyFiles
-from gateway.store.sqlite import aside, rows, schema
+from gateway.store.sqlite import aside, encoding, rows, schema
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.disk import DiskTier
 from gateway.store.sqlite.failures import UnusableError
+from gateway.store.sqlite.write_buffer import PendingPut
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class Room:
         self._for_log = min(MOST_LOG_BYTES, self._limit // LOG_SHARE)
         self._free = 0  # bytes of the database that are free for new rows
         self._aside_bytes = 0  # of a damaged database, which is kept as long as its room is not needed
+        self._reserved = 0  # for what is being written
         self.database_bytes = 0
         self._evicting = asyncio.Lock()
         database.on_full = self.free
@@ -79,11 +83,25 @@ class Room:
         self._aside_bytes = 0
         await self.measure()
 
-    async def reserve(self, count: int) -> None:
-        """Make room for rows of `count` bytes, in the WAL and in the file, and count them until they are measured."""
-        more = count + max(0, count - self._free)
-        await self.make_room(more)
-        self._space.beside += more
+    @asynccontextmanager
+    async def reserved(self, puts: list[PendingPut]) -> AsyncIterator[bool]:
+        """Make room for what is about to be written, and count it meanwhile; gives whether there is room."""
+        count = self._needed(puts)
+        await self.make_room(count)
+        there_is_room = self._space.fits(count)
+        self._reserved += count
+        self._space.beside += count
+        try:
+            yield there_is_room
+        finally:
+            self._reserved -= count
+            self._space.beside -= count
+
+    def _needed(self, puts: list[PendingPut]) -> int:
+        """Return the bytes that puts will take: large bodies become files, the others rows in the WAL and the file."""
+        sizes = [put.size for put in puts]
+        in_rows = sum(size for size in sizes if size <= encoding.BLOB_BYTES)
+        return sum(sizes) + max(0, in_rows - self._free)
 
     async def _shorten(self, count: int) -> None:
         """Make the database shorter, if it has free pages, until there is room for `count` more bytes."""
@@ -132,7 +150,7 @@ class Room:
             work = partial(schema.size, path=self._database.path)
             rows_bytes, log_bytes, self._free = await self._database.run(work)
             self.database_bytes = rows_bytes + log_bytes
-            self._space.beside = rows_bytes + max(log_bytes, self._for_log) + self._aside_bytes
+            self._space.beside = rows_bytes + max(log_bytes, self._for_log) + self._aside_bytes + self._reserved
 
     async def adapt(self) -> None:
         """Let the limit be no more than what the disk has room for, with a reserve."""

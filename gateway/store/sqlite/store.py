@@ -29,12 +29,11 @@ from gateway.store.sqlite.disk import DiskTier
 from gateway.store.sqlite.failures import operator_must_act
 from gateway.store.sqlite.room import Room
 from gateway.store.sqlite.upkeep import Upkeep
-from gateway.store.sqlite.write_buffer import PendingPut, WriteBuffer
+from gateway.store.sqlite.write_buffer import PendingPut, WriteBuffer, queue_limit
 from gateway.store.sqlite.writer import FIRST, Writer
 
 log = logging.getLogger(__name__)
 
-QUEUE_BYTES = 64 * 2**20
 FLUSH_SECONDS = 5.0
 GATHER_SECONDS = 0.05
 """How long a write waits for others: a commit for each would take processor time from the misses that cause them."""
@@ -52,7 +51,7 @@ class SqliteStore:
     """Bounded by `disk_bytes`, with LRU eviction; bodies over `max_entry_bytes` are stored for 60 s.
 
     `open` returns at once if another process has locked the file. Until it is unlocked, and whenever the file is
-    unusable, the store has only what it has accepted and not committed, up to `queue_bytes`.
+    unusable, the store has only what it has accepted and not committed, up to shares of `memory_bytes`.
     """
 
     def __init__(
@@ -65,24 +64,23 @@ class SqliteStore:
         lock_wait_seconds: float = 30.0,
         retry_seconds: float = 1.0,
         sweep_seconds: float = 5.0,
-        memory: Space | None = None,
-        queue_bytes: int = QUEUE_BYTES,
+        memory_bytes: int = 256 * 10**6,
     ) -> None:
         self.database = Database(path, disk_bytes, lock_wait_seconds=lock_wait_seconds, retry_seconds=retry_seconds)
-        self.writer = Writer(self.database)
+        self.writer = Writer(self.database, queue_limit(memory_bytes // 8))
         self.files = BodyFiles(path.with_name(path.name + ".bodies"), clock, Space(disk_bytes))
         self.database.probe = self.files.probe
         self.disk = DiskTier(self.database, self.writer, self.files, clock)
         self.room = Room(self.database, self.files, self.disk, clock)
         self.upkeep = Upkeep(self.database, self.files, self.disk.filter, self.room, clock)
-        windows, failed = memory or Space(0), self.database.report_failure
+        windows, failed = Space(memory_bytes // 8), self.database.report_failure
         self.begin_spool = Spools(self.files, windows, max_entry_bytes, self.room.make_room, failed).begin
         self.sweepers: list[Callable[[], Awaitable[None]]] = [self.sweep]
         self.dropped = 0  # writes given up because the buffer was full
         self._max_entry = min(max_entry_bytes, disk_bytes)
         self._clock = clock
         self._sweep_seconds = sweep_seconds
-        self._buffer = WriteBuffer(queue_bytes)
+        self._buffer = WriteBuffer(queue_limit(memory_bytes // 4))
         self._confirms: dict[Key, float] = {}
         self._used: dict[bytes, float] = {}
         self._deleting: list[Selection] = []
@@ -229,7 +227,8 @@ class SqliteStore:
         """See the protocol."""
         entries = self.disk.contents.entries
         used = self.files.space.taken + self.room.database_bytes
-        return [TierStats("disk", used, entries, self.disk.evictions, up=self.ready)]
+        limit = self.files.space.limit
+        return [TierStats("disk", used, entries, self.disk.evictions, limit, up=self.ready)]
 
     # -- in the background
 
@@ -241,8 +240,8 @@ class SqliteStore:
         await self.database.usable.wait()
         puts = self._buffer.take(BATCH_PUTS, BATCH_BYTES)
         try:
-            await self.room.reserve(sum(put.size for put in puts))
-            await self.disk.write(puts)
+            async with self.room.reserved(puts) as there_is_room:
+                await self.disk.write(puts, only_delete=not there_is_room)
             await self.room.make_room()
         finally:
             self._buffer.settle()

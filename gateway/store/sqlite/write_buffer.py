@@ -10,6 +10,14 @@ from gateway.model import Body, Entry, Key
 
 PUT_OVERHEAD = 1024
 
+LEAST_QUEUE_BYTES = 4 * 2**20
+MOST_QUEUE_BYTES = 64 * 2**20
+
+
+def queue_limit(wanted_bytes: int) -> int:
+    """Return the limit of a queue of writes: as wanted, within bounds."""
+    return min(MOST_QUEUE_BYTES, max(LEAST_QUEUE_BYTES, wanted_bytes))
+
 
 class PendingPut:
     """One call of `put`. The connection's thread also reads `cancelled`, just before it writes rows."""

@@ -28,9 +28,6 @@ GATHER_SECONDS = 0.05
 """How long work that no caller awaits may wait for more: a commit costs the event loop half as much as a response."""
 
 COMMIT_SECONDS = 30.0
-QUEUE_BYTES = 32 * 2**20
-"""Limit of the queues while the file is unusable; beyond it the oldest work of priority DURABLE is given up."""
-
 VALUE_ERRORS = (
     ValueError,
     TypeError,
@@ -61,11 +58,13 @@ class Writer:
     """Commits submitted work, FIRST before DURABLE before BEST_EFFORT, and in order within a priority.
 
     A future resolves to the result of the work once it is committed, or to None if that fails: FIRST and DURABLE
-    then stay in the queue until the file is usable again, BEST_EFFORT is given up.
+    then stay in the queue until the file is usable again, BEST_EFFORT is given up. Beyond `limit_bytes`, the oldest
+    work of priority DURABLE is given up.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limit_bytes: int) -> None:
         self._database = database
+        self._limit = limit_bytes
         self._queues: tuple[deque[_Operation], deque[_Operation], deque[_Operation]] = (deque(), deque(), deque())
         self._bytes = 0
         self._wake = asyncio.Event()
@@ -94,7 +93,7 @@ class Writer:
         op = _Operation(work, size, priority, then)
         self._queues[priority].append(op)
         self._bytes += size
-        while self._bytes > QUEUE_BYTES and len(self._queues[DURABLE]) > 1:
+        while self._bytes > self._limit and len(self._queues[DURABLE]) > 1:
             self._finish(self._queues[DURABLE].popleft(), None)
         self._idle.clear()
         if awaited:
