@@ -131,7 +131,7 @@ class HttpExchange:
                 attempt.silence.end()
             response = self._begun(raw, attempt.credential.url, sent)
             loop = asyncio.get_running_loop()
-            reader = BodyReader(self._spool, self._objects, self._live.settings, heard)
+            reader = BodyReader(self._spool, self.objects, self._live.settings, heard)
             body = await reader.read(
                 raw,
                 response,
