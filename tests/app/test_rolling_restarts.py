@@ -7,14 +7,14 @@ import contextlib
 import itertools
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.http import Reply
 from support.kept import KeptCaller
-from support.process import Process
+from support.process import Process, certificate
 from support.waiting import until, within
 from support.world import TOKENS, configuration, token_table
 
@@ -132,25 +132,35 @@ def check(reply: Reply, good: bool) -> None:
     assert good, f"{reply.status} {reply.body[:300]!r}"
 
 
-@pytest.fixture
-def port() -> int:
-    """A port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+KINDS = ("asyncio", "uvloop", "uvloop, TLS")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Event loop and transport: each has its own way to accept, and to close."""
+    return str(request.param)
 
 
 @pytest.fixture
-def ports(tmp_path: Path, sandbox: Sandbox) -> AsyncIterator[tuple[Path, str, list[socket.socket]]]:
+def served(
+    tmp_path: Path, sandbox: Sandbox, kind: str, needs: Callable[[str], str]
+) -> Iterator[tuple[Path, str, list[socket.socket]]]:
     """A configuration with addresses of its own, the URL, and sockets that hold them."""
+    loop, _, tls = kind.partition(", ")
+    server = f'max_wait = "10s"\nevent_loop = "{loop}"\n'
+    if tls:
+        needs("openssl")
+        cert, key = certificate(tmp_path, "gateway")
+        server += f'tls_cert = "{cert}"\ntls_key = "{key}"\n'
     sockets = [socket.create_server(("127.0.0.1", 0), backlog=128) for _ in range(2)]
     api, admin = (f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
-    text = configuration(sandbox, "sqlite:gateway.db", {"server": 'max_wait = "10s"'})
+    text = configuration(sandbox, "sqlite:gateway.db", {"server": server})
     text = text.replace('listen = "127.0.0.1:0"', f'listen = "{api}"', 1)
     text = text.replace('listen = "127.0.0.1:0"', f'listen = "{admin}"', 1)
     text = text.replace('drain_timeout = "2s"', 'drain_timeout = "20s"')
     path = tmp_path / "config.toml"
     path.write_text(text)
-    yield path, f"http://{api}", sockets
+    yield path, f"http{'s' if tls else ''}://{api}", sockets
     for one in sockets:
         one.close()
 
@@ -200,12 +210,13 @@ async def restart_with_a_second_process(old: Process, start: Start) -> Process:
 @pytest.mark.long
 @pytest.mark.parametrize("restart", [restart_with_systemd, restart_with_a_second_process])
 async def test_no_request_fails_in_ten_rolling_restarts(
-    ports: tuple[Path, str, list[socket.socket]],
+    served: tuple[Path, str, list[socket.socket]],
     sandbox: Sandbox,
     note: Callable[[str], None],
+    kind: str,
     restart: Callable[[Process, Start], Awaitable[Process]],
 ) -> None:
-    path, url, sockets = ports
+    path, url, sockets = served
     if restart is restart_with_a_second_process:
         while sockets:
             sockets.pop().close()
@@ -226,4 +237,6 @@ async def test_no_request_fails_in_ten_rolling_restarts(
     assert load.failed == []
     assert held >= RESTARTS
     total = sum(load.done.values())
-    note(f"{restart.__name__}: {RESTARTS} restarts, {total} calls, {load.repeated} repeated on kept connections")
+    note(
+        f"{restart.__name__}, {kind}: {RESTARTS} restarts, {total} calls, {load.repeated} repeated on kept connections"
+    )

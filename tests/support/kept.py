@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
@@ -23,6 +24,7 @@ class KeptCaller:
     def __init__(self, url: str, token: str, *, keeps: bool = True) -> None:
         parts = urlsplit(url)
         self._address = parts.hostname or "", parts.port or 0
+        self._tls = ssl._create_unverified_context() if parts.scheme == "https" else None
         self._token = token
         self._keeps = keeps
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -38,7 +40,7 @@ class KeptCaller:
                 except _ClosedError:
                     self.close()
                     self.repeated += 1
-            self._streams = await asyncio.open_connection(*self._address)
+            self._streams = await asyncio.open_connection(*self._address, ssl=self._tls)
             return await self._exchange(*self._streams, method, sent)
 
     def _request(self, method: str, path: str, body: object, wait: int | None) -> bytes:
