@@ -26,6 +26,7 @@ SHUTDOWN_SECONDS: Final = 3.0
 
 _TRIES: Final = 3
 _TRY_SECONDS: Final = 0.1
+_TICK_SECONDS: Final = 0.01
 
 
 class Listeners:
@@ -83,6 +84,10 @@ class Listeners:
     async def stop_accepting(self, name: str) -> None:
         """Accept no more connections. Those that queue are those of the next process, if it has the sockets."""
         self._handover.withdraw(self._wheres.get(name))
+        for one in self._sockets.get(name, ()):
+            asyncio.get_running_loop().remove_reader(one)
+        # asyncio makes an accepted connection in a task, and drops it if the server was closed meanwhile.
+        await asyncio.sleep(_TICK_SECONDS)
         if (runner := self._runners.get(name)) is not None:
             for site in list(runner.sites):
                 await site.stop()

@@ -63,7 +63,8 @@ class Api:
         self._drained_until = math.inf  # in the time of the event loop
         self._server: Server | None = None
         self._open: dict[asyncio.Task[None], Outcome] = {}
-        self._sending: set[asyncio.Task[None]] = set()  # those whose response is complete, and only has to be sent
+        # Those whose response is complete and only has to be sent, with the handlers of their connections.
+        self._sending: dict[asyncio.Task[None], object] = {}
         self._bodies = Bodies(lambda: live.settings.cache.memory)
 
     def server(self, most_connections: int) -> Server:
@@ -92,7 +93,7 @@ class Api:
             response, key = await self._respond(request, outcome)
             if isinstance(response, CachedResponse):
                 repeated = response
-                self._sending.add(task)
+                self._sending[task] = request.protocol
                 await send(request, repeated.head + last_part(outcome.request_id, outcome.quota), repeated.body)
                 return KEPT if stays_open(request) else CLOSED
             await self._send(request, response, outcome, key, generation)
@@ -107,7 +108,7 @@ class Api:
             raise
         finally:
             self._bodies.release(task)
-            self._sending.discard(task)
+            self._sending.pop(task, None)
             del self._open[task], task  # the task holds the error, its traceback holds this frame and the body
             outcome.duration = self._clock.monotonic() - outcome.started
             if repeated is not None:
@@ -158,7 +159,7 @@ class Api:
         # If the end of this message is uncertain, so is the beginning of the next: close the connection.
         response.closes = self._draining or (outcome.route == "none" and response.status in (400, 431))
         if isinstance(response.body, Body):
-            self._sending.add(request.task)
+            self._sending[request.task] = request.protocol
         origins = self._live.settings.server.cors_origins
         fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
         body = response.body
@@ -180,7 +181,7 @@ class Api:
         while self._is_unanswered() and self._may_go_on():  # noqa: ASYNC110
             await asyncio.sleep(TICK_SECONDS)
         self._drained = True
-        for task in self._open.keys() - self._sending:
+        for task in self._open.keys() - self._sending.keys():
             task.cancel()
 
     async def finish(self) -> None:
@@ -199,14 +200,14 @@ class Api:
 
     def _is_unanswered(self) -> bool:
         """Close idle connections; return whether there is a request in progress whose response is not complete."""
-        busy = self._server.begin_to_close() if self._server is not None else 0
-        return max(busy, len(self._open)) > len(self._sending)
+        busy = self._server is not None and self._server.begin_to_close(set(self._sending.values()))
+        return busy or not self._open.keys() <= self._sending.keys()
 
     def _is_connected(self) -> bool:
         """Close idle connections; return whether something has still to be sent over one."""
         if self._server is None:
             return False
-        self._server.begin_to_close()
+        self._server.begin_to_close(())
         return bool(self._server.connections)
 
     def cut_off(self, access: Access, now: float) -> None:

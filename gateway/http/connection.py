@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final, Protocol, cast
 
 from gateway.http.connection_limit import TOO_MANY
@@ -253,12 +253,17 @@ class Connection(asyncio.Protocol):
         self.close()
         self._owner.refused(503)
 
-    def begin_to_close(self) -> bool:
-        """Close it, if idle; returns whether a request is in progress, has begun to come, or is still to come."""
+    def begin_to_close(self, sending: Container[object]) -> bool:
+        """Close it, if idle; returns whether a request is in progress, has begun to come, or is still to come.
+
+        A request does not count whose response its handler, one of `sending`, has only to send.
+        """
         if self._wanted:
             self._release()
-        if self._partial_since or self._rounds or self._is_busy() or self._is_new():
+        if self._partial_since or self._rounds or self._is_new():
             return True
+        if self._is_busy():
+            return self._handler not in sending
         self.close()
         return False
 

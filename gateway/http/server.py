@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -98,11 +98,14 @@ class Server(web.Server):
         if self._open:
             self._check_soon()
 
-    def begin_to_close(self) -> int:
-        """Close every connection without a request in progress; returns how many others there are or begin."""
-        busy = sum([one.begin_to_close() for one in list(self._open)])
+    def begin_to_close(self, sending: Container[object]) -> bool:
+        """Close every connection without a request in progress; returns whether there are others, or begin.
+
+        Connections whose handlers are `sending` the last of a response do not count.
+        """
+        busy = [one.begin_to_close(sending) for one in list(self._open)]
         lately = self._loop.time() - self._accepted_at < connection.FIRST_SECONDS
-        return busy + (self._beginning if lately else 0)
+        return any(busy) or (lately and self._beginning > 0)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Close all connections; requests in progress have the time."""

@@ -125,3 +125,20 @@ async def test_a_file_is_not_replaced(notes: Path) -> None:
         async with listening(notes):
             pass
     assert identity(notes) == before
+
+
+async def test_what_was_accepted_just_before_the_end_becomes_a_connection() -> None:
+    # asyncio makes it in a task of its own. If the server is closed by then, the connection is dropped.
+    listeners = Listeners(Handover("memory:"), {})
+    where = await listeners.open(API, config.Listen(host="127.0.0.1", port=0), backlog=8)
+    await listeners.accept(API, web.ServerRunner(web.Server(pong)), None, backlog=8)
+    with contextlib.closing(socket.create_connection((where.host, where.port))) as caller:  # waits for the kernel only
+        for _ in range(2):
+            await asyncio.sleep(0)  # now it is accepted, and its task is about to start
+        await listeners.stop_accepting(API)
+        caller.setblocking(False)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(10):
+            await loop.sock_sendall(caller, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"ours" in await loop.sock_recv(caller, 4096)
+    await listeners.aclose()
