@@ -1,4 +1,4 @@
-"""A large result that always breaks off: whoever may have the stored one gets it at once, not an error a minute later."""
+"""A large result that always breaks off: who may have the stored one gets it at once, not an error a minute later."""
 
 from __future__ import annotations
 
