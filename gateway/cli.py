@@ -67,10 +67,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from gateway import config  # noqa: PLC0415
-    from gateway.app.settings import load  # noqa: PLC0415
+    from gateway.app.settings import load, remarks  # noqa: PLC0415
 
     loaded = load(arguments.config)
-    notes = [f"note: {note}" for note in config.notes(loaded, time.time())]
+    notes = [f"note: {note}" for note in (*config.notes(loaded, time.time()), *remarks(loaded))]
     print(f"{arguments.config}: ok", *config.summary(loaded), *notes, sep="\n")
     if not arguments.online:
         return 0

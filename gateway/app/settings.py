@@ -25,3 +25,9 @@ def load(source: Path) -> config.Config:
     if mistakes := [f"{source}: {key}: {text}" for key, text in refusals.items() if text is not None]:
         raise ConfigurationError(mistakes)
     return settings
+
+
+def remarks(settings: config.Config) -> list[str]:
+    """Return what this machine lacks now for the configuration; `check` may run before it is set up."""
+    remark = factory.remark(settings.cache.store)
+    return [] if remark is None else [f"cache.store: {remark}"]

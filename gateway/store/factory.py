@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from gateway.concurrency.space import Space
 from gateway.config import split_store
 from gateway.errors import StoreError
 from gateway.model import Clock
+from gateway.store import temporary
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
@@ -82,6 +84,16 @@ def refusal(spec: str) -> str | None:
         return ownership.refusal(Path(place))
     except OSError:
         return None
+
+
+def remark(spec: str) -> str | None:
+    """Return what the store lacks on this machine: its directory, or one for temporary files; None if it is there."""
+    scheme, place = split_store(spec)
+    if scheme == "memory" and (why := temporary.directory_refusal()) is not None:
+        return f"no temporary directory, so results over 256 KB will be passed on, but not cached ({why})"
+    if scheme == "sqlite" and not os.access(parent := Path(place).parent, os.W_OK | os.X_OK):
+        return f"{parent} is no directory that this user may write to; serve does not start without it"
+    return None
 
 
 def open_store(spec: str, options: StoreOptions) -> Opened:

@@ -62,6 +62,7 @@ class HttpExchange:
         self._clock = clock
         self._spool = spool
         self.objects = ObjectMemory(live.settings.cache.memory)
+        """What lists and objects take that are on their way."""
         self._session: aiohttp.ClientSession | None = None
         self._clocks: LRUCache[str, RedashClock] = LRUCache(4)  # by URL; only a reload changes it
 

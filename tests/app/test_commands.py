@@ -361,6 +361,21 @@ async def test_without_a_gateway_they_fail_with_a_reason(tmp_path: Path, name: s
 # -- check
 
 
+def name_store(file: Path, store: str) -> None:
+    file.write_text(file.read_text().replace("sqlite:gateway.db", store))
+
+
+async def test_check_notes_a_missing_directory_of_the_store(written: Path, sandbox: Sandbox) -> None:
+    """`serve` does not start without it; `check` may run before the machine is set up, so it is no mistake."""
+    name_store(written, "sqlite:nowhere/gateway.db")
+    status, text = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
+    assert status == 0
+    assert re.search(r"note: cache\.store: \S+/nowhere is no directory that this user may write to", text)
+    (written.parent / "nowhere").mkdir()
+    _, text = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
+    assert "nowhere is no directory" not in text
+
+
 async def test_check_online_tries_every_credential(written: Path, sandbox: Sandbox) -> None:
     keys = token_table(sandbox)
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **keys)

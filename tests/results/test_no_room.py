@@ -116,7 +116,7 @@ async def test_a_caller_that_comes_too_late_gets_the_job(bare: World, monkeypatc
     first = asyncio.create_task(bare.post("large", max_age=0, wait=40))
     running = bare.runtime.executions.flights
     await until(lambda: stall.hits == 1 and all(x.showable.is_set and x.arriving is None for x in running.running))
-    late = asyncio.create_task(bare.post("large", max_age=0, wait=40))
+    late = asyncio.create_task(bare.post("large", max_age=3600, wait=40))
     await until(lambda: sum(x.waiters for x in running.running) > 0)
     stall.release()
     assert (await first).body == whole(bare)

@@ -34,6 +34,7 @@ from support.waiting import until
 from gateway.concurrency.space import Space
 from gateway.model import Body
 from gateway.store.body_files import BodyFiles
+from gateway.store.factory import remark
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
 
@@ -334,6 +335,7 @@ async def test_a_store_in_memory_needs_no_temporary_directory(
         assert (await spooled(store, b"r" * MB)).load() == b"r" * MB
         assert [tier.up for tier in store.stats()] == [True]
     assert "no temporary directory" in caplog.text
+    assert "no temporary directory" in (remark("memory:") or "")
 
 
 async def test_temporary_directories_of_killed_processes_are_removed(
