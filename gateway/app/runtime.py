@@ -143,6 +143,7 @@ class Runtime:
         """
         self.serving = False
         self.supervisor.stopping()
+        self.api.begin_to_drain()
         self.executions.flights.drain()
         await self.listeners.stop_accepting(API)
         await self.api.drain()

@@ -169,12 +169,16 @@ class Api:
             body = NOTHING if request.method == hdrs.METH_HEAD else body
             self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
 
+    def begin_to_drain(self) -> None:
+        """From now on, close each connection after its response."""
+        self._draining = True
+
     async def drain(self, seconds: float) -> None:
         """Let every request in progress come so far that its response only has to be sent; cancel the rest.
 
         This and `finish` take at most so many seconds together.
         """
-        self._draining = True
+        self.begin_to_drain()
         self._drained_until = min(self._drained_until, asyncio.get_running_loop().time() + seconds)
         await asyncio.sleep(TICK_SECONDS)  # what was accepted just now becomes a connection
         # Connections do not signal that they are done.

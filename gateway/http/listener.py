@@ -56,12 +56,16 @@ class ApiListener:
         """Return the server to run on a socket; it has at most so many connections open."""
         return self.api.server(most_connections)
 
+    def begin_to_drain(self) -> None:
+        """From now on, close each connection after its response: what its caller sends next is for the next process."""
+        self.cache.clear()
+        self.api.begin_to_drain()
+
     async def drain(self) -> None:
         """Let the requests in progress get their responses within `server.drain_timeout`; cancel the rest.
 
         Complete responses may still be on their way when this returns; `aclose` waits for that.
         """
-        self.cache.clear()
         await self.api.drain(self._live.settings.server.drain_timeout)
 
     def hurry(self) -> None:

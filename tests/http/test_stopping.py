@@ -169,3 +169,17 @@ async def test_a_request_after_the_last_one_that_is_served_gets_no_response(
             received = await rest_of(slow)
             await stop
     assert received.count(b"HTTP/1.1 ") == 0
+
+
+async def test_a_form_that_waits_is_redirected_once_to_the_next_process(patient: World) -> None:
+    # On the same connection it would be redirected by this process again and again, eight times in some milliseconds.
+    path = f"/api/queries/{patient.named['slow_seconds']}/results.json?p_seconds=0&max_age=60"
+    async with patient.sandbox.hold(), connected(patient) as (reader, writer):
+        fields = f"Host: localhost\r\nAuthorization: Key {TOKENS['dashboard']}"
+        writer.write(f"GET {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+        await patient.sandbox.wait_executions(1)
+        await until(lambda: sum(one.waiters for one in patient.runtime.executions.flights.running) > 0)
+        async with stopping(patient):
+            received = await reader.read()
+    assert received.startswith(b"HTTP/1.1 307")
+    assert b"connection: close" in received.lower()
