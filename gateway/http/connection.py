@@ -19,7 +19,6 @@ IDLE_SECONDS: Final = 75.0
 CLOSING_SECONDS: Final = 5.0
 """A caller may take so long to read the end of a last response before it counts as idle."""
 
-_ROUNDS: Final = 4
 HOLD_SECONDS: Final = 1.0
 """A body that comes in a segment of its own follows its head at once; so long it is waited for here."""
 
@@ -85,10 +84,7 @@ class Connection(asyncio.Protocol):
             self._pass_untracked(data)
         elif self._body_due:
             self._body_due -= len(data)
-            if self._body_due >= 0:
-                self._pass(data)
-            else:
-                self._pass_untracked(data)
+            (self._pass if self._body_due >= 0 else self._pass_untracked)(data)
         elif self._handler is not None and not self._handler.waits():
             self._postpone(data)
         elif self._held is None:
@@ -127,7 +123,7 @@ class Connection(asyncio.Protocol):
         if self._held is not None:
             self._held += data
         else:
-            self._held, self._rounds = bytearray(data), _ROUNDS
+            self._held, self._rounds = bytearray(data), 4
             asyncio.get_running_loop().call_soon(self._try_again)
 
     def _try_again(self) -> None:

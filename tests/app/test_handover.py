@@ -116,11 +116,12 @@ async def test_connections_that_come_between_two_processes_are_served_by_the_nex
             break
         writer.close()
     writer.close()
-    between = [asyncio.create_task(addressed.caller().call("GET", "/ping")) for _ in range(20)]
-    assert not (await asyncio.wait(between, timeout=0.2))[0]
+    between = [asyncio.create_task(addressed.caller().call("GET", "/ping"))]
+    while (await asyncio.wait(between[-1:], timeout=0.3))[0]:  # the first one may just have served it
+        between.append(asyncio.create_task(addressed.caller().call("GET", "/ping")))
     fault.clear()
     assert (await slow).json["results"]
-    assert [(await one).body for one in between] == [b"PONG."] * 20
+    assert {(await one).body for one in between} == {b"PONG."}
     await second.serving()
     assert await first.ended() == 0
     await stopped(second)
