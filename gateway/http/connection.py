@@ -23,8 +23,7 @@ HOLD_SECONDS: Final = 1.0
 """A body that comes in a segment of its own follows its head at once; so long it is waited for here."""
 
 FIRST_SECONDS: Final = 1.0
-"""How long a new connection is kept for its first request while the gateway stops. Callers repeat a request when a
-connection is closed that they have used before, but not on a new one."""
+"""A new connection may take so long to its first request when the gateway stops: that one its caller does not repeat."""
 
 
 class Owner(Protocol):
@@ -250,16 +249,12 @@ class Connection(asyncio.Protocol):
         self._owner.refused(503)
 
     def begin_to_close(self, sending: Container[object]) -> bool:
-        """Close it, if idle; returns whether a request is in progress, has begun to come, or is still to come.
-
-        A request does not count whose response its handler, one of `sending`, has only to send.
-        """
+        """Close it, if idle; returns whether a request waits (its handler is not yet `sending`) or has still to come."""
         if self._wanted:
             self._release()
-        if self._partial_since or self._rounds or self._is_new():
-            return True
-        if self._is_busy():
-            return self._handler not in sending
+        waits = bool(self._partial_since or self._rounds) or self._is_new()
+        if waits or self._is_busy():
+            return waits or self._handler not in sending
         self.close()
         return False
 

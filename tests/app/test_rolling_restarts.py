@@ -34,6 +34,7 @@ class Load:
         self.held = 0  # GET forms in progress
         self.failed: list[str] = []
         self.repeated = 0
+        self.longest_ping = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -81,7 +82,9 @@ class Load:
         check(reply, reply.status == 200 and len(reply.rows) > 1)
 
     async def _ping(self, caller: KeptCaller) -> None:
+        began = asyncio.get_running_loop().time()
         reply = await caller.call("GET", "/ping")
+        self.longest_ping = max(self.longest_ping, asyncio.get_running_loop().time() - began)
         check(reply, reply.status == 200 and reply.body == b"PONG.")
 
     async def _list(self, caller: KeptCaller) -> None:
@@ -237,6 +240,5 @@ async def test_no_request_fails_in_ten_rolling_restarts(
     assert load.failed == []
     assert held >= RESTARTS
     total = sum(load.done.values())
-    note(
-        f"{restart.__name__}, {kind}: {RESTARTS} restarts, {total} calls, {load.repeated} repeated on kept connections"
-    )
+    calls = f"{total} calls, {load.repeated} repeated on kept connections, longest /ping {load.longest_ping:.2f} s"
+    note(f"{restart.__name__}, {kind}: {RESTARTS} restarts, {calls}")
