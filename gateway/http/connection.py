@@ -23,7 +23,7 @@ HOLD_SECONDS: Final = 1.0
 """A body that comes in a segment of its own follows its head at once; so long it is waited for here."""
 
 FIRST_SECONDS: Final = 1.0
-"""A new connection may take so long to its first request when the gateway stops: that one its caller does not repeat."""
+"""Time for a new connection's first request when the gateway stops: its caller does not repeat that one."""
 
 
 class Owner(Protocol):
@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
         self._owner.refused(503)
 
     def begin_to_close(self, sending: Container[object]) -> bool:
-        """Close it, if idle; returns whether a request waits (its handler is not yet `sending`) or has still to come."""
+        """Close it, if idle; returns whether a request waits (not yet `sending` a response) or is still to come."""
         if self._wanted:
             self._release()
         waits = bool(self._partial_since or self._rounds) or self._is_new()
