@@ -16,6 +16,9 @@ from typing import Final
 from gateway.concurrency.open_file import OpenFile
 from gateway.concurrency.space import Space
 
+MARGIN_SHARE: Final = 64
+"""A part of the limit that spools leave to what is measured from time to time, and grows meanwhile: a database."""
+
 MOST_BUFFERS: Final = 512
 """How many pieces one system call takes (IOV_MAX is 1,024)."""
 
@@ -29,9 +32,14 @@ class SpoolFile(OpenFile):
         self._held = _Held(descriptor, path, space)
         weakref.finalize(self, _release_later, self._held)
 
+    @property
+    def margin(self) -> int:
+        """Return how many bytes must stay free."""
+        return self._held.space.limit // MARGIN_SHARE
+
     def take(self, count: int) -> bool:
         """Count so many more bytes, if they are within the limit; return whether they may be written."""
-        fits = self._held.space.fits(count)
+        fits = self._held.space.fits(count + self.margin)
         if fits:
             self.add(count)
         return fits

@@ -43,6 +43,8 @@ _MOMENT_SECONDS: Final = 2.0
 
 _NOT_KEPT: Final = "This result is larger than the gateway can keep now (cache.max_entry, cache.disk); request JSON."
 
+_TRIES: Final = 3
+
 Offer = Callable[[ArrivingResult], None]
 RenderedForm = Literal["csv", "tsv", "xlsx"]
 
@@ -132,7 +134,10 @@ class ResultFetcher:
     async def _share(
         self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]], *, whole: bool = False
     ) -> Fetch:
-        """Let one call fetch a result for all callers; unless `whole`, they get it as soon as it is offered."""
+        """Let one call fetch a result for all callers; unless `whole`, they get it as soon as it is offered.
+
+        Who joins the passage of a result that cannot be kept, and comes too late, is given the next one.
+        """
         offered: list[Spool] = []
 
         def offer(arriving: ArrivingResult) -> None:
@@ -149,9 +154,12 @@ class ResultFetcher:
             finally:
                 offered.clear()
 
-        result, joined = await self._flights.share(key, fetch, until_done=whole)
-        if isinstance(result, ArrivingResult) and not result.body.is_whole:  # it failed, and is requested once more
-            result, _ = await self._flights.share(key, fetch, until_done=True)
+        for _ in range(_TRIES):
+            result, joined = await self._flights.share(key, fetch, until_done=whole)
+            if isinstance(result, ArrivingResult) and not result.body.is_whole:  # it failed, and is requested once more
+                result, _ = await self._flights.share(key, fetch, until_done=True)
+            if whole or isinstance(result, ArrivingResult) or result.is_readable:
+                break
         return Fetch(result, joined, isinstance(result, StoredResult) and result.body.is_kept)
 
     async def _fetch_by_id(

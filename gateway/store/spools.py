@@ -51,7 +51,7 @@ class Spools:
         if not file.take(count):
             if size + count > self._max_entry:
                 return False
-            await self._make_room(count)
+            await self._make_room(count + file.margin)
             if not file.take(count):
                 return False
         try:

@@ -29,7 +29,7 @@ class Disk:
     def __init__(self, directory: Path, *, limit: float = math.inf, size: float = math.inf) -> None:
         self.directory = directory
         self.space = Space(0)
-        self.space.limit = limit  # type: ignore[assignment]
+        self.space.limit = 10**12 if limit == math.inf else int(limit)
         self.size = size
 
     async def create(self) -> SpoolFile | None:

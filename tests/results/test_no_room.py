@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,30 @@ async def test_a_caller_that_comes_too_late_gets_the_job(bare: World, monkeypatc
     assert job["status"] == 3
     again = await bare.get(f"/api/query_results/{job['query_result_id']}.json")
     assert again.body == whole(bare)
+
+
+async def test_who_comes_too_late_for_one_passage_gets_the_next(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Window, "LEAST_BYTES", 600_000)
+    monkeypatch.setattr(spool, "FIRST_READERS_SECONDS", 0.0)
+    await bare.start(cache=SMALL)
+    result_id = bare.sandbox.queries[bare.named["large"]].latest_query_data_id
+    path = f"/api/query_results/{result_id}.json"
+    stall = bare.sandbox.faults.add("stall", route=RESULT_ROUTE.removeprefix("GET "), count=1)
+    begun: list[spool.Spool] = []
+    begin = spool.Spool.begin
+    monkeypatch.setattr(spool.Spool, "begin", lambda *given: noted(begun, begin(*given)))
+    first = asyncio.create_task(bare.get(path))
+    await until(lambda: stall.hits == 1 and bool(begun) and not begun[0].is_whole)
+    late = [asyncio.create_task(bare.get(path)) for _ in range(3)]
+    await until(lambda: len(bare.runtime.api.api._open) == 4)
+    stall.release()
+    assert {reply.body for reply in await asyncio.gather(first, *late)} == {whole(bare)}
+    assert bare.sandbox.counters.by_route[RESULT_ROUTE] == 2
+
+
+async def noted(begun: list[spool.Spool], begin: Awaitable[spool.Spool]) -> spool.Spool:
+    begun.append(await begin)
+    return begun[-1]
 
 
 async def test_a_file_of_what_cannot_be_kept_is_made_by_redash(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from pathlib import Path
 
@@ -110,15 +110,15 @@ class DiskTier:
 
     # -- writing
 
-    async def write(self, puts: list[PendingPut], *, only_delete: bool = False) -> None:
+    async def write(self, puts: list[PendingPut], given_up: Set[PendingPut] = frozenset()) -> None:
         """Write puts and their bodies in one transaction; return when it is committed or given up.
 
-        `only_delete`: there is no room for them; delete only the older entries under their keys.
+        For those that are `given_up`, only the older entries under their keys are deleted.
         """
         written: Written = []
         self.filter.add(key for put in puts for key in put.keys)
         try:
-            await asyncio.to_thread(self._prepare, puts, written, only_delete=only_delete)
+            await asyncio.to_thread(self._prepare, puts, written, given_up)
             size = sum(len(row.data or b"") for _, row in written if row is not None)
             work = partial(_write, written, self._clock.wall())
             await self._writer.submit(work, size=size, then=partial(self._committed, written))
@@ -127,9 +127,9 @@ class DiskTier:
         finally:
             self._discard_unwritten(puts)
 
-    def _prepare(self, puts: list[PendingPut], written: Written, *, only_delete: bool) -> None:
+    def _prepare(self, puts: list[PendingPut], written: Written, given_up: Set[PendingPut]) -> None:
         for put in puts:
-            if only_delete or put.expires is not None:
+            if put in given_up or put.expires is not None:
                 written.append((put, None))
             elif not put.cancelled:
                 row = self._row(put)

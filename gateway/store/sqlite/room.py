@@ -34,7 +34,7 @@ ROOM_SECONDS = 5.0
 CANDIDATES = 1000
 SPARING_ROUNDS = 20
 
-LOG_SHARE = 16
+LOG_SHARE = 8
 MOST_LOG_BYTES = 8 * 2**20
 """What is kept free for the WAL: it grows with each transaction, and shrinks afterwards."""
 
@@ -54,6 +54,7 @@ class Room:
         self._space = files.space
         self._limit = self._space.limit
         self._for_log = min(MOST_LOG_BYTES, self._limit // LOG_SHARE)
+        self._log_bytes = 0
         self._free = 0  # bytes of the database that are free for new rows
         self._aside_bytes = 0  # of a damaged database, which is kept as long as its room is not needed
         self._reserved = 0  # for what is being written
@@ -84,24 +85,31 @@ class Room:
         await self.measure()
 
     @asynccontextmanager
-    async def reserved(self, puts: list[PendingPut]) -> AsyncIterator[bool]:
-        """Make room for what is about to be written, and count it meanwhile; gives whether there is room."""
-        count = self._needed(puts)
-        await self.make_room(count)
-        there_is_room = self._space.fits(count)
+    async def reserved(self, puts: list[PendingPut]) -> AsyncIterator[set[PendingPut]]:
+        """Make room for what is about to be written, and count it meanwhile; gives those for which there is none."""
+        await self.make_room(self._needed(puts))
+        written, given_up = list(puts), set[PendingPut]()
+        for put in puts:
+            if put.body.data is not None and not self._space.fits(self._needed(written)):
+                given_up.add(put)
+                written.remove(put)
+        count = self._needed(written)
         self._reserved += count
         self._space.beside += count
         try:
-            yield there_is_room
+            yield given_up
         finally:
             self._reserved -= count
             self._space.beside -= count
 
     def _needed(self, puts: list[PendingPut]) -> int:
-        """Return the bytes that puts will take: large bodies become files, the others rows in the WAL and the file."""
-        sizes = [put.size for put in puts]
-        in_rows = sum(size for size in sizes if size <= encoding.BLOB_BYTES)
-        return sum(sizes) + max(0, in_rows - self._free)
+        """Return the bytes that puts will take more: large bodies become files, the others rows in the WAL and then in
+        the file.
+        """
+        in_files = sum(put.size for put in puts if put.size > encoding.BLOB_BYTES)
+        in_rows = sum(put.size for put in puts if put.size <= encoding.BLOB_BYTES)
+        in_log = max(0, self._log_bytes + in_rows - max(self._log_bytes, self._for_log))
+        return in_files + in_log + max(0, in_rows - self._free)
 
     async def _shorten(self, count: int) -> None:
         """Make the database shorter, if it has free pages, until there is room for `count` more bytes."""
@@ -148,9 +156,9 @@ class Room:
         """Take note of what the database takes on the disk."""
         with contextlib.suppress(UnusableError):
             work = partial(schema.size, path=self._database.path)
-            rows_bytes, log_bytes, self._free = await self._database.run(work)
-            self.database_bytes = rows_bytes + log_bytes
-            self._space.beside = rows_bytes + max(log_bytes, self._for_log) + self._aside_bytes + self._reserved
+            rows_bytes, self._log_bytes, self._free = await self._database.run(work)
+            self.database_bytes = rows_bytes + self._log_bytes
+            self._space.beside = rows_bytes + max(self._log_bytes, self._for_log) + self._aside_bytes + self._reserved
 
     async def adapt(self) -> None:
         """Let the limit be no more than what the disk has room for, with a reserve."""

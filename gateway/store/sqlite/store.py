@@ -119,7 +119,9 @@ class SqliteStore:
         except OSError as error:
             if operator_must_act(error):
                 raise StoreError(f"cannot make {self.files.directory}: {error.strerror or error}") from error
+        await self.files.recount()
         await self.database.open()
+        await self.room.measure()
         self.writer.start()
         self._tasks = [asyncio.create_task(run_forever(step)) for step in (self._feed, self._sweep_later)]
 
@@ -240,8 +242,8 @@ class SqliteStore:
         await self.database.usable.wait()
         puts = self._buffer.take(BATCH_PUTS, BATCH_BYTES)
         try:
-            async with self.room.reserved(puts) as there_is_room:
-                await self.disk.write(puts, only_delete=not there_is_room)
+            async with self.room.reserved(puts) as given_up:
+                await self.disk.write(puts, given_up)
             await self.room.make_room()
         finally:
             self._buffer.settle()
