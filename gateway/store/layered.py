@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -91,6 +92,8 @@ class LayeredStore:
         stored = await self.backing.read(entry)  # None: it was not stored; memory holds only the path of a file
         if stored is not None and deletions == self._deletions:
             self._memory.insert(keys, entry, stored)
+        for key in keys if stored is None else ():  # what is stored under them is not the newest any more
+            self._memory.set_confirmed(key, -math.inf)
         return final
 
     async def confirm(self, key: Key, confirmed: float) -> None:

@@ -49,7 +49,8 @@ class Store(Protocol):
 
         A body with a `path` is that of a spool made by `begin_spool`: from now on the store owns its file and gives it
         another name. It stays readable for at least 10 s, even if it is not stored, unless the disk needs its room.
-        Bodies over the entry limit are stored for only 60 s.
+        Bodies over the entry limit are stored for only 60 s. If it cannot be stored, older entries under the keys are
+        deleted, or count as never confirmed.
         """
 
     async def confirm(self, key: Key, confirmed: float) -> None:

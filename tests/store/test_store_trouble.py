@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import sqlite3
 import subprocess
@@ -23,11 +24,13 @@ from store_helpers import (
     make_layered,
     make_sqlite,
     opened,
+    spooled,
 )
 
 from gateway.errors import StoreError
 from gateway.model import Body, SystemClock
 from gateway.store.sqlite.ledger import SqliteLedger
+from gateway.store.sqlite.write_buffer import WriteBuffer
 
 HOLDER = """
 import fcntl, os, sys
@@ -195,3 +198,24 @@ async def test_cancelled_callers_leave_no_transaction_open(path: Path, clock: Fa
         await store.flush()
         fresh = SqliteLedger(store.database, store.writer, clock)
         assert len(await fresh.jobs_of("e1")) == 50
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+async def test_what_could_not_be_stored_leaves_no_older_result_as_the_newest(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, as_file: bool
+) -> None:
+    """Callers that accept any age would get the older one for as long as it counts as confirmed."""
+    async with opened(make_layered(path, clock)) as store:
+        await store.put([key(1)], entry("old"), await spooled(store, b"o" * MB) if as_file else Body.of(b"old"))
+        await store.backing.flush()
+        monkeypatch.setattr(WriteBuffer, "add", lambda self, put: False)
+        body = await spooled(store, b"n" * MB) if as_file else Body.of(b"n" * 3 * MB)
+        await store.put([key(1)], entry("new"), body)
+        monkeypatch.undo()
+        assert store.peek(key(1)) is None or store.peek(key(1)).confirmed == -math.inf
+        found = await store.get(key(1))
+        assert found is None or found.confirmed == -math.inf
+        await store.backing.sweep()
+    async with opened(make_layered(path, clock)) as store:
+        found = await store.get(key(1))
+        assert found is None or found.confirmed == -math.inf

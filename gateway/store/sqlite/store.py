@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -187,6 +188,7 @@ class SqliteStore:
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):  # otherwise the disk is not at fault
                     self.database.report_failure(error)
+                self._confirms.update(dict.fromkeys(keys, -math.inf))
                 return body
         expires = self._clock.monotonic() + OVERSIZE_SECONDS if body.size > self._max_entry else None
         put = PendingPut(keys, msgspec.structs.replace(entry, size=body.size), body, expires)
@@ -194,6 +196,7 @@ class SqliteStore:
             self._confirms.pop(key, None)
         if not self._buffer.add(put):
             self.dropped += 1
+            self._confirms.update(dict.fromkeys(keys, -math.inf))  # what is stored is not the newest any more
             self._give_up([put])
         return body
 
