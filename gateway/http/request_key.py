@@ -156,26 +156,28 @@ class RequestReader:
             self.key = known
             return WHOLE
         self._clear()
+        found = self._parse(data)
+        if found != WHOLE or self._upgrades or not self._keeps_open:
+            self._parser = httptools.HttpRequestParser(self)  # the old one expects the rest, or accepts nothing more
+        return found
+
+    def _parse(self, data: bytes) -> int:
+        """Let the parser read what is not known by its bytes; returns what `read` returns."""
         end = data.find(END_OF_HEAD)
         if end < 0:
-            return HEAD_MISSING if self._may_begin(data) else UNCERTAIN
-        line = data[: data.find(b"\r\n")]
+            return HEAD_MISSING if self._accepts(data) and not self._complete else UNCERTAIN
+        line, end = data[: data.find(b"\r\n")], end + len(END_OF_HEAD)
         plain = line.endswith(b" HTTP/1.1") and line.count(b" ") == 2 and line[:1].isalpha()
-        if not plain or data.count(b"\n", 0, end) > _MOST_FIELDS or not self._parse(data, line):
-            self._parser = httptools.HttpRequestParser(self)
+        if not plain or data.count(b"\n", 0, end - len(END_OF_HEAD)) > _MOST_FIELDS or not self._accepts(data):
             return UNCERTAIN
-        missing = end + len(END_OF_HEAD) + int(self._length or b"0") - len(data)
+        missing = end + int(self._length or b"0") - len(data)
         if missing == 0 and self._complete:
             is_long = len(data) > LONGEST_REQUEST
-            body = data[end + len(END_OF_HEAD) :]
-            self.key = () if is_long else (line, self._keeps_open, body, *self._parts)
-            if not self._keeps_open:
-                self._parser = httptools.HttpRequestParser(self)  # the old one accepts nothing more
+            self.key = () if is_long else (line, self._keeps_open, data[end:], *self._parts)
             return WHOLE
-        self._parser = httptools.HttpRequestParser(self)  # the old one expects the rest
         if missing <= 0 or (self._complete and not self._upgrades):
             return UNCERTAIN
-        if end + len(END_OF_HEAD) == len(data) <= LONGEST_REQUEST and not self.expects:
+        if end == len(data) <= LONGEST_REQUEST and not self.expects:
             self._remember(data, missing)
         return missing
 
@@ -200,20 +202,13 @@ class RequestReader:
             self._by_bytes, self._bytes = {}, 2 * len(data) + _KEY_BYTES
         self._by_bytes[data] = known
 
-    def _may_begin(self, data: bytes) -> bool:
-        """Whether the parser accepts this as the beginning of a request."""
-        begins = self._parse(data, data)
-        self._parser = httptools.HttpRequestParser(self)
-        return begins and not self._complete
-
-    def _parse(self, data: bytes, line: bytes) -> bool:
-        """Let the parser read; returns whether it can be relied on that aiohttp's reads the same."""
+    def _accepts(self, data: bytes) -> bool:
+        """Whether the parser accepts this, and aiohttp's reads the same in it."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._parser = httptools.HttpRequestParser(self)  # the old one has stopped
-            self._upgrades = True  # and has skipped the body, as aiohttp does not
-            if line.startswith(b"CONNECT "):
+            self._upgrades = True  # the parser has skipped the body, as aiohttp's does not
+            if data.startswith(b"CONNECT "):
                 return False
         except httptools.HttpParserError:
             return False
