@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from gateway.model import Body, Entry, Key, digest
+from gateway.body import Body
+from gateway.model import Entry, Key, digest
 
 T = TypeVar("T")
 Stored = tuple[list[Key], Entry, Body]

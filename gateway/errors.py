@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from gateway.model import Body
+from gateway.body import Body
 
 
 class GatewayError(Exception):

@@ -10,8 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from gateway.body import Arriving
-from gateway.body import Body as Body  # noqa: PLC0414 - one of the values that all rooms share, too
+from gateway.body import Arriving, Body
 
 Key = bytes
 """32 bytes: SHA-256 over the canonical encoding of the request that an entry is stored for."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.body import Body
 from gateway.errors import UpstreamTimeout
 from gateway.executions.lookup import ResultLookup
 from gateway.executions.responses import ExecutionResponses
-from gateway.model import Body, Response
+from gateway.model import Response
 from gateway.outcome import Observer
 from gateway.policy.access import check_operation
 from gateway.policy.admission import Admission

@@ -7,11 +7,12 @@ from typing import Final
 
 from cachetools import LRUCache
 
+from gateway.body import Body
 from gateway.errors import NotFound, QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.jobs import Jobs, JobView
 from gateway.executions.lookup import Pending, ResultLookup, is_enough
-from gateway.model import Body, Clock, Definition, Entry, Response, ReuseTerms
+from gateway.model import Clock, Definition, Entry, Response, ReuseTerms
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan, check_raw_sql
 from gateway.redash.downloads import CONTENT_TYPES

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from gateway.body import Body
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
 from gateway.http.connection_limit import ConnectionLimit
@@ -22,7 +23,7 @@ from gateway.http.response import NOTHING, error_response, negotiate, send_respo
 from gateway.http.response_cache import CachedResponse, ResponseCache
 from gateway.http.sending import CLOSED, KEPT, send
 from gateway.http.server import Server, fast_path_is_possible
-from gateway.model import Body, Clock, Response
+from gateway.model import Clock, Response
 from gateway.outcome import Observer, Outcome
 from gateway.pipeline import Pipeline
 from gateway.policy.access import Access

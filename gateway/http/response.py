@@ -6,11 +6,12 @@ import math
 
 from aiohttp import HttpVersion11, hdrs, web
 
+from gateway.body import Body
 from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
 from gateway.http.head import fixed_part, last_part, moving_part
 from gateway.http.problems import problem
 from gateway.http.sending import send
-from gateway.model import Body, Response
+from gateway.model import Response
 from gateway.outcome import Outcome
 from gateway.store.compression import Compressor
 

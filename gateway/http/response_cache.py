@@ -12,10 +12,11 @@ from typing import Final, Protocol
 
 import msgspec
 
+from gateway.body import Body
 from gateway.http.admission_filter import AdmissionFilter
 from gateway.http.head import moving_part
 from gateway.http.request_key import RequestKey, length_of
-from gateway.model import Body, Clock, Entry, Key, ReuseTerms
+from gateway.model import Clock, Entry, Key, ReuseTerms
 from gateway.outcome import LineParts, Observer, Outcome, OutcomeBatch
 from gateway.policy.quotas import Meter
 

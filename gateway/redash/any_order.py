@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.model import Body
+from gateway.body import Body
 from gateway.redash.limits import Id, Short
 from gateway.redash.outline import TooManyStepsError, before_inner, outline
 from gateway.redash.template import LONGEST_TEXT

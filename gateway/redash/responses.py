@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
+from gateway.body import Body
 from gateway.errors import UpstreamRefused, UpstreamUnusable
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Body
+from gateway.model import FIRST_GATEWAY_RESULT_ID
 from gateway.redash.any_order import TooManyStepsError, parse_before_rows, parse_without_rows
 from gateway.redash.limits import NOT_SUCH, Id, Short
 from gateway.redash.redaction import shortened

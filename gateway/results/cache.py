@@ -11,20 +11,11 @@ from typing import Final
 import msgspec
 
 from gateway import config
-from gateway.body import Arriving
+from gateway.body import Arriving, Body
 from gateway.concurrency.marks import Marks
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamUnusable
-from gateway.model import (
-    FIRST_GATEWAY_RESULT_ID,
-    Body,
-    Clock,
-    Entry,
-    Form,
-    Key,
-    digest,
-    result_identity,
-)
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Entry, Form, Key, digest, result_identity
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.policy.plan import age_on_arrival

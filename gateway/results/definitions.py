@@ -12,9 +12,10 @@ from typing import Final
 import msgspec
 
 from gateway import config
+from gateway.body import Body
 from gateway.concurrency.flights import Flights
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable
-from gateway.model import Body, Clock, Definition, Entry, digest
+from gateway.model import Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live

@@ -9,11 +9,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from gateway.body import Body
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.spool import Spool
 from gateway.errors import NotAcceptable, NotFound, UpstreamUnusable
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, Key, digest
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live

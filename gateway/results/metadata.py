@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 from cachetools import LRUCache
 
+from gateway.body import Body
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.slots import FairSlots
 from gateway.errors import (
@@ -22,7 +23,7 @@ from gateway.errors import (
     UpstreamUnusable,
     is_denial,
 )
-from gateway.model import Body, Clock, Key, Response
+from gateway.model import Clock, Key, Response
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key

@@ -10,9 +10,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
 from gateway.errors import FileLost, ServiceUnavailable, UpstreamUnusable
-from gateway.model import Body
 from gateway.redash.limits import NOT_SUCH
 from gateway.redash.renderings import DateFormats, render_pieces
 from gateway.redash.responses import PARSE_LIMIT

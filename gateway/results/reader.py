@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
+from gateway.body import Body
 from gateway.errors import NotAcceptable, NotFound, UpstreamRefused
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Body, Clock, Definition, Entry, Response
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Response
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext

@@ -7,9 +7,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Final
 
+from gateway.body import Body
 from gateway.concurrency.flights import Flights
 from gateway.errors import FileLost
-from gateway.model import Body, Entry
+from gateway.model import Entry
 from gateway.store.protocols import FrontStore
 
 try:  # a sixth of the time for the same size; there are machines without it

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
-from gateway.model import Body, Entry, Key, TierStats
+from gateway.model import Entry, Key, TierStats
 from gateway.store.memory import MemoryStore
 from gateway.store.protocols import Store
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgspec
 from cachetools import LRUCache
 
-from gateway.model import Body, Entry, Key
+from gateway.body import Body
+from gateway.model import Entry, Key
 
 BODY_OVERHEAD = 500
 ENTRY_OVERHEAD = 900

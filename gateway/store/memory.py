@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from gateway.body import Body
 from gateway.concurrency.spool import Spool
 from gateway.errors import StoreError
-from gateway.model import Body, Clock, Entry, Key, TierStats
+from gateway.model import Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
 from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, CachedBody, LruCache, cost_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
-from gateway.model import Body, Entry, ExecutionRecord, JobRecord, Key, TierStats
+from gateway.model import Entry, ExecutionRecord, JobRecord, Key, TierStats
 
 
 class Store(Protocol):

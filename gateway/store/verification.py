@@ -11,8 +11,9 @@ from typing import Final
 
 from cachetools import LRUCache
 
+from gateway.body import Body
 from gateway.concurrency.flights import Flights
-from gateway.model import Body, Clock
+from gateway.model import Clock
 
 log = logging.getLogger(__name__)
 

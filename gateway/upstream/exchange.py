@@ -15,9 +15,10 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway import __version__
+from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
 from gateway.errors import UpstreamError, UpstreamTimeout, without_frames
-from gateway.model import Body, Clock
+from gateway.model import Clock
 from gateway.outcome import Sender, Trace
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live

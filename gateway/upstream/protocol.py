@@ -9,9 +9,9 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.body import Body
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamRefused
-from gateway.model import Body
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.redash.calls import UpstreamRequest

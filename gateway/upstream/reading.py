@@ -12,10 +12,10 @@ import aiohttp
 import msgspec
 
 from gateway import config
+from gateway.body import Body
 from gateway.concurrency.allowance import Allowance
 from gateway.concurrency.spool import BeginSpool, Spool
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body
 from gateway.redash.redaction import LARGEST_METADATA, TOO_LARGE
 from gateway.redash.responses import BEGINNING_BYTES, PARSE_LIMIT
 from gateway.upstream.protocol import Early, UpstreamResponse

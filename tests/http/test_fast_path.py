@@ -36,11 +36,12 @@ import gateway.http.api
 import gateway.http.connection
 import gateway.http.request
 import gateway.http.response
+from gateway.body import Body
 from gateway.http import response_cache, sending
 from gateway.http.connection import Connection
 from gateway.http.handler import Handler
 from gateway.http.response_cache import ResponseCache
-from gateway.model import Body, Entry, ReuseTerms
+from gateway.model import Entry, ReuseTerms
 from gateway.outcome import Outcome
 from gateway.sandbox import Sandbox
 from gateway.telemetry import log

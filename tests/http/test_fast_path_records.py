@@ -16,9 +16,10 @@ from support.inside import open_requests
 from support.waiting import until
 from support.world import World
 
+from gateway.body import Body
 from gateway.http import fast_path, sending
 from gateway.http.response_cache import FAST_PATH_SECONDS, CachedResponse
-from gateway.model import Body, Entry, ReuseTerms
+from gateway.model import Entry, ReuseTerms
 from gateway.outcome import CacheResult, Outcome, Quota, Step, Trace
 from gateway.telemetry.observer import Telemetry
 

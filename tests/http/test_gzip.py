@@ -201,7 +201,7 @@ async def test_gzip_forms_are_in_memory_only(world: World, made: list[tuple[int,
 WITHOUT_ISAL = """
 import asyncio, gzip, sys
 sys.modules["isal"] = None  # importing it fails
-from gateway.model import Body
+from gateway.body import Body
 from gateway.store.compression import gzip_body
 data = b"one row; " * 1000
 print(gzip.decompress(asyncio.run(gzip_body(Body.of(data))).load()) == data)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from gateway.body import Body
 from gateway.http import sending
-from gateway.model import Body
 
 SIZE = 6_000_000
 HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n".encode()

@@ -19,7 +19,7 @@ from support.http import exchange
 from support.waiting import until
 from support.world import TOKENS, World
 
-from gateway.model import Body
+from gateway.body import Body
 from gateway.sandbox import broken_responses
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite.write_buffer import WriteBuffer

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.body import Body
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body
 from gateway.redash import responses
 from gateway.redash.redaction import LONGEST_ERROR
 from gateway.redash.responses import Job, ResultHead, parse_beginning, parse_result_or_job

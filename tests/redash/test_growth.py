@@ -15,9 +15,10 @@ from typing import Any, Final
 import pytest
 from support.growth import grows_linearly
 
+from gateway.body import Body
 from gateway.errors import GatewayError
 from gateway.http.request import _names_gzip
-from gateway.model import Body, Definition, Parameter, Request
+from gateway.model import Definition, Parameter, Request
 from gateway.policy.context import honoured_wait
 from gateway.redash import template
 from gateway.redash.ambiguity import is_ambiguous

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.body import Body
 from gateway.errors import UpstreamUnusable
-from gateway.model import Body
 from gateway.redash.responses import PARSE_LIMIT, ResultHead, parse_result_or_job
 
 HEAD = {"id": 5, "query_hash": "0" * 32, "query": "select 1", "data_source_id": 1, "runtime": 0.5}

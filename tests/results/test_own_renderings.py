@@ -13,10 +13,11 @@ from support.renderings import rendered
 from support.waiting import until
 from support.world import World
 
+from gateway.body import Body
 from gateway.concurrency.space import Space
 from gateway.concurrency.spool import BeginSpool
 from gateway.errors import ServiceUnavailable, UpstreamUnusable
-from gateway.model import Body, SystemClock
+from gateway.model import SystemClock
 from gateway.redash.renderings import DateFormats
 from gateway.results import own_renderings
 from gateway.results.own_renderings import LARGEST_ODD, render

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.body import Body
 from gateway.concurrency.space import Space
-from gateway.model import Body, Entry, ExecutionRecord, JobRecord, digest
+from gateway.model import Entry, ExecutionRecord, JobRecord, digest
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
 from gateway.store.sqlite.store import SqliteStore

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_helpers import FakeClock, entry, key, make_sqlite, opened
 
-from gateway.model import Body
+from gateway.body import Body
 from gateway.store.sqlite.bloom import BloomFilter
 from gateway.store.sqlite.database import Database
 

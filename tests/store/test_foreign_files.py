@@ -19,8 +19,8 @@ import pytest
 from store_helpers import FakeClock, bytes_of, entry, key, make_sqlite, opened
 from support.waiting import until
 
+from gateway.body import Body
 from gateway.errors import ConfigurationError
-from gateway.model import Body
 from gateway.store.sqlite import ownership
 from gateway.store.sqlite.file_lock import FileLock
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from store_helpers import MB, FakeClock, entry, key
 
-from gateway.model import Body
+from gateway.body import Body
 from gateway.store.memory import MemoryStore
 
 MANY = 2_000

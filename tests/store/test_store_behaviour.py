@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from store_helpers import MAKERS, MB, FakeClock, bytes_of, entry, key, make_layered, opened, spooled
 
-from gateway.model import Body
+from gateway.body import Body
 
 
 async def settled(store: Any) -> None:

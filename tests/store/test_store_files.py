@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from store_helpers import MB, FakeClock, bytes_of, entry, key, make_layered, make_sqlite, opened, spooled
 
-from gateway.model import Body
+from gateway.body import Body
 from gateway.store import verification
 from gateway.store.sqlite.store import SqliteStore
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from store_helpers import MAKERS, FakeClock, entry, key, spooled
 
-from gateway.model import Body
+from gateway.body import Body
 
 names = st.integers(0, 5)
 several = st.lists(names, min_size=1, max_size=3, unique=True)

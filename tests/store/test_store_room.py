@@ -31,8 +31,8 @@ from store_helpers import (
 from support.disks import fill, full_for_files, small_disk
 from support.waiting import until
 
+from gateway.body import Body
 from gateway.concurrency.space import Space
-from gateway.model import Body
 from gateway.store.body_files import BodyFiles
 from gateway.store.factory import remark
 from gateway.store.sqlite.ledger import SqliteLedger

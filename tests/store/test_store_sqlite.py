@@ -16,8 +16,9 @@ import pytest
 from store_helpers import MB, FakeClock, bytes_of, entry, job, key, make_layered, make_sqlite, opened, spooled
 from support.waiting import until
 
+from gateway.body import Body
 from gateway.errors import StoreError
-from gateway.model import Body, Entry, ExecutionRecord, JobRecord
+from gateway.model import Entry, ExecutionRecord, JobRecord
 from gateway.store.sqlite import schema
 from gateway.store.sqlite.ledger import SqliteLedger
 

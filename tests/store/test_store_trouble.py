@@ -27,8 +27,9 @@ from store_helpers import (
     spooled,
 )
 
+from gateway.body import Body
 from gateway.errors import StoreError
-from gateway.model import Body, SystemClock
+from gateway.model import SystemClock
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.write_buffer import WriteBuffer
 
@@ -44,7 +45,8 @@ sys.stdin.read()
 OTHER_GATEWAY = """
 import asyncio, sys
 from pathlib import Path
-from gateway.model import Body, Entry, SystemClock
+from gateway.body import Body
+from gateway.model import Entry, SystemClock
 from gateway.store.sqlite.store import SqliteStore
 
 async def main():

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from security.front import Front, Seen, Stub, Upstream, client, credential, key, query_object
 
-from gateway.model import Body
+from gateway.body import Body
 from gateway.redash.organisation import parse_organisation
 from gateway.redash.responses import parse_beginning, parse_job, parse_result_or_job
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.body import BodyLostError
-from gateway.model import Body, Clock, Entry, Key
+from gateway.body import Body, BodyLostError
+from gateway.model import Clock, Entry, Key
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite import encoding, rows, schema
 from gateway.store.sqlite.bloom import BloomFilter

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.body import Body
 from gateway.concurrency.space import Space
 from gateway.errors import StoreError
-from gateway.model import Body, Clock, Entry, Key, TierStats
+from gateway.model import Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
 from gateway.store.memory import OVERSIZE_SECONDS

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from gateway.model import Body, Entry, Key
+from gateway.body import Body
+from gateway.model import Entry, Key
 
 PUT_OVERHEAD = 1024
 
