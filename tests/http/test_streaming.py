@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.http import exchange
+from support.large import latest, whole
 from support.waiting import until
 from support.world import TOKENS, World
 
@@ -30,17 +31,6 @@ RESULT_ROUTE = "/api/query_results/<query_result_id>.<filetype>"
 POST_ROUTE = "/api/queries/<query_id>/results"
 BEGINNING = 1_000_000
 """Half of 5 MB; the sandbox stalls there."""
-
-
-def latest(world: World, form: str = "json") -> str:
-    return f"/api/queries/{world.named['large']}/results.{form}"
-
-
-def whole(world: World) -> bytes:
-    """The bytes of the large query's latest result, as Redash has them."""
-    result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
-    assert result_id is not None
-    return world.sandbox.database.results[result_id].full()
 
 
 def open_below(directory: Path, part: str) -> list[str]:

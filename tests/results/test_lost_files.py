@@ -7,19 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.large import latest, whole
 from support.world import World
 
 BODIES = "gateway.db.bodies"
-
-
-def latest(world: World) -> str:
-    return f"/api/queries/{world.named['large']}/results.json"
-
-
-def whole(world: World) -> bytes:
-    result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
-    assert result_id is not None
-    return world.sandbox.database.results[result_id].full()
 
 
 async def stored(world: World) -> Path:

@@ -13,6 +13,8 @@ import pytest
 from security.front import Front, client, credential
 from support.disks import fill, full_for_files, small_disk
 from support.http import Reply
+from support.large import latest, whole
+from support.raw_redash import RawRedash
 from support.waiting import until
 from support.world import World, token
 
@@ -22,16 +24,6 @@ from gateway.concurrency.spool_file import Window
 RESULT_ROUTE = "GET /api/query_results/<query_result_id>.<filetype>"
 SMALL = 'memory = "1MB"\ndisk = "1MB"\nmax_entry = "1MB"'
 """The large result has 2 MB: it finds room neither on the disk nor in memory."""
-
-
-def latest(world: World, form: str = "json") -> str:
-    return f"/api/queries/{world.named['large']}/results.{form}"
-
-
-def whole(world: World) -> bytes:
-    result_id = world.sandbox.queries[world.named["large"]].latest_query_data_id
-    assert result_id is not None
-    return world.sandbox.database.results[result_id].full()
 
 
 def bytes_of_bodies(directory: Path) -> int:
@@ -226,7 +218,7 @@ async def test_a_real_disk_that_is_full(bare: World, tmp_path: Path) -> None:
 # -- a response without an end
 
 
-class Endless:
+class Endless(RawRedash):
     """Redash, or what is in its place: after the head of a result, rows without an end."""
 
     HEAD = (
@@ -239,26 +231,15 @@ class Endless:
         self.sent = 0
         self.ended = asyncio.Event()
 
-    async def __aenter__(self) -> Endless:
-        self._server = await asyncio.start_server(self._respond, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await reader.readuntil(b"\r\n\r\n")
             writer.write(self.HEAD)
             while True:
                 writer.write(b'{"a": 1}, ' * 10_000)
                 self.sent += 100_000
                 await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except ConnectionError:
             self.ended.set()
-        finally:
-            writer.close()
 
 
 FIELDS = {"Authorization": f"Key {token('user')}"}

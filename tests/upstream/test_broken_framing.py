@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from security.front import Front, client, credential
+from support.raw_redash import RawRedash
 from support.waiting import within
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -24,34 +25,20 @@ SEGMENTS = {
 }
 
 
-class Redash:
+class Redash(RawRedash):
     """Responds to everything with the same segments, each sent when the one before has left."""
 
     def __init__(self, segments: list[bytes], *, closes: bool) -> None:
         self._segments = segments
         self._closes = closes
 
-    async def __aenter__(self) -> Redash:
-        self._server = await asyncio.start_server(self._respond, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            for segment in self._segments:
-                writer.write(segment)
-                await writer.drain()
-                await asyncio.sleep(0.02)  # else the kernel joins them
-            if not self._closes:
-                await reader.read()  # until the gateway gives up
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+    async def respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for segment in self._segments:
+            writer.write(segment)
+            await writer.drain()
+            await asyncio.sleep(0.02)  # else the kernel joins them
+        if not self._closes:
+            await reader.read()  # until the gateway gives up
 
 
 @pytest.fixture(params=SEGMENTS)
