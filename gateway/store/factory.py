@@ -72,6 +72,8 @@ OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
     "sqlite": _sqlite,
     "redis": _redis,
     "rediss": _redis,
+    "redis+sentinel": _redis,
+    "rediss+sentinel": _redis,
 }
 
 

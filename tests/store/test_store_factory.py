@@ -47,7 +47,7 @@ async def test_factory(spec: str, kind: type, path: Path) -> None:
         assert store.ready
 
 
-REFUSED: Final = {"redis", "rediss"}
+REFUSED: Final = {scheme for scheme in STORE_SCHEMES if scheme.startswith("redis")}
 """Schemes that this version accepts in the configuration but cannot open."""
 
 
