@@ -57,6 +57,7 @@ class LeasedBucket:
         self._source = source
         self._monotonic = monotonic
         self._tokens = 0
+        self._low = 0  # with so few, the next ones are fetched
         self._level, self._level_at = burst, monotonic()
         self._empty_until = self._level_at
         self._alone: TokenBucket | None = None
@@ -76,7 +77,7 @@ class LeasedBucket:
             return False
         self._tokens -= 1
         self._used = True
-        if self._tokens <= self._portion // 2 and now >= self._empty_until:
+        if self._tokens <= self._low and now >= self._empty_until:
             self._exchange_soon()
         return True
 
@@ -102,10 +103,6 @@ class LeasedBucket:
         if self._alone is not None:
             return self._alone.remaining(now)
         return min(int(self.burst), self._tokens + int(self._level_now(now)))
-
-    @property
-    def _portion(self) -> int:
-        return max(1, int(self.burst) // (PORTIONS * self._source.sharers))
 
     def _level_now(self, now: float) -> float:
         return min(self.burst, self._level + (now - self._level_at) * self.rate)
@@ -135,7 +132,8 @@ class LeasedBucket:
         try:
             while True:
                 asked = len(self._waiting)
-                want = min(int(self.burst), asked + max(0, self._portion - self._tokens))
+                portion = max(1, int(self.burst) // (PORTIONS * self._source.sharers))
+                want, self._low = min(int(self.burst), asked + max(0, portion - self._tokens)), portion // 2
                 if not self._serve(asked, want, await self._ask(want, 0)):
                     return
         finally:
