@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 import msgspec
 
 from gateway.concurrency.space import Space
-from gateway.config import split_store
+from gateway.config import Redis, RedisAddress, is_redis, split_store
 from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store import temporary
@@ -36,6 +37,11 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_entry_bytes: int
     clock: Clock
     lock_wait_seconds: float
+    address: RedisAddress | None = None
+    """Of the Redis that `cache.store` names, with user and password."""
+    redis: Redis = Redis()
+    name: str = ""
+    """Of this gateway, for those with which it shares the store."""
 
 
 def _memory(_place: str, options: StoreOptions) -> Opened:
@@ -78,8 +84,11 @@ OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
 
 
 def refusal(spec: str) -> str | None:
-    """Return what is wrong with the place that `cache.store` names; None also if it cannot be read: opening says so."""
+    """Return what is wrong with the place that `cache.store` names, or what is not installed for it; None also if it
+    cannot be read: opening says so."""
     scheme, place = split_store(spec)
+    if is_redis(spec) and importlib.util.find_spec("redis") is None:
+        return "a Redis needs the extra 'redis': pip install 'redash-gateway[redis]'"
     if scheme != "sqlite":
         return None
     try:

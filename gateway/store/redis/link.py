@@ -146,6 +146,11 @@ class Link:
         """Return the names of the gateways, this one included, and how many seconds ago each was seen."""
         return self._peers if self.up else []
 
+    @property
+    def gateways(self) -> int:
+        """How many gateways there are, this one included, as last known; also while Redis is down."""
+        return max(1, len(self._peers))
+
     def health(self) -> Health:
         """Return how Redis is, as of the last seconds."""
         return msgspec.structs.replace(self._health, up=self.up)
