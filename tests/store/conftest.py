@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from store_helpers import MAKERS, FakeClock, opened
+from store_helpers import MAKERS, REDIS, FakeClock, opened
+
+
+@pytest.fixture(scope="session", autouse=True)
+def redis_is_stopped() -> Iterator[None]:
+    yield
+    REDIS.stop()
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """The scripts of entries and bodies, and where these stand in Redis.
 
-    e:<key>           hash: v entry, k the key itself, c confirmed, n number of the announcement, b body id, g group
-    b:<body id>       hash: d digest, s bytes, w bytes as stored, t token, k count of pieces, x the body if it has none
-    c:<token>:<i>     a piece of a large body; it expires unless its body is complete
-    u:<body id>       set: keys of the entries that have this body
-    q:<group>         set: keys of the entries of a scope and query; `groups` has all groups
-    lru               sorted set: body ids by the time of their last use
-    bytes, entries    counters
-    purged            hash: the number of the last purge of `*`, `s<scope>`, `q<query>` and each group
+e:<key>           hash: v entry, k the key itself, c confirmed, n number of the announcement, b body id, g group
+b:<body id>       hash: d digest, s bytes, w bytes as stored, t token, k count of pieces, x the body if it has none
+c:<token>:<i>     a piece of a large body; it expires unless its body is complete
+u:<body id>       set: keys of the entries that have this body
+q:<group>         set: keys of the entries of a scope and query; `groups` has all groups
+lru               sorted set: body ids by the time of their last use
+bytes, entries    counters
+purged            hash: the number of the last purge of `*`, `s<scope>`, `q<query>` and each group
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ PIECE_MILLISECONDS: Final = 60_000
 
 MOST_MARKS: Final = 10_000
 
-_COMMON: Final = f"""
+_COMMON: Final = (
+    f"""
 local ENTRY, BODY = {ENTRY_BYTES}, {BODY_BYTES}
-""" + """
+"""
+    + """
 local function purged(scope, query)
   local last = 0
   local marks = redis.call('HMGET', P..'purged', '*', 's'..scope, 'q'..query, scope..':'..query)
@@ -67,6 +69,7 @@ local function body_of(id)
   return redis.call('HMGET', P..'b:'..id, 'd', 's', 't', 'k', 'x')
 end
 """
+)
 
 
 def _script(text: str, *, makes_room: bool = True) -> Script:
@@ -77,12 +80,16 @@ PUT: Final = _script(
     """
 local epoch_seen, seen, scope, query, id, digest = unpack(ARGV, 1, 6)
 local size, weight, token, pieces, inline = unpack(ARGV, 7, 11)
-local packed, confirmed, limit, news = unpack(ARGV, 12, 15)
-local group = scope..':'..query
+local packed, confirmed, limit, lease, fence, news = unpack(ARGV, 12, 17)
+local group, FIRST = scope..':'..query, 18
 local function refuse(why)
-  for i = 16, #ARGV do drop_entry(ARGV[i]) end
+  for i = FIRST, #ARGV do drop_entry(ARGV[i]) end
   drop_pieces(token, tonumber(pieces))
   return why
+end
+if lease ~= '' and redis.call('HGET', P..'l:'..lease, 'n') ~= fence then
+  drop_pieces(token, tonumber(pieces))
+  return 0
 end
 if epoch() ~= epoch_seen or purged(scope, query) > tonumber(seen) then return refuse(0) end
 for i = 0, pieces - 1 do
@@ -91,7 +98,8 @@ end
 local old = redis.call('HMGET', P..'b:'..id, 'd', 'w')
 local is_same = old[1] == digest
 local more = is_same and 0 or weight + BODY - (old[2] and old[2] + BODY or 0)
-if tonumber(redis.call('GET', P..'bytes') or 0) + more + ENTRY * (#ARGV - 15) > tonumber(limit) then return -1 end
+more = more + ENTRY * (#ARGV - FIRST + 1)
+if tonumber(redis.call('GET', P..'bytes') or 0) + more > tonumber(limit) then return -1 end
 if is_same then
   drop_pieces(token, tonumber(pieces))
 else
@@ -102,7 +110,7 @@ else
 end
 redis.call('ZADD', P..'lru', int(now()), id)
 local number = announce('stored', news)
-for i = 16, #ARGV do
+for i = FIRST, #ARGV do
   local key = ARGV[i]
   drop_entry(key, id)
   redis.call('HSET', P..'e:'..key, 'v', packed, 'k', key, 'c', confirmed, 'n', int(number), 'b', id, 'g', group)
@@ -116,7 +124,8 @@ return number
 """,
     makes_room=False,
 )
-"""Number of the announcement; 0: there was a purge that this gateway has not heard of; -1: there is no room."""
+"""Number of the announcement; 0: another gateway has the lease, or there was a purge that this one has not heard of;
+-1: there is no room."""
 
 FETCH: Final = _script(
     """
@@ -143,11 +152,12 @@ return 1
 
 DROP: Final = _script(
     """
-local count = 0
-for i = 1, #ARGV do count = count + drop_entry(ARGV[i]) end
-return count
+for i = 2, #ARGV do drop_entry(ARGV[i]) end
+return announce('stored', ARGV[1])
 """
 )
+"""What is under these keys is not the newest, and the newest is not here."""
+
 PURGE: Final = _script(
     f"local MOST = {MOST_MARKS}"
     + """

@@ -1,4 +1,4 @@
-"""Bodies as they stand in Redis: in pieces, each compressed by itself where that helps, so that no body is ever whole in
+"""Bodies as they stand in Redis: in pieces, each compressed by itself where that helps. A large body is never whole in
 memory on its way. Pure.
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +19,7 @@ from gateway.concurrency.flights import Flights
 from gateway.model import Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.memory import MemoryStore
+from gateway.store.protocols import Fence
 from gateway.store.redis.failures import FullError, RefusedError, UnavailableError
 from gateway.store.redis.invalidations import Invalidations
 from gateway.store.redis.link import Link
@@ -44,6 +45,7 @@ class RedisStore:
 
     def __init__(self, link: Link, memory: MemoryStore, *, disk_bytes: int, max_entry_bytes: int, clock: Clock) -> None:
         self.link = link
+        self.sweepers: list[Callable[[], Awaitable[None]]] = []
         self._memory = memory
         self._max_entry = min(max_entry_bytes, disk_bytes)
         self._tier = SharedTier(link, disk_bytes, memory.has_body)
@@ -169,34 +171,34 @@ class RedisStore:
                 self._complaints.add("", str(error))
             return None
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None = None) -> Body:
         """See the protocol. It is in Redis when this returns, so that others who are told of it find it."""
         entry = msgspec.structs.replace(entry, size=body.size)
         if body.path is None:
             self._memory.insert(keys, entry, body)
         else:
             body = await self._memory.put(keys, entry, body)
-        if not await self._share(keys, entry, body):
-            await self._deny(keys)
+        if not await self._share(keys, entry, body, fence):
+            await self._invalidate(keys, self._tier.drop)
         return body
 
-    async def _share(self, keys: Sequence[Key], entry: Entry, body: Body) -> bool:
+    async def _share(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None) -> bool:
         """Store it in Redis; return whether nothing older is under these keys now."""
         if not self.ready or body.size > self._max_entry:
             return False
         try:
             try:
-                await self._tier.put(keys, entry, await self._transfer.upload(body))
+                await self._tier.put(keys, entry, await self._transfer.upload(body), fence)
             except FullError:
                 await self._tier.make_some_room()
-                await self._tier.put(keys, entry, await self._transfer.upload(body))
+                await self._tier.put(keys, entry, await self._transfer.upload(body), fence)
         except GIVEN_UP:
             return False
         return True
 
-    async def _deny(self, keys: Sequence[Key]) -> None:
+    async def _invalidate(self, keys: Sequence[Key], how: Callable[[Sequence[Key]], Awaitable[None]]) -> None:
         try:
-            await self._tier.deny(keys)
+            await how(keys)
         except GIVEN_UP:
             self._missed.deny(keys)
 
@@ -205,7 +207,7 @@ class RedisStore:
         known = self._memory.peek(key)
         self._memory.set_confirmed(key, confirmed)
         if confirmed == -math.inf:
-            await self._deny([key])
+            await self._invalidate([key], self._tier.deny)
             return
         with contextlib.suppress(*GIVEN_UP):
             await self._tier.confirm(key, known.body_id if known is not None else b"", confirmed)
@@ -265,6 +267,8 @@ class RedisStore:
             await self.flush()
         with contextlib.suppress(*GIVEN_UP):
             await self._tier.protect()
+        for sweep in self.sweepers:
+            await sweep()
 
     async def flush(self) -> None:
         """Write which bodies were used."""

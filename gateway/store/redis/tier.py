@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.body import Body
 from gateway.model import Entry, Key, digest
+from gateway.store.protocols import Fence
 from gateway.store.redis import layout
 from gateway.store.redis.invalidations import Selection
 from gateway.store.redis.link import Link
@@ -50,7 +50,7 @@ class SharedTier:
         except msgspec.MsgspecError:
             entry = None
         if entry is None:
-            await self._link.call(layout.DROP, key)
+            await self.drop([key])
             return None
         times = {"born": self._link.time.local(entry.born), "confirmed": self._link.time.local(float(confirmed))}
         return msgspec.structs.replace(entry, **times), _stored(body)
@@ -60,20 +60,22 @@ class SharedTier:
         found = await self._link.call(layout.BODY, body_id)
         return _stored(found) if found is not None else None
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: StoredBody) -> bool:
-        """Store an entry whose pieces are there; return whether it was stored. If not, older ones are deleted."""
+    async def put(self, keys: Sequence[Key], entry: Entry, body: StoredBody, fence: Fence | None) -> bool:
+        """Store an entry whose pieces are there; return whether it was stored. If not, older ones are deleted, unless
+        the lease of `fence` is another's by now.
+        """
         weight = body.weight + layout.BODY_BYTES + layout.ENTRY_BYTES * len(keys)
         for _ in range(3):
-            number = await self._put(keys, entry, body)
+            number = await self._put(keys, entry, body, fence)
             if number != NO_ROOM:
                 if number > 0:
                     self._link.seen.note_own(number)
                 return bool(number > 0)
             await self.make_room(weight)
-        await self._link.call(layout.DROP, *keys)
+        await self.drop(keys)
         return False
 
-    async def _put(self, keys: Sequence[Key], entry: Entry, body: StoredBody) -> int:
+    async def _put(self, keys: Sequence[Key], entry: Entry, body: StoredBody, fence: Fence | None) -> int:
         time, seen = self._link.time, self._link.seen
         shared = msgspec.structs.replace(entry, born=time.shared(entry.born), confirmed=-math.inf, size=body.size)
         number: int = await self._link.call(
@@ -81,6 +83,7 @@ class SharedTier:
             *(seen.epoch, seen.number, _scope(entry.scope), entry.query_id, entry.body_id, body.digest),
             *(body.size, body.weight, body.token, body.count, body.data),
             *(msgspec.msgpack.encode(shared), time.shared(entry.confirmed), self.limit),
+            *((fence.key.hex(), fence.number) if fence is not None else ("", "")),
             *(msgspec.msgpack.encode(list(keys)), *keys),
         )
         return number
@@ -93,9 +96,7 @@ class SharedTier:
             others = [body for body in found if not self._is_recent(body)]
             if not others:
                 recent, others = [], recent
-            self.bytes, evicted = await self._link.call(
-                layout.EVICT, self.limit - count, len(recent), *recent, *others
-            )
+            self.bytes, evicted = await self._link.call(layout.EVICT, self.limit - count, len(recent), *recent, *others)
             self.evictions += evicted
             if not found or self.bytes + count <= self.limit:
                 return
@@ -136,6 +137,11 @@ class SharedTier:
         for some in _steps(keys):
             number = await self._link.call(layout.DENY, msgspec.msgpack.encode(some), *some)
             self._link.seen.note_own(number)
+
+    async def drop(self, keys: Sequence[Key]) -> None:
+        """Delete the entries under these keys, also in the memory of other gateways."""
+        number = await self._link.call(layout.DROP, msgspec.msgpack.encode(list(keys)), *keys)
+        self._link.seen.note_own(number)
 
     async def confirm(self, key: Key, body_id: bytes, confirmed: float) -> None:
         """Set when the entry was confirmed (monotonic), if it has this body; b"": whatever it has."""
