@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 from store_helpers import MAKERS, REDIS, FakeClock, opened
 
+from gateway.store.redis import silence
+
 
 @pytest.fixture(scope="session", autouse=True)
 def redis_is_stopped() -> Iterator[None]:
     yield
     REDIS.stop()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may be slow here: the machine has other things to do."""
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 10.0)
 
 
 @pytest.fixture

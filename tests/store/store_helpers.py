@@ -27,6 +27,7 @@ from gateway.store.memory import MemoryStore
 from gateway.store.redis.link import Link
 from gateway.store.redis.server import RedisOptions
 from gateway.store.redis.store import RedisStore
+from gateway.store.redis.times import SharedTime
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store.temporary import TemporaryFiles
 
@@ -137,10 +138,19 @@ class RedisProcess:
 REDIS = RedisProcess()
 
 
+class StandingTime(SharedTime):
+    """Redis' time for a clock that stands still: Redis' own clock goes on."""
+
+    def measure(self, redis_seconds: float, sent: float, received: float) -> None:
+        self._offset = 1_700_000_000.0
+
+
 def make_link(path: Path, clock: FakeClock, name: str = "") -> Link:
     """The gateways of one `path` share what they have in Redis."""
     prefix = f"test-{digest(str(path).encode()).hex()[:16]}"
-    return Link(RedisOptions(address=REDIS.address(), prefix=prefix, name=name), clock)
+    link = Link(RedisOptions(address=REDIS.address(), prefix=prefix, name=name), clock)
+    link.time = StandingTime(clock)
+    return link
 
 
 def make_redis(path: Path, clock: FakeClock, **options: Any) -> RedisStore:

@@ -11,6 +11,8 @@ from store_helpers import MAKERS, MB, FakeClock, bytes_of, entry, key, make_laye
 
 from gateway.body import Body
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 
 async def settled(store: Any) -> None:
     """Half of the tests run twice: right after `put`, and when everything is in the file."""
