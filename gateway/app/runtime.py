@@ -17,6 +17,7 @@ from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
 from gateway.app.handover import Handover
 from gateway.app.listeners import Inherited, Listeners
 from gateway.app.loop_lag import LoopLag
+from gateway.app.settings import name_of
 from gateway.app.systemd import ADMIN, API, Supervisor
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
@@ -208,6 +209,9 @@ def _store_options(settings: config.Config, clock: Clock) -> StoreOptions:
         max_entry_bytes=settings.cache.max_entry,
         clock=clock,
         lock_wait_seconds=settings.server.drain_timeout + LOCK_MARGIN_SECONDS,
+        address=settings.redis_address if config.is_redis(settings.cache.store) else None,
+        redis=settings.redis,
+        name=name_of(settings),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 from gateway import config
@@ -15,7 +16,8 @@ def load(source: Path) -> config.Config:
     """Return the configuration.
 
     Raises:
-        ConfigurationError: it has mistakes, `cache.store` names a file that is not ours, or the event loop is missing.
+        ConfigurationError: it has mistakes, `cache.store` names a file that is not ours, or something
+            that is configured is not installed.
     """
     settings = config.load(source, os.environ)
     refusals = {
@@ -25,6 +27,12 @@ def load(source: Path) -> config.Config:
     if mistakes := [f"{source}: {key}: {text}" for key, text in refusals.items() if text is not None]:
         raise ConfigurationError(mistakes)
     return settings
+
+
+def name_of(settings: config.Config) -> str:
+    """Return the name of this gateway for the others: no two that share a store may have the same."""
+    listen = settings.server.listen
+    return settings.redis.name or f"{socket.gethostname()}:{listen.unix or listen.port or os.getpid()}"
 
 
 def remarks(settings: config.Config) -> list[str]:

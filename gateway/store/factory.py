@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Final
 import msgspec
 
 from gateway.concurrency.space import Space
-from gateway.config import split_store
+from gateway.config import Redis, RedisAddress, is_redis, split_store
 from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store import temporary
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.protocols import FrontStore, Ledger
 from gateway.store.sqlite import ownership
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
@@ -25,7 +27,7 @@ from gateway.store.temporary import TemporaryFiles
 LEDGER_SHARE: Final = 16
 """Executions may take 1/16 of `cache.disk` beside the results, and so may jobs."""
 
-Opened = tuple[MemoryStore | LayeredStore, MemoryLedger | SqliteLedger]
+Opened = tuple[FrontStore, Ledger]
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,14 +38,22 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_entry_bytes: int
     clock: Clock
     lock_wait_seconds: float
+    address: RedisAddress | None = None
+    """Of the Redis that `cache.store` names, with user and password."""
+    redis: Redis = Redis()
+    name: str = ""
+    """Of this gateway, for those with which it shares the store."""
 
 
-def _memory(_place: str, options: StoreOptions) -> Opened:
+def _front(options: StoreOptions) -> MemoryStore:
     # Twice: files that are stored, and those that arrive.
     windows = Space(options.memory_bytes // 8)
     files = TemporaryFiles(2 * options.memory_bytes, options.max_entry_bytes, windows, options.clock)
-    memory = MemoryStore(options.memory_bytes, options.clock, max_entry_bytes=options.max_entry_bytes, temporary=files)
-    return memory, MemoryLedger(options.clock)
+    return MemoryStore(options.memory_bytes, options.clock, max_entry_bytes=options.max_entry_bytes, temporary=files)
+
+
+def _memory(_place: str, options: StoreOptions) -> Opened:
+    return _front(options), MemoryLedger(options.clock)
 
 
 def _sqlite(place: str, options: StoreOptions) -> Opened:
@@ -63,8 +73,21 @@ def _sqlite(place: str, options: StoreOptions) -> Opened:
     return LayeredStore(front, backing), ledger
 
 
-def _redis(_place: str, _options: StoreOptions) -> Opened:
-    raise StoreError("a Redis store is not available in this version; use sqlite:PATH or memory:")
+def _redis(_place: str, options: StoreOptions) -> Opened:
+    from gateway.store.redis.ledger import RedisLedger  # noqa: PLC0415 - only with the extra
+    from gateway.store.redis.link import Link  # noqa: PLC0415
+    from gateway.store.redis.server import RedisOptions  # noqa: PLC0415
+    from gateway.store.redis.store import RedisStore  # noqa: PLC0415
+
+    assert options.address is not None  # noqa: S101 - the configuration has it for these schemes
+    table, clock = options.redis, options.clock
+    redis = RedisOptions(address=options.address, prefix=table.prefix, ca_file=table.ca_file, name=options.name)
+    link = Link(redis, clock)
+    limits = {"disk_bytes": options.disk_bytes, "max_entry_bytes": options.max_entry_bytes}
+    store = RedisStore(link, _front(options), clock=clock, **limits)
+    ledger = RedisLedger(link, clock, limit_bytes=options.disk_bytes // LEDGER_SHARE)
+    store.sweepers.append(ledger.sweep)
+    return store, ledger
 
 
 OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
@@ -72,12 +95,17 @@ OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
     "sqlite": _sqlite,
     "redis": _redis,
     "rediss": _redis,
+    "redis+sentinel": _redis,
+    "rediss+sentinel": _redis,
 }
 
 
 def refusal(spec: str) -> str | None:
-    """Return what is wrong with the place that `cache.store` names; None also if it cannot be read: opening says so."""
+    """Return what is wrong with the place that `cache.store` names, or what is not installed for it; None also if it
+    cannot be read: opening says so."""
     scheme, place = split_store(spec)
+    if is_redis(spec) and importlib.util.find_spec("redis") is None:
+        return "a Redis needs the extra 'redis': pip install 'redash-gateway[redis]'"
     if scheme != "sqlite":
         return None
     try:

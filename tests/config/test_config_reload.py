@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
-from reload_cases import LIVE, RESTART, UNSEEN, Case
+from reload_cases import LIVE, NEEDS, RESTART, UNSEEN, Case
 from reload_lab import Lab, changed, document, lab, settings
 from schema_keys import keys
 from security.front import key
@@ -38,8 +39,9 @@ def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_key_that_takes_a_restart_is_named(name: str, files: Path) -> None:
     def with_value(value: object) -> Config:
         more = {"server.tls_key": value and "{directory}/first.key.pem"} if name == "server.tls_cert" else {}
+        given = {**NEEDS.get(name, {}), name: value, **more}
         base = settings(files, "http://redash.example")
-        return parse(document(changed(base, {name: value, **more})).replace("{directory}", str(files)), files, {})
+        return parse(document(changed(base, given)).replace("{directory}", str(files)), files, os.environ)
 
     old, new = map(with_value, RESTART[name])
     assert restart_needed(old, new) == restart_needed(new, old) == [name]

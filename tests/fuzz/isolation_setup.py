@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 
-from support.world import token
+from support.calls import token
 
 from gateway import config
 
