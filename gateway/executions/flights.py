@@ -126,7 +126,7 @@ class Executions:
     ) -> Execution:
         """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress.
 
-        `after`: not before this one has ended. `execution_id`: another gateway has begun this very run.
+        `after`: when this one has ended. `execution_id`: another gateway has begun this very run.
         """
         sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
         execution = Execution(plan, sender, self._clock.monotonic(), execution_id)
@@ -206,8 +206,7 @@ class Executions:
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
         """Record in the ledger how far it is, or how it is about to end."""
         execution.recorded = True
-        standing = execution.standing
-        standing.fence = max(standing.fence, standing.lease.number)
+        execution.standing.note_fence()
         record = record_of(execution, self._clock.wall(), self._clock.monotonic(), ending)
         await self._ledger.record_execution(record)
 

@@ -16,6 +16,7 @@ from gateway.executions.execution import Ending, Execution, Phase, new_id
 from gateway.executions.following import kind_of
 from gateway.executions.records import inherit, mirror, record_of
 from gateway.executions.runner import Runner
+from gateway.executions.waits import Waits
 from gateway.model import Clock, ExecutionRecord
 from gateway.policy.keys import result_key
 from gateway.redash.responses import Job
@@ -35,15 +36,14 @@ class Leading:
     """Decides by the lease of its key who does a run."""
 
     def __init__(
-        self, leases: Leases, ledger: Ledger, results: ResultCache, runner: Runner, clock: Clock, patience: float
+        self, leases: Leases, ledger: Ledger, results: ResultCache, runner: Runner, waits: Waits, clock: Clock
     ) -> None:
-        """`patience`: for so many seconds a run waits for another one of its key that it cannot join."""
         self.leases = leases
         self.runner = runner
         self._ledger = ledger
         self._results = results
         self._clock = clock
-        self._patience = patience
+        self._waits = waits
         self._waiting: dict[str, set[Execution]] = {}  # by the id of the run that they follow, or wait for
         self.renamed: Callable[[Execution, str], None] = lambda execution, old: None
         """Called when an execution has got the id of the run that it follows."""
@@ -77,8 +77,10 @@ class Leading:
                 execution.standing.go_apart()
                 return await work()
             else:
-                force_at = min(force_at, self._clock.monotonic() + self._patience)
-                ending, claim = await self._wait(execution, claim.execution_id, force_at), None
+                if not claim.joinable:
+                    force_at = min(force_at, self._clock.monotonic() + self._waits.slots.timeout)
+                await self._wait(execution, claim.execution_id, force_at)
+                claim = None
                 continue
             if ending is not None:
                 return ending
@@ -156,7 +158,7 @@ class Leading:
         if record is None:
             return None
         if record.status >= 3:
-            await standing.lease.end(record.follow_up, record.marker)
+            await standing.lease.end()
             standing.be_follower()
             return await self._as_ended(execution, record)
         jobs = await self._ledger.jobs_of(record.id)
@@ -166,7 +168,7 @@ class Leading:
             since = max(1, int(now - execution.started) + 1)
             execution.max_age = None if execution.plan.max_age is None else max(execution.plan.max_age, float(since))
         if standing.lease.number:
-            standing.fence = standing.lease.number
+            standing.note_fence()
             await self._ledger.record_execution(record_of(execution, wall, now))
         return None
 

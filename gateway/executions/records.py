@@ -1,4 +1,4 @@
-"""From an execution to its records: for the observer, and for the ledger, from which another process goes on with it."""
+"""From an execution to its records: for the observer, and for the ledger, from which another process goes on."""
 
 from __future__ import annotations
 

@@ -96,11 +96,7 @@ class Runner:
         return None
 
     async def prepare(self, execution: Execution) -> None:
-        """Look the definition up where another process began the run.
-
-        Raises:
-            GatewayError: Redash does not give it now, or it does not allow this run any more.
-        """
+        """Look the definition up where another process began the run. Raises as `_check_definition`."""
         plan = execution.plan
         if plan.query_id and plan.definition is None:
             definition = await self._definitions.get(plan.credential, plan.query_id, execution.sender)
@@ -108,11 +104,7 @@ class Runner:
             execution.plan = msgspec.structs.replace(plan, definition=definition)
 
     async def fetch(self, execution: Execution, job: Job) -> Ending:
-        """Fetch the result of a job that has ended, as another gateway has seen.
-
-        Raises:
-            GatewayError: Redash refuses, is unavailable, or has other rows there by now.
-        """
+        """Fetch the result of a job that has ended, as another gateway has seen. Raises as `run`."""
         await self.prepare(execution)
         ask = partial(self._ask, execution, _unfollowed, again=False)
         fetched = await self._fetch_patiently(execution, job, ask)

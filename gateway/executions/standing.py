@@ -50,6 +50,10 @@ class Standing:
         if self.asking > self.covered:
             self.asked.append((self.asking, number))
 
+    def lacks(self, need: float) -> bool:
+        """Whether the leader is yet to be asked for rows from that moment on."""
+        return self.follows and need > self.covered
+
     def ask_for(self, need: float) -> int:
         """Return the number of an ask for rows from that moment on: 0 if none is needed, `UNASKED` if there is none."""
         if need == -math.inf or not self.follows:
@@ -65,6 +69,10 @@ class Standing:
         """Let a follower see how far the run is."""
         self.has_news = True
         self.changed.wake()
+
+    def note_fence(self) -> None:
+        """Its record is about to be written under its lease."""
+        self.fence = max(self.fence, self.lease.number)
 
     def lead(self, lease: Lease) -> None:
         """This gateway leads from now on."""

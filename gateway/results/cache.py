@@ -140,9 +140,7 @@ class ResultCache:
         purged = self._purged_since(begun, entry.query_id)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
-        stored = await self._confirmed(keys, entry) or StoredResult(
-            entry, await self._put(keys, entry, body, fence)
-        )
+        stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
         if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
             await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:

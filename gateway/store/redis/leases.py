@@ -27,14 +27,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from gateway.store.redis.failures import RefusedError, UnavailableError
-from gateway.store.redis.link import Link
-from gateway.store.redis.scripts import Argument, Script
-
 from gateway.concurrency.early_exits import EarlyExits
 from gateway.model import Clock, Key
 from gateway.store.protocols import Claim, Held, LeaseLostError
+from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.lease_scripts import CLAIM, CLOSE, END, IS_FREE, LIFE_MILLISECONDS, REOPEN, TELL
+from gateway.store.redis.link import Link
+from gateway.store.redis.scripts import Argument, Script
 
 RENEW_SECONDS: Final = 2.0
 SAFE_SECONDS: Final = LIFE_MILLISECONDS / 2000
