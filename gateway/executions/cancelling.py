@@ -29,6 +29,7 @@ class Cancelling:
         self._leases = leases
         self._upstream = upstream
         self._clock = clock
+        self._again: dict[Execution, bool] = {}  # those that are being stopped, and whether to try once more
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_wanted(self, execution: Execution) -> bool:
@@ -52,7 +53,20 @@ class Cancelling:
 
     async def stop_if_unused(self, execution: Execution, sender: Sender) -> None:
         """End it, if it is led here and nobody has use for it."""
-        if self.is_wanted(execution) or execution.standing.follows or execution.phase is Phase.ENDED:
+        if execution in self._again:
+            self._again[execution] = True  # what the other attempt has found may be out of date
+            return
+        self._again[execution] = True
+        try:
+            while self._again[execution]:
+                self._again[execution] = False
+                await self._stop(execution, sender)
+        finally:
+            del self._again[execution]
+
+    async def _stop(self, execution: Execution, sender: Sender) -> None:
+        over = execution.cancelling or execution.phase is Phase.ENDED
+        if over or execution.standing.follows or self.is_wanted(execution):
             return
         if execution.phase is Phase.QUEUED and execution.task is not None:
             if await self._is_closed(execution):
