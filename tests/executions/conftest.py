@@ -12,6 +12,7 @@ from support.redis_server import RedisServer
 from support.world import World
 
 from gateway.sandbox import Sandbox
+from gateway.store.redis import silence
 
 
 @pytest.fixture
@@ -24,9 +25,15 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 @pytest.fixture
 async def gateways(
-    tmp_path: Path, sandbox: Sandbox, clock: TurnableClock, redis: RedisServer, proxy: FaultProxy
+    tmp_path: Path,
+    sandbox: Sandbox,
+    clock: TurnableClock,
+    redis: RedisServer,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[list[World]]:
     """Three of them before one sandbox, with a proxy between that breaks responses."""
+    monkeypatch.setattr(silence, "SILENT_SECONDS", 2.0)  # three gateways in one process on a busy machine
     worlds = []
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()

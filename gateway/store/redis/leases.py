@@ -124,6 +124,8 @@ class RedisLease:
             return bool(reply[0] == b"closed")
         if await self.keep() and not self.is_lost:  # it had run out, and nobody has taken it
             return await self.close(unless_used=unless_used)
+        if not self.is_lost:
+            self.lose()
         raise LeaseLostError
 
     async def reopen(self) -> None:
