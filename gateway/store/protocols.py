@@ -226,7 +226,7 @@ class Leases(Protocol):
         """Whether there may be other gateways, and they can be seen now."""
 
     on_news: list[Callable[[str, str, str], None]]
-    """Called with what has happened ("asked", "posted", "ended", "freed", "left", "cancelled"), the id of the execution
+    """Called with what has happened ("posted", "ended", "freed", "left", "cancelled"), the id of the execution
     and that of a job, or ""."""
 
     async def claim(self, claim: Claim) -> Lease | Held:

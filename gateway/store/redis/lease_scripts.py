@@ -65,7 +65,7 @@ if joinable then
     if redis.call('EXISTS', list) == 0 then redis.call('RPUSH', list, following_number()) end
     ask = int(tonumber(redis.call('LINDEX', list, 0)) + redis.call('RPUSH', list, age) - 1)
     redis.call('PEXPIRE', list, KEPT)
-    announce('run', 'asked '..lease[1])
+    announce('run', 'asked '..lease[1]..' '..ask..' '..age)
   end
 end
 return {{'held', lease[1], joinable and 1 or 0, ask}}

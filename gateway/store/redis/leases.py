@@ -39,6 +39,9 @@ RENEW_SECONDS: Final = 2.0
 SAFE_SECONDS: Final = LIFE_MILLISECONDS / 2000
 """A lease that was kept more recently than this needs no question before a POST."""
 
+FIRST_OWN: Final = 2
+"""Of the numbers of asks of this gateway itself; -1 stands for a missing ask elsewhere."""
+
 _FAILURES = (UnavailableError, RefusedError)
 
 
@@ -50,8 +53,6 @@ class RedisLease:
         self.number = 0
         self.needs: dict[int, float] = {}
         self.is_lost = False
-        self.is_due = False
-        """It is about to be kept, because of an ask."""
         self._is_over = False
         self._leases = leases
         self._kept = -math.inf  # when it was kept last (monotonic), counted from before the command
@@ -78,7 +79,6 @@ class RedisLease:
         """Prolong it, and read the asks; returns whether Redis has answered. Afterwards it may be lost."""
         if self._is_over or self.is_lost:
             return False
-        self.is_due = False
         sent, claim, base, read = self._leases.clock.monotonic(), self.claim, self._base, self._read
         arguments = (claim.execution_id, self._leases.owner, claim.marker, "", "inf", 0, base, read)
         reply = await self._leases.ask(CLAIM, claim.key.hex(), *arguments)
@@ -97,11 +97,22 @@ class RedisLease:
         base, ages = reply[2], reply[3]
         self._read = max(self._read if base == self._base else 0, read + len(ages))
         self._base = base
-        now = self._leases.clock.monotonic()
         for number, age in enumerate(map(float, ages), int(base) + read + 1):
-            if number not in self.needs:
-                self.needs[number] = now - age
-                self.claim.on_need(now - age, age)
+            self.hear(number, age)
+
+    def hear(self, number: int, age: float) -> None:
+        """Note an ask; the sooner it is heard of, the more it is worth."""
+        if number not in self.needs:
+            self.needs[number] = need = self._leases.clock.monotonic() - age
+            self.claim.on_need(need, age)
+
+    def hear_own(self, age: float | None) -> int:
+        """Note the ask of a follower in this very gateway; return its number, which is negative."""
+        if age is None:
+            return 0
+        number = -FIRST_OWN - len(self.needs)
+        self.hear(number, age)
+        return number
 
     def lose(self) -> None:
         """Another gateway has it, or another run."""
@@ -160,6 +171,7 @@ class RedisLeases:
         """How many leases were lost to another gateway."""
         self._link = link
         self._leases: dict[str, RedisLease] = {}  # by execution
+        self._claimed: dict[str, RedisLease] = {}  # those that are being claimed
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeping: asyncio.Task[None] | None = None
         link.subscribe("run", self._heard)
@@ -177,16 +189,24 @@ class RedisLeases:
 
     async def claim(self, claim: Claim) -> RedisLease | Held:
         """See the protocol."""
+        current = self._leases.get(claim.execution_id)
+        if current is not None:  # another execution of this gateway leads the run
+            return Held(claim.execution_id, True, current.hear_own(claim.age))
+        if claim.execution_id in self._claimed:
+            return Held(claim.execution_id, True)
         lease = RedisLease(self, claim)
         sent = self.clock.monotonic()
         age = "" if claim.age is None else repr(claim.age)
         unused = repr(max(0.0, claim.unused))
         arguments = (claim.execution_id, self.owner, claim.marker, age, unused, int(claim.by_force), b"0", 0)
+        self._claimed[claim.execution_id] = lease  # an ask may be heard of before the reply is
         try:
             reply = await self.ask(CLAIM, claim.key.hex(), *arguments)
         except asyncio.CancelledError:  # it may have been granted, and would keep others waiting until it runs out
             self._soon(self._undo(claim))
             raise
+        finally:
+            del self._claimed[claim.execution_id]
         if reply is not None and reply[0] == b"held":
             return Held(reply[1].decode(), reply[2] == 1, int(reply[3]))
         if reply is not None:
@@ -227,11 +247,11 @@ class RedisLeases:
     # -- inside
 
     def _heard(self, payload: bytes) -> None:
-        what, execution_id, job_id = (*payload.decode().split(" "), "")[:3]
-        if what == "asked" and (lease := self._leases.get(execution_id)) is not None and not lease.is_due:
-            lease.is_due = True
-            self._soon(lease.keep())
-        self.spread(what, execution_id, job_id)
+        what, execution_id, *more = payload.decode().split(" ")
+        if what != "asked":
+            self.spread(what, execution_id, *more)
+        elif (lease := self._leases.get(execution_id) or self._claimed.get(execution_id)) is not None:
+            lease.hear(int(more[0]), float(more[1]))
 
     async def _keep(self) -> None:
         while self._leases:
