@@ -248,8 +248,8 @@ class Leading:
         standing = execution.standing
         served_from = standing.served_from(record.served) if record.status == 3 else -math.inf
         refused = record.status == 4 and not record.upstream_job
-        late = record.status == 3 and max(execution.rows_from, served_from) < execution.latest_need
-        if (refused or late) and not execution.is_known:
+        too_old = record.status == 3 and max(execution.rows_from, served_from) == -math.inf < execution.latest_need
+        if (refused or too_old) and not execution.is_known:
             await self._news_of(record.id, execution, ASK_SECONDS)  # of a lease that is about to be given up
             self._rename(execution, new_id())
             return None
@@ -267,5 +267,4 @@ class Leading:
         stored = await self._results.get(result_key(record.scope, result_id, "json"))
         if stored is not None and not execution.purged:
             return Ending("success", stored)
-        execution.standing.is_apart = execution.standing.is_apart or stored is not None
         return await self.runner.fetch(execution, Job(id=record.upstream_job, status=3, query_result_id=result_id))
