@@ -11,8 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from store_helpers import MB, FakeClock, bytes_of, entry, key, make_redis, noise, opened, spooled
-from support.waiting import until
+from store_helpers import MB, FakeClock, bytes_of, entry, heard, key, make_redis, noise, opened, spooled
 
 from gateway.body import Body
 from gateway.store.protocols import Fence
@@ -30,12 +29,6 @@ async def pair(path: Path, clock: FakeClock) -> AsyncIterator[tuple[RedisStore, 
     async with AsyncExitStack() as stack:
         one, other = [await stack.enter_async_context(opened(make_redis(path, clock))) for _ in range(2)]
         yield one, other
-
-
-async def heard(*stores: RedisStore) -> None:
-    """Wait until each has heard of everything."""
-    number = int(await stores[0].link.command("GET", stores[0].link.base + "seq") or 0)
-    await until(lambda: all(store.link.seen.number >= number for store in stores))
 
 
 async def names(store: RedisStore) -> list[bytes]:
