@@ -1,4 +1,4 @@
-"""What was invalidated while Redis was down, and must be told to it before it is used again. In bounded memory."""
+"""What was invalidated while Redis was down, and must be passed on to it before it is used again. In bounded memory."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Link:
         self._health = Health(up=False, reason="not opened")
         self._peers: list[tuple[str, float]] = []
         self._beats = self._behind = self._jumps = 0
-        self._told_down = False  # one line in the log for each change
+        self._logged_down = False  # one line in the log for each change
 
     # -- for those who use it
 
@@ -167,7 +167,7 @@ class Link:
             await self._join()
         except UnavailableError as error:
             self._down(str(error))
-        self._keeper = asyncio.create_task(run_forever(self._keep))
+        self._keeper = asyncio.create_task(run_forever(self._maintain))
 
     async def close(self) -> None:
         """Leave. May be called twice."""
@@ -186,13 +186,13 @@ class Link:
 
     # -- inside
 
-    async def _keep(self) -> None:
+    async def _maintain(self) -> None:
         self._wake.clear()
         session = self._session
         try:
             if session is None:
                 await self._join()
-                self._told_down = False
+                self._logged_down = False
                 log.warning("%s is usable again", self._server.address)
             else:
                 await self._beat(session)
@@ -284,8 +284,8 @@ class Link:
         self.good_until = math.inf
         was_up = self.up
         self.usable.clear()
-        if not self._told_down:
-            self._told_down = True
+        if not self._logged_down:
+            self._logged_down = True
             log.warning("%s is not usable, this gateway works alone: %s", self._server.address, reason)
         self._health = Health(up=False, reason=reason)
         if was_up:

@@ -1,7 +1,7 @@
 """The store that several gateways share: Redis, with memory (and temporary files) of this gateway in front.
 
 Memory serves while it is known that no announcement was missed, and alone while Redis is down. What was invalidated
-meanwhile is told to Redis before it is used again.
+meanwhile is passed on to Redis before it is used again.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class RedisStore:
 
     def _listen(self) -> None:
         link = self.link
-        link.seen.on_gap.append(self._forget)
+        link.seen.on_gap.append(self._drop_memory)
         link.on_up.append(self._catch_up)
         link.subscribe("stored", lambda payload: self._heard_stored(KEYS.decode(payload)))
         link.subscribe("denied", lambda payload: self._heard_denied(KEYS.decode(payload)))
@@ -172,7 +172,7 @@ class RedisStore:
             return None
 
     async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None = None) -> Body:
-        """See the protocol. It is in Redis when this returns, so that others who are told of it find it."""
+        """See the protocol. It is in Redis when this returns, so that others who hear of it find it."""
         entry = msgspec.structs.replace(entry, size=body.size)
         if body.path is None:
             self._memory.insert(keys, entry, body)
@@ -233,7 +233,7 @@ class RedisStore:
     # -- what other gateways have done
 
     def _heard_stored(self, keys: list[bytes]) -> None:
-        self._memory.forget(keys)
+        self._memory.remove_keys(keys)
         self._changed.update(keys)
         if not len(self._fetches):
             self._changed.clear()
@@ -250,12 +250,12 @@ class RedisStore:
         self._deletions += 1
         self._memory.remove(scope, query_id)
 
-    def _forget(self) -> None:
+    def _drop_memory(self) -> None:
         self._deletions += 1
         self._memory.remove(None, None)
 
     async def _catch_up(self) -> None:
-        """Tell Redis what it missed, before it is used again. Raises UnavailableError."""
+        """Pass on to Redis what it missed, before it is used again. Raises UnavailableError."""
         await self._missed.pass_on(self._tier.purge, self._tier.deny)
         await self._tier.touch([])
 
