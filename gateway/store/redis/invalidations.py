@@ -43,7 +43,7 @@ class Invalidations:
         """Do it now; what fails stays here, with all that follows."""
         for selection in list(self._selections):
             await purge(selection)
-            del self._selections[selection]
+            self._selections.pop(selection, None)
         keys = list(self._keys)
         if keys:
             await deny(keys)

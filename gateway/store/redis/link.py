@@ -42,29 +42,40 @@ HEALTH_BEATS: Final = 8
 MOST_PEERS: Final = 100
 PEER_SECONDS: Final = 60.0
 
+_RENEW: Final = """
+-- All that is there counts as purged: it may lack the last purges, or look too young.
+local function renew()
+  redis.call('DEL', P..'epoch')
+  redis.call('HSET', P..'purged', '*', int(redis.call('INCR', P..'seq')))
+end
+local time, last = now(), tonumber(redis.call('GET', P..'time') or 0)
+if time < last - 1000000 then renew() end
+redis.call('SET', P..'time', int(time))
+local function state() return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), time} end
+"""
 JOIN: Final = Script(
-    """
--- Another server, or one that was restarted, may lack what was purged last: all that it has counts as purged.
+    _RENEW
+    + """
 local was = redis.call('GET', P..'run')
 if was ~= ARGV[1] then
   redis.call('SET', P..'run', ARGV[1])
-  redis.call('DEL', P..'epoch')
-  if was then redis.call('HSET', P..'purged', '*', int(redis.call('INCR', P..'seq'))) end
+  if was then renew() end
 end
-return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), now()}
+return state()
 """,
     makes_room=True,
 )
+"""Another server than before, or one that was restarted, begins a new epoch."""
+
 BEAT: Final = Script(
-    """
-local time = now()
+    _RENEW
+    + """
 redis.call('ZADD', P..'peers', int(time), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', P..'peers', '-inf', int(time - tonumber(ARGV[2]) * 1000000))
-return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), time}
+return state()
 """,
     makes_room=True,
 )
-RENEW: Final = Script("redis.call('SET', P..'run', '')", makes_room=True)
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -104,7 +115,7 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._health = Health(up=False, reason="not opened")
         self._peers: list[tuple[str, float]] = []
-        self._beats = self._behind = self._jumps = 0
+        self._beats = self._behind = 0
         self._logged_down = False  # one line in the log for each change
 
     # -- for those who use it
@@ -235,7 +246,7 @@ class Link:
         epoch, number, now = await self.call(BEAT, self.name, PEER_SECONDS)
         received = monotonic()
         self.time.measure(now / 1e6, sent, received)
-        if epoch.decode() != session.epoch or await self._renewed():
+        if epoch.decode() != session.epoch:
             session.end("it was emptied, or its clock was set back")
         elif self.seen.has_reached(session.epoch, number):
             self.good_until, self._behind = sent + GOOD_SECONDS, 0
@@ -248,18 +259,12 @@ class Link:
             await self._look_around(now)
         self._beats += 1
 
-    async def _renewed(self) -> bool:
-        """Whether Redis' clock was set back: then all that it has looks too young, and is given up."""
-        jumped, self._jumps = self.time.jumps_back != self._jumps, self.time.jumps_back
-        if jumped:
-            await self.call(RENEW)
-        return jumped
-
     async def _look_around(self, now: int) -> None:
         info = facts_of(parse_info(await self.command("INFO", "memory")))
         self._health = msgspec.structs.replace(
             self._health, used_bytes=info.used_bytes, limit_bytes=info.limit_bytes, policy=info.policy
         )
+        await self.transfer([("PING",)])  # servers close connections that are idle
         found = await self.command("ZREVRANGE", self.base + "peers", 0, MOST_PEERS - 1, "WITHSCORES")
         names, scores = found[::2], found[1::2]
         self._peers = [

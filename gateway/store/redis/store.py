@@ -24,7 +24,7 @@ from gateway.store.redis.failures import FullError, RefusedError, UnavailableErr
 from gateway.store.redis.invalidations import Invalidations
 from gateway.store.redis.link import Link
 from gateway.store.redis.pieces import DamagedError
-from gateway.store.redis.tier import SharedTier
+from gateway.store.redis.tier import SharedTier, Terms
 from gateway.store.redis.times import monotonic
 from gateway.store.redis.transfer import StoredBody, Transfer
 from gateway.store.verification import Complaints
@@ -174,24 +174,25 @@ class RedisStore:
     async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None = None) -> Body:
         """See the protocol. It is in Redis when this returns, so that others who hear of it find it."""
         entry = msgspec.structs.replace(entry, size=body.size)
+        terms = Terms(keys, entry, (self.link.seen.epoch, self.link.seen.number), fence)
         if body.path is None:
             self._memory.insert(keys, entry, body)
         else:
             body = await self._memory.put(keys, entry, body)
-        if not await self._share(keys, entry, body, fence):
+        if not await self._share(terms, body):
             await self._invalidate(keys, self._tier.drop)
         return body
 
-    async def _share(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None) -> bool:
+    async def _share(self, terms: Terms, body: Body) -> bool:
         """Store it in Redis; return whether nothing older is under these keys now."""
         if not self.ready or body.size > self._max_entry:
             return False
         try:
             try:
-                await self._tier.put(keys, entry, await self._transfer.upload(body), fence)
+                await self._tier.put(terms, await self._transfer.upload(body))
             except FullError:
                 await self._tier.make_some_room()
-                await self._tier.put(keys, entry, await self._transfer.upload(body), fence)
+                await self._tier.put(terms, await self._transfer.upload(body))
         except GIVEN_UP:
             return False
         return True
