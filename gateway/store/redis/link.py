@@ -20,10 +20,11 @@ from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store.background import run_forever
 from gateway.store.redis.failures import NoScriptError, RefusedError, UnavailableError
+from gateway.store.redis.heartbeat import BEAT, JOIN
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
 from gateway.store.redis.sequence import parse
-from gateway.store.redis.server import RedisOptions, Server, facts_of, parse_info
+from gateway.store.redis.server import CONNECT_SECONDS, RedisOptions, Server, facts_of, parse_info
 from gateway.store.redis.session import Session
 from gateway.store.redis.times import SharedTime, monotonic
 from gateway.store.redis.wire import Command
@@ -37,45 +38,12 @@ GOOD_SECONDS: Final = 1.0
 """For so long after such a question memory may serve without another one."""
 
 JOIN_SECONDS: Final = 10.0
+"""To pass on what Redis has missed; each of its commands has a limit of its own."""
+
 BEHIND_BEATS: Final = 4
 HEALTH_BEATS: Final = 8
 MOST_PEERS: Final = 100
 PEER_SECONDS: Final = 60.0
-
-_RENEW: Final = """
--- All that is there counts as purged: it may lack the last purges, or look too young.
-local function renew()
-  redis.call('DEL', P..'epoch')
-  redis.call('HSET', P..'purged', '*', int(redis.call('INCR', P..'seq')))
-end
-local time, last = now(), tonumber(redis.call('GET', P..'time') or 0)
-if time < last - 1000000 then renew() end
-redis.call('SET', P..'time', int(time))
-local function state() return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), time} end
-"""
-JOIN: Final = Script(
-    _RENEW
-    + """
-local was = redis.call('GET', P..'run')
-if was ~= ARGV[1] then
-  redis.call('SET', P..'run', ARGV[1])
-  if was then renew() end
-end
-return state()
-""",
-    makes_room=True,
-)
-"""Another server than before, or one that was restarted, begins a new epoch."""
-
-BEAT: Final = Script(
-    _RENEW
-    + """
-redis.call('ZADD', P..'peers', int(time), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', P..'peers', '-inf', int(time - tonumber(ARGV[2]) * 1000000))
-return state()
-""",
-    makes_room=True,
-)
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -221,8 +189,9 @@ class Link:
         connections, facts = await self._server.connect(3)
         session = self._session = Session(connections, self.base + "news", self._heard, self._lost)
         try:
-            async with asyncio.timeout(JOIN_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 await session.subscribe()
+            async with asyncio.timeout(JOIN_SECONDS):
                 sent = monotonic()
                 epoch, number, now = await self.call(JOIN, facts.run_id)
                 self.time.measure(now / 1e6, sent, monotonic())
