@@ -279,6 +279,7 @@ async def test_a_replica_is_not_the_server_that_gateways_share(
         await until(lambda: link.up)
 
 
+@pytest.mark.usefixtures("patience")
 async def test_the_master_is_found_through_sentinel_and_again_after_a_failover(
     stack: AsyncExitStack, tmp_path: Path, needs: Any
 ) -> None:
