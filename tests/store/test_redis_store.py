@@ -126,7 +126,7 @@ async def test_a_purge_holds_in_all_gateways(pair: Any, what: dict[str, Any]) ->
 async def test_what_is_purged_is_gone_before_its_memory_is_freed(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = pair
     await one.put([key(1)], entry(), Body.of(ROWS))
-    monkeypatch.setattr(one._tier, "_clean", lambda *_: nothing())
+    monkeypatch.setattr(one._tier, "clean", lambda *_: nothing())
     await one.delete(scope="s", query_id=1)
     assert await bytes_of(other, 1) is None
     await one.put([key(1)], entry(), Body.of(ROWS))
