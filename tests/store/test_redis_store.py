@@ -202,6 +202,16 @@ async def test_what_is_announced_during_a_fetch_is_not_copied_to_memory(pair: An
     assert other.peek(key(1)) is None
 
 
+async def test_a_body_for_which_a_gateway_has_no_room_is_a_miss_there(path: Path, clock: FakeClock) -> None:
+    async with (
+        opened(make_redis(path, clock)) as one,
+        opened(make_redis(path, clock, memory_bytes=MB)) as small,
+    ):
+        await one.put([key(1)], entry(), await spooled(one, noise(3 * MB)))
+        assert await small.get(key(1)) is None
+        assert await bytes_of(one, 1) == noise(3 * MB)
+
+
 # -- what stands in Redis
 
 
