@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -19,11 +20,24 @@ CANDIDATES: Final = 64
 """Bodies that are looked at together when there must be room: a script for them takes less than a millisecond."""
 
 EVICTIONS: Final = 100
+GROUPS: Final = 32
 STEP: Final = 500
 """Keys in one call of a script."""
 
 NO_ROOM: Final = -1
 LEAST_ROOM: Final = 2**20
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What is to be stored, and on which condition.
+
+    `seen` is the last announcement that was heard when it was known that no purge forbids it: an epoch and a number.
+    """
+
+    keys: Sequence[Key]
+    entry: Entry
+    seen: tuple[str, int]
+    fence: Fence | None = None
 
 
 class SharedTier:
@@ -60,27 +74,27 @@ class SharedTier:
         found = await self._link.call(layout.BODY, body_id)
         return _stored(found) if found is not None else None
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: StoredBody, fence: Fence | None) -> bool:
+    async def put(self, terms: Terms, body: StoredBody) -> bool:
         """Store an entry whose pieces are there; return whether it was stored. If not, older ones are deleted, unless
         the lease of `fence` is another's by now.
         """
-        weight = body.weight + layout.BODY_BYTES + layout.ENTRY_BYTES * len(keys)
+        weight = body.weight + layout.BODY_BYTES + layout.ENTRY_BYTES * len(terms.keys)
         for _ in range(3):
-            number = await self._put(keys, entry, body, fence)
+            number = await self._put(terms, body)
             if number != NO_ROOM:
                 if number > 0:
                     self._link.seen.note_own(number)
                 return bool(number > 0)
             await self.make_room(weight)
-        await self.drop(keys)
+        await self.drop(terms.keys)
         return False
 
-    async def _put(self, keys: Sequence[Key], entry: Entry, body: StoredBody, fence: Fence | None) -> int:
-        time, seen = self._link.time, self._link.seen
+    async def _put(self, terms: Terms, body: StoredBody) -> int:
+        time, entry, fence, keys = self._link.time, terms.entry, terms.fence, terms.keys
         shared = msgspec.structs.replace(entry, born=time.shared(entry.born), confirmed=-math.inf, size=body.size)
         number: int = await self._link.call(
             layout.PUT,
-            *(seen.epoch, seen.number, _scope(entry.scope), entry.query_id, entry.body_id, body.digest),
+            *(*terms.seen, _scope(entry.scope), entry.query_id, entry.body_id, body.digest),
             *(body.size, body.weight, body.token, body.count, body.data),
             *(msgspec.msgpack.encode(shared), time.shared(entry.confirmed), self.limit),
             *((fence.key.hex(), fence.number) if fence is not None else ("", "")),
@@ -102,14 +116,23 @@ class SharedTier:
                 return
 
     async def purge(self, selection: Selection) -> int:
-        """Delete the entries of a selection; return how many there were."""
-        scope, query = selection
-        hashed = _scope(scope) if scope is not None else None
-        mark = layout.mark(hashed, query)
-        number = await self._link.call(layout.PURGE, mark, msgspec.msgpack.encode(selection))
+        """Let the entries of a selection be gone for all gateways; return the number of the announcement."""
+        mark, news = _mark(selection), msgspec.msgpack.encode(selection)
+        number: int = await self._link.call(layout.PURGE, mark, news, layout.MOST_MARKS)
         self._link.seen.note_own(number)
-        groups = [mark] if ":" in mark else await self._groups(hashed, query)
-        return sum([await self._clean(group, number) for group in groups])
+        return number
+
+    async def clean(self, selection: Selection, number: int) -> int:
+        """Free the memory of what was purged; return how many entries there were."""
+        scope, query = selection
+        if scope is not None and query is not None:
+            return await self._clean(_mark(selection), number)
+        groups = await self._groups(_scope(scope) if scope is not None else None, query)
+        count = 0
+        for first in range(0, len(groups), GROUPS):
+            some = groups[first : first + GROUPS]
+            count += sum(await asyncio.gather(*(self._clean(group, number) for group in some)))
+        return count
 
     async def _groups(self, scope: str | None, query: int | None) -> list[str]:
         names = [name.decode() for name in await self._scan("SSCAN", "groups")]
@@ -165,6 +188,11 @@ class SharedTier:
         """Redis itself is full, below our limit: make a sixteenth of what is there free."""
         self.bytes, self.entries = await self._link.call(layout.TOUCH)
         await self.make_room(self.limit - self.bytes + max(LEAST_ROOM, self.bytes // 16))
+
+
+def _mark(selection: Selection) -> str:
+    scope, query = selection
+    return layout.mark(_scope(scope) if scope is not None else None, query)
 
 
 def _scope(scope: str) -> str:
