@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -18,10 +18,14 @@ from gateway.store import temporary
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.protocols import Sharing
 from gateway.store.sqlite import ownership
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store.temporary import TemporaryFiles
+
+if TYPE_CHECKING:
+    from gateway.store.redis.server import RedisOptions
 
 LEDGER_SHARE: Final = 16
 """Executions may take 1/16 of `cache.disk` beside the results, and so may jobs."""
@@ -105,6 +109,41 @@ def remark(spec: str) -> str | None:
     if scheme == "sqlite" and not os.access(parent := Path(place).parent, os.W_OK | os.X_OK):
         return f"{parent} is no directory that this user may write to; serve does not start without it"
     return None
+
+
+def sharing(store: object) -> Sharing | None:
+    """Return how gateways with this store speak with each other; None if it belongs to one alone."""
+    link = getattr(store, "link", None)
+    if link is None:
+        return None
+    from gateway.store.redis.sharing import RedisSharing  # noqa: PLC0415 - only with the extra
+
+    return RedisSharing(link)
+
+
+class Examined(NamedTuple):
+    """What is to be said of a server that stores for us, and what must be changed there; one line each."""
+
+    notes: list[str]
+    mistakes: list[str]
+
+
+async def examine(spec: str, options: StoreOptions) -> Examined:
+    """Try the server that `cache.store` names, if it names one."""
+    if not is_redis(spec):
+        return Examined([], [])
+    from gateway.store.redis.examine import examine as examine_redis  # noqa: PLC0415 - only with the extra
+
+    return Examined(*await examine_redis(_redis_options(options), options.disk_bytes))
+
+
+def _redis_options(options: StoreOptions) -> RedisOptions:
+    from gateway.store.redis.server import RedisOptions  # noqa: PLC0415
+
+    assert options.address is not None  # noqa: S101 - given with every store that is a Redis
+    return RedisOptions(
+        address=options.address, prefix=options.redis.prefix, ca_file=options.redis.ca_file, name=options.name
+    )
 
 
 def open_store(spec: str, options: StoreOptions) -> Opened:

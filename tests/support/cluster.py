@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+
+from gateway.sandbox import Sandbox
 from support.calls import Calls
 from support.http import Reply, send
 from support.process import Process
 from support.waiting import until
 from support.world import SECRETS, configuration, token_table
-
-from gateway.sandbox import Sandbox
 
 NAMES: Final = ("one", "two", "three")
 JOINS_AGAIN: Final = 20.0

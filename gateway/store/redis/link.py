@@ -98,6 +98,7 @@ class Link:
         self.usable = asyncio.Event()
         self._server = Server(options)
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
+        self.losses = 0  # how often Redis was lost since the start
         self._session: Session | None = None
         self._wake = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
@@ -183,8 +184,6 @@ class Link:
             self._close_later(session)
         if self._closing:
             await asyncio.wait(self._closing)
-
-    # -- inside
 
     async def _keep(self) -> None:
         self._wake.clear()
@@ -289,6 +288,7 @@ class Link:
             log.warning("%s is not usable, this gateway works alone: %s", self._server.address, reason)
         self._health = Health(up=False, reason=reason)
         if was_up:
+            self.losses += 1
             self._wake.set()
             for notify in self.on_down:
                 notify()
