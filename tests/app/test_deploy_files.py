@@ -1,5 +1,5 @@
-"""`deploy/compose` and `deploy/kubernetes`: their files agree with each other, with the configuration and with the code,
-and the real programs accept theirs.
+"""`deploy/compose` and `deploy/kubernetes`: files agree with each other, with the configuration and with the code, and
+the real programs accept theirs.
 """
 
 from __future__ import annotations
