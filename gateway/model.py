@@ -181,6 +181,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     result_id: int | None = None
     purged: bool = False  # only waiting callers get its result; it is not stored
+    fence: int = 0  # of the lease under which it was written; 0 where no other gateway can have one
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from gateway.store import temporary
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
-from gateway.store.protocols import Sharing
+from gateway.store.protocols import FrontStore, Ledger, Sharing
 from gateway.store.sqlite import ownership
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LEDGER_SHARE: Final = 16
 """Executions may take 1/16 of `cache.disk` beside the results, and so may jobs."""
 
-Opened = tuple[MemoryStore | LayeredStore, MemoryLedger | SqliteLedger]
+Opened = tuple[FrontStore, Ledger]
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +48,15 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of this gateway, for those with which it shares the store."""
 
 
-def _memory(_place: str, options: StoreOptions) -> Opened:
+def _front(options: StoreOptions) -> MemoryStore:
     # Twice: files that are stored, and those that arrive.
     windows = Space(options.memory_bytes // 8)
     files = TemporaryFiles(2 * options.memory_bytes, options.max_entry_bytes, windows, options.clock)
-    memory = MemoryStore(options.memory_bytes, options.clock, max_entry_bytes=options.max_entry_bytes, temporary=files)
-    return memory, MemoryLedger(options.clock)
+    return MemoryStore(options.memory_bytes, options.clock, max_entry_bytes=options.max_entry_bytes, temporary=files)
+
+
+def _memory(_place: str, options: StoreOptions) -> Opened:
+    return _front(options), MemoryLedger(options.clock)
 
 
 def _sqlite(place: str, options: StoreOptions) -> Opened:
@@ -73,8 +76,27 @@ def _sqlite(place: str, options: StoreOptions) -> Opened:
     return LayeredStore(front, backing), ledger
 
 
-def _redis(_place: str, _options: StoreOptions) -> Opened:
-    raise StoreError("a Redis store is not available in this version; use sqlite:PATH or memory:")
+def _redis(_place: str, options: StoreOptions) -> Opened:
+    from gateway.store.redis.ledger import RedisLedger  # noqa: PLC0415 - only with the extra
+    from gateway.store.redis.link import Link  # noqa: PLC0415
+    from gateway.store.redis.store import RedisStore  # noqa: PLC0415
+
+    clock = options.clock
+    link = Link(_redis_options(options), clock)
+    limits = {"disk_bytes": options.disk_bytes, "max_entry_bytes": options.max_entry_bytes}
+    store = RedisStore(link, _front(options), clock=clock, **limits)
+    ledger = RedisLedger(link, clock, limit_bytes=options.disk_bytes // LEDGER_SHARE)
+    store.sweepers.append(ledger.sweep)
+    return store, ledger
+
+
+def _redis_options(options: StoreOptions) -> RedisOptions:
+    from gateway.store.redis.server import RedisOptions  # noqa: PLC0415
+
+    assert options.address is not None  # noqa: S101 - the configuration has it for these schemes
+    return RedisOptions(
+        address=options.address, prefix=options.redis.prefix, ca_file=options.redis.ca_file, name=options.name
+    )
 
 
 OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
@@ -104,7 +126,7 @@ def refusal(spec: str) -> str | None:
 def remark(spec: str) -> str | None:
     """Return what the store lacks on this machine: its directory, or one for temporary files; None if it is there."""
     scheme, place = split_store(spec)
-    if scheme == "memory" and (why := temporary.directory_refusal()) is not None:
+    if scheme != "sqlite" and (why := temporary.directory_refusal()) is not None:
         return f"no temporary directory, so results over 256 KB will be passed on, but not cached ({why})"
     if scheme == "sqlite" and not os.access(parent := Path(place).parent, os.W_OK | os.X_OK):
         return f"{parent} is no directory that this user may write to; serve does not start without it"
@@ -135,15 +157,6 @@ async def examine(spec: str, options: StoreOptions) -> Examined:
     from gateway.store.redis.examine import examine as examine_redis  # noqa: PLC0415 - only with the extra
 
     return Examined(*await examine_redis(_redis_options(options), options.disk_bytes))
-
-
-def _redis_options(options: StoreOptions) -> RedisOptions:
-    from gateway.store.redis.server import RedisOptions  # noqa: PLC0415
-
-    assert options.address is not None  # noqa: S101 - given with every store that is a Redis
-    return RedisOptions(
-        address=options.address, prefix=options.redis.prefix, ca_file=options.redis.ca_file, name=options.name
-    )
 
 
 def open_store(spec: str, options: StoreOptions) -> Opened:

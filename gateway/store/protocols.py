@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from gateway.body import Body
 from gateway.concurrency.leased_bucket import TokenSource
 from gateway.concurrency.spool import BeginSpool
 from gateway.model import Entry, ExecutionRecord, JobRecord, Key, SharingStats, TierStats
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """What a store must check before it writes the result of a run: that the lease still has this number."""
+
+    key: Key
+    number: int
 
 
 class Store(Protocol):
