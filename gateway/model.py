@@ -214,7 +214,7 @@ class SharingStats(msgspec.Struct, frozen=True, kw_only=True):
     """Who shares the store, and how the server is that they share; for metrics and status page."""
 
     gateways: tuple[tuple[str, float], ...]
-    """Names, this one included, and how many seconds ago each was seen; none while the server is away."""
+    """Names, this one included, and how many seconds ago each was seen; none while the server is unavailable."""
     up: bool
     reason: str
     """Why it is not up."""

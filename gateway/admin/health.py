@@ -68,9 +68,9 @@ def store(tiers: list[tuple[str, bool]], entries: int) -> Health:
 
 
 def sharing(stats: SharingStats) -> Health:
-    """Return the health of what gateways share; that Redis is away is the store's trouble."""
+    """Return the health of what gateways share; an outage of Redis is the store's trouble."""
     if not stats.up:
-        return Health("Gateways", "bad", "Redis is away: this one works alone")
+        return Health("Gateways", "bad", "Redis is unavailable: this one works alone")
     if stats.evicts:
         trouble = "Redis may remove jobs and leases, because its maxmemory-policy is not noeviction"
         return Health("Gateways", "bad", "Redis evicts by itself", trouble)

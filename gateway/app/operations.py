@@ -28,7 +28,7 @@ events = logging.getLogger("gateway.events")
 LOAD_SECONDS: Final = 60.0
 """A file on a network that does not respond must not hold up the next reload for ever."""
 
-NOT_PURGED: Final = "Redis is away: the other gateways purge this as soon as they share it again"
+NOT_PURGED: Final = "Redis is unavailable: the other gateways purge this as soon as they share it again"
 
 
 class RuntimeOperations:
@@ -136,7 +136,7 @@ class RuntimeOperations:
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
 
     async def reload(self, *, everywhere: bool = False) -> list[str]:
-        """Load the configuration again, all or nothing; returns which changes need a restart, and who was told.
+        """Load the configuration again, all or nothing; returns which changes need a restart, and which others do so, too.
 
         A second reload waits for the first: the file that was read last is in force in the end. With `everywhere`, the
         gateways that share the store then load their own files, each by itself; mistakes there are in their logs.
@@ -159,8 +159,12 @@ class RuntimeOperations:
             return []
         others = [name for name, _ in sharing.stats().gateways if name != self._runtime.name]
         if not await sharing.announce_reload():
-            return ["Redis is away: only this gateway has loaded its configuration again"]
-        return [f"told {', '.join(others)} to load their configuration, too"] if others else []
+            return ["Redis is unavailable: only this gateway has loaded its configuration again"]
+        return (
+            [f"{', '.join(others)} also load{'s' if len(others) == 1 else ''} the configuration again"]
+            if others
+            else []
+        )
 
     async def _load(self, source: Path) -> list[str]:
         """Load the file and put it in force; returns the keys that need a restart. Raises as `reload`."""

@@ -108,10 +108,10 @@ class Sharing(Protocol):
         """Return who shares the store; cheap, never waits."""
 
     async def announce_reload(self) -> bool:
-        """Tell all others to load their configuration again; False if they cannot be told."""
+        """Notify all others that they load their configuration again; False if they cannot be notified."""
 
     def on_reload(self, reload: Callable[[], None]) -> None:
-        """Call `reload` when another gateway has told all to load their configuration again."""
+        """Call `reload` when another gateway has asked all to load their configuration again."""
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
         """Call `purge` with scope and query (None: all) of what another gateway has deleted."""

@@ -60,7 +60,7 @@ BEAT: Final = Script(
 local time = now()
 redis.call('ZADD', P..'peers', int(time), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', P..'peers', '-inf', int(time - tonumber(ARGV[2]) * 1000000))
-return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), time}
+return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), time, redis.call('ZCARD', P..'peers')}
 """,
     makes_room=True,
 )
@@ -98,6 +98,7 @@ class Link:
         self.usable = asyncio.Event()
         self._server = Server(options)
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
+        self.gateways = 1  # this one included, as last known, also while Redis is down
         self.losses = 0  # how often Redis was lost since the start
         self._session: Session | None = None
         self._wake = asyncio.Event()
@@ -146,11 +147,6 @@ class Link:
     def peers(self) -> list[tuple[str, float]]:
         """Return the names of the gateways, this one included, and how many seconds ago each was seen."""
         return self._peers if self.up else []
-
-    @property
-    def gateways(self) -> int:
-        """How many gateways there are, this one included, as last known; also while Redis is down."""
-        return max(1, len(self._peers))
 
     def health(self) -> Health:
         """Return how Redis is, as of the last seconds."""
@@ -231,7 +227,7 @@ class Link:
 
     async def _beat(self, session: Session) -> None:
         sent = monotonic()
-        epoch, number, now = await self.call(BEAT, self.name, PEER_SECONDS)
+        epoch, number, now, self.gateways = await self.call(BEAT, self.name, PEER_SECONDS)
         received = monotonic()
         self.time.measure(now / 1e6, sent, received)
         if epoch.decode() != session.epoch or await self._renewed():
@@ -243,7 +239,7 @@ class Link:
             if self._behind > BEHIND_BEATS:
                 session.end("its announcements do not arrive")
         self._health = msgspec.structs.replace(self._health, round_trip=received - sent)
-        if self._beats % HEALTH_BEATS == 0:
+        if self._beats % HEALTH_BEATS == 0 or min(self.gateways, MOST_PEERS) != len(self._peers):
             await self._look_around(now)
         self._beats += 1
 

@@ -42,7 +42,7 @@ class RedisSharing:
         )
 
     async def announce_reload(self) -> bool:
-        """Tell all others to load their configuration again; False if they cannot be told."""
+        """Notify all others that they load their configuration again; False if they cannot be notified."""
         try:
             await self._link.call(_ANNOUNCE, RELOAD)
         except (UnavailableError, RefusedError):
@@ -50,7 +50,7 @@ class RedisSharing:
         return True
 
     def on_reload(self, reload: Callable[[], None]) -> None:
-        """Call `reload` when another gateway has told all to load their configuration again."""
+        """Call `reload` when another gateway has asked all to load their configuration again."""
         self._link.subscribe(RELOAD, lambda _payload: reload())
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
