@@ -86,7 +86,9 @@ def test_the_page_of_the_configuration_names_every_table(name: str) -> None:
 
 
 def test_tables_that_are_named_exist() -> None:
-    named = {name for text in (GUIDE, EXAMPLE) for name in re.findall(r"(?m)(?:^|`)#?\[{1,2}([a-z_.A-Z-]+)\](?!\()", text)}
+    named = {
+        name for text in (GUIDE, EXAMPLE) for name in re.findall(r"(?m)(?:^|`)#?\[{1,2}([a-z_.A-Z-]+)\](?!\()", text)
+    }
     assert {
         ".".join(p for p in name.split(".") if p in ALL_KEYS | keys(config.Config)) for name in named
     } <= tables().keys()
