@@ -18,6 +18,7 @@ from test_structure import LEVELS, PURE, SANDBOX
 
 from gateway import __version__, cli, config, errors
 from gateway.errors import GatewayError, NotFound
+from gateway.http import head
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.matching import match
 from gateway.redash.routes import ROUTES, Capability
@@ -294,6 +295,34 @@ def test_the_table_has_every_reason_of_a_rejection_and_no_other() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)]
     cells = re.findall(r"(?m)^\| [^|]+ \| ([`a-z_, ]+) \|", section(PAGES["operation"], "Errors"))
     assert {reason for cell in cells for reason in spans(cell)} == {kind.reason for kind in kinds}
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+
+
+FRAMING: Final = {"connection", "content-length", "transfer-encoding", "date"}
+"""What every HTTP server sends."""
+
+
+def _headers(heading: str) -> set[str]:
+    rows = PAGES["clients"].partition(f"| {heading} |")[2].partition("\n\n")[0]
+    return {name.lower() for row in re.findall(r"(?m)^\| (`[^|]+) \|", rows) for name in spans(row)}
+
+
+def test_clients_names_every_header_of_a_response_and_no_other() -> None:
+    source = (ROOT / "gateway" / "http" / "head.py").read_text(encoding="utf-8")
+    sent = {name.lower().replace("_", "-") for name in re.findall(r"\bhdrs\.(?!METH_|ORIGIN)(\w+)", source)}
+    sent |= {name.lower() for name in re.findall(r'(?:"|\\n|\(")([A-Z][\w-]+)(?:: |",)', source)}
+    assert _headers("header of a response") == sent - FRAMING
+
+
+def test_clients_names_every_header_of_a_request_that_other_origins_may_send() -> None:
+    allowed = {name.lower() for name in head._ALLOWED.split(", ")}
+    named = _headers("header of a request")
+    assert allowed <= named
+    texts = [path.read_text(encoding="utf-8").lower() for path in (ROOT / "gateway").rglob("*.py")]
+    read = "\n".join(texts)
+    assert [name for name in named if name not in read and f"hdrs.{name.replace('-', '_')}" not in read] == []
 
 
 # -- alerts ------------------------------------------------------------------------------------------------------------
