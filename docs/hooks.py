@@ -16,6 +16,7 @@ PLACES = {
     "CONTRIBUTING.md": "contributing.md",
     "deploy/README.md": "deploying.md",
     "deploy/prometheus/redash-gateway.alerts.yml": "redash-gateway.alerts.yml",
+    "deploy/systemd/redash-gateway.service": "redash-gateway.service.txt",
     ".ci/run": "ci-run.txt",
     "Dockerfile": "Dockerfile.txt",
     "config.example.toml": "config.example.toml",

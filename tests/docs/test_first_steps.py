@@ -21,6 +21,7 @@ from support.documents import ROOT, blocks, recipe
 from support.process import Process
 from support.waiting import within
 
+from gateway import __version__
 from gateway.sandbox import Sandbox
 
 
@@ -112,14 +113,28 @@ async def test_five_minutes_to_a_redash_of_ones_own(
     await terminal.interrupt(process)
 
 
+def copy_of_the_checkout(directory: Path) -> None:
+    """Put what the package is built from into a directory."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, directory)
+    shutil.copytree(ROOT / "gateway", directory / "gateway", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_it_is_installed_on_a_server_as_operation_says(terminal: Terminal) -> None:
+    copy_of_the_checkout(terminal.directory)
+    terminal.variables["PYTHONPATH"] = ""
+    place = str(terminal.directory / "opt")
+    printed = await terminal.output(recipe("install").replace("/opt/redash-gateway", place), timeout=240)
+    assert __version__ in printed
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_first_command_installs_and_starts_the_demo(terminal: Terminal) -> None:
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, terminal.directory)
-    shutil.copytree(ROOT / "gateway", terminal.directory / "gateway", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("PYTHONPATH", "VIRTUAL_ENV"):
-        terminal.variables[name] = ""
+    copy_of_the_checkout(terminal.directory)
+    terminal.variables["PYTHONPATH"] = ""
     port, admin_port, sandbox_port = free_ports(3)
     ports = f"--port {port} --admin-port {admin_port} --sandbox-port {sandbox_port}"
     process = await terminal.start(f"{recipe('demo').rstrip()} {ports}")
