@@ -137,7 +137,7 @@ async def test_the_first_command_installs_and_starts_the_demo(terminal: Terminal
     terminal.variables["PYTHONPATH"] = ""
     port, admin_port, sandbox_port = free_ports(3)
     ports = f"--port {port} --admin-port {admin_port} --sandbox-port {sandbox_port}"
-    process = await terminal.start(f"{recipe('demo').rstrip()} {ports}")
+    process = await terminal.start(recipe("demo").rstrip() + f" {ports}")
     await process.says(r"Ctrl-C stops everything", timeout=240)
     async with within(20), aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{admin_port}/") as page:
         assert "Redash Gateway" in await page.text()
