@@ -214,6 +214,25 @@ class TierStats(msgspec.Struct, frozen=True):
     up: bool
 
 
+class SharingStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Who shares the store, and how the server is that they share; for metrics and status page."""
+
+    gateways: tuple[tuple[str, float], ...]
+    """Names, this one included, and how many seconds ago each was seen; none while the server is unavailable."""
+    up: bool
+    reason: str
+    """Why it is not up."""
+    losses: int
+    """How often it was lost since the start."""
+    round_trip: float
+    """Seconds."""
+    used_bytes: int
+    limit_bytes: int
+    """Of the whole server, with what others store there; 0: no limit."""
+    evicts: bool
+    """Whether the server removes by itself what gateways have stored; then it may remove leases and jobs, too."""
+
+
 def result_identity(retrieved_at: str, query_hash: str) -> bytes:
     """Distinguish results with the same id: Redash's ids repeat after its database was restored from an old backup."""
     return digest(retrieved_at.encode(), query_hash.encode())[:8]

@@ -131,21 +131,21 @@ class LeasedBucket:
         """Take a portion, and a token for each who waits, until nobody waits any more."""
         try:
             while True:
-                asked = len(self._waiting)
+                waiting = len(self._waiting)
                 portion = max(1, int(self.burst) // (PORTIONS * self._source.sharers))
-                want, self._low = min(int(self.burst), asked + max(0, portion - self._tokens)), portion // 2
-                if not self._serve(asked, want, await self._ask(want, 0)):
+                want, self._low = min(int(self.burst), waiting + max(0, portion - self._tokens)), portion // 2
+                if not self._serve(waiting, want, await self._ask(want, 0)):
                     return
         finally:
             self._exchanging = None
-            self._answer(len(self._waiting))
+            self._distribute(len(self._waiting))
 
     async def _ask(self, want: int, back: int) -> Granted | None:
         at_most, self._at_most = self._at_most, None
         return await self._source.exchange(self._name, self.rate, self.burst, want=want, back=back, at_most=at_most)
 
-    def _serve(self, asked: int, want: int, granted: Granted | None) -> bool:
-        """Answer those for whom was asked, and all if there is no more; returns whether others wait."""
+    def _serve(self, waiting: int, want: int, granted: Granted | None) -> bool:
+        """Answer the first so many who wait, and all if there is no more; returns whether others wait."""
         now = self._monotonic()
         if granted is None:
             if self._alone is None:
@@ -157,10 +157,10 @@ class LeasedBucket:
         if granted.tokens < want:
             self._empty_until = now + max(0.0, 1.0 - granted.level) / self.rate
             return False
-        self._answer(asked)
+        self._distribute(waiting)
         return bool(self._waiting)
 
-    def _answer(self, count: int) -> None:
+    def _distribute(self, count: int) -> None:
         """Give the first so many who wait a token each, as long as there are some."""
         now = self._monotonic()
         for _ in range(count):
@@ -178,9 +178,9 @@ class LeasedBucket:
     def _watch(self) -> None:
         """Give the tokens back when they are not used for a while."""
         if self._idle is None:
-            self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._look)
+            self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._give_idle)
 
-    def _look(self) -> None:
+    def _give_idle(self) -> None:
         self._idle = None
         if self._used:
             self._used = False

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -19,11 +19,14 @@ from gateway.store.layered import LayeredStore
 from gateway.store.local_leases import LocalLeases
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
-from gateway.store.protocols import FrontStore, Leases, Ledger
+from gateway.store.protocols import FrontStore, Leases, Ledger, Sharing
 from gateway.store.sqlite import ownership
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store.temporary import TemporaryFiles
+
+if TYPE_CHECKING:
+    from gateway.store.redis.server import RedisOptions
 
 LEDGER_SHARE: Final = 16
 """Executions may take 1/16 of `cache.disk` beside the results, and so may jobs."""
@@ -78,18 +81,24 @@ def _redis(_place: str, options: StoreOptions) -> Opened:
     from gateway.store.redis.leases import RedisLeases  # noqa: PLC0415 - only with the extra
     from gateway.store.redis.ledger import RedisLedger  # noqa: PLC0415
     from gateway.store.redis.link import Link  # noqa: PLC0415
-    from gateway.store.redis.server import RedisOptions  # noqa: PLC0415
     from gateway.store.redis.store import RedisStore  # noqa: PLC0415
 
-    assert options.address is not None  # noqa: S101 - the configuration has it for these schemes
-    table, clock = options.redis, options.clock
-    redis = RedisOptions(address=options.address, prefix=table.prefix, ca_file=table.ca_file, name=options.name)
-    link = Link(redis, clock)
+    clock = options.clock
+    link = Link(_redis_options(options), clock)
     limits = {"disk_bytes": options.disk_bytes, "max_entry_bytes": options.max_entry_bytes}
     store = RedisStore(link, _front(options), clock=clock, **limits)
     ledger = RedisLedger(link, clock, limit_bytes=options.disk_bytes // LEDGER_SHARE)
     store.sweepers.append(ledger.sweep)
     return store, ledger, RedisLeases(link, clock)
+
+
+def _redis_options(options: StoreOptions) -> RedisOptions:
+    from gateway.store.redis.server import RedisOptions  # noqa: PLC0415
+
+    assert options.address is not None  # noqa: S101 - the configuration has it for these schemes
+    return RedisOptions(
+        address=options.address, prefix=options.redis.prefix, ca_file=options.redis.ca_file, name=options.name
+    )
 
 
 OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {
@@ -119,11 +128,37 @@ def refusal(spec: str) -> str | None:
 def remark(spec: str) -> str | None:
     """Return what the store lacks on this machine: its directory, or one for temporary files; None if it is there."""
     scheme, place = split_store(spec)
-    if scheme == "memory" and (why := temporary.directory_refusal()) is not None:
+    if scheme != "sqlite" and (why := temporary.directory_refusal()) is not None:
         return f"no temporary directory, so results over 256 KB will be passed on, but not cached ({why})"
     if scheme == "sqlite" and not os.access(parent := Path(place).parent, os.W_OK | os.X_OK):
         return f"{parent} is no directory that this user may write to; serve does not start without it"
     return None
+
+
+def sharing(store: object) -> Sharing | None:
+    """Return how gateways with this store speak with each other; None if it belongs to one alone."""
+    link = getattr(store, "link", None)
+    if link is None:
+        return None
+    from gateway.store.redis.sharing import RedisSharing  # noqa: PLC0415 - only with the extra
+
+    return RedisSharing(link)
+
+
+class Examined(NamedTuple):
+    """What is to be said of a server that stores for us, and what must be changed there; one line each."""
+
+    notes: list[str]
+    mistakes: list[str]
+
+
+async def examine(spec: str, options: StoreOptions) -> Examined:
+    """Try the server that `cache.store` names, if it names one."""
+    if not is_redis(spec):
+        return Examined([], [])
+    from gateway.store.redis.examine import examine as examine_redis  # noqa: PLC0415 - only with the extra
+
+    return Examined(*await examine_redis(_redis_options(options), options.disk_bytes))
 
 
 def open_store(spec: str, options: StoreOptions) -> Opened:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.waiting import until
 
 from gateway.concurrency import leased_bucket
 from gateway.concurrency.leased_bucket import PORTIONS, Granted, LeasedBucket
@@ -112,9 +113,7 @@ async def test_what_is_not_used_is_given_back(monkeypatch: pytest.MonkeyPatch) -
     one, other = shared.bucket(80), shared.bucket(80)
     assert await use(one, 0.0)
     assert shared.held["a"].level(0.0) == 80 - 11
-    async with asyncio.timeout(5):
-        while shared.held["a"].level(0.0) < 79:
-            await asyncio.sleep(0.005)
+    await until(lambda: shared.held["a"].level(0.0) == 79)
     assert [await use(other, 0.0) for _ in range(80)].count(True) == 79
 
 
@@ -196,11 +195,11 @@ def test_all_together_get_no_more_than_promised(burst: int, history: list[Step])
     alone = 3 * max(1.0, burst / 3) - burst  # each has one token at least
     for first, (since, _) in enumerate(taken):
         count = 0
-        for until, number in taken[first:]:
+        for then, number in taken[first:]:
             count += number
-            losses = sum(since <= at <= until for at in lost)
-            most = (1 + losses) * (burst + alone) + RATE * (until - since) + held
-            assert count <= most + 1e-6, (since, until)
+            losses = sum(since <= at <= then for at in lost)
+            most = (1 + losses) * (burst + alone) + RATE * (then - since) + held
+            assert count <= most + 1e-6, (since, then)
 
 
 async def played(burst: int, history: list[Step]) -> tuple[list[tuple[float, int]], list[float]]:

@@ -421,6 +421,9 @@ LIVE: Final[dict[str, Case]] = {
     "metrics.per_query": Case(50, 0, is_a_label, True, False),
 }
 
+ELSEWHERE: Final = {"redis.rates": "tests/app/test_sharing.py::test_a_reload_changes_who_shares_rates"}
+"""Keys that are live, which only several gateways can show, and where they do."""
+
 PASSWORDS: Final = ("password_env", "password_file")
 
 RESTART: Final[dict[str, tuple[object, object]]] = {

@@ -7,20 +7,29 @@ import os
 from pathlib import Path
 
 import pytest
-from reload_cases import LIVE, NEEDS, RESTART, UNSEEN, Case
+from reload_cases import ELSEWHERE, LIVE, NEEDS, RESTART, UNSEEN, Case
 from reload_lab import Lab, changed, document, lab, settings
-from schema_keys import keys
 from security.front import key
 from support.process import certificate
+from support.schema_keys import keys
 
 from gateway.config import Config, parse, restart_needed
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_every_key_is_in_one_of_the_tables() -> None:
-    missing = sorted(keys().keys() - LIVE.keys() - RESTART.keys())
+    missing = sorted(keys().keys() - LIVE.keys() - RESTART.keys() - ELSEWHERE.keys())
     assert missing == [], "say how a change of these keys is seen after a reload, or that it takes a restart"
-    assert sorted((LIVE.keys() | RESTART.keys()) - keys().keys()) == [], "there are no such keys"
+    known = LIVE.keys() | RESTART.keys() | ELSEWHERE.keys()
+    assert sorted(known - keys().keys()) == [], "there are no such keys"
     assert LIVE.keys() & RESTART.keys() == {"server.tls_cert"}, "one key takes a restart for some changes only"
+
+
+@pytest.mark.parametrize("test", ELSEWHERE.values())
+def test_what_is_shown_elsewhere_is_there(test: str) -> None:
+    path, _, name = test.partition("::")
+    assert f"def {name}(" in (ROOT / path).read_text()
 
 
 @pytest.fixture

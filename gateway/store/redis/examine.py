@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.errors import StoreError
 from gateway.store.redis.failures import RefusedError, UnavailableError
@@ -17,61 +17,78 @@ from gateway.store.redis.session import Session
 SECONDS: Final = 5.0
 SLOW_SECONDS: Final = 0.01
 
-COMMANDS: Final = ("DEL", "EVALSHA", "EXPIRE", "GET", "HSET", "INCR", "PUBLISH", "SET", "SUBSCRIBE", "TIME", "ZADD")
-"""What a gateway sends, and what its scripts call."""
+COMMANDS: Final = (
+    *(
+        "DECR K",
+        "DECRBY K 1",
+        "DEL K",
+        "EXISTS K",
+        "GET K",
+        "INCR K",
+        "INCRBY K 1",
+        "PERSIST K",
+        "PEXPIRE K 1",
+        "SET K 1",
+    ),
+    *("STRLEN K", "UNLINK K", "HDEL K 1", "HGET K 1", "HGETALL K", "HLEN K", "HMGET K 1", "HSET K 1 1", "HVALS K"),
+    *("LINDEX K 0", "LLEN K", "LRANGE K 0 1", "RPUSH K 1", "SADD K 1", "SMEMBERS K", "SREM K 1", "SSCAN K 0"),
+    *("ZADD K 1 1", "ZCARD K", "ZPOPMIN K", "ZRANGE K 0 1", "ZREM K 1", "ZREMRANGEBYSCORE K 0 1", "ZREVRANGE K 0 1"),
+    *("ZSCAN K 0", "ZSCORE K 1", "EVALSHA 1 1 K", "PUBLISH C 1", "SUBSCRIBE C", "TIME"),
+)
+"""What a gateway sends, and what its scripts call; K stands for a key, C for a channel."""
 
 _RIGHTS: Final = Script(
     """
 local missing = {}
 for _, command in ipairs(ARGV) do
-  local place = (command == 'PUBLISH' or command == 'SUBSCRIBE') and P..'news' or P..'check'
-  if not redis.acl_check_cmd(command, place, 1, 1, 1) then table.insert(missing, command) end
+  local words = {}
+  for word in command:gmatch('%S+') do
+    table.insert(words, word == 'K' and P..'check' or word == 'C' and P..'news' or word)
+  end
+  if not redis.acl_check_cmd(unpack(words)) then table.insert(missing, words[1]) end
 end
-if #missing == 0 then redis.call('PUBLISH', P..'check', ORIGIN) end
 return missing
 """
 )
 
 
-class Examined(NamedTuple):
-    """What was found, one line each."""
+async def examine(options: RedisOptions, disk_bytes: int) -> tuple[list[str], list[str]]:
+    """Connect as a gateway does, and try what it needs; return what is to be said of it, and what must be changed.
 
-    notes: list[str]
-    mistakes: list[str]
-
-
-async def examine(options: RedisOptions, disk_bytes: int) -> Examined:
-    """Connect as a gateway does, and try what it needs. `disk_bytes`: what the gateways may store there."""
+    `disk_bytes`: what the gateways may store there.
+    """
     try:
         async with asyncio.timeout(SECONDS), _session(options) as (session, heard):
             sent = time.monotonic()
             info = parse_info(await session.ask(("INFO",)))
             passed = time.monotonic() - sent
-            base = f"{options.prefix}:{FORMAT}:"
-            missing = await session.ask(("EVAL", _RIGHTS.text, 1, base, *COMMANDS, "check"))
+            missing = await session.ask(("EVAL", _RIGHTS.text, 1, f"{options.prefix}:{FORMAT}:", *COMMANDS, "check"))
             if not missing:
+                await session.subscribe()
+                await session.ask(("PUBLISH", _channel(options), "check"))
                 await heard.wait()
-    except StoreError as error:
-        return Examined([], [str(error)])
-    except RefusedError as error:
-        return Examined([], [f"{options.address} refuses what a gateway needs: {error}{_remedy(options)}"])
+    except (StoreError, RefusedError) as error:
+        told = str(error) if isinstance(error, StoreError) else f"{options.address} refuses: {error}"
+        return [], [f"{told}{_remedy(options) if 'no permissions' in told else ''}"]
     except (UnavailableError, TimeoutError) as error:
-        return Examined([], [f"{options.address} cannot be used: {error or f'no answer within {SECONDS:g} s'}"])
-    mistakes = [] if not missing else [_without(missing, options)]
-    return Examined(_notes(info, options, passed), [*mistakes, *_limits(info, disk_bytes)])
+        return [], [f"{options.address} cannot be used: {error or f'no answer within {SECONDS:g} s'}"]
+    rights = [_without(missing, options)] if missing else []
+    return _notes(info, options, passed), [*rights, *_limits(info, disk_bytes)]
 
 
 @asynccontextmanager
 async def _session(options: RedisOptions) -> AsyncIterator[tuple[Session, asyncio.Event]]:
     connections, _ = await Server(options).connect(3)
     heard = asyncio.Event()
-    channel = f"{options.prefix}:{FORMAT}:check"
-    session = Session(connections, channel, lambda _message: heard.set(), lambda _session, _reason: None)
+    session = Session(connections, _channel(options), lambda _: heard.set(), lambda _, __: None)
     try:
-        await session.subscribe()
         yield session, heard
     finally:
         await session.aclose()
+
+
+def _channel(options: RedisOptions) -> str:
+    return f"{options.prefix}:{FORMAT}:check"
 
 
 def _without(missing: list[bytes], options: RedisOptions) -> str:

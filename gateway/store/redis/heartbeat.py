@@ -42,7 +42,9 @@ BEAT: Final = Script(
     + """
 redis.call('ZADD', P..'peers', int(time), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', P..'peers', '-inf', int(time - tonumber(ARGV[2]) * 1000000))
-return state()
+local reply = state()
+reply[4] = redis.call('ZCARD', P..'peers')
+return reply
 """,
     makes_room=True,
 )

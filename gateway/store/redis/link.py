@@ -77,6 +77,8 @@ class Link:
         self.usable = asyncio.Event()
         self._server = Server(options)
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
+        self.gateways = 1  # this one included, as last known, also while Redis is down
+        self.losses = 0  # how often Redis was lost since the start
         self._session: Session | None = None
         self._wake = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
@@ -124,11 +126,6 @@ class Link:
     def peers(self) -> list[tuple[str, float]]:
         """Return the names of the gateways, this one included, and how many seconds ago each was seen."""
         return self._peers if self.up else []
-
-    @property
-    def gateways(self) -> int:
-        """How many gateways there are, this one included, as last known; also while Redis is down."""
-        return max(1, len(self._peers))
 
     def health(self) -> Health:
         """Return how Redis is, as of the last seconds."""
@@ -210,7 +207,7 @@ class Link:
 
     async def _beat(self, session: Session) -> None:
         sent = monotonic()
-        epoch, number, now = await self.call(BEAT, self.name, PEER_SECONDS)
+        epoch, number, now, self.gateways = await self.call(BEAT, self.name, PEER_SECONDS)
         received = monotonic()
         self.time.measure(now / 1e6, sent, received)
         if epoch.decode() != session.epoch:
@@ -222,7 +219,7 @@ class Link:
             if self._behind > BEHIND_BEATS:
                 session.end("its announcements do not arrive")
         self._health = msgspec.structs.replace(self._health, round_trip=received - sent)
-        if self._beats % HEALTH_BEATS == 0:
+        if self._beats % HEALTH_BEATS == 0 or min(self.gateways, MOST_PEERS) != len(self._peers):
             await self._look_around(now)
         self._beats += 1
 
@@ -264,6 +261,7 @@ class Link:
             log.warning("%s is not usable, this gateway works alone: %s", self._server.address, reason)
         self._health = Health(up=False, reason=reason)
         if was_up:
+            self.losses += 1
             self._wake.set()
             for notify in self.on_down:
                 notify()
