@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from support.cluster import Cluster
 from support.redis_server import Network, RedisServer
@@ -102,12 +102,12 @@ class Run:
 
     async def _end(self) -> None:
         """Every job ends, on every gateway; every key can be run again, and then nothing is held any more."""
-        gateways = range(len(self._place.cluster.gateways))
+        gateways = self._place.cluster.gateways
         await asyncio.gather(*(self._ended(job) for job in self._callers.jobs))
-        for gateway in gateways:
-            await asyncio.gather(*(self._again(gateway, query, value) for query in QUERIES for value in VALUES))
+        for number in range(len(gateways)):
+            await asyncio.gather(*(self._again(number, query, value) for query in QUERIES for value in VALUES))
         await asyncio.sleep(1.0)
-        for number, gateway in enumerate(self._place.cluster.gateways):
+        for number, gateway in enumerate(gateways):
             self.history.leases[number] = await gateway.metric("redash_gateway_leases")
 
     async def _ended(self, job: str) -> None:
@@ -124,7 +124,7 @@ class Run:
 
     async def _again(self, gateway: int, query: str, value: str) -> None:
         path, body = f"/api/queries/{self._queries[query]}/results", {"max_age": 0, "parameters": {"x": value}}
-        about = {"client": "dashboard", "query": query, "value": value, "max_age": 0}
+        about: dict[str, Any] = {"client": "dashboard", "query": query, "value": value, "max_age": 0}
         made, _ = await self._callers.send("wait", gateway, "POST", path, body, wait=WAIT_SECONDS, **about)
         if made.job and made.result is None:
             await self._ended(made.job)

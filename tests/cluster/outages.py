@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from support.cluster import Cluster, Gateway
@@ -210,17 +210,14 @@ class FailedOver(Outage):
         self.sentinel = Sentinel(self._directory / "sentinel", self.redis, patience=_SENTINEL_PATIENCE)
         await self.sentinel.start()
         async with asyncio.timeout(20):
-            while "slave" not in str(await self._told("SENTINEL", "replicas", "gateways")):
+            while "slave" not in str(await self.sentinel.ask("SENTINEL", "replicas", "gateways")):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         return self.sentinel.url
-
-    async def _told(self, *words: str) -> Any:
-        return await self.sentinel.ask(*words)
 
     async def begin(self) -> None:
         await self.redis.kill()
         async with asyncio.timeout(30):
-            while await self.sentinel.master_port() != self.replica.port:
+            while await self.sentinel.master_port() != self.replica.port:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     async def end(self) -> None:
