@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import wrk
+from bench import cluster_costs, wrk
 from bench.caller import Caller, counts
 from bench.hits import Case, warm
 from bench.ratios import number
@@ -36,6 +36,7 @@ def measure(options: Options, directory: Path) -> Section:
         return Section("cluster", [], [targets("Several gateways (skipped: no redis-server)", [])])
     memory = _from_memory(options, directory)
     redis = [*_small_from_redis(options, directory), *_large_from_redis(options, directory)]
+    costs = cluster_costs.measure(options, directory)
     rows = [_row(figure) for figure in redis]
     one, three = (figure for figure in memory if figure["store"] == "Redis")
     ratio = number(three["cpu_us"]) / number(one["cpu_us"])
@@ -45,7 +46,8 @@ def measure(options: Options, directory: Path) -> Section:
         (f"CPU per hit on {GATEWAYS} gateways / on one", f"{ratio:.2f}", "1"),
         (f"hits per second on {GATEWAYS} gateways / on one", f"{gain:.2f}", "≥ 2.5 where there are cores for it"),
     ]
-    return Section("cluster", [*memory, *redis], [targets("Several gateways with one Redis", rows)])
+    tables = [targets("Several gateways with one Redis", rows), cluster_costs.table(costs)]
+    return Section("cluster", [*memory, *redis, *costs], tables)
 
 
 def _shown(figure: dict[str, object]) -> str:
@@ -69,7 +71,7 @@ def _from_memory(options: Options, directory: Path) -> list[dict[str, object]]:
         case = Case("1 KB", found.ids["1 KB"], "plain", "POST")
         alone = stack.enter_context(gateway(directory, found.url, found.key, loop=options.loop))
         shared = [
-            stack.enter_context(gateway(directory, found.url, found.key, loop=options.loop, store=store))
+            stack.enter_context(gateway(directory, found.url, found.key, loop=options.loop, store=store.url))
             for _ in range(GATEWAYS)
         ]
         for server in (alone, *shared):
@@ -109,8 +111,8 @@ def _small_from_redis(options: Options, directory: Path) -> list[dict[str, objec
     with ExitStack() as stack:
         upstream = stack.enter_context(fixed_upstream(directory))
         store = stack.enter_context(redis_server(directory))
-        writer = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store))
-        reader = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store, memory=LITTLE))
+        writer = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store.url))
+        reader = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store.url, memory=LITTLE))
         writing, reading = Caller.of(writer), Caller.of(reader)
         for n in range(ENTRIES):
             writing.post(KILOBYTE, n)
@@ -141,7 +143,7 @@ def _large_from_redis(options: Options, directory: Path) -> list[dict[str, objec
         figures = []
         for source, memory in (("memory", ""), ("Redis", LITTLE)):
             server = stack.enter_context(
-                gateway(directory, found.url, found.key, loop=options.loop, store=store, memory=memory)
+                gateway(directory, found.url, found.key, loop=options.loop, store=store.url, memory=memory)
             )
             warm(case, server)
             caller = Caller.of(server)

@@ -181,22 +181,48 @@ def gateway(
         yield Server(name, written.url, process, {"Authorization": f"Key {TOKEN}"})
 
 
+@dataclass(frozen=True)
+class Redis:
+    """A running redis-server."""
+
+    port: int
+    running: Running
+
+    @property
+    def url(self) -> str:
+        """As the configuration names it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def connect(self) -> socket.socket:
+        """Connect without delaying segments."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def info(self, name: str) -> int:
+        """Return a number from INFO."""
+        with self.connect() as connection:
+            connection.sendall(b"INFO\r\nQUIT\r\n")
+            text = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+        return next(int(line.partition(":")[2]) for line in text.splitlines() if line.startswith(f"{name}:"))
+
+
 @contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
-    """Run Redis without persistence; yields its URL."""
+def redis_server(directory: Path) -> Iterator[Redis]:
+    """Run Redis without persistence."""
     port = free_port()
     settings = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", "noeviction"]
-    with running(["redis-server", *settings], directory):
-        end = time.monotonic() + 10
+    with running(["redis-server", *settings], directory) as process:
+        redis, end = Redis(port, process), time.monotonic() + 10
         while True:
             try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                redis.connect().close()
                 break
             except OSError:
                 if time.monotonic() > end:
                     raise SystemExit("redis-server does not start") from None
                 time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield redis
 
 
 @contextmanager
