@@ -151,8 +151,11 @@ def _taken(asked: Asked) -> float:
     return asked.answered - asked.asked
 
 
-async def check(seed: int, operations: int, directory: Path) -> tuple[Findings, str]:
-    """Play one history in this directory; what the judge found, and the figures."""
+async def check(seed: int, operations: int, directory: Path, *, apart: bool = False) -> tuple[Findings, str]:
+    """Play one history in this directory; what the judge found, and the figures.
+
+    `apart`: the gateways share nothing, each has a store of its own. The judge must find that.
+    """
     redis = RedisServer(directory / "redis")
     await redis.start()
     networks = [Network(directory / f"network-{number}", redis) for number in range(3)]
@@ -161,10 +164,10 @@ async def check(seed: int, operations: int, directory: Path) -> tuple[Findings, 
         for network in networks:
             await network.start()
             stack.push_async_callback(network.kill)
-        stores = [f"redis://127.0.0.1:{network.port}/0" for network in networks]
+        stores = ["sqlite:gateway.db" if apart else f"redis://127.0.0.1:{network.port}/0" for network in networks]
         cluster = Cluster(directory, sandbox, stores, **_SETTINGS)
         stack.push_async_callback(cluster.close)
-        await cluster.start()
+        await asyncio.gather(*(gateway.launch() if apart else gateway.start() for gateway in cluster.gateways))
         run = Run(seed, operations, Place(cluster, redis, networks), sandbox)
         await run.play()
     findings = Judge(run.history).judge()

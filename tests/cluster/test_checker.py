@@ -32,3 +32,12 @@ async def test_several_gateways_keep_every_promise_amid_troubles_for_longer(
 ) -> None:
     needs("redis-server")
     await checked(2, 6_000, tmp_path, note)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+async def test_gateways_that_share_nothing_are_found(tmp_path: Path, needs: Callable[[str], str]) -> None:
+    needs("redis-server")
+    findings, _ = await check(3, 300, tmp_path, apart=True)
+    found = {rule for rule, texts in findings.found.items() if texts}
+    assert found >= {"one execution per key and moment", "every job id is known, and gives a result"}
