@@ -51,6 +51,7 @@ class Run:
         self._place = place
         self._sent = 0
         self._over = False
+        self._few = asyncio.Semaphore(2 * CALLERS)
         recorder = Recorder(sandbox, self.history, time.time)
         recorder.pids = lambda: (gateway.pid for gateway in place.cluster.gateways)
         self._recorder = recorder
@@ -111,6 +112,10 @@ class Run:
             self.history.leases[number] = await gateway.metric("redash_gateway_leases")
 
     async def _ended(self, job: str) -> None:
+        async with self._few:
+            await self._follow(job)
+
+    async def _follow(self, job: str) -> None:
         """Follow a job on one gateway, then ask all."""
         last, gateways = time.time() + _ENDS, range(len(self._place.cluster.gateways))
         gateway = Random(job).choice(gateways)
