@@ -175,10 +175,22 @@ TABLES: Final = (
             Column("Tier", "tier", "text"),
             Column("State", "state", "state"),
             Column("Bytes", "bytes", "size"),
+            Column("Limit", "limit", "size"),
             Column("Entries", "entries"),
             Column("Evicted", "evictions"),
         ),
         "",
+    ),
+    Table(
+        "Gateways",
+        "Those that share the store through Redis, this one included.",
+        "gateways",
+        (
+            Column("Name", "name", "text"),
+            Column("", "here", "text"),
+            Column("Last seen", "seen_seconds", "ago"),
+        ),
+        "No other gateway shares the store now.",
     ),
     Table(
         "Kept warm",

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
@@ -27,6 +27,13 @@ MOST_BODIES: Final = 8
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Purged(NamedTuple):
+    """How many entries a purge has deleted, and what the operator should know of it."""
+
+    count: int
+    notes: list[str]
+
+
 class Operations(Protocol):
     """What an operator can do with the running gateway."""
 
@@ -36,11 +43,14 @@ class Operations(Protocol):
     def status(self) -> Report:
         """Return the state of everything, for people and scripts."""
 
-    async def purge(self, what: Mapping[str, object]) -> int:
-        """Delete results; return the number of deleted entries."""
+    async def purge(self, what: Mapping[str, object]) -> Purged:
+        """Delete results, on all gateways that share the store."""
 
-    async def reload(self) -> list[str]:
-        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing."""
+    async def reload(self, *, everywhere: bool = False) -> list[str]:
+        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing.
+
+        `everywhere`: then also tell the gateways that share the store to load theirs.
+        """
 
 
 class AdminListener:
@@ -110,7 +120,8 @@ class AdminListener:
         what = _parse(await self._body(request))
         if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
-        return web.json_response({"purged": await self._operations.purge(what)})
+        count, notes = await self._operations.purge(what)
+        return web.json_response({"purged": count, **({"notes": notes} if notes else {})})
 
     async def _body(self, request: web.Request) -> bytes:
         try:
@@ -120,7 +131,7 @@ class AdminListener:
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        return web.json_response({"reloaded": True, "notes": await self._operations.reload()})
+        return web.json_response({"reloaded": True, "notes": await self._operations.reload(everywhere=True)})
 
     def _authorize(self, request: web.Request) -> None:
         """Require the admin token if one is configured; without one, only a local listener may change anything."""

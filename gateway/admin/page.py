@@ -44,7 +44,7 @@ def render(report: Report, style: str, script: str) -> str:
 <body>
 <header>
 <h1>Redash Gateway</h1>
-<p class="about">version {escape(report.version)} · Redash \
+<p class="about">{escape(report.name)} · version {escape(report.version)} · Redash \
 {_span(values, "redash_version", "text")} · up {_span(values, "uptime_seconds", "duration")}</p>
 <p class="stream" id="stream" role="status">as of {_clock(report.at)}</p>
 </header>

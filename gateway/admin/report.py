@@ -105,8 +105,17 @@ class Tier(msgspec.Struct, frozen=True):
     tier: str
     state: str
     bytes: int
+    limit: int
     entries: int
     evictions: int
+
+
+class Gateway(msgspec.Struct, frozen=True):
+    """A gateway that shares the store; `here`: the one that reports."""
+
+    name: str
+    here: str
+    seen_seconds: float
 
 
 class Warm(msgspec.Struct, frozen=True):
@@ -125,6 +134,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: str
     state: State
+    name: str
     version: str
     redash_version: str
     """As far as it is known; else empty."""
@@ -148,5 +158,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     upstream: list[UpstreamRoute]
     slots: list[Slots]
     cache: list[Tier]
+    gateways: list[Gateway]
     warm: list[Warm]
     history: Series

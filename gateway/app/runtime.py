@@ -7,7 +7,6 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from typing import Final
 
 from aiohttp import http_parser, web
 
@@ -17,6 +16,7 @@ from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
 from gateway.app.handover import Handover
 from gateway.app.listeners import Inherited, Listeners
 from gateway.app.loop_lag import LoopLag
+from gateway.app.settings import store_options
 from gateway.app.systemd import ADMIN, API, Supervisor
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
@@ -30,16 +30,13 @@ from gateway.policy.admission import Admission
 from gateway.policy.configured import Configured, Live
 from gateway.policy.quotas import Quotas
 from gateway.results.parts import ResultParts
-from gateway.store.factory import StoreOptions, open_store
+from gateway.store.factory import open_store, sharing
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, registry
 from gateway.upstream.client import HttpUpstream
 from gateway.warm import Warmer
 
 events = logging.getLogger("gateway.events")
-
-LOCK_MARGIN_SECONDS: Final = 10.0
-"""The process before may need so much longer than its `drain_timeout`."""
 
 
 class Runtime:
@@ -64,12 +61,15 @@ class Runtime:
         self.serving = False
         self.loop_lag = LoopLag()
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
-        self.store, ledger = open_store(settings.cache.store, _store_options(settings, self.clock))
+        options = store_options(settings, self.clock)
+        self.name = options.name
+        self.store, ledger = open_store(settings.cache.store, options)
+        self.sharing = sharing(self.store)
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
         self.executions = ExecutionParts(self.live, self.upstream, self.results, ledger, observer, self.clock)
-        quotas = Quotas(self.live, self.clock)
+        quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
             self.results.bindings,
@@ -193,22 +193,14 @@ class Runtime:
             waiting={**flights.waits.counts(), "request": self.upstream.slots.queued},
             breaker_open=self.upstream.breaker.is_open,
             tiers=self.store.stats(),
+            name=self.name,
+            sharing=self.sharing.stats() if self.sharing else None,
             reload_successful=self.reload.successful,
             reloaded_at=self.reload.at,
             warm=self.warmer.counts(),
             log_lines_dropped=log.lines_dropped(),
             loop_lag=self.loop_lag.longest(),
         )
-
-
-def _store_options(settings: config.Config, clock: Clock) -> StoreOptions:
-    return StoreOptions(
-        memory_bytes=settings.cache.memory,
-        disk_bytes=settings.cache.disk,
-        max_entry_bytes=settings.cache.max_entry,
-        clock=clock,
-        lock_wait_seconds=settings.server.drain_timeout + LOCK_MARGIN_SECONDS,
-    )
 
 
 class ReloadState:

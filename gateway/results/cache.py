@@ -172,11 +172,15 @@ class ResultCache:
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Delete results, also those of requests in progress. Returns how many entries were deleted."""
+        self.note_purge(scope=scope, query_id=query_id)
+        return await self._store.delete(scope=scope, query_id=query_id)
+
+    def note_purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
+        """Do not store what was requested before now: it was purged, here or by another gateway."""
         if query_id is not None and scope is None:
             self._purged.set(query_id, self._clock.monotonic())
         else:
             self._purged.set_all(self._clock.monotonic())
-        return await self._store.delete(scope=scope, query_id=query_id)
 
     def _purged_since(self, begun: float, query_id: int) -> bool:
         return begun <= self._purged.get(query_id)

@@ -201,6 +201,11 @@ class MemoryStore:
             self._remove_key(key)
         return len(keys)
 
+    def forget(self, keys: Sequence[Key]) -> None:
+        """Remove the entries under these keys."""
+        for key in keys:
+            self._remove_key(key)
+
     def remove_body(self, body_id: bytes | None) -> None:
         """Remove the entries of a file that the backing store is about to delete; None: of all files."""
         for cached in set(self._by_key.values()) if body_id is None else (self._cache.get(body_id),):

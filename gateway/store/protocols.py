@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from gateway.body import Body
+from gateway.concurrency.leased_bucket import TokenSource
 from gateway.concurrency.spool import BeginSpool
-from gateway.model import Entry, ExecutionRecord, JobRecord, Key, TierStats
+from gateway.model import Entry, ExecutionRecord, JobRecord, Key, SharingStats, TierStats
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """What a store must check before it writes the result of a run: that the lease still has this number."""
+
+    key: Key
+    number: int
 
 
 class Store(Protocol):
@@ -85,6 +95,26 @@ class FrontStore(Store, Protocol):
 
     def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Store `form`, the gzip form of `body`, in memory only; an empty one means that compression does not help."""
+
+
+class Sharing(Protocol):
+    """What gateways with the same store tell each other, and what is known of them."""
+
+    @property
+    def tokens(self) -> TokenSource:
+        """Where buckets of rates are that all share."""
+
+    def stats(self) -> SharingStats:
+        """Return who shares the store; cheap, never waits."""
+
+    async def announce_reload(self) -> bool:
+        """Notify all others that they load their configuration again; False if they cannot be notified."""
+
+    def on_reload(self, reload: Callable[[], None]) -> None:
+        """Call `reload` when another gateway has asked all to load their configuration again."""
+
+    def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
+        """Call `purge` with scope and query (None: all) of what another gateway has deleted."""
 
 
 class Ledger(Protocol):

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
+
+import pytest
 
 from gateway.body import Body
 from gateway.concurrency.space import Space
+from gateway.config import RedisAddress
 from gateway.model import Entry, ExecutionRecord, JobRecord, digest
 from gateway.store.layered import LayeredStore
 from gateway.store.memory import MemoryStore
+from gateway.store.redis.link import Link
+from gateway.store.redis.server import RedisOptions
+from gateway.store.redis.store import RedisStore
+from gateway.store.redis.times import SharedTime
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store.temporary import TemporaryFiles
 
@@ -81,7 +97,82 @@ def make_layered(path: Path, clock: FakeClock, **options: Any) -> LayeredStore:
     return LayeredStore(memory, make_sqlite(path, clock, **options))
 
 
-MAKERS: dict[str, Callable[..., Any]] = {"memory": make_memory, "sqlite": make_sqlite, "layered": make_layered}
+class RedisProcess:
+    """A redis-server of this test process, started when it is needed first; tests have a prefix each."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._child: subprocess.Popen[bytes] | None = None
+        self._directory = ""
+
+    def address(self) -> RedisAddress:
+        if self._child is None:
+            self._start()
+        return RedisAddress(hosts=(("127.0.0.1", self.port),), tls=False)
+
+    def _start(self) -> None:
+        program = shutil.which("redis-server")
+        if program is None and os.environ.get("GATEWAY_TEST_REQUIRE_ALL") != "1":
+            pytest.skip("redis-server is not installed")
+        assert program is not None, "redis-server is not installed"
+        self._directory = tempfile.mkdtemp()
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._directory]
+        self._child = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            assert time.monotonic() < deadline, "redis-server did not start"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.send_signal(signal.SIGKILL)
+            self._child.wait()
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._child = None
+
+
+REDIS = RedisProcess()
+
+
+class StandingTime(SharedTime):
+    """Redis' time for a clock that stands still: Redis' own clock goes on."""
+
+    def measure(self, redis_seconds: float, sent: float, received: float) -> None:
+        self._offset = 1_700_000_000.0
+
+
+def make_link(path: Path, clock: FakeClock, name: str = "") -> Link:
+    """The gateways of one `path` share what they have in Redis."""
+    prefix = f"test-{digest(str(path).encode()).hex()[:16]}"
+    link = Link(RedisOptions(address=REDIS.address(), prefix=prefix, name=name), clock)
+    link.time = StandingTime(clock)
+    return link
+
+
+def make_redis(path: Path, clock: FakeClock, **options: Any) -> RedisStore:
+    memory = make_memory(path, clock, **options)
+    limits = {
+        "disk_bytes": options.get("disk_bytes", 16 * MB),
+        "max_entry_bytes": options.get("max_entry_bytes", 4 * MB),
+    }
+    return RedisStore(make_link(path, clock), memory, clock=clock, **limits)
+
+
+MAKERS: dict[str, Callable[..., Any]] = {
+    "memory": make_memory,
+    "sqlite": make_sqlite,
+    "layered": make_layered,
+    "redis": make_redis,
+}
+
+
+def noise(count: int, seed: int = 0) -> bytes:
+    """Bytes that take as much room when they are compressed."""
+    return Random(seed).randbytes(count)
 
 
 @asynccontextmanager

@@ -1,0 +1,71 @@
+"""Redis' time is the one that all gateways share: how it relates to the monotonic clock of this one.
+
+No times of two machines are compared: what a gateway writes is in Redis' time, what it reads is converted to its own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Final
+
+from gateway.model import Clock
+
+STEP_SECONDS: Final = 0.02
+"""Smaller deviations are noise of the network; the conversion must give the same twice."""
+
+JUMP_SECONDS: Final = 1.0
+_GRAIN: Final = 1024.0  # whole parts of a second, exact in a float
+
+
+class SharedTime:
+    """Converts times. Measured with each heartbeat."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = 0.0  # Redis' time minus `clock.monotonic()`
+        self._base: float | None = None  # Redis' time minus the machine's monotonic time, when the offset was set
+        self.jumps_back = 0
+        """How often Redis' clock was set back by more than a second: what was written before looks too young."""
+
+    def measure(self, redis_seconds: float, sent: float, received: float) -> None:
+        """Note that Redis' clock had this value between `sent` and `received` (`time.monotonic()`)."""
+        base = redis_seconds - (sent + received) / 2
+        if self._base is None:
+            self._offset = _rounded(redis_seconds - self._clock.monotonic())
+        elif abs(change := base - self._base) > STEP_SECONDS + (received - sent) / 2:
+            self._offset = _rounded(self._offset + change)
+            self.jumps_back += change < -JUMP_SECONDS
+        else:
+            return
+        self._base = base
+
+    def now(self) -> float:
+        """Return Redis' time in unix seconds, as far as it is known."""
+        return self._clock.monotonic() + self._offset
+
+    def shared(self, monotonic: float) -> float:
+        """Convert a monotonic time of this gateway to Redis' time."""
+        return monotonic + self._offset
+
+    def local(self, shared: float) -> float:
+        """Convert a time of Redis to the monotonic clock of this gateway."""
+        return shared - self._offset
+
+    def shared_from_wall(self, wall: float) -> float:
+        """Convert a wall-clock time of this gateway to Redis' time."""
+        return wall + self._wall_offset()
+
+    def wall(self, shared: float) -> float:
+        """Convert a time of Redis to the wall clock of this gateway."""
+        return shared - self._wall_offset()
+
+    def _wall_offset(self) -> float:
+        return _rounded(self.now() - self._clock.wall())
+
+
+def _rounded(seconds: float) -> float:
+    return math.floor(seconds * _GRAIN) / _GRAIN
+
+
+monotonic = time.monotonic
