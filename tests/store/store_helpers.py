@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from support.waiting import until
 
 from gateway.body import Body
 from gateway.concurrency.space import Space
@@ -198,3 +199,9 @@ async def bytes_of(store: Any, name: object) -> bytes | None:
     found = await store.get(key(name))
     body = None if found is None else await store.read(found)
     return None if body is None else body.load()
+
+
+async def heard(*stores: RedisStore) -> None:
+    """Wait until each has heard of everything."""
+    number = int(await stores[0].link.command("GET", stores[0].link.base + "seq") or 0)
+    await until(lambda: all(store.link.seen.number >= number for store in stores))

@@ -159,11 +159,10 @@ return announce('stored', ARGV[1])
 """What is under these keys is not the newest, and the newest is not here."""
 
 PURGE: Final = _script(
-    f"local MOST = {MOST_MARKS}"
-    + """
+    """
 local number = announce('purged', ARGV[2])
 redis.call('HSET', P..'purged', ARGV[1], int(number))
-if redis.call('HLEN', P..'purged') > MOST then
+if redis.call('HLEN', P..'purged') > tonumber(ARGV[3]) then
   redis.call('DEL', P..'purged')
   redis.call('HSET', P..'purged', '*', int(number))
 end

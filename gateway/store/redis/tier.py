@@ -106,7 +106,8 @@ class SharedTier:
         scope, query = selection
         hashed = _scope(scope) if scope is not None else None
         mark = layout.mark(hashed, query)
-        number = await self._link.call(layout.PURGE, mark, msgspec.msgpack.encode(selection))
+        news = msgspec.msgpack.encode(selection)
+        number = await self._link.call(layout.PURGE, mark, news, layout.MOST_MARKS)
         self._link.seen.note_own(number)
         groups = [mark] if ":" in mark else await self._groups(hashed, query)
         return sum([await self._clean(group, number) for group in groups])
