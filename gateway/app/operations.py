@@ -136,7 +136,7 @@ class RuntimeOperations:
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
 
     async def reload(self, *, everywhere: bool = False) -> list[str]:
-        """Load the configuration again, all or nothing; returns which changes need a restart, and which others do so, too.
+        """Load the configuration again, all or nothing; returns what the operator should know.
 
         A second reload waits for the first: the file that was read last is in force in the end. With `everywhere`, the
         gateways that share the store then load their own files, each by itself; mistakes there are in their logs.

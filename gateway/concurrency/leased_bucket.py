@@ -138,7 +138,7 @@ class LeasedBucket:
                     return
         finally:
             self._exchanging = None
-            self._answer(len(self._waiting))
+            self._distribute(len(self._waiting))
 
     async def _ask(self, want: int, back: int) -> Granted | None:
         at_most, self._at_most = self._at_most, None
@@ -157,10 +157,10 @@ class LeasedBucket:
         if granted.tokens < want:
             self._empty_until = now + max(0.0, 1.0 - granted.level) / self.rate
             return False
-        self._answer(waiting)
+        self._distribute(waiting)
         return bool(self._waiting)
 
-    def _answer(self, count: int) -> None:
+    def _distribute(self, count: int) -> None:
         """Give the first so many who wait a token each, as long as there are some."""
         now = self._monotonic()
         for _ in range(count):

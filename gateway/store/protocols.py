@@ -114,7 +114,7 @@ class Sharing(Protocol):
         """Call `reload` when another gateway has asked all to load their configuration again."""
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
-        """Call `purge` with scope and query (None: all) of what another gateway has deleted."""
+        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
 
 
 class Ledger(Protocol):

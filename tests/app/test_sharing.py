@@ -115,6 +115,18 @@ async def test_a_run_that_a_purge_elsewhere_has_overtaken_is_not_stored(pair: Ca
     assert "fwd" in (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=600)).cache
 
 
+async def test_a_run_is_not_stored_if_a_purge_may_have_been_missed(
+    pair: Callable[..., Any], redis: RedisServer
+) -> None:
+    _, two = await pair()
+    job = (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=0)).job
+    losses = two.runtime.levels().sharing.losses  # type: ignore[union-attr]
+    await redis.ask("FLUSHALL")
+    await until(lambda: two.runtime.levels().sharing.losses > losses)  # type: ignore[union-attr]
+    assert (await two.finish(job["id"]))["status"] == 3
+    assert "fwd" in (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=600)).cache
+
+
 async def test_a_reload_reaches_the_other_gateway_which_reads_its_own_file(pair: Callable[..., Any]) -> None:
     one, two = await pair()
     two.write(two.text.replace("[clients.second]", "[clients.third]"))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from config_helpers import BASE, ENVIRON, good, mistakes
 
+from gateway.config import notes
+
 PASSWORD = "p\u00e4ss: word@/"
 ENCODED = "p%C3%A4ss%3A%20word%40%2F"
 
@@ -119,6 +121,13 @@ def test_mistakes_in_the_url(store: str, told: str) -> None:
 def test_mistakes_in_the_table(store: str, key: str, told: str) -> None:
     lines = mistakes(text(store, key), environ=ENVIRON | {"P": PASSWORD, "EMPTY": "\n", "LONG": "x" * 5000})
     assert [line[: len(told)] for line in lines] == [told]
+
+
+def test_a_redis_without_a_password_is_noted() -> None:
+    told = [note for note in notes(good(text("redis://h")), 0) if note.startswith("cache.store")]
+    assert told == ["cache.store: a Redis without a password; whoever can write there decides what clients get"]
+    assert not [note for note in notes(good(text("redis://:x@h")), 0) if note.startswith("cache.store")]
+    assert not [note for note in notes(good(BASE), 0) if note.startswith("cache.store")]
 
 
 def test_defaults_may_be_written_without_a_redis() -> None:

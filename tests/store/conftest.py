@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_helpers import MAKERS, REDIS, FakeClock, opened
+from store_helpers import MAKERS, REDIS, VALKEY, FakeClock, opened
 
 from gateway.store.redis import silence
 
 
 @pytest.fixture(scope="session", autouse=True)
-def redis_is_stopped() -> Iterator[None]:
+def servers_are_stopped() -> Iterator[None]:
     yield
     REDIS.stop()
+    VALKEY.stop()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -99,10 +100,11 @@ def make_layered(path: Path, clock: FakeClock, **options: Any) -> LayeredStore:
 
 
 class RedisProcess:
-    """A redis-server of this test process, started when it is needed first; tests have a prefix each."""
+    """A server of this test process, started when it is needed first; tests have a prefix each."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str) -> None:
         self.port = 0
+        self._program = program
         self._child: subprocess.Popen[bytes] | None = None
         self._directory = ""
 
@@ -112,10 +114,10 @@ class RedisProcess:
         return RedisAddress(hosts=(("127.0.0.1", self.port),), tls=False)
 
     def _start(self) -> None:
-        program = shutil.which("redis-server")
+        program = shutil.which(self._program)
         if program is None and os.environ.get("GATEWAY_TEST_REQUIRE_ALL") != "1":
-            pytest.skip("redis-server is not installed")
-        assert program is not None, "redis-server is not installed"
+            pytest.skip(f"{self._program} is not installed")
+        assert program is not None, f"{self._program} is not installed"
         self._directory = tempfile.mkdtemp()
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = int(probe.getsockname()[1])
@@ -125,7 +127,7 @@ class RedisProcess:
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return
-            assert time.monotonic() < deadline, "redis-server did not start"
+            assert time.monotonic() < deadline, f"{program} did not start"
             time.sleep(0.01)
 
     def stop(self) -> None:
@@ -136,7 +138,8 @@ class RedisProcess:
             self._child = None
 
 
-REDIS = RedisProcess()
+REDIS = RedisProcess("redis-server")
+VALKEY = RedisProcess("valkey-server")
 
 
 class StandingTime(SharedTime):
@@ -146,21 +149,21 @@ class StandingTime(SharedTime):
         self._offset = 1_700_000_000.0
 
 
-def make_link(path: Path, clock: FakeClock, name: str = "") -> Link:
+def make_link(path: Path, clock: FakeClock, name: str = "", server: RedisProcess = REDIS) -> Link:
     """The gateways of one `path` share what they have in Redis."""
     prefix = f"test-{digest(str(path).encode()).hex()[:16]}"
-    link = Link(RedisOptions(address=REDIS.address(), prefix=prefix, name=name), clock)
+    link = Link(RedisOptions(address=server.address(), prefix=prefix, name=name), clock)
     link.time = StandingTime(clock)
     return link
 
 
-def make_redis(path: Path, clock: FakeClock, **options: Any) -> RedisStore:
+def make_redis(path: Path, clock: FakeClock, server: RedisProcess = REDIS, **options: Any) -> RedisStore:
     memory = make_memory(path, clock, **options)
     limits = {
         "disk_bytes": options.get("disk_bytes", 16 * MB),
         "max_entry_bytes": options.get("max_entry_bytes", 4 * MB),
     }
-    return RedisStore(make_link(path, clock), memory, clock=clock, **limits)
+    return RedisStore(make_link(path, clock, server=server), memory, clock=clock, **limits)
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
@@ -169,6 +172,8 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "layered": make_layered,
     "redis": make_redis,
 }
+if shutil.which("valkey-server"):  # Debian 12 has none
+    MAKERS["valkey"] = partial(make_redis, server=VALKEY)
 
 
 def noise(count: int, seed: int = 0) -> bytes:

@@ -105,7 +105,7 @@ async def test_a_confirmation_is_not_that_of_another_result(pair: Any) -> None:
     other._memory.insert([key(1)], entry("old"), Body.of(b"old"))
     await other.confirm(key(1), 4_900.0)
     await heard(other)
-    other._memory.forget([key(1)])
+    other._memory.remove_keys([key(1)])
     assert (await other.get(key(1))).confirmed == 4_100.0
 
 

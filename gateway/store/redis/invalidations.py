@@ -1,4 +1,4 @@
-"""What was invalidated while Redis was down, and must be told to it before it is used again. In bounded memory."""
+"""What was invalidated while Redis was down, and must be passed on to it before it is used again. In bounded memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Invalidations:
         """Do it now; what fails stays here, with all that follows."""
         for selection in list(self._selections):
             await purge(selection)
-            del self._selections[selection]
+            self._selections.pop(selection, None)
         keys = list(self._keys)
         if keys:
             await deny(keys)

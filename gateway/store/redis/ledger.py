@@ -183,9 +183,9 @@ class RedisLedger:
                 break
         return found
 
-    async def _read(self, asked: Awaitable[R]) -> R | None:
+    async def _read(self, reply: Awaitable[R]) -> R | None:
         try:
-            return await asked
+            return await reply
         except GIVEN_UP:
             return None
 

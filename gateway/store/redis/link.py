@@ -20,10 +20,11 @@ from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store.background import run_forever
 from gateway.store.redis.failures import NoScriptError, RefusedError, UnavailableError
+from gateway.store.redis.heartbeat import BEAT, JOIN
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
 from gateway.store.redis.sequence import parse
-from gateway.store.redis.server import RedisOptions, Server, facts_of, parse_info
+from gateway.store.redis.server import CONNECT_SECONDS, RedisOptions, Server, facts_of, parse_info
 from gateway.store.redis.session import Session
 from gateway.store.redis.times import SharedTime, monotonic
 from gateway.store.redis.wire import Command
@@ -37,34 +38,12 @@ GOOD_SECONDS: Final = 1.0
 """For so long after such a question memory may serve without another one."""
 
 JOIN_SECONDS: Final = 10.0
+"""To pass on what Redis has missed; each of its commands has a limit of its own."""
+
 BEHIND_BEATS: Final = 4
 HEALTH_BEATS: Final = 8
 MOST_PEERS: Final = 100
 PEER_SECONDS: Final = 60.0
-
-JOIN: Final = Script(
-    """
--- Another server, or one that was restarted, may lack what was purged last: all that it has counts as purged.
-local was = redis.call('GET', P..'run')
-if was ~= ARGV[1] then
-  redis.call('SET', P..'run', ARGV[1])
-  redis.call('DEL', P..'epoch')
-  if was then redis.call('HSET', P..'purged', '*', int(redis.call('INCR', P..'seq'))) end
-end
-return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), now()}
-""",
-    makes_room=True,
-)
-BEAT: Final = Script(
-    """
-local time = now()
-redis.call('ZADD', P..'peers', int(time), ARGV[1])
-redis.call('ZREMRANGEBYSCORE', P..'peers', '-inf', int(time - tonumber(ARGV[2]) * 1000000))
-return {epoch(), tonumber(redis.call('GET', P..'seq') or 0), time, redis.call('ZCARD', P..'peers')}
-""",
-    makes_room=True,
-)
-RENEW: Final = Script("redis.call('SET', P..'run', '')", makes_room=True)
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -106,8 +85,8 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._health = Health(up=False, reason="not opened")
         self._peers: list[tuple[str, float]] = []
-        self._beats = self._behind = self._jumps = 0
-        self._told_down = False  # one line in the log for each change
+        self._beats = self._behind = 0
+        self._logged_down = False  # one line in the log for each change
 
     # -- for those who use it
 
@@ -164,7 +143,7 @@ class Link:
             await self._join()
         except UnavailableError as error:
             self._down(str(error))
-        self._keeper = asyncio.create_task(run_forever(self._keep))
+        self._keeper = asyncio.create_task(run_forever(self._maintain))
 
     async def close(self) -> None:
         """Leave. May be called twice."""
@@ -181,13 +160,15 @@ class Link:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _keep(self) -> None:
+    # -- inside
+
+    async def _maintain(self) -> None:
         self._wake.clear()
         session = self._session
         try:
             if session is None:
                 await self._join()
-                self._told_down = False
+                self._logged_down = False
                 log.warning("%s is usable again", self._server.address)
             else:
                 await self._beat(session)
@@ -205,8 +186,9 @@ class Link:
         connections, facts = await self._server.connect(3)
         session = self._session = Session(connections, self.base + "news", self._heard, self._lost)
         try:
-            async with asyncio.timeout(JOIN_SECONDS):
+            async with asyncio.timeout(CONNECT_SECONDS):
                 await session.subscribe()
+            async with asyncio.timeout(JOIN_SECONDS):
                 sent = monotonic()
                 epoch, number, now = await self.call(JOIN, facts.run_id)
                 self.time.measure(now / 1e6, sent, monotonic())
@@ -230,7 +212,7 @@ class Link:
         epoch, number, now, self.gateways = await self.call(BEAT, self.name, PEER_SECONDS)
         received = monotonic()
         self.time.measure(now / 1e6, sent, received)
-        if epoch.decode() != session.epoch or await self._renewed():
+        if epoch.decode() != session.epoch:
             session.end("it was emptied, or its clock was set back")
         elif self.seen.has_reached(session.epoch, number):
             self.good_until, self._behind = sent + GOOD_SECONDS, 0
@@ -243,18 +225,12 @@ class Link:
             await self._look_around(now)
         self._beats += 1
 
-    async def _renewed(self) -> bool:
-        """Whether Redis' clock was set back: then all that it has looks too young, and is given up."""
-        jumped, self._jumps = self.time.jumps_back != self._jumps, self.time.jumps_back
-        if jumped:
-            await self.call(RENEW)
-        return jumped
-
     async def _look_around(self, now: int) -> None:
         info = facts_of(parse_info(await self.command("INFO", "memory")))
         self._health = msgspec.structs.replace(
             self._health, used_bytes=info.used_bytes, limit_bytes=info.limit_bytes, policy=info.policy
         )
+        await self.transfer([("PING",)])  # servers close connections that are idle
         found = await self.command("ZREVRANGE", self.base + "peers", 0, MOST_PEERS - 1, "WITHSCORES")
         names, scores = found[::2], found[1::2]
         self._peers = [
@@ -279,8 +255,8 @@ class Link:
         self.good_until = math.inf
         was_up = self.up
         self.usable.clear()
-        if not self._told_down:
-            self._told_down = True
+        if not self._logged_down:
+            self._logged_down = True
             log.warning("%s is not usable, this gateway works alone: %s", self._server.address, reason)
         self._health = Health(up=False, reason=reason)
         if was_up:

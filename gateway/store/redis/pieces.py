@@ -43,7 +43,7 @@ def encode(data: bytes) -> bytes:
 
 def decode(stored: bytes) -> bytes:
     """Return the bytes of a piece, at most `PIECE_BYTES`. Raises DamagedError."""
-    if stored[:1] == _PLAIN:
+    if stored[:1] == _PLAIN and len(stored) <= PIECE_BYTES + 1:
         return stored[1:]
     if stored[:1] != _DEFLATED:
         raise DamagedError("has an unknown form")

@@ -112,7 +112,7 @@ class Server:
         options.update(socket_timeout=None, socket_connect_timeout=CONNECT_SECONDS)
         if not is_sentinel:  # Sentinels have users of their own
             options.update(username=self.address.username or None, password=self.address.password.reveal() or None)
-            options.update(client_name=f"{self._prefix}")
+            options.update(client_name=self._prefix)
         if self.address.tls:
             options.update(ssl_ca_certs=str(self._ca_file) if self._ca_file is not None else None)
         connection = SSLConnection(**options) if self.address.tls else Connection(**options)

@@ -54,5 +54,6 @@ class RedisSharing:
         self._link.subscribe(RELOAD, lambda _payload: reload())
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
-        """Call `purge` with scope and query (None: all) of what another gateway has deleted."""
+        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
+        self._link.seen.on_gap.append(lambda: purge(None, None))  # a purge may be among what was missed
         self._link.subscribe(PURGED, lambda payload: purge(*_PURGE.decode(payload)))

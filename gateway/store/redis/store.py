@@ -1,7 +1,7 @@
 """The store that several gateways share: Redis, with memory (and temporary files) of this gateway in front.
 
 Memory serves while it is known that no announcement was missed, and alone while Redis is down. What was invalidated
-meanwhile is told to Redis before it is used again.
+meanwhile is passed on to Redis before it is used again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gateway.store.redis.failures import FullError, RefusedError, UnavailableErr
 from gateway.store.redis.invalidations import Invalidations
 from gateway.store.redis.link import Link
 from gateway.store.redis.pieces import DamagedError
-from gateway.store.redis.tier import SharedTier
+from gateway.store.redis.tier import SharedTier, Terms
 from gateway.store.redis.times import monotonic
 from gateway.store.redis.transfer import StoredBody, Transfer
 from gateway.store.verification import Complaints
@@ -66,7 +66,7 @@ class RedisStore:
 
     def _listen(self) -> None:
         link = self.link
-        link.seen.on_gap.append(self._forget)
+        link.seen.on_gap.append(self._drop_memory)
         link.on_up.append(self._catch_up)
         link.subscribe("stored", lambda payload: self._heard_stored(KEYS.decode(payload)))
         link.subscribe("denied", lambda payload: self._heard_denied(KEYS.decode(payload)))
@@ -172,26 +172,27 @@ class RedisStore:
             return None
 
     async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None = None) -> Body:
-        """See the protocol. It is in Redis when this returns, so that others who are told of it find it."""
+        """See the protocol. It is in Redis when this returns, so that others who hear of it find it."""
         entry = msgspec.structs.replace(entry, size=body.size)
+        terms = Terms(keys, entry, (self.link.seen.epoch, self.link.seen.number), fence)
         if body.path is None:
             self._memory.insert(keys, entry, body)
         else:
             body = await self._memory.put(keys, entry, body)
-        if not await self._share(keys, entry, body, fence):
+        if not await self._share(terms, body):
             await self._invalidate(keys, self._tier.drop)
         return body
 
-    async def _share(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None) -> bool:
+    async def _share(self, terms: Terms, body: Body) -> bool:
         """Store it in Redis; return whether nothing older is under these keys now."""
         if not self.ready or body.size > self._max_entry:
             return False
         try:
             try:
-                await self._tier.put(keys, entry, await self._transfer.upload(body), fence)
+                await self._tier.put(terms, await self._transfer.upload(body))
             except FullError:
                 await self._tier.make_some_room()
-                await self._tier.put(keys, entry, await self._transfer.upload(body), fence)
+                await self._tier.put(terms, await self._transfer.upload(body))
         except GIVEN_UP:
             return False
         return True
@@ -233,7 +234,7 @@ class RedisStore:
     # -- what other gateways have done
 
     def _heard_stored(self, keys: list[bytes]) -> None:
-        self._memory.forget(keys)
+        self._memory.remove_keys(keys)
         self._changed.update(keys)
         if not len(self._fetches):
             self._changed.clear()
@@ -250,12 +251,12 @@ class RedisStore:
         self._deletions += 1
         self._memory.remove(scope, query_id)
 
-    def _forget(self) -> None:
+    def _drop_memory(self) -> None:
         self._deletions += 1
         self._memory.remove(None, None)
 
     async def _catch_up(self) -> None:
-        """Tell Redis what it missed, before it is used again. Raises UnavailableError."""
+        """Pass on to Redis what it missed, before it is used again. Raises UnavailableError."""
         await self._missed.pass_on(self._tier.purge, self._tier.deny)
         await self._tier.touch([])
 

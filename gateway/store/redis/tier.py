@@ -26,6 +26,18 @@ NO_ROOM: Final = -1
 LEAST_ROOM: Final = 2**20
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What is to be stored, and on which condition.
+
+    `seen` is the last announcement that was heard when it was known that no purge forbids it: an epoch and a number.
+    """
+
+    keys: Sequence[Key]
+    entry: Entry
+    seen: tuple[str, int]
+    fence: Fence | None = None
+
+
 class SharedTier:
     """Bounded by `limit_bytes` together with the other gateways, which evict what was used least recently."""
 
@@ -60,27 +72,27 @@ class SharedTier:
         found = await self._link.call(layout.BODY, body_id)
         return _stored(found) if found is not None else None
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: StoredBody, fence: Fence | None) -> bool:
+    async def put(self, terms: Terms, body: StoredBody) -> bool:
         """Store an entry whose pieces are there; return whether it was stored. If not, older ones are deleted, unless
         the lease of `fence` is another's by now.
         """
-        weight = body.weight + layout.BODY_BYTES + layout.ENTRY_BYTES * len(keys)
+        weight = body.weight + layout.BODY_BYTES + layout.ENTRY_BYTES * len(terms.keys)
         for _ in range(3):
-            number = await self._put(keys, entry, body, fence)
+            number = await self._put(terms, body)
             if number != NO_ROOM:
                 if number > 0:
                     self._link.seen.note_own(number)
                 return bool(number > 0)
             await self.make_room(weight)
-        await self.drop(keys)
+        await self.drop(terms.keys)
         return False
 
-    async def _put(self, keys: Sequence[Key], entry: Entry, body: StoredBody, fence: Fence | None) -> int:
-        time, seen = self._link.time, self._link.seen
+    async def _put(self, terms: Terms, body: StoredBody) -> int:
+        time, entry, fence, keys = self._link.time, terms.entry, terms.fence, terms.keys
         shared = msgspec.structs.replace(entry, born=time.shared(entry.born), confirmed=-math.inf, size=body.size)
         number: int = await self._link.call(
             layout.PUT,
-            *(seen.epoch, seen.number, _scope(entry.scope), entry.query_id, entry.body_id, body.digest),
+            *(*terms.seen, _scope(entry.scope), entry.query_id, entry.body_id, body.digest),
             *(body.size, body.weight, body.token, body.count, body.data),
             *(msgspec.msgpack.encode(shared), time.shared(entry.confirmed), self.limit),
             *((fence.key.hex(), fence.number) if fence is not None else ("", "")),

@@ -14,7 +14,6 @@ from gateway.model import Clock
 STEP_SECONDS: Final = 0.02
 """Smaller deviations are noise of the network; the conversion must give the same twice."""
 
-JUMP_SECONDS: Final = 1.0
 _GRAIN: Final = 1024.0  # whole parts of a second, exact in a float
 
 
@@ -25,8 +24,6 @@ class SharedTime:
         self._clock = clock
         self._offset = 0.0  # Redis' time minus `clock.monotonic()`
         self._base: float | None = None  # Redis' time minus the machine's monotonic time, when the offset was set
-        self.jumps_back = 0
-        """How often Redis' clock was set back by more than a second: what was written before looks too young."""
 
     def measure(self, redis_seconds: float, sent: float, received: float) -> None:
         """Note that Redis' clock had this value between `sent` and `received` (`time.monotonic()`)."""
@@ -35,7 +32,6 @@ class SharedTime:
             self._offset = _rounded(redis_seconds - self._clock.monotonic())
         elif abs(change := base - self._base) > STEP_SECONDS + (received - sent) / 2:
             self._offset = _rounded(self._offset + change)
-            self.jumps_back += change < -JUMP_SECONDS
         else:
             return
         self._base = base

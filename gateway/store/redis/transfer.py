@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
 from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
+from gateway.errors import GatewayError
 from gateway.store.redis import pieces
+from gateway.store.redis.failures import UnavailableError
 from gateway.store.redis.layout import PIECE_MILLISECONDS
 from gateway.store.redis.link import Link
 from gateway.store.redis.pieces import DamagedError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 AT_ONCE: Final = 4
 """Pieces that are under way together: 1 MB."""
@@ -88,10 +93,16 @@ class Transfer:
             found = await self._link.transfer([("GET", self._name(stored.token, number)) for number in numbers])
             if None in found:
                 raise DamagedError("lacks a part")
-            size = await spool.append(await asyncio.to_thread(_next_unpacked, found, hashed))
+            try:
+                size = await spool.append(await asyncio.to_thread(_next_unpacked, found, hashed))
+            except GatewayError as error:
+                raise UnavailableError("there is no room for it here") from error
         _compare(hashed.digest(), size, stored)
+        body = await spool.body()
         spool.end()
-        return await spool.body()
+        if not body.is_kept:
+            raise UnavailableError("there is no room for it here")
+        return body
 
     def _name(self, token: str, number: int) -> str:
         return f"{self._link.base}c:{token}:{number}"
@@ -101,10 +112,10 @@ def _seconds(size: int) -> float:
     return LEAST_SECONDS + size / BYTES_PER_SECOND
 
 
-async def _in_thread(size, work, *arguments):  # type: ignore[no-untyped-def]
+async def _in_thread(size: int, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     if size <= pieces.INLINE_BYTES:
-        return work(*arguments)
-    return await asyncio.to_thread(work, *arguments)
+        return work(*arguments, **named)
+    return await asyncio.to_thread(work, *arguments, **named)
 
 
 def _packed(body: Body) -> tuple[bytes, bytes]:
