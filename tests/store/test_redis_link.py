@@ -155,6 +155,10 @@ class Waiting:
     waiting = 1
 
 
+def test_nobody_waits_longer_than_fifty_milliseconds() -> None:
+    assert silence.SILENT_SECONDS + silence.TICK_SECONDS <= 0.05
+
+
 async def test_silence_is_noticed_after_a_moment() -> None:
     noticed = asyncio.Event()
     began = time.monotonic()
@@ -215,7 +219,7 @@ def test_noise_of_the_network_changes_no_time() -> None:
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
+async def stack(patience: None) -> AsyncIterator[AsyncExitStack]:
     async with AsyncExitStack() as opened_here:
         yield opened_here
 

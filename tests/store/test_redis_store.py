@@ -126,7 +126,7 @@ async def test_a_purge_holds_in_all_gateways(pair: Any, what: dict[str, Any]) ->
 async def test_what_is_purged_is_gone_before_its_memory_is_freed(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = pair
     await one.put([key(1)], entry(), Body.of(ROWS))
-    monkeypatch.setattr(one._tier, "_clean", lambda *_: nothing())
+    monkeypatch.setattr(one._tier, "clean", lambda *_: nothing())
     await one.delete(scope="s", query_id=1)
     assert await bytes_of(other, 1) is None
     await one.put([key(1)], entry(), Body.of(ROWS))
@@ -200,6 +200,16 @@ async def test_what_is_announced_during_a_fetch_is_not_copied_to_memory(pair: An
     other._tier.fetch = late
     await other.get(key(1))
     assert other.peek(key(1)) is None
+
+
+async def test_a_body_for_which_a_gateway_has_no_room_is_a_miss_there(path: Path, clock: FakeClock) -> None:
+    async with (
+        opened(make_redis(path, clock)) as one,
+        opened(make_redis(path, clock, memory_bytes=MB)) as small,
+    ):
+        await one.put([key(1)], entry(), await spooled(one, noise(3 * MB)))
+        assert await small.get(key(1)) is None
+        assert await bytes_of(one, 1) == noise(3 * MB)
 
 
 # -- what stands in Redis

@@ -172,9 +172,7 @@ class Link:
                 log.warning("%s is usable again", self._server.address)
             else:
                 await self._beat(session)
-        except UnavailableError as error:
-            self._down(str(error))
-        except (RefusedError, StoreError) as error:
+        except (UnavailableError, RefusedError, StoreError) as error:
             if session is not None:
                 session.end(str(error))
             self._down(str(error))
@@ -243,7 +241,10 @@ class Link:
             return
         if announcement.origin != self.origin:
             for callback in self._subscribers.get(announcement.kind, ()):
-                callback(announcement.payload)
+                try:
+                    callback(announcement.payload)
+                except Exception:  # whatever it is, the next announcements must be heard
+                    log.exception("an announcement could not be followed")
 
     def _lost(self, session: Session, reason: str) -> None:
         self._close_later(session)

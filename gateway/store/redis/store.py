@@ -216,11 +216,12 @@ class RedisStore:
     async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol; in the memory of all gateways."""
         self._deletions += 1
-        count = self._memory.remove(scope, query_id)
+        selection, count = (scope, query_id), self._memory.remove(scope, query_id)
         try:
-            return max(count, await self._tier.purge((scope, query_id)))
+            number = await self._tier.purge(selection)
+            return max(count, await self._tier.clean(selection, number))
         except GIVEN_UP:
-            self._missed.purge((scope, query_id))
+            self._missed.purge(selection)
             return count
         finally:
             self._deletions += 1

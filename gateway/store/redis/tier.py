@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -19,6 +20,7 @@ CANDIDATES: Final = 64
 """Bodies that are looked at together when there must be room: a script for them takes less than a millisecond."""
 
 EVICTIONS: Final = 100
+GROUPS: Final = 32
 STEP: Final = 500
 """Keys in one call of a script."""
 
@@ -114,15 +116,23 @@ class SharedTier:
                 return
 
     async def purge(self, selection: Selection) -> int:
-        """Delete the entries of a selection; return how many there were."""
-        scope, query = selection
-        hashed = _scope(scope) if scope is not None else None
-        mark = layout.mark(hashed, query)
-        news = msgspec.msgpack.encode(selection)
-        number = await self._link.call(layout.PURGE, mark, news, layout.MOST_MARKS)
+        """Let the entries of a selection be gone for all gateways; return the number of the announcement."""
+        mark, news = _mark(selection), msgspec.msgpack.encode(selection)
+        number: int = await self._link.call(layout.PURGE, mark, news, layout.MOST_MARKS)
         self._link.seen.note_own(number)
-        groups = [mark] if ":" in mark else await self._groups(hashed, query)
-        return sum([await self._clean(group, number) for group in groups])
+        return number
+
+    async def clean(self, selection: Selection, number: int) -> int:
+        """Free the memory of what was purged; return how many entries there were."""
+        scope, query = selection
+        if scope is not None and query is not None:
+            return await self._clean(_mark(selection), number)
+        groups = await self._groups(_scope(scope) if scope is not None else None, query)
+        count = 0
+        for first in range(0, len(groups), GROUPS):
+            some = groups[first : first + GROUPS]
+            count += sum(await asyncio.gather(*(self._clean(group, number) for group in some)))
+        return count
 
     async def _groups(self, scope: str | None, query: int | None) -> list[str]:
         names = [name.decode() for name in await self._scan("SSCAN", "groups")]
@@ -178,6 +188,11 @@ class SharedTier:
         """Redis itself is full, below our limit: make a sixteenth of what is there free."""
         self.bytes, self.entries = await self._link.call(layout.TOUCH)
         await self.make_room(self.limit - self.bytes + max(LEAST_ROOM, self.bytes // 16))
+
+
+def _mark(selection: Selection) -> str:
+    scope, query = selection
+    return layout.mark(_scope(scope) if scope is not None else None, query)
 
 
 def _scope(scope: str) -> str:

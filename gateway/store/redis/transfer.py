@@ -80,8 +80,7 @@ class Transfer:
     async def download(self, stored: StoredBody) -> Body:
         """Return the bytes; of a large body in a spool's file. Raises also DamagedError: they are not those stored."""
         if stored.count == 0:
-            data = await _in_thread(len(stored.data), _unpacked, stored.data, stored)
-            return Body.of(data)
+            return Body.of(await _in_thread(stored.size, _unpacked, stored.data, stored))
         async with asyncio.timeout(_seconds(stored.size)), self._turns:
             return await self._receive(stored)
 
