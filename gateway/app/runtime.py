@@ -63,12 +63,13 @@ class Runtime:
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
         options = store_options(settings, self.clock)
         self.name = options.name
-        self.store, ledger = open_store(settings.cache.store, options)
+        self.store, ledger, self.leases = open_store(settings.cache.store, options)
         self.sharing = sharing(self.store)
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
-        self.executions = ExecutionParts(self.live, self.upstream, self.results, ledger, observer, self.clock)
+        parts = self.live, self.upstream, self.results
+        self.executions = ExecutionParts(*parts, ledger, self.leases, observer, self.clock)
         quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
@@ -131,7 +132,7 @@ class Runtime:
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""
         await self.store.usable()
-        resumed = await self.executions.flights.resume(self.live.access.credentials)
+        resumed = await self.executions.revival.resume()
         if resumed:
             events.info("following %d executions that an earlier process began", resumed)
 
