@@ -196,6 +196,8 @@ class Runtime:
             tiers=self.store.stats(),
             name=self.name,
             sharing=self.sharing.stats() if self.sharing else None,
+            leases=self.leases.held,
+            lease_losses=self.leases.losses,
             reload_successful=self.reload.successful,
             reloaded_at=self.reload.at,
             warm=self.warmer.counts(),

@@ -45,6 +45,7 @@ class LocalLeases:
     """Grants everything."""
 
     shared = False
+    held = losses = 0
 
     def __init__(self) -> None:
         self.on_news: list[Callable[[str, str, str], None]] = []

@@ -246,6 +246,14 @@ class Leases(Protocol):
     def shared(self) -> bool:
         """Whether there may be other gateways, and they can be seen now."""
 
+    @property
+    def held(self) -> int:
+        """How many leases this gateway has now."""
+
+    @property
+    def losses(self) -> int:
+        """How many it has lost to other gateways."""
+
     on_news: list[Callable[[str, str, str], None]]
     """Called with what has happened ("posted", "ended", "freed", "left", "cancelled"), the id of the execution
     and that of a job, or ""."""

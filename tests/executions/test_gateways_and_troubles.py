@@ -172,6 +172,22 @@ async def test_a_result_that_is_not_stored_is_fetched_by_each_gateway(
     assert sandbox.counters.started == 1
 
 
+async def test_a_purge_elsewhere_keeps_the_result_of_a_run_in_progress_from_being_stored(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    one, two, three = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    await two.runtime.operations.purge({"query": one.named["slow_seconds"]})
+    await until(lambda: all(e.purged for e in one.runtime.executions.flights.running))
+    hold.release()
+    await ended(three, first)
+    for world in gateways:
+        later = await world.post("slow_seconds", max_age=3600, parameters=SECONDS, wait=10)
+        assert ("hit" in later.cache) == (world is not one)
+    assert sandbox.counters.posts[one.named["slow_seconds"]] == 2
+
+
 async def test_a_query_key_shares_runs_too(gateways: list[World], sandbox: Sandbox) -> None:
     one = gateways[0]
     germany = {"country": "DE"}
