@@ -46,7 +46,7 @@ class Cancelling:
     async def _quietly(self, execution: Execution) -> None:
         try:
             if execution.standing.follows and not self.is_wanted(execution):
-                await self._leases.tell("left", execution.id, leaves=True)
+                await self._leases.announce("left", execution.id, leaves=True)
             await self.stop_if_unused(execution, execution.sender)
         except GatewayError as error:
             log.info("a run could not be cancelled: %s", error.detail, extra={"fields": {"execution": execution.id}})

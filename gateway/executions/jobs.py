@@ -81,7 +81,7 @@ class Jobs:
             standing, left = execution.standing, until - self._clock.monotonic()
             if left < 0 or execution.phase is Phase.ENDED or not standing.lacks(not_before):
                 return execution
-            await wait_for(standing.answered, left)
+            await wait_for(standing.noted, left)
 
     async def _move(self, execution: Execution, follow_up: Execution) -> None:
         """Let the jobs whose callers need newer rows be jobs of the follow-up."""
@@ -205,7 +205,7 @@ class Jobs:
             self._recent[job.id] = (job, execution)
             self._finder.drop(job.id, execution)
         leaves = not isinstance(execution, Execution) or not self._cancelling.is_wanted(execution)
-        await self._leases.tell("cancelled", job.execution_id, job.id, leaves=leaves)
+        await self._leases.announce("cancelled", job.execution_id, job.id, leaves=leaves)
         if isinstance(execution, Execution):
             await self._cancelling.stop_if_unused(execution, sender)
 

@@ -58,5 +58,5 @@ class LocalLeases:
         """See the protocol."""
         return True
 
-    async def tell(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
+    async def announce(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
         """See the protocol: there is nobody to tell."""

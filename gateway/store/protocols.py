@@ -264,5 +264,5 @@ class Leases(Protocol):
     async def is_free(self, key: Key) -> bool:
         """Whether nobody has it."""
 
-    async def tell(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
+    async def announce(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
         """Tell all gateways, this one included. `leaves`: this one has no more use for the run."""

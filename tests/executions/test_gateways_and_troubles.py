@@ -32,7 +32,7 @@ async def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
     hold = sandbox.hold()
     first = await begun(one)
     (execution,) = one.runtime.executions.flights.running
-    with mock.patch.object(RedisLease, "keep", return_value=False):
+    with mock.patch.object(RedisLease, "renew", return_value=False):
         await take_lease(two, redis, first)
         lease = execution.standing.lease
         hold.release()
@@ -55,7 +55,7 @@ async def test_a_leader_that_has_lost_its_lease_follows_the_new_one(
     lease = execution.standing.lease
     await take_lease(two, redis, first)
     assert isinstance(lease, RedisLease)
-    await lease.keep()
+    await lease.renew()
     await until(lambda: execution.standing.follows)
     assert one.runtime.leases.held == 0
     hold.release()
