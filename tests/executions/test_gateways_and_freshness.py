@@ -136,3 +136,22 @@ async def test_a_strict_caller_elsewhere_tightens_a_post_that_is_yet_to_be_sent(
     assert await ended(one, queued) == await ended(two, strict)
     await ended(one, other)
     assert sandbox.counters.started == 3
+
+
+async def test_a_new_leader_does_not_count_the_time_without_one_against_the_asks(
+    gateways: list[World], proxy: FaultProxy, redis: RedisServer
+) -> None:
+    """Who asked in time is served by the run, also if its leader died before the end, and the next one came later."""
+    one, two, three = gateways
+    hold = one.sandbox.hold()
+    first = await begun(one, "now", parameters={})
+    jobs = [(await world.post("now", max_age=0)).job["id"] for world in (two, three)]
+    proxy.add("reset", POLLS)
+    await asyncio.sleep(0.2)  # more than the uncertainty of Redis' clock
+    hold.release()
+    await one.sandbox.wait_idle()
+    await lose_lease(one, redis)
+    await until(lambda: two.runtime.leases.held + three.runtime.leases.held == 1)
+    proxy.clear()
+    assert len({await ended(world, job) for world in (two, three) for job in (first, *jobs)}) == 1
+    assert one.started == 1

@@ -1,8 +1,8 @@
 """The scripts of the leases; `leases` says what they keep, and the rules.
 
 `l:KEY` is a lease: a hash of the run's id, its owner (a process), its number, the marker of its definition, and whether
-it is closing. `la:ID` are the asks of a run: a number to count from, then the age of each. `lu:ID` says when each
-follower last had use for the run.
+it is closing. `la:ID` are the asks of a run: a number to count from, then the age of each, and when it was noted.
+`lu:ID` says when each follower last had use for the run.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ if ours or not lease[1] or by_force then
     redis.call('HDEL', P..'lu:'..id, owner)
   end
   redis.call('PEXPIRE', l, LIFE)
-  local first, ages = unread(id, base, read)
-  return {{'led', n, first, ages}}
+  local first, asks = unread(id, base, read)
+  return {{'led', n, first, asks, now()}}
 end
 local joinable = not lease[5] and (lease[4] == marker or lease[1] == id)
 local ask = 0
@@ -63,7 +63,7 @@ if joinable then
   local list = P..'la:'..lease[1]
   if age ~= '' and redis.call('LLEN', list) < {MOST_ASKS} then
     if redis.call('EXISTS', list) == 0 then redis.call('RPUSH', list, following_number()) end
-    ask = int(tonumber(redis.call('LINDEX', list, 0)) + redis.call('RPUSH', list, age) - 1)
+    ask = int(tonumber(redis.call('LINDEX', list, 0)) + redis.call('RPUSH', list, age..' '..int(now())) - 1)
     redis.call('PEXPIRE', list, KEPT)
     announce('run', 'asked '..lease[1]..' '..ask..' '..age)
   end
@@ -80,17 +80,17 @@ CLOSE: Final = Script(
 local key, id, n, base, read, unless_used = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 local l = P..'l:'..key
 if redis.call('HGET', l, 'n') ~= n then return {{'lost'}} end
-local first, ages = unread(id, base, read)
+local first, asks = unread(id, base, read)
 if unless_used then
-  local used = #ages > 0
+  local used = #asks > 0
   for _, at in ipairs(redis.call('HVALS', P..'lu:'..id)) do
     used = used or now() - tonumber(at) < {USED_SECONDS} * 1000000
   end
-  if used then return {{'used', n, first, ages}} end
+  if used then return {{'used', n, first, asks, now()}} end
 end
 redis.call('HSET', l, 'closing', 1)
 redis.call('PEXPIRE', l, LIFE)
-return {{'closed', n, first, ages}}
+return {{'closed', n, first, asks, now()}}
 """,
     makes_room=True,
 )

@@ -11,9 +11,10 @@ What is kept, and who may write it:
 - A run is over when its record says so. The lease is given up, or handed to the follow-up, after that. A lease that is
   gone while the record says that the run goes on means that its leader died: who takes it next continues that run.
 - A follower's ask says how old the rows may be that its callers need. The leader counts that age from the moment at
-  which it learns of the ask, so no clocks are compared, and a delay only makes the bound stricter. `CLOSE` takes the
-  last asks and refuses all later ones in one step; the record then says which asks the result serves. All others, also
-  those that were lost, belong to the follow-up.
+  which it hears of the ask, so the clocks of gateways are not compared, and a delay only makes the bound stricter. A
+  leader that comes later, or misses the news, learns how long ago it was from two readings of Redis' clock, if that was
+  not set in between. `CLOSE` takes the last asks and refuses all later ones in one step; the record then says which
+  asks the result serves. All others, also those that were lost, belong to the follow-up.
 - While Redis is unavailable each gateway leads alone: its leases have number 0. When it is back they become proper
   ones, if nobody else has them; otherwise they are lost.
 """
@@ -34,6 +35,7 @@ from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.lease_scripts import CLAIM, CLOSE, END, IS_FREE, LIFE_MILLISECONDS, REOPEN, TELL
 from gateway.store.redis.link import Link
 from gateway.store.redis.scripts import Argument, Script
+from gateway.store.redis.times import monotonic
 
 RENEW_SECONDS: Final = 2.0
 SAFE_SECONDS: Final = LIFE_MILLISECONDS / 2000
@@ -41,6 +43,9 @@ SAFE_SECONDS: Final = LIFE_MILLISECONDS / 2000
 
 FIRST_OWN: Final = 2
 """Of the numbers of asks of this gateway itself; -1 stands for a missing ask elsewhere."""
+
+_WITH_TIME: Final = 5
+"""Length of the replies that end with Redis' time."""
 
 _FAILURES = (UnavailableError, RefusedError)
 
@@ -81,29 +86,34 @@ class RedisLease:
             return False
         sent, claim, base, read = self._leases.clock.monotonic(), self.claim, self._base, self._read
         arguments = (claim.execution_id, self._leases.owner, claim.marker, "", "inf", 0, base, read)
-        reply = await self._leases.ask(CLAIM, claim.key.hex(), *arguments)
+        reply = await self._leases.ask_timed(CLAIM, claim.key.hex(), *arguments)
         if reply is None:
             return False
         self.take(sent, read if base == reply[2] else 0, reply)
         return True
 
     def take(self, sent: float, read: int, reply: list[Any]) -> None:
-        """Note what Redis says about it; `read` is the number of asks before those in the reply."""
+        """Note what Redis says about it; `read` is the number of asks before those in the reply.
+
+        An ask counts from when it was noted, if Redis' clock has not been set since then.
+        """
         if reply[0] == b"held":
             self.lose()
             return
         self._kept = max(self._kept, sent)
         self.number = int(reply[1])
-        base, ages = reply[2], reply[3]
-        self._read = max(self._read if base == self._base else 0, read + len(ages))
+        base, asks, time = reply[2], reply[3], reply[4] / 1e6
+        self._read = max(self._read if base == self._base else 0, read + len(asks))
         self._base = base
-        for number, age in enumerate(map(float, ages), int(base) + read + 1):
-            self.hear(number, age)
+        took = self._leases.clock.monotonic() - sent
+        for number, ask in enumerate(asks, int(base) + read + 1):
+            age, noted = map(float, ask.split(b" "))
+            self.hear(number, age, self._leases.time.elapsed(noted / 1e6, time, took))
 
-    def hear(self, number: int, age: float) -> None:
-        """Note an ask; the sooner it is heard of, the more it is worth."""
+    def hear(self, number: int, age: float, seconds: float = 0.0) -> None:
+        """Note an ask that was noted at least so many seconds ago."""
         if number not in self.needs:
-            self.needs[number] = need = self._leases.clock.monotonic() - age
+            self.needs[number] = need = self._leases.clock.monotonic() - age - seconds
             self.claim.on_need(need, age)
 
     def hear_own(self, age: float | None) -> int:
@@ -127,7 +137,7 @@ class RedisLease:
             return True
         sent, base, read = self._leases.clock.monotonic(), self._base, self._read
         arguments = (self.number, base, read, int(unless_used))
-        reply = await self._leases.ask(CLOSE, self.claim.key.hex(), self.claim.execution_id, *arguments)
+        reply = await self._leases.ask_timed(CLOSE, self.claim.key.hex(), self.claim.execution_id, *arguments)
         if reply is None:
             return not unless_used
         if reply[0] != b"lost":
@@ -166,6 +176,7 @@ class RedisLeases:
     def __init__(self, link: Link, clock: Clock) -> None:
         self.owner = secrets.token_hex(8)
         self.clock = clock
+        self.time = link.time
         self.on_news: list[Callable[[str, str, str], None]] = []
         self.losses = 0
         """How many leases were lost to another gateway."""
@@ -201,7 +212,7 @@ class RedisLeases:
         arguments = (claim.execution_id, self.owner, claim.marker, age, unused, int(claim.by_force), b"0", 0)
         self._claimed[claim.execution_id] = lease  # an ask may be heard of before the reply is
         try:
-            reply = await self.ask(CLAIM, claim.key.hex(), *arguments)
+            reply = await self.ask_timed(CLAIM, claim.key.hex(), *arguments)
         except asyncio.CancelledError:  # it may have been granted, and would keep others waiting until it runs out
             self._soon(self._undo(claim))
             raise
@@ -233,6 +244,14 @@ class RedisLeases:
             return await self._link.call(script, *arguments)
         except _FAILURES:
             return None
+
+    async def ask_timed(self, script: Script, *arguments: Argument) -> Any:
+        """Run a script that ends its reply with Redis' time, if the lease is ours."""
+        sent = monotonic()
+        reply = await self.ask(script, *arguments)
+        if reply is not None and len(reply) == _WITH_TIME:
+            self.time.measure(reply[-1] / 1e6, sent, monotonic())
+        return reply
 
     def drop(self, lease: RedisLease) -> None:
         """Keep it no longer."""
