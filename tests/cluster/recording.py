@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,11 +70,10 @@ class Recorder:
 
     def _sender(self, port: int) -> int | None:
         """Which gateway's process has this end of a connection."""
-        inode = next((line.split()[9] for line in _connections() if _local_port(line) == port), "")
-        for number, pid in enumerate(self.pids()):
-            if inode and f"socket:[{inode}]" in _descriptors(pid):
-                return number
-        return None
+        to = int(self.sandbox.url.rpartition(":")[2])
+        inodes = {f"socket:[{inode}]" for local, remote, inode in _connections() if (local, remote) == (port, to)}
+        owners = (number for number, pid in enumerate(self.pids()) if inodes & _descriptors(pid))
+        return next(owners, None)
 
     def finish(self) -> None:
         """Add what is only known at the end: when runs ended, and what the results are."""
@@ -87,12 +86,11 @@ class Recorder:
                 self._history.results[result.id] = made
 
 
-def _connections() -> list[str]:
-    return Path("/proc/net/tcp").read_text().splitlines()[1:]
-
-
-def _local_port(line: str) -> int:
-    return int(line.split()[1].rpartition(":")[2], 16)
+def _connections() -> Iterator[tuple[int, int, str]]:
+    """Local port, remote port and inode of each TCP connection of this machine."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        yield int(fields[1].rpartition(":")[2], 16), int(fields[2].rpartition(":")[2], 16), fields[9]
 
 
 def _descriptors(pid: int) -> set[str]:
