@@ -135,7 +135,28 @@ async def test_sentinels_are_asked_for_the_master(tmp_path: Path) -> None:
         _, mistakes = await examined(f"redis+sentinel://127.0.0.1:{sentinel.port}/another")
         await sentinel.kill()
     assert len(mistakes) == 1
-    assert mistakes[0].endswith("no Sentinel knows a master")
+    assert mistakes[0].endswith("no Sentinel knows the master; the last one: it does not know another")
+
+
+class LockedSentinel(Sentinel):
+    """It wants the password that the server wants."""
+
+    def command(self) -> list[str]:
+        made = super().command()
+        with Path(made[1]).open("a") as file:
+            file.write("requirepass secret-word\nsentinel auth-pass gateways secret-word\n")
+        return made
+
+
+async def test_sentinels_may_want_the_password_of_the_server(tmp_path: Path) -> None:
+    async with server(tmp_path, "--requirepass", "secret-word") as redis:
+        sentinel = LockedSentinel(tmp_path / "sentinel", redis, patience=1.0)
+        await sentinel.start()
+        right = sentinel.url.replace("://", "://:secret-word@")
+        assert (await examined(right))[1] == []
+        _, mistakes = await examined(sentinel.url)
+        await sentinel.kill()
+    assert mistakes[0].endswith("no Sentinel knows the master; the last one: Authentication required.")
 
 
 def test_every_command_that_gateways_use_is_tried() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -91,26 +90,35 @@ class Server:
     async def _master(self) -> tuple[str, int]:
         if not self.address.master:
             return self.address.hosts[0]
+        reason = ""
         for host, port in self.address.hosts:
-            with contextlib.suppress(exceptions.RedisError, OSError):
+            try:
                 async with asyncio.timeout(CONNECT_SECONDS / (len(self.address.hosts) + 1)):
                     return await self._asked(host, port)
-        raise UnavailableError("no Sentinel knows a master")
+            except (exceptions.RedisError, OSError) as error:
+                reason = str(error) or "no answer in time"
+        raise UnavailableError(f"no Sentinel knows the master; the last one: {reason}")
 
     async def _asked(self, host: str, port: int) -> tuple[str, int]:
-        sentinel = await self._open(host, port, database=0, is_sentinel=True)
+        try:
+            return await self._asked_as(host, port, logged_in=False)
+        except exceptions.AuthenticationError:  # it wants a password: mostly that of the servers
+            return await self._asked_as(host, port, logged_in=True)
+
+    async def _asked_as(self, host: str, port: int, *, logged_in: bool) -> tuple[str, int]:
+        sentinel = await self._open(host, port, database=0, logged_in=logged_in)
         try:
             found = await _ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.address.master)
         finally:
             await sentinel.disconnect(nowait=True)
         if not found:
-            raise exceptions.ConnectionError("this Sentinel does not know the master")
+            raise exceptions.ConnectionError(f"it does not know {self.address.master}")
         return found[0].decode(), int(found[1])
 
-    async def _open(self, host: str, port: int, *, database: int, is_sentinel: bool = False) -> AbstractConnection:
+    async def _open(self, host: str, port: int, *, database: int, logged_in: bool = True) -> AbstractConnection:
         options: dict[str, Any] = {"host": host, "port": port, "db": database, "protocol": 2, "driver_info": None}
         options.update(socket_timeout=None, socket_connect_timeout=CONNECT_SECONDS)
-        if not is_sentinel:  # Sentinels have users of their own
+        if logged_in:
             options.update(username=self.address.username or None, password=self.address.password.reveal() or None)
             options.update(client_name=self._prefix)
         if self.address.tls:
