@@ -52,8 +52,7 @@ class Runtime:
         supervisor: Supervisor | None = None,
     ) -> None:
         """`inherited`: listening sockets that the process was started with, by the name of the listener."""
-        if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
-            raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
+        _check_parser()
         self.clock: Clock = clock or SystemClock()
         self.started_with = settings
         self.live = Live(settings)
@@ -196,12 +195,19 @@ class Runtime:
             tiers=self.store.stats(),
             name=self.name,
             sharing=self.sharing.stats() if self.sharing else None,
+            leases=self.leases.held,
+            lease_losses=self.leases.losses,
             reload_successful=self.reload.successful,
             reloaded_at=self.reload.at,
             warm=self.warmer.counts(),
             log_lines_dropped=log.lines_dropped(),
             loop_lag=self.loop_lag.longest(),
         )
+
+
+def _check_parser() -> None:
+    if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
+        raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
 
 
 class ReloadState:

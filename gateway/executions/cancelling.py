@@ -46,7 +46,7 @@ class Cancelling:
     async def _quietly(self, execution: Execution) -> None:
         try:
             if execution.standing.follows and not self.is_wanted(execution):
-                await self._leases.tell("left", execution.id, leaves=True)
+                await self._leases.announce("left", execution.id, leaves=True)
             await self.stop_if_unused(execution, execution.sender)
         except GatewayError as error:
             log.info("a run could not be cancelled: %s", error.detail, extra={"fields": {"execution": execution.id}})
@@ -75,7 +75,8 @@ class Cancelling:
             return
         if execution.arriving is not None:
             return  # the run is over, and other callers may be reading its result
-        shared = any(o is not execution and o.upstream_job == execution.upstream_job for o in self._executions.running)
+        others = (other for other in self._executions.running if other.id != execution.id)
+        shared = any(other.upstream_job == execution.upstream_job for other in others)
         if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
             return  # a query key may not cancel in Redash (CONTRACT 2); the run goes on and its result is stored
         if await self._is_closed(execution):

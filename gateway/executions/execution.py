@@ -128,6 +128,11 @@ class Execution:
         self.phase, self.rows_from, self.purged = Phase.QUEUED, -math.inf, False
         self.upstream_job, self.upstream_status = "", 1
 
+    def note_recording(self) -> None:
+        """Its record is about to be written, under its lease."""
+        self.recorded = True
+        self.standing.fence = max(self.standing.fence, self.standing.lease.number)
+
     @property
     def is_known(self) -> bool:
         """Whether others know it by its id, so it cannot get that of another run."""
@@ -233,7 +238,7 @@ class Execution:
 
     @property
     def _events(self) -> tuple[Event, ...]:
-        events = (self.can_respond, self.posted, self.polled, self.showable, self.ended, self.standing.answered)
+        events = (self.can_respond, self.posted, self.polled, self.showable, self.ended, self.standing.noted)
         return (*events, *self.job_events.values())
 
 

@@ -184,7 +184,7 @@ class Executions:
         async with self.waits.apart(execution):
             if not self.slots.free():
                 execution.can_respond.set()
-                await self._leading.tell("posted", execution)
+                await self._leading.announce("posted", execution)
             async with self.slots.hold(execution.sender.client):
                 if execution.resumed or execution.standing.inherits:
                     execution.phase = Phase.RUNNING if execution.upstream_job else Phase.POSTING
@@ -196,7 +196,7 @@ class Executions:
         if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
             self._by_key[execution.plan.key] = execution
         await self.record(execution)
-        await self._leading.tell("posted", execution)
+        await self._leading.announce("posted", execution)
 
     def _renamed(self, execution: Execution, old: str) -> None:
         if self._by_id.get(old) is execution:
@@ -205,8 +205,7 @@ class Executions:
 
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
         """Record in the ledger how far it is, or how it is about to end."""
-        execution.recorded = True
-        execution.standing.note_fence()
+        execution.note_recording()
         record = record_of(execution, self._clock.wall(), self._clock.monotonic(), ending)
         await self._ledger.record_execution(record)
 
@@ -223,7 +222,7 @@ class Executions:
             if ending.result == "failure" and ending.failure is None:
                 self.failures.put(execution)
             await self._follow_up(execution, ending)
-            # At shutdown it stays unfinished: the next process follows it.
+            # At shutdown it stays unfinished: the next process follows it
             if (execution.recorded or standing.lease.number) and not self._closing and not standing.follows:
                 await self.record(execution, ending)
             await self._give_up_lease(execution)

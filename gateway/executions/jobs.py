@@ -6,17 +6,16 @@ import math
 from typing import Final
 
 import msgspec
-from cachetools import LRUCache
 
 from gateway.concurrency.events import Event, wait_for
-from gateway.errors import GatewayError, NotFound, ServiceUnavailable
+from gateway.errors import NotFound, ServiceUnavailable
 from gateway.executions.cancelling import Cancelling
-from gateway.executions.execution import LIFE_SECONDS, Ending, Execution, Phase, new_id
+from gateway.executions.execution import Ending, Execution, Phase, new_id
 from gateway.executions.flights import Executions
-from gateway.executions.job_views import JobView, pending_view, recorded_view, view_of
+from gateway.executions.job_search import UNKNOWN_TEXT, JobFinder
+from gateway.executions.job_views import JobView, view_of
 from gateway.executions.records import record_of
 from gateway.executions.revival import Revival
-from gateway.executions.standing import is_within
 from gateway.model import Clock, JobRecord
 from gateway.outcome import Sender
 from gateway.policy.access import Caller
@@ -30,11 +29,6 @@ NEAR_SECONDS: Final = 0.1
 ASK_SECONDS: Final = 2.0
 """How long a job id waits until the leader of its run, on another gateway, has noted how new the rows must be."""
 
-MOST_FOLLOW_UPS: Final = 8
-
-_RECENT_BYTES: Final = 16 * 1024 * 1024
-_OVERHEAD_BYTES: Final = 1_500
-_UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
 _OTHER_SCOPE_TEXT: Final = "The client's credential for this job has changed; run the query again."
 
 
@@ -51,12 +45,12 @@ class Jobs:
         clock: Clock,
     ) -> None:
         self._executions = executions
-        self._revival = revival
         self._cancelling = cancelling
         self._leases = leases
         self._ledger = ledger
         self._clock = clock
-        self._recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT_BYTES, getsizeof=_size)
+        self._finder = JobFinder(executions, revival, leases, ledger, clock)
+        self._recent = self._finder.recent
         executions.on_end.append(self._ended)
         executions.move_jobs = self._move
         leases.on_news.append(self._news)
@@ -87,7 +81,7 @@ class Jobs:
             standing, left = execution.standing, until - self._clock.monotonic()
             if left < 0 or execution.phase is Phase.ENDED or not standing.lacks(not_before):
                 return execution
-            await wait_for(standing.answered, left)
+            await wait_for(standing.noted, left)
 
     async def _move(self, execution: Execution, follow_up: Execution) -> None:
         """Let the jobs whose callers need newer rows be jobs of the follow-up."""
@@ -158,10 +152,10 @@ class Jobs:
         Raises:
             NotFound: unknown, expired, another client's, or requested below the path of another query.
         """
-        job, execution = await self._find(operation, caller, allowed)
+        job, execution = await self._finder.find(operation, caller, allowed)
         if job.scope not in scopes:
             return JobView(job.id, 4, _OTHER_SCOPE_TEXT, None, 0, job.execution_id, job.query_id)
-        view = await self._state(job, execution)
+        view = await self._finder.state(job, execution)
         if not isinstance(execution, Execution) or not view.pending:
             return view
         now = execution.seen[job.id] = self._clock.monotonic()
@@ -173,7 +167,7 @@ class Jobs:
             await wait_for(execution.polled, NEAR_SECONDS)
         else:
             return view
-        return await self._state(*await self._find(operation, caller, allowed))
+        return await self._finder.state(*await self._finder.find(operation, caller, allowed))
 
     async def run_of(
         self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, scope: str
@@ -184,64 +178,16 @@ class Jobs:
             NotFound: as `look_up`; or it ran with a credential of another scope.
             ServiceUnavailable: no process follows it now.
         """
-        job, execution = await self._find(operation, caller, allowed)
+        job, execution = await self._finder.find(operation, caller, allowed)
         if job.scope != scope:
-            raise NotFound(_UNKNOWN_TEXT)
+            raise NotFound(UNKNOWN_TEXT)
         if isinstance(execution, Execution) and not job.cancelled:
             execution.seen[job.id] = self._clock.monotonic()
             return execution
-        view = await self._state(job, execution)
+        view = await self._finder.state(job, execution)
         if view.pending:
             raise ServiceUnavailable("The gateway does not follow this run yet; try again soon.", retry_after=1)
         return view
-
-    async def _find(
-        self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None
-    ) -> tuple[JobRecord, Execution | JobView | None]:
-        job, execution = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
-        if job is None:
-            raise self._unknown()
-        if job.client != caller.name or not caller.owns(job.token_sha256):
-            raise NotFound(_UNKNOWN_TEXT)
-        if self._clock.wall() - job.noted_at > LIFE_SECONDS:
-            raise NotFound(_UNKNOWN_TEXT)
-        if operation.query_id is not None and operation.query_id != job.query_id:
-            raise NotFound(_UNKNOWN_TEXT)
-        if allowed is not None and job.query_id not in allowed:
-            raise NotFound(_UNKNOWN_TEXT)
-        return (job, execution) if execution is not None else await self._run_of(job)
-
-    async def _run_of(self, job: JobRecord) -> tuple[JobRecord, Execution | JobView | None]:
-        """Return what this process knows of the run of a job; where another gateway gave the job out, follow its run.
-
-        The record of a run that another gateway led says whether its rows serve the caller; if not, a later run does.
-        """
-        for _ in range(MOST_FOLLOW_UPS):
-            execution = self._executions.by_id(job.execution_id)
-            if execution is None and not job.cancelled:
-                execution = await self._revival.adopt(job.execution_id)
-            record = await self._ledger.execution(job.execution_id) if execution is None and job.ask else None
-            if record is None or record.status != 3 or is_within(job.ask, record.served):
-                return job, execution
-            if not record.follow_up:
-                return job, pending_view(job)  # the gateway that gave it out is about to begin the later run
-            job = msgspec.structs.replace(job, execution_id=record.follow_up, ask=0)
-        return job, pending_view(job)
-
-    async def _state(self, job: JobRecord, execution: Execution | JobView | None) -> JobView:
-        if isinstance(execution, JobView):
-            return execution
-        if execution is not None or job.cancelled:
-            return view_of(job, execution)
-        record = await self._ledger.execution(job.execution_id)
-        if record is None:
-            raise self._unknown()
-        return recorded_view(job, record)
-
-    def _unknown(self) -> GatewayError:
-        if not self._ledger.ready:
-            return ServiceUnavailable("The gateway cannot read its records of jobs now; try again soon.", retry_after=1)
-        return NotFound(_UNKNOWN_TEXT)
 
     async def cancel(
         self, operation: CancelJob, caller: Caller, allowed: frozenset[int] | None, sender: Sender
@@ -251,29 +197,17 @@ class Jobs:
         Raises:
             NotFound: as `look_up`.
         """
-        job, execution = await self._find(operation, caller, allowed)
-        if not (await self._state(job, execution)).pending:
+        job, execution = await self._finder.find(operation, caller, allowed)
+        if not (await self._finder.state(job, execution)).pending:
             return
         await self._ledger.record_job(msgspec.structs.replace(job, cancelled=True))
         if isinstance(execution, Execution):
             self._recent[job.id] = (job, execution)
-            self._drop(job.id, execution)
+            self._finder.drop(job.id, execution)
         leaves = not isinstance(execution, Execution) or not self._cancelling.is_wanted(execution)
-        await self._leases.tell("cancelled", job.execution_id, job.id, leaves=leaves)
+        await self._leases.announce("cancelled", job.execution_id, job.id, leaves=leaves)
         if isinstance(execution, Execution):
             await self._cancelling.stop_if_unused(execution, sender)
-
-    def _drop(self, job_id: str, execution: Execution | None) -> None:
-        """Forget a job that was cancelled, and wake its callers."""
-        job, known = self._recent.get(job_id, (None, None))
-        if job is not None and isinstance(known, Execution):
-            cancelled = msgspec.structs.replace(job, cancelled=True)
-            self._recent[job_id] = (cancelled, view_of(cancelled, known))
-        if execution is not None:
-            execution.seen.pop(job_id, None)
-            execution.not_before.pop(job_id, None)
-            if (event := execution.job_events.pop(job_id, None)) is not None:
-                event.set()
 
     def _news(self, what: str, execution_id: str, job_id: str) -> None:
         """Hear of jobs that were cancelled on other gateways, and of gateways that have no use for a run any more."""
@@ -282,7 +216,7 @@ class Jobs:
         execution = self._executions.by_id(execution_id)
         known = execution is not None and job_id in execution.seen
         if what == "cancelled":
-            self._drop(job_id, execution)
+            self._finder.drop(job_id, execution)
         if execution is not None and (known or not execution.standing.follows):
             self._cancelling.stop_soon(execution)
 
@@ -290,9 +224,3 @@ class Jobs:
 def _is_near(execution: Execution, now: float) -> bool:
     """Whether Redash is polled soon or just now, or has shown the end, so that the result is being fetched."""
     return execution.polls is not None and execution.polls.due - now <= NEAR_SECONDS
-
-
-def _size(recent: tuple[JobRecord, Execution | JobView]) -> int:
-    """Return what it counts: an execution is counted by `Executions` while it runs."""
-    _, known = recent
-    return _OVERHEAD_BYTES + (len(known.error) if isinstance(known, JobView) else 0)

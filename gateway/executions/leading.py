@@ -54,10 +54,10 @@ class Leading:
             for execution in self._waiting.get(execution_id, ()):
                 execution.standing.news()
 
-    async def tell(self, what: str, execution: Execution) -> None:
+    async def announce(self, what: str, execution: Execution) -> None:
         """Tell the followers, if there can be any."""
         if execution.standing.lease.number:
-            await self.leases.tell(what, execution.id)
+            await self.leases.announce(what, execution.id)
 
     async def carry(self, execution: Execution, work: Work) -> Ending:
         """Do the run, or follow it, to its end. `work` does it; it is called once more if the lease was lost.
@@ -168,7 +168,7 @@ class Leading:
             since = max(1, int(now - execution.started) + 1)
             execution.max_age = None if execution.plan.max_age is None else max(execution.plan.max_age, float(since))
         if standing.lease.number:
-            standing.note_fence()
+            execution.note_recording()
             await self._ledger.record_execution(record_of(execution, wall, now))
         return None
 
@@ -216,7 +216,7 @@ class Leading:
                     return None, other
             if self.leases.shared:
                 seen_at = now
-            if self.leases.shared or now - seen_at >= LOOK_SECONDS:  # its leader goes on while Redis is away
+            if self.leases.shared or now - seen_at >= LOOK_SECONDS:  # its leader goes on while Redis is unavailable
                 claim = await self._claim(execution)
                 if not isinstance(claim, Held):
                     return None, claim
@@ -229,7 +229,7 @@ class Leading:
     def _note_ask(self, execution: Execution, held: Held) -> None:
         if held.ask and held.execution_id == execution.id:
             execution.standing.note_ask(held.ask)
-        execution.standing.answered.wake()
+        execution.standing.noted.wake()
 
     async def _pause(self, execution: Execution, until: float) -> None:
         """Wait until there is news, or something to ask for; callers that come together share one ask."""
@@ -248,8 +248,8 @@ class Leading:
         standing = execution.standing
         served_from = standing.served_from(record.served) if record.status == 3 else -math.inf
         refused = record.status == 4 and not record.upstream_job
-        late = record.status == 3 and max(execution.rows_from, served_from) < execution.latest_need
-        if (refused or late) and not execution.is_known:
+        too_old = record.status == 3 and max(execution.rows_from, served_from) == -math.inf < execution.latest_need
+        if (refused or too_old) and not execution.is_known:
             await self._news_of(record.id, execution, ASK_SECONDS)  # of a lease that is about to be given up
             self._rename(execution, new_id())
             return None
@@ -267,5 +267,4 @@ class Leading:
         stored = await self._results.get(result_key(record.scope, result_id, "json"))
         if stored is not None and not execution.purged:
             return Ending("success", stored)
-        execution.standing.is_apart = execution.standing.is_apart or stored is not None
         return await self.runner.fetch(execution, Job(id=record.upstream_job, status=3, query_result_id=result_id))

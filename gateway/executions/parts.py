@@ -34,7 +34,7 @@ class ExecutionParts:
         clock: Clock,
     ) -> None:
         guard = Guard(results.organisation)
-        waits = Waits(live, guard, upstream)
+        waits = Waits(live, guard, leases, upstream)
         runner = Runner(upstream, results.definitions, results.cache, results.fetcher, waits, guard, clock)
         leading = Leading(leases, ledger, results.cache, runner, waits, clock)
         self.flights = Executions(leading, waits, ledger, clock, observer, live, changed=results.query_changed)

@@ -34,21 +34,21 @@ class Standing:
         """The id of the later run that its leader has begun."""
         self.changed = Event()  # wakes the follower: there is news, or a caller that needs newer rows
         self.has_news = False
-        self.answered = Event()  # wakes those who wait for their ask to be noted
+        self.noted = Event()  # wakes those who wait for their ask to be noted
         self.settled = Event()  # it is known whether this gateway leads
         self.asking = -math.inf
         """From which moment on rows are asked for just now: callers that come meanwhile do not count."""
-        self.asked: list[tuple[float, int]] = []  # from which moment (monotonic) rows were asked for, and the number
+        self.asks: list[tuple[float, int]] = []  # from which moment (monotonic) rows were asked for, and the number
 
     @property
     def covered(self) -> float:
         """Return the latest moment that was asked for."""
-        return self.asked[-1][0] if self.asked else -math.inf
+        return self.asks[-1][0] if self.asks else -math.inf
 
     def note_ask(self, number: int) -> None:
         """Note the number under which the leader was asked for rows."""
         if self.asking > self.covered:
-            self.asked.append((self.asking, number))
+            self.asks.append((self.asking, number))
 
     def lacks(self, need: float) -> bool:
         """Whether the leader is yet to be asked for rows from that moment on."""
@@ -58,27 +58,23 @@ class Standing:
         """Return the number of an ask for rows from that moment on: 0 if none is needed, `UNASKED` if there is none."""
         if need == -math.inf or not self.follows:
             return 0
-        place = bisect.bisect_left(self.asked, (need, 0))
-        return self.asked[place][1] if place < len(self.asked) else UNASKED
+        place = bisect.bisect_left(self.asks, (need, 0))
+        return self.asks[place][1] if place < len(self.asks) else UNASKED
 
     def served_from(self, served: Ranges) -> float:
         """Return the latest moment that was asked for with an ask that is served."""
-        return max((need for need, number in self.asked if is_within(number, served)), default=-math.inf)
+        return max((need for need, number in self.asks if is_within(number, served)), default=-math.inf)
 
     def news(self) -> None:
         """Let a follower see how far the run is."""
         self.has_news = True
         self.changed.wake()
 
-    def note_fence(self) -> None:
-        """Its record is about to be written under its lease."""
-        self.fence = max(self.fence, self.lease.number)
-
     def lead(self, lease: Lease) -> None:
         """This gateway leads from now on."""
         self.lease, self.follows, self.is_apart = lease, False, False
         self.settled.set()
-        self.answered.wake()
+        self.noted.wake()
 
     def lead_no_more(self) -> None:
         """The lease was lost."""
@@ -87,7 +83,7 @@ class Standing:
     def follow(self) -> None:
         """Another gateway leads."""
         self.lease, self.follows, self.inherits, self.is_apart = LOCAL, True, True, False
-        self.asked.clear()
+        self.asks.clear()
         self.settled.set()
 
     def be_follower(self) -> None:
@@ -103,7 +99,7 @@ class Standing:
         """There is nothing to follow any more."""
         self.follows = self.inherits = self.has_news = False
         self.fence = 0
-        self.asked.clear()
+        self.asks.clear()
 
 
 def is_within(number: int, ranges: Ranges) -> bool:

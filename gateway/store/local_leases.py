@@ -45,6 +45,7 @@ class LocalLeases:
     """Grants everything."""
 
     shared = False
+    held = losses = 0
 
     def __init__(self) -> None:
         self.on_news: list[Callable[[str, str, str], None]] = []
@@ -57,5 +58,5 @@ class LocalLeases:
         """See the protocol."""
         return True
 
-    async def tell(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
+    async def announce(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
         """See the protocol: there is nobody to tell."""

@@ -246,6 +246,14 @@ class Leases(Protocol):
     def shared(self) -> bool:
         """Whether there may be other gateways, and they can be seen now."""
 
+    @property
+    def held(self) -> int:
+        """How many leases this gateway has now."""
+
+    @property
+    def losses(self) -> int:
+        """How many it has lost to other gateways."""
+
     on_news: list[Callable[[str, str, str], None]]
     """Called with what has happened ("posted", "ended", "freed", "left", "cancelled"), the id of the execution
     and that of a job, or ""."""
@@ -256,5 +264,5 @@ class Leases(Protocol):
     async def is_free(self, key: Key) -> bool:
         """Whether nobody has it."""
 
-    async def tell(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
+    async def announce(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
         """Tell all gateways, this one included. `leaves`: this one has no more use for the run."""

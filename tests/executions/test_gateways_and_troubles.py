@@ -12,7 +12,7 @@ from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
-from gateway.sandbox import Sandbox
+from gateway.sandbox import Sandbox, parameter
 from gateway.store.redis.leases import RedisLease
 
 
@@ -32,7 +32,7 @@ async def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
     hold = sandbox.hold()
     first = await begun(one)
     (execution,) = one.runtime.executions.flights.running
-    with mock.patch.object(RedisLease, "keep", return_value=False):
+    with mock.patch.object(RedisLease, "renew", return_value=False):
         await take_lease(two, redis, first)
         lease = execution.standing.lease
         hold.release()
@@ -55,7 +55,7 @@ async def test_a_leader_that_has_lost_its_lease_follows_the_new_one(
     lease = execution.standing.lease
     await take_lease(two, redis, first)
     assert isinstance(lease, RedisLease)
-    await lease.keep()
+    await lease.renew()
     await until(lambda: execution.standing.follows)
     assert one.runtime.leases.held == 0
     hold.release()
@@ -172,6 +172,22 @@ async def test_a_result_that_is_not_stored_is_fetched_by_each_gateway(
     assert sandbox.counters.started == 1
 
 
+async def test_a_purge_elsewhere_keeps_the_result_of_a_run_in_progress_from_being_stored(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    one, two, three = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    await two.runtime.operations.purge({"query": one.named["slow_seconds"]})
+    await until(lambda: all(e.purged for e in one.runtime.executions.flights.running))
+    hold.release()
+    await ended(three, first)
+    for world in gateways:
+        later = await world.post("slow_seconds", max_age=3600, parameters=SECONDS, wait=10)
+        assert ("hit" in later.cache) == (world is not one)
+    assert sandbox.counters.posts[one.named["slow_seconds"]] == 2
+
+
 async def test_a_query_key_shares_runs_too(gateways: list[World], sandbox: Sandbox) -> None:
     one = gateways[0]
     germany = {"country": "DE"}
@@ -187,3 +203,27 @@ async def test_a_query_key_shares_runs_too(gateways: list[World], sandbox: Sandb
     for world in gateways:
         assert (await world.post("in_country", client="narrow", max_age=60, parameters=germany)).rows
     assert sandbox.counters.posts[one.named["in_country"]] == sent
+
+
+async def test_texts_of_a_query_key_that_redash_confuses_are_kept_apart_on_all_gateways(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """Redash would join the runs, and the responses do not show whose rows they have (CONTRACT 7)."""
+    one, two, _ = gateways
+    options = [parameter("x", "enum", "ab", enumOptions="a b\nab")]
+    query = sandbox.add_query("section", "select '{{ x }}' as x", parameters=options)
+    own = f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n'
+    for world in (one, two):
+        world.reconfigure(world.text + own)
+    hold = sandbox.hold()
+    first = (await one.post(query, client="narrow", max_age=0, parameters={"x": "a b"})).job["id"]
+    await sandbox.wait_executions(1)
+    second = (await two.post(query, client="narrow", max_age=0, parameters={"x": "ab"})).job["id"]
+    await until(lambda: two.runtime.executions.flights.running[0].can_respond.is_set)
+    assert sandbox.counters.posts[query] == 1
+    hold.release()
+    for world, job, value in ((one, first, "a b"), (two, second, "ab")):
+        await world.finish(job, client="narrow")
+        again = await world.post(query, client="narrow", max_age=60, parameters={"x": value})
+        assert again.rows == [{"x": value}]
+    assert sandbox.counters.started == 2

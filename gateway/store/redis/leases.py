@@ -14,8 +14,8 @@ What is kept, and who may write it:
   which it learns of the ask, so no clocks are compared, and a delay only makes the bound stricter. `CLOSE` takes the
   last asks and refuses all later ones in one step; the record then says which asks the result serves. All others, also
   those that were lost, belong to the follow-up.
-- While Redis is away each gateway leads alone: its leases have number 0. When it is back they become proper ones, if
-  nobody else has them; otherwise they are lost.
+- While Redis is unavailable each gateway leads alone: its leases have number 0. When it is back they become proper
+  ones, if nobody else has them; otherwise they are lost.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class RedisLease:
     async def confirm(self) -> None:
         """See the protocol."""
         while not self.is_lost and not self._is_safe:
-            if not await self.keep():
+            if not await self.renew():
                 return
         if self.is_lost:
             raise LeaseLostError
@@ -75,7 +75,7 @@ class RedisLease:
     def _is_safe(self) -> bool:
         return self.number > 0 and self._leases.clock.monotonic() - self._kept < SAFE_SECONDS
 
-    async def keep(self) -> bool:
+    async def renew(self) -> bool:
         """Prolong it, and read the asks; returns whether Redis has answered. Afterwards it may be lost."""
         if self._is_over or self.is_lost:
             return False
@@ -133,7 +133,7 @@ class RedisLease:
         if reply[0] != b"lost":
             self.take(sent, read if base == reply[2] else 0, reply)
             return bool(reply[0] == b"closed")
-        if await self.keep() and not self.is_lost:  # it had run out, and nobody has taken it
+        if await self.renew() and not self.is_lost:  # it had run out, and nobody has taken it
             return await self.close(unless_used=unless_used)
         if not self.is_lost:
             self.lose()
@@ -173,9 +173,9 @@ class RedisLeases:
         self._leases: dict[str, RedisLease] = {}  # by execution
         self._claimed: dict[str, RedisLease] = {}  # those that are being claimed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keeping: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         link.subscribe("run", self._heard)
-        link.on_up.append(self._keep_all)
+        link.on_up.append(self._renew_all)
 
     @property
     def shared(self) -> bool:
@@ -212,15 +212,15 @@ class RedisLeases:
         if reply is not None:
             lease.take(sent, 0, reply)
         self._leases[claim.execution_id] = lease
-        if self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep())
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew_forever())
         return lease
 
     async def is_free(self, key: Key) -> bool:
         """See the protocol."""
         return not await self.ask(IS_FREE, key.hex())
 
-    async def tell(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
+    async def announce(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
         """See the protocol."""
         news = f"{what} {execution_id} {job_id}".rstrip()
         await self.ask(TELL, self.owner if leaves else "", execution_id, news)
@@ -253,18 +253,18 @@ class RedisLeases:
         elif (lease := self._leases.get(execution_id) or self._claimed.get(execution_id)) is not None:
             lease.hear(int(more[0]), float(more[1]))
 
-    async def _keep(self) -> None:
+    async def _renew_forever(self) -> None:
         while self._leases:
             await asyncio.sleep(RENEW_SECONDS)
-            await self._keep_all()
-        self._keeping = None
+            await self._renew_all()
+        self._renewing = None
 
-    async def _keep_all(self) -> None:
-        await asyncio.gather(*(lease.keep() for lease in list(self._leases.values())))
+    async def _renew_all(self) -> None:
+        await asyncio.gather(*(lease.renew() for lease in list(self._leases.values())))
 
     async def _undo(self, claim: Claim) -> None:
         lease = RedisLease(self, claim)
-        if await lease.keep() and not lease.is_lost:
+        if await lease.renew() and not lease.is_lost:
             await lease.release()
 
     def _soon(self, work: Awaitable[object]) -> None:
