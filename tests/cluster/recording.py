@@ -21,7 +21,7 @@ QUERIES: Final = {"quick": 0.0, "short": 0.3, "long": 1.5}
 _SHOWN: Final = re.compile(rb'^\{"query_result": \{"id": (\d+)')
 _JOB: Final = re.compile(rb'^\{"job": \{"id": "([^"]+)"')
 _VERSION: Final = re.compile(r"'(\w+)\.v(\d+)' as version, '(\w)' as x")
-_CANCELLED: Final = 4
+_TRIES: Final = 3
 
 
 def sql(query: str, version: int) -> str:
@@ -70,10 +70,13 @@ class Recorder:
 
     def _sender(self, port: int) -> int | None:
         """Which gateway's process has this end of a connection."""
-        to = int(self.sandbox.url.rpartition(":")[2])
-        inodes = {f"socket:[{inode}]" for local, remote, inode in _connections() if (local, remote) == (port, to)}
-        owners = (number for number, pid in enumerate(self.pids()) if inodes & _descriptors(pid))
-        return next(owners, None)
+        ends = port, int(self.sandbox.url.rpartition(":")[2])
+        for _ in range(_TRIES):  # the kernel's list is not read in one piece
+            inodes = {f"socket:[{inode}]" for local, remote, inode in _connections() if (local, remote) == ends}
+            owners = (number for number, pid in enumerate(self.pids()) if inodes & _descriptors(pid))
+            if (owner := next(owners, None)) is not None:
+                return owner
+        return None
 
     def finish(self) -> None:
         """Add what is only known at the end: when runs ended, and what the results are."""
