@@ -30,7 +30,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Purged(NamedTuple):
     """How many entries a purge has deleted, and what the operator should know of it."""
 
-    count: int
+    entries: int
     notes: list[str]
 
 
@@ -120,8 +120,8 @@ class AdminListener:
         what = _parse(await self._body(request))
         if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
-        count, notes = await self._operations.purge(what)
-        return web.json_response({"purged": count, **({"notes": notes} if notes else {})})
+        entries, notes = await self._operations.purge(what)
+        return web.json_response({"purged": entries, **({"notes": notes} if notes else {})})
 
     async def _body(self, request: web.Request) -> bytes:
         try:

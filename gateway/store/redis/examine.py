@@ -71,7 +71,7 @@ async def examine(options: RedisOptions, disk_bytes: int) -> tuple[list[str], li
         told = str(error) if isinstance(error, StoreError) else f"{options.address} refuses: {error}"
         return [], [f"{told}{_remedy(options) if 'no permissions' in told else ''}"]
     except (UnavailableError, TimeoutError) as error:
-        return [], [f"{options.address} cannot be used: {error or f'no answer within {SECONDS:g} s'}"]
+        return [], [f"{options.address} cannot be used: {str(error) or f'no answer within {SECONDS:g} s'}"]
     rights = [_without(missing, options)] if missing else []
     return _notes(info, options, passed), [*rights, *_limits(info, disk_bytes)]
 

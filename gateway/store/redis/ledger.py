@@ -134,13 +134,15 @@ class RedisLedger:
             del self._unwritten[record.id]
 
     async def _write(self, record: ExecutionRecord | JobRecord, *, only_missing: bool = False) -> None:
-        shared, missing = self._shifted(record, self._link.time.shared_from_wall), int(only_missing)
-        packed = msgspec.msgpack.encode(shared)
-        if isinstance(shared, ExecutionRecord):
-            values = (shared.id, packed, shared.started_at, shared.status, shared.fence, missing)
+        convert, missing = self._link.time.shared_from_wall, int(only_missing)
+        if isinstance(record, ExecutionRecord):
+            run = self._shifted(record, convert)
+            values = (run.id, msgspec.msgpack.encode(run), run.started_at, run.status, run.fence, missing)
             await self._link.call(layout.RECORD_EXECUTION, *values)
         else:
-            await self._link.call(layout.RECORD_JOB, shared.id, packed, shared.noted_at, shared.execution_id, missing)
+            job = self._shifted(record, convert)
+            packed = msgspec.msgpack.encode(job)
+            await self._link.call(layout.RECORD_JOB, job.id, packed, job.noted_at, job.execution_id, missing)
 
     async def _write_results(self) -> None:
         """Write what was seen before a record, before the record."""

@@ -125,7 +125,7 @@ class Server:
             options.update(ssl_ca_certs=str(self._ca_file) if self._ca_file is not None else None)
         connection = SSLConnection(**options) if self.address.tls else Connection(**options)
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

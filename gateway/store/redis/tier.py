@@ -151,7 +151,7 @@ class SharedTier:
         cursor, count = b"0", 0
         while True:
             cursor, deleted = await self._link.call(layout.CLEAN, group, cursor, number)
-            count += deleted
+            count += int(deleted)
             if cursor == b"0":
                 return count
 
