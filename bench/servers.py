@@ -199,12 +199,16 @@ class Redis:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    def info(self, name: str) -> int:
+    def cpu_seconds(self) -> float:
+        """CPU time so far, as Redis counts it: finer than the kernel's ticks."""
+        return self.info("used_cpu_user") + self.info("used_cpu_sys")
+
+    def info(self, name: str) -> float:
         """Return a number from INFO."""
         with self.connect() as connection:
             connection.sendall(b"INFO\r\nQUIT\r\n")
             text = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
-        return next(int(line.partition(":")[2]) for line in text.splitlines() if line.startswith(f"{name}:"))
+        return next(float(line.partition(":")[2]) for line in text.splitlines() if line.startswith(f"{name}:"))
 
 
 @contextmanager

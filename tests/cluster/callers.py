@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -32,6 +33,7 @@ _FORM_SECONDS: Final = 10.0
 """`max_wait` of the gateways, for a GET with parameters."""
 
 _GIVES_UP: Final = 60.0
+_RUN: Final = re.compile(r"[?&]run=([0-9a-f-]+)")
 _MOST_JOBS: Final = 40
 """Jobs among which a poll is drawn."""
 
@@ -84,7 +86,8 @@ class Callers:
         while reply is not None and reply.status == 307:
             location = path.rpartition("/")[0] + "/" + reply.headers["Location"]
             gateway = chance.randrange(len(self.cluster.gateways))
-            _, reply = await self.send("hop", gateway, "GET", location, held=_FORM_SECONDS, since=asked.asked, **about)
+            about |= {"job": _RUN.findall(location)[0], "since": asked.asked}
+            _, reply = await self.send("hop", gateway, "GET", location, held=_FORM_SECONDS, **about)
 
     async def poll(self, job: str, gateway: int, kind: str = "poll") -> Reply | None:
         """Ask for a job, or cancel it."""
@@ -136,6 +139,8 @@ class Callers:
     def _shown(self, reply: Reply, about: dict[str, Any]) -> dict[str, Any]:
         """What a response says."""
         shown: dict[str, Any] = {"status": reply.status, "hit": "; hit" in reply.cache}
+        if reply.status == 307:
+            return shown | {"job": _RUN.findall(reply.headers["Location"])[0]}
         if reply.status != 200:
             return shown | {"text": reply.body[:200].decode(errors="replace")}
         if reply.body.startswith(b'{"job"'):

@@ -121,7 +121,7 @@ class Run:
         gateway = Random(job).choice(gateways)
         while time.time() < last:
             reply = await self._callers.poll(job, gateway)
-            if reply is None or reply.status != 200 or reply.job["status"] in (3, 4):
+            if reply is not None and (reply.status == 404 or (reply.status == 200 and reply.job["status"] in (3, 4))):
                 break
             await asyncio.sleep(0.2)
         for other in gateways:

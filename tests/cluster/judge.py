@@ -38,7 +38,10 @@ _JUST_NOW: Final = 1.0
 
 _ROWS: Final = ("post", "wait", "form", "hop")
 _CREATES: Final = ("post", "wait", "form")
-_JOBS: Final = ("poll", "hop")
+_ABOUT_JOBS: Final = ("poll", "hop", "cancel")
+_UNKNOWN: Final = (404, 503)
+"""How a gateway says that it cannot know a job, or not now."""
+
 _OUTAGE: Final = (502, 503, 504)
 _RESULT_KINDS: Final = (*_ROWS, "poll")
 
@@ -233,10 +236,18 @@ class Judge:
             if a.status == 0:
                 if any(self.history.troubled({a.gateway}, a.asked, a.answered, KILLED)):
                     self._excuse("the gateway was killed")
+                elif self._revoked_meanwhile(a):
+                    self._excuse("the client was revoked, so the connection was closed")
                 else:
                     yield f"no response: {a}"
             elif a.answered - a.asked - self._paused(a) > a.patience:
                 yield f"{a.answered - a.asked:.1f} s: {a}"
+
+    def _revoked_meanwhile(self, a: Asked) -> bool:
+        return any(
+            change.client == a.client and change.asked <= a.answered and change.answered + AFTER >= a.asked
+            for change in self.history.revocations
+        )
 
     def _paused(self, a: Asked) -> float:
         pauses = self.history.troubled({a.gateway}, a.asked, a.answered, PAUSED)
@@ -246,7 +257,7 @@ class Judge:
         """No response is an error, whatever happens to Redis or to other gateways."""
         for a in self.history.asked:
             self._judged()
-            if a.status in (0, 200, 307, 401, 403) or (a.status == 404 and a.kind in _JOBS):
+            if a.status in (0, 200, 307, 401, 403) or (a.status in _UNKNOWN and a.kind in _ABOUT_JOBS):
                 continue  # judged by the other rules
             if a.status in _OUTAGE and any(self.history.troubled({a.gateway}, a.asked - 5, a.answered, PAUSED)):
                 self._excuse("the gateway itself was paused")
@@ -256,12 +267,12 @@ class Judge:
     def every_job_is_good(self) -> Verdict:
         """A job id is known on every gateway, and ends in a result unless it was cancelled."""
         for a in self.history.asked:
-            if a.kind not in _JOBS or a.status not in (200, 307, 404):
+            if a.kind not in _ABOUT_JOBS or a.status not in (200, 307, *_UNKNOWN):
                 continue
             self._judged()
-            if a.status == 404:
+            if a.status in _UNKNOWN:
                 yield from self._unknown(a)
-            elif a.job_status == 4 and self._cancelled.get(a.job, a.answered) >= a.answered:
+            elif a.kind == "poll" and a.job_status == 4 and self._cancelled.get(a.job, a.answered) >= a.answered:
                 yield f"it failed: {a}"
 
     def _unknown(self, a: Asked) -> Verdict:
@@ -269,18 +280,26 @@ class Judge:
         if created is None:
             yield f"nobody made it: {a}"
         elif self._lost(created, a):
-            self._excuse("its gateway was cut off" if a.asked < self.history.calm else "its gateway died cut off")
+            self._excuse(
+                "a gateway was cut off" if a.asked < self.history.calm else "the record is lost, or out of reach"
+            )
         else:
             yield f"unknown, made by {created}: {a}"
 
     def _lost(self, created: Asked, polled: Asked) -> bool:
-        """Whether the record of a job may be missing. As long as its gateway is alive, only while one is cut off."""
+        """Whether a gateway may not know a job. The one that made it knows it until it dies, the others while all are
+        connected; when all is calm, they know it unless it died before it was back.
+        """
         history = self.history
+        kills = history.troubled({created.gateway}, created.asked, polled.asked, KILLED)
+        killed = next((kill for kill in kills if kill.began > created.asked), None)
+        if killed is None and created.gateway == polled.gateway:
+            return False
         if polled.asked < history.calm:
             among = (created.gateway, polled.gateway)
             return not all(history.connected(gateway, created.asked, polled.answered) for gateway in among)
-        kills = history.troubled({created.gateway}, created.asked, polled.asked, KILLED)
-        killed = next((kill for kill in kills if kill.began > created.asked), None)
+        if polled.status != 404:  # it cannot say just now
+            return not history.connected(polled.gateway, polled.asked, polled.answered)
         if killed is None:
             return False
         emptied = history.troubled({None}, created.asked, polled.asked, REDIS_EMPTIED)

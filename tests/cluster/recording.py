@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ QUERIES: Final = {"quick": 0.0, "short": 0.3, "long": 1.5}
 _SHOWN: Final = re.compile(rb'^\{"query_result": \{"id": (\d+)')
 _JOB: Final = re.compile(rb'^\{"job": \{"id": "([^"]+)"')
 _VERSION: Final = re.compile(r"'(\w+)\.v(\d+)' as version, '(\w)' as x")
-_CANCELLED: Final = 4
+_TRIES: Final = 3
 
 
 def sql(query: str, version: int) -> str:
@@ -70,10 +70,12 @@ class Recorder:
 
     def _sender(self, port: int) -> int | None:
         """Which gateway's process has this end of a connection."""
-        inode = next((line.split()[9] for line in _connections() if _local_port(line) == port), "")
-        for number, pid in enumerate(self.pids()):
-            if inode and f"socket:[{inode}]" in _descriptors(pid):
-                return number
+        ends = port, int(self.sandbox.url.rpartition(":")[2])
+        for _ in range(_TRIES):  # the kernel's list is not read in one piece
+            inodes = {f"socket:[{inode}]" for local, remote, inode in _connections() if (local, remote) == ends}
+            owners = (number for number, pid in enumerate(self.pids()) if inodes & _descriptors(pid))
+            if (owner := next(owners, None)) is not None:
+                return owner
         return None
 
     def finish(self) -> None:
@@ -87,12 +89,11 @@ class Recorder:
                 self._history.results[result.id] = made
 
 
-def _connections() -> list[str]:
-    return Path("/proc/net/tcp").read_text().splitlines()[1:]
-
-
-def _local_port(line: str) -> int:
-    return int(line.split()[1].rpartition(":")[2], 16)
+def _connections() -> Iterator[tuple[int, int, str]]:
+    """Local port, remote port and inode of each TCP connection of this machine."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        yield int(fields[1].rpartition(":")[2], 16), int(fields[2].rpartition(":")[2], 16), fields[9]
 
 
 def _descriptors(pid: int) -> set[str]:

@@ -250,7 +250,8 @@ def test_an_error_is_found() -> None:
 def polled(*troubles: Trouble, asked: float = 151.0, **changes: object) -> History:
     """The good history with one more poll, after all is calm."""
     made = good()
-    made.asked.append(replace(POLL, asked=asked, answered=asked + 0.1, gateway=2, **changes))  # type: ignore[arg-type]
+    changes = {"gateway": 2, **changes}
+    made.asked.append(replace(POLL, asked=asked, answered=asked + 0.1, **changes))  # type: ignore[arg-type]
     made.troubles = list(troubles)
     return made
 
@@ -259,10 +260,13 @@ def test_an_unknown_job_is_found() -> None:
     cut = Trouble(CUT, 0, 99.0, 110.0)
     assert found(polled(status=404)).keys() == {"every job id is known, and gives a result"}
     assert found(polled(cut, status=404)), "its gateway has been back for long"
-    assert excuses(polled(cut, asked=105.0, status=404)) == {"its gateway was cut off"}
+    assert excuses(polled(cut, asked=105.0, status=404)) == {"a gateway was cut off"}
+    assert found(polled(cut, asked=105.0, status=404, gateway=0)), "it made the job itself"
+    assert found(polled(status=503)).keys() == {"every job id is known, and gives a result"}
+    assert excuses(polled(Trouble(CUT, 2, 150.5, 153.0), status=503)) == {"the record is lost, or out of reach"}
     died = Trouble(KILLED, 0, 105.0, 106.0)
     assert found(polled(died, status=404)), "it died when the job was recorded"
-    assert excuses(polled(cut, died, status=404)) == {"its gateway died cut off"}
+    assert excuses(polled(cut, died, status=404)) == {"the record is lost, or out of reach"}
 
 
 def test_a_job_that_fails_is_found() -> None:
