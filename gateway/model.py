@@ -182,6 +182,9 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     result_id: int | None = None
     purged: bool = False  # only waiting callers get its result; it is not stored
     fence: int = 0  # of the lease under which it was written; 0 where no other gateway can have one
+    unavailable: bool = False  # it failed because Redash was unavailable, so callers may use a stale result
+    follow_up: str = ""  # the id of a later run, for callers whose bound its rows do not meet
+    served: tuple[tuple[int, int], ...] = ()  # the numbers of the asks whose bounds they meet, as ranges, ends included
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +199,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     token_sha256: str = ""  # of the token that it was given to; "" for none
     not_before: float = -math.inf  # wall-clock unix seconds: its rows must not be older
+    ask: int = 0  # the number of the ask that says the same to the gateway that leads the run; 0 for none
 
 
 class TierStats(msgspec.Struct, frozen=True):

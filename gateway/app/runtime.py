@@ -52,8 +52,7 @@ class Runtime:
         supervisor: Supervisor | None = None,
     ) -> None:
         """`inherited`: listening sockets that the process was started with, by the name of the listener."""
-        if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
-            raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
+        _check_parser()
         self.clock: Clock = clock or SystemClock()
         self.started_with = settings
         self.live = Live(settings)
@@ -63,12 +62,13 @@ class Runtime:
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
         options = store_options(settings, self.clock)
         self.name = options.name
-        self.store, ledger = open_store(settings.cache.store, options)
+        self.store, ledger, self.leases = open_store(settings.cache.store, options)
         self.sharing = sharing(self.store)
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
-        self.executions = ExecutionParts(self.live, self.upstream, self.results, ledger, observer, self.clock)
+        parts = self.live, self.upstream, self.results
+        self.executions = ExecutionParts(*parts, ledger, self.leases, observer, self.clock)
         quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
@@ -131,7 +131,7 @@ class Runtime:
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""
         await self.store.usable()
-        resumed = await self.executions.flights.resume(self.live.access.credentials)
+        resumed = await self.executions.revival.resume()
         if resumed:
             events.info("following %d executions that an earlier process began", resumed)
 
@@ -195,12 +195,19 @@ class Runtime:
             tiers=self.store.stats(),
             name=self.name,
             sharing=self.sharing.stats() if self.sharing else None,
+            leases=self.leases.held,
+            lease_losses=self.leases.losses,
             reload_successful=self.reload.successful,
             reloaded_at=self.reload.at,
             warm=self.warmer.counts(),
             log_lines_dropped=log.lines_dropped(),
             loop_lag=self.loop_lag.longest(),
         )
+
+
+def _check_parser() -> None:
+    if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
+        raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
 
 
 class ReloadState:

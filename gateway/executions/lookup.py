@@ -144,11 +144,13 @@ class ResultLookup:
         if fallback is None:
             pending = self._join_or_begin(miss, None, plan, outcome)
             await self._wait(pending.execution, pending.execution.can_respond.wait(), outcome)
+            _note_joined(pending, outcome)
             return pending.current
         with suppress(UpstreamError):
             async with self._upstream.until_unavailable():
                 pending = self._join_or_begin(miss, fallback, plan, outcome)
                 if await self._can_respond(pending, until, outcome):
+                    _note_joined(pending, outcome)
                     return self._or_fallback(pending, plan, outcome)
         return self._use(fallback, plan, outcome)
 
@@ -185,7 +187,8 @@ class ResultLookup:
     def _check_limit(self, plan: Plan, sender: Sender) -> None:
         running = 0
         if plan.bounds.max_executions < math.inf:
-            running = sum(execution.sender.client == sender.client for execution in self._executions.running)
+            led = (execution for execution in self._executions.running if not execution.standing.follows)
+            running = sum(execution.sender.client == sender.client for execution in led)
         if running >= plan.bounds.max_executions:
             raise TooManyRequests(
                 f"Client '{sender.client}' has {running} executions running, its limit; wait for one to end.",
@@ -282,6 +285,13 @@ def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
 def _fallback(stored: StoredResult | None, slack: float, plan: Plan) -> StoredResult | None:
     """Return the stored result, if it may be used while Redash is unavailable."""
     return stored if -slack <= plan.bounds.stale_if_error else None
+
+
+def _note_joined(pending: Pending, outcome: Outcome) -> None:
+    """Note that the run turned out to be one that another gateway leads."""
+    if pending.execution.standing.follows:
+        outcome.execution_id = pending.execution.id
+        outcome.record_forward(outcome.forward, joined=True)
 
 
 def _forward(plan: Plan, miss: Miss) -> str:

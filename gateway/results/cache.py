@@ -20,7 +20,7 @@ from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.policy.plan import age_on_arrival
 from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
-from gateway.store import FrontStore, Ledger
+from gateway.store import Fence, FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
 
 _TOO_LARGE: Final = (
@@ -102,11 +102,12 @@ class ResultCache:
         data_source_id: int | None = None,
         begun: float,
         confirmed: float = -math.inf,
+        fence: Fence | None = None,
     ) -> StoredResult:
         """Store a result that was checked: under its id, and under `key`, if given.
 
         `begun` (monotonic) is when the request to Redash was sent: after a purge since then, nothing is stored.
-        `data_source_id` counts for reduced results, which do not contain it.
+        `data_source_id` counts for reduced results, which do not contain it. `fence`: see `Store.put`.
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
@@ -130,23 +131,25 @@ class ResultCache:
         )
         await self._ledger.record_result(credential.scope, result_id, query_id, identity)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
-        return await self.put_as(keys, entry, response.body, begun)
+        return await self.put_as(keys, entry, response.body, begun, fence)
 
-    async def put_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> StoredResult:
+    async def put_as(
+        self, keys: list[Key], entry: Entry, body: Body, begun: float, fence: Fence | None = None
+    ) -> StoredResult:
         """Store it under `keys`; after a purge since `begun`, under a random key, for the waiting callers only."""
         purged = self._purged_since(begun, entry.query_id)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
-        stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body))
+        stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
         if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
             await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
         return stored
 
-    async def _put(self, keys: list[Key], entry: Entry, body: Body) -> Body:
+    async def _put(self, keys: list[Key], entry: Entry, body: Body, fence: Fence | None) -> Body:
         if body.is_kept:
-            return await self._store.put(keys, entry, body if body.path is not None else Body.of(body.load()))
+            return await self._store.put(keys, entry, body if body.path is not None else Body.of(body.load()), fence)
         for key in keys:  # what is stored is not the newest any more
             await self._store.confirm(key, -math.inf)
         return body

@@ -1,4 +1,4 @@
-"""Opens the store and ledger that `cache.store` names. `gateway/config/stores.py` says how each scheme is written."""
+"""Opens store, ledger and leases that `cache.store` names; `gateway/config/stores.py` says how schemes are written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store import temporary
 from gateway.store.layered import LayeredStore
+from gateway.store.local_leases import LocalLeases
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
-from gateway.store.protocols import FrontStore, Ledger, Sharing
+from gateway.store.protocols import FrontStore, Leases, Ledger, Sharing
 from gateway.store.sqlite import ownership
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 LEDGER_SHARE: Final = 16
 """Executions may take 1/16 of `cache.disk` beside the results, and so may jobs."""
 
-Opened = tuple[FrontStore, Ledger]
+Opened = tuple[FrontStore, Ledger, Leases]
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ def _front(options: StoreOptions) -> MemoryStore:
 
 
 def _memory(_place: str, options: StoreOptions) -> Opened:
-    return _front(options), MemoryLedger(options.clock)
+    return _front(options), MemoryLedger(options.clock), LocalLeases()
 
 
 def _sqlite(place: str, options: StoreOptions) -> Opened:
@@ -73,11 +74,12 @@ def _sqlite(place: str, options: StoreOptions) -> Opened:
         backing.database, backing.writer, options.clock, limit_bytes=options.disk_bytes // LEDGER_SHARE
     )
     backing.sweepers += [front.sweep, ledger.sweep]
-    return LayeredStore(front, backing), ledger
+    return LayeredStore(front, backing), ledger, LocalLeases()
 
 
 def _redis(_place: str, options: StoreOptions) -> Opened:
-    from gateway.store.redis.ledger import RedisLedger  # noqa: PLC0415 - only with the extra
+    from gateway.store.redis.leases import RedisLeases  # noqa: PLC0415 - only with the extra
+    from gateway.store.redis.ledger import RedisLedger  # noqa: PLC0415
     from gateway.store.redis.link import Link  # noqa: PLC0415
     from gateway.store.redis.store import RedisStore  # noqa: PLC0415
 
@@ -87,7 +89,7 @@ def _redis(_place: str, options: StoreOptions) -> Opened:
     store = RedisStore(link, _front(options), clock=clock, **limits)
     ledger = RedisLedger(link, clock, limit_bytes=options.disk_bytes // LEDGER_SHARE)
     store.sweepers.append(ledger.sweep)
-    return store, ledger
+    return store, ledger, RedisLeases(link, clock)
 
 
 def _redis_options(options: StoreOptions) -> RedisOptions:
@@ -160,7 +162,7 @@ async def examine(spec: str, options: StoreOptions) -> Examined:
 
 
 def open_store(spec: str, options: StoreOptions) -> Opened:
-    """Make the store and ledger of `cache.store`; the store's `open` and `close` serve both. Raises StoreError."""
+    """Make store, ledger and leases of `cache.store`; the store's `open` and `close` serve all. Raises StoreError."""
     try:
         scheme, place = split_store(spec)
     except ValueError as error:

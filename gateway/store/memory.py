@@ -144,7 +144,7 @@ class MemoryStore:
         """See the protocol."""
         return self.peek_body(entry)
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: object = None) -> Body:
         """See the protocol."""
         if body.path is not None and self._files is not None:
             try:

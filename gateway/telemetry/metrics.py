@@ -84,6 +84,8 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     """Of this gateway."""
     sharing: SharingStats | None
     """None if no others can share the store."""
+    leases: int
+    lease_losses: int
     reload_successful: bool
     reloaded_at: float
     warm: Mapping[str, int]
@@ -196,7 +198,7 @@ class Metrics(Collector):
         yield from self._collect_upstream()
         yield from self._collect_levels(levels)
         yield from self._collect_stores(levels.tiers)
-        yield from self._collect_sharing(levels.sharing)
+        yield from self._collect_sharing(levels)
 
     def _collect_requests(self) -> Iterator[Metric]:
         yield counter("requests", "Requests.", ("route", "client", "cache", "status"), self.requests)
@@ -263,8 +265,11 @@ class Metrics(Collector):
         yield counter("cache_evictions", "Entries evicted.", ("tier",), {(t.tier,): t.evictions for t in tiers})
         yield gauge("store_up", "Whether this part of the store works.", ("tier",), {(t.tier,): t.up for t in tiers})
 
-    def _collect_sharing(self, sharing: SharingStats | None) -> Iterator[Metric]:
+    def _collect_sharing(self, levels: Levels) -> Iterator[Metric]:
         """Yield what there is to say of a store that gateways share; zeros without one, and one gateway."""
+        sharing = levels.sharing
+        yield gauge("leases", "Runs that this gateway leads.", (), {(): levels.leases})
+        yield counter("lease_losses", "Leases lost to other gateways.", (), {(): levels.lease_losses})
         peers = len(sharing.gateways) if sharing is not None else 0
         yield gauge("peers", "Gateways that share the store now, this one included.", (), {(): max(1, peers)})
         found = dict.fromkeys(("losses", "round_trip", "used_bytes", "limit_bytes"), 0.0)

@@ -35,6 +35,8 @@ class Gateway(Calls):
         self.process: Process
         self.tree: Path | None = None
         """Where the program comes from, if it is not the one under test."""
+        self.without: tuple[str, ...] = ()
+        """Clients that it does not know."""
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self._directory = directory
         self._sandbox = sandbox
@@ -53,11 +55,11 @@ class Gateway(Calls):
     def pid(self) -> int:
         return self.process.child.pid
 
-    def configure(self, without: Sequence[str] = ()) -> None:
-        """Write the configuration, without the tables of these clients. It is in force after a start or a reload."""
+    def configure(self) -> None:
+        """Write the configuration. It is in force after a start or a reload."""
         text = configuration(self._sandbox, self.store, self._tables)
         parts = text.split("\n[")
-        kept = [part for part in parts if not any(part.startswith(f"clients.{client}]") for client in without)]
+        kept = [part for part in parts if not any(part.startswith(f"clients.{client}]") for client in self.without)]
         more = self._tables.get("redis", "")
         path = self._directory / "config.toml"
         path.write_text("\n[".join(kept) + f'\n[redis]\nname = "{self.name}"\n{more}\n')

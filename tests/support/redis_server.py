@@ -67,6 +67,10 @@ class Child:
         self.port = 0
         return False
 
+    async def ask(self, *words: str) -> Answer:
+        """Send a command of plain words, and return its reply. Raises TimeoutError."""
+        return await ask(self.port, *words)
+
     async def kill(self) -> None:
         """SIGKILL: what it knew is gone, its connections are closed."""
         child, self._child = self._child, None
@@ -105,10 +109,6 @@ class RedisServer(Child):
         fixed += ["--repl-diskless-sync-delay", "0", "--dir", str(self.directory)]
         return ["redis-server", "--port", str(self.port), *fixed, *self._settings]
 
-    async def ask(self, *words: str) -> Answer:
-        """Send a command of plain words, and return its reply. Raises TimeoutError."""
-        return await ask(self.port, *words)
-
 
 class Sentinel(Child):
     """`redis-server --sentinel`, alone: it decides by itself, and soon."""
@@ -136,7 +136,7 @@ class Sentinel(Child):
 
     async def master_port(self) -> int:
         """Where it says that the master is."""
-        found = await ask(self.port, "SENTINEL", "get-master-addr-by-name", _MASTER)
+        found = await self.ask("SENTINEL", "get-master-addr-by-name", _MASTER)
         assert isinstance(found, list)
         return int(str(found[1]))
 

@@ -41,6 +41,8 @@ PROMISED = {
     "rejected_total": {"reason"},
     "store_up": {"tier"},
     "peers": set(),
+    "leases": set(),
+    "lease_losses_total": set(),
     "redis_losses_total": set(),
     "redis_round_trip_seconds": set(),
     "redis_memory_bytes": set(),

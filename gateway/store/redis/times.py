@@ -24,6 +24,8 @@ class SharedTime:
         self._clock = clock
         self._offset = 0.0  # Redis' time minus `clock.monotonic()`
         self._base: float | None = None  # Redis' time minus the machine's monotonic time, when the offset was set
+        self.steady_since = math.inf
+        """Redis' time since which its clock has run as that of this machine has, as far as this gateway has seen."""
 
     def measure(self, redis_seconds: float, sent: float, received: float) -> None:
         """Note that Redis' clock had this value between `sent` and `received` (`time.monotonic()`)."""
@@ -34,7 +36,14 @@ class SharedTime:
             self._offset = _rounded(self._offset + change)
         else:
             return
-        self._base = base
+        self._base, self.steady_since = base, redis_seconds
+
+    def elapsed(self, shared: float, now: float, took: float) -> float:
+        """Return how many seconds at least have passed between two readings of Redis' clock; 0 if it was set meanwhile.
+
+        `now` was just measured, by a command that took so long (seconds).
+        """
+        return max(0.0, now - shared - 2 * STEP_SECONDS - took) if shared >= self.steady_since else 0.0
 
     def now(self) -> float:
         """Return Redis' time in unix seconds, as far as it is known."""
