@@ -145,7 +145,7 @@ async def test_a_gateway_that_has_not_heard_of_a_purge_stores_nothing(pair: Any,
     await heard(other)
     other.link.seen.number -= 1
     await other.put([key(1)], entry(), Body.of(ROWS))
-    assert await bytes_of(one, 1) is None
+    assert (await bytes_of(one, 1), await bytes_of(other, 1)) == (None, None)
     await other.put([key(2)], entry(2, scope="t", query_id=2), Body.of(ROWS))
     assert await bytes_of(one, 2) == (ROWS if what else None)
     other.link.seen.number += 1
@@ -159,6 +159,7 @@ async def test_a_result_is_stored_only_under_the_lease_that_led_to_it(pair: Any)
     await one.link.command("HSET", f"{one.link.base}l:{key(1).hex()}", "n", 7)
     await other.put([key(1)], entry("paused"), Body.of(b"paused"), Fence(key(1), 6))
     assert await one.link.command("HGET", one.link.base.encode() + b"e:" + key(1), "b") == entry("old").body_id
+    assert await bytes_of(other, 1) == b"old", "nor does it serve by itself what it may not store"
     await other.put([key(1)], entry("new"), Body.of(b"new"), Fence(key(1), 7))
     await heard(one)
     assert await bytes_of(one, 1) == b"new"

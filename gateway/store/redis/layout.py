@@ -89,7 +89,7 @@ local function refuse(why)
 end
 if lease ~= '' and redis.call('HGET', P..'l:'..lease, 'n') ~= fence then
   drop_pieces(token, tonumber(pieces))
-  return 0
+  return -2
 end
 if epoch() ~= epoch_seen or purged(scope, query) > tonumber(seen) then return refuse(0) end
 for i = 0, pieces - 1 do
@@ -124,8 +124,8 @@ return number
 """,
     makes_room=False,
 )
-"""Number of the announcement; 0: another gateway has the lease, or there was a purge that this one has not heard of;
--1: there is no room."""
+"""Number of the announcement; 0: there was a purge that this gateway has not heard of; -1: there is no room;
+-2: another gateway has the lease, so what is there stays."""
 
 FETCH: Final = _script(
     """

@@ -179,23 +179,24 @@ class RedisStore:
             self._memory.insert(keys, entry, body)
         else:
             body = await self._memory.put(keys, entry, body)
-        if not await self._share(terms, body):
+        if not self.ready or body.size > self._max_entry:
             await self._invalidate(keys, self._tier.drop)
+        else:
+            await self._share(terms, body)
         return body
 
-    async def _share(self, terms: Terms, body: Body) -> bool:
-        """Store it in Redis; return whether nothing older is under these keys now."""
-        if not self.ready or body.size > self._max_entry:
-            return False
+    async def _share(self, terms: Terms, body: Body) -> None:
         try:
             try:
-                await self._tier.put(terms, await self._transfer.upload(body))
+                is_allowed = await self._tier.put(terms, await self._transfer.upload(body))
             except FullError:
                 await self._tier.make_some_room()
-                await self._tier.put(terms, await self._transfer.upload(body))
-        except GIVEN_UP:
-            return False
-        return True
+                is_allowed = await self._tier.put(terms, await self._transfer.upload(body))
+        except GIVEN_UP:  # it may be there, or something older
+            await self._invalidate(terms.keys, self._tier.drop)
+            return
+        if not is_allowed:
+            self._memory.remove_keys(terms.keys)
 
     async def _invalidate(self, keys: Sequence[Key], how: Callable[[Sequence[Key]], Awaitable[None]]) -> None:
         try:

@@ -75,19 +75,19 @@ class SharedTier:
         return _stored(found) if found is not None else None
 
     async def put(self, terms: Terms, body: StoredBody) -> bool:
-        """Store an entry whose pieces are there; return whether it was stored. If not, older ones are deleted, unless
-        the lease of `fence` is another's by now.
+        """Store an entry whose pieces are there; return False if that is forbidden: another gateway has the lease, or
+        there was a purge. Where there is no room, only older entries are deleted.
         """
         weight = body.weight + layout.BODY_BYTES + layout.ENTRY_BYTES * len(terms.keys)
         for _ in range(3):
             number = await self._put(terms, body)
+            if number > 0:
+                self._link.seen.note_own(number)
             if number != NO_ROOM:
-                if number > 0:
-                    self._link.seen.note_own(number)
-                return bool(number > 0)
+                return number > 0
             await self.make_room(weight)
         await self.drop(terms.keys)
-        return False
+        return True
 
     async def _put(self, terms: Terms, body: StoredBody) -> int:
         time, entry, fence, keys = self._link.time, terms.entry, terms.fence, terms.keys
