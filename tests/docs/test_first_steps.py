@@ -66,9 +66,9 @@ class Terminal:
     async def close(self) -> None:
         """End what a failed test has left running, with what it started itself."""
         for process in self._started:
-            with contextlib.suppress(ProcessLookupError):
+            if process.child.returncode is None:
                 os.killpg(process.child.pid, signal.SIGKILL)
-            await process.ended()
+                await process.ended()
 
     async def interrupt(self, process: Process) -> None:
         """Press Ctrl-C."""
