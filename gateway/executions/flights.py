@@ -130,7 +130,7 @@ class Executions:
         """
         sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
         execution = Execution(plan, sender, self._clock.monotonic(), execution_id)
-        execution.recorded = execution.standing.inherits = bool(execution_id)
+        execution.recorded = execution.is_known = execution.standing.inherits = bool(execution_id)
         before = None
         if aside:
             self._asides[plan.key] = execution
@@ -207,8 +207,8 @@ class Executions:
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
         """Record in the ledger how far it is, or how it is about to end."""
         execution.note_recording()
-        record = record_of(execution, self._clock.wall(), self._clock.monotonic(), ending)
-        await self._ledger.record_execution(record)
+        times, many = (self._clock.wall(), self._clock.monotonic()), self._leading.leases.for_many
+        await self._ledger.record_execution(record_of(execution, *times, ending, whole=many))
 
     async def _end(self, execution: Execution, ending: Ending) -> None:
         plan, standing = execution.plan, execution.standing
@@ -223,7 +223,6 @@ class Executions:
             if ending.result == "failure" and ending.failure is None:
                 self.failures.put(execution)
             await self._follow_up(execution, ending)
-            # At shutdown it stays unfinished: the next process follows it
             if (execution.recorded or standing.lease.number) and not self._closing and not standing.follows:
                 await self.record(execution, ending)
             await self._give_up_lease(execution)
@@ -240,13 +239,11 @@ class Executions:
         lease, follow_up = execution.standing.lease, execution.follow_up
         if self._closing:
             await lease.release()
-        elif follow_up is None:
-            await lease.end()
         else:
-            await lease.end(follow_up.id, follow_up.plan.marker)
+            await lease.end(*(() if follow_up is None else (follow_up.id, follow_up.plan.marker)))
 
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
-        """Run it once more for callers that joined after its end in Redash, of which no poll knew; move their jobs."""
+        """Run it once more for callers that joined after its end in Redash; move their jobs."""
         execution.rows_from = max(execution.rows_from, ending.made)
         if ending.stored is None or self._closing or execution.serves(execution.latest_need):
             return
@@ -254,6 +251,7 @@ class Executions:
         max_age = max(0, math.floor(self._clock.monotonic() - execution.latest_need))
         plan = msgspec.structs.replace(execution.plan, max_age=float(max_age))
         execution.follow_up = follow_up = await self._begun_after(execution, plan)
+        follow_up.is_known = True
         if not follow_up.recorded:
             await self.record(follow_up)
         if self.move_jobs is not None:
@@ -289,7 +287,7 @@ class Executions:
         asyncio.get_running_loop().call_later(POST_SECONDS, self._give_out_job_ids)
 
     def _give_out_job_ids(self) -> None:
-        """Let nobody wait for Redash's response to a POST: the next process sends it again, which joins the run."""
+        """Let nobody wait for the response to a POST: the next process sends it again, which joins the run."""
         for execution in self.running:
             execution.can_respond.set()
 
