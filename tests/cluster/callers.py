@@ -156,7 +156,7 @@ class Callers:
 
     def _note(self, made: Asked) -> None:
         self.history.asked.append(made)
-        if made.job and made.job not in self.jobs and made.kind in ("post", "wait"):
+        if made.job and made.job not in self.jobs and made.kind in ("post", "wait", "form"):
             self.jobs[made.job] = made
             self._open.append(made.job)
         if made.result is not None:
