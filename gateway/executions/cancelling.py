@@ -66,7 +66,7 @@ class Cancelling:
 
     async def _stop(self, execution: Execution, sender: Sender) -> None:
         over = execution.cancelling or execution.phase is Phase.ENDED
-        if over or execution.standing.follows or self.is_wanted(execution):
+        if over or execution.standing.follows or execution.standing.is_apart or self.is_wanted(execution):
             return
         if execution.phase is Phase.QUEUED and execution.task is not None:
             if await self._is_closed(execution):

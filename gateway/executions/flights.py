@@ -196,6 +196,7 @@ class Executions:
         if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
             self._by_key[execution.plan.key] = execution
         await self.record(execution)
+        await execution.standing.lease.renew()
         await self._leading.announce("posted", execution)
 
     def _renamed(self, execution: Execution, old: str) -> None:

@@ -13,12 +13,17 @@ from gateway.executions.flights import Executions
 from gateway.executions.job_views import JobView, pending_view, recorded_view, view_of
 from gateway.executions.revival import Revival
 from gateway.executions.standing import is_within
-from gateway.model import Clock, JobRecord
+from gateway.model import Clock, ExecutionRecord, JobRecord
 from gateway.policy.access import Caller
 from gateway.redash.requests import CancelJob, ReadJob
 from gateway.store import Leases, Ledger
 
 MOST_FOLLOW_UPS: Final = 8
+MOST_UNSERVED: Final = 10_000
+
+LATE_SECONDS: Final = 3.0
+"""After so long another gateway begins the later run of a job: the one that gave it out is gone."""
+
 UNKNOWN_TEXT: Final = "This client has no such job; job ids live for 12 hours."
 
 _RECENT_BYTES: Final = 16 * 1024 * 1024
@@ -36,6 +41,7 @@ class JobFinder:
         self._leases = leases
         self._ledger = ledger
         self._clock = clock
+        self._unserved: LRUCache[str, float] = LRUCache(MOST_UNSERVED)  # since when (monotonic)
         self.recent: LRUCache[str, tuple[JobRecord, Execution | JobView]] = LRUCache(_RECENT_BYTES, getsizeof=_size)
 
     async def find(self, operation: ReadJob | CancelJob, caller: Caller, allowed: frozenset[int] | None) -> Found:
@@ -83,9 +89,24 @@ class JobFinder:
             if record is None or record.status != 3 or is_within(job.ask, record.served):
                 return job, execution
             if not record.follow_up:
-                return job, pending_view(job)  # the gateway that gave it out is about to begin the later run
+                return await self._later_run(job, record)
             job = msgspec.structs.replace(job, execution_id=record.follow_up, ask=0)
         return job, pending_view(job)
+
+    async def _later_run(self, job: JobRecord, record: ExecutionRecord) -> Found:
+        """Return a job that is to wait for a later run. The gateway that gave it out begins that, if it is there."""
+        now = self._clock.monotonic()
+        if now - self._unserved.setdefault(job.id, now) < LATE_SECONDS:
+            return job, pending_view(job)
+        try:
+            execution = await self._revival.rerun(record)
+        except GatewayError:
+            return job, pending_view(job)
+        ask = execution.standing.ask_for(now)
+        job = msgspec.structs.replace(job, execution_id=execution.id, ask=ask)
+        execution.seen[job.id], execution.not_before[job.id] = now, now
+        await self._ledger.record_job(job)
+        return job, execution
 
     async def state(self, job: JobRecord, execution: Execution | JobView | None) -> JobView:
         """Return how a job stands."""

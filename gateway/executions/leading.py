@@ -98,6 +98,7 @@ class Leading:
                 age=max(0.0, now - need) if asks else None,
                 unused=self._unused(execution, now),
                 by_force=by_force,
+                upstream_job=lambda: execution.upstream_job,
                 on_need=execution.need_elsewhere,
             )
         )

@@ -41,9 +41,9 @@ def record_of(execution: Execution, wall: float, now: float, ending: Ending | No
         scope=plan.credential.scope,
         credential=plan.credential.name,
         query_id=plan.query_id,
-        path=request.target if ending is None else request.path,
-        # Only what has not ended is followed by another process, and sent again.
-        body=(request.body or b"") if ending is None else b"",
+        path=request.target if ending is None or standing.lease.number else request.path,
+        # Only what has not ended is followed by another process and sent again; or what has callers elsewhere.
+        body=(request.body or b"") if ending is None or standing.lease.number else b"",
         marker=plan.marker,
         started_at=wall - (now - execution.started),
         upstream_job=execution.upstream_job,

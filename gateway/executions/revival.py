@@ -6,9 +6,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError, NotFound
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
+from gateway.executions.leading import LOOK_SECONDS
 from gateway.executions.records import adopt_jobs, revived
 from gateway.model import Clock, ExecutionRecord
 from gateway.outcome import Observer, Sender
@@ -63,16 +65,36 @@ class Revival:
         except GatewayError:
             return None
 
+    async def rerun(self, record: ExecutionRecord) -> Execution:
+        """Join or begin a run of the same query for callers that the rows of an earlier one do not serve.
+
+        Raises:
+            GatewayError: as `_revive`.
+        """
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        plan = msgspec.structs.replace(plan_of(record, self._credential(record), wall), max_age=0.0)
+        execution = self._executions.joinable(plan, stored=False)
+        if execution is None:
+            execution = self._executions.begin(plan, Sender("gateway", record.id))
+        execution.attach(now)
+        await wait_for(execution.standing.settled, LOOK_SECONDS)
+        if not execution.recorded:
+            await self._executions.record(execution)
+        return execution
+
+    def _credential(self, record: ExecutionRecord) -> Credential:
+        credential = next((c for c in self._live.access.credentials.values() if c.scope == record.scope), None)
+        if credential is None:
+            raise NotFound("The credential of this execution is no longer configured; run the query again.")
+        return credential
+
     async def _revive(self, record: ExecutionRecord) -> Execution:
         """Follow an execution of another process.
 
         Raises:
             GatewayError: this configuration, or this version of the gateway, does not allow it.
         """
-        credential = next((c for c in self._live.access.credentials.values() if c.scope == record.scope), None)
-        if credential is None:
-            raise NotFound("The credential of this execution is no longer configured; run the query again.")
-        plan = plan_of(record, credential, self._clock.wall())
+        plan = plan_of(record, self._credential(record), self._clock.wall())
         jobs = [] if self._leases.shared else await self._ledger.jobs_of(record.id)  # else whoever leads takes them
         now, wall = self._clock.monotonic(), self._clock.wall()
         sender = Sender("gateway", record.id, self._observer.begin_span(None))

@@ -24,6 +24,10 @@ class LocalLease:
     async def confirm(self) -> None:
         """See the protocol."""
 
+    async def renew(self) -> bool:
+        """See the protocol."""
+        return True
+
     async def close(self, *, unless_used: bool = False) -> bool:
         """See the protocol."""
         return True

@@ -204,10 +204,14 @@ class Lease(Protocol):
             LeaseLostError: another gateway has it.
         """
 
+    async def renew(self) -> bool:
+        """Keep it for longer, and let others know the job in Redash; False if it cannot be done now."""
+
     async def close(self, *, unless_used: bool = False) -> bool:
         """Take no more asks; those that came before are in `needs` when this returns.
 
-        `unless_used`: not if another gateway had use for the run within the last minute. Returns whether it is closed.
+        `unless_used`: not if another gateway had use for the run within the last minute, or another run has the same
+        job in Redash, or that cannot be known. Returns whether it is closed.
 
         Raises:
             LeaseLostError: as above.
@@ -235,6 +239,8 @@ class Claim(msgspec.Struct, frozen=True):
     """Seconds since a caller had use for the run."""
     by_force: bool = False
     """Take it, whoever has it: it was waited for long enough."""
+    upstream_job: Callable[[], str] = str
+    """Returns the id of the job in Redash, "" if there is none yet."""
     on_need: Callable[[float, float], None] = lambda moment, age: None
     """Called by the lease for each ask: from which moment on rows are needed, and the age that was asked for."""
 

@@ -2,7 +2,7 @@
 
 `l:KEY` is a lease: a hash of the run's id, its owner (a process), its number, the marker of its definition, and whether
 it is closing. `la:ID` are the asks of a run: a number to count from, then the age of each, and when it was noted.
-`lu:ID` says when each follower last had use for the run.
+`lu:ID` says when each follower last had use for the run. `lj:JOB` are the runs that follow a job in Redash.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLAIM: Final = Script(
     _COMMON
     + f"""
 local key, id, owner, marker, age, unused = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local by_force, base, read = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9])
+local by_force, base, read, upstream = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local l = P..'l:'..key
 local lease = redis.call('HMGET', l, 'id', 'owner', 'n', 'marker', 'closing')
 local ours = lease[1] == id and lease[2] == owner
@@ -50,6 +50,10 @@ if ours or not lease[1] or by_force then
     redis.call('HDEL', P..'lu:'..id, owner)
   end
   redis.call('PEXPIRE', l, LIFE)
+  if upstream ~= '' then
+    redis.call('SADD', P..'lj:'..upstream, id)
+    redis.call('PEXPIRE', P..'lj:'..upstream, KEPT)
+  end
   local first, asks = unread(id, base, read)
   return {{'led', n, first, asks, now()}}
 end
@@ -72,12 +76,13 @@ return {{'held', lease[1], joinable and 1 or 0, ask}}
 """,
     makes_room=True,
 )
-"""Takes a lease, keeps it, or notes an ask there: KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ."""
+"""Takes a lease, keeps it, or notes an ask there: KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM."""
 
 CLOSE: Final = Script(
     _COMMON
     + f"""
-local key, id, n, base, read, unless_used = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
+local key, id, n, base, read = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local unless_used, upstream = ARGV[6] == '1', ARGV[7]
 local l = P..'l:'..key
 if redis.call('HGET', l, 'n') ~= n then return {{'lost'}} end
 local first, asks = unread(id, base, read)
@@ -85,6 +90,9 @@ if unless_used then
   local used = #asks > 0
   for _, at in ipairs(redis.call('HVALS', P..'lu:'..id)) do
     used = used or now() - tonumber(at) < {USED_SECONDS} * 1000000
+  end
+  for _, other in ipairs(redis.call('SMEMBERS', P..'lj:'..upstream)) do
+    used = used or (other ~= id and redis.call('ZSCORE', P..'xu', other))
   end
   if used then return {{'used', n, first, asks, now()}} end
 end
@@ -94,7 +102,9 @@ return {{'closed', n, first, asks, now()}}
 """,
     makes_room=True,
 )
-"""Lets a run take no more asks, and returns those that are left: KEY ID NUMBER BASE READ UNLESS_USED."""
+"""Lets a run take no more asks, and returns those that are left: KEY ID NUMBER BASE READ UNLESS_USED UPSTREAM.
+
+The ledger knows which of the runs with the same job in Redash have not ended (`xu`)."""
 
 REOPEN: Final = Script(
     """

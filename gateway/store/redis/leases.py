@@ -85,7 +85,17 @@ class RedisLease:
         if self._is_over or self.is_lost:
             return False
         sent, claim, base, read = self._leases.clock.monotonic(), self.claim, self._base, self._read
-        arguments = (claim.execution_id, self._leases.owner, claim.marker, "", "inf", 0, base, read)
+        arguments = (
+            claim.execution_id,
+            self._leases.owner,
+            claim.marker,
+            "",
+            "inf",
+            0,
+            base,
+            read,
+            claim.upstream_job(),
+        )
         reply = await self._leases.ask_timed(CLAIM, claim.key.hex(), *arguments)
         if reply is None:
             return False
@@ -134,9 +144,9 @@ class RedisLease:
     async def close(self, *, unless_used: bool = False) -> bool:
         """See the protocol."""
         if self.number == 0:
-            return True
+            return not unless_used
         sent, base, read = self._leases.clock.monotonic(), self._base, self._read
-        arguments = (self.number, base, read, int(unless_used))
+        arguments = (self.number, base, read, int(unless_used), self.claim.upstream_job())
         reply = await self._leases.ask_timed(CLOSE, self.claim.key.hex(), self.claim.execution_id, *arguments)
         if reply is None:
             return not unless_used
@@ -209,7 +219,17 @@ class RedisLeases:
         sent = self.clock.monotonic()
         age = "" if claim.age is None else repr(claim.age)
         unused = repr(max(0.0, claim.unused))
-        arguments = (claim.execution_id, self.owner, claim.marker, age, unused, int(claim.by_force), b"0", 0)
+        arguments = (
+            claim.execution_id,
+            self.owner,
+            claim.marker,
+            age,
+            unused,
+            int(claim.by_force),
+            b"0",
+            0,
+            claim.upstream_job(),
+        )
         self._claimed[claim.execution_id] = lease  # an ask may be heard of before the reply is
         try:
             reply = await self.ask_timed(CLAIM, claim.key.hex(), *arguments)

@@ -200,10 +200,11 @@ class RedisLedger:
             return None
 
     def _shifted(self, record: R, convert: Callable[[float], float]) -> R:
-        """Convert the wall-clock times of a record."""
+        """Convert the wall-clock times of a record; where that is uncertain, rows must be newer, not older."""
         if isinstance(record, ExecutionRecord):
             return msgspec.structs.replace(record, started_at=convert(record.started_at))
-        times = {"noted_at": convert(record.noted_at), "not_before": convert(record.not_before)}
+        not_before = convert(record.not_before) + self._link.time.uncertainty
+        times = {"noted_at": convert(record.noted_at), "not_before": not_before}
         return msgspec.structs.replace(record, **times)
 
 

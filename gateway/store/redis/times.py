@@ -24,26 +24,32 @@ class SharedTime:
         self._clock = clock
         self._offset = 0.0  # Redis' time minus `clock.monotonic()`
         self._base: float | None = None  # Redis' time minus the machine's monotonic time, when the offset was set
+        self.uncertainty = 0.0
+        """By so many seconds at most the conversion is wrong: Redis' clock was read within twice of that."""
         self.steady_since = math.inf
         """Redis' time since which its clock has run as that of this machine has, as far as this gateway has seen."""
 
     def measure(self, redis_seconds: float, sent: float, received: float) -> None:
-        """Note that Redis' clock had this value between `sent` and `received` (`time.monotonic()`)."""
-        base = redis_seconds - (sent + received) / 2
-        if self._base is None:
-            self._offset = _rounded(redis_seconds - self._clock.monotonic())
-        elif abs(change := base - self._base) > STEP_SECONDS + (received - sent) / 2:
-            self._offset = _rounded(self._offset + change)
-        else:
+        """Note that Redis' clock had this value between `sent` and `received` (`time.monotonic()`), just now."""
+        base, uncertainty = redis_seconds - (sent + received) / 2, (received - sent) / 2
+        first = self._base is None
+        change = base - (self._base or 0.0)
+        is_step = abs(change) > STEP_SECONDS + uncertainty + self.uncertainty
+        if not first and not is_step and not uncertainty < self.uncertainty - STEP_SECONDS:
             return
-        self._base, self.steady_since = base, redis_seconds
+        if first or is_step:
+            self.steady_since = redis_seconds
+        self._base, self.uncertainty = base, uncertainty
+        offset = redis_seconds + uncertainty - self._clock.monotonic() if first else self._offset + change
+        self._offset = _rounded(offset)
 
     def elapsed(self, shared: float, now: float, took: float) -> float:
         """Return how many seconds at least have passed between two readings of Redis' clock; 0 if it was set meanwhile.
 
         `now` was just measured, by a command that took so long (seconds).
         """
-        return max(0.0, now - shared - 2 * STEP_SECONDS - took) if shared >= self.steady_since else 0.0
+        doubt = 2 * STEP_SECONDS + self.uncertainty + took
+        return max(0.0, now - shared - doubt) if shared >= self.steady_since else 0.0
 
     def now(self) -> float:
         """Return Redis' time in unix seconds, as far as it is known."""
