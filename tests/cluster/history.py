@@ -75,6 +75,7 @@ class Post:
     at: float
     answered: float
     job: str = ""
+    query: str = ""
 
 
 @dataclass(frozen=True)

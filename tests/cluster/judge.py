@@ -125,6 +125,8 @@ class Judge:
             return "Redis was down, paused or emptied"
         if any(history.troubled(both, first.at - AFTER, second.at, CUT, ALONE)):
             return "one of the two was cut off"
+        if any(first.at - DEFINITION_CHECK - _SLOP <= edit.answered <= second.at for edit in self._edits(first.query)):
+            return "the query was edited, and who knows of it joins no run of before"
         recorded = first.answered + _AT_ONCE
         if any(history.troubled({first.gateway}, first.at - _ROUNDING, recorded, KILLED)):
             return "the leader was killed before its job was recorded"
@@ -133,6 +135,9 @@ class Judge:
         if any(history.troubled({second.gateway}, second.at - _JUST_NOW, second.at, PAUSED)):
             return "the leader was paused between its check and its POST"
         return ""
+
+    def _edits(self, query: str) -> list[Change]:
+        return [edit for edit in self.history.edits if edit.query == query]
 
     # -- rows
 
@@ -180,7 +185,7 @@ class Judge:
         for a in self._with_result():
             result = self.history.results[a.result or 0]
             self._judged()
-            newer = [edit for edit in self.history.edits if edit.query == a.query and edit.version > result.version]
+            newer = [edit for edit in self._edits(a.query) if edit.version > result.version]
             if any(edit.answered < a.since - DEFINITION_CHECK - _SLOP for edit in newer):
                 yield f"version {result.version}, {newer[0]} was long before: {a}"
             elif a.hit and any(self._in_force(newer, a, a.since)):

@@ -130,6 +130,15 @@ def test_why_there_may_be_two(trouble: Trouble, reason: str) -> None:
     assert excuses(twice(trouble)) == {reason}
 
 
+def test_an_edit_in_between_is_a_reason_for_two() -> None:
+    """Redash runs the new text for a gateway that has not noticed the edit yet; who has cannot join that."""
+    made = twice()
+    made.posts = [replace(post, query="short") for post in made.posts]
+    for at, query, is_reason in ((99.0, "short", True), (90.0, "short", False), (99.0, "long", False)):
+        made.edits = [Change(None, at, at, query, 0)]
+        assert bool(found(made)) != is_reason
+
+
 # -- rows
 
 
