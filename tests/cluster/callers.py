@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any, Final
@@ -190,21 +190,27 @@ class Callers:
         everywhere = range(len(self.cluster.gateways))
         place, gateway, asked = len(self.history.revocations), chance.choice(everywhere), self._now()
         self.history.revocations.append(Change(None, asked, asked, client=REVOKED))
-        reloaded = await self._configured([gateway], (REVOKED,))
+        self._configure((REVOKED,))
+        reloaded = await self._told(gateway, "reload")
         revoked = Change(gateway if reloaded else None, asked, self._now(), client=REVOKED)
         self.history.revocations[place] = revoked
         await asyncio.sleep(seconds)
         revoked = replace(revoked, ended=self._now())
         self.history.revocations[place] = revoked
-        await self._configured(everywhere, ())
+        self._configure(())
+        await asyncio.gather(*map(self._reloaded, everywhere))
         self.history.revocations[place] = replace(revoked, restored=self._now())
 
-    async def _configured(self, gateways: Iterable[int], without: tuple[str, ...]) -> bool:
-        """Write all configurations and reload through these gateways; one that is started reads its own anyway."""
+    def _configure(self, without: tuple[str, ...]) -> None:
         for each in self.cluster.gateways:
             each.without = without
             each.configure()
-        return all(await asyncio.gather(*(self._told(gateway, "reload") for gateway in gateways)))
+
+    async def _reloaded(self, gateway: int) -> None:
+        """Reload, as soon as the gateway is there: one that starts just now may have read the old file."""
+        until = self._now() + _GIVES_UP
+        while not await self._told(gateway, "reload") and self._now() < until:
+            await asyncio.sleep(0.2)
 
     async def _told(self, gateway: int, action: str, **what: object) -> bool:
         """Whether an operator's request had a response; what failed with its gateway is not judged."""
