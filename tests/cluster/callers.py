@@ -209,7 +209,7 @@ class Callers:
     async def _reloaded(self, gateway: int) -> None:
         """Reload, as soon as the gateway is there: one that starts just now may have read the old file."""
         until = self._now() + _GIVES_UP
-        while not await self._told(gateway, "reload") and self._now() < until:
+        while not await self._told(gateway, "reload") and self._now() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
 
     async def _told(self, gateway: int, action: str, **what: object) -> bool:
