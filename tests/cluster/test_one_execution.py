@@ -59,7 +59,7 @@ async def while_redis_is_there(cluster: Cluster, test: Callable[[], Awaitable[No
         try:
             await test()
             return
-        except AssertionError:
+        except (AssertionError, KeyError):  # an error in place of a job
             if not tries_left or await losses(cluster) <= before:
                 raise
         await asyncio.gather(*(gateway.joined() for gateway in running(cluster)))
