@@ -140,7 +140,7 @@ class Link:
             StoreError: the operator must act.
         """
         try:
-            await self._join()
+            await self._join(self.seen.begin)
         except UnavailableError as error:
             self._down(str(error))
         self._keeper = asyncio.create_task(run_forever(self._maintain))
@@ -167,7 +167,7 @@ class Link:
         session = self._session
         try:
             if session is None:
-                await self._join()
+                await self._join(self.seen.reset)
                 self._logged_down = False
                 log.warning("%s is usable again", self._server.address)
             else:
@@ -180,7 +180,7 @@ class Link:
             async with asyncio.timeout(BEAT_SECONDS):
                 await self._wake.wait()
 
-    async def _join(self) -> None:
+    async def _join(self, go_on: Callable[[str, int], None]) -> None:
         connections, facts = await self._server.connect(3)
         session = self._session = Session(connections, self.base + "news", self._heard, self._lost)
         try:
@@ -191,7 +191,7 @@ class Link:
                 epoch, number, now = await self.call(JOIN, facts.run_id)
                 self.time.measure(now / 1e6, sent, monotonic())
                 session.epoch = epoch.decode()
-                self.seen.reset(session.epoch, number)
+                go_on(session.epoch, number)
                 for step in self.on_up:
                     await step()
         except BaseException as error:

@@ -34,6 +34,10 @@ class Sequence:
         self.number = 0
         self.on_gap: list[Callable[[], None]] = []
 
+    def begin(self, epoch: str, number: int) -> None:
+        """Begin at this point: nothing is in memory yet."""
+        self.epoch, self.number = epoch, number
+
     def reset(self, epoch: str, number: int) -> None:
         """Go on from this point, as after a connection was lost; a gap unless all before it was seen."""
         if not self.has_reached(epoch, number):
