@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.redis_server import RedisServer, Sentinel, free_port
+from support.waiting import until
 
 from gateway.config.redis_url import redis_address
+from gateway.model import SystemClock
 from gateway.store.redis.examine import COMMANDS, examine
+from gateway.store.redis.link import Link
 from gateway.store.redis.server import RedisOptions
 
 SOURCE = Path(__file__).parents[2] / "gateway" / "store" / "redis"
@@ -101,7 +104,13 @@ async def test_the_rights_that_it_names_are_enough(tmp_path: Path) -> None:
         _, mistakes = await examined(f"redis://u:secret-word@127.0.0.1:{redis.port}")
         rules = mistakes[0].partition("ACL SETUSER u ")[2]
         await redis.ask("ACL", "SETUSER", "u", *rules.split())
-        assert (await examined(f"redis://u:secret-word@127.0.0.1:{redis.port}"))[1] == []
+        url = f"redis://u:secret-word@127.0.0.1:{redis.port}"
+        assert (await examined(url))[1] == []
+        link = Link(RedisOptions(address=redis_address(url)), SystemClock())
+        await link.open()
+        await until(lambda: link.up)
+        await until(lambda: link.peers() != [])  # it goes on after its first heartbeat
+        await link.close()
 
 
 async def test_a_wrong_password_is_said_without_it(tmp_path: Path) -> None:

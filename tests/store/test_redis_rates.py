@@ -69,6 +69,15 @@ async def test_three_gateways_together_allow_what_one_would(redis: RedisServer) 
     assert burst + rate * 0.3 < taken <= burst + rate * passed + portions
 
 
+async def test_a_gateway_that_has_just_come_counts_the_others(redis: RedisServer) -> None:
+    """Otherwise it would take a portion as large as if it were alone."""
+    async with links(redis, 2):
+        late = Link(RedisOptions(address=redis_address(redis.url), name="late"), SystemClock())
+        await late.open()
+        assert late.gateways == 3
+        await late.close()
+
+
 async def test_a_client_of_one_gateway_gets_the_whole_burst(redis: RedisServer) -> None:
     async with links(redis) as opened:
         assert await uses(bucket(opened[0], 0.01, 40), 60) == 40

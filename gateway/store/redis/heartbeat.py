@@ -31,7 +31,9 @@ if was ~= ARGV[1] then
   redis.call('SET', P..'run', ARGV[1])
   if was then renew() end
 end
-return state()
+local reply = state()
+reply[4] = redis.call('ZCARD', P..'peers') + (redis.call('ZSCORE', P..'peers', ARGV[2]) and 0 or 1)
+return reply
 """,
     makes_room=True,
 )

@@ -188,7 +188,8 @@ class Link:
                 await session.subscribe()
             async with asyncio.timeout(JOIN_SECONDS):
                 sent = monotonic()
-                epoch, number, now = await self.call(JOIN, facts.run_id)
+                epoch, number, now, gateways = await self.call(JOIN, facts.run_id, self.name)
+                self.gateways = max(self.gateways, gateways)  # a Redis that was emptied knows nobody yet
                 self.time.measure(now / 1e6, sent, monotonic())
                 session.epoch = epoch.decode()
                 go_on(session.epoch, number)
