@@ -207,8 +207,8 @@ class Executions:
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
         """Record in the ledger how far it is, or how it is about to end."""
         execution.note_recording()
-        record = record_of(execution, self._clock.wall(), self._clock.monotonic(), ending)
-        await self._ledger.record_execution(record)
+        times, many = (self._clock.wall(), self._clock.monotonic()), self._leading.leases.for_many
+        await self._ledger.record_execution(record_of(execution, *times, ending, whole=many))
 
     async def _end(self, execution: Execution, ending: Ending) -> None:
         plan, standing = execution.plan, execution.standing
@@ -223,7 +223,6 @@ class Executions:
             if ending.result == "failure" and ending.failure is None:
                 self.failures.put(execution)
             await self._follow_up(execution, ending)
-            # At shutdown it stays unfinished: the next process follows it
             if (execution.recorded or standing.lease.number) and not self._closing and not standing.follows:
                 await self.record(execution, ending)
             await self._give_up_lease(execution)
@@ -246,7 +245,7 @@ class Executions:
             await lease.end(follow_up.id, follow_up.plan.marker)
 
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
-        """Run it once more for callers that joined after its end in Redash, of which no poll knew; move their jobs."""
+        """Run it once more for callers that joined after its end in Redash; move their jobs."""
         execution.rows_from = max(execution.rows_from, ending.made)
         if ending.stored is None or self._closing or execution.serves(execution.latest_need):
             return
@@ -289,7 +288,7 @@ class Executions:
         asyncio.get_running_loop().call_later(POST_SECONDS, self._give_out_job_ids)
 
     def _give_out_job_ids(self) -> None:
-        """Let nobody wait for Redash's response to a POST: the next process sends it again, which joins the run."""
+        """Let nobody wait for the response to a POST: the next process sends it again, which joins the run."""
         for execution in self.running:
             execution.can_respond.set()
 

@@ -249,7 +249,7 @@ class Leading:
         standing = execution.standing
         served_from = standing.served_from(record.served) if record.status == 3 else -math.inf
         refused = record.status == 4 and not record.upstream_job
-        too_old = record.status == 3 and max(execution.rows_from, served_from) == -math.inf < execution.latest_need
+        too_old = record.status == 3 and served_from == -math.inf < execution.latest_need
         if (refused or too_old) and not execution.is_known:
             await self._news_of(record.id, execution, ASK_SECONDS)  # of a lease that is about to be given up
             self._rename(execution, new_id())
@@ -259,7 +259,7 @@ class Leading:
             failure = UpstreamError(record.error) if record.unavailable else None
             return Ending(kind_of(record.error), error=record.error, failure=failure)
         standing.follow_up = record.follow_up
-        execution.rows_from = max(execution.rows_from, served_from)
+        execution.rows_from = served_from  # nothing else that is known here: all gateways are to agree on it
         return await self._result(execution, record)
 
     async def _result(self, execution: Execution, record: ExecutionRecord) -> Ending:

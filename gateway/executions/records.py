@@ -30,8 +30,15 @@ def end_of(execution: Execution, ending: Ending, now: float) -> ExecutionEnd:
     )
 
 
-def record_of(execution: Execution, wall: float, now: float, ending: Ending | None = None) -> ExecutionRecord:
-    """Return the record of an execution, as it is now or as it is about to end."""
+def record_of(
+    execution: Execution, wall: float, now: float, ending: Ending | None = None, *, whole: bool = False
+) -> ExecutionRecord:
+    """Return the record of an execution, as it is now or as it is about to end.
+
+    What has ended is not sent again, so its body is left out, unless `whole`: it may have callers elsewhere who need
+    newer rows.
+    """
+    whole = whole or ending is None
     plan, standing = execution.plan, execution.standing
     request = calls.execution(plan.operation, plan.upstream_max_age())
     follow_up = execution.follow_up
@@ -41,9 +48,8 @@ def record_of(execution: Execution, wall: float, now: float, ending: Ending | No
         scope=plan.credential.scope,
         credential=plan.credential.name,
         query_id=plan.query_id,
-        path=request.target if ending is None or standing.lease.number else request.path,
-        # Only what has not ended is followed by another process and sent again; or what has callers elsewhere.
-        body=(request.body or b"") if ending is None or standing.lease.number else b"",
+        path=request.target if whole else request.path,
+        body=(request.body or b"") if whole else b"",
         marker=plan.marker,
         started_at=wall - (now - execution.started),
         upstream_job=execution.upstream_job,
@@ -54,7 +60,7 @@ def record_of(execution: Execution, wall: float, now: float, ending: Ending | No
         fence=standing.fence,
         unavailable=ending is not None and isinstance(ending.failure, UpstreamError),
         follow_up="" if ending is None or follow_up is None else follow_up.id,
-        served=() if ending is None else served_by(standing.lease.needs, execution.rows_from),
+        served=() if ending is None else served_by(standing.needs, execution.rows_from),
     )
 
 

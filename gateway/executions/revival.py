@@ -72,6 +72,8 @@ class Revival:
             GatewayError: as `_revive`.
         """
         wall, now = self._clock.wall(), self._clock.monotonic()
+        if not record.body:
+            raise NotFound("The values of this run are not known any more; run the query again.")
         plan = msgspec.structs.replace(plan_of(record, self._credential(record), wall), max_age=0.0)
         execution = self._executions.joinable(plan, stored=False)
         if execution is None:

@@ -38,7 +38,13 @@ class Standing:
         self.settled = Event()  # it is known whether this gateway leads
         self.asking = -math.inf
         """From which moment on rows are asked for just now: callers that come meanwhile do not count."""
+        self.own: dict[int, float] = {}  # all asks of this gateway for this run, by number, whoever led it
         self.asks: list[tuple[float, int]] = []  # from which moment (monotonic) rows were asked for, and the number
+
+    @property
+    def needs(self) -> Mapping[int, float]:
+        """From which moment (monotonic) on rows were asked for, by the number of the ask; here, too."""
+        return {**self.lease.needs, **self.own}
 
     @property
     def covered(self) -> float:
@@ -49,6 +55,7 @@ class Standing:
         """Note the number under which the leader was asked for rows."""
         if self.asking > self.covered:
             self.asks.append((self.asking, number))
+            self.own[number] = self.asking
 
     def lacks(self, need: float) -> bool:
         """Whether the leader is yet to be asked for rows from that moment on."""
@@ -100,6 +107,7 @@ class Standing:
         self.follows = self.inherits = self.has_news = False
         self.fence = 0
         self.asks.clear()
+        self.own.clear()
 
 
 def is_within(number: int, ranges: Ranges) -> bool:

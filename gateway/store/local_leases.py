@@ -48,7 +48,7 @@ LOCAL: Final = LocalLease()
 class LocalLeases:
     """Grants everything."""
 
-    shared = False
+    for_many = shared = False
     held = losses = 0
 
     def __init__(self) -> None:

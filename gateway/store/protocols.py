@@ -248,6 +248,9 @@ class Claim(msgspec.Struct, frozen=True):
 class Leases(Protocol):
     """Who leads the run of each key. None of these methods raises if Redis fails: then each gateway leads alone."""
 
+    for_many: bool
+    """Whether the store is one that several gateways can share."""
+
     @property
     def shared(self) -> bool:
         """Whether there may be other gateways, and they can be seen now."""

@@ -31,6 +31,7 @@ from typing import Any, Final
 from gateway.concurrency.early_exits import EarlyExits
 from gateway.model import Clock, Key
 from gateway.store.protocols import Claim, Held, LeaseLostError
+from gateway.store.redis.asks import Asks
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.lease_scripts import CLAIM, CLOSE, END, IS_FREE, LIFE_MILLISECONDS, REOPEN, TELL
 from gateway.store.redis.link import Link
@@ -40,9 +41,6 @@ from gateway.store.redis.times import monotonic
 RENEW_SECONDS: Final = 2.0
 SAFE_SECONDS: Final = LIFE_MILLISECONDS / 2000
 """A lease that was kept more recently than this needs no question before a POST."""
-
-FIRST_OWN: Final = 2
-"""Of the numbers of asks of this gateway itself; -1 stands for a missing ask elsewhere."""
 
 _WITH_TIME: Final = 5
 """Length of the replies that end with Redis' time."""
@@ -56,12 +54,12 @@ class RedisLease:
     def __init__(self, leases: RedisLeases, claim: Claim) -> None:
         self.claim = claim
         self.number = 0
-        self.needs: dict[int, float] = {}
         self.is_lost = False
         self._is_over = False
         self._leases = leases
         self._kept = -math.inf  # when it was kept last (monotonic), counted from before the command
-        self._base, self._read = b"0", 0  # which asks have been read
+        self._asks = Asks(leases.clock, leases.time, claim.on_need)
+        self.needs = self._asks.needs
         self._exits = EarlyExits(LeaseLostError)
 
     def until_lost(self) -> AbstractAsyncContextManager[None]:
@@ -84,7 +82,7 @@ class RedisLease:
         """Prolong it, and read the asks; returns whether Redis has answered. Afterwards it may be lost."""
         if self._is_over or self.is_lost:
             return False
-        sent, claim, base, read = self._leases.clock.monotonic(), self.claim, self._base, self._read
+        sent, claim, base, read = self._leases.clock.monotonic(), self.claim, *self._asks.place
         arguments = (
             claim.execution_id,
             self._leases.owner,
@@ -103,36 +101,22 @@ class RedisLease:
         return True
 
     def take(self, sent: float, read: int, reply: list[Any]) -> None:
-        """Note what Redis says about it; `read` is the number of asks before those in the reply.
-
-        An ask counts from when it was noted, if Redis' clock has not been set since then.
-        """
+        """Note what Redis says about it, and the asks after the first `read`."""
         if reply[0] == b"held":
             self.lose()
             return
         self._kept = max(self._kept, sent)
         self.number = int(reply[1])
-        base, asks, time = reply[2], reply[3], reply[4] / 1e6
-        self._read = max(self._read if base == self._base else 0, read + len(asks))
-        self._base = base
-        took = self._leases.clock.monotonic() - sent
-        for number, ask in enumerate(asks, int(base) + read + 1):
-            age, noted = map(float, ask.split(b" "))
-            self.hear(number, age, self._leases.time.elapsed(noted / 1e6, time, took))
+        base, asks, time = reply[2:]
+        self._asks.note(base, asks, time, read, self._leases.clock.monotonic() - sent)
 
-    def hear(self, number: int, age: float, seconds: float = 0.0) -> None:
-        """Note an ask that was noted at least so many seconds ago."""
-        if number not in self.needs:
-            self.needs[number] = need = self._leases.clock.monotonic() - age - seconds
-            self.claim.on_need(need, age)
+    def hear(self, number: int, age: float) -> None:
+        """Note an ask that was made just now."""
+        self._asks.hear(number, age)
 
     def hear_own(self, age: float | None) -> int:
-        """Note the ask of a follower in this very gateway; return its number, which is negative."""
-        if age is None:
-            return 0
-        number = -FIRST_OWN - len(self.needs)
-        self.hear(number, age)
-        return number
+        """Note an ask of this very gateway; return its number."""
+        return 0 if age is None else self._asks.hear_own(age)
 
     def lose(self) -> None:
         """Another gateway has it, or another run."""
@@ -145,7 +129,7 @@ class RedisLease:
         """See the protocol."""
         if self.number == 0:
             return not unless_used
-        sent, base, read = self._leases.clock.monotonic(), self._base, self._read
+        sent, base, read = self._leases.clock.monotonic(), *self._asks.place
         arguments = (self.number, base, read, int(unless_used), self.claim.upstream_job())
         reply = await self._leases.ask_timed(CLOSE, self.claim.key.hex(), self.claim.execution_id, *arguments)
         if reply is None:
@@ -182,6 +166,8 @@ class RedisLease:
 
 class RedisLeases:
     """See the protocol."""
+
+    for_many = True
 
     def __init__(self, link: Link, clock: Clock) -> None:
         self.owner = secrets.token_hex(8)
@@ -243,7 +229,7 @@ class RedisLeases:
         if reply is not None:
             lease.take(sent, 0, reply)
         self._leases[claim.execution_id] = lease
-        if self._renewing is None:
+        if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew_forever())
         return lease
 
