@@ -96,6 +96,7 @@ class Execution:
         self.callers = 1
         self.cancelling = False  # no caller may join it any more
         self.recorded = False  # in the ledger
+        self.is_known = False  # others know it by its id, so it cannot become part of another run
         self.resumed = False  # an earlier process began it
         self.purged = False  # purged since it began: only the callers that wait get its result, nothing is stored
         self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
@@ -126,17 +127,12 @@ class Execution:
         """It is another run from now on; nobody knows of it yet."""
         self.standing.begin_anew()
         self.phase, self.rows_from, self.purged = Phase.QUEUED, -math.inf, False
-        self.upstream_job, self.upstream_status = "", 1
+        self.upstream_job, self.upstream_status, self.recorded = "", 1, False
 
     def note_recording(self) -> None:
         """Its record is about to be written, under its lease."""
-        self.recorded = True
+        self.recorded = self.is_known = True
         self.standing.fence = max(self.standing.fence, self.standing.lease.number)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether others know it by its id, so it cannot get that of another run."""
-        return self.recorded or bool(self.seen)
 
     @property
     def status(self) -> int:

@@ -130,7 +130,7 @@ class Executions:
         """
         sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
         execution = Execution(plan, sender, self._clock.monotonic(), execution_id)
-        execution.recorded = execution.standing.inherits = bool(execution_id)
+        execution.recorded = execution.is_known = execution.standing.inherits = bool(execution_id)
         before = None
         if aside:
             self._asides[plan.key] = execution
@@ -239,10 +239,8 @@ class Executions:
         lease, follow_up = execution.standing.lease, execution.follow_up
         if self._closing:
             await lease.release()
-        elif follow_up is None:
-            await lease.end()
         else:
-            await lease.end(follow_up.id, follow_up.plan.marker)
+            await lease.end(*(() if follow_up is None else (follow_up.id, follow_up.plan.marker)))
 
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
         """Run it once more for callers that joined after its end in Redash; move their jobs."""
@@ -253,6 +251,7 @@ class Executions:
         max_age = max(0, math.floor(self._clock.monotonic() - execution.latest_need))
         plan = msgspec.structs.replace(execution.plan, max_age=float(max_age))
         execution.follow_up = follow_up = await self._begun_after(execution, plan)
+        follow_up.is_known = True
         if not follow_up.recorded:
             await self.record(follow_up)
         if self.move_jobs is not None:

@@ -60,6 +60,7 @@ class Jobs:
 
         The caller needs rows from `not_before` (monotonic) on.
         """
+        execution.is_known = True
         if not execution.recorded:
             await self._executions.record(execution)
         execution = await self._asked_to_serve(execution, not_before)

@@ -57,7 +57,7 @@ def record_of(
         error="" if ending is None else ending.error,
         result_id=None if ending is None else ending.result_id,
         purged=execution.purged,
-        fence=standing.fence,
+        fence=0 if standing.follows else standing.fence,
         unavailable=ending is not None and isinstance(ending.failure, UpstreamError),
         follow_up="" if ending is None or follow_up is None else follow_up.id,
         served=() if ending is None else served_by(standing.needs, execution.rows_from),
@@ -67,7 +67,7 @@ def record_of(
 def revived(record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:
     """Return an execution that another process began."""
     execution = Execution(plan, sender, now - max(0.0, wall - record.started_at), record.id)
-    execution.recorded = execution.resumed = execution.standing.inherits = True
+    execution.is_known = execution.resumed = execution.standing.inherits = True
     mirror(execution, record)
     _note_start(execution)
     return execution
@@ -75,6 +75,7 @@ def revived(record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wal
 
 def mirror(execution: Execution, record: ExecutionRecord) -> None:
     """Take over how far its leader has come."""
+    execution.recorded = True
     execution.upstream_job, execution.upstream_status = record.upstream_job, min(record.status, 2)
     execution.purged = execution.purged or record.purged
     execution.standing.fence = max(execution.standing.fence, record.fence)
@@ -83,7 +84,7 @@ def mirror(execution: Execution, record: ExecutionRecord) -> None:
 
 def inherit(execution: Execution, record: ExecutionRecord, jobs: Iterable[JobRecord], now: float, wall: float) -> None:
     """Go on with a run that another process has led, and with the jobs that it has given out."""
-    execution.recorded = True
+    execution.is_known = True
     execution.started = min(execution.started, now - max(0.0, wall - record.started_at))
     mirror(execution, record)
     _note_start(execution)

@@ -80,6 +80,7 @@ class Revival:
             execution = self._executions.begin(plan, Sender("gateway", record.id))
         execution.attach(now)
         await wait_for(execution.standing.settled, LOOK_SECONDS)
+        execution.is_known = True
         if not execution.recorded:
             await self._executions.record(execution)
         return execution

@@ -6,6 +6,7 @@ No clocks are compared: a follower asks the leader for rows of some age, and the
 from __future__ import annotations
 
 import asyncio
+
 import pytest
 from support.fault_proxy import FaultProxy
 from support.gateways import SECONDS, begun, ended, lose_lease

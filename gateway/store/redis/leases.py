@@ -42,9 +42,6 @@ RENEW_SECONDS: Final = 2.0
 SAFE_SECONDS: Final = LIFE_MILLISECONDS / 2000
 """A lease that was kept more recently than this needs no question before a POST."""
 
-_WITH_TIME: Final = 5
-"""Length of the replies that end with Redis' time."""
-
 _FAILURES = (UnavailableError, RefusedError)
 
 
@@ -101,7 +98,7 @@ class RedisLease:
         return True
 
     def take(self, sent: float, read: int, reply: list[Any]) -> None:
-        """Note what Redis says about it, and the asks after the first `read`."""
+        """Note what Redis says of it, and the asks after the first `read`."""
         if reply[0] == b"held":
             self.lose()
             return
@@ -159,9 +156,9 @@ class RedisLease:
         self._is_over = True
         self._leases.drop(self)
         if self.number:
-            execution_id = self.claim.execution_id
-            await self._leases.ask(END, self.claim.key.hex(), execution_id, self.number, what, follow_up, marker)
-            self._leases.spread(what, execution_id)
+            key, run = self.claim.key.hex(), self.claim.execution_id
+            await self._leases.ask(END, key, run, self.number, what, follow_up, marker)
+            self._leases.spread(what, run)
 
 
 class RedisLeases:
@@ -255,7 +252,7 @@ class RedisLeases:
         """Run a script that ends its reply with Redis' time, if the lease is ours."""
         sent = monotonic()
         reply = await self.ask(script, *arguments)
-        if reply is not None and len(reply) == _WITH_TIME:
+        if reply is not None and len(reply) == 5:
             self.time.measure(reply[-1] / 1e6, sent, monotonic())
         return reply
 
