@@ -43,7 +43,7 @@ def test_a_scheme_accepts_what_its_error_message_says(scheme: str) -> None:
 
 @pytest.mark.parametrize(("spec", "kind"), [("memory:", MemoryStore), ("sqlite:{}", LayeredStore)])
 async def test_factory(spec: str, kind: type, path: Path) -> None:
-    store, ledger = open_store(spec.format(path), OPTIONS)
+    store, ledger, _ = open_store(spec.format(path), OPTIONS)
     await works(store, ledger, kind)
 
 
@@ -52,7 +52,8 @@ async def test_factory_of_a_redis() -> None:
     address = REDIS.address()
     prefix = f"factory-{uuid.uuid4().hex}"
     options = msgspec.structs.replace(OPTIONS, address=address, redis=config.Redis(prefix=prefix), name="one")
-    await works(*open_store(str(address), options), RedisStore)
+    store, ledger, _ = open_store(str(address), options)
+    await works(store, ledger, RedisStore)
 
 
 async def works(store: Any, ledger: Any, kind: type) -> None:
@@ -67,7 +68,7 @@ async def works(store: Any, ledger: Any, kind: type) -> None:
 def test_the_store_of_every_scheme_is_in_the_suite_of_all_stores(scheme: str, path: Path) -> None:
     spec = STORE_SCHEMES[scheme].usage.replace("PATH", str(path)).replace("PORT", "6379").replace("/DB", "/0")
     address = redis_url.redis_address(spec) if config.is_redis(spec) else None
-    store, _ = open_store(spec, msgspec.structs.replace(OPTIONS, address=address))
+    store, _, _ = open_store(spec, msgspec.structs.replace(OPTIONS, address=address))
     tested = {type(make(path, FakeClock())).__name__ for make in MAKERS.values()}
     assert type(store).__name__ in tested, "store_helpers.py: MAKERS lacks it"
 
