@@ -28,7 +28,9 @@ REVOKED: Final = "second"
 """The client that is taken away at times."""
 
 WAIT_SECONDS: Final = 5
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 10.0
+"""As long as a lease lasts, and what a busy machine adds: nobody knows before that its leader is dead."""
+
 _FORM_SECONDS: Final = 10.0
 """`max_wait` of the gateways, for a GET with parameters."""
 

@@ -305,11 +305,16 @@ class Judge:
             return not all(history.connected(gateway, created.asked, polled.answered) for gateway in among)
         if polled.status != 404:  # it cannot say just now
             return not history.connected(polled.gateway, polled.asked, polled.answered)
+        emptied = history.troubled({None}, created.asked, polled.asked, REDIS_EMPTIED)
+        if any(emptied) and self._killed_since(created.asked):  # it may have been the one that led the run
+            return True
         if killed is None:
             return False
-        emptied = history.troubled({None}, created.asked, polled.asked, REDIS_EMPTIED)
         before = history.troubled({created.gateway, None}, created.asked - AFTER, killed.began)
-        return any(emptied) or any(trouble != killed and trouble.kind != PAUSED for trouble in before)
+        return any(trouble != killed and trouble.kind != PAUSED for trouble in before)
+
+    def _killed_since(self, moment: float) -> bool:
+        return any(trouble.kind == KILLED and trouble.began > moment for trouble in self.history.troubles)
 
     def every_job_ends(self) -> Verdict:
         """When all is over, the last response about each job says that it has ended."""

@@ -275,6 +275,9 @@ def test_an_unknown_job_is_found() -> None:
     assert excuses(polled(Trouble(CUT, 2, 150.5, 153.0), status=503)) == {"the record is lost, or out of reach"}
     died = Trouble(KILLED, 0, 105.0, 106.0)
     assert found(polled(died, status=404)), "it died when the job was recorded"
+    emptied = Trouble(REDIS_EMPTIED, None, 120.0, 120.0)
+    assert found(polled(emptied, status=404)), "its gateway and the leader live, and write it again"
+    assert excuses(polled(emptied, replace(died, gateway=1), status=404)) == {"the record is lost, or out of reach"}
     assert excuses(polled(cut, died, status=404)) == {"the record is lost, or out of reach"}
 
 
