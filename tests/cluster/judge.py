@@ -11,9 +11,11 @@ from .history import (
     AFTER,
     ALONE,
     CUT,
+    ITSELF,
     KILLED,
     PAUSED,
     REDIS_EMPTIED,
+    SLOW,
     Asked,
     Change,
     History,
@@ -255,7 +257,7 @@ class Judge:
         )
 
     def _paused(self, a: Asked) -> float:
-        pauses = self.history.troubled({a.gateway}, a.asked, a.answered, PAUSED)
+        pauses = self.history.troubled({a.gateway, ITSELF}, a.asked, a.answered, PAUSED, SLOW)
         return sum(min(p.ended, a.answered) - max(p.began, a.asked) + _JUST_NOW for p in pauses)
 
     def no_request_fails(self) -> Verdict:
@@ -264,8 +266,9 @@ class Judge:
             self._judged()
             if a.status in (0, 200, 307, 401, 403) or (a.status in _UNKNOWN and a.kind in _ABOUT_JOBS):
                 continue  # judged by the other rules
-            if a.status in _OUTAGE and any(self.history.troubled({a.gateway}, a.asked - 5, a.answered, PAUSED)):
-                self._excuse("the gateway itself was paused")
+            pauses = self.history.troubled({a.gateway, ITSELF}, a.asked - 5, a.answered, PAUSED, SLOW)
+            if a.status in _OUTAGE and any(pauses):
+                self._excuse("the gateway or the sandbox was paused")
             else:
                 yield str(a)
 
