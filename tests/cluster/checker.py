@@ -122,7 +122,7 @@ class Run:
         last, gateways = time.time() + _ENDS, list(range(len(self._place.cluster.gateways)))
         Random(job).shuffle(gateways)
         for gateway in gateways:
-            while not _is_over(await self._callers.poll(job, gateway)) and time.time() < last:
+            while not _is_over(await self._callers.poll(job, gateway)) and time.time() < last:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
 
     async def _again(self, gateway: int, query: str, value: str) -> None:
