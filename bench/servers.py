@@ -205,10 +205,17 @@ class Redis:
 
     def info(self, name: str) -> float:
         """Return a number from INFO."""
+        lines = self._ask("INFO").splitlines()
+        return next(float(line.partition(":")[2]) for line in lines if line.startswith(f"{name}:"))
+
+    def number(self, key: str) -> int:
+        """Return the number under a key."""
+        return int(self._ask(f"GET {key}").splitlines()[1])
+
+    def _ask(self, command: str) -> str:
         with self.connect() as connection:
-            connection.sendall(b"INFO\r\nQUIT\r\n")
-            text = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
-        return next(float(line.partition(":")[2]) for line in text.splitlines() if line.startswith(f"{name}:"))
+            connection.sendall(f"{command}\r\nQUIT\r\n".encode())
+            return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
 
 
 @contextmanager

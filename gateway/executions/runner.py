@@ -110,9 +110,12 @@ class Runner:
         fetched = await self._fetch_patiently(execution, job, ask)
         if isinstance(fetched, Ending):
             return fetched
-        if not await self._has_requested_sql(execution, fetched.head):
+        if await self._has_requested_sql(execution, fetched.head):
+            return await self._store(execution, fetched, execution.started, execution.plan.marker)
+        if fetched.head.reduced or fetched.head.id != job.result_id:
             raise UpstreamUnusable("Redash has no longer the result of this run; run the query again.")
-        return await self._store(execution, fetched, execution.started, execution.plan.marker)
+        # The gateway that led the run has compared it with the text of then; an edit may have come before or after.
+        return await self._store(execution, fetched, execution.started, "")
 
     async def resume(self, execution: Execution, followed: Followed) -> Ending:
         """Continue a run that an earlier process began: follow its job, then as in `run`."""

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any, Final
@@ -28,7 +28,9 @@ REVOKED: Final = "second"
 """The client that is taken away at times."""
 
 WAIT_SECONDS: Final = 5
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 10.0
+"""As long as a lease lasts, and what a busy machine adds: nobody knows before that its leader is dead."""
+
 _FORM_SECONDS: Final = 10.0
 """`max_wait` of the gateways, for a GET with parameters."""
 
@@ -156,7 +158,7 @@ class Callers:
 
     def _note(self, made: Asked) -> None:
         self.history.asked.append(made)
-        if made.job and made.job not in self.jobs and made.kind in ("post", "wait"):
+        if made.job and made.job not in self.jobs and made.kind in ("post", "wait", "form"):
             self.jobs[made.job] = made
             self._open.append(made.job)
         if made.result is not None:
@@ -190,21 +192,27 @@ class Callers:
         everywhere = range(len(self.cluster.gateways))
         place, gateway, asked = len(self.history.revocations), chance.choice(everywhere), self._now()
         self.history.revocations.append(Change(None, asked, asked, client=REVOKED))
-        reloaded = await self._configured([gateway], (REVOKED,))
+        self._configure((REVOKED,))
+        reloaded = await self._told(gateway, "reload")
         revoked = Change(gateway if reloaded else None, asked, self._now(), client=REVOKED)
         self.history.revocations[place] = revoked
         await asyncio.sleep(seconds)
         revoked = replace(revoked, ended=self._now())
         self.history.revocations[place] = revoked
-        await self._configured(everywhere, ())
+        self._configure(())
+        await asyncio.gather(*map(self._reloaded, everywhere))
         self.history.revocations[place] = replace(revoked, restored=self._now())
 
-    async def _configured(self, gateways: Iterable[int], without: tuple[str, ...]) -> bool:
-        """Write all configurations and reload through these gateways; one that is started reads its own anyway."""
+    def _configure(self, without: tuple[str, ...]) -> None:
         for each in self.cluster.gateways:
             each.without = without
             each.configure()
-        return all(await asyncio.gather(*(self._told(gateway, "reload") for gateway in gateways)))
+
+    async def _reloaded(self, gateway: int) -> None:
+        """Reload, as soon as the gateway is there: one that starts just now may have read the old file."""
+        until = self._now() + _GIVES_UP
+        while not await self._told(gateway, "reload") and self._now() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
 
     async def _told(self, gateway: int, action: str, **what: object) -> bool:
         """Whether an operator's request had a response; what failed with its gateway is not judged."""

@@ -21,6 +21,7 @@ from random import Random
 from typing import Any, Final
 
 from support.cluster import Cluster
+from support.http import Reply
 from support.redis_server import Network, RedisServer
 
 from gateway.sandbox import Sandbox
@@ -75,6 +76,7 @@ class Run:
         watching = [
             asyncio.create_task(self.troubles.watch(number)) for number in range(len(self._place.cluster.gateways))
         ]
+        watching.append(asyncio.create_task(self.troubles.watch_itself()))
         await asyncio.gather(*(self._calling(number) for number in range(CALLERS)))
         self._over = True
         await asyncio.gather(*others)
@@ -116,16 +118,12 @@ class Run:
             await self._follow(job)
 
     async def _follow(self, job: str) -> None:
-        """Follow a job on one gateway, then ask all."""
-        last, gateways = time.time() + _ENDS, range(len(self._place.cluster.gateways))
-        gateway = Random(job).choice(gateways)
-        while time.time() < last:
-            reply = await self._callers.poll(job, gateway)
-            if reply is not None and (reply.status == 404 or (reply.status == 200 and reply.job["status"] in (3, 4))):
-                break
-            await asyncio.sleep(0.2)
-        for other in gateways:
-            await self._callers.poll(job, other)
+        """Poll a job on one gateway after the other, on each until it has ended there."""
+        last, gateways = time.time() + _ENDS, list(range(len(self._place.cluster.gateways)))
+        Random(job).shuffle(gateways)
+        for gateway in gateways:
+            while not _is_over(await self._callers.poll(job, gateway)) and time.time() < last:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
 
     async def _again(self, gateway: int, query: str, value: str) -> None:
         path, body = f"/api/queries/{self._queries[query]}/results", {"max_age": 0, "parameters": {"x": value}}
@@ -150,6 +148,13 @@ class Run:
                 f"the slowest response took {_taken(slow):.1f} s ({slow.kind})",
             ]
         )
+
+
+def _is_over(reply: Reply | None) -> bool:
+    """Whether there is nothing more to learn about a job."""
+    if reply is None or reply.status not in (200, 404):
+        return False
+    return reply.status == 404 or reply.job["status"] in (3, 4)
 
 
 def _taken(asked: Asked) -> float:

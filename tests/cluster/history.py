@@ -17,6 +17,10 @@ ALONE: Final = "alone by its own account"
 REDIS_DOWN: Final = "Redis down"
 REDIS_PAUSED: Final = "Redis paused"
 REDIS_EMPTIED: Final = "Redis emptied"
+SLOW: Final = "the machine was too slow"
+
+ITSELF: Final = -1
+"""In place of a gateway: the process of callers and sandbox."""
 
 AFTER: Final = 3.0
 """Seconds after a trouble in which a gateway may still be behind: it probes for Redis, joins again and drops memory."""
@@ -75,6 +79,7 @@ class Post:
     at: float
     answered: float
     job: str = ""
+    query: str = ""
 
 
 @dataclass(frozen=True)

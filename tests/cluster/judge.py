@@ -11,9 +11,11 @@ from .history import (
     AFTER,
     ALONE,
     CUT,
+    ITSELF,
     KILLED,
     PAUSED,
     REDIS_EMPTIED,
+    SLOW,
     Asked,
     Change,
     History,
@@ -125,6 +127,8 @@ class Judge:
             return "Redis was down, paused or emptied"
         if any(history.troubled(both, first.at - AFTER, second.at, CUT, ALONE)):
             return "one of the two was cut off"
+        if any(first.at - DEFINITION_CHECK - _SLOP <= edit.answered <= second.at for edit in self._edits(first.query)):
+            return "the query was edited, and who knows of it joins no run of before"
         recorded = first.answered + _AT_ONCE
         if any(history.troubled({first.gateway}, first.at - _ROUNDING, recorded, KILLED)):
             return "the leader was killed before its job was recorded"
@@ -133,6 +137,9 @@ class Judge:
         if any(history.troubled({second.gateway}, second.at - _JUST_NOW, second.at, PAUSED)):
             return "the leader was paused between its check and its POST"
         return ""
+
+    def _edits(self, query: str) -> list[Change]:
+        return [edit for edit in self.history.edits if edit.query == query]
 
     # -- rows
 
@@ -180,7 +187,7 @@ class Judge:
         for a in self._with_result():
             result = self.history.results[a.result or 0]
             self._judged()
-            newer = [edit for edit in self.history.edits if edit.query == a.query and edit.version > result.version]
+            newer = [edit for edit in self._edits(a.query) if edit.version > result.version]
             if any(edit.answered < a.since - DEFINITION_CHECK - _SLOP for edit in newer):
                 yield f"version {result.version}, {newer[0]} was long before: {a}"
             elif a.hit and any(self._in_force(newer, a, a.since)):
@@ -250,7 +257,7 @@ class Judge:
         )
 
     def _paused(self, a: Asked) -> float:
-        pauses = self.history.troubled({a.gateway}, a.asked, a.answered, PAUSED)
+        pauses = self.history.troubled({a.gateway, ITSELF}, a.asked, a.answered, PAUSED, SLOW)
         return sum(min(p.ended, a.answered) - max(p.began, a.asked) + _JUST_NOW for p in pauses)
 
     def no_request_fails(self) -> Verdict:
@@ -259,8 +266,9 @@ class Judge:
             self._judged()
             if a.status in (0, 200, 307, 401, 403) or (a.status in _UNKNOWN and a.kind in _ABOUT_JOBS):
                 continue  # judged by the other rules
-            if a.status in _OUTAGE and any(self.history.troubled({a.gateway}, a.asked - 5, a.answered, PAUSED)):
-                self._excuse("the gateway itself was paused")
+            pauses = self.history.troubled({a.gateway, ITSELF}, a.asked - 5, a.answered, PAUSED, SLOW)
+            if a.status in _OUTAGE and any(pauses):
+                self._excuse("the gateway or the sandbox was paused")
             else:
                 yield str(a)
 
@@ -300,11 +308,16 @@ class Judge:
             return not all(history.connected(gateway, created.asked, polled.answered) for gateway in among)
         if polled.status != 404:  # it cannot say just now
             return not history.connected(polled.gateway, polled.asked, polled.answered)
+        emptied = history.troubled({None}, created.asked, polled.asked, REDIS_EMPTIED)
+        if any(emptied) and self._killed_since(created.asked):  # it may have been the one that led the run
+            return True
         if killed is None:
             return False
-        emptied = history.troubled({None}, created.asked, polled.asked, REDIS_EMPTIED)
         before = history.troubled({created.gateway, None}, created.asked - AFTER, killed.began)
-        return any(emptied) or any(trouble != killed and trouble.kind != PAUSED for trouble in before)
+        return any(trouble != killed and trouble.kind != PAUSED for trouble in before)
+
+    def _killed_since(self, moment: float) -> bool:
+        return any(trouble.kind == KILLED and trouble.began > moment for trouble in self.history.troubles)
 
     def every_job_ends(self) -> Verdict:
         """When all is over, the last response about each job says that it has ended."""

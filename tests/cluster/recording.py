@@ -65,8 +65,9 @@ class Recorder:
             return
         found = _JOB.match(body)
         job = self.sandbox.jobs.get(found[1].decode()) if found is not None else None
-        post = Post(request.gateway, key, job.sql if job else "", request.at, self._now(), job.id if job else "")
-        self._history.posts.append(post)
+        text, number = (job.sql, job.id) if job is not None else ("", "")
+        query = self.sandbox.queries[int(request.params["query_id"])].name
+        self._history.posts.append(Post(request.gateway, key, text, request.at, self._now(), number, query))
 
     def _sender(self, port: int) -> int | None:
         """Which gateway's process has this end of a connection."""

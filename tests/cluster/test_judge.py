@@ -130,6 +130,15 @@ def test_why_there_may_be_two(trouble: Trouble, reason: str) -> None:
     assert excuses(twice(trouble)) == {reason}
 
 
+def test_an_edit_in_between_is_a_reason_for_two() -> None:
+    """Redash runs the new text for a gateway that has not noticed the edit yet; who has cannot join that."""
+    made = twice()
+    made.posts = [replace(post, query="short") for post in made.posts]
+    for at, query, is_reason in ((99.0, "short", True), (90.0, "short", False), (99.0, "long", False)):
+        made.edits = [Change(None, at, at, query, 0)]
+        assert bool(found(made)) != is_reason
+
+
 # -- rows
 
 
@@ -266,6 +275,9 @@ def test_an_unknown_job_is_found() -> None:
     assert excuses(polled(Trouble(CUT, 2, 150.5, 153.0), status=503)) == {"the record is lost, or out of reach"}
     died = Trouble(KILLED, 0, 105.0, 106.0)
     assert found(polled(died, status=404)), "it died when the job was recorded"
+    emptied = Trouble(REDIS_EMPTIED, None, 120.0, 120.0)
+    assert found(polled(emptied, status=404)), "its gateway and the leader live, and write it again"
+    assert excuses(polled(emptied, replace(died, gateway=1), status=404)) == {"the record is lost, or out of reach"}
     assert excuses(polled(cut, died, status=404)) == {"the record is lost, or out of reach"}
 
 

@@ -15,6 +15,7 @@ MOST_ADDED = 0.25
 """Seconds at the median. The promise is 0.05 at most; a machine with other tests on it is slower at some times."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", OUTAGES)
 async def test_no_request_fails_while_redis_is_away(

@@ -79,6 +79,7 @@ def check(reply: Reply, good: bool) -> None:
     assert good, f"{reply.status} {reply.cache} {reply.body[:300]!r}"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("version", ["the same format", "another format"])
 async def test_no_request_fails_in_a_rolling_upgrade(

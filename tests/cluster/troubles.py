@@ -13,7 +13,7 @@ from support.cluster import Cluster, Gateway
 from support.redis_server import Child, Network, RedisServer
 
 from . import history as kinds
-from .history import ALONE, NEVER, History, Trouble
+from .history import ALONE, ITSELF, NEVER, SLOW, History, Trouble
 
 SECONDS: Final = (0.2, 0.7, 1.5, 3.0)
 LONG: Final = (0.5, 2.0, 4.0, 8.0)
@@ -21,6 +21,7 @@ LONG: Final = (0.5, 2.0, 4.0, 8.0)
 
 QUIET: Final = (0.5, 1.5, 3.0, 4.0)
 LOOKS_EVERY: Final = 0.25
+LATE: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,14 @@ class Troubles:
         except (OSError, EOFError):
             self.happened[kinds.REDIS_EMPTIED] -= 1
         self._end(trouble)
+
+    async def watch_itself(self) -> None:
+        """Note when this process, which is the sandbox as well, got no time: nothing is answered then."""
+        while True:
+            began = self._now()
+            await asyncio.sleep(LOOKS_EVERY)
+            if (ended := self._now()) - began > LOOKS_EVERY + LATE:
+                self._history.troubles.append(Trouble(SLOW, ITSELF, began, ended))
 
     async def watch(self, number: int) -> None:
         """Note when a gateway says that it is without Redis: a busy machine makes it wait too long at times."""
