@@ -323,14 +323,16 @@ class Judge:
         """When all is over, the last response about each job says that it has ended."""
         last: dict[str, Asked] = {}
         for a in self.history.asked:
-            if a.kind == "poll" and a.status == 200:
+            if a.kind == "poll" and a.status in (200, 404):
                 last[a.job] = a
         for job, created in self._created.items():
             self._judged()
             if job not in last:
-                if not any(a.job == job and a.status == 404 for a in self.history.asked):
-                    yield f"nobody asked for it again: {created}"
-            elif last[job].job_status not in (3, 4):
+                yield f"nobody asked for it again: {created}"
+            elif last[job].status == 200 and last[job].job_status not in (
+                3,
+                4,
+            ):  # whether it may be lost is judged above
                 yield f"it never ended: {last[job]}"
 
     def leases_are_freed(self) -> Verdict:
