@@ -104,6 +104,8 @@ class Judge:
             return "Redis was down, paused or emptied"
         if any(history.troubled(both, first.at - AFTER, second.at, CUT, ALONE)):
             return "one of the two was cut off"
+        if any(history.troubled({ITSELF}, first.at - AFTER, second.at, SLOW)):
+            return "Redash itself was too slow to say when they came"
         if any(first.at - DEFINITION_CHECK - _SLOP <= edit.answered <= second.at for edit in self._edits(first.query)):
             return "the query was edited, and who knows of it joins no run of before"
         recorded = first.answered + _AT_ONCE
