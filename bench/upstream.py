@@ -21,15 +21,15 @@ from typing import Final
 
 from aiohttp import web
 
-INLINE, SLOW, LARGE, KILOBYTE, ARRIVING, DENSE = 1, 2, 3, 4, 5, 6
+INLINE, SLOW, LARGE, KILOBYTE, ARRIVING, DENSE, MEDIUM = 1, 2, 3, 4, 5, 6, 7
 """Query ids: a result in the POST; a job of one second; a job of 100 MB that is ready at once; 1 KB in the POST; 50 MB
-that arrive in a second; just under 16 MB that are hard to compress."""
+that arrive in a second; just under 16 MB, and 5 MB, that are hard to compress."""
 
 LASTING: Final = 1_000_000
 """Added to a number of milliseconds: the id of a query whose runs last as long."""
 
 LARGE_BYTES: Final = 100 * 10**6
-SIZES: Final = {LARGE: LARGE_BYTES, ARRIVING: 50 * 10**6, DENSE: 15_500_000}
+SIZES: Final = {LARGE: LARGE_BYTES, ARRIVING: 50 * 10**6, DENSE: 15_500_000, MEDIUM: 5_000_000}
 _PAUSE_SECONDS: Final = {ARRIVING: 0.005}
 """After each piece of about 250 KB."""
 
@@ -39,7 +39,8 @@ def _chunk(note: Callable[[], bytes]) -> bytes:
 
 
 _EVEN: Final = _chunk(lambda: b"x" * 980)
-_CHUNKS: Final = {LARGE: _EVEN, ARRIVING: _EVEN, DENSE: _chunk(lambda: os.urandom(490).hex().encode())}
+_HARD: Final = _chunk(lambda: os.urandom(490).hex().encode())
+_CHUNKS: Final = {LARGE: _EVEN, ARRIVING: _EVEN, DENSE: _HARD, MEDIUM: _HARD}
 
 
 @dataclass
