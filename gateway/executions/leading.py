@@ -252,8 +252,9 @@ class Leading:
         too_old = record.status == 3 and served_from == -math.inf < execution.latest_need
         if (refused or too_old) and not execution.is_known:
             await self._news_of(record.id, execution, ASK_SECONDS)  # of a lease that is about to be given up
-            self._rename(execution, new_id())
-            return None
+            if not execution.is_known:  # otherwise a caller has got a job of this very run meanwhile
+                self._rename(execution, new_id())
+                return None
         mirror(execution, record)
         if record.status == 4:
             failure = UpstreamError(record.error) if record.unavailable else None
