@@ -199,10 +199,11 @@ async def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(cluster: C
             held = await followed(cluster, sandbox, stop)
         finally:
             leader.resume()
+        await leader.joined()
         newer = [await others[0].rows(held.query, max_age=0, parameters={"n": 1})]
         shown = [await gateway.post(held.query, max_age=600, parameters={"n": 1}) for gateway in cluster.gateways]
         assert len({reply.json["query_result"]["id"] for reply in shown}) == 1, newer
-        assert held.posts == 2
+        assert sandbox.counters.started_by_query[held.query] == 2
 
     await while_redis_is_there(cluster, pause)
 
