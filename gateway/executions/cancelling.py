@@ -35,7 +35,8 @@ class Cancelling:
     def is_wanted(self, execution: Execution) -> bool:
         """Whether a caller of this gateway waits for it, or has polled one of its jobs lately."""
         horizon = self._clock.monotonic() - ALIVE_SECONDS
-        return execution.is_awaited or any(seen >= horizon for seen in execution.seen.values())
+        same = [execution, *(other for other in self._executions.running if other.id == execution.id)]
+        return any(one.is_awaited or any(seen >= horizon for seen in one.seen.values()) for one in same)
 
     def stop_soon(self, execution: Execution) -> None:
         """Do so in the background, because of what has happened on another gateway."""

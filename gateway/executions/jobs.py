@@ -210,7 +210,7 @@ class Jobs:
         if isinstance(execution, Execution):
             self._recent[job.id] = (job, execution)
             self._finder.drop(job.id, execution)
-        leaves = not isinstance(execution, Execution) or not self._cancelling.is_wanted(execution)
+        leaves = isinstance(execution, Execution) and not self._cancelling.is_wanted(execution)
         await self._leases.announce("cancelled", job.execution_id, job.id, leaves=leaves)
         if isinstance(execution, Execution):
             await self._cancelling.stop_if_unused(execution, sender)
