@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from store_helpers import FakeClock, make_link, opened
 from support.redis_server import RedisServer, Sentinel, free_port
-from support.waiting import until
+from support.waiting import until, within
 
 from gateway.config import RedisAddress
 from gateway.errors import StoreError
@@ -297,11 +297,21 @@ async def test_the_master_is_found_through_sentinel_and_again_after_a_failover(
         await until(lambda: link.up)
         await link.command("SET", link.base + "x", "kept")
         assert await link.command("WAIT", 1, 5_000) == 1
+        await knows_a_replica(sentinel)
         await master.kill()
         await until(lambda: not link.up)
         await until(lambda: link.up, timeout=30)
         assert await sentinel.master_port() == replica.port
         assert await link.command("GET", link.base + "x") == b"kept"
+
+
+async def knows_a_replica(sentinel: Sentinel) -> None:
+    """Before that, a Sentinel has nobody to make the master."""
+    async with within(20):
+        known: object = ""
+        while "'master-link-status', 'ok'" not in str(known):
+            await asyncio.sleep(0.05)
+            known = await sentinel.ask("SENTINEL", "REPLICAS", "gateways")
 
 
 async def test_tls_with_an_authority_of_ones_own(stack: AsyncExitStack, tmp_path: Path, needs: Any) -> None:
