@@ -29,11 +29,15 @@ LOAD_SECONDS: Final = 60.0
 
 
 class RuntimeOperations:
-    """The operations on one `Runtime`. `source` is its configuration file, None for the demo."""
+    """The operations on one `Runtime`. `source` is its configuration file, None for the demo.
 
-    def __init__(self, runtime: Runtime, source: Path | None) -> None:
+    `listen` is used instead of the file's `server.listen`.
+    """
+
+    def __init__(self, runtime: Runtime, source: Path | None, listen: str | None = None) -> None:
         self._runtime = runtime
         self._source = source
+        self._listen = listen
         self._reloading = asyncio.Lock()
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
@@ -123,7 +127,7 @@ class RuntimeOperations:
     async def _load(self, source: Path) -> list[str]:
         """Load the file and put it in force; returns the keys that need a restart. Raises as `reload`."""
         try:
-            loaded = await _loaded(source)
+            loaded = await _loaded(source, self._listen)
         except ConfigurationError:
             self._runtime.reload.successful = False
             raise
@@ -139,7 +143,7 @@ class _Loaded(NamedTuple):
     upstream_tls: ssl.SSLContext
 
 
-async def _loaded(source: Path) -> _Loaded:
+async def _loaded(source: Path, listen: str | None) -> _Loaded:
     """Read and check the file, and make what depends on it alone, off the event loop: thousands of clients take long.
 
     Raises:
@@ -148,7 +152,7 @@ async def _loaded(source: Path) -> _Loaded:
     gc.disable()  # it would look again and again through tables that live for a second, and stop the loop for it
     try:
         async with asyncio.timeout(LOAD_SECONDS):
-            return await asyncio.to_thread(_load, source)
+            return await asyncio.to_thread(_load, source, listen)
     except TimeoutError:
         text = f"reading it and the files that it names took longer than {LOAD_SECONDS:g} s"
         raise ConfigurationError([f"{source}: {text}"]) from None
@@ -156,8 +160,8 @@ async def _loaded(source: Path) -> _Loaded:
         gc.enable()
 
 
-def _load(source: Path) -> _Loaded:
-    settings = load(source)
+def _load(source: Path, listen: str | None) -> _Loaded:
+    settings = load(source, listen)
     server_context(settings.server)  # the listener keeps its own; this one only checks the files
     return _Loaded(Configured.of(settings), client_context(settings.upstream))
 

@@ -37,9 +37,12 @@ _RETURNED_BYTES: Final = 512 * 1024
 otherwise each request would cost a mapping of memory and the page faults to fill it, 20 µs of 30 for a hit."""
 
 
-def serve(source: Path) -> int:
-    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status."""
-    settings = load(source)
+def serve(source: Path, listen: str | None = None) -> int:
+    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status.
+
+    `listen`: the address for clients, instead of the one in the file, also after a reload.
+    """
+    settings = load(source, listen)
     log.set_up(settings.log.format)
     _return_freed_memory()
     try:
@@ -47,7 +50,7 @@ def serve(source: Path) -> int:
         with asyncio.Runner(loop_factory=loop_factory(settings.server.event_loop)) as runner:
             runtime = Runtime(
                 settings,
-                operations=lambda runtime: RuntimeOperations(runtime, source),
+                operations=lambda runtime: RuntimeOperations(runtime, source, listen),
                 inherited=inherited,
                 supervisor=supervisor,
             )

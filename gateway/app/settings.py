@@ -11,13 +11,13 @@ from gateway.errors import ConfigurationError
 from gateway.store import factory
 
 
-def load(source: Path) -> config.Config:
-    """Return the configuration.
+def load(source: Path, listen: str | None = None) -> config.Config:
+    """Return the configuration; `listen` is used instead of the file's `server.listen`.
 
     Raises:
         ConfigurationError: it has mistakes, `cache.store` names a file that is not ours, or the event loop is missing.
     """
-    settings = config.load(source, os.environ)
+    settings = config.load(source, os.environ, listen)
     refusals = {
         "server.event_loop": event_loop.refusal(settings.server.event_loop),
         "cache.store": factory.refusal(settings.cache.store),

@@ -18,15 +18,23 @@ from gateway.config.values import Listen
 from gateway.errors import ConfigurationError
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """Read the file and the keys that it refers to; `ConfigurationError` has one line for each mistake."""
-    return parse(_text(path), path.absolute().parent, environ, str(path))
+def load(path: Path, environ: Mapping[str, str], listen: str | None = None) -> Config:
+    """Read the file and the keys that it refers to; `ConfigurationError` has one line for each mistake.
+
+    `listen` is read in place of the file's `server.listen`.
+    """
+    return parse(_text(path), path.absolute().parent, environ, str(path), listen)
 
 
-def parse(text: str, directory: Path, environ: Mapping[str, str], name: str = "config.toml") -> Config:
+def parse(
+    text: str, directory: Path, environ: Mapping[str, str], name: str = "config.toml", listen: str | None = None
+) -> Config:
     """Parse the text of a file `name` in `directory` (an absolute path)."""
-    mistakes = Mistakes(name)
-    config = Reader(mistakes, directory).table(Config, _toml(text, name), "")
+    mistakes, raw = Mistakes(name), _toml(text, name)
+    server = raw.setdefault("server", {})
+    if listen is not None and isinstance(server, dict):
+        server["listen"] = listen
+    config = Reader(mistakes, directory).table(Config, raw, "")
     check(config, mistakes)
     config = resolve(config, directory, environ, mistakes)
     if mistakes.lines:

@@ -190,6 +190,20 @@ async def test_an_address_in_use_exits_with_one_and_a_reason(written: Path, sand
     assert "Traceback" not in text
 
 
+async def test_an_address_on_the_command_line_wins_also_after_a_reload(
+    written: Path, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    change(written, '[server]\nlisten = "127.0.0.1:0"', '[server]\nlisten = "no-such-host.invalid:80"')
+    listen = ("--listen", "127.0.0.1:0")
+    process = await Process.start("serve", "-c", str(written), *listen, cwd=tmp_path, env=token_table(sandbox))
+    try:
+        _, admin = await process.serving()
+        status, text = await command("reload", "--admin", admin, cwd=tmp_path)
+        assert (status, "restart" in text) == (0, False), text
+    finally:
+        await process.kill()
+
+
 @pytest.mark.long  # drain_timeout and ten seconds more
 async def test_a_second_process_on_the_same_file_exits_with_a_reason(
     serve: Serve, written: Path, sandbox: Sandbox

@@ -44,7 +44,7 @@ class Gate:
         self.reached = 0
         self.open = threading.Event()
 
-    def load(self, source: Path) -> config.Config:
+    def load(self, source: Path, listen: str | None = None) -> config.Config:
         self.reached += 1
         text = source.read_text()
         assert self.open.wait(10)

@@ -21,6 +21,7 @@ import pytest
 from config_helpers import BASE
 
 from gateway import __version__, cli
+from gateway.cli import admin_client
 from gateway.config import token_hash
 
 COMMANDS = ["demo", "serve", "check", "token", "status", "purge", "reload", "sandbox"]
@@ -61,8 +62,7 @@ def test_version() -> None:
     [
         [],
         ["serv"],
-        ["serve"],
-        ["check"],
+        ["serve", "--listen", "8080"],
         ["purge"],
         ["purge", "--query", "0"],
         ["purge", "--query", "1", "--all"],
@@ -139,16 +139,16 @@ def test_demo_and_serve_hand_over_their_arguments(app: Any, monkeypatch: pytest.
     demo.main = lambda *ports: sum(ports)
     monkeypatch.setitem(sys.modules, "gateway.demo", demo)
     monkeypatch.setattr("gateway.demo", demo, raising=False)
-    app.serve = lambda path: 0 if path == Path("x.toml") else 1
+    app.serve = lambda path, listen: 0 if path == Path("x.toml") and listen == "[::1]:1" else 1
     assert cli.main(["demo", "--port", "1", "--admin-port", "2", "--sandbox-port", "4"]) == 7
-    assert cli.main(["serve", "-c", "x.toml"]) == 0
+    assert cli.main(["serve", "-c", "x.toml", "--listen", "[::1]:1"]) == 0
 
 
 def test_interrupt_is_130_and_a_used_port_1(app: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_: Path) -> int:
+    def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    def in_use(_: Path) -> int:
+    def in_use(*_: object) -> int:
         raise OSError(98, "Address already in use")
 
     app.serve = interrupted
@@ -293,7 +293,7 @@ def test_nobody_there_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_answer_that_trickles_meets_the_deadline(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_DEADLINE", 0.2)
+    monkeypatch.setattr(admin_client, "DEADLINE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert cli.main(["status", "--admin", f"http://127.0.0.1:{silent.getsockname()[1]}"]) == 1
     assert "within 0.2 s" in capsys.readouterr().err

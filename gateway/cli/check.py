@@ -1,0 +1,33 @@
+"""`check`: the mistakes of a configuration, or its summary; with `--online` also what Redash says to each key."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+from gateway.cli import places
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Check the configuration; mistakes are raised as `ConfigurationError`."""
+    from gateway import config  # noqa: PLC0415 - heavy
+    from gateway.app.settings import load, remarks  # noqa: PLC0415
+
+    source = arguments.config or places.find()
+    loaded = load(source)
+    notes = [f"note: {note}" for note in (*config.notes(loaded, time.time()), *remarks(loaded))]
+    print(f"{source}: ok", *config.summary(loaded), *notes, sep="\n")
+    return _online(loaded) if arguments.online else 0
+
+
+def _online(loaded: object) -> int:
+    from gateway.app.online_check import check_online  # noqa: PLC0415
+
+    found = asyncio.run(check_online(loaded))  # type: ignore[arg-type]
+    if not found.mistakes:
+        print("online: Redash answers and accepts every credential", *found.notes, sep="\n")
+    for line in found.mistakes:
+        print(line, file=sys.stderr)
+    return 1 if found.mistakes else 0

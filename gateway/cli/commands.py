@@ -1,0 +1,149 @@
+"""The table of all commands, and what happens with one: its exit status and its errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from gateway.cli import arguments as parse
+from gateway.cli import places
+from gateway.cli.admin_client import DEFAULT, TOKEN_VARIABLE
+from gateway.cli.check import check
+from gateway.cli.definitions import Command, OneOf, Option, parser
+from gateway.cli.running import purge, reload, status
+from gateway.cli.serving import demo, sandbox, serve
+from gateway.cli.tokens import token
+from gateway.errors import ConfigurationError, GatewayError
+
+_WHERE: Final = f"default: {places.VARIABLE}, else {' or '.join(map(str, places.PLACES))}"
+_CONFIG: Final = Option(("-c", "--config"), f"the configuration (TOML); {_WHERE}", "FILE", parse=Path, completes="file")
+_RUNNING: Final = OneOf(
+    (
+        Option(
+            ("-c", "--config"),
+            f"the gateway's configuration, for the address; {_WHERE}",
+            "FILE",
+            parse=Path,
+            completes="file",
+        ),
+        Option(
+            ("--admin",),
+            f"address of the admin listener: http://… or unix:/… (default: by the configuration, else {DEFAULT})",
+            "URL",
+            parse=parse.address,
+        ),
+    )
+)
+
+
+def _port(flag: str, about: str, default: int) -> Option:
+    return Option((flag,), f"{about} (default: %(default)s)", "N", parse=parse.port, default=default)
+
+
+COMMANDS: Final = (
+    Command(
+        "demo",
+        "run a sandbox Redash, the gateway and its status page without any configuration",
+        demo,
+        "--port 8080",
+        (
+            _port("--port", "port of the gateway", 8080),
+            _port("--admin-port", "port of its admin listener", 8081),
+            _port("--sandbox-port", "port of the sandbox Redash", 5000),
+        ),
+    ),
+    Command(
+        "serve",
+        "run the gateway until it is stopped",
+        serve,
+        "-c config.toml",
+        (
+            _CONFIG,
+            Option(
+                ("--listen",),
+                "address for clients, instead of server.listen: host:port or unix:/path",
+                "ADDRESS",
+                parse=parse.listen,
+            ),
+        ),
+    ),
+    Command(
+        "check",
+        "list every mistake in a configuration, or summarise it",
+        check,
+        "-c config.toml --online",
+        (_CONFIG, Option(("--online",), "also try Redash with every credential")),
+    ),
+    Command("token", "create a client token and its line for the configuration", token),
+    Command(
+        "status",
+        "show the state of a running gateway",
+        status,
+        "-c config.toml",
+        (_RUNNING, Option(("--json",), "print JSON")),
+    ),
+    Command(
+        "purge",
+        f"delete cached results of a running gateway; admin token in {TOKEN_VARIABLE}",
+        purge,
+        "--query 42",
+        (
+            _RUNNING,
+            OneOf(
+                (
+                    Option(("--query",), "the results of query N", "N", parse=parse.id_number),
+                    Option(
+                        ("--dashboard",), "of the queries on a dashboard: its id or slug", "N", parse=parse.dashboard
+                    ),
+                    Option(("--scope",), "what was fetched with the credential of this name", "S", parse=parse.scope),
+                    Option(("--all",), "everything"),
+                ),
+                required=True,
+            ),
+        ),
+    ),
+    Command(
+        "reload",
+        f"make a running gateway reload its configuration; admin token in {TOKEN_VARIABLE}",
+        reload,
+        "-c config.toml",
+        (_RUNNING,),
+    ),
+    Command(
+        "sandbox",
+        "run the sandbox Redash alone",
+        sandbox,
+        "--port 5000",
+        (
+            _port("--port", "port to listen on", 5000),
+            Option(("--host",), "address to listen on (default: %(default)s)", "HOST", default="127.0.0.1"),
+            Option(("--redash",), "its version (default: %(default)s)", choices=("8", "10", "25", "26"), default="26"),
+        ),
+    ),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns 0, 1 (failed) or 2 (configuration). argparse exits with 2 for wrong usage."""
+    arguments = parser(COMMANDS).parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except ConfigurationError as error:
+        return _fail(error.mistakes, 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `redash-gateway status | head`; Python would print a second error at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (GatewayError, OSError) as error:  # OSError: an address in use, a directory without permission
+        return _fail([f"redash-gateway: {error}"], 1)
+    return status
+
+
+def _fail(lines: list[str], status: int) -> int:
+    for line in lines:
+        print(line, file=sys.stderr)
+    return status
