@@ -16,7 +16,7 @@ from typing import Final
 from gateway.app.event_loop import loop_factory
 from gateway.app.operations import RuntimeOperations
 from gateway.app.runtime import Runtime
-from gateway.app.settings import load
+from gateway.app.settings import load, refuse_obstacles
 from gateway.app.systemd import Supervisor, inherited_sockets
 from gateway.errors import ConfigurationError, StoreError
 from gateway.telemetry import log
@@ -42,11 +42,12 @@ def serve(source: Path, listen: str | None = None) -> int:
 
     `listen`: the address for clients, instead of the one in the file, also after a reload.
     """
-    settings = load(source, listen)
+    settings, inherited = load(source, listen), inherited_sockets(os.environ)
+    refuse_obstacles(source, settings, inherited)
     log.set_up(settings.log.format)
     _return_freed_memory()
     try:
-        inherited, supervisor = inherited_sockets(os.environ), Supervisor(os.environ)
+        supervisor = Supervisor(os.environ)
         with asyncio.Runner(loop_factory=loop_factory(settings.server.event_loop)) as runner:
             runtime = Runtime(
                 settings,

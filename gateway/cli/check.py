@@ -13,10 +13,11 @@ from gateway.cli import places
 def check(arguments: argparse.Namespace) -> int:
     """Check the configuration; mistakes are raised as `ConfigurationError`."""
     from gateway import config  # noqa: PLC0415 - heavy
-    from gateway.app.settings import load, remarks  # noqa: PLC0415
+    from gateway.app.settings import load, refuse_obstacles, remarks  # noqa: PLC0415
 
     source = arguments.config or places.find()
     loaded = load(source)
+    refuse_obstacles(source, loaded)
     notes = [f"note: {note}" for note in (*config.notes(loaded, time.time()), *remarks(loaded))]
     print(f"{source}: ok", *config.summary(loaded), *notes, sep="\n")
     return _online(loaded) if arguments.online else 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from gateway.config.checks import check
 from gateway.config.mistakes import Mistakes, may_be_secret
 from gateway.config.reader import Reader
-from gateway.config.references import resolve
+from gateway.config.references import others_can_write, resolve
 from gateway.config.schema import Admin, Config
 from gateway.config.values import Listen
 from gateway.errors import ConfigurationError
@@ -60,7 +60,11 @@ def token_hash(token: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as stream:
+            if others_can_write(stream.fileno()):
+                text = "every user of this machine can write to it, and so give away keys; run chmod o-w on it"
+                raise ConfigurationError([f"{path}: {text}"])
+            return stream.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError([f"{path}: is not UTF-8 text (byte {error.start + 1})"]) from None
     except OSError as error:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from gateway.config.schema import Capability, Client, Config, Server
 from gateway.config.values import AUTOMATIC
 
+_PATIENCE_SECONDS = 60.0
+
 _ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
 
 
@@ -60,6 +62,8 @@ def _exposed(config: Config) -> Iterator[str]:
 
 
 def _cut_off(config: Config) -> Iterator[str]:
+    if config.server.max_wait >= _PATIENCE_SECONDS:
+        yield f"server.max_wait: {_PATIENCE_SECONDS:g} s or more: most proxies in front of a server give up before"
     if config.server.drain_timeout <= config.server.max_wait:
         yield "server.drain_timeout: not above server.max_wait: a stop can cut off requests that wait for Redash"
 

@@ -379,15 +379,15 @@ def name_store(file: Path, store: str) -> None:
     file.write_text(file.read_text().replace("sqlite:gateway.db", store))
 
 
-async def test_check_notes_a_missing_directory_of_the_store(written: Path, sandbox: Sandbox) -> None:
-    """`serve` does not start without it; `check` may run before the machine is set up, so it is no mistake."""
+async def test_check_and_serve_refuse_a_missing_directory_of_the_store(written: Path, sandbox: Sandbox) -> None:
     name_store(written, "sqlite:nowhere/gateway.db")
-    status, text = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
-    assert status == 0
-    assert re.search(r"note: cache\.store: \S+/nowhere is no directory that this user may write to", text)
+    for name in ("check", "serve"):
+        status, text = await command(name, "-c", str(written), cwd=written.parent, **token_table(sandbox))
+        assert status == 2
+        assert re.search(r"config\.toml: cache\.store: the directory \S+/nowhere is missing; make it", text)
     (written.parent / "nowhere").mkdir()
-    _, text = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
-    assert "nowhere is no directory" not in text
+    status, _ = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
+    assert status == 0
 
 
 async def test_check_online_tries_every_credential(written: Path, sandbox: Sandbox) -> None:
