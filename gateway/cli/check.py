@@ -6,8 +6,15 @@ import argparse
 import asyncio
 import sys
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.cli import places
+from gateway.cli.terminal import progress
+from gateway.cli.text import printable
+
+if TYPE_CHECKING:
+    from gateway.config import Config
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -15,20 +22,23 @@ def check(arguments: argparse.Namespace) -> int:
     from gateway import config  # noqa: PLC0415 - heavy
     from gateway.app.settings import load, refuse_obstacles, remarks  # noqa: PLC0415
 
-    source = arguments.config or places.find()
+    source: Path = arguments.config or places.find()
     loaded = load(source)
     refuse_obstacles(source, loaded)
     notes = [f"note: {note}" for note in (*config.notes(loaded, time.time()), *remarks(loaded))]
     print(f"{source}: ok", *config.summary(loaded), *notes, sep="\n")
-    return _online(loaded) if arguments.online else 0
+    return _online(source, loaded) if arguments.online else 0
 
 
-def _online(loaded: object) -> int:
+def _online(source: Path, loaded: Config) -> int:
     from gateway.app.online_check import check_online  # noqa: PLC0415
 
-    found = asyncio.run(check_online(loaded))  # type: ignore[arg-type]
+    with progress() as say:
+        found = asyncio.run(check_online(loaded, say))
     if not found.mistakes:
-        print("online: Redash answers and accepts every credential", *found.notes, sep="\n")
+        print("online: Redash answers and accepts every credential")
+    for line in found.notes:
+        print(printable(line))
     for line in found.mistakes:
-        print(line, file=sys.stderr)
+        print(f"{source}: {printable(line)}", file=sys.stderr)
     return 1 if found.mistakes else 0

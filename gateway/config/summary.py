@@ -32,14 +32,20 @@ def _aligned(title: str, rows: dict[str, str]) -> list[str]:
 def _client(client: Client) -> Iterator[str]:
     yield "can " + ", ".join(capability for capability in _ORDER if capability in client.can)
     yield "through " + ", ".join(client.credentials)
-    for name, ids in (("queries", client.queries), ("dashboards", client.dashboards)):
-        if ids:
-            yield f"only {name} " + ", ".join(
-                str(item) for item in sorted(ids, key=lambda item: (isinstance(item, str), item))
-            )
+    if client.is_bound:
+        yield "only " + ", and also ".join(_bound(client))
     if client.rate:
         yield f"at most {client.rate}"
     yield f"{len(client.token_sha256)} token{'' if len(client.token_sha256) == 1 else 's'}"
+
+
+def _bound(client: Client) -> Iterator[str]:
+    """Both bindings together are a union: what either of them allows."""
+    if client.queries:
+        yield "queries " + ", ".join(map(str, sorted(client.queries)))
+    if client.dashboards:
+        names = sorted(client.dashboards, key=lambda name: (isinstance(name, str), name))
+        yield "the queries on dashboards " + ", ".join(map(str, names))
 
 
 def notes(config: Config, now: float) -> list[str]:
