@@ -25,6 +25,8 @@ dashboard = _checked(lambda text: int(text) if text.isdecimal() else text, r"[\w
 scope = _checked(str, r".*\S.*", "is empty")
 seconds = _checked(float, r"[0-9]{1,5}(\.[0-9]{1,3})?", "not a number of seconds")
 address = _checked(str, r"https?://[^/@\s]+(/\S*)?|unix:/.+", 'write "http://127.0.0.1:8081" or "unix:/run/name.sock"')
+variable = _checked(str, r"[A-Za-z_][A-Za-z0-9_]{0,63}", "is not the name of an environment variable")
+table_name = _checked(str, r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", "use up to 40 letters, digits, '-' and '_'")
 
 
 def listen(text: str) -> str:

@@ -12,9 +12,9 @@ from gateway.cli import places
 from gateway.cli.admin_client import DEFAULT, TOKEN_VARIABLE
 from gateway.cli.check import check
 from gateway.cli.definitions import Command, OneOf, Option, parser
+from gateway.cli.init import DEFAULT_CLIENT, DEFAULT_LISTEN, DEFAULT_VARIABLE, init, token
 from gateway.cli.running import purge, reload, status
 from gateway.cli.serving import demo, sandbox, serve
-from gateway.cli.tokens import token
 from gateway.errors import ConfigurationError, GatewayError
 
 _WHERE: Final = f"default: {places.VARIABLE}, else {' or '.join(map(str, places.PLACES))}"
@@ -75,6 +75,41 @@ COMMANDS: Final = (
         check,
         "-c config.toml --online",
         (_CONFIG, Option(("--online",), "also try Redash with every credential")),
+    ),
+    Command(
+        "init",
+        "write a commented configuration, or list what Redash keys see, with client tables to paste",
+        init,
+        "--url https://redash.example.com",
+        (
+            Option(
+                ("-o", "--output"),
+                "the file to write (default: %(default)s); it must not be there",
+                "FILE",
+                parse=Path,
+                default=Path("config.toml"),
+                completes="file",
+            ),
+            Option(("--url",), "URL of Redash; without it, the terminal is asked", "URL", parse=parse.redash_url),
+            Option(
+                ("--key-env",),
+                f"variable that will hold the API key of a Redash user (default: {DEFAULT_VARIABLE})",
+                "NAME",
+                parse=parse.variable,
+                repeated=True,
+            ),
+            Option(("--key-file",), "file with that key, instead", "FILE", completes="file", repeated=True),
+            Option(
+                ("--client",), f"name of the first client (default: {DEFAULT_CLIENT})", "NAME", parse=parse.table_name
+            ),
+            Option(("--listen",), f"address for clients (default: {DEFAULT_LISTEN})", "ADDRESS", parse=parse.listen),
+            Option(
+                ("--from-redash",),
+                "write nothing: list what each key sees in the Redash at this URL, and print tables to paste",
+                "URL",
+                parse=parse.redash_url,
+            ),
+        ),
     ),
     Command("token", "create a client token and its line for the configuration", token),
     Command(

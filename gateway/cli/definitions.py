@@ -13,7 +13,10 @@ ABOUT = "A caching gateway in front of the Redash API."
 
 
 class Option(NamedTuple):
-    """One option; without `metavar` and `choices` it is a switch. `completes` is what a shell offers as its value."""
+    """One option; without `metavar` and `choices` it is a switch. `completes` is what a shell offers as its value.
+
+    `repeated`: it may be given several times.
+    """
 
     flags: tuple[str, ...]
     help: str
@@ -22,6 +25,7 @@ class Option(NamedTuple):
     default: object = None
     choices: tuple[str, ...] = ()
     completes: Literal["", "file"] = ""
+    repeated: bool = False
 
     @property
     def takes_value(self) -> bool:
@@ -32,6 +36,7 @@ class Option(NamedTuple):
         """Add it to a parser."""
         if self.takes_value:
             more: dict[str, Any] = {"choices": self.choices} if self.choices else {"metavar": self.metavar}
+            more |= {"action": "append"} if self.repeated else {}
             parser.add_argument(*self.flags, type=self.parse, default=self.default, help=self.help, **more)
         else:
             parser.add_argument(*self.flags, action="store_true", help=self.help)

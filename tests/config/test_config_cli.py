@@ -24,7 +24,7 @@ from gateway import __version__, cli
 from gateway.cli import admin_client
 from gateway.config import token_hash
 
-COMMANDS = ["demo", "serve", "check", "token", "status", "purge", "reload", "sandbox"]
+COMMANDS = ["demo", "serve", "check", "init", "token", "status", "purge", "reload", "sandbox"]
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
