@@ -204,7 +204,7 @@ def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def commands(capsys: pytest.CaptureFixture[str]) -> set[str]:
-    return set(re.findall(r"(?m)^    (\w+) ", help_of(capsys)))
+    return set(re.findall(r"(?m)^    (\w+)(?: |$)", help_of(capsys)))
 
 
 def test_operation_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
@@ -18,13 +18,20 @@ from gateway.admin.report import Report
 from gateway.admin.status_routes import StatusRoutes
 from gateway.errors import BadRequest, Forbidden, GatewayError, MisdirectedRequest, Unauthorized
 from gateway.http.bodies import Bodies
-from gateway.http.request import read_body
+from gateway.http.request import read_body, unknown_host
 from gateway.http.server import Server
 
 MOST_BODIES: Final = 8
 """So many bodies of the largest size are read at once; operators send few and small ones."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Reloaded(NamedTuple):
+    """What a reload has changed: dotted keys, and which of them need a restart, in words."""
+
+    changed: list[str]
+    notes: list[str]
 
 
 class Operations(Protocol):
@@ -39,8 +46,8 @@ class Operations(Protocol):
     async def purge(self, what: Mapping[str, object]) -> int:
         """Delete results; return the number of deleted entries."""
 
-    async def reload(self) -> list[str]:
-        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing."""
+    async def reload(self) -> Reloaded:
+        """Load the configuration again. Raises `ConfigurationError`, and then changes nothing."""
 
 
 class AdminListener:
@@ -84,7 +91,7 @@ class AdminListener:
         hosts = set(settings.server.hosts) - {"*"}
         known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *hosts}
         if listen.is_local and not listen.unix and name.lower() not in known:
-            raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
+            raise MisdirectedRequest(f"{unknown_host(host)}, and not the admin listener's own address.")
         origin = request.headers.get("Origin")
         if request.method == "POST" and origin is not None and origin.partition("://")[2] != host:
             raise Forbidden("Requests from other web pages are refused.")
@@ -120,7 +127,8 @@ class AdminListener:
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        return web.json_response({"reloaded": True, "notes": await self._operations.reload()})
+        reloaded = await self._operations.reload()
+        return web.json_response({"reloaded": True, "changed": reloaded.changed, "notes": reloaded.notes})
 
     def _authorize(self, request: web.Request) -> None:
         """Require the admin token if one is configured; without one, only a local listener may change anything."""

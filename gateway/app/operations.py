@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway import config
+from gateway.admin.listener import Reloaded
 from gateway.admin.report import Report
 from gateway.admin.report_builder import Parts, build_report
 from gateway.app.runtime import Runtime
@@ -108,8 +109,8 @@ class RuntimeOperations:
             return sum([await self._purge(query_id=query) for query in queries])
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
 
-    async def reload(self) -> list[str]:
-        """Load the configuration again, all or nothing; returns which changes need a restart.
+    async def reload(self) -> Reloaded:
+        """Load the configuration again, all or nothing; returns what has changed, and what of it needs a restart.
 
         A second reload waits for the first: the file that was read last is in force in the end.
 
@@ -120,12 +121,13 @@ class RuntimeOperations:
             raise ConfigurationError(["this gateway was started without a configuration file"])
         async with self._reloading:
             with self._runtime.supervisor.reloading():
-                changed = await self._load(self._source)
-        events.info("configuration loaded again")
-        return [f"{key} has changed; this takes a restart" for key in changed]
+                reloaded = await self._load(self._source)
+        changed = ", ".join(reloaded.changed)
+        events.info("configuration loaded again%s", f"; changed: {changed}" if changed else "")
+        return reloaded
 
-    async def _load(self, source: Path) -> list[str]:
-        """Load the file and put it in force; returns the keys that need a restart. Raises as `reload`."""
+    async def _load(self, source: Path) -> Reloaded:
+        """Load the file and put it in force. Raises as `reload`."""
         try:
             loaded = await _loaded(source, self._listen)
         except ConfigurationError:
@@ -133,9 +135,11 @@ class RuntimeOperations:
             raise
         if not self._runtime.serving:
             raise ConfigurationError(["the gateway is stopping, or does not serve yet"])
-        changed = config.restart_needed(self._runtime.started_with, loaded.configured.settings)
+        settings = loaded.configured.settings
+        changed = config.changes(self._runtime.live.settings, settings)
+        restart = config.restart_needed(self._runtime.started_with, settings)
         self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
-        return changed
+        return Reloaded(changed, [f"{key} has changed; this takes a restart" for key in restart])
 
 
 class _Loaded(NamedTuple):

@@ -125,7 +125,7 @@ def _spare_the_collector() -> None:
 
 async def _reload(runtime: Runtime) -> None:
     try:
-        for note in await runtime.operations.reload():
+        for note in (await runtime.operations.reload()).notes:
             events.warning("reload: %s", note)
     except ConfigurationError as error:
         for mistake in error.mistakes:

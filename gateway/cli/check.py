@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.cli import places
-from gateway.cli.terminal import progress
+from gateway.cli.terminal import paint, progress
 from gateway.cli.text import printable
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ def check(arguments: argparse.Namespace) -> int:
     source: Path = arguments.config or places.find()
     loaded = load(source)
     refuse_obstacles(source, loaded)
-    notes = [f"note: {note}" for note in (*config.notes(loaded, time.time()), *remarks(loaded))]
-    print(f"{source}: ok", *config.summary(loaded), *notes, sep="\n")
+    print(paint(f"{source}: ok", "green", sys.stdout), *config.summary(loaded), sep="\n")
+    for note in (*config.notes(loaded, time.time()), *remarks(loaded)):
+        print(paint(f"note: {note}", "yellow", sys.stdout))
     return _online(source, loaded) if arguments.online else 0
 
 
@@ -36,9 +37,9 @@ def _online(source: Path, loaded: Config) -> int:
     with progress() as say:
         found = asyncio.run(check_online(loaded, say))
     if not found.mistakes:
-        print("online: Redash answers and accepts every credential")
+        print(paint("online: Redash answers and accepts every credential", "green", sys.stdout))
     for line in found.notes:
         print(printable(line))
     for line in found.mistakes:
-        print(f"{source}: {printable(line)}", file=sys.stderr)
+        print(paint(f"{source}: {printable(line)}", "red", sys.stderr), file=sys.stderr)
     return 1 if found.mistakes else 0

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from gateway.cli import arguments as parse
-from gateway.cli import places
+from gateway.cli import manual, places
 from gateway.cli.admin_client import DEFAULT, TOKEN_VARIABLE
 from gateway.cli.check import check
-from gateway.cli.definitions import Command, OneOf, Option, parser
+from gateway.cli.completion import SHELLS
+from gateway.cli.definitions import Argument, Command, OneOf, Option, parser
 from gateway.cli.init import DEFAULT_CLIENT, DEFAULT_LISTEN, DEFAULT_VARIABLE, init, token
 from gateway.cli.running import purge, reload, status
 from gateway.cli.serving import demo, sandbox, serve
+from gateway.cli.terminal import paint
 from gateway.errors import ConfigurationError, GatewayError
 
 _WHERE: Final = f"default: {places.VARIABLE}, else {' or '.join(map(str, places.PLACES))}"
@@ -42,7 +44,19 @@ def _port(flag: str, about: str, default: int) -> Option:
     return Option((flag,), f"{about} (default: %(default)s)", "N", parse=parse.port, default=default)
 
 
-COMMANDS: Final = (
+_VARIABLES: Final = (
+    (places.VARIABLE, "The configuration, if no option names one"),
+    (TOKEN_VARIABLE, "The token that purge and reload send"),
+    ("NO_COLOR", "If it is set, nothing has colours"),
+)
+
+
+def _print(text: str) -> int:
+    print(text, end="")
+    return 0
+
+
+COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "demo",
         "run a sandbox Redash, the gateway and its status page without any configuration",
@@ -117,7 +131,15 @@ COMMANDS: Final = (
         "show the state of a running gateway",
         status,
         "-c config.toml",
-        (_RUNNING, Option(("--json",), "print JSON")),
+        (
+            _RUNNING,
+            OneOf(
+                (
+                    Option(("--json",), "print JSON"),
+                    Option(("--watch",), "show it again every two seconds, until Ctrl-C"),
+                )
+            ),
+        ),
     ),
     Command(
         "purge",
@@ -145,6 +167,19 @@ COMMANDS: Final = (
         reload,
         "-c config.toml",
         (_RUNNING,),
+    ),
+    Command(
+        "completion",
+        "print a script that completes commands and options in a shell",
+        lambda arguments: _print(SHELLS[arguments.shell](COMMANDS)),
+        "bash",
+        (Argument("shell", "the shell that runs it", tuple(SHELLS)),),
+    ),
+    Command(
+        "man",
+        "print the manual page",
+        lambda _: _print(manual.page(COMMANDS, _VARIABLES)),
+        "> redash-gateway.1",
     ),
     Command(
         "sandbox",
@@ -180,5 +215,5 @@ def main(argv: list[str] | None = None) -> int:
 
 def _fail(lines: list[str], status: int) -> int:
     for line in lines:
-        print(line, file=sys.stderr)
+        print(paint(line, "red", sys.stderr), file=sys.stderr)
     return status

@@ -16,9 +16,14 @@ Colour = Literal["red", "green", "yellow", "bold", "dim"]
 _CODES: Final = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody reads it on a screen."""
+    return stream.isatty()
+
+
 def has_colours(stream: TextIO) -> bool:
     """Whether it is a terminal that shows colours, and nobody has turned them off (https://no-color.org)."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def paint(text: str, colour: Colour, stream: TextIO) -> str:

@@ -4,7 +4,7 @@ Other rooms import from here, not from the modules.
 """
 
 from gateway.config.load import admin_listen, load, parse, token_hash
-from gateway.config.restart import restart_needed
+from gateway.config.restart import changes, restart_needed
 from gateway.config.schema import (
     Admin,
     Cache,
@@ -44,6 +44,7 @@ __all__ = [
     "Upstream",
     "Warm",
     "admin_listen",
+    "changes",
     "load",
     "notes",
     "parse",

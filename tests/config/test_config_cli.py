@@ -24,7 +24,7 @@ from gateway import __version__, cli
 from gateway.cli import admin_client
 from gateway.config import token_hash
 
-COMMANDS = ["demo", "serve", "check", "init", "token", "status", "purge", "reload", "sandbox"]
+COMMANDS = ["demo", "serve", "check", "init", "token", "status", "purge", "reload", "completion", "man", "sandbox"]
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def config(tmp_path: Path) -> Path:
 def test_help_lists_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    assert re.findall(r"^    (\w+) ", done.stdout, re.MULTILINE) == COMMANDS
+    assert re.findall(r"^    (\w+)(?: |$)", done.stdout, re.MULTILINE) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -165,7 +165,7 @@ def test_check_online_fails_with_redash(
     module: Any = types.ModuleType("gateway.app.online_check")
     monkeypatch.setitem(sys.modules, "gateway.app.online_check", module)
 
-    async def check_online(_: object) -> types.SimpleNamespace:
+    async def check_online(*_: object) -> types.SimpleNamespace:
         return types.SimpleNamespace(notes=[], mistakes=failures)
 
     module.check_online = check_online
@@ -226,7 +226,7 @@ def test_status_prints_whatever_there_is(admin: Any, capsys: pytest.CaptureFixtu
         "upstream",
         "  up       true",
         "  breaker  -",
-        "  seconds  1.23457",
+        "  seconds  1.2 s",
         "clients",
         "  name      requests  limits",
         "  a         10        -",
@@ -243,7 +243,7 @@ def test_purge_and_reload_send_the_token(
 ) -> None:
     monkeypatch.setenv("REDASH_GATEWAY_ADMIN_TOKEN", "rg_t")
     wanted = [["--query", "42"], ["--dashboard", "3"], ["--dashboard", "ops"], ["--scope", "s"], ["--all"]]
-    admin.answers = [(200, {"dropped": 2})] * len(wanted) + [(200, b"")]
+    admin.answers = [(200, {"purged": 2})] * len(wanted) + [(200, b"")]
     assert [cli.main(["purge", "--admin", admin.url, *what]) for what in wanted] == [0, 0, 0, 0, 0]
     assert cli.main(["reload", "--admin", admin.url]) == 0
     assert [json.loads(body or "{}") for _, _, body, _ in admin.asked] == [
@@ -256,7 +256,15 @@ def test_purge_and_reload_send_the_token(
     ]
     assert {(command, path) for command, path, _, _ in admin.asked} == {("POST", "/purge"), ("POST", "/reload")}
     assert {token for _, _, _, token in admin.asked} == {"Bearer rg_t"}
-    assert capsys.readouterr().out == "dropped  2\n" * 5 + "reloaded\n"
+    *purged, reloaded = capsys.readouterr().out.splitlines()
+    assert [line.partition(";")[0] for line in purged] == [
+        "purged 2 stored entries: the results of query 42",
+        "purged 2 stored entries: the results of the queries on dashboard 3",
+        "purged 2 stored entries: the results of the queries on dashboard ops",
+        "purged 2 stored entries: what was fetched with credential 's'",
+        "purged 2 stored entries: everything",
+    ]
+    assert reloaded == "reloaded: no key has changed"
 
 
 @pytest.mark.parametrize(
