@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +35,8 @@ _M_ARENA_MAX: Final = -8
 _RETURNED_BYTES: Final = 512 * 1024
 """Blocks of this size are given back when they are freed. It must be above the 256 KiB into which asyncio receives:
 otherwise each request would cost a mapping of memory and the page faults to fill it, 20 µs of 30 for a hit."""
+
+Work = Callable[[], Coroutine[object, object, object]]
 
 
 def serve(source: Path, listen: str | None = None) -> int:
@@ -74,8 +76,11 @@ def _return_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, 2)
 
 
-async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) -> None:
-    """Start, call `started`, wait for a signal, stop. A second signal ends the stop soon."""
+async def run(runtime: Runtime, work: Work | None = None) -> None:
+    """Start, wait for a signal or for the end of `work`, which begins after the start, and stop.
+
+    A second signal ends the stop soon. What `work` raises is raised here.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -104,13 +109,27 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
             runtime.results.organisation.read_soon()
             _spare_the_collector()
             sys.setswitchinterval(SWITCH_SECONDS)
-            started()
-            await stopped
+            await _work_until(stopped, work)
     finally:
         for task in (starting, stopped, *reloads):
             task.cancel()
         await asyncio.gather(starting, stopped, return_exceptions=True)
         await runtime.stop()
+
+
+async def _work_until(stopped: asyncio.Task[bool], work: Work | None) -> None:
+    """Wait for the signal, or for the end of the work; the signal cancels it."""
+    if work is None:
+        await stopped
+        return
+    working = asyncio.create_task(work())
+    try:
+        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def _spare_the_collector() -> None:

@@ -41,7 +41,7 @@ _RUNNING: Final = OneOf(
 
 
 def _port(flag: str, about: str, default: int) -> Option:
-    return Option((flag,), f"{about} (default: %(default)s)", "N", parse=parse.port, default=default)
+    return Option((flag,), f"{about} (default: {default}; with --once any free one)", "N", parse=parse.port)
 
 
 _VARIABLES: Final = (
@@ -66,6 +66,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
             _port("--port", "port of the gateway", 8080),
             _port("--admin-port", "port of its admin listener", 8081),
             _port("--sandbox-port", "port of the sandbox Redash", 5000),
+            Option(("--once",), "end with a verdict after the ten dashboards: exit status 0 if the gateway was better"),
         ),
     ),
     Command(
@@ -187,7 +188,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         sandbox,
         "--port 5000",
         (
-            _port("--port", "port to listen on", 5000),
+            Option(("--port",), "port to listen on (default: %(default)s)", "N", parse=parse.port, default=5000),
             Option(("--host",), "address to listen on (default: %(default)s)", "HOST", default="127.0.0.1"),
             Option(("--redash",), "its version (default: %(default)s)", choices=("8", "10", "25", "26"), default="26"),
         ),

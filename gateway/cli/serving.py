@@ -18,7 +18,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """Run the demo."""
     from gateway import demo as module  # noqa: PLC0415 - heavy
 
-    return module.main(arguments.port, arguments.admin_port, arguments.sandbox_port)
+    return module.main(arguments.port, arguments.admin_port, arguments.sandbox_port, once=arguments.once)
 
 
 def sandbox(arguments: argparse.Namespace) -> int:

@@ -470,6 +470,7 @@ async def test_the_commands_that_demo_prints_have_the_promised_effect(
     process = await Process.start("demo", "--port", "0", "--admin-port", "0", "--sandbox-port", "0", cwd=tmp_path)
     try:
         await process.says("Ctrl-C stops everything", timeout=60)
+        assert re.search(r"with the gateway +█{10} +[\d.]+ s +6 executions", process.text)
         lines = [line.strip() for line in process.lines if line.startswith(("  curl ", "  seq "))]
         outputs = []
         for line in lines:
@@ -498,10 +499,21 @@ async def test_the_commands_that_demo_prints_have_the_promised_effect(
     assert os.listdir(tmp_path) == []  # nothing is left
 
 
-async def test_demo_on_a_port_in_use_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--port", "--admin-port", "--sandbox-port"])
+async def test_demo_on_a_port_in_use_names_the_option_that_changes_it(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        status, text = await command("demo", "--port", "0", "--admin-port", "0", "--sandbox-port", port, cwd=tmp_path)
+        status, text = await command("demo", "--once", option, port, cwd=tmp_path)
     assert status == 1
-    assert "in use" in text
-    assert "Traceback" not in text
+    expected = f"port {port} cannot be had (Address already in use); choose another one with {option} N, or any with 0"
+    assert text == f"redash-gateway demo: {expected}"
+
+
+async def test_demo_once_ends_with_a_verdict(tmp_path: Path) -> None:
+    status, text = await command("demo", "--once", cwd=tmp_path)
+    assert status == 0, text
+    assert re.search(r"without the gateway +█{10} +[\d.]+ s +60 executions", text)
+    assert "Verdict: OK: the same rows, " in text
+    assert "90 % of the executions avoided" in text
+    assert "Ctrl-C" not in text
+    assert os.listdir(tmp_path) == []
