@@ -40,12 +40,11 @@ def _tcp_obstacle(where: config.Listen) -> str | None:
     except OSError:
         return f"the name {where.host} has no address; write an address of this machine, 0.0.0.0 for all of them"
     for family, _, _, _, address in found:
-        with contextlib.suppress(PermissionError):
-            try:
-                _bound(where, family, address).close()
-            except OSError as error:
-                if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    return f"this machine has no address {where.host}; write one that it has, 0.0.0.0 for all of them"
+        try:
+            _bound(where, family, address).close()
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                return f"this machine has no address {address[0]}; write one that it has, 0.0.0.0 for all of them"
     return None
 
 
