@@ -107,9 +107,11 @@ def _asked(question: str, default: str, check: Callable[[str], object]) -> str:
 
 
 def _next_steps(file: Path, source: Source, client: str, listen: str, made: str) -> str:
+    from gateway.config.values import listen as address  # noqa: PLC0415
+
     config = "" if file == Path("config.toml") else f" -c {file}"
     key = f"  export {source.value}=...\n" if source.option == "key_env" and source.value not in os.environ else ""
-    where = "http://localhost" if listen.startswith("unix:") else f"http://{listen}"
+    where = "http://localhost" if listen.startswith("unix:") else address(listen).url
     unix = f"--unix-socket {listen.removeprefix('unix:')} " if listen.startswith("unix:") else ""
     return f"""{file} is written. The token of client '{client}', shown only now:
 

@@ -55,6 +55,26 @@ def test_by_options_the_file_passes_check(directory: Path, capsys: pytest.Captur
     assert loaded.clients["sales"].token_sha256 == (config.token_hash(token),)
     assert token not in (directory / "config.toml").read_text()
     assert "export KEY=..." in said
+    assert f"curl -H 'Authorization: Key {token}' http://10.0.0.1:80/api/session" in said
+
+
+@pytest.mark.parametrize(
+    ("listen", "curl"),
+    [
+        ("0.0.0.0:80", "http://127.0.0.1:80/"),  # what Host it gets must be among the hosts
+        ("[::1]:80", "http://[::1]:80/"),
+        ("unix:/run/api.sock", "--unix-socket /run/api.sock"),
+    ],
+)
+def test_the_command_to_try_it_fits_the_address(
+    listen: str, curl: str, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["init", "--url", "https://r.example", "--listen", listen]) == 0
+    said = capsys.readouterr().out
+    assert curl in said
+    host = re.search(r"http://(.*?)(?::80)?/api", said)
+    assert host is not None
+    assert host[1] in config.load(directory / "config.toml", {"REDASH_API_KEY": "k" * 40}).server.hosts
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "unix:DIR/api.sock"])
