@@ -121,6 +121,8 @@ class Demo:
         glance = asyncio.create_task(self._wall.glance(gateway))  # so that the status page has something to show
         try:
             without, with_it = [await self._wall.open_all(side, self._progress) for side in (redash, gateway)]
+            if glance.done():
+                glance.result()  # it has failed, and the verdict would hide it
         finally:
             glance.cancel()
             await asyncio.gather(glance, return_exceptions=True)
@@ -150,12 +152,16 @@ class Demo:
 
     async def _go_on(self, gateway: Side) -> None:
         """Open a dashboard every second; on a terminal, the last line has the figures of now."""
-        while True:
-            with contextlib.suppress(GatewayError):  # the page shows what fails
-                await self._wall.open_one(gateway)
-            if is_terminal(sys.stdout):
-                print(f"\r\x1b[K  {self._figures()}", end="", flush=True)  # noqa: T201
-            await asyncio.sleep(TICK_SECONDS)
+        is_live = is_terminal(sys.stdout)
+        try:
+            while True:
+                with contextlib.suppress(GatewayError):  # the page shows what fails
+                    await self._wall.open_one(gateway)
+                if is_live:
+                    print(f"\r\x1b[K  {self._figures()}", end="", flush=True)  # noqa: T201
+                await asyncio.sleep(TICK_SECONDS)
+        finally:
+            print("\n" if is_live else "", end="", flush=True)  # noqa: T201 - the shell goes on in a line of its own
 
     def _figures(self) -> str:
         report = self._runtime.operations.status()
