@@ -23,8 +23,10 @@ def check(arguments: argparse.Namespace) -> int:
     from gateway.app.settings import load, refuse_obstacles, remarks  # noqa: PLC0415
 
     source: Path = arguments.config or places.find()
-    loaded = load(source)
-    refuse_obstacles(source, loaded)
+    with progress() as say:
+        say(f"reading {source} and the files that it names")
+        loaded = load(source)
+        refuse_obstacles(source, loaded)
     print(paint(f"{source}: ok", "green", sys.stdout), *config.summary(loaded), sep="\n")
     for note in (*config.notes(loaded, time.time()), *remarks(loaded)):
         print(paint(f"note: {note}", "yellow", sys.stdout))
