@@ -14,6 +14,7 @@ from gateway.errors import (
     CredentialRejected,
     GatewayError,
     UpstreamError,
+    UpstreamRedirected,
     UpstreamRefusedByPage,
     UpstreamTimeout,
     UpstreamUnusable,
@@ -144,6 +145,9 @@ class Inquiry:
         cause = cause_of(error, self._url)
         if cause is not None:
             return MistakeError(cause.key, f"Redash cannot be reached at {self._url}: {cause.text}; {cause.remedy}")
+        if isinstance(error, UpstreamRedirected) and error.leads_to:
+            text = f"{self._url} redirects to {error.leads_to}; write that address, if it is Redash"
+            return MistakeError("upstream.url", text)
         slug = urlsplit(self._url).path
         hint = f"; is {slug} the slug of an organisation of this Redash?" if slug else ""
         return MistakeError("upstream.url", f"{error.detail} It was sent to {self._url}{hint}")

@@ -40,9 +40,9 @@ def status(arguments: argparse.Namespace) -> int:
 
 def _shown(response: dict[str, Any]) -> list[str]:
     """Return the report; its first line, the verdict, has the colour of the state."""
-    first, *rest = lines({name: value for name, value in response.items() if name not in _TOO_LONG})
+    shown = lines({name: value for name, value in response.items() if name not in _TOO_LONG})
     colour = _COLOURS.get(response.get("state"))
-    return [first if colour is None else paint(first, colour, sys.stdout), *rest]
+    return shown if colour is None else [paint(shown[0], colour, sys.stdout), *shown[1:]]
 
 
 def _watch(arguments: argparse.Namespace) -> None:
