@@ -61,6 +61,8 @@ def cause_of(error: BaseException | None, url: str) -> Cause | None:
 
 def sentence(error: BaseException, url: str) -> str:
     """Return for callers and the log why there is no response: the URL, which holds no secret, and the cause."""
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"Redash at {url} did not answer in time."
     cause = cause_of(error, url)
     why = "" if cause is None else f": {cause.text}"
     return f"Redash cannot be reached at {url}{why}."
