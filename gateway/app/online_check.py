@@ -39,7 +39,7 @@ async def check_online(settings: config.Config, say: Callable[[str], None] = lam
                 if mistake.key.startswith("upstream."):
                     break  # it is the same for the other credentials
     mistakes += _wrong_version(settings.upstream.version, redash.version)
-    return Findings([*_about(settings, redash), *_aligned(keys)], mistakes)
+    return Findings([*_about(settings, redash), *_aligned(keys)] if keys else [], mistakes)
 
 
 async def _described(redash: Inquiry, credential: Credential) -> str:
@@ -83,8 +83,8 @@ def _about(settings: config.Config, redash: Inquiry) -> Iterator[str]:
 
 
 def _aligned(keys: dict[str, str]) -> list[str]:
-    width = max(map(len, keys), default=0)
-    return ["keys:", *(f"  {name:<{width}}  {text}" for name, text in keys.items())] if keys else []
+    width = max(map(len, keys))
+    return ["keys:", *(f"  {name:<{width}}  {text}" for name, text in keys.items())]
 
 
 def _wrong_version(configured: str, found: RedashVersion) -> list[str]:

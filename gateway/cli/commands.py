@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -194,6 +195,9 @@ COMMANDS: Final[tuple[Command, ...]] = (
         ),
     ),
 )
+
+logging.getLogger("gateway").addHandler(logging.NullHandler())
+"""Commands say themselves what went wrong; without a handler, Python prints warnings, too. `serve` sets up its log."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -437,7 +437,9 @@ async def test_check_online_reports_an_unreachable_redash(written: Path, sandbox
     await sandbox.disconnect()
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **keys)
     assert status == 1
-    assert "cannot be reached" in text
+    (line,) = [line for line in text.splitlines() if "cannot be reached" in line]  # not in a log beside it, too
+    assert line.startswith(f"{written}: upstream.url: ")
+    assert "unknown version" not in text
     await sandbox.reconnect()
 
 
