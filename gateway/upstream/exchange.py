@@ -194,5 +194,5 @@ def _headers(attempt: Attempt, trace: Trace | None) -> dict[str, str]:
 def _date(value: str | None) -> float | None:
     try:
         return parsedate_to_datetime(value).timestamp() if value else None
-    except ValueError:
+    except (ValueError, OverflowError):  # a number of many digits is too large for a date
         return None
