@@ -18,7 +18,7 @@ from gateway.admin.report import Report
 from gateway.admin.status_routes import StatusRoutes
 from gateway.errors import BadRequest, Forbidden, GatewayError, MisdirectedRequest, Unauthorized
 from gateway.http.bodies import Bodies
-from gateway.http.request import read_body
+from gateway.http.request import read_body, unknown_host
 from gateway.http.server import Server
 
 MOST_BODIES: Final = 8
@@ -34,6 +34,13 @@ class Purged(NamedTuple):
     notes: list[str]
 
 
+class Reloaded(NamedTuple):
+    """What a reload has changed, as dotted keys, and what the operator should know of it."""
+
+    changed: list[str]
+    notes: list[str]
+
+
 class Operations(Protocol):
     """What an operator can do with the running gateway."""
 
@@ -46,8 +53,8 @@ class Operations(Protocol):
     async def purge(self, what: Mapping[str, object]) -> Purged:
         """Delete results, on all gateways that share the store."""
 
-    async def reload(self, *, everywhere: bool = False) -> list[str]:
-        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing.
+    async def reload(self, *, everywhere: bool = False) -> Reloaded:
+        """Load the configuration again. Raises `ConfigurationError`, and then changes nothing.
 
         `everywhere`: then also tell the gateways that share the store to load theirs.
         """
@@ -94,7 +101,7 @@ class AdminListener:
         hosts = set(settings.server.hosts) - {"*"}
         known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *hosts}
         if listen.is_local and not listen.unix and name.lower() not in known:
-            raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
+            raise MisdirectedRequest(f"{unknown_host(host)}, and not the admin listener's own address.")
         origin = request.headers.get("Origin")
         if request.method == "POST" and origin is not None and origin.partition("://")[2] != host:
             raise Forbidden("Requests from other web pages are refused.")
@@ -131,7 +138,8 @@ class AdminListener:
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        return web.json_response({"reloaded": True, "notes": await self._operations.reload(everywhere=True)})
+        reloaded = await self._operations.reload(everywhere=True)
+        return web.json_response({"reloaded": True, "changed": reloaded.changed, "notes": reloaded.notes})
 
     def _authorize(self, request: web.Request) -> None:
         """Require the admin token if one is configured; without one, only a local listener may change anything."""
