@@ -5,12 +5,20 @@ status page and response headers are made from these records only.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 CacheResult = Literal["hit", "stale", "miss", "collapsed", "bypass", "none"]
 ExecutionResult = Literal["success", "failure", "cancelled", "lost"]
+
+MissReason = Literal[
+    "not_stored", "stale", "unconfirmed", "unproven", "marker_changed", "purged", "evicted", "forced", "continued"
+]
+"""Why a request went to Redash though it could have been a hit; docs/console.md says what each means."""
+
+_FORWARD: Final = {"forced": "request", "stale": "stale", "unconfirmed": "stale"}
+"""RFC 9211 `fwd`; every other reason is `uri-miss`."""
 
 LineParts = tuple[str, str]
 """Parts of an access line: between the request's id and its milliseconds, and after them."""
@@ -72,6 +80,7 @@ class Outcome(msgspec.Struct):
     forward: str = ""  # RFC 9211 `fwd`: why the request went to Redash
     stored: bool = False
     ttl: float | None = None
+    miss: MissReason | Literal[""] = ""
     detail: str = ""
     age: float | None = None
     saved_runtime: float = 0.0  # seconds of warehouse time that this response avoided
@@ -105,18 +114,22 @@ class Outcome(msgspec.Struct):
     def record_stale(self, ttl: float, age: float, runtime: float, detail: str) -> None:
         """Record a stale response from the store; `detail` says which window allowed it."""
         self.record_hit(ttl, age, runtime)
-        self.cache, self.detail = "stale", detail
+        self.cache, self.miss, self.detail = "stale", "", detail
 
-    def record_forward(self, forward: str, *, joined: bool = False, stored: bool = False) -> None:
+    def record_bypass(self, why: Literal["bypass", "method"]) -> None:
+        """Record that the request went to Redash because nothing of its kind is ever stored, or because it writes."""
+        self.forward, self.cache = why, "bypass"
+
+    def record_miss(self, why: MissReason, *, joined: bool = False, stored: bool = False) -> None:
         """Record that the request went to Redash, and why; `joined` if it shared another caller's request."""
-        self.forward, self.stored = forward, stored
-        self.cache = "collapsed" if joined else "bypass" if forward in ("bypass", "method") else "miss"
+        self.forward, self.miss, self.stored = _FORWARD.get(why, "uri-miss"), why, stored
+        self.cache = "collapsed" if joined else "miss"
 
     def record_error(self, reason: str, refused: str) -> None:
         """Record why the response is an error. Then it is no hit: what was found could not be made into a response."""
         self.reason, self.refused = reason, refused
         if self.cache in ("hit", "stale"):
-            self.record_forward("uri-miss" if self.cache == "hit" else "stale")
+            self.record_miss("evicted" if self.cache == "hit" else "stale")
             self.ttl, self.age, self.detail, self.saved_runtime, self.saves_run = None, None, "", 0.0, False
 
     def add_step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
@@ -137,7 +150,8 @@ class Outcome(msgspec.Struct):
             parts.append(f"fwd={self.forward}")
             parts += ["collapsed"] if self.cache == "collapsed" else []
             parts += ["stored"] if self.stored else []
-        return "; ".join(parts + ([f"detail={self.detail}"] if self.detail else []))
+        detail = self.detail or self.miss
+        return "; ".join([*parts, f"detail={detail}"] if detail else parts)
 
 
 class OutcomeBatch(msgspec.Struct):
@@ -164,7 +178,7 @@ def batched(outcomes: Iterable[Outcome]) -> list[OutcomeBatch]:
     """Group outcomes by everything that metrics and status page use as a label."""
     batches: dict[tuple[object, ...], OutcomeBatch] = {}
     for o in outcomes:
-        labels = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run)
+        labels = (o.client, o.route, o.query_id, o.cache, o.miss, o.status, o.reason, o.saves_run)
         batch = batches.get(labels)
         if batch is None:
             batch = batches[labels] = OutcomeBatch(o)

@@ -17,6 +17,7 @@ from test_structure import LEVELS, PURE, SANDBOX
 
 from gateway import __version__, cli, config, errors
 from gateway.errors import GatewayError, NotFound
+from gateway.outcome import MissReason
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.matching import match
 from gateway.redash.routes import ROUTES, Capability
@@ -26,11 +27,13 @@ README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLE: Final = (ROOT / "config.example.toml").read_text(encoding="utf-8")
 CHANGELOG: Final = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 CONTRIBUTING: Final = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+CONSOLE: Final = (ROOT / "docs" / "console.md").read_text(encoding="utf-8")
 ARCHITECTURE: Final = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 DOCUMENTS: Final = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/console.md",
     "docs/redash-versions.md",
     "deploy/README.md",
 )
@@ -262,6 +265,11 @@ def test_the_table_has_the_statuses_that_the_listener_itself_knows() -> None:
         if node.value not in statuses_in_the_table() | SEEN_BY_NOBODY.keys()
     ]
     assert missing == [], "README's table of errors does not have these"
+
+
+def test_the_console_page_says_what_every_reason_of_a_miss_means() -> None:
+    reasons = re.findall(r"(?m)^\| `(\w+)` \|", section(CONSOLE, "Why a miss"))
+    assert sorted(reasons) == sorted(get_args(MissReason))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

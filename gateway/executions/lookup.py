@@ -14,7 +14,7 @@ from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.executions.guard import check_size
 from gateway.model import Clock
-from gateway.outcome import Outcome, Sender
+from gateway.outcome import MissReason, Outcome, Sender
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
@@ -31,6 +31,7 @@ class Miss(msgspec.Struct, frozen=True):
     """Seconds since then, negative; -inf without one."""
     joinable: Execution | None
     """An execution in progress, or a recent failure, that serves this plan, too."""
+    why: MissReason
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -81,6 +82,7 @@ class ResultLookup:
                 outcome.record_hit(slack, stored.entry.age(now), stored.entry.runtime)
                 outcome.saves_run = True
                 return stored
+            why = self._why(plan, stored, now)
             if stored is None or slack is None:
                 stored, slack = None, -math.inf
             elif -slack <= plan.bounds.stale_while_revalidate and plan.shown_lately(stored.entry, now) >= 0:
@@ -89,9 +91,16 @@ class ResultLookup:
             joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)
             other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
             if other is None:
-                return Miss(stored, slack, joinable)
+                return Miss(stored, slack, joinable, why)
             if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
-                return Miss(stored, slack, None)
+                return Miss(stored, slack, None, why)
+
+    def _why(self, plan: Plan, stored: StoredResult | None, now: float) -> MissReason:
+        if plan.max_age == 0:
+            return "forced"
+        if stored is None:
+            return self._results.absence(plan.key, plan.query_id, plan.marker)
+        return plan.rejection(stored.entry, now)
 
     async def _is_posted(self, other: Execution, fallback: StoredResult | None, until: float, outcome: Outcome) -> bool:
         """Wait for the response to a POST; returns whether it is worth it: else the stored result is used instead.
@@ -157,7 +166,7 @@ class ResultLookup:
         if execution is None:
             self._check_limit(plan, outcome.sender)
             check_size(plan)
-        outcome.record_forward(_forward(plan, miss), joined=execution is not None)
+        outcome.record_miss(miss.why, joined=execution is not None)
         if execution is None:
             aside = plan.max_age is None and miss.stored is not None
             execution = self._executions.begin(plan, outcome.sender, aside=aside)
@@ -282,9 +291,3 @@ def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
 def _fallback(stored: StoredResult | None, slack: float, plan: Plan) -> StoredResult | None:
     """Return the stored result, if it may be used while Redash is unavailable."""
     return stored if -slack <= plan.bounds.stale_if_error else None
-
-
-def _forward(plan: Plan, miss: Miss) -> str:
-    if plan.max_age == 0:
-        return "request"
-    return "stale" if miss.stored is not None else "uri-miss"

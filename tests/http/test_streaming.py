@@ -68,7 +68,9 @@ async def test_the_beginning_is_sent_while_redash_still_sends(world: World) -> N
     async with streamed(world, latest(world)) as response:
         first = await begin(response)
         assert response.headers["Content-Length"] == str(len(whole(world)))
-        assert response.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss"  # whether stored: known at the end
+        assert (
+            response.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss; detail=not_stored"
+        )  # whether stored: known at the end
         assert response.headers["Content-Disposition"].startswith("attachment; filename=")
         stall.release()
         assert first + await response.read() == whole(world)
@@ -87,7 +89,7 @@ async def test_callers_that_join_get_all_of_it(world: World) -> None:
     async with streamed(world, latest(world)) as first, streamed(world, latest(world), client="second") as second:
         beginnings = await asyncio.gather(begin(first), begin(second))
         async with streamed(world, latest(world)) as third:  # joins when half of it is there
-            assert third.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss; collapsed"
+            assert third.headers["Cache-Status"] == "redash-gateway; fwd=uri-miss; collapsed; detail=not_stored"
             stall.release()
             assert await third.read() == whole(world)
         assert beginnings[0] + await first.read() == beginnings[1] + await second.read() == whole(world)

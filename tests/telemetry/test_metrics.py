@@ -38,6 +38,7 @@ PROMISED = {
     "cache_limit_bytes": {"tier"},
     "cache_entries": {"tier"},
     "cache_evictions_total": {"tier"},
+    "misses_total": {"reason"},
     "rejected_total": {"reason"},
     "store_up": set(),
     "breaker_open": set(),
