@@ -7,7 +7,7 @@ import secrets
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway import config
 from gateway.app.event_loop import loop_factory
@@ -26,6 +26,7 @@ listen = "127.0.0.1:{port}"
 
 [admin]
 listen = "127.0.0.1:{admin_port}"
+token_sha256 = "{admin_token_sha256}"
 
 [upstream]
 url = "{redash}"
@@ -59,7 +60,8 @@ TEXT: Final = """
 Redash Gateway demo: a sandbox Redash with {orders:,} orders at {redash}, and the gateway in front of it.
 
   gateway  {api}      token  {token}
-  admin    {admin}      open it in a browser: the status page; also /metrics  /readyz  /api/status
+  console  {admin}      open it in a browser; also /metrics  /readyz  /api/status
+           sign in with  {admin_token}  to purge, to reload and to end runs
 
 Paste in another terminal:
 
@@ -80,6 +82,14 @@ Ctrl-C stops everything; nothing is kept.
 """
 
 
+class Tokens(NamedTuple):
+    """The tokens of one demo."""
+
+    client: str
+    one_query: str
+    admin: str
+
+
 def main(port: int, admin_port: int, sandbox_port: int) -> int:
     """Run until interrupted. Returns the exit status."""
     log.set_up("text")
@@ -97,37 +107,37 @@ async def _run(port: int, admin_port: int, sandbox_port: int) -> None:
         sandbox = Sandbox(orders=ORDERS)
         await sandbox.start(port=sandbox_port)
         try:
-            token, query_token = (f"rg_{secrets.token_urlsafe(32)}" for _ in range(2))
-            settings = _settings(sandbox, Path(directory), port, admin_port, token, query_token)
+            tokens = Tokens(*(f"rg_{secrets.token_urlsafe(32)}" for _ in range(3)))
+            settings = _settings(sandbox, Path(directory), port, admin_port, tokens)
             runtime = Runtime(settings, operations=lambda runtime: RuntimeOperations(runtime, None))
-            await run(runtime, started=lambda: print(_text(runtime, sandbox, token), flush=True))  # noqa: T201
+            await run(runtime, started=lambda: print(_text(runtime, sandbox, tokens), flush=True))  # noqa: T201
         finally:
             await sandbox.stop()
 
 
-def _settings(
-    sandbox: Sandbox, directory: Path, port: int, admin_port: int, token: str, query_token: str
-) -> config.Config:
+def _settings(sandbox: Sandbox, directory: Path, port: int, admin_port: int, tokens: Tokens) -> config.Config:
     query_key_id = sandbox.named["in_country"]
     text = CONFIGURATION.format(
         port=port,
         admin_port=admin_port,
         redash=sandbox.url,
         query_key_id=query_key_id,
-        token_sha256=config.token_hash(token),
-        query_token_sha256=config.token_hash(query_token),
+        token_sha256=config.token_hash(tokens.client),
+        query_token_sha256=config.token_hash(tokens.one_query),
+        admin_token_sha256=config.token_hash(tokens.admin),
     )
     keys = {"DEMO_KEY": sandbox.user_keys["analyst"], "DEMO_QUERY_KEY": sandbox.query_key(query_key_id)}
     return config.parse(text, directory, keys, "demo")
 
 
-def _text(runtime: Runtime, sandbox: Sandbox, token: str) -> str:
+def _text(runtime: Runtime, sandbox: Sandbox, tokens: Tokens) -> str:
     return TEXT.format(
         orders=ORDERS,
         redash=sandbox.url,
         api=runtime.api_address.url,
         admin=runtime.admin_address.url,
-        token=token,
+        token=tokens.client,
+        admin_token=tokens.admin,
         query=sandbox.named["by_country"],
         slow_query=sandbox.named["slow"],
         slow=3,

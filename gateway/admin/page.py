@@ -14,42 +14,20 @@ from gateway.admin.chart import Chart, Line
 from gateway.admin.formats import count, formatted
 from gateway.admin.layout import CHARTS, NUMBERS, TABLES, Column, Number, Table
 from gateway.admin.report import Report
-
-ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Crect width='16' height='16' rx='4' fill='%230f7b6c'/%3E"
-    "%3Cpath d='M4 11V8m4 3V5m4 6V7' stroke='white' stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E"
-)
-"""Three bars on green, small enough to be inlined."""
+from gateway.admin.shell import Frame, document, operator_forms
 
 ALARMING = ("down", "failing")
 
 Values = Mapping[str, Any]
 
 
-def render(report: Report, style: str, script: str) -> str:
-    """Return the page; `style` and `script` are the addresses of the assets, relative to it."""
+def render(report: Report, frame: Frame) -> str:
+    """Return the page, with forms for the operator where one has signed in."""
     values: Values = msgspec.to_builtins(report)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Redash Gateway</title>
-<link rel="icon" href="{ICON}">
-<link rel="stylesheet" href="{escape(style)}">
-<script src="{escape(script)}" defer></script>
-</head>
-<body>
-<header>
-<h1>Redash Gateway</h1>
-<p class="about">version {escape(report.version)} · Redash \
+    about = f"""<p class="about">version {escape(report.version)} · Redash \
 {_span(values, "redash_version", "text")} · up {_span(values, "uptime_seconds", "duration")}</p>
-<p class="stream" id="stream" role="status">as of {_clock(report.at)}</p>
-</header>
-<main>
-{_verdict(values)}
+<p class="stream" id="stream" role="status">as of {_clock(report.at)}</p>"""
+    main = f"""{_verdict(values)}
 {_health(values)}
 {_numbers(values)}
 <section class="charts" aria-label="The last hour in charts">
@@ -58,15 +36,11 @@ def render(report: Report, style: str, script: str) -> str:
 <div class="sheets">
 {"".join(_table(table, values) for table in TABLES)}
 </div>
-</main>
-<footer>
-<p>{_totals(values)}</p>
+{operator_forms(frame, report.credentials) if frame.csrf else ""}"""
+    footer = f"""<p>{_totals(values)}</p>
 <p>{_span(values, "redash", "text")}</p>
-<p>The same as JSON: <a href="api/status">api/status</a> · for Prometheus: <a href="metrics">metrics</a></p>
-</footer>
-</body>
-</html>
-"""
+<p>The same as JSON: <a href="api/status">api/status</a> · for Prometheus: <a href="metrics">metrics</a></p>"""
+    return document(frame, "", "", about, main, footer, live="events")
 
 
 def _clock(at: float) -> str:

@@ -146,6 +146,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     clients: list[Client]
     clients_count: int
     upstream: list[UpstreamRoute]
+    credentials: list[str]
     slots: list[Slots]
     cache: list[Tier]
     warm: list[Warm]

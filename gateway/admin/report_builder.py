@@ -82,6 +82,7 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
         clients=_clients(recorder, now),
         clients_count=len(recorder.clients),
         upstream=_routes(recorder.upstream_routes),
+        credentials=sorted(parts.access.credentials),
         slots=[_slots("requests", parts.upstream.slots), _slots("executions", parts.executions.slots)],
         cache=[report.Tier(t.tier, "up" if t.up else "down", t.bytes, t.entries, t.evictions) for t in levels.tiers],
         warm=[_warm(entry) for entry in parts.warmer.states[:MOST_WARM]],

@@ -11,19 +11,22 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gateway.admin import page
+from gateway.admin.actions import page as html_response
 from gateway.admin.events import EventStream
+from gateway.admin.gate import Gate
 from gateway.admin.report import Report
+from gateway.admin.shell import Frame
 from gateway.http.head import SERVER
 
 CONTENT_POLICY: Final = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": CONTENT_POLICY,
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # without any, browsers send forms with "Origin: null"
 }
 _TYPES: Final = {"css": "text/css", "js": "text/javascript"}
 
@@ -53,8 +56,9 @@ class Asset:
 class StatusRoutes:
     """Serves the report in three forms: page, JSON, stream."""
 
-    def __init__(self, report: Callable[[], Report]) -> None:
+    def __init__(self, report: Callable[[], Report], gate: Gate) -> None:
         self._report = report
+        self._gate = gate
         self._events = EventStream(report)
         self._style, self._script = Asset("page.css"), Asset("page.js")
 
@@ -66,9 +70,20 @@ class StatusRoutes:
         app.on_response_prepare.append(_add_security_headers)
         app.on_shutdown.append(self._close)
 
-    async def _page(self, _: web.Request) -> web.Response:
-        html = page.render(self._report(), self._style.path, self._script.path)
-        return web.Response(text=html, content_type="text/html", headers={"Cache-Control": "no-store"})
+    def frame(self, request: web.Request) -> Frame:
+        """Return what the page for this request has around it; this shows the session's notice."""
+        session = self._gate.session(request)
+        return Frame(
+            self._style.path,
+            self._script.path,
+            root_of(request),
+            session.csrf if session is not None else "",
+            session.take_notice() if session is not None else "",
+            self._gate.has_token,
+        )
+
+    async def _page(self, request: web.Request) -> web.Response:
+        return html_response(page.render(self._report(), self.frame(request)))
 
     async def _json(self, _: web.Request) -> web.Response:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
@@ -76,6 +91,11 @@ class StatusRoutes:
 
     async def _close(self, _: web.Application) -> None:
         await self._events.close()
+
+
+def root_of(request: web.Request) -> str:
+    """Return the way from the path of this request to the console's first page."""
+    return "../" * (request.path.count("/") - 1)
 
 
 async def _add_security_headers(_: web.Request, response: web.StreamResponse) -> None:

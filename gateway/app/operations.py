@@ -17,7 +17,8 @@ from gateway.admin.report_builder import Parts, build_report
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
 from gateway.app.tls import client_context, server_context
-from gateway.errors import BadRequest, ConfigurationError, UpstreamRefused
+from gateway.errors import BadRequest, ConfigurationError, NotFound, UpstreamRefused
+from gateway.executions.cancelling import cancel_run
 from gateway.model import SLUG
 from gateway.outcome import Sender
 from gateway.policy.configured import Configured
@@ -81,7 +82,9 @@ class RuntimeOperations:
 
     async def _purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         await self._runtime.executions.flights.purge(scope=scope, query_id=query_id)
-        return await self._runtime.results.cache.purge(scope=scope, query_id=query_id)
+        number = await self._runtime.results.cache.purge(scope=scope, query_id=query_id)
+        events.info("purged", extra={"fields": {"query": query_id or "all", "entries": number}})
+        return number
 
     async def _purge_scope(self, name: str) -> int:
         credential = self._runtime.live.access.credentials.get(name)
@@ -103,6 +106,19 @@ class RuntimeOperations:
                 continue
             return sum([await self._purge(query_id=query) for query in queries])
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
+
+    async def end_run(self, execution_id: str) -> bool:
+        """Cancel a run for all its callers; False if that is not possible now.
+
+        Raises:
+            NotFound: it has ended, or never was.
+        """
+        flights = self._runtime.executions.flights
+        execution = flights.by_id(execution_id)
+        if execution is None:
+            raise NotFound("this run has ended.")
+        events.info("an operator cancels a run", extra={"fields": {"execution": execution.id}})
+        return await cancel_run(execution, flights.running, self._runtime.upstream, Sender("gateway", "end-run"))
 
     async def reload(self) -> list[str]:
         """Load the configuration again, all or nothing; returns which changes need a restart.

@@ -12,7 +12,8 @@ from typing import Final
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
-from gateway.admin.listener import AdminListener, AdminRunner, Operations
+from gateway.admin.listener import AdminListener, AdminRunner
+from gateway.admin.operations import Operations
 from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
 from gateway.app.handover import Handover
 from gateway.app.listeners import Inherited, Listeners
@@ -119,7 +120,9 @@ class Runtime:
         )  # `api.aclose` has waited before
         await self.listeners.accept(API, api, self.tls, backlog=room.backlog)
         metrics = self.telemetry.metrics
-        operator = AdminListener(self.operations, lambda: registry(metrics.frozen()), lambda: self.live.settings)
+        operator = AdminListener(
+            self.operations, lambda: registry(metrics.frozen()), lambda: self.live.settings, self.clock
+        )
         admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
         await self.listeners.accept(ADMIN, admin, None, backlog=ADMIN_CONNECTIONS)
         self.serving = True

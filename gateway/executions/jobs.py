@@ -11,13 +11,13 @@ from cachetools import LRUCache
 
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import GatewayError, NotFound, ServiceUnavailable
+from gateway.executions.cancelling import cancel_run
 from gateway.executions.execution import CANCELLED_TEXT, LIFE_SECONDS, Ending, Execution, Phase, new_id
 from gateway.executions.flights import Executions
 from gateway.model import Clock, JobRecord
 from gateway.outcome import Sender
 from gateway.policy.access import Caller
 from gateway.policy.plan import Plan
-from gateway.redash import calls
 from gateway.redash.requests import CancelJob, ReadJob
 from gateway.store import Ledger
 from gateway.upstream.protocol import Upstream
@@ -248,30 +248,11 @@ class Jobs:
         if (event := execution.job_events.pop(job.id, None)) is not None:
             event.set()
         if not self._wanted(execution):
-            await self._stop(execution, sender)
+            await cancel_run(execution, self._executions.running, self._upstream, sender)
 
     def _wanted(self, execution: Execution) -> bool:
         horizon = self._clock.monotonic() - ALIVE_SECONDS
         return execution.is_awaited or any(seen >= horizon for seen in execution.seen.values())
-
-    async def _stop(self, execution: Execution, sender: Sender) -> None:
-        if execution.phase is Phase.QUEUED and execution.task is not None:
-            execution.cancelling = True
-            execution.task.cancel()
-            return
-        if execution.arriving is not None:
-            return  # the run is over, and other callers may be reading its result
-        shared = any(o is not execution and o.upstream_job == execution.upstream_job for o in self._executions.running)
-        if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
-            return  # a query key may not cancel in Redash (CONTRACT 2); the run goes on and its result is stored
-        request = calls.cancellation(execution.upstream_job)
-        execution.cancelling = True  # no caller joins it from now on
-        try:
-            await self._upstream.send(execution.plan.credential, request, sender)
-        except BaseException:  # also of a caller that leaves: nobody knows whether Redash has cancelled it
-            execution.cancelling = False
-            raise
-        execution.stopping.set()
 
 
 def _is_near(execution: Execution, now: float) -> bool:

@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp import web
 from support.clocks import TurnableClock
 from support.http import Reply, send
-from support.world import token
+from support.world import ADMIN_TOKEN, token
 
 from gateway import config
 from gateway.app.operations import RuntimeOperations
@@ -156,6 +156,7 @@ drain_timeout = "0s"
 {server}
 [admin]
 listen = "127.0.0.1:0"
+token_sha256 = "{config.token_hash(ADMIN_TOKEN)}"
 [upstream]
 url = "{self.url_upstream}"
 {upstream}

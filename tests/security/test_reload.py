@@ -16,6 +16,7 @@ from aiohttp import web
 from support.inside import open_requests, waiters
 from support.process import certificate
 from support.waiting import until, within
+from support.world import AS_OPERATOR
 
 from gateway import config
 
@@ -72,7 +73,8 @@ def configure(front: Front, *tables: str, **sections: str) -> None:
 
 
 async def reload(front: Front) -> tuple[int, dict[str, object]]:
-    async with front.session.post(f"{front.runtime.admin_address.url}/reload") as response:
+    url = f"{front.runtime.admin_address.url}/reload"
+    async with front.session.post(url, headers=AS_OPERATOR) as response:
         return response.status, await response.json()
 
 

@@ -30,7 +30,12 @@ TOKENS = {name: token(name) for name in ("dashboard", "second", "sql", "narrow",
 only the key of one query, `writer` may edit."""
 
 
-SECRETS: set[str] = set(TOKENS.values())
+ADMIN_TOKEN = token("admin")
+AS_OPERATOR = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+"""Purging and reloading need it, on every listener."""
+
+
+SECRETS: set[str] = {ADMIN_TOKEN, *TOKENS.values()}
 """Every token and key that a test of this run has used. None may stand in a log, a metric, the status or a file."""
 
 
@@ -137,6 +142,11 @@ class World:
         headers = {} if wait is None else {"Prefer": f"wait={wait}"}
         return await self.call("POST", f"/api/queries/{query_id}/results", body, client=client, headers=headers)
 
+    async def purge(self, what: Mapping[str, object]) -> None:
+        """Purge as an operator does."""
+        async with self.session.post(f"{self.admin}/purge", json=what, headers=AS_OPERATOR) as response:
+            assert response.status == 200, await response.text()
+
     async def finish(self, job_id: str, *, client: str = "dashboard") -> dict[str, Any]:
         """Follow a job to its end (the gateway holds each answer, so nothing sleeps here)."""
         for _ in range(20):
@@ -181,6 +191,9 @@ def _fields(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
+_ADMIN = f'listen = "127.0.0.1:0"\ntoken_sha256 = "{config.token_hash(ADMIN_TOKEN)}"'
+
+
 def configuration(sandbox: Sandbox, store: str, tables: Mapping[str, str], upstream: str = "") -> str:
     """The configuration of the tests; `tables` adds lines by table name (`.` written as `__`)."""
     narrow = sandbox.named["in_country"]
@@ -190,7 +203,7 @@ listen = "127.0.0.1:0"
 drain_timeout = "2s"
 {tables.get("server", "")}
 [admin]
-listen = "127.0.0.1:0"
+{tables.get("admin", _ADMIN)}
 [upstream]
 url = "{upstream or sandbox.url}"
 {tables.get("upstream", "")}
