@@ -81,6 +81,7 @@ class Outcome(msgspec.Struct):
     stored: bool = False
     ttl: float | None = None
     miss: MissReason | Literal[""] = ""
+    key: bytes = b""  # of the result: says only whether two requests asked for the same
     detail: str = ""
     age: float | None = None
     saved_runtime: float = 0.0  # seconds of warehouse time that this response avoided
@@ -167,6 +168,8 @@ class OutcomeBatch(msgspec.Struct):
     """How many requests each age stands for: a cached response has the same age for a second."""
     runtime: float = 0.0
     """Warehouse time that all of them avoided, in seconds."""
+    keys: dict[bytes, int] = {}
+    """How many of them asked for which result, where that is known."""
 
     @property
     def count(self) -> int:
@@ -186,6 +189,8 @@ def batched(outcomes: Iterable[Outcome]) -> list[OutcomeBatch]:
         if o.age is not None:
             batch.ages.append(o.age)
         batch.runtime += o.saved_runtime
+        if o.key:
+            batch.keys[o.key] = batch.keys.get(o.key, 0) + 1
     return list(batches.values())
 
 
@@ -221,6 +226,10 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
     ran: bool = True  # False: Redash returned its own cached result, or refused
     started: float = 0.0  # monotonic
     trace: Trace | None = None
+    client: str = "-"  # that began it
+    request_id: str = ""  # of the request that began it
+    cause: str = ""  # why it failed
+    refused: bool = False  # Redash or the gateway did not allow it, so that nothing ran and nothing failed
 
 
 class Observer(Protocol):

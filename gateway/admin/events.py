@@ -1,4 +1,4 @@
-"""`/events`: the report once a second as server-sent events. One ticker serves all listeners."""
+"""Server-sent events, one a second while anybody listens. One ticker serves all listeners of a stream."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from aiohttp import web
-
-from gateway.admin.report import Report
 
 log = logging.getLogger("gateway.status")
 
@@ -23,10 +20,12 @@ HEARTBEAT_SECONDS: Final = 15.0
 
 
 class EventStream:
-    """All listeners of `/events`."""
+    """One stream and its listeners."""
 
-    def __init__(self, report: Callable[[], Report]) -> None:
-        self._report = report
+    def __init__(self, data: Callable[[], bytes], may_read: Callable[[web.Request], bool]) -> None:
+        """`data` returns what the next event says: one line. `may_read` is asked again before each event."""
+        self._data = data
+        self._may_read = may_read
         self._listeners = 0
         self._writing: set[asyncio.Transport] = set()  # with an event that is being written
         self._ticker: asyncio.Task[None] | None = None
@@ -53,7 +52,7 @@ class EventStream:
     async def _feed(self, request: web.Request, response: web.StreamResponse) -> None:
         event = b"retry: 2000\n\n" + self._event()
         transport = request.transport
-        while transport is not None and not self._closed:
+        while transport is not None and not self._closed and self._may_read(request):
             self._writing.add(transport)
             try:
                 async with asyncio.timeout(WRITE_SECONDS):
@@ -85,7 +84,7 @@ class EventStream:
                 return
 
     def _event(self) -> bytes:
-        return b"data: " + msgspec.json.encode(self._report()) + b"\n\n"
+        return b"data: " + self._data() + b"\n\n"
 
     def _publish(self, event: bytes) -> None:
         waiting, self._next = self._next, None

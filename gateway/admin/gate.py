@@ -34,14 +34,14 @@ class Gate:
     """Lets requests through, or refuses them."""
 
     def __init__(self, settings: Callable[[], config.Config], clock: Clock) -> None:
-        self._settings = settings
+        self.settings = settings
         self._monotonic = clock.monotonic
         self._sessions = Sessions()
 
     @property
     def has_token(self) -> bool:
         """Whether an admin token is configured."""
-        return self._settings().admin.token_sha256 is not None
+        return self.settings().admin.token_sha256 is not None
 
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -52,7 +52,7 @@ class Gate:
 
     def _check_origin(self, request: web.Request) -> None:
         """Refuse DNS rebinding to a loopback listener, and POSTs of other pages."""
-        settings = self._settings()
+        settings = self.settings()
         listen = settings.admin.listen
         host = request.headers.get(hdrs.HOST, "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
@@ -66,13 +66,19 @@ class Gate:
             raise Forbidden("Requests from other web pages are refused.")
 
     def _check_reader(self, request: web.Request) -> None:
-        admin, path = self._settings().admin, request.path
+        admin, path = self.settings().admin, request.path
         if admin.listen.is_local or path in OPEN or path.startswith("/assets/"):
             return
         if admin.token_sha256 is None:
             raise Forbidden(_NONE_SET.format(what=_READING))
-        if not self._has_token(request) and self.session(request) is None:
+        if not self._has_token(request) and self._find(request, use=True) is None:
             raise Unauthorized(_MISSING)
+
+    def still_reads(self, request: web.Request) -> bool:
+        """Whether a stream that began with this request may go on; the stream itself keeps no session alive."""
+        if self.settings().admin.listen.is_local:
+            return True
+        return self._has_token(request) or self._find(request, use=False) is not None
 
     def check_token(self, request: web.Request) -> None:
         """Let only a request with the admin token act.
@@ -102,16 +108,19 @@ class Gate:
 
     def is_token(self, given: str) -> bool:
         """Whether this is the admin token; takes the same time for every text that is not."""
-        wanted = self._settings().admin.token_sha256
+        wanted = self.settings().admin.token_sha256
         hashed = hashlib.sha256(given.encode("utf-8", "surrogateescape")).hexdigest()
         return wanted is not None and hmac.compare_digest(hashed, wanted)
 
     def session(self, request: web.Request) -> Session | None:
         """Return the session of the browser that sends the request, None without one."""
+        return self._find(request, use=True)
+
+    def _find(self, request: web.Request, *, use: bool) -> Session | None:
         value = request.cookies.get(COOKIE)
         if value is None:
             return None
-        return self._sessions.find(value, self._settings().admin.token_sha256, self._monotonic())
+        return self._sessions.find(value, self.settings().admin.token_sha256, self._monotonic(), use=use)
 
     def sign_in(self, request: web.Request, response: web.Response) -> None:
         """Begin a session; the response brings its cookie.
@@ -119,7 +128,7 @@ class Gate:
         Without a `Path` the cookie is for the folder that the browser knows the console under, behind any proxy. A page
         that came over https says so in the form's `Origin`.
         """
-        hashed = self._settings().admin.token_sha256 or ""
+        hashed = self.settings().admin.token_sha256 or ""
         value = self._sessions.begin(hashed, self._monotonic())
         secure = "; Secure" if request.headers.get("Origin", "").startswith("https://") else ""
         response.headers[hdrs.SET_COOKIE] = f"{COOKIE}={value}; HttpOnly; SameSite=Strict{secure}"

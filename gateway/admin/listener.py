@@ -55,7 +55,7 @@ class AdminListener:
                 web.post("/reload", self._reload),
             ]
         )
-        console = StatusRoutes(self._operations.status, self._gate)
+        console = StatusRoutes(self._operations, self._gate)
         console.add_to(app)
         Actions(self._operations, self._gate, self._bodies, console.frame).add_to(app)
         return app

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from gateway.admin.report import Report
+from gateway.admin.report import Report, Running
+from gateway.admin.rows import Rows
 
 
 class Operations(Protocol):
@@ -16,6 +17,12 @@ class Operations(Protocol):
 
     def status(self) -> Report:
         """Return the state of everything, for people and scripts."""
+
+    def rows(self) -> Rows:
+        """Return what makes the rows of the console's tables, as of now."""
+
+    def run(self, execution_id: str) -> Running | None:
+        """Return a run in progress, None if it has ended."""
 
     async def purge(self, what: Mapping[str, object]) -> int:
         """Delete results; return the number of deleted entries."""

@@ -51,8 +51,11 @@ class Sessions:
             del self._sessions[min(self._sessions, key=lambda name: self._sessions[name].used)]
         return value
 
-    def find(self, value: str, token_sha256: str | None, now: float) -> Session | None:
-        """Return the session of a cookie; `token_sha256` is that of the admin token in force: another one ends it."""
+    def find(self, value: str, token_sha256: str | None, now: float, *, use: bool = True) -> Session | None:
+        """Return the session of a cookie; `token_sha256` is that of the admin token in force: another one ends it.
+
+        `use` counts as a use of the session.
+        """
         session = self._sessions.get(_digest(value))
         if session is None:
             return None
@@ -60,7 +63,7 @@ class Sessions:
         if over or session.token_sha256 != token_sha256:
             self.end(value)
             return None
-        session.used = now
+        session.used = now if use else session.used
         return session
 
     def end(self, value: str) -> None:

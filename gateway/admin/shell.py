@@ -15,7 +15,13 @@ ICON: Final = (
 )
 """Three bars on green, small enough to be inlined."""
 
-PAGES: Final = (("", "Overview"),)
+PAGES: Final = (
+    ("", "Overview"),
+    ("queries", "Queries"),
+    ("clients", "Clients"),
+    ("requests", "Requests"),
+    ("configuration", "Configuration"),
+)
 
 
 _CURRENT: Final = ' aria-current="page"'
@@ -34,9 +40,19 @@ class Frame(msgspec.Struct, frozen=True):
     can_sign_in: bool = False
 
 
-def document(frame: Frame, page: str, title: str, about: str, main: str, footer: str = "", live: str = "") -> str:
-    """Return a whole page; `page` is its path, `live` the stream that renews it, if there is one."""
-    name = "Redash Gateway" if not title else f"{title} · Redash Gateway"
+def document(
+    frame: Frame,
+    page: str,
+    title: str,
+    live: str,
+    *,
+    before: str = "",
+    after: str = "",
+    footer: str = "",
+    stream: str = "",
+) -> str:
+    """Return a whole page; `page` is its path. `live` is renewed while it is shown: by `stream`, else by reloading."""
+    name = f"{title} · Redash Gateway" if title else "Redash Gateway"
     notice = f'<p class="notice" role="status">{escape(frame.notice)}</p>' if frame.notice else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -49,16 +65,19 @@ def document(frame: Frame, page: str, title: str, about: str, main: str, footer:
 <link rel="stylesheet" href="{frame.root}{escape(frame.style)}">
 <script src="{frame.root}{escape(frame.script)}" defer></script>
 </head>
-<body{f' data-live="{live}"' if live else ""}>
+<body>
 <a class="skip" href="#main">Skip to the content</a>
 <header>
 <h1>{escape(title or "Redash Gateway")}</h1>
-{about}
 {_navigation(frame, page)}
+<p class="stream" id="stream" role="status"></p>
+<p class="unseen" id="spoken" aria-live="polite"></p>
 </header>
-{notice}
 <main id="main">
-{main}
+{notice}
+{before}
+<div id="live" class="live"{f' data-stream="{stream}"' if stream else ""}>{live}</div>
+{after}
 </main>
 <footer>{footer}</footer>
 </body>
@@ -85,7 +104,9 @@ def form(frame: Frame, action: str, fields: str) -> str:
 
 
 def operator_forms(frame: Frame, credentials: Sequence[str]) -> str:
-    """Return the forms to purge and to reload."""
+    """Return the forms to purge and to reload; nothing where nobody has signed in."""
+    if not frame.csrf:
+        return ""
     options = "".join(f"<option>{escape(name)}</option>" for name in credentials)
     number = '<input name="which" inputmode="numeric" pattern="[0-9]{1,16}" size="8" required>'
     forms = (
@@ -121,4 +142,4 @@ def sign_in(frame: Frame, trouble: str = "") -> str:
 <button>Sign in</button>
 </form>
 <p class="about">The token whose SHA-256 is admin.token_sha256. The session ends after an hour without use.</p>"""
-    return document(frame, "sign-in", "Sign in", "", f'<section class="sheet card">{main}</section>')
+    return document(frame, "sign-in", "Sign in", "", before=f'<section class="sheet card">{main}</section>')

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway import config
-from gateway.admin.report import Report
-from gateway.admin.report_builder import Parts, build_report
+from gateway.admin.report import Report, Running
+from gateway.admin.report_builder import Parts, build_report, rows_of
+from gateway.admin.rows import Rows
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
 from gateway.app.tls import client_context, server_context
@@ -49,16 +50,31 @@ class RuntimeOperations:
         """Return the state of all parts, for people and scripts."""
         clock = self._runtime.clock
         levels, serving = self._runtime.levels(), self._runtime.serving
+        return build_report(self._parts(), levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+
+    def _parts(self) -> Parts:
         runtime = self._runtime
-        parts = Parts(
+        return Parts(
+            runtime.live.settings,
             runtime.live.access,
+            runtime.quotas,
+            runtime.results.definitions,
             runtime.telemetry.recorder,
             runtime.executions.flights,
             runtime.upstream,
             runtime.warmer,
             runtime.results.organisation,
         )
-        return build_report(parts, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+
+    def rows(self) -> Rows:
+        """Return what makes the rows of the console's tables, as of now."""
+        self._runtime.levels()  # this records what waits to be
+        return rows_of(self._parts(), self._runtime.clock.monotonic(), self._runtime.clock.wall())
+
+    def run(self, execution_id: str) -> Running | None:
+        """Return a run in progress, None if it has ended."""
+        execution = self._runtime.executions.flights.by_id(execution_id)
+        return self.rows().running(execution) if execution is not None else None
 
     async def purge(self, what: Mapping[str, object]) -> int:
         """Delete the results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.

@@ -70,7 +70,7 @@ class Runtime:
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
         self.executions = ExecutionParts(self.live, self.upstream, self.results, ledger, observer, self.clock)
-        quotas = Quotas(self.live, self.clock)
+        self.quotas = quotas = Quotas(self.live, self.clock)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
             self.results.bindings,

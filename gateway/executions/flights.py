@@ -14,11 +14,12 @@ import msgspec
 from gateway.errors import GatewayError, NotFound
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
 from gateway.executions.failures import Failures
+from gateway.executions.observing import record_of
 from gateway.executions.revival import plan_of
 from gateway.executions.runner import Runner
 from gateway.executions.waits import Waits
 from gateway.model import Clock, ExecutionRecord, Key
-from gateway.outcome import ExecutionEnd, Observer, Sender
+from gateway.outcome import Observer, Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.plan import Plan, replanned, stricter
@@ -180,7 +181,7 @@ class Executions:
             if execution.upstream_job:
                 self._changed(plan.query_id)
             if not self._closing:  # else the next process follows it, and counts its end
-                self._observe(execution, ending)
+                self._observer.record_execution(record_of(execution, ending, self._clock.monotonic()))
             if ending.result == "failure" and ending.failure is None:
                 self.failures.put(execution)
             await self._follow_up(execution, ending)
@@ -205,22 +206,6 @@ class Executions:
         await self.record(follow_up)
         if self.move_jobs is not None:
             await self.move_jobs(execution, follow_up)
-
-    def _observe(self, execution: Execution, ending: Ending) -> None:
-        self._observer.record_execution(
-            ExecutionEnd(
-                id=execution.id,
-                query_id=execution.plan.query_id,
-                result=ending.result,
-                seconds=self._clock.monotonic() - execution.started,
-                callers=execution.callers,
-                runtime=ending.stored.entry.runtime if ending.stored is not None else 0.0,
-                ran=bool(execution.upstream_job),
-                resumed=execution.resumed,
-                started=execution.started,
-                trace=execution.sender.trace,
-            )
-        )
 
     # -- start and stop --------------------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ class ResultLookup:
         Raises:
             BreakerOpen: Redash does not work, so no such response will come.
         """
+        outcome.key = plan.key
         while True:
             began = self._clock.monotonic()
             stored = await self._results.get(plan.key)

@@ -250,4 +250,6 @@ class ResponseCache:
 def _batch(outcome: Outcome, durations: list[float], times: int) -> OutcomeBatch:
     count = len(durations) * times
     ages = [] if outcome.age is None else [outcome.age]
-    return OutcomeBatch(outcome, times, durations, ages, age_times=count, runtime=outcome.saved_runtime * count)
+    keys = {outcome.key: count} if outcome.key else {}
+    runtime = outcome.saved_runtime * count
+    return OutcomeBatch(outcome, times, durations, ages, age_times=count, runtime=runtime, keys=keys)

@@ -130,7 +130,7 @@ class Metrics(Collector):
             self.saved["hit",] += count
             self.saved_seconds["hit",] += batch.runtime
         if first.counted == "miss":
-            self.misses[first.miss,] += count
+            self.misses[first.miss,] = self.misses.get((first.miss,), 0) + count
         if first.reason:
             self.rejected[first.reason,] = self.rejected.get((first.reason,), 0) + count
 

@@ -119,6 +119,9 @@ class Telemetry:
             self._metrics.record_requests(batch)
             if self._recorder is not None:
                 self._recorder.record_requests(batch)
+        if self._recorder is not None:
+            for outcome in requests:
+                self._recorder.incidents.note(outcome)
         if self._tracing is not None:
             for outcome in requests:
                 self._tracing.record_request(outcome)

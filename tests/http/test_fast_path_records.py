@@ -177,6 +177,7 @@ OWN_FIELDS: Final = {
     "execution_id": "a cached response belongs to no execution",
     "forward": "only in Cache-Status, which the cached head has already",
     "stored": "only in Cache-Status, which the cached head has already",
+    "key": "counted with the batch",
     "miss": "a hit has none",
     "detail": "only in Cache-Status, which the cached head has already",
     "reason": "only responses without one are cached",
