@@ -231,7 +231,7 @@ def _printable(text: str) -> str:
 
 
 _COMMANDS: tuple[tuple[Callable[[argparse.Namespace], int], str, str], ...] = (
-    (_demo, "run a sandbox Redash, the gateway and its status page without any configuration", "--port 8080"),
+    (_demo, "run a sandbox Redash, the gateway and its console without any configuration", "--port 8080"),
     (_serve, "run the gateway until it is stopped", "-c config.toml"),
     (_check, "list every mistake in a configuration, or summarise it", "-c config.toml --online"),
     (_token, "create a client token and its line for the configuration", ""),

@@ -1,5 +1,5 @@
 """The records of requests, calls to Redash and executions, and `Observer`, which receives them. Metrics, logs, traces,
-status page and response headers are made from these records only.
+console and response headers are made from these records only.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Outcome(msgspec.Struct):
 
     @property
     def counted(self) -> CacheResult:
-        """Return the label of metrics and status page: `none` for what brought no result, whatever the cache did."""
+        """Return the label of metrics and console: `none` for what brought no result, whatever the cache did."""
         return self.cache if self.status < 300 or self.status == 304 else "none"
 
     def record_hit(self, ttl: float, age: float, runtime: float) -> None:
@@ -178,7 +178,7 @@ class OutcomeBatch(msgspec.Struct):
 
 
 def batched(outcomes: Iterable[Outcome]) -> list[OutcomeBatch]:
-    """Group outcomes by everything that metrics and status page use as a label."""
+    """Group outcomes by everything that metrics and console use as a label."""
     batches: dict[tuple[object, ...], OutcomeBatch] = {}
     for o in outcomes:
         labels = (o.client, o.route, o.query_id, o.cache, o.miss, o.status, o.reason, o.saves_run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
@@ -17,6 +18,8 @@ WRITE_SECONDS: Final = 5.0
 """A listener that has not read an event within this time is disconnected; EventSource reconnects by itself."""
 
 HEARTBEAT_SECONDS: Final = 15.0
+CLOSE_SECONDS: Final = 0.2
+"""How long an event that is being written may take when the streams end."""
 
 
 class EventStream:
@@ -66,6 +69,8 @@ class EventStream:
 
     async def _await_event(self) -> bytes:
         """Return the next event, or a comment if none comes for long (proxies cut silent connections)."""
+        if self._closed:  # while the last one was being written
+            return b""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         if self._ticker is None or self._ticker.done():
@@ -95,6 +100,10 @@ class EventStream:
         """End every stream at once, so that shutdown need not wait for them."""
         self._closed = True
         self._publish(b"")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self._writing:
+                    await asyncio.sleep(CLOSE_SECONDS / 20)
         for slow in self._writing:
             slow.abort()
         if self._ticker is not None:

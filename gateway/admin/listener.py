@@ -1,4 +1,4 @@
-"""The admin listener: metrics, health, status page, purge and reload. For operators, not for callers."""
+"""The admin listener: metrics, health, console, purge and reload. For operators, not for callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders the status page as HTML, complete without JavaScript. Every text is escaped."""
+"""Renders the console as HTML, complete without JavaScript. Every text is escaped."""
 
 from __future__ import annotations
 

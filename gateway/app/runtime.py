@@ -184,7 +184,7 @@ class Runtime:
         self.reload.successful, self.reload.at = True, time.time()
 
     def levels(self) -> Levels:
-        """Return the values that are read from the parts on demand, for a scrape or the status page."""
+        """Return the values that are read from the parts on demand, for a scrape or the console."""
         self.api.cache.flush_all()
         self.telemetry.observer.flush()
         flights = self.executions.flights

@@ -1,4 +1,4 @@
-"""Passes each record once to metrics, status page, log and traces, so that they agree.
+"""Passes each record once to metrics, console, log and traces, so that they agree.
 
 Requests served from the response cache get a log line each; metrics get one batch for all of them in a second.
 """

@@ -18,7 +18,7 @@ AD_HOC: Final = 0
 
 
 class StatusRecorder:
-    """The numbers of the status page: totals since the start, the last hour, rows for queries, clients and routes."""
+    """The numbers of the console: totals since the start, the last hour, rows for queries, clients and routes."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         """`now` is the monotonic clock."""
