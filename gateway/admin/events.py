@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
@@ -100,10 +99,8 @@ class EventStream:
         """End every stream at once, so that shutdown need not wait for them."""
         self._closed = True
         self._publish(b"")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                while self._writing:
-                    await asyncio.sleep(CLOSE_SECONDS / 20)
+        if self._writing:
+            await asyncio.sleep(CLOSE_SECONDS)
         for slow in self._writing:
             slow.abort()
         if self._ticker is not None:
