@@ -92,7 +92,7 @@ class CachedResponse:
     def repeat(self, outcome: Outcome) -> None:
         """Copy into the outcome of a repeated request what is known of this response."""
         first = self.outcome
-        outcome.query_id, outcome.status = first.query_id, first.status
+        outcome.query_id, outcome.key, outcome.status = first.query_id, first.key, first.status
         outcome.cache, outcome.ttl, outcome.age = first.cache, first.ttl, first.age
         outcome.saved_runtime, outcome.saves_run = first.saved_runtime, first.saves_run
 
