@@ -49,7 +49,8 @@ def table(one: Table, rows: Sequence[Row], page: Page, number: int | None = None
     head = "".join(_heading(column, order) for column in one.columns)
     body = "".join(_row(one.columns, row, page) for row in rows)
     more = f' <a class="more" href="{page.root}{one.page}">all<span class="unseen"> of {escape(one.title)}</span></a>'
-    shown = f' <span class="of">{number:,}</span>' if number is not None else ""
+    place = f' data-place="{one.count}"' if one.count else ""
+    shown = f' <span class="of"{place}>{number:,}</span>' if number is not None else ""
     name = f"{one.rows}-title"
     scroll = (
         f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
@@ -86,7 +87,9 @@ def _data(row: Row, column: Column, page: Page) -> str:
 
 
 def _kind(form: str) -> str:
-    return "words" if form in ("text", "state", "query", "cause", "code", "moment", "run") else ""
+    if form in ("query", "cause"):
+        return "words wide-words"
+    return "words" if form in ("text", "state", "code", "moment", "run") else ""
 
 
 def cell(row: Row, column: Column, page: Page) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from functools import cache
 from html import escape
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
 from gateway import config
+from gateway.admin.formats import formatted
 from gateway.admin.shell import Frame, document
+from gateway.config import units
 from gateway.secret import Secret
 from gateway.telemetry import log
 
@@ -19,6 +23,13 @@ MOST_TABLES: Final = 500
 
 _COUNTED: Final = {"token_sha256": "token"}
 """Keys of which only the number is shown."""
+
+_UNITS: Final[dict[object, str]] = {
+    units.duration: "duration",
+    units.positive_duration: "duration",
+    units.size: "size",
+    units.expiry: "moment",
+}
 
 _HIDDEN: Final = frozenset({"parameters", "key"})
 
@@ -53,7 +64,8 @@ def _tables(settings: config.Config) -> Iterator[tuple[str, msgspec.Struct]]:
 
 def _table(name: str, table: msgspec.Struct) -> str:
     rows = "".join(
-        f'<tr><th scope="row"><code>{field}</code></th><td class="words">{escape(shown(field, value))}</td></tr>'
+        f'<tr><th scope="row"><code>{field}</code></th>'
+        f'<td class="words">{escape(shown(field, value, _unit(type(table), field)))}</td></tr>'
         for field in table.__struct_fields__
         if field != "rules" and (value := getattr(table, field)) is not None
     )
@@ -63,7 +75,16 @@ role="region" aria-label="{title}"><table class="keys"><caption class="unseen">{
 </table></div></section>"""
 
 
-def shown(field: str, value: Any) -> str:
+@cache
+def _unit(table: type[msgspec.Struct], field: str) -> str:
+    """Return what a key is measured in, as its type says how the file's value is parsed."""
+    hint = get_type_hints(table, include_extras=True)[field]
+    kinds = (hint, *get_args(hint))  # `Seconds | None` has it one level deeper
+    parsers = [mark.parse for kind in kinds for mark in getattr(kind, "__metadata__", ()) if hasattr(mark, "parse")]
+    return next((_UNITS[parser] for parser in parsers if parser in _UNITS), "")
+
+
+def shown(field: str, value: Any, unit: str = "") -> str:
     """Return a value as text, without what is secret."""
     if field in _COUNTED:
         number = len(value) if isinstance(value, tuple) else 1
@@ -71,8 +92,11 @@ def shown(field: str, value: Any) -> str:
     if field in _HIDDEN or isinstance(value, Secret):
         return "not shown"
     if field == "store":  # an address may have a password in it
-        return value if value.startswith(("memory:", "sqlite:")) else value.partition(":")[0] + ": not shown"
-    return log.clean(_plain(value))[:LONGEST_VALUE]
+        kind = str(value).partition(":")[0]
+        return str(value) if kind in ("memory", "sqlite") else f"{kind}: not shown"
+    if unit == "moment":
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))
+    return formatted(value, unit) if unit else log.clean(_plain(value))[:LONGEST_VALUE]
 
 
 def _plain(value: Any) -> str:

@@ -91,7 +91,8 @@ def _navigation(frame: Frame, page: str) -> str:
         for path, label in PAGES
     )
     if frame.csrf:
-        session = form(frame, "sign-out", '<button class="plain">Sign out</button>')
+        session = f'<a href="{frame.root}./#actions">Actions</a> '
+        session += form(frame, "sign-out", '<button class="plain">Sign out</button>')
     else:
         session = f'<a href="{frame.root}sign-in">Sign in</a>' if frame.can_sign_in else ""
     return f'<nav aria-label="Console"><ul>{links}<li class="session">{session}</li></ul></nav>'
@@ -137,6 +138,7 @@ def sign_in(frame: Frame, trouble: str = "") -> str:
     else:
         alert = f'<p class="alarm" role="alert">{escape(trouble)}</p>' if trouble else ""
         main = f"""{alert}<form method="post" action="{frame.root}sign-in">
+<input name="username" value="admin" autocomplete="username" hidden>
 <label for="token">Admin token</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button>Sign in</button>

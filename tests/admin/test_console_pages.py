@@ -269,7 +269,8 @@ async def test_the_configuration_is_shown_without_secrets(bare: World) -> None:
         extra='\n[[warm]]\nquery = 1\nevery = "1h"\ncredential = "analyst"\nparameters = { country = "Secretland" }\n',
     )
     page = await read(bare, "/configuration")
-    assert '<code>definition_check</code></th><td class="words">17</td>' in page
+    assert '<code>definition_check</code></th><td class="words">17 s</td>' in page
+    assert '<code>memory</code></th><td class="words">256 MB</td>' in page
     assert "clients.dashboard" in page
     assert "1 token<" in page
     for secret in (*TOKENS.values(), ADMIN_TOKEN, *bare.sandbox.user_keys.values(), "Secretland"):
@@ -299,6 +300,7 @@ async def test_every_key_of_the_configuration_is_shown(world: World) -> None:
         ("hosts", ("b", "a"), "b, a"),
         ("access", True, "true"),
         ("max_wait", 50.0, "50"),
+        ("dashboards", frozenset({3, "ops"}), "3, ops"),
         ("note", "rg_" + "x" * 43, "[key]"),
     ],
 )

@@ -166,7 +166,8 @@ async def test_lists_are_sorted_and_searched_without_javascript(browser: Any, wo
     rows = await tab.page.locator('table[data-rows="queries"] tbody tr').all_inner_texts()
     assert len(rows) == 2
     await tab.page.get_by_role("searchbox", name="Find").fill("by country")
-    await tab.page.keyboard.press("Enter")
+    async with tab.page.expect_navigation():
+        await tab.page.keyboard.press("Enter")
     assert await tab.page.locator('table[data-rows="queries"] tbody tr').all_inner_texts() == [
         row for row in rows if "by country" in row
     ]
@@ -177,9 +178,10 @@ async def test_everything_that_can_be_used_has_a_name(browser: Any, world: World
     await one_round(world)
     tab = await opened(browser, world)
     await tab.page.goto(world.admin + path.format(query=world.named["now"]))
-    script = """[...document.querySelectorAll("a, button, input:not([type=hidden]), select, [role=region]")].filter(e =>
-        !(e.innerText || e.getAttribute("aria-label") || e.labels?.length || e.getAttribute("aria-labelledby"))
-    ).map(e => e.outerHTML)"""
+    script = """[...document.querySelectorAll("a, button, input, select, [role=region]")]
+        .filter(e => !e.hidden && e.type !== "hidden")
+        .filter(e => !(e.innerText || e.ariaLabel || e.labels?.length || e.hasAttribute("aria-labelledby")))
+        .map(e => e.outerHTML)"""
     assert await tab.page.evaluate(script) == []
 
 
