@@ -28,11 +28,11 @@ from bench import (
     tls,
     wrk,
 )
-from bench.report import Options, Section, text, write_json, write_readme
+from bench.report import Options, Section, text, write_json, write_pages
 from bench.samples import SIZES
 from bench.servers import LOOPS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
     "clients": clients.measure,
     "connections": connections.measure,
@@ -73,7 +73,7 @@ def main() -> int:
     if arguments.json:
         write_json(arguments.json, described, sections)
     if arguments.readme:
-        write_readme(README, described, sections)
+        write_pages(ROOT / "README.md", ROOT / "docs" / "performance.md", described, sections)
     return 0
 
 
@@ -118,7 +118,7 @@ def _arguments() -> argparse.Namespace:
         help="event loop of the gateway (default: %(default)s); sections about hits have rows for each",
     )
     add("--json", type=Path, metavar="FILE", help="also write all figures to this file")
-    add("--readme", action="store_true", help="update the tables in README.md, section Measured")
+    add("--readme", action="store_true", help="update the tables in README.md and docs/performance.md")
     return parser.parse_args()
 
 

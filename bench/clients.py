@@ -10,7 +10,7 @@ from pathlib import Path
 from support.client_requests import ClientRequest, client_requests
 
 from bench.nginx import best, nginx
-from bench.ratios import ratios
+from bench.ratios import overview, ratios
 from bench.replaying import REQUEST_ID, TRACEPARENT, Figures, Replayed, in_turns, recorded
 from bench.report import Options, Section
 from bench.samples import Samples, samples
@@ -43,7 +43,8 @@ def measure(options: Options, directory: Path) -> Section:
                 tables.append(ratios(title, rows))
                 short.append(ratios(title, rows, rates=False))
                 figures += rows
-    return Section("clients", figures, tables, short)
+    title = "Hits by real clients: server CPU time per request, in µs, medians over their requests"
+    return Section("clients", figures, tables, short, [overview(title, figures)])
 
 
 def _requests(names: tuple[str, ...], encoding: str, found: Samples, size: str) -> Iterator[Replayed]:

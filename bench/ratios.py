@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 from bench.replaying import Figures
 from bench.report import Table
@@ -43,6 +45,35 @@ def ratios(title: str, rows: list[Figures], wanted: tuple[Ratio, ...] = AGAINST_
         rate = [_cell(of, server, "rate", ".0f") for server in servers if rates]
         cells.append((name, *cpu, *(_ratio(of, ratio) for ratio in shown), *target, *rate))
     return Table(title, columns, cells)
+
+
+def overview(title: str, rows: list[Figures], wanted: tuple[Ratio, ...] = AGAINST_NGINX) -> Table:
+    """Return one row for each size and encoding: medians over all requests, and the median and worst ratio.
+
+    The rows have what `ratios` needs, `size` and `encoding`.
+    """
+    servers = list(dict.fromkeys(_shown(row) for row in rows))
+    columns = ("", "requests", *servers, *(f"{ratio.title}, median and worst" for ratio in wanted))
+    cells = []
+    for kind in dict.fromkeys((row["size"], row["encoding"]) for row in rows):
+        found: dict[str, dict[str, float]] = {}
+        for row in rows:
+            if (row["size"], row["encoding"]) == kind:
+                found.setdefault(str(row["request"]), {})[_shown(row)] = number(row["cpu_us"])
+        cpu = [_median(of[server] for of in found.values() if server in of) for server in servers]
+        pairs = [_spread(list(found.values()), ratio) for ratio in wanted]
+        cells.append((", ".join(map(str, kind)), str(len(found)), *cpu, *pairs))
+    return Table(title, columns, cells)
+
+
+def _median(values: Iterable[float]) -> str:
+    found = list(values)
+    return f"{median(found):.1f}" if found else "–"
+
+
+def _spread(found: list[dict[str, float]], ratio: Ratio) -> str:
+    values = [of[ratio.server] / of[ratio.through] for of in found if of.get(ratio.server) and of.get(ratio.through)]
+    return f"{median(values):.2f}, {max(values):.2f}" if values else "–"
 
 
 def _shown(row: Figures) -> str:

@@ -1,4 +1,4 @@
-"""The result of a section, and its output as text, as JSON, and as Markdown in README."""
+"""The result of a section, and its output as text, as JSON, and as Markdown in README and docs/performance.md."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ class Section:
     figures: list[dict[str, object]]
     tables: list[Table]
     short: list[Table] = field(default_factory=list)
-    """For README, if `tables` are too many."""
+    """For docs/performance.md, if `tables` are too many."""
+    brief: list[Table] = field(default_factory=list)
+    """For README: a few rows."""
 
 
 def targets(title: str, rows: Iterable[tuple[str, str, str]]) -> Table:
@@ -84,7 +86,7 @@ def text(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """Return the table for README."""
+    """Return the table for a page."""
     lines = ["| " + " | ".join(row) + " |" for row in (table.columns, *table.rows)]
     lines.insert(1, "|" + "---|" * len(table.columns))
     return "\n".join([f"{table.title}:", "", *lines])
@@ -96,17 +98,23 @@ def write_json(path: Path, machine: str, sections: list[Section]) -> None:
     path.write_text(json.dumps({"machine": machine, **figures}, indent=1) + "\n")
 
 
-def write_readme(path: Path, machine: str, sections: list[Section]) -> None:
+def write_pages(readme: Path, performance: Path, machine: str, sections: list[Section]) -> None:
+    """Put the tables into the two pages."""
+    _write_page(performance, machine, {section.name: section.short or section.tables for section in sections})
+    _write_page(readme, machine, {section.name: section.brief for section in sections if section.brief})
+
+
+def _write_page(path: Path, machine: str, tables: dict[str, list[Table]]) -> None:
     """Put the tables between the marks; tables of sections that did not run stay as they are."""
-    readme = path.read_text(encoding="utf-8")
-    before, begin, rest = readme.partition(BEGIN)
+    page = path.read_text(encoding="utf-8")
+    before, begin, rest = page.partition(BEGIN)
     old, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"{path.name} has no marks for the measured tables")
     parts = re.split(r"<!-- (\w+) -->\n", old)
     blocks = dict(zip(parts[1::2], parts[2::2], strict=True))
-    blocks["machine"] = f"{machine}."
-    for section in sections:
-        blocks[section.name] = "\n\n".join(markdown(table) for table in section.short or section.tables)
+    if tables:
+        blocks["machine"] = f"{machine}."
+    blocks |= {name: "\n\n".join(map(markdown, made)) for name, made in tables.items()}
     body = "".join(f"<!-- {name} -->\n{blocks[name].strip()}\n\n" for name in ORDER if name in blocks)
     path.write_text(f"{before}{begin}\n{body}{end}{after}", encoding="utf-8")

@@ -1,6 +1,7 @@
 """The gateway's own errors: one root, one status each. Exceptions of libraries are translated into these at the edge.
 
-Names and statuses are those of RFC 9110 and RFC 6585 where one error has the status for itself; README lists them all.
+Names and statuses are those of RFC 9110 and RFC 6585 where one error has the status for itself; docs/operation.md lists
+them all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the documents and the example file name exists, and what exists is named in README or docs/architecture.md."""
+"""What the documents and the example file name exists, and what exists is named in README or on a page of docs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import Any, Final, get_args
 import msgspec
 import pytest
 from msgspec.structs import fields
+from support import reference_pages
 from support.world import World
 from test_structure import LEVELS, PURE, SANDBOX
 
 from gateway import __version__, cli, config, errors
 from gateway.errors import GatewayError, NotFound
+from gateway.http import head
 from gateway.outcome import MissReason
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.matching import match
@@ -24,19 +26,14 @@ from gateway.redash.routes import ROUTES, Capability
 
 ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES: Final = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+ARCHITECTURE: Final = PAGES["architecture"]
+GUIDE: Final = "\n".join([README, *(text for name, text in PAGES.items() if name != "architecture")])
+"""What operators and callers read."""
 EXAMPLE: Final = (ROOT / "config.example.toml").read_text(encoding="utf-8")
 CHANGELOG: Final = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 CONTRIBUTING: Final = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-CONSOLE: Final = (ROOT / "docs" / "console.md").read_text(encoding="utf-8")
-ARCHITECTURE: Final = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-DOCUMENTS: Final = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/architecture.md",
-    "docs/console.md",
-    "docs/redash-versions.md",
-    "deploy/README.md",
-)
+DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md", "deploy/README.md", *(f"docs/{name}.md" for name in PAGES))
 CI: Final = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 STEPS: Final = ("admit", "parse", "define", "plan", "look up", "join", "execute", "store", "respond", "record")
@@ -45,13 +42,13 @@ PATH: Final = re.compile(r"(?<![\w.])/(?:api|ping|metrics|livez|readyz|purge|rel
 ADMIN: Final = {"/metrics", "/livez", "/readyz", "/", "/events", "/api/status", "/purge", "/reload"}
 
 
-def code(language: str) -> list[str]:
-    """The fenced blocks of README in one language, without their indent."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", README, re.MULTILINE | re.DOTALL)
+def code(language: str, text: str = GUIDE) -> list[str]:
+    """The fenced blocks of a document in one language, without their indent."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     return [re.sub(rf"(?m)^{indent}", "", text) for indent, text in found]
 
 
-def spans(text: str = README) -> list[str]:
+def spans(text: str = GUIDE) -> list[str]:
     """What a document has between single backticks."""
     return re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^ *```.*?^ *```", "", text))
 
@@ -86,22 +83,24 @@ ALL_KEYS: Final = {key for struct in tables().values() for key in keys(struct)}
 
 
 @pytest.mark.parametrize("name", tables())
-def test_readme_names_every_table(name: str) -> None:
-    assert re.search(rf"\[{re.escape(name)}(\.NAME)?\]", README)
+def test_the_page_of_the_configuration_names_every_table(name: str) -> None:
+    assert re.search(rf"(?m)^\| `\[+{re.escape(name)}(\.NAME)?\]+` \|", PAGES["configuration"])
 
 
 def test_tables_that_are_named_exist() -> None:
-    named = {name for text in (README, EXAMPLE) for name in re.findall(r"(?m)(?:^|`)#?\[{1,2}([a-z_.A-Z-]+)\]", text)}
+    named = {
+        name for text in (GUIDE, EXAMPLE) for name in re.findall(r"(?m)(?:^|`)#?\[{1,2}([a-z_.A-Z-]+)\](?!\()", text)
+    }
     assert {
         ".".join(p for p in name.split(".") if p in ALL_KEYS | keys(config.Config)) for name in named
     } <= tables().keys()
 
 
-@pytest.mark.parametrize("text", [README, EXAMPLE, CHANGELOG], ids=["README", "example", "CHANGELOG"])
+@pytest.mark.parametrize("text", [GUIDE, EXAMPLE, CHANGELOG], ids=["guide", "example", "CHANGELOG"])
 def test_keys_that_are_named_with_their_table_exist(text: str) -> None:
     names = "|".join(map(re.escape, sorted(tables(), key=len, reverse=True)))
     for table, key in re.findall(rf"(?<![\w./\[-])({names})\.([a-z_0-9]+)\b(?!\()", text):
-        if key not in ("toml", "db", "py", "rules"):
+        if key not in ("toml", "db", "py", "md", "rules"):
             assert key in keys(tables()[table]), f"{table}.{key}"
 
 
@@ -110,48 +109,71 @@ def test_keys_that_are_named_alone_exist() -> None:
     assert named <= ALL_KEYS
 
 
-def test_readme_names_every_key_that_takes_a_restart_and_no_other() -> None:
+def test_operation_names_every_key_that_takes_a_restart_and_no_other() -> None:
     marked = {
         f"{name}.{field.name}"
         for name, struct in tables().items()
         for field in fields(struct)
         if any(isinstance(note, config.schema.TakesRestart) for note in get_args(field.type))
     }
-    sentence = README.partition("Some keys take a restart")[2].partition("\n\n")[0]
+    sentence = PAGES["operation"].partition("Some keys take a restart")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+\.\w+)`", sentence)) == marked
 
 
 def test_the_minimal_configuration_is_complete(tmp_path: Path) -> None:
-    blocks = code("toml")
-    assert blocks
-    for block in blocks:
-        variables = dict.fromkeys(re.findall(r'key_env = "(\w+)"', block), "k" * 40)
-        assert tomllib.loads(block)
-        assert config.parse(block, tmp_path, variables).clients
+    (block,) = code("toml", README)
+    assert config.parse(block, tmp_path, _variables(block)).clients
 
 
-def test_readme_names_every_header_that_can_bring_a_token() -> None:
-    text = section(README, "Clients, credentials, capabilities")
+@pytest.mark.parametrize("block", code("toml"))
+def test_configurations_that_a_page_shows_are_valid(block: str, tmp_path: Path) -> None:
+    for name, table in REQUIRED.items():
+        if f"[{name}" not in block:
+            block += table
+    assert config.parse(block, tmp_path, _variables(block)).clients
+
+
+REQUIRED: Final = {
+    "upstream]": '\n[upstream]\nurl = "https://redash.example.com"\n',
+    "credentials.": '\n[credentials.reporting]\nkind = "user"\nkey_env = "KEY"\n',
+    "clients.": f'\n[clients.a]\ntoken_sha256 = ["{"0" * 64}"]\ncredentials = ["reporting"]\n',
+}
+"""What a configuration needs beside the tables that a page explains."""
+
+
+def _variables(block: str) -> dict[str, str]:
+    return dict.fromkeys(re.findall(r'key_env = "(\w+)"', block), "k" * 40)
+
+
+@pytest.mark.parametrize("path", reference_pages.pages(), ids=lambda path: path.name)
+def test_generated_tables_are_current(path: Path) -> None:
+    command = "PYTHONPATH=tests python -m support.reference_pages"
+    assert path.read_text(encoding="utf-8") == reference_pages.pages()[path], f"run `{command}` and commit the result"
+    assert command in PAGES[path.stem]
+
+
+def test_access_names_every_header_that_can_bring_a_token() -> None:
+    text = section(PAGES["access"], "Clients, credentials, capabilities")
     assert [name for name in TOKEN_FIELDS if f"`{name}: " not in text] == []
 
 
-def test_readme_names_every_scheme_of_stores() -> None:
-    assert [scheme for scheme in config.STORE_SCHEMES if f"`{scheme}:" not in README] == []
+def test_operation_names_every_scheme_of_stores() -> None:
+    assert [scheme for scheme in config.STORE_SCHEMES if f"`{scheme}:" not in PAGES["operation"]] == []
 
 
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
 
-async def test_readme_names_every_metric_and_no_other(world: World) -> None:
+async def test_the_guide_names_every_metric_and_no_other(world: World) -> None:
     async with world.session.get(f"{world.admin}/metrics") as response:
         text = await response.text()
     exported = set(re.findall(r"(?m)^# TYPE (redash_gateway_\w+) ", text))
-    assert set(re.findall(r"\bredash_gateway_\w+", README)) == exported
+    assert set(re.findall(r"\bredash_gateway_\w+", GUIDE)) == exported
 
 
 async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(world: World) -> None:
     await world.rows("by_country", max_age=0)  # so that every metric has a sample
-    rows = re.findall(r"(?m)^\| (`redash_gateway_[^|]+) \|([^|]*)\|", README)
+    rows = re.findall(r"(?m)^\| (`redash_gateway_[^|]+) \|([^|]*)\|", section(PAGES["operation"], "Metrics"))
     table = {name: _labels(told) for names, told in rows for name in re.findall(r"redash_gateway_\w+", names)}
     exported: dict[str, set[str]] = {}
     for sample in await world.metrics():
@@ -180,8 +202,9 @@ def commands(capsys: pytest.CaptureFixture[str]) -> set[str]:
     return set(re.findall(r"(?m)^    (\w+) ", help_of(capsys)))
 
 
-def test_readme_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(re.findall(r"\bredash-gateway ([a-z]+)\b", README)) == commands(capsys)
+def test_operation_names_every_command_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = re.findall(r"(?m)^\| `redash-gateway ([a-z]+)\b", section(PAGES["operation"], "Commands"))
+    assert set(listed) == set(re.findall(r"\bredash-gateway ([a-z]+)\b", GUIDE)) == commands(capsys)
 
 
 def test_other_texts_name_only_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,15 +212,22 @@ def test_other_texts_name_only_commands_that_exist(capsys: pytest.CaptureFixture
         assert set(re.findall(r"`redash-gateway ([a-z]+)\b", text)) <= commands(capsys)
 
 
-def test_readme_names_every_option_of_the_commands_that_talk_to_a_gateway(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guide_names_every_option_of_commands_to_a_gateway(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for command in ("check", "status", "purge", "reload"):
         options = set(re.findall(r"--[a-z]+", help_of(capsys, command))) - {"--help", "--config"}
-        assert options <= set(re.findall(r"--[a-z]+", README)), command
+        assert options <= set(re.findall(r"--[a-z]+", GUIDE)), command
 
 
-def test_options_that_readme_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_the_guide_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
     known = {option for name in commands(capsys) for option in re.findall(r"--[a-z]+", help_of(capsys, name))}
-    assert {span for text in spans() for span in re.findall(r"(?<!\w)--[a-z]+", text)} <= known
+    ours = [span for span in spans() if span.startswith(("--", "redash-gateway"))]
+    assert {option for span in ours for option in re.findall(r"(?<!\w)--[a-z]+", span)} - known == OF_ANOTHER_PROGRAM
+
+
+OF_ANOTHER_PROGRAM: Final = {"--readme"}
+"""Of `python -m bench`."""
 
 
 # -- routes ------------------------------------------------------------------------------------------------------------
@@ -219,13 +249,13 @@ def exists(path: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("path", sorted(set(PATH.findall(README))))
-def test_paths_that_readme_names_exist(path: str) -> None:
+@pytest.mark.parametrize("path", sorted(set(PATH.findall(GUIDE))))
+def test_paths_that_the_guide_names_exist(path: str) -> None:
     assert exists(path)
 
 
-async def test_admin_paths_that_readme_names_answer(world: World) -> None:
-    rows = re.findall(r"(?m)^\| `(GET|POST) (/[^\s`]*)` \|", README)
+async def test_admin_paths_that_operation_names_answer(world: World) -> None:
+    rows = re.findall(r"(?m)^\| `(GET|POST) (/[^\s`]*)` \|", PAGES["operation"])
     assert {path for _, path in rows} == ADMIN
     for method, path in rows:
         async with world.session.request(method, world.admin + path, json={"all": True}) as response:
@@ -234,8 +264,8 @@ async def test_admin_paths_that_readme_names_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize("capability", get_args(Capability))
-def test_readme_names_every_capability(capability: str) -> None:
-    assert f"| `{capability}` |" in README
+def test_access_names_every_capability(capability: str) -> None:
+    assert f"| `{capability}` |" in PAGES["access"]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -245,14 +275,14 @@ SEEN_BY_NOBODY: Final = {499: "our own client has left: only counted and logged"
 
 
 def statuses_in_the_table() -> set[int]:
-    cells = re.findall(r"(?m)^\| ([\d, ]+) \|", section(README, "Errors"))
+    cells = re.findall(r"(?m)^\| ([\d, ]+) \|", section(PAGES["operation"], "Errors"))
     return {int(status) for cell in cells for status in cell.split(",")}
 
 
 def test_the_table_has_the_status_of_every_error_and_no_other() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)]
     missing = [f"{kind.__name__}: {kind.status}" for kind in kinds if kind.status not in statuses_in_the_table()]
-    assert missing == [], "README's table of errors does not have these"
+    assert missing == [], "the table of errors does not have these"
     assert sorted(statuses_in_the_table() - {kind.status for kind in kinds}) == [], "no error has these statuses"
 
 
@@ -264,11 +294,55 @@ def test_the_table_has_the_statuses_that_the_listener_itself_knows() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, int) and 400 <= node.value < 600
         if node.value not in statuses_in_the_table() | SEEN_BY_NOBODY.keys()
     ]
-    assert missing == [], "README's table of errors does not have these"
+    assert missing == [], "the table of errors does not have these"
+
+
+def test_the_table_has_every_reason_of_a_rejection_and_no_other() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GatewayError)]
+    cells = re.findall(r"(?m)^\| [^|]+ \| ([`a-z_, ]+) \|", section(PAGES["operation"], "Errors"))
+    assert {reason for cell in cells for reason in spans(cell)} == {kind.reason for kind in kinds}
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+
+
+FRAMING: Final = {"connection", "content-length", "transfer-encoding", "date"}
+"""What every HTTP server sends."""
+
+
+def _headers(heading: str) -> set[str]:
+    rows = PAGES["clients"].partition(f"| {heading} |")[2].partition("\n\n")[0]
+    return {name.lower() for row in re.findall(r"(?m)^\| (`[^|]+) \|", rows) for name in spans(row)}
+
+
+def test_clients_names_every_header_of_a_response_and_no_other() -> None:
+    source = (ROOT / "gateway" / "http" / "head.py").read_text(encoding="utf-8")
+    sent = {name.lower().replace("_", "-") for name in re.findall(r"\bhdrs\.(?!METH_|ORIGIN)(\w+)", source)}
+    literals = re.findall(r'(?:"|\\n)([A-Z][\w-]+): ', source) + re.findall(r'\("([A-Z][\w-]+)",', source)
+    sent |= {name.lower() for name in literals}
+    assert _headers("header of a response") == sent - FRAMING
+
+
+def test_clients_names_every_header_of_a_request_that_other_origins_may_send() -> None:
+    allowed = {name.lower() for name in head._ALLOWED.split(", ")}
+    named = _headers("header of a request")
+    assert allowed <= named
+    texts = [path.read_text(encoding="utf-8").lower() for path in (ROOT / "gateway").rglob("*.py")]
+    read = "\n".join(texts)
+    assert [name for name in named if name not in read and f"hdrs.{name.replace('-', '_')}" not in read] == []
+
+
+# -- alerts ------------------------------------------------------------------------------------------------------------
+
+
+def test_operation_says_what_to_do_for_every_alert_and_no_other() -> None:
+    alerts = (ROOT / "deploy" / "prometheus" / "redash-gateway.alerts.yml").read_text(encoding="utf-8")
+    names = re.findall(r"(?m)^ +- alert: (\w+)$", alerts)
+    assert re.findall(r"(?m)^### (.+)$", section(PAGES["operation"], "Alerts")) == names
 
 
 def test_the_console_page_says_what_every_reason_of_a_miss_means() -> None:
-    reasons = re.findall(r"(?m)^\| `(\w+)` \|", section(CONSOLE, "Why a miss"))
+    reasons = re.findall(r"(?m)^\| `(\w+)` \|", section(PAGES["console"], "Why a miss"))
     assert sorted(reasons) == sorted(get_args(MissReason))
 
 
@@ -278,8 +352,23 @@ def test_the_console_page_says_what_every_reason_of_a_miss_means() -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_a_document_links_to_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
     assert [link for link in links if not ((ROOT / name).parent / link).is_file()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_headings_that_a_document_links_to_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", text)
+    pages = {page: (ROOT / name).parent / page if page else ROOT / name for page, _ in links}
+    known = {page: _anchors(path.read_text(encoding="utf-8")) for page, path in pages.items()}
+    assert [f"{page}#{anchor}" for page, anchor in links if anchor not in known[page]] == []
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors of all headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^ *```.*?^ *```", "", text))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -352,14 +441,14 @@ def test_readme_tells_the_way_in_the_words_of_the_pipeline() -> None:
 
 
 def test_the_variable_of_the_admin_token_is_the_one_that_the_commands_read() -> None:
-    named = set(re.findall(r"\bREDASH_GATEWAY_\w+", README))
+    named = set(re.findall(r"\bREDASH_GATEWAY_\w+", GUIDE))
     assert named
     source = (ROOT / "gateway" / "cli.py").read_text(encoding="utf-8")
     assert all(f'"{name}"' in source for name in named)
 
 
 def test_ci_runs_the_test_command_of_readme() -> None:
-    (command,) = (block.strip() for block in code("sh") if "pytest" in block)
+    (command,) = (block.strip() for block in code("sh", README) if "pytest" in block)
     run = command.rpartition("&& ")[2].rpartition("/")[2]
     extras = re.findall(r"'\.\[(.+?)\]'", command)[0].split(",")
     assert re.search(rf"(?m)^GATEWAY_TEST_REQUIRE_ALL=1 .*\b{re.escape(run)} -m ''$", CI)
@@ -373,12 +462,18 @@ def test_ci_knows_the_package_of_every_program_that_tests_need() -> None:
     assert asked <= set(re.findall(r"(?m)^ +\[([\w-]+)\]=", CI))
 
 
-def test_readme_names_every_part_of_the_benchmark_and_no_other() -> None:
+def test_performance_names_every_part_of_the_benchmark_and_no_other() -> None:
     sections = re.findall(r'(?m)^    "(\w+)": \w+\.measure,$', (ROOT / "bench" / "__main__.py").read_text())
-    rows = README.partition("| part | what is measured |")[2].partition("\n\n")[0]
+    rows = PAGES["performance"].partition("| part | what is measured |")[2].partition("\n\n")[0]
     assert sections
     assert re.findall(r"(?m)^\| (\w+) \|", rows) == sections
-    assert re.findall(r"(?m)^<!-- (\w+) -->$", README) == ["machine", *sections]
+    assert re.findall(r"(?m)^<!-- (\w+) -->$", PAGES["performance"]) == ["machine", *sections]
+    assert re.findall(r"(?m)^<!-- (\w+) -->$", README) == ["machine", "clients"]
+
+
+def test_readme_is_short_and_links_to_every_page() -> None:
+    assert len(README.splitlines()) <= 250
+    assert [name for name in PAGES if f"](docs/{name}.md)" not in README] == []
 
 
 def test_the_changelog_tells_of_this_version() -> None:

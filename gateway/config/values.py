@@ -69,12 +69,12 @@ class WholeNumber:
     """Parses whole numbers from `least` to 2**53 (what JSON carries safely)."""
 
     def __init__(self, least: int) -> None:
-        self._least = least
+        self.least = least
 
     def __call__(self, value: object) -> int:
         """Return the number."""
-        if isinstance(value, bool) or not isinstance(value, int) or not self._least <= value <= 2**53:
-            raise ValueError(f"is not a whole number of at least {self._least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= 2**53:
+            raise ValueError(f"is not a whole number of at least {self.least}")
         return value
 
 

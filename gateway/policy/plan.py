@@ -64,7 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def accepts(self, entry: Entry, now: float) -> float | None:
         """Judge an entry: seconds for which it stays acceptable, negative since it no longer is, None if it never was.
 
-        Rules (README, on freshness): a numeric max_age is inclusive, as in Redash (CONTRACT 10); any age requires that
+        Rules (docs/freshness.md): a numeric max_age is inclusive, as in Redash (CONTRACT 10); any age requires that
         the entry was confirmed as the newest; both require the marker of the definition in force, and free SQL, which
         has no definition, that Redash has given the rows to this key lately.
         """

@@ -149,6 +149,9 @@ def _cleaned(value: object, *, members: Container[str] = (), text: Callable[[str
 _KEY_LIKE: Final = re.compile(
     r"(?i)(api(?:_|%5f)key(?:=|%3d)|authorization['\"]?\s*[:=]\s*['\"]?(?:(?:key|bearer|basic)\s+)?)[^\s&'\",]+|rg_[\w-]{20,}"
 )
+_IN_KEY_LIKE: Final = ("key", "auth", "rg_")
+"""What it matches has one of these in it, in lower case. Looking for them first takes a tenth of the time."""
+
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9]{40,}")
 """Redash's keys have 40 characters. Characters before the key may match as well: "%3D", "\\n"."""
 
@@ -165,7 +168,10 @@ def text_without_keys(text: str) -> str:
     if text in _HARMLESS:
         return text
     text = without_own_keys(text)
-    return _LONG_WORD.sub(_without_key, _KEY_LIKE.sub(lambda m: (m[1] or "") + _SHOWN, text))
+    lowered = text.lower()
+    if any(part in lowered for part in _IN_KEY_LIKE):
+        text = _KEY_LIKE.sub(lambda m: (m[1] or "") + _SHOWN, text)
+    return _LONG_WORD.sub(_without_key, text)
 
 
 def shortened(text: str) -> str:

@@ -24,7 +24,7 @@ MEMORY = 32
 """`cache.memory` in MB."""
 
 BOUND = 120 + 4 * MEMORY
-"""As README has it."""
+"""As docs/operation.md has it (Sizing)."""
 
 SECONDS = 12.0
 CALLERS = 48

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_origin
 
 from msgspec.structs import fields
-from schema_keys import keys, table_in, tables
+from support.schema_keys import keys, table_in, tables
 
 from gateway.config import Config
 from gateway.config.schema import Table

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from msgspec.structs import fields
-from schema_keys import keys, tables
+from support.schema_keys import keys, tables
 
 from gateway.config import Config, load
 from gateway.config.mistakes import Mistakes

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from schema_keys import keys
 from settings_reads import reads
+from support.schema_keys import keys
 
 SOURCE: Final = Path(__file__).parents[2] / "gateway"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from reload_cases import LIVE, RESTART, UNSEEN, Case
 from reload_lab import Lab, changed, document, lab, settings
-from schema_keys import keys
 from security.front import key
 from support.process import certificate
+from support.schema_keys import keys
 
 from gateway.config import Config, parse, restart_needed
 

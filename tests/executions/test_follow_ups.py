@@ -1,7 +1,7 @@
 """Callers that join a run in progress get no rows older than they asked for: the end of the run in Redash decides.
 
 Redash shows status 2 until a finished result is stored, and the gateway polls now and then only: so callers may join a
-run that has ended already. README promises rows of at most `max_age` from the moment of the request on.
+run that has ended already. docs/freshness.md promises rows of at most `max_age` from the moment of the request on.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ TEMPLATES: dict[str, tuple[str, list[dict[str, Any]]]] = {
 is added with its source; `edited` gets another value before each round."""
 
 DROPDOWN = "select '{{x}}' as x, run_number() as run, 2 as dropdown"
-"""A text of its own, like that of `edited`: no other query's runs can be taken for a run of it (README)."""
+"""A text of its own, like that of `edited`: no other query's runs can be taken for a run of it (docs/freshness.md)."""
 
 BY_QUERY_KEY = ("pattern", "enum", "multi", "undeclared", "dropdown", "edited")
 """What Redash lets a query key run; its results contain no SQL to check."""
@@ -76,7 +76,7 @@ class Want:
 
 
 def _want(kind: str, value: str, max_age: int | None, key: bool, wait: bool) -> Want:
-    if kind == "dropdown":  # its options are taken to differ in more than white space (README)
+    if kind == "dropdown":  # its options are taken to differ in more than white space (docs/access.md)
         value = PLACES[VALUES.index(value) % len(PLACES)]
     # In a section's text a value need only occur (DESIGN 6): there "NewYork" and "NewYork " cannot be distinguished.
     return Want(kind, value.strip() if kind == "section" else value, max_age, key and kind in BY_QUERY_KEY, wait)

@@ -181,7 +181,7 @@ async def test_all_kinds_of_runs_end_after_a_loss(bare: World) -> None:
 
 
 async def test_free_sql_that_has_begun_is_not_sent_again(world: World) -> None:
-    # It may have changed something, and may still do so. A run of a saved query may be repeated (README).
+    # It may have changed something, and may still do so. A run of a saved query may be repeated (docs/clients.md).
     with world.sandbox.hold():
         job_id = await begun_text(world)
         await world.sandbox.wait_executions(1)

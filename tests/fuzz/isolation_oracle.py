@@ -1,4 +1,4 @@
-"""Judges each response of the isolation fuzz from its bytes, by what README promises and nothing else.
+"""Judges each response of the isolation fuzz from its bytes, by what README and docs promise and nothing else.
 
 It knows who held which right at which time, and uses nothing of the gateway.
 """

@@ -259,7 +259,7 @@ async def test_without_a_window_no_response_is_stale(world: World) -> None:
 
 
 async def test_the_object_of_a_query_that_redash_refuses_is_not_served_in_an_outage(world: World) -> None:
-    # README: if Redash responds 403 or 404, everything stored of that query for that key is dropped.
+    # docs/freshness.md: if Redash responds 403 or 404, everything stored of that query for that key is dropped.
     query = world.named["by_country"]
     assert (await world.get(f"/api/queries/{query}")).status == 200
     world.sandbox.database.sources[1].groups.clear()
@@ -275,8 +275,8 @@ async def test_the_object_of_a_query_that_redash_refuses_is_not_served_in_an_out
 async def test_the_results_of_a_query_whose_object_redash_refuses_are_not_served(
     world: World, refusal: str, status: int
 ) -> None:
-    # README: if Redash responds 403 or 404, everything stored of that query for that key is dropped. The object is what
-    # the definition check reads: it makes no difference who has requested it.
+    # docs/freshness.md: if Redash responds 403 or 404, everything stored of that query for that key is dropped. The
+    # object is what the definition check reads: it makes no difference who has requested it.
     query = world.named["by_country"]
     await world.rows(query, max_age=0)
     world.clock.turn(TTL + 1)

@@ -1,7 +1,7 @@
 """Rights to rows of free SQL, which has no definition by which a revoked right would be noticed.
 
-README, "Definition check": a revoked right is noticed within `definition_check`, whatever `max_age` allows; while
-Redash is unavailable, stored results are served for up to `stale_if_error` longer.
+docs/freshness.md, "Definition check": a revoked right is noticed within `definition_check`, whatever `max_age` allows;
+while Redash is unavailable, stored results are served for up to `stale_if_error` longer.
 """
 
 from __future__ import annotations

@@ -1,0 +1,226 @@
+"""The recipes of `docs/clients.md`, run as they stand there: only address, token and query are those of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from support.client_requests import client_requests
+from support.documents import not_run, recipe
+from support.process import Process
+from support.world import TOKENS, World
+
+
+def library(name: str) -> Any:
+    """Import a library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing one is a failure."""
+    if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
+        return importlib.import_module(name)
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+class Kitchen:
+    """A gateway with the query of the recipes, and how they are run."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        self.world = world
+        self.directory = directory
+        self.query = world.named["in_country"]
+
+    def filled(self, text: str) -> str:
+        """Put the test's address, query and token in place of those of the page."""
+        text = text.replace("http://localhost:8080", self.world.url).replace("rg_...", TOKENS["dashboard"])
+        return re.sub(r"\b42\b", str(self.query), text)
+
+    def written(self, text: str, name: str) -> Path:
+        path = self.directory / name
+        path.write_text(self.filled(text))
+        return path
+
+    async def run(self, *command: str) -> str:
+        """Run a command to its end; all that it printed."""
+        environment = {**os.environ, "GATEWAY_TOKEN": TOKENS["dashboard"], "no_proxy": "*"}
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=self.directory,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        process = Process(child)
+        assert await process.ended(timeout=60) == 0, process.text
+        return process.text
+
+    async def cities(self) -> dict[str, int]:
+        """What the recipes should find."""
+        rows = await self.world.rows("in_country", parameters={"country": "DE"}, max_age=600)
+        return {row["city"]: row["orders"] for row in rows}
+
+    async def shows_all_rows(self, text: str) -> None:
+        wanted = await self.cities()
+        assert len(wanted) > 1
+        assert [(city, orders) for city, orders in wanted.items() if city not in text or str(orders) not in text] == []
+
+
+@pytest.fixture
+async def kitchen(world: World, tmp_path: Path) -> Kitchen:
+    directory = tmp_path / "recipes"
+    directory.mkdir()
+    return Kitchen(world, directory)
+
+
+async def test_curl(kitchen: Kitchen, needs: Callable[[str], str]) -> None:
+    needs("curl")
+    for text in (recipe("curl"), recipe("curl-post")):
+        await kitchen.shows_all_rows(await kitchen.run(needs("bash"), "-ec", kitchen.filled(text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "libraries"),
+    [
+        (recipe("requests"), ("requests",)),
+        (recipe("toolbelt"), ("redash_toolbelt",)),
+        (recipe("pandas"), ("pandas",)),
+        (recipe("polars"), ("polars", "requests")),
+        (recipe("duckdb"), ("duckdb", "requests")),
+    ],
+    ids=["requests", "toolbelt", "pandas", "polars", "duckdb"],
+)
+async def test_python(kitchen: Kitchen, text: str, libraries: tuple[str, ...]) -> None:
+    for name in libraries:
+        library(name)
+    script = kitchen.written(text, "recipe.py")
+    await kitchen.shows_all_rows(await kitchen.run(sys.executable, str(script)))
+
+
+async def test_the_recipe_for_requests_waits_for_a_run_and_raises_its_error(kitchen: Kitchen) -> None:
+    library("requests")
+    text = recipe("requests").partition("\nprint(")[0]
+    assert "wait=30" in text
+    never = text.replace("wait=30", "wait=0")  # so that the job is polled
+    slow, failing = kitchen.world.named["slow_seconds"], kitchen.world.named["failing"]
+    script = kitchen.written(
+        f"{never}\nprint(rows({slow}, max_age=0, seconds=1))\ntry:\n    rows({failing}, max_age=0)\n"
+        "except RuntimeError as error:\n    print(error)\n",
+        "recipe.py",
+    )
+    printed = await kitchen.run(sys.executable, str(script))
+    assert "'slept'" in printed
+    assert "no_such_table" in printed
+
+
+async def test_r(kitchen: Kitchen, needs: Callable[[str], str]) -> None:
+    program = needs("Rscript")
+    script = kitchen.written(recipe("r"), "recipe.R")
+    await kitchen.shows_all_rows(await kitchen.run(program, str(script)))
+
+
+async def test_a_tool_for_language_models(kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch) -> None:
+    library("mcp")
+    monkeypatch.setenv("GATEWAY_TOKEN", TOKENS["dashboard"])
+    path = kitchen.written(recipe("mcp"), "orders_server.py")
+    specification = importlib.util.spec_from_file_location("orders_server", path)
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    found = await asyncio.to_thread(module.orders_by_city, "DE")
+    assert {row["city"]: row["orders"] for row in found} == await kitchen.cities()
+    (tool,) = await module.server.list_tools()
+    assert tool.name == "orders_by_city"
+    assert tool.inputSchema["properties"]["country"]["enum"][0] == "DE"
+
+
+async def test_the_function_of_the_airflow_task(kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch) -> None:
+    library("requests")
+    monkeypatch.setenv("GATEWAY_TOKEN", TOKENS["dashboard"])
+    (text,) = not_run("clients.md", "python")
+    imports, _, rest = text.partition("from airflow.sdk import dag, task\n")
+    names: dict[str, Any] = {}
+    exec(kitchen.filled(imports + rest.partition("@dag")[0]), names)
+    found = await asyncio.to_thread(names["orders"], "DE")
+    assert {row["city"]: row["orders"] for row in found} == await kitchen.cities()
+
+
+@pytest.mark.parametrize("client", ["Google Sheets (IMPORTDATA)", "Excel (Power Query)"])
+async def test_the_urls_of_spreadsheets(kitchen: Kitchen, client: str) -> None:
+    sheets, excel = not_run("clients.md", "text")
+    fields = {name: value for name, value in _recorded(client) if name not in ("Host", "Connection")}
+    if client.startswith("Google"):
+        (url,) = re.findall(r'IMPORTDATA\("([^"]+)"\)', sheets)
+        path = urlsplit(url).path + "?" + urlsplit(url).query
+    else:
+        (path,) = re.findall(r'RelativePath = "([^"]+)"', excel)
+        (query,) = re.findall(r"Query = \[(.+?)\]", excel)
+        ((name, value),) = re.findall(r'Headers = \[#"([^"]+)" = "([^"]+)"\]', excel)
+        path = f"/{path}?" + "&".join(f"{key}={text}" for key, text in re.findall(r'(\w+) = "([^"]*)"', query))
+        fields[name] = kitchen.filled(value)
+    reply = await kitchen.world.call("GET", kitchen.filled(path), client=None, headers=fields)
+    assert reply.status == 200, reply.body
+    await kitchen.shows_all_rows(reply.body.decode())
+
+
+def _recorded(client: str) -> list[tuple[str, str]]:
+    return next(one.fields for one in client_requests() if one.client == client)
+
+
+def test_the_source_of_grafana_sends_the_token_in_a_header_that_the_gateway_reads() -> None:
+    (text,) = not_run("clients.md", "yaml")
+    assert "httpHeaderName1: Authorization" in text
+    assert "httpHeaderValue1: Key $GATEWAY_TOKEN" in text
+
+
+# -- a page of another origin ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server of another origin: its address and its page."""
+    directory = tmp_path / "site"
+    directory.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(directory)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", directory / "index.html"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+async def tab(needs: Callable[[str], str]) -> AsyncIterator[Any]:
+    playwright = library("playwright.async_api")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+    async with playwright.async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=needs("chromium"), args=arguments)
+        yield await browser.new_page()
+        await browser.close()
+
+
+async def test_fetch_from_a_page_of_another_origin(
+    bare: World, tmp_path: Path, tab: Any, page: tuple[str, Path]
+) -> None:
+    origin, file = page
+    await bare.start(server=f'cors_origins = ["{origin}"]')
+    kitchen = Kitchen(bare, tmp_path)
+    file.write_text("<!doctype html><title>orders</title>" + kitchen.filled(recipe("fetch")))
+    await tab.goto(f"{origin}/index.html")
+    await tab.locator("#orders tr").first.wait_for(timeout=20_000)
+    await kitchen.shows_all_rows(await tab.inner_text("#orders"))

@@ -1,0 +1,49 @@
+"""The code blocks of README and of the pages in docs.
+
+A block of TOML is a configuration. Every other block has a comment above it: `<!-- recipe: NAME -->`, then a test runs
+it, or `<!-- not run: REASON -->`. A block without a language is a drawing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+_BLOCK: Final = re.compile(r"(?ms)^(?: *<!-- ([a-z ]+): ([^\n]+) -->\n)?( *)```(\w+)\n(.*?)^ *```$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One code block."""
+
+    page: str
+    language: str
+    text: str
+    mark: str
+    """`recipe`, `not run`, or empty."""
+    told: str
+    """The name of the recipe, or the reason why the block is not run."""
+
+
+def blocks() -> list[Block]:
+    """Return every code block that has a language."""
+    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [
+        Block(path.name, language, re.sub(rf"(?m)^{indent}", "", text), mark, told)
+        for path in paths
+        for mark, told, indent, language, text in _BLOCK.findall(path.read_text(encoding="utf-8"))
+    ]
+
+
+def recipe(name: str) -> str:
+    """Return the text of a recipe. Tests call this with its name in quotes, so that a test can find them."""
+    (found,) = [block for block in blocks() if (block.mark, block.told) == ("recipe", name)]
+    return found.text
+
+
+def not_run(page: str, language: str) -> list[str]:
+    """Return the texts of a page in one language that cannot be run as they are."""
+    return [b.text for b in blocks() if (b.page, b.language, b.mark) == (page, language, "not run")]
