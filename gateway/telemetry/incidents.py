@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -104,9 +105,11 @@ class Incidents:
         self.refusals: deque[Incident] = deque(maxlen=MOST_INCIDENTS)
         self.slowest = Slowest()
 
-    def note(self, outcome: Outcome) -> None:
-        """Keep a request that failed, was refused or was slow; most are none of these."""
-        if outcome.reason:
-            (self.failures if outcome.status >= 500 else self.refusals).append(of_request(outcome))
-        elif outcome.duration > self.slowest.floor:
-            self.slowest.add(of_request(outcome))
+    def note(self, outcomes: Iterable[Outcome]) -> None:
+        """Keep the requests that failed, were refused or were slow; most are none of these."""
+        floor = self.slowest.floor
+        for outcome in outcomes:
+            if outcome.reason:
+                (self.failures if outcome.status >= 500 else self.refusals).append(of_request(outcome))
+            elif outcome.duration > floor:
+                self.slowest.add(of_request(outcome))

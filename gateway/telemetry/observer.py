@@ -120,8 +120,7 @@ class Telemetry:
             if self._recorder is not None:
                 self._recorder.record_requests(batch)
         if self._recorder is not None:
-            for outcome in requests:
-                self._recorder.incidents.note(outcome)
+            self._recorder.incidents.note(requests)
         if self._tracing is not None:
             for outcome in requests:
                 self._tracing.record_request(outcome)

@@ -160,7 +160,7 @@ def outcome(seconds: float = 0.001, **fields: Any) -> Outcome:
 def test_the_slowest_requests_of_the_last_hour_are_kept() -> None:
     incidents = Incidents()
     for number in range(3 * MOST_INCIDENTS):
-        incidents.note(outcome(SLOW_SECONDS + (number * 7 % 300) / 10))
+        incidents.note([outcome(SLOW_SECONDS + (number * 7 % 300) / 10)])
     kept = [one.seconds for one in incidents.slowest.list()]
     assert kept == sorted(kept, reverse=True)
     assert len(kept) == MOST_INCIDENTS
@@ -173,9 +173,9 @@ def test_the_slowest_requests_of_the_last_hour_are_kept() -> None:
 def test_quick_requests_are_not_noted_and_the_rest_is_bounded() -> None:
     incidents = Incidents()
     for _ in range(2 * MOST_INCIDENTS):
-        incidents.note(outcome())
-        incidents.note(outcome(status=502, reason="upstream_error"))
-        incidents.note(outcome(status=403, reason="forbidden"))
+        incidents.note([outcome()])
+        incidents.note([outcome(status=502, reason="upstream_error")])
+        incidents.note([outcome(status=403, reason="forbidden")])
     assert incidents.slowest.list() == []
     assert len(incidents.failures) == len(incidents.refusals) == MOST_INCIDENTS
 
