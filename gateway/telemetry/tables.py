@@ -12,7 +12,7 @@ from gateway.telemetry.metrics import AGE_SECONDS, EXECUTION_SECONDS
 
 MOST_ROWS: Final = 1_000
 MOST_FAVOURITES: Final = 30
-"""1,000 queries with so many results take about 5 MB."""
+"""1,000 queries with so many results take about 6 MB."""
 
 
 class Row(Protocol):
