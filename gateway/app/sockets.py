@@ -28,13 +28,16 @@ async def bind(where: config.Listen) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     with contextlib.ExitStack() as failed:
-        sockets = [failed.enter_context(_bound(where, one[0], one[4])) for one in dict.fromkeys(found)]
+        sockets = [failed.enter_context(_bound(where, one[0], one[4], one[2])) for one in dict.fromkeys(found)]
         failed.pop_all()
     return sockets
 
 
-def _bound(where: config.Listen, family: socket.AddressFamily, address: tuple[Any, ...] | str) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _bound(
+    where: config.Listen, family: socket.AddressFamily, address: tuple[Any, ...] | str, protocol: int = 0
+) -> socket.socket:
+    # Without the protocol asyncio does not know TCP, and leaves Nagle's algorithm on: some responses take 40 ms more.
+    sock = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
         if family == socket.AF_UNIX:
             _remove_dead(where.unix)

@@ -1,4 +1,6 @@
-"""Unix sockets: a socket that a dead process has left behind is in the way, so the gateway looks first who answers."""
+"""Listening sockets, above all of Unix: one that a dead process has left behind is in the way, so the gateway looks
+first who answers.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from aiohttp import web
 from gateway import config
 from gateway.app.handover import Handover
 from gateway.app.listeners import Listeners
+from gateway.app.sockets import bind
 from gateway.app.systemd import API
 
 
@@ -142,3 +145,20 @@ async def test_what_was_accepted_just_before_the_end_becomes_a_connection() -> N
             await loop.sock_sendall(caller, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"ours" in await loop.sock_recv(caller, 4096)
     await listeners.aclose()
+
+
+async def test_a_response_in_two_writes_is_not_held_back() -> None:
+    """Nagle's algorithm holds a second write until the caller has confirmed the first: up to 40 ms, as over TLS."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[asyncio.BaseTransport] = loop.create_future()
+
+    class Taken(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.set_result(transport)
+
+    (listening,) = await bind(config.Listen(host="127.0.0.1", port=0))
+    async with await loop.create_server(Taken, sock=listening), asyncio.timeout(10):
+        _, writer = await asyncio.open_connection(*listening.getsockname())
+        taken = (await made).get_extra_info("socket")
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()

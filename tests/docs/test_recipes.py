@@ -140,7 +140,7 @@ async def test_a_tool_for_language_models(kitchen: Kitchen, monkeypatch: pytest.
     assert {row["city"]: row["orders"] for row in found} == await kitchen.cities()
     (tool,) = await module.server.list_tools()
     assert tool.name == "orders_by_city"
-    assert tool.inputSchema["properties"]["country"]["enum"][0] == "DE"
+    assert tool.input_schema["properties"]["country"]["enum"][0] == "DE"
 
 
 async def test_the_function_of_the_airflow_task(kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch) -> None:
