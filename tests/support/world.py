@@ -92,7 +92,7 @@ class World:
     async def stop(self) -> None:
         shown = ""
         if self.runtime.serving:
-            for path in ("/metrics", "/api/status", "/readyz", "/"):
+            for path in ("/metrics", "/api/status", "/readyz", "/", "/requests", "/configuration"):
                 async with self.session.get(self.admin + path) as response:
                     shown += await response.text()
         await self.session.close()
