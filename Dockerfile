@@ -1,4 +1,4 @@
-# docker build -t redash-gateway .          (--build-arg EXTRAS=otel adds tracing)
+# docker build -t redash-gateway .          (--build-arg EXTRAS=redis,otel adds Redis and tracing)
 # docker run -v ./config:/etc/redash-gateway:ro -v redash-gateway:/var/lib/redash-gateway -p 8080:8080 redash-gateway
 #
 # Settings in config.toml:

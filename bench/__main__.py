@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench import (
     clients,
+    cluster,
     connections,
     hits,
     machine,
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Callable[[Options, Path], Section]] = {
     "stream": stream.measure,
     "start": start.measure,
     "memory": memory.measure,
+    "cluster": cluster.measure,
 }
 
 

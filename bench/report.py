@@ -25,6 +25,7 @@ ORDER = (
     "stream",
     "start",
     "memory",
+    "cluster",
 )
 
 

@@ -181,6 +181,10 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     result_id: int | None = None
     purged: bool = False  # only waiting callers get its result; it is not stored
+    fence: int = 0  # of the lease under which it was written; 0 where no other gateway can have one
+    unavailable: bool = False  # it failed because Redash was unavailable, so callers may use a stale result
+    follow_up: str = ""  # the id of a later run, for callers whose bound its rows do not meet
+    served: tuple[tuple[int, int], ...] = ()  # the numbers of the asks whose bounds they meet, as ranges, ends included
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +199,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: bool = False
     token_sha256: str = ""  # of the token that it was given to; "" for none
     not_before: float = -math.inf  # wall-clock unix seconds: its rows must not be older
+    ask: int = 0  # the number of the ask that says the same to the gateway that leads the run; 0 for none
 
 
 class TierStats(msgspec.Struct, frozen=True):
@@ -207,6 +212,25 @@ class TierStats(msgspec.Struct, frozen=True):
     limit: int
     """Bytes that it may take now: for the disk, no more than it has room for."""
     up: bool
+
+
+class SharingStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Who shares the store, and how the server is that they share; for metrics and status page."""
+
+    gateways: tuple[tuple[str, float], ...]
+    """Names, this one included, and how many seconds ago each was seen; none while the server is unavailable."""
+    up: bool
+    reason: str
+    """Why it is not up."""
+    losses: int
+    """How often it was lost since the start."""
+    round_trip: float
+    """Seconds."""
+    used_bytes: int
+    limit_bytes: int
+    """Of the whole server, with what others store there; 0: no limit."""
+    evicts: bool
+    """Whether the server removes by itself what gateways have stored; then it may remove leases and jobs, too."""
 
 
 def result_identity(retrieved_at: str, query_hash: str) -> bytes:

@@ -126,6 +126,10 @@ class Outcome(msgspec.Struct):
         self.forward, self.miss, self.stored = _FORWARD.get(why, "uri-miss"), why, stored
         self.cache = "collapsed" if joined else "miss"
 
+    def record_joined(self) -> None:
+        """Record that its run turned out to be one that another gateway leads."""
+        self.cache, self.stored = "collapsed", False
+
     def record_error(self, reason: str, refused: str) -> None:
         """Record why the response is an error. Then it is no hit: what was found could not be made into a response."""
         self.reason, self.refused = reason, refused

@@ -12,13 +12,14 @@ from gateway.body import Body
 from gateway.errors import UpstreamTimeout
 from gateway.executions.lookup import ResultLookup
 from gateway.executions.responses import ExecutionResponses
-from gateway.model import Response
-from gateway.outcome import Observer
+from gateway.model import Request, Response
+from gateway.outcome import Observer, Outcome
 from gateway.policy.access import check_operation
 from gateway.policy.admission import Admission
 from gateway.policy.context import RequestContext
 from gateway.policy.origins import check_cross_site
 from gateway.policy.plan import plan_for
+from gateway.policy.quotas import TokensNeeded
 from gateway.redash.requests import (
     CancelJob,
     Execute,
@@ -56,7 +57,7 @@ class Pipeline:
         metadata: Metadata,
         observer: Observer,
     ) -> None:
-        self.admit = admission.admit  # admit
+        self._admission = admission
         self._bindings = bindings
         self._definitions = definitions
         self._pauses = pauses
@@ -65,6 +66,18 @@ class Pipeline:
         self._reader = reader
         self._metadata = metadata
         self.record = observer.record_request  # record
+
+    async def admit(self, request: Request, outcome: Outcome) -> RequestContext:
+        """Find the client, and check what it may do; waits only if its rate is shared and must be asked for.
+
+        Raises:
+            GatewayError: the error that the caller gets instead.
+        """
+        try:
+            return self._admission.admit(request, outcome)  # admit
+        except TokensNeeded as needed:
+            self._admission.settle(outcome, counted=await needed.bucket.fetch())
+        return self._admission.admit(request, outcome)
 
     async def respond(self, context: RequestContext, body: bytes) -> Response:
         """Respond to an admitted request; its outcome is filled in on the way.

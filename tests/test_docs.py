@@ -142,7 +142,7 @@ REQUIRED: Final = {
 
 
 def _variables(block: str) -> dict[str, str]:
-    return dict.fromkeys(re.findall(r'key_env = "(\w+)"', block), "k" * 40)
+    return dict.fromkeys(re.findall(r'(?:key|password)_env = "(\w+)"', block), "k" * 40)
 
 
 @pytest.mark.parametrize("path", reference_pages.pages(), ids=lambda path: path.name)

@@ -92,13 +92,13 @@ class Actions:
                 what = {"all": True}
             case _:
                 raise BadRequest("name a query by its number, or a credential.")
-        number = await self._operations.purge(what)
-        return (
-            f"Purged {', '.join(f'{name} {of}' for name, of in what.items()).replace(' True', '')}: {number} entries."
-        )
+        entries, notes = await self._operations.purge(what)
+        (name, of), *_ = what.items()
+        done = f"Purged {name if of is True else f'{name} {of}'}: {entries} entries."
+        return " ".join([done, *(f"{note}." for note in notes)])
 
     async def _reload(self, _: Mapping[str, str]) -> str:
-        notes = await self._operations.reload()
+        notes = await self._operations.reload(everywhere=True)
         return " ".join(["The configuration was loaded again.", *(f"{note}." for note in notes)])
 
     async def _end_run(self, fields: Mapping[str, str]) -> str:

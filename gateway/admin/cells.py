@@ -8,8 +8,9 @@ from html import escape
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
+from gateway.admin.columns import Column
 from gateway.admin.formats import NONE, duration, formatted
-from gateway.admin.layout import Column, Table
+from gateway.admin.layout import Table
 
 Row = Mapping[str, Any]
 

@@ -8,11 +8,14 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.admin.formats import ago, count, duration, percent
+from gateway.model import SharingStats
 from gateway.telemetry.history import Counts, lookups, without_run
 
 RUN_SECONDS: Final = 300
 MANY_FAILURES: Final = 5
 """Fewer failed runs may be one person's typing errors."""
+
+NEARLY_FULL: Final = 0.95
 
 State = Literal["good", "warn", "bad", "idle"]
 
@@ -62,6 +65,21 @@ def store(tiers: list[tuple[str, bool]], entries: int) -> Health:
     if down:
         return Health("Store", "bad", f"Down: {', '.join(down)}", "a part of the store is down")
     return Health("Store", "good", f"Works; {count(entries)} entries")
+
+
+def sharing(stats: SharingStats) -> Health:
+    """Return the health of what gateways share; an outage of Redis is the store's trouble."""
+    if not stats.up:
+        return Health("Gateways", "bad", "Redis is unavailable: this one works alone")
+    if stats.evicts:
+        trouble = "Redis may remove jobs and leases, because its maxmemory-policy is not noeviction"
+        return Health("Gateways", "bad", "Redis evicts by itself", trouble)
+    number = max(1, len(stats.gateways))
+    shared = f"{count(number)} share{'s' if number == 1 else ''} the store"
+    if stats.limit_bytes and stats.used_bytes > NEARLY_FULL * stats.limit_bytes:
+        full = percent(stats.used_bytes / stats.limit_bytes)
+        return Health("Gateways", "warn", f"{shared}; Redis is {full} full", f"the memory of Redis is {full} full")
+    return Health("Gateways", "good", f"{shared}; Redis answers in {duration(stats.round_trip)}")
 
 
 def configuration(age: float, *, successful: bool) -> Health:

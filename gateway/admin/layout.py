@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from gateway.admin.chart import Chart, Line
+from gateway.admin.columns import CLIENT, INCIDENT, QUERY, SLOW, Column
 
 
 class Number(msgspec.Struct, frozen=True):
@@ -16,14 +17,6 @@ class Number(msgspec.Struct, frozen=True):
     place: str
     form: str
     hint: str = ""
-
-
-class Column(msgspec.Struct, frozen=True):
-    """One column of a table; `field` is its name in the rows. The first column is the heading of each row."""
-
-    title: str
-    field: str
-    form: str = "count"
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -105,48 +98,6 @@ CHARTS: Final = (
         4,
         (Line("refused", "left", "refused", "count", "hour.refused"),),
     ),
-)
-
-QUERY: Final = (
-    Column("Query", "query", "query"),
-    Column("Requests", "requests"),
-    Column("Without a run", "hit_rate", "percent"),
-    Column("Runs", "runs"),
-    Column("Failed", "failures", "alarm"),
-    Column("Mean run time", "mean_seconds", "duration"),
-    Column("Saved", "saved_seconds", "duration"),
-)
-
-CLIENT: Final = (
-    Column("Client", "client", "text"),
-    Column("Requests", "requests"),
-    Column("Without a run", "hit_rate", "percent"),
-    Column("Refused", "refused", "alarm"),
-    Column("Errors", "errors", "alarm"),
-    Column("Rate", "rate", "text"),
-    Column("Left now", "remaining"),
-    Column("Tokens expire", "expires", "expiry"),
-    Column("Last seen", "seen_seconds", "ago"),
-)
-
-INCIDENT: Final = (
-    Column("Time", "at", "moment"),
-    Column("Cause", "meaning", "cause"),
-    Column("Status", "status"),
-    Column("Query", "query", "query"),
-    Column("Client", "client", "text"),
-    Column("Took", "seconds", "duration"),
-    Column("Request", "request_id", "code"),
-)
-
-SLOW: Final = (
-    Column("Time", "at", "moment"),
-    Column("Took", "seconds", "duration"),
-    Column("In Redash", "upstream_seconds", "duration"),
-    Column("Query", "query", "query"),
-    Column("Client", "client", "text"),
-    Column("Cause", "meaning", "cause"),
-    Column("Request", "request_id", "code"),
 )
 
 TABLES: Final = (
@@ -282,6 +233,17 @@ TABLES: Final = (
             Column("Evicted", "evictions"),
         ),
         "",
+    ),
+    Table(
+        "Gateways",
+        "Those that share the store through Redis, this one included.",
+        "gateways",
+        (
+            Column("Name", "name", "text"),
+            Column("", "here", "text"),
+            Column("Last seen", "seen_seconds", "ago"),
+        ),
+        "No other gateway shares the store now.",
     ),
     Table(
         "Kept warm",

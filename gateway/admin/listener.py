@@ -80,7 +80,8 @@ class AdminListener:
         what = _parse(await self._body(request))
         if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
-        return web.json_response({"purged": await self._operations.purge(what)})
+        entries, notes = await self._operations.purge(what)
+        return web.json_response({"purged": entries, **({"notes": notes} if notes else {})})
 
     async def _body(self, request: web.Request) -> bytes:
         try:
@@ -90,7 +91,7 @@ class AdminListener:
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._gate.check_token(request)
-        return web.json_response({"reloaded": True, "notes": await self._operations.reload()})
+        return web.json_response({"reloaded": True, "notes": await self._operations.reload(everywhere=True)})
 
 
 class AdminRunner(web.AppRunner):

@@ -10,7 +10,8 @@ import msgspec
 
 from gateway.admin import cells
 from gateway.admin.cells import Order, Page, Row
-from gateway.admin.layout import CLIENT, INCIDENT, QUERY, SLOW, Table
+from gateway.admin.columns import CLIENT, INCIDENT, QUERY, SLOW
+from gateway.admin.layout import Table
 from gateway.admin.rows import Rows, by_requests
 from gateway.admin.shell import Frame, document
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.admin.report import Report, Running
 from gateway.admin.rows import Rows
+
+
+class Purged(NamedTuple):
+    """How many entries a purge has deleted, and what the operator should know of it."""
+
+    entries: int
+    notes: list[str]
 
 
 class Operations(Protocol):
@@ -24,11 +31,14 @@ class Operations(Protocol):
     def run(self, execution_id: str) -> Running | None:
         """Return a run in progress, None if it has ended."""
 
-    async def purge(self, what: Mapping[str, object]) -> int:
-        """Delete results; return the number of deleted entries."""
+    async def purge(self, what: Mapping[str, object]) -> Purged:
+        """Delete results, on all gateways that share the store."""
 
     async def end_run(self, execution_id: str) -> bool:
         """Cancel a run for all its callers; return False if that is not possible. Raises `NotFound` if it has ended."""
 
-    async def reload(self) -> list[str]:
-        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing."""
+    async def reload(self, *, everywhere: bool = False) -> list[str]:
+        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing.
+
+        `everywhere`: then also tell the gateways that share the store to load theirs.
+        """

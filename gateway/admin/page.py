@@ -35,7 +35,8 @@ def live(report: Report) -> str:
     page = Page("", report.redash_url, report.at)
     charts = "".join(_chart(one, values) for one in CHARTS)
     tables = "".join(_table(one, values, page) for one in TABLES)
-    return f"""<p class="about">version {escape(report.version)} · Redash {_text(values, "redash_version", "text")} · \
+    return f"""<p class="about">{escape(report.name)} · version {escape(report.version)} · \
+Redash {_text(values, "redash_version", "text")} · \
 up {_text(values, "uptime_seconds", "duration")} · as of {_clock(report.at)}</p>
 {_verdict(values)}
 {_health(values)}

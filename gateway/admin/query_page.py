@@ -10,8 +10,9 @@ import msgspec
 
 from gateway.admin import cells
 from gateway.admin.cells import Page, Row
+from gateway.admin.columns import QUERY, Column
 from gateway.admin.formats import formatted
-from gateway.admin.layout import QUERY, Column, Table
+from gateway.admin.layout import Table
 from gateway.admin.report import Part, QueryDetail
 from gateway.admin.shell import Frame, document, purge_form
 

@@ -177,6 +177,14 @@ class Tier(msgspec.Struct, frozen=True):
     evictions: int
 
 
+class Gateway(msgspec.Struct, frozen=True):
+    """A gateway that shares the store; `here`: the one that reports."""
+
+    name: str
+    here: str
+    seen_seconds: float
+
+
 class Warm(msgspec.Struct, frozen=True):
     """The state of one `[[warm]]` entry."""
 
@@ -193,6 +201,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: str
     state: State
+    name: str
     version: str
     redash_version: str
     """As far as it is known; else empty."""
@@ -223,5 +232,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     credentials: list[str]
     slots: list[Slots]
     cache: list[Tier]
+    gateways: list[Gateway]
     warm: list[Warm]
     history: Series

@@ -64,6 +64,7 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
     return report.Report(
         verdict=text,
         state=state,
+        name=levels.name,
         version=__version__,
         redash_version=parts.organisation.known_version.number,
         redash=parts.organisation.known_version.meaning(),
@@ -91,7 +92,8 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
         upstream=_routes(recorder.upstream_routes),
         credentials=sorted(parts.access.credentials),
         slots=[_slots("requests", parts.upstream.slots), _slots("executions", parts.executions.slots)],
-        cache=[_tier(t) for t in levels.tiers],
+        cache=[_tier(tier) for tier in levels.tiers],
+        gateways=_gateways(levels),
         warm=[_warm(entry) for entry in parts.warmer.states[:MOST_WARM]],
         history=recorder.history.series(now, recorder.started),
     )
@@ -111,6 +113,7 @@ def _health(parts: Parts, levels: Levels, now: float, wall: float) -> list[Healt
         health.queue(levels.upstream_queue),
         health.runs(recorder.history.last(health.RUN_SECONDS, now)),
         health.store([(t.tier, t.up) for t in tiers], max((t.entries for t in tiers), default=0)),
+        *([health.sharing(levels.sharing)] if levels.sharing is not None else []),
         health.configuration(wall - levels.reloaded_at, successful=levels.reload_successful),
     ]
 
@@ -166,6 +169,11 @@ def _routes(routes: dict[str, UpstreamRow]) -> list[report.UpstreamRoute]:
 
 def _slots(name: str, slots: FairSlots) -> report.Slots:
     return report.Slots(name, slots.taken, slots.size, slots.queued)
+
+
+def _gateways(levels: Levels) -> list[report.Gateway]:
+    known = levels.sharing.gateways if levels.sharing is not None else ()
+    return [report.Gateway(name, "this one" if name == levels.name else "", round(age, 1)) for name, age in known]
 
 
 def _warm(entry: WarmState) -> report.Warm:

@@ -1,10 +1,12 @@
-"""`check --online`: tries Redash with every credential of a configuration."""
+"""`check --online`: tries Redash with every credential of a configuration, and the Redis that gateways share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway import config
+from gateway.app.settings import store_options
 from gateway.app.tls import client_context
 from gateway.concurrency.spool import Spool
 from gateway.config.values import AUTOMATIC
@@ -14,6 +16,7 @@ from gateway.outcome import Sender
 from gateway.policy.configured import Live
 from gateway.redash import calls
 from gateway.redash.organisation import RedashVersion, parse_organisation
+from gateway.store import factory
 from gateway.telemetry.metrics import Levels, Metrics
 from gateway.telemetry.observer import Telemetry
 from gateway.upstream.client import HttpUpstream
@@ -27,7 +30,17 @@ class Findings(NamedTuple):
 
 
 async def check_online(settings: config.Config) -> Findings:
-    """Try Redash with every credential."""
+    """Try Redash with every credential, and Redis if the store is one."""
+    redash = await _redash(settings)
+    shared = await factory.examine(settings.cache.store, store_options(settings, SystemClock()))
+    return Findings([*redash.notes, *_at_store(shared.notes)], [*redash.mistakes, *_at_store(shared.mistakes)])
+
+
+def _at_store(lines: Sequence[str]) -> list[str]:
+    return [f"cache.store: {line}" for line in lines]
+
+
+async def _redash(settings: config.Config) -> Findings:
     clock, live = SystemClock(), Live(settings)
     observer = Telemetry(Metrics(_no_levels, live.access.credentials, 0), clock, access_log=False)
     upstream = HttpUpstream(live, client_context(settings.upstream), clock, observer, _no_spool)

@@ -7,11 +7,12 @@ import gc
 import logging
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway import config
+from gateway.admin.operations import Operations, Purged
 from gateway.admin.report import Report, Running
 from gateway.admin.report_builder import Parts, build_report, rows_of
 from gateway.admin.rows import Rows
@@ -19,7 +20,6 @@ from gateway.app.runtime import Runtime
 from gateway.app.settings import load
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError, NotFound, UpstreamRefused
-from gateway.executions.cancelling import cancel_run
 from gateway.model import SLUG
 from gateway.outcome import Sender
 from gateway.policy.configured import Configured
@@ -29,6 +29,8 @@ events = logging.getLogger("gateway.events")
 LOAD_SECONDS: Final = 60.0
 """A file on a network that does not respond must not hold up the next reload for ever."""
 
+NOT_PURGED: Final = "Redis is unavailable: the other gateways purge this as soon as they share it again"
+
 
 class RuntimeOperations:
     """The operations on one `Runtime`. `source` is its configuration file, None for the demo."""
@@ -37,6 +39,15 @@ class RuntimeOperations:
         self._runtime = runtime
         self._source = source
         self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        if (sharing := runtime.sharing) is not None:
+            sharing.on_reload(lambda: self._start(reload_and_log(self)))
+            sharing.on_purge(self._purged_elsewhere)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def ready(self) -> tuple[bool, Mapping[str, object]]:
         """Return whether requests are served, and the state of the parts. An outage of Redash is only reported."""
@@ -76,12 +87,19 @@ class RuntimeOperations:
         execution = self._runtime.executions.flights.by_id(execution_id)
         return self.rows().running(execution) if execution is not None else None
 
-    async def purge(self, what: Mapping[str, object]) -> int:
+    async def purge(self, what: Mapping[str, object]) -> Purged:
         """Delete the results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.
+
+        The store tells the gateways that share it; they do what `_purged_elsewhere` does.
 
         Raises:
             BadRequest: `what` is none of these, or names something unknown.
         """
+        count = await self._purge_named(what)
+        sharing = self._runtime.sharing
+        return Purged(count, [NOT_PURGED] if sharing is not None and not sharing.stats().up else [])
+
+    async def _purge_named(self, what: Mapping[str, object]) -> int:
         match dict(what):
             case {"query": int(query)} if _is_id(query):
                 self._runtime.results.definitions.drop(query)
@@ -101,6 +119,18 @@ class RuntimeOperations:
         number = await self._runtime.results.cache.purge(scope=scope, query_id=query_id)
         events.info("purged", extra={"fields": {"query": query_id or "all", "entries": number}})
         return number
+
+    def _purged_elsewhere(self, scope: str | None, query_id: int | None) -> None:
+        """Do the rest of a purge by another gateway: what is under way here is not stored, and nothing is sent again.
+
+        The store has dropped what it had in memory. An edit comes here as a purge of the query, too.
+        """
+        self._runtime.results.cache.note_purge(scope=scope, query_id=query_id)
+        if query_id is not None:
+            self._runtime.results.definitions.drop(query_id)
+        else:
+            self._runtime.api.cache.clear()
+        self._start(self._runtime.executions.flights.purge(scope=scope, query_id=query_id))
 
     async def _purge_scope(self, name: str) -> int:
         credential = self._runtime.live.access.credentials.get(name)
@@ -129,17 +159,17 @@ class RuntimeOperations:
         Raises:
             NotFound: it has ended, or never was.
         """
-        flights = self._runtime.executions.flights
-        execution = flights.by_id(execution_id)
+        execution = self._runtime.executions.flights.by_id(execution_id)
         if execution is None:
             raise NotFound("this run has ended.")
         events.info("an operator cancels a run", extra={"fields": {"execution": execution.id}})
-        return await cancel_run(execution, flights.running, self._runtime.upstream, Sender("gateway", "end-run"))
+        return await self._runtime.executions.cancelling.end(execution, Sender("gateway", "end-run"))
 
-    async def reload(self) -> list[str]:
-        """Load the configuration again, all or nothing; returns which changes need a restart.
+    async def reload(self, *, everywhere: bool = False) -> list[str]:
+        """Load the configuration again, all or nothing; returns what the operator should know.
 
-        A second reload waits for the first: the file that was read last is in force in the end.
+        A second reload waits for the first: the file that was read last is in force in the end. With `everywhere`, the
+        gateways that share the store then load their own files, each by itself; mistakes there are in their logs.
 
         Raises:
             ConfigurationError: it has mistakes, or the gateway is stopping; nothing has changed.
@@ -150,7 +180,21 @@ class RuntimeOperations:
             with self._runtime.supervisor.reloading():
                 changed = await self._load(self._source)
         events.info("configuration loaded again")
-        return [f"{key} has changed; this takes a restart" for key in changed]
+        notes = [f"{key} has changed; this takes a restart" for key in changed]
+        return [*notes, *await self._tell_others()] if everywhere else notes
+
+    async def _tell_others(self) -> list[str]:
+        sharing = self._runtime.sharing
+        if sharing is None:
+            return []
+        others = [name for name, _ in sharing.stats().gateways if name != self._runtime.name]
+        if not await sharing.announce_reload():
+            return ["Redis is unavailable: only this gateway has loaded its configuration again"]
+        return (
+            [f"{', '.join(others)} also load{'s' if len(others) == 1 else ''} the configuration again"]
+            if others
+            else []
+        )
 
     async def _load(self, source: Path) -> list[str]:
         """Load the file and put it in force; returns the keys that need a restart. Raises as `reload`."""
@@ -164,6 +208,16 @@ class RuntimeOperations:
         changed = config.restart_needed(self._runtime.started_with, loaded.configured.settings)
         self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
         return changed
+
+
+async def reload_and_log(operations: Operations) -> None:
+    """Load this gateway's own file; what is to be said of it goes to the log, because nobody waits for it."""
+    try:
+        for note in await operations.reload():
+            events.warning("reload: %s", note)
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            events.error("reload: %s", mistake)
 
 
 class _Loaded(NamedTuple):

@@ -7,7 +7,6 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from typing import Final
 
 from aiohttp import http_parser, web
 
@@ -18,6 +17,7 @@ from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
 from gateway.app.handover import Handover
 from gateway.app.listeners import Inherited, Listeners
 from gateway.app.loop_lag import LoopLag
+from gateway.app.settings import store_options
 from gateway.app.systemd import ADMIN, API, Supervisor
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, server_context
@@ -31,16 +31,13 @@ from gateway.policy.admission import Admission
 from gateway.policy.configured import Configured, Live
 from gateway.policy.quotas import Quotas
 from gateway.results.parts import ResultParts
-from gateway.store.factory import StoreOptions, open_store
+from gateway.store.factory import open_store, sharing
 from gateway.telemetry import log
 from gateway.telemetry.metrics import Levels, registry
 from gateway.upstream.client import HttpUpstream
 from gateway.warm import Warmer
 
 events = logging.getLogger("gateway.events")
-
-LOCK_MARGIN_SECONDS: Final = 10.0
-"""The process before may need so much longer than its `drain_timeout`."""
 
 
 class Runtime:
@@ -56,8 +53,7 @@ class Runtime:
         supervisor: Supervisor | None = None,
     ) -> None:
         """`inherited`: listening sockets that the process was started with, by the name of the listener."""
-        if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
-            raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
+        _check_parser()
         self.clock: Clock = clock or SystemClock()
         self.started_with = settings
         self.live = Live(settings)
@@ -65,12 +61,16 @@ class Runtime:
         self.serving = False
         self.loop_lag = LoopLag()
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
-        self.store, ledger = open_store(settings.cache.store, _store_options(settings, self.clock))
+        options = store_options(settings, self.clock)
+        self.name = options.name
+        self.store, ledger, self.leases = open_store(settings.cache.store, options)
+        self.sharing = sharing(self.store)
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
-        self.executions = ExecutionParts(self.live, self.upstream, self.results, ledger, observer, self.clock)
-        self.quotas = quotas = Quotas(self.live, self.clock)
+        parts = self.live, self.upstream, self.results
+        self.executions = ExecutionParts(*parts, ledger, self.leases, observer, self.clock)
+        self.quotas = quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
             self.results.bindings,
@@ -134,7 +134,7 @@ class Runtime:
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""
         await self.store.usable()
-        resumed = await self.executions.flights.resume(self.live.access.credentials)
+        resumed = await self.executions.revival.resume()
         if resumed:
             events.info("following %d executions that an earlier process began", resumed)
 
@@ -196,6 +196,10 @@ class Runtime:
             waiting={**flights.waits.counts(), "request": self.upstream.slots.queued},
             breaker_open=self.upstream.breaker.is_open,
             tiers=self.store.stats(),
+            name=self.name,
+            sharing=self.sharing.stats() if self.sharing else None,
+            leases=self.leases.held,
+            lease_losses=self.leases.losses,
             reload_successful=self.reload.successful,
             reloaded_at=self.reload.at,
             warm=self.warmer.counts(),
@@ -204,14 +208,9 @@ class Runtime:
         )
 
 
-def _store_options(settings: config.Config, clock: Clock) -> StoreOptions:
-    return StoreOptions(
-        memory_bytes=settings.cache.memory,
-        disk_bytes=settings.cache.disk,
-        max_entry_bytes=settings.cache.max_entry,
-        clock=clock,
-        lock_wait_seconds=settings.server.drain_timeout + LOCK_MARGIN_SECONDS,
-    )
+def _check_parser() -> None:
+    if getattr(http_parser, "HttpRequestParserC", None) is not http_parser.HttpRequestParser:
+        raise StoreError("aiohttp's C parser is missing; install a binary wheel of aiohttp.")
 
 
 class ReloadState:

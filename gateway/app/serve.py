@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from gateway.app.event_loop import loop_factory
-from gateway.app.operations import RuntimeOperations
+from gateway.app.operations import RuntimeOperations, reload_and_log
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
 from gateway.app.systemd import Supervisor, inherited_sockets
-from gateway.errors import ConfigurationError, StoreError
+from gateway.errors import StoreError
 from gateway.telemetry import log
 
 events = logging.getLogger("gateway.events")
@@ -86,7 +86,7 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = loop.create_task(_reload(runtime))
+        task = loop.create_task(reload_and_log(runtime.operations))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -117,12 +117,3 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-
-
-async def _reload(runtime: Runtime) -> None:
-    try:
-        for note in await runtime.operations.reload():
-            events.warning("reload: %s", note)
-    except ConfigurationError as error:
-        for mistake in error.mistakes:
-            events.error("reload: %s", mistake)

@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from gateway.errors import GatewayError
-
 
 class EarlyExits:
     """The waits that may end early. `open` ends those of this moment, each with an error of its own."""
 
-    def __init__(self, error: Callable[[], GatewayError]) -> None:
+    def __init__(self, error: Callable[[], Exception]) -> None:
         self._error = error
         self._waits: set[asyncio.Timeout] = set()
 

@@ -106,10 +106,7 @@ class TurnsByText:
                 await waiter.turn
         except TimeoutError:
             self._give_up(key, line, waiter)
-            raise ServiceUnavailable(
-                "Redash is busy with another SQL text that it takes for this one; try again soon.",
-                retry_after=5,
-            ) from None
+            raise no_turn() from None
         except asyncio.CancelledError:
             self._give_up(key, line, waiter)
             raise
@@ -128,3 +125,10 @@ class TurnsByText:
         line.admit()
         if not line.inside and not line.waiting:
             self._lines.pop(key, None)
+
+
+def no_turn() -> ServiceUnavailable:
+    """Return the error of a run whose turn does not come in time."""
+    return ServiceUnavailable(
+        "Redash is busy with another SQL text that it takes for this one; try again soon.", retry_after=5
+    )

@@ -4,6 +4,7 @@ Other rooms import from here, not from the modules.
 """
 
 from gateway.config.load import admin_listen, load, parse, token_hash
+from gateway.config.redis_url import RedisAddress
 from gateway.config.restart import restart_needed
 from gateway.config.schema import (
     Admin,
@@ -14,6 +15,7 @@ from gateway.config.schema import (
     Credential,
     Log,
     Metrics,
+    Redis,
     Rule,
     Server,
     Tracing,
@@ -21,7 +23,7 @@ from gateway.config.schema import (
     Warm,
 )
 from gateway.config.stores import SCHEMES as STORE_SCHEMES
-from gateway.config.stores import split_store
+from gateway.config.stores import is_redis, split_store
 from gateway.config.summary import notes, summary
 from gateway.config.units import Rate
 from gateway.config.values import Listen
@@ -38,12 +40,15 @@ __all__ = [
     "Log",
     "Metrics",
     "Rate",
+    "Redis",
+    "RedisAddress",
     "Rule",
     "Server",
     "Tracing",
     "Upstream",
     "Warm",
     "admin_listen",
+    "is_redis",
     "load",
     "notes",
     "parse",

@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterator
 
 from gateway.config.mistakes import Mistakes, did_you_mean, dotted, may_be_secret, shown
-from gateway.config.schema import Cache, Client, Config, Credential, Rule, Warm
+from gateway.config.redis_url import redis_address
+from gateway.config.schema import Cache, Client, Config, Credential, Redis, Rule, Warm
+from gateway.config.stores import is_redis
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_COMPARED = 100
@@ -25,6 +27,7 @@ def check(config: Config, mistakes: Mistakes) -> None:
     _clients(config, mistakes)
     _tokens(config, mistakes)
     _cache(config.cache, mistakes)
+    _redis(config, mistakes)
     for number, warm in enumerate(config.warm):
         _warm(warm, f"warm[{number}]", config.credentials, mistakes)
 
@@ -155,6 +158,35 @@ def _bounds(table: Client | Rule | Cache, path: str, mistakes: Mistakes) -> None
     if table.floor is not None and table.ceiling is not None and table.floor > table.ceiling:
         text = f"{table.floor:g} s is more than the ceiling of {table.ceiling:g} s"
         mistakes.add(f"{path}.floor", text, unless=(f"{path}.floor", f"{path}.ceiling"))
+
+
+def _redis(config: Config, mistakes: Mistakes) -> None:
+    table = config.redis
+    if not is_redis(config.cache.store):
+        for name in Redis.__struct_fields__:
+            if getattr(table, name) != getattr(Redis(), name):
+                text = 'is only for a Redis in cache.store; write store = "redis://HOST:PORT/DB" there, or leave it out'
+                mistakes.add(f"redis.{name}", text, unless=("cache.store", f"redis.{name}"))
+        return
+    _redis_login(config, mistakes)
+    if table.ca_file and not config.redis_address.tls:
+        mistakes.add("redis.ca_file", 'is only for TLS; write "rediss:" instead of "redis:" in cache.store')
+
+
+def _redis_login(config: Config, mistakes: Mistakes) -> None:
+    table, url = config.redis, redis_address(config.cache.store)
+    sources = ("redis.password_env", "redis.password_file")
+    passwords = {"cache.store": url.password.reveal(), **{key: getattr(table, key[6:]) for key in sources}}
+    given = [key for key, value in passwords.items() if value]
+    if len(given) > 1:
+        mistakes.add(given[1], f"{given[0]} gives a password, too; keep one of them", unless=sources)
+    if table.username and url.username:
+        mistakes.add("redis.username", "cache.store names a user, too; keep one of them")
+    if (table.username or url.username) and not given:
+        key = "redis.username" if table.username else "cache.store"
+        mistakes.add(
+            key, "has a user without a password; add redis.password_env or redis.password_file", unless=sources
+        )
 
 
 def _warm(warm: Warm, path: str, credentials: dict[str, Credential], mistakes: Mistakes) -> None:

@@ -24,9 +24,13 @@ from gateway.secret import Secret
 T = TypeVar("T", bound=msgspec.Struct)
 
 _KEYS_ELSEWHERE = "keys are not written in this file; name an environment variable in key_env, or a file in key_file"
+_PASSWORDS_ELSEWHERE = (
+    "passwords are not written in this table; name an environment variable in password_env, or a file in password_file"
+)
 _HASHES_ONLY = "tokens are not written in this file; put the SHA-256 into token_sha256 (`redash-gateway token`)"
 _MISPLACED = {
     (schema.Credential, "key"): _KEYS_ELSEWHERE,
+    (schema.Redis, "password"): _PASSWORDS_ELSEWHERE,
     (schema.Client, "token"): _HASHES_ONLY,
     (schema.Admin, "token"): _HASHES_ONLY,
 }

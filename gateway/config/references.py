@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from gateway.config import stores
 from gateway.config.mistakes import Mistakes, dotted, shown
-from gateway.config.schema import Config, Credential
+from gateway.config.redis_url import NO_PASSWORD
+from gateway.config.schema import Config, Credential, Redis
 from gateway.secret import Secret
 
 _KEY = re.compile(r"[\x21-\x7e]+")
@@ -25,6 +26,7 @@ def resolve(config: Config, directory: Path, environ: Mapping[str, str], mistake
         ("server.tls_cert", config.server.tls_cert),
         ("server.tls_key", config.server.tls_key),
         ("upstream.ca_file", config.upstream.ca_file),
+        ("redis.ca_file", config.redis.ca_file),
     ):
         if file is not None:
             _bytes(file, path, mistakes)
@@ -33,7 +35,29 @@ def resolve(config: Config, directory: Path, environ: Mapping[str, str], mistake
         for name, credential in config.credentials.items()
     }
     cache = replace(config.cache, store=stores.anchored(config.cache.store, directory))
-    return replace(config, credentials=credentials, cache=cache)
+    redis = replace(config.redis, password=_password(config.redis, environ, mistakes))
+    return replace(config, credentials=credentials, cache=cache, redis=redis)
+
+
+def _password(redis: Redis, environ: Mapping[str, str], mistakes: Mistakes) -> Secret:
+    """Return the password of Redis; it may have any characters but for line ends behind it, as files have them."""
+    if redis.password_env is not None:
+        source, text = "redis.password_env", _variable(redis.password_env, "redis.password_env", environ, mistakes)
+        data = None if text is None else text.encode(errors="surrogateescape")
+    elif redis.password_file is not None:
+        source, data = "redis.password_file", _bytes(redis.password_file, "redis.password_file", mistakes)
+    else:
+        return NO_PASSWORD
+    if data is None:
+        return NO_PASSWORD
+    try:
+        password = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        mistakes.add(source, "the password there is not UTF-8 text")
+        return NO_PASSWORD
+    if not 0 < len(password) <= _LONGEST_KEY:
+        mistakes.add(source, f"the password there is {'too long' if password else 'empty'}")
+    return Secret(password)
 
 
 def _key(credential: Credential, path: str, environ: Mapping[str, str], mistakes: Mistakes) -> Secret:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from gateway.config import stores, units, values
+from gateway.config.redis_url import NO_PASSWORD, RedisAddress, redis_address
 from gateway.config.units import Rate
 from gateway.config.values import Listen
 from gateway.secret import Secret
@@ -180,6 +181,22 @@ class Cache(Table, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
 
 
+class Redis(Table, frozen=True, kw_only=True):
+    """How the gateways that share a Redis use it; only with a `cache.store` that is one.
+
+    `password` comes from the environment or a file, like a credential's key; it is empty if `cache.store` has one.
+    """
+
+    prefix: Annotated[str, ParsedBy(values.redis_name), TakesRestart()] = "redash-gateway"
+    password: Secret = NO_PASSWORD
+    username: Annotated[Text | None, TakesRestart()] = None
+    password_env: Annotated[Text | None, TakesRestart()] = None
+    password_file: Annotated[Path | None, TakesRestart()] = None
+    ca_file: Annotated[Path | None, TakesRestart()] = None
+    rates: Literal["shared", "gateway"] = "shared"
+    name: Annotated[Annotated[str, ParsedBy(values.redis_name)] | None, TakesRestart()] = None
+
+
 class Warm(Table, frozen=True, kw_only=True):
     """A query, or every query on a dashboard, that is kept fresh without requests."""
 
@@ -218,7 +235,16 @@ class Config(Table, frozen=True, kw_only=True):
     credentials: dict[str, Credential] = {}
     clients: dict[str, Client] = {}
     cache: Cache = Cache()
+    redis: Redis = Redis()
     warm: tuple[Warm, ...] = ()
     log: Log = Log()
     metrics: Metrics = Metrics()
     tracing: Tracing = Tracing()
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """The Redis that `cache.store` names, with the user and password of `[redis]` if the URL has none."""
+        address, table = redis_address(self.cache.store), self.redis
+        username = address.username or table.username or ""
+        password = address.password if address.password.reveal() else table.password
+        return msgspec.structs.replace(address, username=username, password=password)

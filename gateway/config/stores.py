@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
-from gateway.config import values
+from gateway.config import redis_url, values
 
 _SQLITE = re.compile(r"sqlite:(?!//[^/])(?!/*:memory:).+")  # sqlite://host/ means nothing, :memory: is another store
-_REDIS_DATABASE = re.compile(r"(/[0-9]*)?")
+_CLUSTER = re.compile(r"rediss?[+-]cluster", re.IGNORECASE)
 
 
 class Scheme(msgspec.Struct, frozen=True):
@@ -27,15 +27,17 @@ class Scheme(msgspec.Struct, frozen=True):
 
 
 def _is_redis(given: str) -> bool:
-    parts = values.split_url(given)
-    return bool(parts.hostname) and _REDIS_DATABASE.fullmatch(parts.path) is not None
+    redis_url.redis_address(given)
+    return True
 
 
 SCHEMES: Final[Mapping[str, Scheme]] = {
     "memory": Scheme("memory:", lambda given: given == "memory:"),
     "sqlite": Scheme("sqlite:PATH", lambda given: _SQLITE.fullmatch(given) is not None, is_path=True),
-    "redis": Scheme("redis://HOST:PORT/DB", _is_redis),
-    "rediss": Scheme("rediss://HOST:PORT/DB", _is_redis),
+    "redis": Scheme(redis_url.SERVER, _is_redis),
+    "rediss": Scheme(redis_url.SERVER.replace("redis", "rediss"), _is_redis),
+    "redis+sentinel": Scheme(redis_url.SENTINELS, _is_redis),
+    "rediss+sentinel": Scheme(redis_url.SENTINELS.replace("redis", "rediss"), _is_redis),
 }
 
 
@@ -49,11 +51,21 @@ def store(value: object) -> str:
 def split_store(given: str) -> tuple[str, str]:
     """Return the scheme, in lower case, and what follows its colon. A ValueError says what to write instead."""
     scheme, _, place = given.partition(":")
+    if _CLUSTER.fullmatch(scheme):
+        raise ValueError(
+            "names a Redis Cluster, which is not supported, because each script needs all its keys on one server; "
+            f'write "{redis_url.SERVER}", or "{redis_url.SENTINELS}"'
+        )
     known = SCHEMES.get(scheme.lower())
     if known is None or not known.accepts(given):
         *others, last = (f'"{each.usage}"' for each in SCHEMES.values())
         raise ValueError(f"names no store; write {', '.join(others)} or {last}")
     return scheme.lower(), place
+
+
+def is_redis(given: str) -> bool:
+    """Whether a valid store is a Redis."""
+    return given.lower().startswith("redis")
 
 
 def anchored(given: str, directory: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.config.schema import Capability, Client, Config, Server
+from gateway.config.stores import is_redis
 from gateway.config.values import AUTOMATIC
 
 _ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
@@ -57,6 +58,8 @@ def _exposed(config: Config) -> Iterator[str]:
         yield f"server.hosts: only {names}, though server.listen is open to other machines: other names get 421"
     if not config.server.listen.is_local and config.server.tls_cert is None:
         yield "server.listen: open to other machines without TLS; put a TLS proxy in front of it"
+    if is_redis(config.cache.store) and not config.redis_address.password.reveal():
+        yield "cache.store: a Redis without a password; whoever can write there decides what clients get"
 
 
 def _cut_off(config: Config) -> Iterator[str]:

@@ -20,6 +20,7 @@ from gateway.model import SLUG
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/*", re.ASCII)
 _VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){0,3}([.-][A-Za-z0-9.]{1,20})?", re.ASCII)
+_REDIS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
 AUTOMATIC = "auto"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
@@ -147,6 +148,14 @@ def web_url(value: object) -> str:
     return _normal(parts) + parts.path
 
 
+def redis_name(value: object) -> str:
+    """Parse the prefix of keys in Redis, or the name of a gateway: no character has a meaning in Redis or a metric."""
+    given = text(value)
+    if not _REDIS_NAME.fullmatch(given):
+        raise ValueError("is not a usable name; use up to 64 letters, digits, '-', '_', '.' and ':'")
+    return given
+
+
 def sha256(value: object) -> str:
     """Parse the hash of a token; no message shows it."""
     given = text(value)
@@ -197,9 +206,14 @@ def _web_url(given: str) -> SplitResult:
         raise ValueError("has a user name or password in it, which are not used; leave them out")
     if "?" in given or "#" in given:
         raise ValueError("has a query or fragment, which are not used; leave them out")
-    if not (_HOST_NAME.fullmatch(parts.hostname) or _is_ipv6(parts.hostname)):
+    if not is_host(parts.hostname):
         raise ValueError("has a host name with characters that host names cannot have")
     return parts
+
+
+def is_host(name: str) -> bool:
+    """Whether it is the name of a host, or an IP address without brackets."""
+    return _HOST_NAME.fullmatch(name) is not None or _is_ipv6(name)
 
 
 def split_url(given: str) -> SplitResult:

@@ -1,32 +1,130 @@
-"""Cancels a run in Redash, because no caller wants it any more, or because an operator ends it."""
+"""Ends runs in Redash for which no caller has use any more, on any gateway."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import logging
+from typing import Final
 
+from gateway.errors import GatewayError
 from gateway.executions.execution import Execution, Phase
+from gateway.executions.flights import Executions
+from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.redash import calls
+from gateway.store import LeaseLostError, Leases
 from gateway.upstream.protocol import Upstream
 
+log = logging.getLogger("gateway.executions")
 
-async def cancel_run(execution: Execution, running: Iterable[Execution], upstream: Upstream, sender: Sender) -> bool:
-    """Cancel a run for all its callers; `running` are all runs in progress. Returns whether it ends now."""
-    if execution.phase is Phase.QUEUED and execution.task is not None:
-        execution.cancelling = True
-        execution.task.cancel()
+ALIVE_SECONDS: Final = 60.0
+"""While one job id was polled within this time, a DELETE of another does not cancel the shared job in Redash."""
+
+
+class Cancelling:
+    """Only the gateway that leads a run ends it; others tell it that they have no use for it any more."""
+
+    def __init__(self, executions: Executions, leases: Leases, upstream: Upstream, clock: Clock) -> None:
+        self._executions = executions
+        self._leases = leases
+        self._upstream = upstream
+        self._clock = clock
+        self._again: dict[Execution, bool] = {}  # those that are being stopped, and whether to try once more
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def is_wanted(self, execution: Execution) -> bool:
+        """Whether a caller of this gateway waits for it, or has polled one of its jobs lately."""
+        horizon = self._clock.monotonic() - ALIVE_SECONDS
+        return execution.is_awaited or any(seen >= horizon for seen in execution.seen.values())
+
+    def stop_soon(self, execution: Execution) -> None:
+        """Do so in the background, because of what has happened on another gateway."""
+        task = asyncio.create_task(self._quietly(execution))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _quietly(self, execution: Execution) -> None:
+        try:
+            if execution.standing.follows and not self.is_wanted(execution):
+                await self._leases.announce("left", execution.id, leaves=True)
+            await self.stop_if_unused(execution, execution.sender)
+        except GatewayError as error:
+            log.info("a run could not be cancelled: %s", error.detail, extra={"fields": {"execution": execution.id}})
+
+    async def stop_if_unused(self, execution: Execution, sender: Sender) -> None:
+        """End it, if it is led here and nobody has use for it."""
+        if execution in self._again:
+            self._again[execution] = True  # what the other attempt has found may be out of date
+            return
+        self._again[execution] = True
+        try:
+            while self._again[execution]:
+                self._again[execution] = False
+                await self._stop(execution, sender)
+        finally:
+            del self._again[execution]
+
+    async def _stop(self, execution: Execution, sender: Sender) -> None:
+        over = execution.cancelling or execution.phase is Phase.ENDED
+        if over or execution.standing.follows or execution.standing.is_apart or self.is_wanted(execution):
+            return
+        if execution.phase is Phase.QUEUED and execution.task is not None:
+            if await self._is_closed(execution):
+                execution.cancelling = True
+                execution.task.cancel()
+            return
+        if self._can_cancel(execution) and await self._is_closed(execution):
+            await self._cancel(execution, sender)
+
+    def _can_cancel(self, execution: Execution) -> bool:
+        """Whether it has a job in Redash of its own that its key may cancel (CONTRACT 2: a query's key may not)."""
+        if execution.arriving is not None:
+            return False  # the run is over, and other callers may be reading its result
+        others = (other for other in self._executions.running if other.id != execution.id)
+        shared = any(other.upstream_job == execution.upstream_job for other in others)
+        return bool(execution.upstream_job) and not shared and not execution.plan.credential.is_query_key
+
+    async def end(self, execution: Execution, sender: Sender) -> bool:
+        """Cancel it for all its callers, because an operator wants it; returns whether it ends now.
+
+        A run that another gateway leads is ended there.
+        """
+        standing, is_queued = execution.standing, execution.phase is Phase.QUEUED
+        if execution.cancelling or execution.phase is Phase.ENDED or standing.follows or standing.is_apart:
+            return False
+        if not is_queued and not self._can_cancel(execution):
+            return False
+        try:
+            if not await standing.lease.close():
+                return False
+        except LeaseLostError:
+            return False
+        if is_queued and execution.phase is Phase.QUEUED and execution.task is not None:
+            execution.cancelling = True
+            execution.task.cancel()
+            return True
+        await self._cancel(execution, sender)
         return True
-    if execution.arriving is not None:
-        return False  # the run is over, and other callers may be reading its result
-    shared = any(other is not execution and other.upstream_job == execution.upstream_job for other in running)
-    if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
-        return False  # a query key may not cancel in Redash (CONTRACT 2); the run goes on and its result is stored
-    request = calls.cancellation(execution.upstream_job)
-    execution.cancelling = True  # no caller joins it from now on
-    try:
-        await upstream.send(execution.plan.credential, request, sender)
-    except BaseException:  # also of a caller that leaves: nobody knows whether Redash has cancelled it
-        execution.cancelling = False
-        raise
-    execution.stopping.set()
-    return True
+
+    async def _is_closed(self, execution: Execution) -> bool:
+        """Whether no caller can join it any more, on any gateway."""
+        lease = execution.standing.lease
+        try:
+            closed = await lease.close(unless_used=True)
+        except LeaseLostError:
+            return False
+        if closed and self.is_wanted(execution):  # somebody has come meanwhile
+            await lease.reopen()
+            return False
+        return closed
+
+    async def _cancel(self, execution: Execution, sender: Sender) -> None:
+        request = calls.cancellation(execution.upstream_job)
+        execution.cancelling = True  # no caller joins it from now on
+        try:
+            await self._upstream.send(execution.plan.credential, request, sender)
+        except BaseException:  # also of a caller that leaves: nobody knows whether Redash has cancelled it
+            execution.cancelling = False
+            await execution.standing.lease.reopen()
+            raise
+        execution.stopping.set()

@@ -1,6 +1,6 @@
 """The state of one run of a query, from the POST to the stored result, and how it ended.
 
-`runner` does the run; `flights` lets callers join it.
+`runner` does the run; `flights` lets callers join it; `records` has its record in the ledger.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from gateway.concurrency.early_exits import EarlyExits
 from gateway.concurrency.events import Event
 from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused
 from gateway.executions.polling import Polls
-from gateway.model import ExecutionRecord
+from gateway.executions.standing import Standing
 from gateway.outcome import ExecutionResult, Sender
-from gateway.policy.plan import Plan
-from gateway.redash import calls
+from gateway.policy.plan import Plan, stricter
 from gateway.redash.footprint import weight
 from gateway.redash.refusals import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
@@ -98,6 +97,7 @@ class Execution:
         self.id = execution_id or new_id()
         self.plan = plan
         self.sender = sender
+        self.standing = Standing()
         self.started = started  # monotonic
         self.max_age = plan.max_age  # callers that join may tighten it, for a POST that is yet to be sent
         self.phase = Phase.QUEUED
@@ -110,6 +110,7 @@ class Execution:
         self.callers = 1
         self.cancelling = False  # no caller may join it any more
         self.recorded = False  # in the ledger
+        self.is_known = False  # others know it by its id, so it cannot become part of another run
         self.resumed = False  # an earlier process began it
         self.purged = False  # purged since it began: only the callers that wait get its result, nothing is stored
         self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
@@ -130,17 +131,22 @@ class Execution:
         self.weight = _weight(plan)
         """About as many bytes as it takes in memory, with its parameters and its definition."""
 
-    @classmethod
-    def revived(cls, record: ExecutionRecord, plan: Plan, sender: Sender, now: float, wall: float) -> Execution:
-        """Return an execution that an earlier process began, from its record in the ledger."""
-        execution = cls(plan, sender, now - max(0.0, wall - record.started_at), record.id)
-        execution.purged = record.purged
-        execution.upstream_job, execution.upstream_status = record.upstream_job, record.status
-        execution.recorded = execution.resumed = True
-        # Its first caller came before that, by the wall clock in both records, read some microseconds apart.
-        execution.rows_from = execution.started + 0.001 if record.upstream_job else -math.inf
-        execution.can_respond.set()
-        return execution
+    def lead_no_more(self) -> None:
+        """Another gateway has taken the lease: nobody knows from when its rows will be."""
+        self.standing.lead_no_more()
+        self.phase, self.rows_from = Phase.RUNNING, -math.inf
+        self._drop_arriving()
+
+    def begin_anew(self) -> None:
+        """It is another run from now on; nobody knows of it yet."""
+        self.standing.begin_anew()
+        self.phase, self.rows_from, self.purged = Phase.QUEUED, -math.inf, False
+        self.upstream_job, self.upstream_status, self.recorded = "", 1, False
+
+    def note_recording(self) -> None:
+        """Its record is about to be written, under its lease."""
+        self.recorded = self.is_known = True
+        self.standing.fence = max(self.standing.fence, self.standing.lease.number)
 
     @property
     def status(self) -> int:
@@ -187,7 +193,14 @@ class Execution:
 
     def attach(self, not_before: float) -> None:
         """Note a caller that needs rows from that moment on."""
-        self.latest_need = max(self.latest_need, not_before)
+        if not_before > self.latest_need:
+            self.latest_need = not_before
+            self.standing.changed.wake()
+
+    def need_elsewhere(self, not_before: float, age: float) -> None:
+        """Note callers of another gateway."""
+        self.attach(not_before)
+        self.max_age = stricter(self.max_age, age)
 
     def serves(self, not_before: float) -> bool:
         """Whether it is known that its rows are from that moment or later."""
@@ -209,11 +222,14 @@ class Execution:
         """End, and wake all waiting callers."""
         self.ending = ending
         self.phase = Phase.ENDED
+        self._drop_arriving()
+        for event in self._events:
+            event.set()
+
+    def _drop_arriving(self) -> None:
         if self._arriving is not None:
             self._arriving.body.fail()  # no effect where it was stored
             self._arriving = None
-        for event in self._events:
-            event.set()
 
     @property
     def waiters(self) -> int:
@@ -232,28 +248,8 @@ class Execution:
 
     @property
     def _events(self) -> tuple[Event, ...]:
-        return (self.can_respond, self.posted, self.polled, self.showable, self.ended, *self.job_events.values())
-
-    def record(self, wall: float, now: float, ending: Ending | None = None) -> ExecutionRecord:
-        """Return its record for the ledger, as it is now or as it is about to end."""
-        request = calls.execution(self.plan.operation, self.plan.upstream_max_age())
-        return ExecutionRecord(
-            id=self.id,
-            key=self.plan.key,
-            scope=self.plan.credential.scope,
-            credential=self.plan.credential.name,
-            query_id=self.plan.query_id,
-            path=request.target if ending is None else request.path,
-            # Only what has not ended is followed by another process, and sent again.
-            body=(request.body or b"") if ending is None else b"",
-            marker=self.plan.marker,
-            started_at=wall - (now - self.started),
-            upstream_job=self.upstream_job,
-            status=self.status if ending is None else ending.status,
-            error="" if ending is None else ending.error,
-            result_id=None if ending is None else ending.result_id,
-            purged=self.purged,
-        )
+        events = (self.can_respond, self.posted, self.polled, self.showable, self.ended, self.standing.noted)
+        return (*events, *self.job_events.values())
 
 
 def new_id() -> str:

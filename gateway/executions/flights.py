@@ -1,29 +1,30 @@
-"""At most one execution per key, and any number of callers that wait for it. The run itself is in `runner`."""
+"""At most one execution per key, and any number of callers that wait for it.
+
+The run itself is in `runner`; `leading` decides whether this gateway does it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from gateway.errors import GatewayError, NotFound
+from gateway.concurrency.events import wait_for
+from gateway.errors import GatewayError
 from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
 from gateway.executions.failures import Failures
-from gateway.executions.observing import record_of
-from gateway.executions.revival import plan_of
-from gateway.executions.runner import Runner
+from gateway.executions.leading import LOOK_SECONDS, Leading
+from gateway.executions.records import end_of, record_of
 from gateway.executions.waits import Waits
-from gateway.model import Clock, ExecutionRecord, Key
+from gateway.model import Clock, Key
 from gateway.outcome import Observer, Sender
-from gateway.policy.access import Credential
 from gateway.policy.configured import Live
-from gateway.policy.plan import Plan, replanned, stricter
-from gateway.results.definitions import Definitions
+from gateway.policy.plan import Plan, stricter
 from gateway.store import Ledger
 
 log = logging.getLogger("gateway.executions")
@@ -39,9 +40,8 @@ class Executions:
 
     def __init__(
         self,
-        runner: Runner,
+        leading: Leading,
         waits: Waits,
-        definitions: Definitions,
         ledger: Ledger,
         clock: Clock,
         observer: Observer,
@@ -49,8 +49,7 @@ class Executions:
         changed: Callable[[int], None],
     ) -> None:
         """`changed` is called with the query's id after each run in Redash."""
-        self._runner = runner
-        self._definitions = definitions
+        self._leading = leading
         self._ledger = ledger
         self._clock = clock
         self._observer = observer
@@ -63,9 +62,11 @@ class Executions:
         """Called with a run that ends and its follow-up, before anybody learns of the end."""
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
+        self._running: dict[Execution, None] = {}  # in the order of their start
         self._by_id: dict[str, Execution] = {}
         self._weight = 0  # of all of them
         self.failures = Failures(live, clock)
+        leading.renamed = self._renamed
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.draining = False
@@ -74,7 +75,7 @@ class Executions:
     @property
     def running(self) -> list[Execution]:
         """All executions that have not ended."""
-        return list(self._by_id.values())
+        return list(self._running)
 
     def by_id(self, execution_id: str) -> Execution | None:
         """Return the execution with that id, None if it has ended or never was in this process."""
@@ -114,20 +115,40 @@ class Executions:
         """Whether all executions take as much memory as they may (`cache.memory`)."""
         return self._weight > self._live.settings.cache.memory
 
-    def begin(self, plan: Plan, sender: Sender, *, aside: bool = False) -> Execution:
-        """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress."""
+    def begin(
+        self,
+        plan: Plan,
+        sender: Sender,
+        *,
+        aside: bool = False,
+        after: Execution | None = None,
+        execution_id: str = "",
+    ) -> Execution:
+        """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress.
+
+        `after`: when this one has ended. `execution_id`: another gateway has begun this very run.
+        """
         sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
-        execution = Execution(plan, sender, self._clock.monotonic())
+        execution = Execution(plan, sender, self._clock.monotonic(), execution_id)
+        execution.recorded = execution.is_known = execution.standing.inherits = bool(execution_id)
         before = None
         if aside:
             self._asides[plan.key] = execution
         else:
-            before = self._by_key.get(plan.key)
+            before = after or self._by_key.get(plan.key)
             self._by_key[plan.key] = execution
         self._spawn(execution, partial(self._run, execution, before, aside=aside))
         return execution
 
+    def take_up(self, execution: Execution) -> None:
+        """Go on with one that another process began; of several runs of a key, callers join the latest."""
+        current = self._by_key.get(execution.plan.key)
+        if current is None or current.resumed:
+            self._by_key[execution.plan.key] = execution
+        self._spawn(execution, partial(self._run, execution, None, aside=False))
+
     def _spawn(self, execution: Execution, work: Work) -> None:
+        self._running[execution] = None
         self._by_id[execution.id] = execution
         self._weight += execution.weight
         execution.task = asyncio.create_task(self._guarded(execution, work))
@@ -152,117 +173,110 @@ class Executions:
     async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> Ending:
         if before is not None:  # a run of the same key with an older definition, or one that is being cancelled
             await self.waits.after(before, execution)
+        if aside:  # needs no lease: where rows are stored, Redash has them mostly, and runs nothing
+            async with self.waits.apart(execution):
+                return await self._leading.runner.run(execution, self._followed)
+        return await self._leading.carry(execution, partial(self._lead, execution))
+
+    async def _lead(self, execution: Execution) -> Ending:
+        runner = self._leading.runner
+        await runner.prepare(execution)
         async with self.waits.apart(execution):
-            if aside:
-                return await self._runner.run(execution, self._followed)
             if not self.slots.free():
                 execution.can_respond.set()
+                await self._leading.announce("posted", execution)
             async with self.slots.hold(execution.sender.client):
-                return await self._runner.run(execution, self._followed)
+                if execution.resumed or execution.standing.inherits:
+                    execution.phase = Phase.RUNNING if execution.upstream_job else Phase.POSTING
+                work = runner.resume if execution.upstream_job else runner.run
+                return await work(execution, self._followed)
 
     async def _followed(self, execution: Execution) -> None:
         """Record it, as Redash has made a job for it: after a kill, the next process follows that job."""
         if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
             self._by_key[execution.plan.key] = execution
         await self.record(execution)
+        await execution.standing.lease.renew()
+        await self._leading.announce("posted", execution)
+
+    def _renamed(self, execution: Execution, old: str) -> None:
+        if self._by_id.get(old) is execution:
+            del self._by_id[old]
+        self._by_id.setdefault(execution.id, execution)
 
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
         """Record in the ledger how far it is, or how it is about to end."""
-        execution.recorded = True
-        record = execution.record(self._clock.wall(), self._clock.monotonic(), ending)
-        await self._ledger.record_execution(record)
+        execution.note_recording()
+        times, many = (self._clock.wall(), self._clock.monotonic()), self._leading.leases.for_many
+        await self._ledger.record_execution(record_of(execution, *times, ending, whole=many))
 
     async def _end(self, execution: Execution, ending: Ending) -> None:
-        plan = execution.plan
+        plan, standing = execution.plan, execution.standing
         for flights in (self._by_key, self._asides):
             if flights.get(plan.key) is execution:
                 del flights[plan.key]
         try:
             if execution.upstream_job:
                 self._changed(plan.query_id)
-            if not self._closing:  # else the next process follows it, and counts its end
-                self._observer.record_execution(record_of(execution, ending, self._clock.monotonic()))
+            if not self._closing and not standing.follows:  # else another process follows it, and counts its end
+                self._observer.record_execution(end_of(execution, ending, self._clock.monotonic()))
             if ending.result == "failure" and ending.failure is None:
                 self.failures.put(execution)
             await self._follow_up(execution, ending)
-            if execution.recorded and not self._closing:  # at shutdown it stays unfinished: the next process follows it
+            if (execution.recorded or standing.lease.number) and not self._closing and not standing.follows:
                 await self.record(execution, ending)
+            await self._give_up_lease(execution)
         finally:  # it may be cancelled meanwhile, and nobody may wait for it any more
-            if self._by_id.pop(execution.id, None) is not None:
-                self._weight -= execution.weight
+            self._running.pop(execution, None)
+            self._weight -= execution.weight
+            if self._by_id.get(execution.id) is execution:
+                del self._by_id[execution.id]
             execution.end(ending)
             for act in self.on_end:
                 act(execution)
 
+    async def _give_up_lease(self, execution: Execution) -> None:
+        lease, follow_up = execution.standing.lease, execution.follow_up
+        if self._closing:
+            await lease.release()
+        else:
+            await lease.end(*(() if follow_up is None else (follow_up.id, follow_up.plan.marker)))
+
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
-        """Run it once more for callers that joined after its end in Redash, of which no poll knew; move their jobs."""
+        """Run it once more for callers that joined after its end in Redash; move their jobs."""
         execution.rows_from = max(execution.rows_from, ending.made)
         if ending.stored is None or self._closing or execution.serves(execution.latest_need):
             return
         # Rows of this age at the POST are new enough: then Redash decides by its own clock whether to run the query.
         max_age = max(0, math.floor(self._clock.monotonic() - execution.latest_need))
         plan = msgspec.structs.replace(execution.plan, max_age=float(max_age))
-        execution.follow_up = follow_up = self.begin(plan, execution.sender)
-        await self.record(follow_up)
+        execution.follow_up = follow_up = await self._begun_after(execution, plan)
+        follow_up.is_known = True
+        if not follow_up.recorded:
+            await self.record(follow_up)
         if self.move_jobs is not None:
             await self.move_jobs(execution, follow_up)
 
-    # -- start and stop --------------------------------------------------------------------------------------------
+    async def _begun_after(self, execution: Execution, plan: Plan) -> Execution:
+        """Begin the follow-up of a run, or join the one that another gateway has begun."""
+        standing = execution.standing
+        after = execution if standing.lease.number else None  # it gets the lease of this one
+        follow_up = self.by_id(standing.follow_up) or self.begin(
+            plan, execution.sender, after=after, execution_id=standing.follow_up
+        )
+        follow_up.attach(execution.latest_need)
+        if standing.follows:  # it may turn out to be a run that another gateway has begun, with another id
+            await wait_for(follow_up.standing.settled, LOOK_SECONDS)
+        return follow_up
 
-    async def resume(self, credentials: Mapping[str, Credential]) -> int:
-        """Follow the executions that an earlier process left unfinished. Returns their number.
-
-        Call it once the ledger can be read; executions of this process may be in progress by then.
-        """
-        by_scope = {c.scope: c for c in credentials.values()}
-        records = [record for record in await self._ledger.unfinished() if record.id not in self._by_id]
-        for record in records:
-            try:
-                await self._revive(record, by_scope.get(record.scope))
-            except GatewayError as error:
-                ended = msgspec.structs.replace(record, status=4, error=error.detail, body=b"")
-                await self._ledger.record_execution(ended)
-        return len(records)
-
-    async def _revive(self, record: ExecutionRecord, credential: Credential | None) -> None:
-        """Follow an execution of an earlier process.
-
-        Raises:
-            GatewayError: this configuration, or this version of the gateway, does not allow it.
-        """
-        if credential is None:
-            raise NotFound("The credential of this execution is no longer configured; run the query again.")
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        plan = plan_of(record, credential, wall)
-        jobs = await self._ledger.jobs_of(record.id)
-        sender = Sender("gateway", record.id, self._observer.begin_span(None))
-        execution = Execution.revived(record, plan, sender, now, wall)
-        for job in jobs:
-            if not job.cancelled:
-                execution.seen[job.id], execution.not_before[job.id] = now, job.not_before - wall + now
-        execution.attach(max(execution.not_before.values(), default=-math.inf))
-        current = self._by_key.get(record.key)
-        if current is None or current.resumed:  # of several runs of a key, callers join the latest
-            self._by_key[record.key] = execution
-        self._spawn(execution, partial(self._run_again, execution))
-
-    async def _run_again(self, execution: Execution) -> Ending:
-        plan = execution.plan
-        if plan.query_id:
-            definition = await self._definitions.get(plan.credential, plan.query_id, execution.sender)
-            replanned(plan, definition)
-            execution.plan = msgspec.structs.replace(plan, definition=definition)
-        async with self.waits.apart(execution), self.slots.hold(execution.sender.client):
-            execution.phase = Phase.RUNNING if execution.upstream_job else Phase.POSTING
-            work = self._runner.resume if execution.upstream_job else self._runner.run
-            return await work(execution, self._followed)
+    # -- purge and stop ---------------------------------------------------------------------------------------------
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
         """Prevent the results of current executions from being stored, also if another process finishes them."""
         for execution in self.running:
             if scope in (None, execution.plan.credential.scope) and query_id in (None, execution.plan.query_id):
                 execution.purged = True
-                if execution.recorded:
+                if execution.recorded and not execution.standing.follows:
                     await self.record(execution)
 
     def drain(self) -> None:
@@ -273,7 +287,7 @@ class Executions:
         asyncio.get_running_loop().call_later(POST_SECONDS, self._give_out_job_ids)
 
     def _give_out_job_ids(self) -> None:
-        """Let nobody wait for Redash's response to a POST: the next process sends it again, which joins the run."""
+        """Let nobody wait for the response to a POST: the next process sends it again, which joins the run."""
         for execution in self.running:
             execution.can_respond.set()
 

@@ -153,10 +153,11 @@ def _may_run_twice(execution: Execution) -> bool:
 
 def _failed(job: Job) -> Ending:
     text = LOST_TEXT if job.status == _UNKNOWN else job.error or NO_TEXT
-    return Ending(_kind(text), error=text)
+    return Ending(kind_of(text), error=text)
 
 
-def _kind(error: str) -> ExecutionResult:
+def kind_of(error: str) -> ExecutionResult:
+    """Return what the error text of a job that did not succeed stands for."""
     if error == CANCELLED_TEXT:
         return "cancelled"
     return "lost" if error == LOST_TEXT else "failure"

@@ -83,7 +83,7 @@ class ResultLookup:
                 outcome.record_hit(slack, stored.entry.age(now), stored.entry.runtime)
                 outcome.saves_run = True
                 return stored
-            why = self._why(plan, stored, now)
+            why = self._results.why(plan, stored, now)
             if stored is None or slack is None:
                 stored, slack = None, -math.inf
             elif -slack <= plan.bounds.stale_while_revalidate and plan.shown_lately(stored.entry, now) >= 0:
@@ -95,13 +95,6 @@ class ResultLookup:
                 return Miss(stored, slack, joinable, why)
             if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
                 return Miss(stored, slack, None, why)
-
-    def _why(self, plan: Plan, stored: StoredResult | None, now: float) -> MissReason:
-        if plan.max_age == 0:
-            return "forced"
-        if stored is None:
-            return self._results.absence(plan.key, plan.query_id, plan.marker)
-        return plan.rejection(stored.entry, now)
 
     async def _is_posted(self, other: Execution, fallback: StoredResult | None, until: float, outcome: Outcome) -> bool:
         """Wait for the response to a POST; returns whether it is worth it: else the stored result is used instead.
@@ -154,11 +147,13 @@ class ResultLookup:
         if fallback is None:
             pending = self._join_or_begin(miss, None, plan, outcome)
             await self._wait(pending.execution, pending.execution.can_respond.wait(), outcome)
+            _note_joined(pending, outcome)
             return pending.current
         with suppress(UpstreamError):
             async with self._upstream.until_unavailable():
                 pending = self._join_or_begin(miss, fallback, plan, outcome)
                 if await self._can_respond(pending, until, outcome):
+                    _note_joined(pending, outcome)
                     return self._or_fallback(pending, plan, outcome)
         return self._use(fallback, plan, outcome)
 
@@ -195,7 +190,8 @@ class ResultLookup:
     def _check_limit(self, plan: Plan, sender: Sender) -> None:
         running = 0
         if plan.bounds.max_executions < math.inf:
-            running = sum(execution.sender.client == sender.client for execution in self._executions.running)
+            led = (execution for execution in self._executions.running if not execution.standing.follows)
+            running = sum(execution.sender.client == sender.client for execution in led)
         if running >= plan.bounds.max_executions:
             raise TooManyRequests(
                 f"Client '{sender.client}' has {running} executions running, its limit; wait for one to end.",
@@ -292,3 +288,10 @@ def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
 def _fallback(stored: StoredResult | None, slack: float, plan: Plan) -> StoredResult | None:
     """Return the stored result, if it may be used while Redash is unavailable."""
     return stored if -slack <= plan.bounds.stale_if_error else None
+
+
+def _note_joined(pending: Pending, outcome: Outcome) -> None:
+    """Note that the run turned out to be one that another gateway leads."""
+    if pending.execution.standing.follows:
+        outcome.execution_id = pending.execution.id
+        outcome.record_joined()

@@ -10,7 +10,8 @@ from cachetools import LRUCache
 from gateway.body import Body
 from gateway.errors import NotFound, QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution, Phase
-from gateway.executions.jobs import Jobs, JobView
+from gateway.executions.job_views import JobView
+from gateway.executions.jobs import Jobs
 from gateway.executions.lookup import Pending, ResultLookup, is_enough
 from gateway.model import Clock, Definition, Entry, Response, ReuseTerms
 from gateway.policy.context import RequestContext
@@ -140,6 +141,8 @@ class ExecutionResponses:
                 raise NotFound("The query has been moved to another data source meanwhile; run it again.")
             pending = Pending(run, None, run.not_before.get(operation.run, -math.inf))
             found = await self._lookup.wait(pending, context, operation, run.plan)
+            if run.standing.follows and run.phase is Phase.ENDED and operation.run not in run.not_before:
+                return await self.go_on(context, operation, allowed)  # its record says who serves this caller
             return await self._result_itself(context, operation, definition, found)
         outcome.execution_id = run.execution_id
         if run.result_id is None:

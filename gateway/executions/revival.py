@@ -1,14 +1,111 @@
-"""The plan of a run that an earlier process began, from its record in the ledger."""
+"""Goes on with runs that another process began, from their records in the ledger."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from gateway.model import ExecutionRecord
+import msgspec
+
+from gateway.concurrency.events import wait_for
+from gateway.errors import GatewayError, NotFound
+from gateway.executions.execution import Execution
+from gateway.executions.flights import Executions
+from gateway.executions.leading import LOOK_SECONDS
+from gateway.executions.records import adopt_jobs, revived
+from gateway.model import Clock, ExecutionRecord
+from gateway.outcome import Observer, Sender
 from gateway.policy.access import Credential
+from gateway.policy.configured import Live
 from gateway.policy.plan import Bounds, Plan
 from gateway.redash.matching import match
 from gateway.redash.requests import Execute, ExecuteText, parse_operation
+from gateway.store import Leases, Ledger
+
+
+class Revival:
+    """Makes executions from records: at the start of a process, or when a caller of another gateway comes here."""
+
+    def __init__(
+        self, executions: Executions, ledger: Ledger, leases: Leases, live: Live, observer: Observer, clock: Clock
+    ) -> None:
+        self._executions = executions
+        self._ledger = ledger
+        self._leases = leases
+        self._live = live
+        self._observer = observer
+        self._clock = clock
+
+    async def resume(self) -> int:
+        """Follow the executions that an earlier process left unfinished. Returns their number.
+
+        Call it once the ledger can be read; executions of this process may be in progress by then. What another
+        gateway leads is left to it.
+        """
+        resumed = 0
+        for record in await self._ledger.unfinished():
+            if self._executions.by_id(record.id) is None and await self._leases.is_free(record.key):
+                resumed += 1
+                await self._resume(record)
+        return resumed
+
+    async def _resume(self, record: ExecutionRecord) -> None:
+        try:
+            await self._revive(record)
+        except GatewayError as error:
+            ended = msgspec.structs.replace(record, status=4, error=error.detail, body=b"")
+            await self._ledger.record_execution(ended)
+
+    async def adopt(self, execution_id: str) -> Execution | None:
+        """Follow a run that another gateway leads, or has led, for a caller that came here; None if it has ended."""
+        record = await self._ledger.execution(execution_id) if self._leases.shared else None
+        if record is None or record.status >= 3:
+            return None
+        try:
+            return self._executions.by_id(execution_id) or await self._revive(record)
+        except GatewayError:
+            return None
+
+    async def rerun(self, record: ExecutionRecord) -> Execution:
+        """Join or begin a run of the same query for callers that the rows of an earlier one do not serve.
+
+        Raises:
+            GatewayError: as `_revive`.
+        """
+        wall, now = self._clock.wall(), self._clock.monotonic()
+        if not record.body:
+            raise NotFound("The values of this run are not known any more; run the query again.")
+        plan = msgspec.structs.replace(plan_of(record, self._credential(record), wall), max_age=0.0)
+        execution = self._executions.joinable(plan, stored=False)
+        if execution is None:
+            execution = self._executions.begin(plan, Sender("gateway", record.id))
+        execution.attach(now)
+        await wait_for(execution.standing.settled, LOOK_SECONDS)
+        execution.is_known = True
+        if not execution.recorded:
+            await self._executions.record(execution)
+        return execution
+
+    def _credential(self, record: ExecutionRecord) -> Credential:
+        credential = next((c for c in self._live.access.credentials.values() if c.scope == record.scope), None)
+        if credential is None:
+            raise NotFound("The credential of this execution is no longer configured; run the query again.")
+        return credential
+
+    async def _revive(self, record: ExecutionRecord) -> Execution:
+        """Follow an execution of another process.
+
+        Raises:
+            GatewayError: this configuration, or this version of the gateway, does not allow it.
+        """
+        plan = plan_of(record, self._credential(record), self._clock.wall())
+        jobs = [] if self._leases.shared else await self._ledger.jobs_of(record.id)  # else whoever leads takes them
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        sender = Sender("gateway", record.id, self._observer.begin_span(None))
+        execution = revived(record, plan, sender, now, wall)
+        adopt_jobs(execution, jobs, now, wall)
+        execution.standing.inherits = self._leases.shared
+        self._executions.take_up(execution)
+        return execution
 
 
 def plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Plan:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable, is_denial
 from gateway.executions.execution import Ending, Execution, Phase
@@ -25,6 +27,7 @@ from gateway.redash.values import can_be_judged
 from gateway.results.cache import ResultCache, arriving_result, load_result, load_result_or_job
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
+from gateway.store import Fence
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 log = logging.getLogger("gateway.executions")
@@ -92,6 +95,28 @@ class Runner:
         log.warning("got the rows of another SQL; running again", extra={"fields": {"execution": execution.id}})
         return None
 
+    async def prepare(self, execution: Execution) -> None:
+        """Look the definition up where another process began the run. Raises as `_check_definition`."""
+        plan = execution.plan
+        if plan.query_id and plan.definition is None:
+            definition = await self._definitions.get(plan.credential, plan.query_id, execution.sender)
+            replanned(plan, definition)
+            execution.plan = msgspec.structs.replace(plan, definition=definition)
+
+    async def fetch(self, execution: Execution, job: Job) -> Ending:
+        """Fetch the result of a job that has ended, as another gateway has seen. Raises as `run`."""
+        await self.prepare(execution)
+        ask = partial(self._ask, execution, _unfollowed, again=False)
+        fetched = await self._fetch_patiently(execution, job, ask)
+        if isinstance(fetched, Ending):
+            return fetched
+        if await self._has_requested_sql(execution, fetched.head):
+            return await self._store(execution, fetched, execution.started, execution.plan.marker)
+        if fetched.head.reduced or fetched.head.id != job.result_id:
+            raise UpstreamUnusable("Redash has no longer the result of this run; run the query again.")
+        # The gateway that led the run has compared it with the text of then; an edit may have come before or after.
+        return await self._store(execution, fetched, execution.started, "")
+
     async def resume(self, execution: Execution, followed: Followed) -> Ending:
         """Continue a run that an earlier process began: follow its job, then as in `run`."""
         begun = execution.started
@@ -139,6 +164,7 @@ class Runner:
     async def _post(self, execution: Execution, max_age: int | None) -> Fetched | Job:
         request = calls.execution(execution.plan.operation, max_age)
         early = partial(self._show_early, execution)
+        await execution.standing.lease.confirm()
         try:
             response = await self._upstream.send(execution.plan.credential, request, execution.sender, early=early)
             if response.status != 200:
@@ -207,6 +233,8 @@ class Runner:
     async def _show_early(self, execution: Execution, beginning: UpstreamResponse, spool: Spool) -> None:
         """Let waiting callers have a large result while it arrives, if its first bytes show the requested SQL."""
         plan = execution.plan
+        if execution.standing.inherits:
+            return  # it has callers elsewhere, and nobody knows yet whether they may have these rows
         head = parse_beginning(beginning.body.load())
         if head is None or (head.reduced and not (plan.credential.is_query_key and execution.upstream_job)):
             return  # the SQL should be there, but is not; or the age of cached rows, which only the end shows
@@ -246,7 +274,8 @@ class Runner:
         return await self._guard.has_requested_sql(plan, plan.definition, head, execution.sender)
 
     async def _store(self, execution: Execution, fetched: Fetched, begun: float, marker: str) -> Ending:
-        plan = execution.plan
+        plan, standing = execution.plan, execution.standing
+        await standing.lease.confirm()
         self._expectations.learn(plan, fetched.head.runtime, execution.polls)
         stored = await self._results.put(
             plan.credential,
@@ -256,10 +285,15 @@ class Runner:
             key=plan.key,
             marker=marker,
             data_source_id=plan.definition.data_source_id if plan.definition is not None else None,
-            begun=-math.inf if execution.purged else begun,
+            begun=-math.inf if execution.purged or standing.is_apart else begun,
+            fence=Fence(plan.key, standing.lease.number) if standing.lease.number else None,
             confirmed=fetched.response.sent if marker or plan.definition is None else -math.inf,
         )
         return Ending("success", stored, made=parse_time(fetched.head.retrieved_at) - fetched.response.ahead)
+
+
+async def _unfollowed(_execution: Execution) -> None:
+    """Record nothing: the run is another gateway's."""
 
 
 def _upstream_max_age(execution: Execution) -> int | None:

@@ -127,7 +127,7 @@ class Api:
             head = read_head(request, server.hosts)
             if is_preflight(request):
                 return Response(status=204, body=NOTHING, content_type=""), ()
-            context = self._pipeline.admit(head, outcome)
+            context = await self._pipeline.admit(head, outcome)
             body = await read_body(request, server.max_request_body, self._bodies)
             key = request_key(request, body)
             if not self._draining and (cached := self._cache.get(key)) is not None:

@@ -19,6 +19,7 @@ class Admission:
     """Admits requests by the configuration in force."""
 
     def __init__(self, live: Live, quotas: Quotas, clock: Clock) -> None:
+        self.settle = quotas.settle
         self._live = live
         self._quotas = quotas
         self._clock = clock
@@ -28,6 +29,7 @@ class Admission:
 
         Raises:
             GatewayError: there is no such route, or the client may not use it.
+            TokensNeeded: as `Quotas.take` raises it.
         """
         configured, wall = self._live.configured, self._clock.wall()
         access = configured.access

@@ -19,10 +19,10 @@ from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Entry, Form, Key, dige
 from gateway.outcome import MissReason
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
-from gateway.policy.plan import age_on_arrival
+from gateway.policy.plan import Plan, age_on_arrival
 from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
 from gateway.results.absences import Absences
-from gateway.store import FrontStore, Ledger
+from gateway.store import Fence, FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
 
 _TOO_LARGE: Final = (
@@ -94,6 +94,14 @@ class ResultCache:
             return "unproven"
         return self._absences.reason(key, marker, self._purged.get(query_id))
 
+    def why(self, plan: Plan, stored: StoredResult | None, now: float) -> MissReason:
+        """Say why a plan is not satisfied by what is stored."""
+        if plan.max_age == 0:
+            return "forced"
+        if stored is None:
+            return self.absence(plan.key, plan.query_id, plan.marker)
+        return plan.rejection(stored.entry, now)
+
     def runtime(self, key: Key) -> float:
         """Return for how many seconds the data source worked on the result under `key`; 0 if that is unknown.
 
@@ -114,11 +122,12 @@ class ResultCache:
         data_source_id: int | None = None,
         begun: float,
         confirmed: float = -math.inf,
+        fence: Fence | None = None,
     ) -> StoredResult:
         """Store a result that was checked: under its id, and under `key`, if given.
 
         `begun` (monotonic) is when the request to Redash was sent: after a purge since then, nothing is stored.
-        `data_source_id` counts for reduced results, which do not contain it.
+        `data_source_id` counts for reduced results, which do not contain it. `fence`: see `Store.put`.
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
@@ -142,14 +151,16 @@ class ResultCache:
         )
         await self._ledger.record_result(credential.scope, result_id, query_id, identity)
         keys = [result_key(credential.scope, result_id, "json"), *([key] if key is not None else [])]
-        return await self.put_as(keys, entry, response.body, begun)
+        return await self.put_as(keys, entry, response.body, begun, fence)
 
-    async def put_as(self, keys: list[Key], entry: Entry, body: Body, begun: float) -> StoredResult:
+    async def put_as(
+        self, keys: list[Key], entry: Entry, body: Body, begun: float, fence: Fence | None = None
+    ) -> StoredResult:
         """Store it under `keys`; after a purge since `begun`, under a random key, for the waiting callers only."""
         purged = self._purged_since(begun, entry.query_id)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
-        stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body))
+        stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
         if not purged and stored.body.is_kept:
             self._absences.note(keys, entry.marker, self._clock.monotonic())
         if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
@@ -158,9 +169,9 @@ class ResultCache:
             body.spool.end()
         return stored
 
-    async def _put(self, keys: list[Key], entry: Entry, body: Body) -> Body:
+    async def _put(self, keys: list[Key], entry: Entry, body: Body, fence: Fence | None) -> Body:
         if body.is_kept:
-            return await self._store.put(keys, entry, body if body.path is not None else Body.of(body.load()))
+            return await self._store.put(keys, entry, body if body.path is not None else Body.of(body.load()), fence)
         for key in keys:  # what is stored is not the newest any more
             await self._store.confirm(key, -math.inf)
         return body
@@ -186,11 +197,15 @@ class ResultCache:
 
     async def purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Delete results, also those of requests in progress. Returns how many entries were deleted."""
+        self.note_purge(scope=scope, query_id=query_id)
+        return await self._store.delete(scope=scope, query_id=query_id)
+
+    def note_purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
+        """Do not store what was requested before now: it was purged, here or by another gateway."""
         if query_id is not None and scope is None:
             self._purged.set(query_id, self._clock.monotonic())
         else:
             self._purged.set_all(self._clock.monotonic())
-        return await self._store.delete(scope=scope, query_id=query_id)
 
     def _purged_since(self, begun: float, query_id: int) -> bool:
         return begun <= self._purged.get(query_id)

@@ -10,7 +10,7 @@ from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
 from gateway.model import Entry, Key, TierStats
 from gateway.store.memory import MemoryStore
-from gateway.store.protocols import Store
+from gateway.store.protocols import Fence, Store
 
 
 class BackingStore(Store, Protocol):
@@ -83,13 +83,13 @@ class LayeredStore:
         """See the protocol."""
         return self._memory.peek_body(entry) or await self.backing.read(entry)
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None = None) -> Body:
         """See the protocol."""
         deletions = self._deletions
         if body.path is None:
             self._memory.insert(keys, entry, body)
-            return await self.backing.put(keys, entry, body)
-        final = await self.backing.put(keys, entry, body)
+            return await self.backing.put(keys, entry, body, fence)
+        final = await self.backing.put(keys, entry, body, fence)
         stored = await self.backing.read(entry)  # None: it was not stored; memory holds only the path of a file
         if stored is not None and deletions == self._deletions:
             self._memory.insert(keys, entry, stored)

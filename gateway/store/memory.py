@@ -144,7 +144,7 @@ class MemoryStore:
         """See the protocol."""
         return self.peek_body(entry)
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: object = None) -> Body:
         """See the protocol."""
         if body.path is not None and self._files is not None:
             try:
@@ -165,8 +165,7 @@ class MemoryStore:
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
-        used = int(self._cache.currsize)
-        up = self._temporary is None or self._temporary.up
+        used, up = int(self._cache.currsize), self._temporary is None or self._temporary.up
         return [TierStats("memory", used, len(self._by_key), self._evictions, self._limit, up=up)]
 
     # -- the same without awaiting
@@ -197,9 +196,13 @@ class MemoryStore:
     def remove(self, scope: str | None, query_id: int | None) -> int:
         """As `delete`, without awaiting."""
         keys = [key for group in self._matching(scope, query_id) for key in self._by_query[group]]
+        self.remove_keys(keys)
+        return len(keys)
+
+    def remove_keys(self, keys: Sequence[Key]) -> None:
+        """Remove the entries under these keys."""
         for key in keys:
             self._remove_key(key)
-        return len(keys)
 
     def remove_body(self, body_id: bytes | None) -> None:
         """Remove the entries of a file that the backing store is about to delete; None: of all files."""
@@ -244,8 +247,7 @@ class MemoryStore:
         return min(body.size, self._limit // 2) if self._temporary is not None else 0
 
     def _refuse(self, keys: Sequence[Key], body: Body) -> None:
-        for key in keys:  # their older entries are no longer the newest
-            self._remove_key(key)
+        self.remove_keys(keys)  # older entries are no longer the newest
         if body.path is not None and self._files is not None:
             self._files.discard(body.path)
 

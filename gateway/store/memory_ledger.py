@@ -1,4 +1,4 @@
-"""The ledger in memory: bounded, oldest records removed first. Used alone, and in front of the SQLite ledger."""
+"""The ledger in memory: bounded, oldest records removed first. Used alone, and beside the other ledgers."""
 
 from __future__ import annotations
 
@@ -115,6 +115,10 @@ class MemoryLedger:
     def executions(self) -> list[ExecutionRecord]:
         """Return all executions, expired ones included."""
         return list(self._executions.values())
+
+    def jobs(self) -> list[JobRecord]:
+        """Return all jobs, expired ones included."""
+        return list(self._jobs.values())
 
     def get_jobs_of(self, execution_id: str) -> list[JobRecord]:
         """Return the jobs of an execution, unordered, expired ones included."""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import msgspec
+
 from gateway.body import Body
+from gateway.concurrency.leased_bucket import TokenSource
 from gateway.concurrency.spool import BeginSpool
-from gateway.model import Entry, ExecutionRecord, JobRecord, Key, TierStats
+from gateway.model import Entry, ExecutionRecord, JobRecord, Key, SharingStats, TierStats
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """What a store must check before it writes the result of a run: that the lease still has this number."""
+
+    key: Key
+    number: int
 
 
 class Store(Protocol):
@@ -45,8 +56,10 @@ class Store(Protocol):
         unless the disk needs its room. Then opening it fails.
         """
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: Fence | None = None) -> Body:
         """Store `entry` under each of `keys`, and its bytes; return the body by which they can be read from now on.
+
+        Where several gateways share it, nothing is stored under the keys if the lease of `fence` has another number.
 
         A body with a `path` is that of a spool made by `begin_spool`: from now on the store owns its file and gives it
         another name. It stays readable for at least 10 s, even if it is not stored, unless the disk needs its room.
@@ -85,6 +98,26 @@ class FrontStore(Store, Protocol):
 
     def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Store `form`, the gzip form of `body`, in memory only; an empty one means that compression does not help."""
+
+
+class Sharing(Protocol):
+    """What gateways with the same store tell each other, and what is known of them."""
+
+    @property
+    def tokens(self) -> TokenSource:
+        """Where buckets of rates are that all share."""
+
+    def stats(self) -> SharingStats:
+        """Return who shares the store; cheap, never waits."""
+
+    async def announce_reload(self) -> bool:
+        """Notify all others that they load their configuration again; False if they cannot be notified."""
+
+    def on_reload(self, reload: Callable[[], None]) -> None:
+        """Call `reload` when another gateway has asked all to load their configuration again."""
+
+    def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
+        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
 
 
 class Ledger(Protocol):
@@ -126,3 +159,119 @@ class Ledger(Protocol):
 
     async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """Return every query id that `result_id` was seen for in that scope, with the identity recorded last."""
+
+
+class LeaseLostError(Exception):
+    """Another gateway has the lease by now: what this one has in hand must not be written."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A lease that another run has, or another gateway."""
+
+    execution_id: str
+    """Of the run that has it."""
+    joinable: bool
+    """Whether it is by the same definition, and takes callers."""
+    ask: int = 0
+    """The number under which the ask was noted; 0 if there was none, or it came too late."""
+
+
+class Lease(Protocol):
+    """The right of one gateway to lead the run of a key: to send its POST, to follow its job, to write how it ended."""
+
+    @property
+    def number(self) -> int:
+        """The fencing number: a later lease has a higher one. 0 where no other gateway can be seen."""
+
+    @property
+    def needs(self) -> Mapping[int, float]:
+        """For each ask of another gateway, by its number: from which moment (monotonic) on its callers need rows.
+
+        It is counted from the moment at which the ask was received, so it is never too early.
+        """
+
+    def until_lost(self) -> AbstractAsyncContextManager[None]:
+        """End what is awaited within when another gateway has taken the lease.
+
+        Raises:
+            LeaseLostError: as above.
+        """
+
+    async def confirm(self) -> None:
+        """Make sure that it is held now, and for a while: before each POST, and before a result is stored.
+
+        Raises:
+            LeaseLostError: another gateway has it.
+        """
+
+    async def renew(self) -> bool:
+        """Keep it for longer, and let others know the job in Redash; False if it cannot be done now."""
+
+    async def close(self, *, unless_used: bool = False) -> bool:
+        """Take no more asks; those that came before are in `needs` when this returns.
+
+        `unless_used`: not if another gateway had use for the run within the last minute, or another run has the same
+        job in Redash, or that cannot be known. Returns whether it is closed.
+
+        Raises:
+            LeaseLostError: as above.
+        """
+
+    async def reopen(self) -> None:
+        """Take asks again."""
+
+    async def end(self, follow_up: str = "", marker: str = "") -> None:
+        """Tell all gateways that the run has ended, which its record says; hand the lease to its follow-up, if any."""
+
+    async def release(self) -> None:
+        """Let another gateway lead the run from now on."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a gateway wants a lease for."""
+
+    key: Key
+    execution_id: str
+    marker: str
+    age: float | None = None
+    """Its callers need rows of at most this age now; None if they need none, or have said so before."""
+    unused: float = 0.0
+    """Seconds since a caller had use for the run."""
+    by_force: bool = False
+    """Take it, whoever has it: it was waited for long enough."""
+    upstream_job: Callable[[], str] = str
+    """Returns the id of the job in Redash, "" if there is none yet."""
+    on_need: Callable[[float, float], None] = lambda moment, age: None
+    """Called by the lease for each ask: from which moment on rows are needed, and the age that was asked for."""
+
+
+class Leases(Protocol):
+    """Who leads the run of each key. None of these methods raises if Redis fails: then each gateway leads alone."""
+
+    for_many: bool
+    """Whether the store is one that several gateways can share."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether there may be other gateways, and they can be seen now."""
+
+    @property
+    def held(self) -> int:
+        """How many leases this gateway has now."""
+
+    @property
+    def losses(self) -> int:
+        """How many it has lost to other gateways."""
+
+    on_news: list[Callable[[str, str, str], None]]
+    """Called with what has happened ("posted", "ended", "freed", "left", "cancelled"), the id of the execution
+    and that of a job, or ""."""
+
+    async def claim(self, claim: Claim) -> Lease | Held:
+        """Take the lease, or keep it, or learn who has it; then the ask is noted there, if the run takes callers."""
+
+    async def is_free(self, key: Key) -> bool:
+        """Whether nobody has it."""
+
+    async def announce(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
+        """Tell all gateways, this one included. `leaves`: this one has no more use for the run."""

@@ -18,8 +18,8 @@ from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
-from gateway.errors import GatewayError
-from gateway.model import TierStats
+from gateway.errors import reasons
+from gateway.model import SharingStats, TierStats
 from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, MissReason, OutcomeBatch, UpstreamCall
 from gateway.redash import routes
 from gateway.telemetry.exposition import PREFIX, Histogram, counter, gauge, histogram
@@ -61,16 +61,6 @@ WAITS: Final = ("slot", "collision", "earlier_run", "request")
 UPSTREAM_STATUSES: Final = ("2xx", "4xx", "5xx", "none")
 
 
-def reasons() -> set[str]:
-    """Return every reason for which a request can be rejected or fail."""
-    kinds, found = [GatewayError], set()
-    while kinds:
-        kind = kinds.pop()
-        found.add(kind.reason)
-        kinds += kind.__subclasses__()
-    return found
-
-
 class Levels(msgspec.Struct, frozen=True, kw_only=True):
     """What the parts of the gateway report at the moment of a scrape. No defaults: a new field must get its value."""
 
@@ -81,6 +71,12 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     """What waits, by what for."""
     breaker_open: bool
     tiers: list[TierStats]
+    name: str
+    """Of this gateway."""
+    sharing: SharingStats | None
+    """None if no others can share the store."""
+    leases: int
+    lease_losses: int
     reload_successful: bool
     reloaded_at: float
     warm: Mapping[str, int]
@@ -196,6 +192,7 @@ class Metrics(Collector):
         yield from self._collect_upstream()
         yield from self._collect_levels(levels)
         yield from self._collect_stores(levels.tiers)
+        yield from self._collect_sharing(levels)
 
     def _collect_requests(self) -> Iterator[Metric]:
         yield counter("requests", "Requests.", ("route", "client", "cache", "status"), self.requests)
@@ -252,14 +249,30 @@ class Metrics(Collector):
             {(): levels.log_lines_dropped},
         )
         yield gauge("loop_lag_seconds", "Longest pause of the event loop, last minute.", (), {(): levels.loop_lag})
-        yield InfoMetricFamily(PREFIX + "build", "The version that runs.", value={"version": __version__})
+        yield InfoMetricFamily(
+            PREFIX + "build", "The version that runs.", value={"version": __version__, "name": levels.name}
+        )
 
     def _collect_stores(self, tiers: Sequence[TierStats]) -> Iterator[Metric]:
         yield gauge("cache_bytes", "Bytes stored.", ("tier",), {(t.tier,): t.bytes for t in tiers})
         yield gauge("cache_limit_bytes", "Bytes that may be stored.", ("tier",), {(t.tier,): t.limit for t in tiers})
         yield gauge("cache_entries", "Entries stored.", ("tier",), {(t.tier,): t.entries for t in tiers})
         yield counter("cache_evictions", "Entries evicted.", ("tier",), {(t.tier,): t.evictions for t in tiers})
-        yield gauge("store_up", "Whether the store works.", (), {(): all(t.up for t in tiers)})
+        yield gauge("store_up", "Whether this part of the store works.", ("tier",), {(t.tier,): t.up for t in tiers})
+
+    def _collect_sharing(self, levels: Levels) -> Iterator[Metric]:
+        """Yield what there is to say of a store that gateways share; zeros without one, and one gateway."""
+        sharing = levels.sharing
+        yield gauge("leases", "Runs that this gateway leads.", (), {(): levels.leases})
+        yield counter("lease_losses", "Leases lost to other gateways.", (), {(): levels.lease_losses})
+        peers = len(sharing.gateways) if sharing is not None else 0
+        yield gauge("peers", "Gateways that share the store now, this one included.", (), {(): max(1, peers)})
+        found = dict.fromkeys(("losses", "round_trip", "used_bytes", "limit_bytes"), 0.0)
+        found |= {name: getattr(sharing, name) for name in found if sharing is not None}
+        yield counter("redis_losses", "Times that Redis was lost.", (), {(): found["losses"]})
+        yield gauge("redis_round_trip_seconds", "Time that Redis takes to answer.", (), {(): found["round_trip"]})
+        yield gauge("redis_memory_bytes", "Memory that Redis uses.", (), {(): found["used_bytes"]})
+        yield gauge("redis_memory_limit_bytes", "Redis' maxmemory.", (), {(): found["limit_bytes"]})
 
 
 def _copied(value: object) -> object:

@@ -6,8 +6,9 @@ import re
 
 import aiohttp
 import pytest
+from support.calls import ADMIN_TOKEN, AS_OPERATOR
 from support.http import Reply, send
-from support.world import ADMIN_TOKEN, AS_OPERATOR, World
+from support.world import World
 
 from gateway import config
 from gateway.admin import sessions

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.world import ADMIN_TOKEN, TOKENS, World
+from support.calls import ADMIN_TOKEN, TOKENS
+from support.world import World
 
 from gateway import config
 from gateway.admin.causes import CAUSES, MISSES
 from gateway.admin.cells import Order
 from gateway.admin.lists import LONGEST_SEARCH, MOST_LISTED, arrange, order_of
 from gateway.admin.settings_page import shown
+from gateway.errors import reasons
 from gateway.outcome import Outcome, batched
 from gateway.secret import Secret
 from gateway.telemetry.incidents import MOST_INCIDENTS, SLOW_SECONDS, Incidents
 from gateway.telemetry.metrics import MISSES as COUNTED
-from gateway.telemetry.metrics import reasons
 from gateway.telemetry.tables import MOST_FAVOURITES, Favourites
 
 

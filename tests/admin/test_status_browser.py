@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from support.world import ADMIN_TOKEN, World
+from support.calls import ADMIN_TOKEN
+from support.world import World
 
 if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
     from playwright import async_api as playwright

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from support.calls import ADMIN_TOKEN, AS_OPERATOR
 from support.waiting import within
-from support.world import ADMIN_TOKEN, AS_OPERATOR, World
+from support.world import World
 
 from gateway import config
 from gateway.admin import events

@@ -10,8 +10,9 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from support.calls import TOKENS
 from support.process import Process
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.admin.layout import CHARTS, TABLES
 from gateway.admin.status_routes import CONTENT_POLICY

@@ -9,15 +9,17 @@ import os
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from support.calls import ADMIN_TOKEN, TOKENS
 from support.http import Reply
 from support.process import Process
-from support.world import ADMIN_TOKEN, TOKENS, token_table
+from support.redis_server import RedisServer
+from support.world import token_table
 
 from gateway import config
 from gateway.sandbox import Sandbox
@@ -423,6 +425,75 @@ async def test_check_online_reports_an_unreachable_redash(written: Path, sandbox
     assert status == 1
     assert "cannot be reached" in text
     await sandbox.reconnect()
+
+
+@pytest.fixture
+async def redis(tmp_path: Path, needs: Callable[[str], str]) -> AsyncIterator[Callable[..., Awaitable[RedisServer]]]:
+    needs("redis-server")
+    made: list[RedisServer] = []
+
+    async def start(*settings: str) -> RedisServer:
+        made.append(RedisServer(tmp_path / "redis", *settings))
+        await made[-1].start()
+        return made[-1]
+
+    yield start
+    for server in made:
+        await server.kill()
+
+
+async def test_check_online_tries_redis(
+    written: Path, sandbox: Sandbox, redis: Callable[..., Awaitable[RedisServer]]
+) -> None:
+    server = await redis("--maxmemory", "1gb", "--requirepass", "secret-word")
+    name_store(written, server.url)
+    change(written, "[admin]", '[redis]\npassword_env = "REDIS_PASSWORD"\n[admin]')
+    env = token_table(sandbox) | {"REDIS_PASSWORD": "secret-word"}
+    status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **env)
+    assert status == 1
+    assert "cache.store: its maxmemory is 1074 MB, too little for cache.disk = 4000 MB and a quarter more" in text
+    change(written, "[cache]", '[cache]\ndisk = "800MB"')
+    status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **env)
+    assert status == 0, text
+    assert f"cache.store: redis://127.0.0.1:{server.port}/0 is Redis 7" in text
+    assert "secret-word" not in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["--cluster-enabled", "yes"], "is a Redis Cluster; name a single server, or Sentinels"),
+        (["--requirepass", "secret-word"], "Authentication required"),
+    ],
+)
+async def test_serve_ends_where_check_online_finds_that_redis_cannot_be_used(
+    settings: list[str], told: str, written: Path, sandbox: Sandbox, redis: Callable[..., Awaitable[RedisServer]]
+) -> None:
+    name_store(written, (await redis(*settings)).url)
+    env = token_table(sandbox)
+    for arguments in (("serve",), ("check", "--online")):
+        status, text = await command(*arguments, "-c", str(written), cwd=written.parent, **env)
+        assert status == 1, text
+        assert told in text
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("check",)])
+async def test_a_redis_without_the_extra_is_a_mistake(
+    arguments: tuple[str, ...], written: Path, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    (site := tmp_path / "site").mkdir()
+    (site / "sitecustomize.py").write_text(
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = staticmethod(lambda name, *more: None if name == 'redis' else find(name, *more))\n"
+    )
+    name_store(written, "redis://127.0.0.1:1")
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    env = token_table(sandbox) | {"PYTHONPATH": path}
+    status, text = await command(*arguments, "-c", str(written), cwd=written.parent, **env)
+    assert status == 2, text
+    assert "cache.store: a Redis needs the extra 'redis': pip install 'redash-gateway[redis]'" in text
 
 
 async def test_check_lists_mistakes_exits_with_two_and_sends_nothing(written: Path, sandbox: Sandbox) -> None:

@@ -115,7 +115,7 @@ async def test_a_reload_refuses_it_too(tmp_path: Path, monkeypatch: pytest.Monke
     """Otherwise it would say "this takes a restart", and the restart would fail."""
     monkeypatch.setenv("KEY", "k" * 40)
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    runtime: Any = SimpleNamespace(reload=SimpleNamespace(successful=True), supervisor=Supervisor({}))
+    runtime: Any = SimpleNamespace(sharing=None, reload=SimpleNamespace(successful=True), supervisor=Supervisor({}))
     with pytest.raises(ConfigurationError, match=r"server\.event_loop: uvloop"):
         await RuntimeOperations(runtime, written(tmp_path, "uvloop")).reload()
     assert not runtime.reload.successful

@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from security.front import Front, Seen, Stub, Upstream, client, credential, query_object
+from support.calls import token
 from support.process import Process
-from support.world import token
 
 from gateway.upstream.reading import ObjectMemory
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from reload_lab import Lab
 from security.front import key, token
-from support.world import ADMIN_TOKEN
+from support.calls import ADMIN_TOKEN
 
 from gateway import config
 from gateway.outcome import Sender
@@ -422,6 +422,11 @@ LIVE: Final[dict[str, Case]] = {
     "metrics.per_query": Case(50, 0, is_a_label, True, False),
 }
 
+ELSEWHERE: Final = {"redis.rates": "tests/app/test_sharing.py::test_a_reload_changes_who_shares_rates"}
+"""Keys that are live, which only several gateways can show, and where they do."""
+
+PASSWORDS: Final = ("password_env", "password_file")
+
 RESTART: Final[dict[str, tuple[object, object]]] = {
     "server.listen": ("127.0.0.1:0", "127.0.0.1:1"),
     "server.tls_cert": (None, "{directory}/first.pem"),
@@ -431,7 +436,19 @@ RESTART: Final[dict[str, tuple[object, object]]] = {
     "cache.memory": (None, "1MB"),
     "cache.disk": (None, "1MB"),
     "cache.max_entry": (None, "1MB"),
+    "redis.prefix": (None, "another"),
+    "redis.username": ("one", "another"),
+    "redis.password_env": ("KEY_OF_THE_RELOAD", "PATH"),
+    "redis.password_file": ("{directory}/user.key", "{directory}/second.key"),
+    "redis.ca_file": (None, "{directory}/second.key"),
+    "redis.name": (None, "gateway-1"),
     "log.format": (None, "json"),
     "tracing.endpoint": (None, "http://127.0.0.1:4318"),
 }
 """A value and another one that takes a restart."""
+
+NEEDS: Final[dict[str, dict[str, object]]] = {
+    "redis.username": {"cache.store": "rediss://host", "redis.password_file": "{directory}/user.key"},
+    **{f"redis.{key}": {"cache.store": "rediss://host"} for key in (*PASSWORDS, "prefix", "ca_file", "name")},
+}
+"""Other keys without which a key in `RESTART` is a mistake."""

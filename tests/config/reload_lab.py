@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from security.front import Front, Seen, Stub, Upstream, key, query_object, result_object, token
+from support.calls import ADMIN_TOKEN, AS_OPERATOR
 from support.http import Reply
 from support.waiting import until
-from support.world import ADMIN_TOKEN, AS_OPERATOR
 
 from gateway import config
 from gateway.app.runtime import Runtime

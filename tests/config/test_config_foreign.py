@@ -61,7 +61,7 @@ async def test_a_reload_refuses_it_too(tmp_path: Path, monkeypatch: pytest.Monke
     """Otherwise it would say "this takes a restart", and the restart would fail."""
     monkeypatch.setenv("KEY", "k" * 40)
     (tmp_path / "notes.xlsx").write_bytes(b"PK\x03\x04" + bytes(1000))
-    runtime: Any = SimpleNamespace(reload=SimpleNamespace(successful=True), supervisor=Supervisor({}))
+    runtime: Any = SimpleNamespace(sharing=None, reload=SimpleNamespace(successful=True), supervisor=Supervisor({}))
     with pytest.raises(ConfigurationError, match=r"cache\.store: .*notes\.xlsx"):
         await RuntimeOperations(runtime, written(tmp_path, "notes.xlsx")).reload()
     assert not runtime.reload.successful

@@ -57,9 +57,6 @@ ONE_MISTAKE = [
     ('[cache]\nstore = "postgres://x"\n', "cache.store: the value names no store"),
     ('[cache]\nstore = "sqlite:"\n', "cache.store: the value names no store"),
     ('[cache]\nstore = "sqlite::memory:"\n', "cache.store: the value names no store"),
-    ('[cache]\nstore = "redis://"\n', "cache.store: the value names no store"),
-    ('[cache]\nstore = "redis://h:port"\n', "cache.store: the value is not a URL"),
-    ('[cache]\nstore = "redis://h/name"\n', "cache.store: the value names no store"),
     (
         '[cache]\ntimezone = "Europe/Berln"\n',
         "cache.timezone: 'Europe/Berln' is not a known time zone; did you mean 'Europe/Berlin'?",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
-from reload_cases import LIVE, RESTART, UNSEEN, Case
+from reload_cases import ELSEWHERE, LIVE, NEEDS, RESTART, UNSEEN, Case
 from reload_lab import Lab, changed, document, lab, settings
 from security.front import key
 from support.process import certificate
@@ -14,12 +15,21 @@ from support.schema_keys import keys
 
 from gateway.config import Config, parse, restart_needed
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_every_key_is_in_one_of_the_tables() -> None:
-    missing = sorted(keys().keys() - LIVE.keys() - RESTART.keys())
+    missing = sorted(keys().keys() - LIVE.keys() - RESTART.keys() - ELSEWHERE.keys())
     assert missing == [], "say how a change of these keys is seen after a reload, or that it takes a restart"
-    assert sorted((LIVE.keys() | RESTART.keys()) - keys().keys()) == [], "there are no such keys"
+    known = LIVE.keys() | RESTART.keys() | ELSEWHERE.keys()
+    assert sorted(known - keys().keys()) == [], "there are no such keys"
     assert LIVE.keys() & RESTART.keys() == {"server.tls_cert"}, "one key takes a restart for some changes only"
+
+
+@pytest.mark.parametrize("test", ELSEWHERE.values())
+def test_what_is_shown_elsewhere_is_there(test: str) -> None:
+    path, _, name = test.partition("::")
+    assert f"def {name}(" in (ROOT / path).read_text()
 
 
 @pytest.fixture
@@ -38,8 +48,9 @@ def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_key_that_takes_a_restart_is_named(name: str, files: Path) -> None:
     def with_value(value: object) -> Config:
         more = {"server.tls_key": value and "{directory}/first.key.pem"} if name == "server.tls_cert" else {}
+        given = {**NEEDS.get(name, {}), name: value, **more}
         base = settings(files, "http://redash.example")
-        return parse(document(changed(base, {name: value, **more})).replace("{directory}", str(files)), files, {})
+        return parse(document(changed(base, given)).replace("{directory}", str(files)), files, os.environ)
 
     old, new = map(with_value, RESTART[name])
     assert restart_needed(old, new) == restart_needed(new, old) == [name]

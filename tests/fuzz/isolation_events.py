@@ -9,8 +9,9 @@ import copy
 from collections.abc import Awaitable, Callable, Collection
 from random import Random
 
+from support.calls import token
 from support.inside import is_connected
-from support.world import World, token
+from support.world import World
 
 from .isolation_redash import LEFT, RIGHT, SHARED, Redash
 

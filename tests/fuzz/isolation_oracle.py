@@ -11,8 +11,9 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from support.calls import token
 from support.http import Reply
-from support.world import SECRETS, token
+from support.world import SECRETS
 
 from .isolation_redash import Mark, QueryState, Redash, Rights, Timeline, marks_in, objects_in
 from .isolation_requests import ARGUMENT, Sent

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 from urllib.parse import urlencode
 
-from support.world import token
+from support.calls import token
 
 from .isolation_redash import COUNTRIES, LEFT, RIGHT, SHARED, Redash, sql
 from .isolation_setup import ANONYMOUS, PEOPLE, Setup

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 
-from support.world import ADMIN_TOKEN, token
+from support.calls import ADMIN_TOKEN, token
 
 from gateway import config
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.calls import token
 from support.clocks import TurnableClock
-from support.world import token
 
 from gateway.executions.guard import Guard
 from gateway.executions.jobs import Jobs

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from support.world import ADMIN_TOKEN
+from support.calls import ADMIN_TOKEN
 
 from gateway.redash.routes import ROUTES
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from support.world import ADMIN_TOKEN
+from support.calls import ADMIN_TOKEN
 
 from gateway import config
 from gateway.sandbox.sample_objects import QUERIES

@@ -26,11 +26,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.clocks import StandingClock
 from support.inside import cached_bytes, connections, deny, prepared_responses, unrecorded
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 import gateway.http.api
 import gateway.http.connection

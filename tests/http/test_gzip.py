@@ -13,8 +13,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.calls import TOKENS
 from support.http import Reply
-from support.world import TOKENS, World
+from support.world import World
 
 import gateway.store.compression
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.calls import TOKENS
 from support.http import exchange
 from support.large import latest, whole
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.body import Body
 from gateway.sandbox import broken_responses

@@ -37,11 +37,12 @@ from freshness_model import (
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from support.calls import ADMIN_TOKEN, token
 from support.clocks import TurnableClock
 from support.http import Reply, send
 from support.inside import flights, is_connected, polling_every
 from support.versions import EVERY_KIND
-from support.world import ADMIN_TOKEN, World, token
+from support.world import World
 
 from gateway import config
 from gateway.executions.execution import Phase

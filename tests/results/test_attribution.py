@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import pytest
 from security.front import client
+from support.calls import token
 from support.http import Reply
 from support.inside import polling_every
-from support.world import World, token
+from support.world import World
 
 SHOP, BACK_OFFICE = 1, 2
 CHECK_SECONDS = 61.0

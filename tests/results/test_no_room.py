@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from security.front import Front, client, credential
+from support.calls import token
 from support.disks import fill, full_for_files, small_disk
 from support.http import Reply
 from support.large import latest, whole
 from support.raw_redash import RawRedash
 from support.waiting import until
-from support.world import World, token
+from support.world import World
 
 from gateway.concurrency import spool
 from gateway.concurrency.spool_file import Window

@@ -9,10 +9,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.calls import token
 from support.http import Reply, send
 from support.inside import flights
 from support.waiting import until
-from support.world import World, token
+from support.world import World
 
 from gateway import config
 from gateway.results import pauses

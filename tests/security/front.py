@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from support.calls import ADMIN_TOKEN, token
 from support.clocks import TurnableClock
 from support.http import Reply, send
-from support.world import ADMIN_TOKEN, token
 
 from gateway import config
 from gateway.app.operations import RuntimeOperations

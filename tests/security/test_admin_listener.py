@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.calls import ADMIN_TOKEN, AS_OPERATOR
 from support.http import Reply, exchange, send
-from support.world import ADMIN_TOKEN, AS_OPERATOR
 
 from gateway.http import connection
 

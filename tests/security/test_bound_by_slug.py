@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from support.calls import AS_OPERATOR
 from support.http import Reply, send
-from support.world import AS_OPERATOR, World
+from support.world import World
 
 from .front import client, token
 

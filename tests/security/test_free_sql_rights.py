@@ -7,9 +7,10 @@ while Redash is unavailable, stored results are served for up to `stale_if_error
 from __future__ import annotations
 
 import pytest
+from support.calls import token
 from support.http import Reply
 from support.versions import EVERY_KIND
-from support.world import World, token
+from support.world import World
 
 from security.front import client
 

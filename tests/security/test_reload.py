@@ -13,10 +13,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from support.calls import AS_OPERATOR
 from support.inside import open_requests, waiters
 from support.process import certificate
 from support.waiting import until, within
-from support.world import AS_OPERATOR
 
 from gateway import config
 

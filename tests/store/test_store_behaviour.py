@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from store_helpers import MAKERS, MB, FakeClock, bytes_of, entry, key, make_layered, opened, spooled
+from store_helpers import MAKERS, MB, FakeClock, bytes_of, entry, key, make_layered, noise, opened, spooled
 
 from gateway.body import Body
+
+pytestmark = pytest.mark.usefixtures("patience")
 
 
 async def settled(store: Any) -> None:
@@ -55,10 +57,10 @@ async def test_a_confirmation_at_minus_infinity_survives(store: Any, moment: Any
 
 
 async def test_several_keys_share_one_body(store: Any, moment: Any, clock: FakeClock) -> None:
-    await store.put([key(1), key(2)], entry(), Body.of(b"x" * MB))
-    await store.put([key(3)], entry(result_id=9), Body.of(b"x" * MB))
+    await store.put([key(1), key(2)], entry(), Body.of(noise(MB)))
+    await store.put([key(3)], entry(result_id=9), Body.of(noise(MB)))
     await moment(store)
-    assert [await bytes_of(store, name) for name in (1, 2, 3)] == [b"x" * MB] * 3
+    assert [await bytes_of(store, name) for name in (1, 2, 3)] == [noise(MB)] * 3
     assert (await store.get(key(3))).result_id == 9
     assert (await store.get(key(1))).result_id == 7
     await settled(store)
@@ -207,7 +209,7 @@ async def test_bytes_stay_within_bounds_and_the_least_recently_used_are_evicted(
     async with opened(made) as store:
         for number in range(30):
             clock.advance(1)
-            await store.put([key(number)], entry(number), Body.of(bytes(90_000)))
+            await store.put([key(number)], entry(number), Body.of(noise(90_000, number)))
             await settled(store)
             assert await bytes_of(store, 0) is not None, "used all the time"
         await settled(store)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from store_helpers import FakeClock, execution, job, make_sqlite, opened
+from store_helpers import MB, FakeClock, execution, job, make_link, make_sqlite, opened
 
 from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.redis.ledger import RedisLedger
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
+
+pytestmark = pytest.mark.usefixtures("patience")
 
 HOUR = 3600.0
 
@@ -22,28 +26,35 @@ def bare(store: SqliteStore, clock: FakeClock, **options: int) -> SqliteLedger:
 
 
 class Bare:
-    """A SQLite ledger with an empty memory before every call."""
+    """A ledger with an empty memory before every call."""
 
-    def __init__(self, store: SqliteStore, clock: FakeClock) -> None:
-        self._make = lambda: bare(store, clock)
-        self._store = store
+    def __init__(self, make: Callable[[], Any], flush: Callable[[Any], Awaitable[None]]) -> None:
+        self._make = make
+        self._flush = flush
 
     async def record_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> None:
         """Result ids are committed in the background."""
-        await self._make().record_result(scope, result_id, query_id, identity)
-        await self._store.writer.flushed()
+        ledger = self._make()
+        await ledger.record_result(scope, result_id, query_id, identity)
+        await self._flush(ledger)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._make(), name)
 
 
-@pytest.fixture(params=["memory", "sqlite", "bare"])
+@pytest.fixture(params=["memory", "sqlite", "bare sqlite", "redis", "bare redis"])
 async def ledger(request: pytest.FixtureRequest, path: Path, clock: FakeClock) -> AsyncIterator[Any]:
     if request.param == "memory":
         yield MemoryLedger(clock)
-        return
-    async with opened(make_sqlite(path, clock)) as store:
-        yield Bare(store, clock) if request.param == "bare" else bare(store, clock)
+    elif "sqlite" in request.param:
+        async with opened(make_sqlite(path, clock)) as store:
+            is_bare = "bare" in request.param
+            make = partial(bare, store, clock)
+            yield Bare(make, lambda _: store.writer.flushed()) if is_bare else make()
+    else:
+        async with opened(make_link(path, clock)) as link:
+            make = partial(RedisLedger, link, clock, limit_bytes=MB)
+            yield Bare(make, lambda ledger: ledger.sweep()) if "bare" in request.param else make()
 
 
 async def test_unknown(ledger: Any) -> None:

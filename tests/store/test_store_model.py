@@ -20,6 +20,8 @@ several = st.lists(names, min_size=1, max_size=3, unique=True)
 scopes = st.sampled_from(["s", "t"])
 queries = st.integers(1, 2)
 
+pytestmark = pytest.mark.usefixtures("patience")
+
 
 class StoreMachine(RuleBasedStateMachine):
     """Body ids carry the content, so that equal ids have equal bytes."""

@@ -19,6 +19,7 @@ from support.waiting import until
 from gateway.body import Body
 from gateway.errors import StoreError
 from gateway.model import Entry, ExecutionRecord, JobRecord
+from gateway.store.redis import scripts
 from gateway.store.sqlite import schema
 from gateway.store.sqlite.ledger import SqliteLedger
 
@@ -175,16 +176,16 @@ async def test_other_versions_are_renamed_aside(path: Path, clock: FakeClock, ve
 
 
 def test_entry_version_is_raised_when_fields_change() -> None:
-    """When this fails, raise schema.VERSIONS["entry"] and write the new fields here."""
+    """When this fails, raise schema.VERSIONS["entry"] and scripts.FORMAT, and write the new fields here."""
     kinds = (Entry, JobRecord, ExecutionRecord)
     names = {kind.__name__: " ".join(field.name for field in msgspec.structs.fields(kind)) for kind in kinds}
-    assert schema.VERSIONS["entry"] == "3"
+    assert (schema.VERSIONS["entry"], scripts.FORMAT) == ("4", 1)
     assert names == {
         "Entry": "body_id scope query_id result_id form marker query_hash data_source_id retrieved_at runtime"
         " born confirmed size",
-        "JobRecord": "id execution_id client scope query_id noted_at cancelled token_sha256 not_before",
+        "JobRecord": "id execution_id client scope query_id noted_at cancelled token_sha256 not_before ask",
         "ExecutionRecord": "id key scope credential query_id path body marker started_at upstream_job status error"
-        " result_id purged",
+        " result_id purged fence unavailable follow_up served",
     }
 
 

@@ -98,11 +98,16 @@ def retrying_every(seconds: float) -> Iterator[None]:
 def watch_sandbox(
     sandbox: Sandbox, arrived: Callable[[Any], None], finished: Callable[[Any, str, int, bytes], None]
 ) -> None:
-    """Call `arrived` with each request of the sandbox, and `finished` with its route, status and body."""
+    """Call `arrived` with each request of the sandbox, and `finished` with its route, status and body.
+
+    A request gets the attribute `port`: that from which its sender has connected.
+    """
     parse, finish = sandbox.dispatcher._parse, sandbox.dispatcher._finish
 
     def parsed(*arguments: Any) -> Any:
         request, resource = parse(*arguments)
+        transport = arguments[0].transport
+        request.port = transport.get_extra_info("peername")[1] if transport is not None else 0
         arrived(request)
         return request, resource
 

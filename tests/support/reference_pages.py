@@ -40,6 +40,7 @@ KINDS: Final[dict[Callable[..., object], str]] = {
     values.host: "host name",
     values.origin: "origin",
     values.redash_version: "version",
+    values.redis_name: "name",
     values.base_url: "URL",
     values.web_url: "URL",
     values.timezone: "time zone",

@@ -16,9 +16,9 @@ from support.inside import no_levels
 from support.world import World
 
 from gateway import __version__
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, reasons
 from gateway.outcome import Outcome, UpstreamCall, batched
-from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons, registry
+from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, registry
 from gateway.telemetry.query_counts import QueryCounts
 
 PROMISED = {
@@ -40,14 +40,21 @@ PROMISED = {
     "cache_evictions_total": {"tier"},
     "misses_total": {"reason"},
     "rejected_total": {"reason"},
-    "store_up": set(),
+    "store_up": {"tier"},
+    "peers": set(),
+    "leases": set(),
+    "lease_losses_total": set(),
+    "redis_losses_total": set(),
+    "redis_round_trip_seconds": set(),
+    "redis_memory_bytes": set(),
+    "redis_memory_limit_bytes": set(),
     "breaker_open": set(),
     "upstream_queue": set(),
     "waiting": {"kind"},
     "credential_up": {"credential"},
     "config_last_reload_successful": set(),
     "config_last_reload_timestamp_seconds": set(),
-    "build_info": {"version"},
+    "build_info": {"version", "name"},
     "warm_runs_total": {"result"},
     "log_lines_dropped_total": set(),
     "loop_lag_seconds": set(),
@@ -89,7 +96,10 @@ async def test_series_with_known_labels_start_at_zero(world: World) -> None:
     expected += [f'cache_evictions_total{{tier="{tier}"}}' for tier in ("memory", "disk")]
     assert {name: samples.get(name) for name in expected} == dict.fromkeys(expected, 0.0)
     assert samples['credential_up{credential="analyst"}'] == 1.0
-    assert samples[f'build_info{{version="{__version__}"}}'] == 1.0
+    (built,) = [name for name in samples if name.startswith("build_info")]
+    assert f'version="{__version__}"' in built
+    assert samples["peers"] == 1.0
+    assert samples["redis_losses_total"] == 0.0
 
 
 def test_levels_have_no_defaults() -> None:

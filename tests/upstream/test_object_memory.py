@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from security.front import Front, Seen, Stub, Upstream, client, credential
+from support.calls import token
 from support.waiting import until
-from support.world import token
 
 from gateway.upstream.reading import LEAST_OBJECT, ObjectMemory
 

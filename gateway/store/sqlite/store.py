@@ -181,7 +181,7 @@ class SqliteStore:
         self._used[entry.body_id] = self._clock.wall()
         return body
 
-    async def put(self, keys: Sequence[Key], entry: Entry, body: Body) -> Body:
+    async def put(self, keys: Sequence[Key], entry: Entry, body: Body, fence: object = None) -> Body:
         """See the protocol."""
         if body.path is not None:
             try:

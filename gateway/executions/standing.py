@@ -1,0 +1,130 @@
+"""How a run stands among the gateways: whether this one leads it, and what its followers have asked the leader."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from gateway.concurrency.events import Event
+from gateway.store import Lease
+from gateway.store.local_leases import LOCAL
+
+UNASKED: Final = -1
+"""In place of the number of an ask: it serves nobody until a later run takes the caller over."""
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+class Standing:
+    """Of one execution. Callers of this gateway need rows from some moment on; a follower asks the leader for them."""
+
+    def __init__(self) -> None:
+        self.lease: Lease = LOCAL
+        self.fence = 0
+        """The number of the lease under which its record was written last, as far as this gateway knows."""
+        self.follows = False
+        """Another gateway leads the run."""
+        self.inherits = False
+        """Another process has led it before, or leads it."""
+        self.is_apart = False
+        """The lease of its key is another run's: what it brings is for its own callers only."""
+        self.follow_up = ""
+        """The id of the later run that its leader has begun."""
+        self.changed = Event()  # wakes the follower: there is news, or a caller that needs newer rows
+        self.has_news = False
+        self.noted = Event()  # wakes those who wait for their ask to be noted
+        self.settled = Event()  # it is known whether this gateway leads
+        self.asking = -math.inf
+        """From which moment on rows are asked for just now: callers that come meanwhile do not count."""
+        self.own: dict[int, float] = {}  # all asks of this gateway for this run, by number, whoever led it
+        self.asks: list[tuple[float, int]] = []  # from which moment (monotonic) rows were asked for, and the number
+
+    @property
+    def needs(self) -> Mapping[int, float]:
+        """From which moment (monotonic) on rows were asked for, by the number of the ask; here, too."""
+        return {**self.lease.needs, **self.own}
+
+    @property
+    def covered(self) -> float:
+        """Return the latest moment that was asked for."""
+        return self.asks[-1][0] if self.asks else -math.inf
+
+    def note_ask(self, number: int) -> None:
+        """Note the number under which the leader was asked for rows."""
+        if self.asking > self.covered:
+            self.asks.append((self.asking, number))
+            self.own[number] = self.asking
+
+    def lacks(self, need: float) -> bool:
+        """Whether the leader is yet to be asked for rows from that moment on."""
+        return self.follows and need > self.covered
+
+    def ask_for(self, need: float) -> int:
+        """Return the number of an ask for rows from that moment on: 0 if none is needed, `UNASKED` if there is none."""
+        if need == -math.inf or not self.follows:
+            return 0
+        place = bisect.bisect_left(self.asks, (need, 0))
+        return self.asks[place][1] if place < len(self.asks) else UNASKED
+
+    def served_from(self, served: Ranges) -> float:
+        """Return the latest moment that was asked for with an ask that is served."""
+        return max((need for need, number in self.asks if is_within(number, served)), default=-math.inf)
+
+    def news(self) -> None:
+        """Let a follower see how far the run is."""
+        self.has_news = True
+        self.changed.wake()
+
+    def lead(self, lease: Lease) -> None:
+        """This gateway leads from now on."""
+        self.lease, self.follows, self.is_apart = lease, False, False
+        self.settled.set()
+        self.noted.wake()
+
+    def lead_no_more(self) -> None:
+        """The lease was lost."""
+        self.lease, self.inherits = LOCAL, True
+
+    def follow(self) -> None:
+        """Another gateway leads."""
+        self.lease, self.follows, self.inherits, self.is_apart = LOCAL, True, True, False
+        self.asks.clear()
+        self.settled.set()
+
+    def be_follower(self) -> None:
+        """The run has ended before this gateway could lead it."""
+        self.lease, self.follows = LOCAL, True
+
+    def go_apart(self) -> None:
+        """The lease of its key is another run's, but this one goes on in Redash."""
+        self.lead(LOCAL)
+        self.is_apart = True
+
+    def begin_anew(self) -> None:
+        """There is nothing to follow any more."""
+        self.follows = self.inherits = self.has_news = False
+        self.fence = 0
+        self.asks.clear()
+        self.own.clear()
+
+
+def is_within(number: int, ranges: Ranges) -> bool:
+    """Whether a number is in one of the ranges."""
+    return any(first <= number <= last for first, last in ranges)
+
+
+def served_by(needs: Mapping[int, float], rows_from: float) -> Ranges:
+    """Return the asks, by number, that rows from that moment on serve."""
+    return _ranges(number for number, need in sorted(needs.items()) if need <= rows_from)
+
+
+def _ranges(numbers: Iterable[int]) -> Ranges:
+    made: list[tuple[int, int]] = []
+    for number in numbers:
+        if made and made[-1][1] == number - 1:
+            made[-1] = (made[-1][0], number)
+        else:
+            made.append((number, number))
+    return tuple(made)

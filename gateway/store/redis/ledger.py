@@ -1,0 +1,213 @@
+"""The ledger that several gateways share: in Redis, with the newest records of this gateway in memory too.
+
+Redis is asked first, as other gateways change records; memory answers while it is down, and what could not be written
+is written before it is used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.model import Clock, ExecutionRecord, JobRecord, digest
+from gateway.store.memory_ledger import LIFETIME_SECONDS, MemoryLedger, select_unfinished, sort_by_age
+from gateway.store.redis import ledger_layout as layout
+from gateway.store.redis.failures import RefusedError, UnavailableError
+from gateway.store.redis.link import Link
+from gateway.store.redis.scripts import Script
+
+R = TypeVar("R", ExecutionRecord, JobRecord)
+
+GIVEN_UP: Final = (UnavailableError, RefusedError)
+
+MEMORY_BYTES: Final = 16 * 2**20
+MEMORY_RESULTS: Final = 50_000
+MOST_RESULTS: Final = 1_000_000
+MOST_UNWRITTEN: Final = 20_000
+RESULTS_AT_ONCE: Final = 100
+AT_ONCE: Final = 100
+SWEEP_STEPS: Final = 20
+
+Ids = tuple[str, int, int]
+"""Scope (its digest) and result id, and the query id."""
+
+
+class RedisLedger:
+    """`limit_bytes`: of executions, and as much of jobs, of all gateways together; the oldest are deleted first."""
+
+    def __init__(self, link: Link, clock: Clock, *, limit_bytes: int) -> None:
+        self._link = link
+        self._limit = limit_bytes
+        self._results = min(MOST_RESULTS, max(1_000, limit_bytes // layout.RESULT_BYTES))
+        self._recent = MemoryLedger(clock, limit_bytes=MEMORY_BYTES, results=MEMORY_RESULTS)
+        self._unwritten: dict[str, ExecutionRecord | JobRecord] = {}
+        self._seen_results: dict[Ids, bytes] = {}  # not written yet
+        self._epoch = ""
+        link.on_up.append(self._catch_up)
+
+    # -- Ledger
+
+    @property
+    def ready(self) -> bool:
+        """See the protocol."""
+        return self._link.up
+
+    async def record_execution(self, record: ExecutionRecord) -> None:
+        """See the protocol. A record under a newer lease stays."""
+        self._recent.put_execution(record)
+        await self._record(record)
+
+    async def record_job(self, job: JobRecord) -> None:
+        """See the protocol."""
+        self._recent.put_job(job)
+        await self._record(job)
+
+    async def job(self, job_id: str) -> JobRecord | None:
+        """See the protocol."""
+        packed = await self._read(self._link.command("HGET", f"{self._link.base}j:{job_id}", "v"))
+        found = self._decoded(packed, JobRecord) or self._recent.get_job(job_id)
+        return found if found is not None and found.noted_at >= self._recent.oldest_time() else None
+
+    async def execution(self, execution_id: str) -> ExecutionRecord | None:
+        """See the protocol."""
+        packed = await self._read(self._link.command("GET", f"{self._link.base}x:{execution_id}"))
+        found = self._decoded(packed, ExecutionRecord) or self._recent.get_execution(execution_id)
+        return found if found is not None and found.started_at >= self._recent.oldest_time() else None
+
+    async def unfinished(self) -> list[ExecutionRecord]:
+        """See the protocol; those of all gateways."""
+        found = {record.id: record for record in self._recent.executions()}
+        found.update((record.id, record) for record in await self._scan(ExecutionRecord, layout.UNFINISHED))
+        for record in [record for record in found.values() if record.status < 3]:  # it may have ended elsewhere
+            found[record.id] = await self.execution(record.id) or record
+        return select_unfinished(found.values(), self._recent.oldest_time())
+
+    async def jobs_of(self, execution_id: str) -> list[JobRecord]:
+        """See the protocol."""
+        found = {job.id: job for job in self._recent.get_jobs_of(execution_id)}
+        found.update((job.id, job) for job in await self._scan(JobRecord, layout.JOBS_OF, execution_id))
+        return sort_by_age(found.values(), self._recent.oldest_time())
+
+    async def record_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> None:
+        """See the protocol; a recently recorded one costs nothing."""
+        if self._recent.put_result(scope, result_id, query_id, identity):
+            ids = (_scope_digest(scope), result_id, query_id)
+            self._seen_results[ids] = identity or self._seen_results.get(ids, b"")
+            if len(self._seen_results) > MOST_UNWRITTEN:
+                del self._seen_results[next(iter(self._seen_results))]
+
+    async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
+        """See the protocol."""
+        name = f"{self._link.base}i:{_scope_digest(scope)}:{result_id}"
+        flat = await self._read(self._link.command("HGETALL", name)) or []
+        found = {int(query): identity for query, identity in zip(flat[::2], flat[1::2], strict=True)}
+        recent = self._recent.get_queries(scope, result_id)
+        return {**recent, **found, **{query_id: identity for query_id, identity in recent.items() if identity}}
+
+    async def sweep(self) -> None:
+        """Write result ids; delete what is older than 12 h, and the oldest of what is too much."""
+        try:
+            await self._write_results()
+            oldest = self._link.time.now() - LIFETIME_SECONDS
+            for _ in range(SWEEP_STEPS):
+                if not await self._link.call(layout.SWEEP, oldest, self._limit):
+                    return
+        except GIVEN_UP:
+            return
+
+    # -- inside
+
+    async def _record(self, record: ExecutionRecord | JobRecord) -> None:
+        self._unwritten[record.id] = record
+        try:
+            await self._write_results()
+            await self._write(record)
+        except GIVEN_UP:
+            while len(self._unwritten) > MOST_UNWRITTEN:
+                del self._unwritten[next(iter(self._unwritten))]
+            return
+        if self._unwritten.get(record.id) is record:
+            del self._unwritten[record.id]
+
+    async def _write(self, record: ExecutionRecord | JobRecord, *, only_missing: bool = False) -> None:
+        convert, missing = self._link.time.shared_from_wall, int(only_missing)
+        if isinstance(record, ExecutionRecord):
+            run = self._shifted(record, convert)
+            values = (run.id, msgspec.msgpack.encode(run), run.started_at, run.status, run.fence, missing)
+            await self._link.call(layout.RECORD_EXECUTION, *values)
+        else:
+            job = self._shifted(record, convert)
+            packed = msgspec.msgpack.encode(job)
+            await self._link.call(layout.RECORD_JOB, job.id, packed, job.noted_at, job.execution_id, missing)
+
+    async def _write_results(self) -> None:
+        """Write what was seen before a record, before the record."""
+        while self._seen_results:
+            some = dict(list(self._seen_results.items())[:RESULTS_AT_ONCE])
+            rows = [(f"{scope}:{result}", query, identity) for (scope, result, query), identity in some.items()]
+            await self._link.call(layout.RECORD_RESULTS, self._results, *[value for row in rows for value in row])
+            for ids, identity in some.items():
+                if self._seen_results.get(ids) == identity:
+                    del self._seen_results[ids]
+
+    async def _catch_up(self) -> None:
+        """Write what Redis lacks, before it is used again. Raises UnavailableError."""
+        unwritten = list(self._unwritten.values())
+        await self._write_all(unwritten, only_missing=False)
+        for record in unwritten:
+            if self._unwritten.get(record.id) is record:
+                del self._unwritten[record.id]
+        if self._epoch != self._link.seen.epoch:  # it may have been emptied
+            await self._write_all([*self._recent.executions(), *self._recent.jobs()], only_missing=True)
+        self._epoch = self._link.seen.epoch
+
+    async def _write_all(self, records: Iterable[ExecutionRecord | JobRecord], *, only_missing: bool) -> None:
+        records = list(records)
+        for first in range(0, len(records), AT_ONCE):
+            some = records[first : first + AT_ONCE]
+            done = await asyncio.gather(
+                *(self._write(record, only_missing=only_missing) for record in some), return_exceptions=True
+            )
+            for error in done:
+                if isinstance(error, BaseException) and not isinstance(error, RefusedError):
+                    raise error
+
+    async def _scan(self, kind: type[R], script: Script, *arguments: str) -> list[R]:
+        cursor, found = b"0", []
+        while (reply := await self._read(self._link.call(script, *arguments, cursor))) is not None:
+            cursor, some = reply
+            found += [record for packed in some if (record := self._decoded(packed, kind)) is not None]
+            if cursor == b"0":
+                break
+        return found
+
+    async def _read(self, reply: Awaitable[R]) -> R | None:
+        try:
+            return await reply
+        except GIVEN_UP:
+            return None
+
+    def _decoded(self, packed: bytes | None, kind: type[R]) -> R | None:
+        if packed is None:
+            return None
+        try:
+            return self._shifted(msgspec.msgpack.decode(packed, type=kind), self._link.time.wall)
+        except msgspec.MsgspecError:
+            return None
+
+    def _shifted(self, record: R, convert: Callable[[float], float]) -> R:
+        """Convert the wall-clock times of a record; where that is uncertain, rows must be newer, not older."""
+        if isinstance(record, ExecutionRecord):
+            return msgspec.structs.replace(record, started_at=convert(record.started_at))
+        not_before = convert(record.not_before) + self._link.time.uncertainty
+        times = {"noted_at": convert(record.noted_at), "not_before": not_before}
+        return msgspec.structs.replace(record, **times)
+
+
+@lru_cache(maxsize=256)
+def _scope_digest(scope: str) -> str:
+    return digest(scope.encode())[:16].hex()

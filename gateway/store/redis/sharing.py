@@ -1,0 +1,59 @@
+"""What gateways that share a Redis tell each other besides what is stored: purges, reloads, rates, who is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from gateway.model import SharingStats
+from gateway.store.redis.failures import RefusedError, UnavailableError
+from gateway.store.redis.link import Link
+from gateway.store.redis.rates import RedisTokens
+from gateway.store.redis.scripts import Script
+
+RELOAD: Final = "reload"
+PURGED: Final = "purged"
+
+_ANNOUNCE: Final = Script("return announce(ARGV[1], '')", makes_room=True)
+_PURGE: Final = msgspec.msgpack.Decoder(tuple[str | None, int | None])
+
+
+class RedisSharing:
+    """The side of a `Link` that the whole process uses, not only its store."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.tokens = RedisTokens(link)
+
+    def stats(self) -> SharingStats:
+        """Return who shares the store, and how Redis is; cheap, never waits."""
+        health = self._link.health()
+        return SharingStats(
+            gateways=tuple(sorted(self._link.peers())),
+            up=health.up,
+            reason=health.reason,
+            losses=self._link.losses,
+            round_trip=health.round_trip,
+            used_bytes=health.used_bytes,
+            limit_bytes=health.limit_bytes,
+            evicts=health.policy not in ("", "noeviction"),
+        )
+
+    async def announce_reload(self) -> bool:
+        """Notify all others that they load their configuration again; False if they cannot be notified."""
+        try:
+            await self._link.call(_ANNOUNCE, RELOAD)
+        except (UnavailableError, RefusedError):
+            return False
+        return True
+
+    def on_reload(self, reload: Callable[[], None]) -> None:
+        """Call `reload` when another gateway has asked all to load their configuration again."""
+        self._link.subscribe(RELOAD, lambda _payload: reload())
+
+    def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
+        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
+        self._link.seen.on_gap.append(lambda: purge(None, None))  # a purge may be among what was missed
+        self._link.subscribe(PURGED, lambda payload: purge(*_PURGE.decode(payload)))

@@ -1,0 +1,282 @@
+"""Two gateways with one Redis: purges, reloads and rates reach the other, and each says how it stands with Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from support.clocks import TurnableClock
+from support.http import Reply, send
+from support.redis_server import RedisServer
+from support.waiting import until, within
+from support.world import World, token_table
+
+from gateway.app.operations import RuntimeOperations
+from gateway.app.runtime import Runtime
+from gateway.sandbox import Sandbox
+
+PROMISED_SECONDS = 1.0
+"""Within this, what is done on one gateway holds on all (docs/several-machines.md)."""
+
+
+class Sharer(World):
+    """A gateway with a file of its own, which a reload reads."""
+
+    async def resume(self) -> None:
+        self.write(self.text)
+        path = self.directory / "config.toml"
+        self.runtime = Runtime(
+            self.settings(), operations=lambda runtime: RuntimeOperations(runtime, path), clock=self.clock
+        )
+        await self.runtime.start()
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+    def write(self, text: str) -> None:
+        self.text = text
+        (self.directory / "config.toml").write_text(text)
+
+    async def tell(self, action: str, **what: object) -> Any:
+        return (await send(self.session, "POST", f"{self.admin}/{action}", what, headers={})).json
+
+    async def times(self, count: int, client: str = "dashboard") -> list[int]:
+        """Read a list so often at once; the statuses."""
+        replies = await asyncio.gather(*(self.get("/api/session", client=client) for _ in range(count)))
+        return [reply.status for reply in replies]
+
+    async def hit(self) -> Reply:
+        return await self.post("by_country", max_age=600)
+
+
+@pytest.fixture
+async def redis(tmp_path: Path, needs: Callable[[str], str]) -> AsyncIterator[RedisServer]:
+    needs("redis-server")
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+async def pair(
+    tmp_path: Path, redis: RedisServer, sandbox: Sandbox, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[..., Any]]:
+    """Starts the two, which know each other; `tables` adds lines to a table of both."""
+    for name, key in token_table(sandbox).items():
+        monkeypatch.setenv(name, key)
+    made: list[Sharer] = []
+
+    async def start(rates: str = "shared", **tables: str) -> tuple[Sharer, Sharer]:
+        for name in ("one", "two"):
+            (directory := tmp_path / name).mkdir()
+            sharer = Sharer(directory, sandbox, clock)
+            await sharer.start(f'[redis]\nname = "{name}"\nrates = "{rates}"\n', redis.url, **tables)
+            made.append(sharer)
+        await until(lambda: all(len(one.runtime.levels().sharing.gateways) == 2 for one in made))  # type: ignore[union-attr]
+        return made[0], made[1]
+
+    yield start
+    for sharer in made:
+        await sharer.stop()
+
+
+async def away(redis: RedisServer, *sharers: Sharer) -> None:
+    await redis.kill()
+    await until(lambda: not any(one.runtime.levels().sharing.up for one in sharers))  # type: ignore[union-attr]
+
+
+async def purged(sharer: Sharer) -> None:
+    """Wait until it does not send what was stored; it may do so for as long as promised."""
+    async with within(PROMISED_SECONDS):
+        while "hit" in (await sharer.hit()).cache:  # noqa: ASYNC110 - another process announces it
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", [{"query": 0}, {"all": True}, {"scope": "analyst"}])
+async def test_a_purge_reaches_the_other_gateway(what: dict[str, object], pair: Callable[..., Any]) -> None:
+    one, two = await pair()
+    what = {"query": one.named["by_country"]} if "query" in what else what
+    await one.rows("by_country", max_age=600)
+    for _ in range(3):  # prepared responses of the fast path, too
+        assert "hit" in (await two.hit()).cache
+    assert (await one.tell("purge", **what)).keys() == {"purged"}
+    await purged(two)
+
+
+async def test_a_run_that_a_purge_elsewhere_has_overtaken_is_not_stored(pair: Callable[..., Any]) -> None:
+    one, two = await pair()
+    job = (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=0)).job
+    await one.tell("purge", all=True)
+    assert (await two.finish(job["id"]))["status"] == 3
+    assert "fwd" in (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=600)).cache
+
+
+async def test_a_run_is_not_stored_if_a_purge_may_have_been_missed(
+    pair: Callable[..., Any], redis: RedisServer
+) -> None:
+    _, two = await pair()
+    job = (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=0)).job
+    losses = two.runtime.levels().sharing.losses  # type: ignore[union-attr]
+    await redis.ask("FLUSHALL")
+    await until(lambda: two.runtime.levels().sharing.losses > losses)  # type: ignore[union-attr]
+    assert (await two.finish(job["id"]))["status"] == 3
+    assert "fwd" in (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=600)).cache
+
+
+async def test_a_reload_reaches_the_other_gateway_which_reads_its_own_file(pair: Callable[..., Any]) -> None:
+    one, two = await pair()
+    two.write(two.text.replace("[clients.second]", "[clients.third]"))
+    reply = await one.tell("reload")
+    assert reply == {"reloaded": True, "notes": ["two also loads the configuration again"]}
+    await until(lambda: "third" in two.runtime.live.settings.clients, timeout=PROMISED_SECONDS)
+    assert "second" not in two.runtime.live.settings.clients
+
+
+async def test_mistakes_in_the_others_file_change_nothing_there_and_are_told(
+    pair: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = await pair()
+    before = two.runtime.live.settings
+    two.write(two.text + "[nothing]\n")
+    await one.tell("reload")
+    await until(lambda: not two.runtime.reload.successful)
+    assert two.runtime.live.settings is before
+    assert await two.metric("redash_gateway_config_last_reload_successful") == 0
+    assert await one.metric("redash_gateway_config_last_reload_successful") == 1
+    assert "reload: " in caplog.text
+    assert "unknown key" in caplog.text
+
+
+async def test_a_signal_reloads_only_its_own_process(pair: Callable[..., Any]) -> None:
+    one, two = await pair()
+    loaded = two.runtime.reload.at
+    assert await one.runtime.operations.reload() == []
+    await two.rows("by_country", max_age=600)
+    await one.tell("purge", all=True)
+    await purged(two)  # a reload would have reached it by then, too
+    assert two.runtime.reload.at == loaded
+
+
+async def test_without_redis_the_operator_is_told_who_does_not_hear(
+    pair: Callable[..., Any], redis: RedisServer
+) -> None:
+    one, two = await pair()
+    await away(redis, one, two)
+    assert (await one.tell("reload"))["notes"] == [
+        "Redis is unavailable: only this gateway has loaded its configuration again"
+    ]
+    notes = ["Redis is unavailable: the other gateways purge this as soon as they share it again"]
+    assert (await one.tell("purge", all=True))["notes"] == notes
+
+
+RATE = 'rate = "60/h"\nburst = 12'
+
+
+async def test_a_rate_is_shared(pair: Callable[..., Any]) -> None:
+    one, two = await pair(dashboard=RATE)
+    served = sum([(await each.times(9)).count(200) for each in (one, two)])
+    assert 11 <= served <= 12, "the first may keep one token"
+    refused = await two.get("/api/session")
+    assert refused.status == 429
+    assert refused.headers["RateLimit"].startswith('"client";r=0;')
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+
+
+async def test_a_client_without_a_rate_and_another_client_are_not_counted(pair: Callable[..., Any]) -> None:
+    one, _ = await pair(dashboard=RATE, second=RATE)
+    assert (await one.times(12)).count(200) == 12
+    assert (await one.times(12, client="second")).count(200) == 12
+    assert (await one.times(20, client="writer")).count(200) == 20
+
+
+async def test_rates_for_each_gateway_by_itself(pair: Callable[..., Any]) -> None:
+    one, two = await pair(rates="gateway", dashboard=RATE)
+    assert [(await each.times(15)).count(200) for each in (one, two)] == [12, 12]
+
+
+async def test_a_reload_changes_who_shares_rates(pair: Callable[..., Any]) -> None:
+    one, two = await pair(dashboard=RATE)
+    assert (await one.times(15)).count(200) == 12
+    for each in (one, two):
+        each.write(each.text.replace('rates = "shared"', 'rates = "gateway"'))
+        assert await each.runtime.operations.reload() == []
+        assert (await each.times(15)).count(200) == 12
+
+
+async def test_without_redis_each_gateway_allows_its_part(pair: Callable[..., Any], redis: RedisServer) -> None:
+    one, two = await pair(dashboard=RATE)
+    await away(redis, one, two)
+    assert [(await each.times(15)).count(200) for each in (one, two)] == [6, 6]
+    await redis.start()
+    await until(lambda: all(each.runtime.levels().sharing.up for each in (one, two)))
+    assert [(await each.times(5)).count(200) for each in (one, two)] == [0, 0]
+
+
+async def test_most_hits_of_a_client_with_a_rate_ask_redis_nothing(
+    pair: Callable[..., Any], redis: RedisServer
+) -> None:
+    one, _ = await pair(dashboard='rate = "100000/s"')
+    await one.rows("by_country", max_age=600)
+    for _ in range(3):
+        await one.hit()
+    before = await calls(redis)
+    async with asyncio.timeout(20):
+        for _ in range(200):
+            assert "hit" in (await one.hit()).cache
+    # What is left: each gateway looks around four times a second.
+    assert await calls(redis) - before < 100
+
+
+async def calls(redis: RedisServer) -> int:
+    found = str(await redis.ask("INFO", "commandstats"))
+    return sum(map(int, re.findall(r"[:,]calls=(\d+)", found)))
+
+
+async def test_metrics_and_status_tell_who_shares_the_store(pair: Callable[..., Any], redis: RedisServer) -> None:
+    one, two = await pair()
+    metrics = await one.metrics()
+    assert metrics["redash_gateway_peers"] == 2
+    assert metrics['redash_gateway_store_up{tier="redis"}'] == 1
+    assert metrics["redash_gateway_redis_losses_total"] == 0
+    assert metrics["redash_gateway_redis_memory_bytes"] > 0
+    assert any('name="one"' in name for name in metrics if name.startswith("redash_gateway_build_info"))
+    report = await status(one)
+    assert report["name"] == "one"
+    assert [(row["name"], row["here"]) for row in report["gateways"]] == [("one", "this one"), ("two", "")]
+    assert tile(report)["text"].startswith("2 share the store; Redis answers in ")
+    await away(redis, one, two)
+    metrics = await one.metrics()
+    assert metrics["redash_gateway_peers"] == 1
+    assert metrics['redash_gateway_store_up{tier="redis"}'] == 0
+    assert metrics["redash_gateway_redis_losses_total"] == 1
+    report = await status(one)
+    assert report["gateways"] == []
+    assert tile(report) == {
+        "name": "Gateways",
+        "state": "bad",
+        "text": "Redis is unavailable: this one works alone",
+        "trouble": "",
+    }
+    assert "part of the store is down" in report["verdict"]
+
+
+async def test_an_evicting_redis_is_told(pair: Callable[..., Any], redis: RedisServer) -> None:
+    await redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    one, _ = await pair()
+    report = await status(one)
+    assert tile(report)["state"] == "bad"
+    assert "maxmemory-policy is not noeviction" in report["verdict"]
+
+
+async def status(sharer: Sharer) -> Any:
+    async with sharer.session.get(f"{sharer.admin}/api/status") as response:
+        return await response.json()
+
+
+def tile(report: Any) -> Any:
+    (found,) = [part for part in report["health"] if part["name"] == "Gateways"]
+    return found

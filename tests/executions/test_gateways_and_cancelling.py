@@ -1,0 +1,112 @@
+"""A DELETE ends one job id, on whichever gateway; the run in Redash ends with the last of all gateways' callers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.gateways import SECONDS, begun, ended
+from support.waiting import until
+from support.world import World
+
+from gateway.sandbox import Sandbox
+
+CANCELLED = "Query cancelled by user."
+
+
+def cancels(sandbox: Sandbox) -> int:
+    return sandbox.counters.by_route["DELETE /api/jobs/<job_id>"]
+
+
+async def join(world: World, client: str = "dashboard") -> str:
+    job: str = (await world.post("slow_seconds", max_age=0, parameters=SECONDS, client=client)).job["id"]
+    return job
+
+
+async def cancel(world: World, job: str, client: str = "dashboard") -> None:
+    reply = await world.call("DELETE", f"/api/jobs/{job}", client=client)
+    assert (reply.status, reply.body) == (200, b"null")
+
+
+async def is_cancelled(world: World, job: str) -> bool:
+    shown = (await world.get(f"/api/jobs/{job}")).job
+    return (shown["status"], shown["error"]) == (4, CANCELLED)
+
+
+async def test_the_last_of_all_gateways_callers_cancels_the_run(gateways: list[World], sandbox: Sandbox) -> None:
+    one, two, three = gateways
+    async with sandbox.hold():
+        first, second, third = await begun(one), await join(two), await join(three)
+        await cancel(one, first)
+        await cancel(two, second)
+        for world in gateways:
+            assert (await world.get(f"/api/jobs/{third}")).job["status"] in (1, 2)
+        assert cancels(sandbox) == 0
+        await cancel(three, third)
+        await sandbox.wait_until(lambda: cancels(sandbox) == 1)
+        for world in gateways:
+            for job in (first, second, third):
+                assert await is_cancelled(world, job)
+    await until(lambda: not any(world.runtime.executions.flights.running for world in gateways))
+    assert cancels(sandbox) == 1
+
+
+async def test_a_job_is_cancelled_on_a_gateway_that_did_not_give_it_out(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    one, two, three = gateways
+    async with sandbox.hold():
+        first = await begun(one)
+        waits = asyncio.create_task(two.get(f"/api/jobs/{first}", prefer="wait=30"))
+        await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+        await cancel(three, first)
+        assert (await waits).job["error"] == CANCELLED
+        await sandbox.wait_until(lambda: cancels(sandbox) == 1)
+        for world in gateways:
+            assert await is_cancelled(world, first)
+
+
+async def test_a_caller_that_waits_elsewhere_keeps_the_run_alive(gateways: list[World], sandbox: Sandbox) -> None:
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    waits = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
+    await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+    await cancel(one, first)
+    hold.release()
+    assert (await waits).rows
+    assert cancels(sandbox) == 0
+    assert await is_cancelled(two, first)
+
+
+async def test_a_run_that_is_being_cancelled_takes_no_callers_of_other_gateways(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    slow = sandbox.faults.add("latency", route="/api/jobs/<job_id>", method="DELETE", seconds=0.3)
+    leaving = asyncio.create_task(cancel(one, first))
+    await until(lambda: any(e.cancelling for e in one.runtime.executions.flights.running))
+    joining = asyncio.create_task(join(two))
+    await until(lambda: len(two.runtime.executions.flights.running) == 1)
+    assert not two.runtime.executions.flights.running[0].standing.follows
+    hold.release()
+    await asyncio.gather(leaving, joining)
+    slow.clear()
+    await ended(two, await joining)
+    assert await is_cancelled(two, first)
+    assert sandbox.counters.posts[one.named["slow_seconds"]] == 2
+
+
+async def test_a_run_that_waits_for_a_slot_is_cancelled_from_elsewhere(gateways: list[World], sandbox: Sandbox) -> None:
+    one, two, _ = gateways
+    one.reconfigure(one.text.replace("[upstream]", "[upstream]\nmax_executions = 1"))
+    hold = sandbox.hold()
+    other = await begun(one, "now", parameters={})
+    queued = await join(one)
+    await cancel(two, queued)
+    await until(lambda: len(one.runtime.executions.flights.running) == 1)
+    hold.release()
+    await ended(one, other)
+    assert await is_cancelled(one, queued)
+    assert sandbox.counters.started == 1

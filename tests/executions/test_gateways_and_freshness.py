@@ -1,0 +1,161 @@
+"""Callers get no rows older than they asked for, whichever gateway leads the run that they have joined.
+
+No clocks are compared: a follower asks the leader for rows of some age, and the leader counts from when it hears that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.fault_proxy import FaultProxy
+from support.gateways import SECONDS, begun, ended, lose_lease
+from support.redis_server import RedisServer
+from support.waiting import until
+from support.world import World
+
+from gateway.sandbox import Sandbox
+
+POLLS = "^/api/jobs/"
+
+
+UNCERTAIN_SECONDS = 0.3
+"""More than what a gateway may be wrong about Redis' clock when it goes on with the run of another one."""
+
+
+async def ended_unseen(world: World, proxy: FaultProxy, seconds: float = 0.0) -> str:
+    """A run that ends in Redash, after so long, while no poll gets through; the job id of its caller."""
+    hold = world.sandbox.hold()
+    job = await begun(world, "now", parameters={})
+    proxy.add("reset", POLLS)
+    await asyncio.sleep(seconds)
+    hold.release()
+    await world.sandbox.wait_finished(1)
+    await world.sandbox.wait_idle()
+    return job
+
+
+async def test_who_joins_elsewhere_after_the_end_of_a_run_gets_another_one(
+    gateways: list[World], proxy: FaultProxy
+) -> None:
+    one, two, three = gateways
+    first = await ended_unseen(one, proxy)
+    late = [(await world.post("now", max_age=0)).job["id"] for world in (two, three, two)]
+    assert one.started == 1
+    proxy.clear()
+    old = await ended(three, first)
+    new = {await ended(world, job) for job in late for world in gateways}
+    assert len(new) == 1
+    assert old not in new
+    assert one.started == 2
+
+
+async def test_who_joins_elsewhere_before_the_end_shares_the_run(gateways: list[World], sandbox: Sandbox) -> None:
+    one, two, three = gateways
+    hold = sandbox.hold()
+    first = await begun(one, "now", parameters={})
+    one.clock.turn(5)
+    second = (await two.post("now", max_age=0)).job["id"]
+    one.clock.turn(5)
+    third = (await three.post("now", max_age=0)).job["id"]
+    one.clock.turn(5)
+    hold.release()
+    assert len({await ended(one, first), await ended(two, second), await ended(three, third)}) == 1
+    assert sandbox.counters.started == 1
+
+
+@pytest.mark.parametrize(("max_age", "runs"), [(4, 2), (30, 1)])
+async def test_the_bound_of_each_caller_counts_from_its_own_moment(
+    gateways: list[World], proxy: FaultProxy, max_age: int, runs: int
+) -> None:
+    one, two, _ = gateways
+    first = await ended_unseen(one, proxy)
+    one.clock.turn(7)
+    second = (await two.post("now", max_age=max_age)).job["id"]
+    proxy.clear()
+    assert (await ended(one, first) == await ended(two, second)) == (runs == 1)
+    assert one.started == runs
+
+
+async def test_waiting_callers_of_followers_get_the_rows_of_the_follow_up(
+    gateways: list[World], proxy: FaultProxy
+) -> None:
+    one, two, three = gateways
+    first = await ended_unseen(one, proxy)
+    path = f"/api/queries/{one.named['now']}/results.json?max_age=0"
+    waiting = [asyncio.create_task(world.post("now", max_age=0, wait=30)) for world in (two, three)]
+    waiting += [asyncio.create_task(world.get(path)) for world in (two, three)]
+    await until(lambda: all(sum(e.waiters for e in w.runtime.executions.flights.running) == 2 for w in (two, three)))
+    proxy.clear()
+    got = {reply.json["query_result"]["id"] for reply in await asyncio.gather(*waiting)}
+    assert len(got) == 1
+    assert await ended(one, first) not in got
+    assert one.started == 2
+
+
+async def test_a_job_that_was_moved_is_one_of_the_follow_up_on_gateways_that_did_not_give_it_out(
+    gateways: list[World], proxy: FaultProxy, sandbox: Sandbox
+) -> None:
+    one, two, three = gateways
+    first = await ended_unseen(one, proxy)
+    late = (await two.post("now", max_age=0)).job["id"]
+    waits = asyncio.create_task(three.get(f"/api/jobs/{late}", prefer="wait=30"))
+    await until(lambda: sum(e.waiters for e in three.runtime.executions.flights.running) == 1)
+    hold = sandbox.hold()
+    proxy.clear()
+    await ended(one, first)
+    assert (await waits).job["status"] in (1, 2)
+    assert (await three.get(f"/api/jobs/{late}")).job["status"] in (1, 2)
+    hold.release()
+    assert await ended(three, late) != await ended(three, first)
+
+
+async def test_a_new_leader_judges_what_the_old_one_was_asked(
+    gateways: list[World], proxy: FaultProxy, redis: RedisServer
+) -> None:
+    """The asks outlive the leader: who came too late for its run is not served by the one that goes on with it."""
+    one, two, three = gateways
+    first = await ended_unseen(one, proxy, UNCERTAIN_SECONDS)
+    late = (await two.post("now", max_age=0)).job["id"]
+    await lose_lease(one, redis)
+    await until(lambda: two.runtime.leases.held == 1)
+    proxy.clear()
+    assert await ended(three, late) != await ended(three, first)
+    assert one.started == 2
+
+
+async def test_a_strict_caller_elsewhere_tightens_a_post_that_is_yet_to_be_sent(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    one, two, _ = gateways
+    await one.post("slow_seconds", max_age=0, parameters=SECONDS, wait=10)
+    for world in gateways:
+        world.reconfigure(world.text.replace("[upstream]", "[upstream]\nmax_executions = 1"))
+    one.clock.turn(100)
+    hold = sandbox.hold()
+    other = await begun(one, "now", parameters={})
+    queued = (await one.post("slow_seconds", max_age=60, parameters=SECONDS)).job["id"]
+    strict = (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    hold.release()
+    assert await ended(one, queued) == await ended(two, strict)
+    await ended(one, other)
+    assert sandbox.counters.started == 3
+
+
+async def test_a_new_leader_does_not_count_the_time_without_one_against_the_asks(
+    gateways: list[World], proxy: FaultProxy, redis: RedisServer
+) -> None:
+    """Who asked in time is served by the run, also if its leader died before the end, and the next one came later."""
+    one, two, three = gateways
+    hold = one.sandbox.hold()
+    first = await begun(one, "now", parameters={})
+    jobs = [(await world.post("now", max_age=0)).job["id"] for world in (two, three)]
+    proxy.add("reset", POLLS)
+    await asyncio.sleep(UNCERTAIN_SECONDS)
+    hold.release()
+    await one.sandbox.wait_idle()
+    await lose_lease(one, redis)
+    await until(lambda: two.runtime.leases.held + three.runtime.leases.held == 1)
+    proxy.clear()
+    assert len({await ended(world, job) for world in (two, three) for job in (first, *jobs)}) == 1
+    assert one.started == 1

@@ -1,0 +1,229 @@
+"""Leaders that are paused, a Redis that goes and comes, definitions that change, results that nobody stored."""
+
+from __future__ import annotations
+
+import asyncio
+from unittest import mock
+
+import pytest
+from support.fault_proxy import FaultProxy
+from support.gateways import SECONDS, begun, ended
+from support.redis_server import RedisServer
+from support.waiting import until
+from support.world import World
+
+from gateway.sandbox import Sandbox, parameter
+from gateway.store.redis.leases import RedisLease
+
+
+async def take_lease(world: World, redis: RedisServer, job: str) -> None:
+    """Let the only lease run out, and this gateway take it for the run of a job."""
+    (key,) = await redis.ask("KEYS", "*:l:*")  # type: ignore[misc, union-attr]
+    await redis.ask("DEL", str(key))
+    await world.get(f"/api/jobs/{job}")
+    await until(lambda: world.runtime.leases.held == 1)
+
+
+async def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """It neither keeps its lease nor hears of the other leader until its run has ended, too."""
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    (execution,) = one.runtime.executions.flights.running
+    with mock.patch.object(RedisLease, "renew", return_value=False):
+        await take_lease(two, redis, first)
+        lease = execution.standing.lease
+        hold.release()
+        results = {await ended(world, first) for world in gateways}
+        assert isinstance(lease, RedisLease)
+        assert lease.is_lost
+    assert len(results) == 1
+    assert one.runtime.leases.losses == 1
+    assert await redis.ask("KEYS", "*:l:*") == []
+    assert sandbox.counters.started == 1
+
+
+async def test_a_leader_that_has_lost_its_lease_follows_the_new_one(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    (execution,) = one.runtime.executions.flights.running
+    lease = execution.standing.lease
+    await take_lease(two, redis, first)
+    assert isinstance(lease, RedisLease)
+    await lease.renew()
+    await until(lambda: execution.standing.follows)
+    assert one.runtime.leases.held == 0
+    hold.release()
+    assert await ended(one, first) == await ended(two, first)
+    assert sandbox.counters.started == 1
+
+
+async def test_no_post_leaves_without_the_lease(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer, proxy: FaultProxy
+) -> None:
+    """A leader that waits for a slot loses its lease, and does not know: it finds out before its POST."""
+    one, two, _ = gateways
+    one.reconfigure(one.text.replace("[upstream]", "[upstream]\nmax_executions = 1"))
+    hold = sandbox.hold()
+    other = await begun(one, "now", parameters={})
+    queued = (await one.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    keys = await redis.ask("KEYS", "*:l:*")
+    assert isinstance(keys, list)
+    for key in keys:
+        await redis.ask("DEL", str(key))
+    await two.get(f"/api/jobs/{queued}")
+    await sandbox.wait_executions(2)
+    one.clock.turn(4)  # a lease that was kept so long ago is not trusted
+    hold.release()
+    assert await ended(one, queued) == await ended(two, queued)
+    await ended(one, other)
+    assert sandbox.counters.posts[one.named["slow_seconds"]] == 1
+
+
+async def test_without_redis_each_gateway_works_alone_and_afterwards_together(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    second = (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    await redis.kill()
+    third = (await one.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    fourth = (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    hold.release()
+    for world, job in ((one, first), (two, second), (one, third), (two, fourth)):
+        await ended(world, job)
+    await redis.start()
+    await until(lambda: all(world.runtime.leases.shared for world in gateways))
+    started = sandbox.counters.started
+    async with sandbox.hold():
+        jobs = [(await world.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"] for world in gateways]
+        await sandbox.wait_executions(started + 1)
+    assert len({await ended(world, job) for world in gateways for job in jobs}) == 1
+    assert sandbox.counters.started == started + 1
+    assert await ended(two, first)
+
+
+async def test_a_run_that_outlasts_an_outage_is_led_again(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    one, two, three = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    second = (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    await redis.kill()
+    await until(lambda: not any(world.runtime.leases.shared for world in gateways))
+    await redis.start()
+    await until(lambda: all(world.runtime.leases.shared for world in gateways))
+    await until(lambda: sum(world.runtime.leases.held for world in gateways) == 1)
+    hold.release()
+    assert len({await ended(world, job) for world in (one, two, three) for job in (first, second)}) == 1
+    assert sandbox.counters.started == 1
+
+
+async def test_a_lease_that_vanished_is_taken_again_by_its_leader(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    await redis.ask("FLUSHALL")
+    await until(lambda: one.runtime.leases.shared and one.runtime.leases.held == 1)
+    second = (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    hold.release()
+    assert await ended(one, first)
+    assert await ended(two, second)
+
+
+async def test_callers_by_a_newer_definition_do_not_join(gateways: list[World], sandbox: Sandbox) -> None:
+    one, two, _ = gateways
+    query = one.named["slow_seconds"]
+    hold = sandbox.hold()
+    first = await begun(one)
+    sandbox.edit_query(query, query="select sleep({{ seconds }}) as slept, 1 as edited")
+    two.runtime.results.definitions.drop(query)
+    second = (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    hold.release()
+    assert await ended(one, first) != (new := await ended(two, second))
+    assert "edited" in (await one.get(f"/api/queries/{query}/results/{new}.json")).rows[0]
+
+
+@pytest.mark.parametrize("gone", ["purged", "too large"])
+async def test_a_result_that_is_not_stored_is_fetched_by_each_gateway(
+    gateways: list[World], sandbox: Sandbox, gone: str
+) -> None:
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    waits = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
+    await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+    if gone == "purged":
+        await one.runtime.executions.flights.purge()
+    else:
+        await one.runtime.results.cache.purge()
+    hold.release()
+    assert (await waits).rows
+    await ended(two, first)
+    assert sandbox.counters.started == 1
+
+
+async def test_a_purge_elsewhere_keeps_the_result_of_a_run_in_progress_from_being_stored(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    one, two, three = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    await two.runtime.operations.purge({"query": one.named["slow_seconds"]})
+    await until(lambda: all(e.purged for e in one.runtime.executions.flights.running))
+    hold.release()
+    await ended(three, first)
+    for world in gateways:
+        later = await world.post("slow_seconds", max_age=3600, parameters=SECONDS, wait=10)
+        assert ("hit" in later.cache) == (world is not one)
+    assert sandbox.counters.posts[one.named["slow_seconds"]] == 2
+
+
+async def test_a_query_key_shares_runs_too(gateways: list[World], sandbox: Sandbox) -> None:
+    one = gateways[0]
+    germany = {"country": "DE"}
+    async with sandbox.hold():
+        posts = [world.post("in_country", client="narrow", max_age=0, parameters=germany) for world in gateways]
+        jobs = [reply.job["id"] for reply in await asyncio.gather(*posts)]
+        await sandbox.wait_executions(1)
+    results = {(await world.finish(job, client="narrow"))["query_result_id"] for world in gateways for job in jobs}
+    assert len(results) == 1
+    assert None not in results
+    assert sandbox.counters.started == 1
+    sent = sandbox.counters.posts[one.named["in_country"]]
+    for world in gateways:
+        assert (await world.post("in_country", client="narrow", max_age=60, parameters=germany)).rows
+    assert sandbox.counters.posts[one.named["in_country"]] == sent
+
+
+async def test_texts_of_a_query_key_that_redash_confuses_are_kept_apart_on_all_gateways(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """Redash would join the runs, and the responses do not show whose rows they have (CONTRACT 7)."""
+    one, two, _ = gateways
+    options = [parameter("x", "enum", "ab", enumOptions="a b\nab")]
+    query = sandbox.add_query("section", "select '{{ x }}' as x", parameters=options)
+    own = f'[credentials.own]\nkind = "query"\nquery = {query}\nkey_env = "QUERY_KEY_{query}"\n'
+    for world in (one, two):
+        world.reconfigure(world.text + own)
+    hold = sandbox.hold()
+    first = (await one.post(query, client="narrow", max_age=0, parameters={"x": "a b"})).job["id"]
+    await sandbox.wait_executions(1)
+    second = (await two.post(query, client="narrow", max_age=0, parameters={"x": "ab"})).job["id"]
+    await until(lambda: two.runtime.executions.flights.running[0].can_respond.is_set)
+    assert sandbox.counters.posts[query] == 1
+    hold.release()
+    for world, job, value in ((one, first, "a b"), (two, second, "ab")):
+        await world.finish(job, client="narrow")
+        again = await world.post(query, client="narrow", max_age=60, parameters={"x": value})
+        assert again.rows == [{"x": value}]
+    assert sandbox.counters.started == 2

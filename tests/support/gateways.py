@@ -1,0 +1,35 @@
+"""Several gateways in one process that share a Redis: how their runs begin and end, and how one of them is cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.redis_server import RedisServer
+from support.world import World
+
+SECONDS = {"seconds": 0}
+
+
+async def begun(world: World, query: str = "slow_seconds", **body: Any) -> str:
+    """A run that is in progress in Redash; the job id of its caller."""
+    before = world.sandbox.counters.started
+    job: str = (await world.post(query, **({"max_age": 0, "parameters": SECONDS} | body))).job["id"]
+    await world.sandbox.wait_executions(before + 1)
+    return job
+
+
+async def ended(world: World, job: str) -> int:
+    """The id of the result of a job that succeeds."""
+    shown = await world.finish(job)
+    assert (shown["status"], shown["error"]) == (3, ""), shown
+    result: int = shown["query_result_id"]
+    return result
+
+
+async def lose_lease(world: World, redis: RedisServer) -> None:
+    """Cut a gateway off from Redis, so that it neither renews nor hears anything, and let its lease run out."""
+    await world.runtime.store.link.close()
+    keys = await redis.ask("KEYS", "*:l:*")
+    assert isinstance(keys, list)
+    for key in keys:
+        await redis.ask("DEL", str(key))
