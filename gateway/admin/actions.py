@@ -106,7 +106,7 @@ class Actions:
             return "The run was cancelled; its callers have a failed job."
         return (
             "The run cannot be cancelled: its result is arriving, Redash has not accepted it yet, another run shares "
-            "its job, or it uses a query's own key, which may not cancel in Redash."
+            "its job, another gateway leads it, or it uses a query's own key, which may not cancel in Redash."
         )
 
     async def _fields(self, request: web.Request) -> Mapping[str, str]:
