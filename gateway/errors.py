@@ -198,6 +198,16 @@ class UpstreamUnusable(GatewayError):
     reason = "upstream_unusable"
 
 
+class UpstreamRedirected(UpstreamUnusable):
+    """Redash, or a proxy, redirects. `leads_to` is for the operator only: the scheme and host of another server."""
+
+    reason = "upstream_unusable"
+
+    def __init__(self, detail: str, leads_to: str) -> None:
+        super().__init__(detail)
+        self.leads_to = leads_to
+
+
 class UpstreamRefusedByPage(UpstreamUnusable):
     """Redash refused the request with an HTML page: its status is passed on, in the gateway's words."""
 

@@ -208,6 +208,7 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     accepted: bool  # False: Redash does not know the key
     method: str = ""
     failure: str = ""  # why Redash counts as unavailable: no response, or only a proxy's
+    detail: str = ""  # the same as a sentence
     started: float = 0.0  # monotonic
     trace: Trace | None = None
 

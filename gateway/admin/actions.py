@@ -98,8 +98,9 @@ class Actions:
         return " ".join([done, *(f"{note}." for note in notes)])
 
     async def _reload(self, _: Mapping[str, str]) -> str:
-        notes = await self._operations.reload(everywhere=True)
-        return " ".join(["The configuration was loaded again.", *(f"{note}." for note in notes)])
+        reloaded = await self._operations.reload(everywhere=True)
+        changed = f"Changed: {', '.join(reloaded.changed) or 'nothing'}."
+        return " ".join(["The configuration was loaded again.", changed, *(f"{note}." for note in reloaded.notes)])
 
     async def _end_run(self, fields: Mapping[str, str]) -> str:
         if await self._operations.end_run(fields.get("run", "")):

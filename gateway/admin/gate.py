@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 from gateway import config
 from gateway.admin.sessions import Session, Sessions
 from gateway.errors import Forbidden, MisdirectedRequest, Unauthorized
+from gateway.http.request import unknown_host
 from gateway.model import Clock
 
 COOKIE: Final = "redash_gateway_session"
@@ -60,7 +61,7 @@ class Gate:
         hosts = set(settings.server.hosts) - {"*"}
         known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *hosts}
         if listen.is_local and not listen.unix and name.lower() not in known:
-            raise MisdirectedRequest("The Host of this request is not among the gateway's server.hosts.")
+            raise MisdirectedRequest(f"{unknown_host(host)}, and not the admin listener's own address.")
         origin = request.headers.get("Origin")
         if request.method == "POST" and origin is not None and origin.partition("://")[2] != host:
             raise Forbidden("Requests from other web pages are refused.")

@@ -91,7 +91,8 @@ class AdminListener:
 
     async def _reload(self, request: web.Request) -> web.Response:
         self._gate.check_token(request)
-        return web.json_response({"reloaded": True, "notes": await self._operations.reload(everywhere=True)})
+        reloaded = await self._operations.reload(everywhere=True)
+        return web.json_response({"reloaded": True, "changed": reloaded.changed, "notes": reloaded.notes})
 
 
 class AdminRunner(web.AppRunner):

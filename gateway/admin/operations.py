@@ -16,6 +16,13 @@ class Purged(NamedTuple):
     notes: list[str]
 
 
+class Reloaded(NamedTuple):
+    """What a reload has changed, as dotted keys, and what the operator should know of it."""
+
+    changed: list[str]
+    notes: list[str]
+
+
 class Operations(Protocol):
     """What an operator can do with the running gateway."""
 
@@ -37,8 +44,8 @@ class Operations(Protocol):
     async def end_run(self, execution_id: str) -> bool:
         """Cancel a run for all its callers; return False if that is not possible. Raises `NotFound` if it has ended."""
 
-    async def reload(self, *, everywhere: bool = False) -> list[str]:
-        """Load the configuration again; return notes. Raises `ConfigurationError`, and then changes nothing.
+    async def reload(self, *, everywhere: bool = False) -> Reloaded:
+        """Load the configuration again. Raises `ConfigurationError`, and then changes nothing.
 
         `everywhere`: then also tell the gateways that share the store to load theirs.
         """

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway import config
-from gateway.admin.operations import Operations, Purged
+from gateway.admin.operations import Operations, Purged, Reloaded
 from gateway.admin.report import Report, Running
 from gateway.admin.report_builder import Parts, build_report, rows_of
 from gateway.admin.rows import Rows
@@ -33,11 +33,15 @@ NOT_PURGED: Final = "Redis is unavailable: the other gateways purge this as soon
 
 
 class RuntimeOperations:
-    """The operations on one `Runtime`. `source` is its configuration file, None for the demo."""
+    """The operations on one `Runtime`. `source` is its configuration file, None for the demo.
 
-    def __init__(self, runtime: Runtime, source: Path | None) -> None:
+    `listen` is used instead of the file's `server.listen`.
+    """
+
+    def __init__(self, runtime: Runtime, source: Path | None, listen: str | None = None) -> None:
         self._runtime = runtime
         self._source = source
+        self._listen = listen
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         if (sharing := runtime.sharing) is not None:
@@ -165,8 +169,8 @@ class RuntimeOperations:
         events.info("an operator cancels a run", extra={"fields": {"execution": execution.id}})
         return await self._runtime.executions.cancelling.end(execution, Sender("gateway", "end-run"))
 
-    async def reload(self, *, everywhere: bool = False) -> list[str]:
-        """Load the configuration again, all or nothing; returns what the operator should know.
+    async def reload(self, *, everywhere: bool = False) -> Reloaded:
+        """Load the configuration again, all or nothing; returns what has changed, and what the operator should know.
 
         A second reload waits for the first: the file that was read last is in force in the end. With `everywhere`, the
         gateways that share the store then load their own files, each by itself; mistakes there are in their logs.
@@ -178,10 +182,10 @@ class RuntimeOperations:
             raise ConfigurationError(["this gateway was started without a configuration file"])
         async with self._reloading:
             with self._runtime.supervisor.reloading():
-                changed = await self._load(self._source)
-        events.info("configuration loaded again")
-        notes = [f"{key} has changed; this takes a restart" for key in changed]
-        return [*notes, *await self._tell_others()] if everywhere else notes
+                reloaded = await self._load(self._source)
+        changed = ", ".join(reloaded.changed)
+        events.info("configuration loaded again%s", f"; changed: {changed}" if changed else "")
+        return Reloaded(reloaded.changed, [*reloaded.notes, *await self._tell_others()]) if everywhere else reloaded
 
     async def _tell_others(self) -> list[str]:
         sharing = self._runtime.sharing
@@ -196,24 +200,26 @@ class RuntimeOperations:
             else []
         )
 
-    async def _load(self, source: Path) -> list[str]:
-        """Load the file and put it in force; returns the keys that need a restart. Raises as `reload`."""
+    async def _load(self, source: Path) -> Reloaded:
+        """Load the file and put it in force. Raises as `reload`."""
         try:
-            loaded = await _loaded(source)
+            loaded = await _loaded(source, self._listen)
         except ConfigurationError:
             self._runtime.reload.successful = False
             raise
         if not self._runtime.serving:
             raise ConfigurationError(["the gateway is stopping, or does not serve yet"])
-        changed = config.restart_needed(self._runtime.started_with, loaded.configured.settings)
+        settings = loaded.configured.settings
+        changed = config.changes(self._runtime.live.settings, settings)
+        restart = config.restart_needed(self._runtime.started_with, settings)
         self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
-        return changed
+        return Reloaded(changed, [f"{key} has changed; this takes a restart" for key in restart])
 
 
 async def reload_and_log(operations: Operations) -> None:
     """Load this gateway's own file; what is to be said of it goes to the log, because nobody waits for it."""
     try:
-        for note in await operations.reload():
+        for note in (await operations.reload()).notes:
             events.warning("reload: %s", note)
     except ConfigurationError as error:
         for mistake in error.mistakes:
@@ -225,7 +231,7 @@ class _Loaded(NamedTuple):
     upstream_tls: ssl.SSLContext
 
 
-async def _loaded(source: Path) -> _Loaded:
+async def _loaded(source: Path, listen: str | None) -> _Loaded:
     """Read and check the file, and make what depends on it alone, off the event loop: thousands of clients take long.
 
     Raises:
@@ -234,7 +240,7 @@ async def _loaded(source: Path) -> _Loaded:
     gc.disable()  # it would look again and again through tables that live for a second, and stop the loop for it
     try:
         async with asyncio.timeout(LOAD_SECONDS):
-            return await asyncio.to_thread(_load, source)
+            return await asyncio.to_thread(_load, source, listen)
     except TimeoutError:
         text = f"reading it and the files that it names took longer than {LOAD_SECONDS:g} s"
         raise ConfigurationError([f"{source}: {text}"]) from None
@@ -242,8 +248,8 @@ async def _loaded(source: Path) -> _Loaded:
         gc.enable()
 
 
-def _load(source: Path) -> _Loaded:
-    settings = load(source)
+def _load(source: Path, listen: str | None) -> _Loaded:
+    settings = load(source, listen)
     server_context(settings.server)  # the listener keeps its own; this one only checks the files
     return _Loaded(Configured.of(settings), client_context(settings.upstream))
 

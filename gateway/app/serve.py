@@ -9,14 +9,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
 from gateway.app.event_loop import loop_factory
 from gateway.app.operations import RuntimeOperations, reload_and_log
 from gateway.app.runtime import Runtime
-from gateway.app.settings import load
+from gateway.app.settings import load, refuse_obstacles
 from gateway.app.systemd import Supervisor, inherited_sockets
 from gateway.errors import StoreError
 from gateway.telemetry import log
@@ -36,18 +36,24 @@ _RETURNED_BYTES: Final = 512 * 1024
 """Blocks of this size are given back when they are freed. It must be above the 256 KiB into which asyncio receives:
 otherwise each request would cost a mapping of memory and the page faults to fill it, 20 µs of 30 for a hit."""
 
+Work = Callable[[], Coroutine[object, object, object]]
 
-def serve(source: Path) -> int:
-    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status."""
-    settings = load(source)
+
+def serve(source: Path, listen: str | None = None) -> int:
+    """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status.
+
+    `listen`: the address for clients, instead of the one in the file, also after a reload.
+    """
+    settings, inherited = load(source, listen), inherited_sockets(os.environ)
+    refuse_obstacles(source, settings, inherited)
     log.set_up(settings.log.format)
     _return_freed_memory()
     try:
-        inherited, supervisor = inherited_sockets(os.environ), Supervisor(os.environ)
+        supervisor = Supervisor(os.environ)
         with asyncio.Runner(loop_factory=loop_factory(settings.server.event_loop)) as runner:
             runtime = Runtime(
                 settings,
-                operations=lambda runtime: RuntimeOperations(runtime, source),
+                operations=lambda runtime: RuntimeOperations(runtime, source, listen),
                 inherited=inherited,
                 supervisor=supervisor,
             )
@@ -70,8 +76,11 @@ def _return_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, 2)
 
 
-async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) -> None:
-    """Start, call `started`, wait for a signal, stop. A second signal ends the stop soon."""
+async def run(runtime: Runtime, work: Work | None = None) -> None:
+    """Start, wait for a signal or for the end of `work`, which begins after the start, and stop.
+
+    A second signal ends the stop soon. What `work` raises is raised here.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -100,13 +109,27 @@ async def run(runtime: Runtime, started: Callable[[], object] = lambda: None) ->
             runtime.results.organisation.read_soon()
             _spare_the_collector()
             sys.setswitchinterval(SWITCH_SECONDS)
-            started()
-            await stopped
+            await _work_until(stopped, work)
     finally:
         for task in (starting, stopped, *reloads):
             task.cancel()
         await asyncio.gather(starting, stopped, return_exceptions=True)
         await runtime.stop()
+
+
+async def _work_until(stopped: asyncio.Task[bool], work: Work | None) -> None:
+    """Wait for the signal, or for the end of the work; the signal cancels it."""
+    if work is None:
+        await stopped
+        return
+    working = asyncio.create_task(work())
+    try:
+        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def _spare_the_collector() -> None:

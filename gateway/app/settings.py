@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
+from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
 from gateway import config
-from gateway.app import event_loop
+from gateway.app import event_loop, sockets, tls
+from gateway.app.systemd import ADMIN, API
 from gateway.errors import ConfigurationError
 from gateway.model import Clock
 from gateway.store import factory
 from gateway.store.factory import StoreOptions
+from gateway.telemetry import tracing
 
 LOCK_MARGIN_SECONDS: Final = 10.0
 """The process before may need so much longer than its `drain_timeout`."""
 
 
-def load(source: Path) -> config.Config:
-    """Return the configuration.
+def load(source: Path, listen: str | None = None) -> config.Config:
+    """Return the configuration; `listen` is used instead of the file's `server.listen`.
 
     Raises:
-        ConfigurationError: it has mistakes, `cache.store` names a file that is not ours, or something
-            that is configured is not installed.
+        ConfigurationError: it has mistakes, or names what is not there: a file that is not ours, a certificate that is
+            none, a library that is not installed.
     """
-    settings = config.load(source, os.environ)
-    refusals = {
-        "server.event_loop": event_loop.refusal(settings.server.event_loop),
-        "cache.store": factory.refusal(settings.cache.store),
-    }
-    if mistakes := [f"{source}: {key}: {text}" for key, text in refusals.items() if text is not None]:
+    settings = config.load(source, os.environ, listen)
+    refusals = (
+        *tls.refusals(settings),
+        ("server.event_loop", event_loop.refusal(settings.server.event_loop)),
+        ("cache.store", factory.refusal(settings.cache.store)),
+        ("tracing.endpoint", tracing.refusal(settings.tracing.endpoint)),
+    )
+    if mistakes := [f"{source}: {key}: {text}" for key, text in refusals if text is not None]:
         raise ConfigurationError(mistakes)
     return settings
 
@@ -41,10 +47,34 @@ def name_of(settings: config.Config) -> str:
     return settings.redis.name or f"{socket.gethostname()}:{listen.unix or listen.port or os.getpid()}"
 
 
+def refuse_obstacles(source: Path, settings: config.Config, inherited: Container[str] = ()) -> None:
+    """Check what a start needs and a reload does not: the place of the store, the addresses of the listeners.
+
+    `inherited`: the names of the listeners whose sockets the process was started with.
+
+    Raises:
+        ConfigurationError: something is missing.
+    """
+    listeners = ((API, "server.listen", settings.server.listen), (ADMIN, "admin.listen", settings.admin.listen))
+    obstacles = [
+        *((key, sockets.obstacle(listen)) for name, key, listen in listeners if name not in inherited),
+        ("cache.store", factory.obstacle(settings.cache.store)),
+    ]
+    if mistakes := [f"{source}: {key}: {text}" for key, text in obstacles if text is not None]:
+        raise ConfigurationError(mistakes)
+
+
 def remarks(settings: config.Config) -> list[str]:
-    """Return what this machine lacks now for the configuration; `check` may run before it is set up."""
+    """Return what may not be intended on this machine, though the gateway works with it."""
+    secrets = {"server.tls_key": settings.server.tls_key, "redis.password_file": settings.redis.password_file}
+    secrets |= {f"credentials.{name}.key_file": c.key_file for name, c in settings.credentials.items()}
+    found = [
+        f"{key}: every user of this machine can read {file}; run chmod o-r on it"
+        for key, file in secrets.items()
+        if file is not None and file.stat().st_mode & stat.S_IROTH
+    ]
     remark = factory.remark(settings.cache.store)
-    return [] if remark is None else [f"cache.store: {remark}"]
+    return found if remark is None else [*found, f"cache.store: {remark}"]
 
 
 def store_options(settings: config.Config, clock: Clock) -> StoreOptions:

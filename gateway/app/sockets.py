@@ -8,12 +8,44 @@ import errno
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import Any, Final
 
 from gateway import config
 from gateway.errors import ConfigurationError
 
 _ANSWER_SECONDS: Final = 2.0
+
+
+def obstacle(where: config.Listen) -> str | None:
+    """Return what keeps everybody from listening on this address of this machine, and what to do; else None.
+
+    It may be in use: by the gateway that runs already. What only this user may not do is no obstacle either: systemd
+    or a capability can make up for it.
+    """
+    return _unix_obstacle(Path(where.unix)) if where.unix else _tcp_obstacle(where)
+
+
+def _unix_obstacle(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return f"the directory {path.parent} is missing; make it, or use another path"
+    if path.exists() and not path.is_socket():
+        return f"{path} is there and is no socket; move it elsewhere, or use another path"
+    return None
+
+
+def _tcp_obstacle(where: config.Listen) -> str | None:
+    try:
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return f"the name {where.host} has no address; write an address of this machine, 0.0.0.0 for all of them"
+    for family, _, _, _, address in found:
+        try:
+            _bound(where, family, address).close()
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                return f"this machine has no address {address[0]}; write one that it has, 0.0.0.0 for all of them"
+    return None
 
 
 async def bind(where: config.Listen) -> list[socket.socket]:

@@ -5,7 +5,7 @@ Other rooms import from here, not from the modules.
 
 from gateway.config.load import admin_listen, load, parse, token_hash
 from gateway.config.redis_url import RedisAddress
-from gateway.config.restart import restart_needed
+from gateway.config.restart import changes, restart_needed
 from gateway.config.schema import (
     Admin,
     Cache,
@@ -48,6 +48,7 @@ __all__ = [
     "Upstream",
     "Warm",
     "admin_listen",
+    "changes",
     "is_redis",
     "load",
     "notes",

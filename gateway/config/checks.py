@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from gateway.config.mistakes import Mistakes, did_you_mean, dotted, may_be_secret, shown
 from gateway.config.redis_url import redis_address
@@ -23,6 +24,7 @@ _BEYOND_BINDING = ("adhoc", "write", "admin")
 def check(config: Config, mistakes: Mistakes) -> None:
     """Add every contradiction to the mistakes."""
     _listeners(config, mistakes)
+    _upstream(config, mistakes)
     _credentials(config.credentials, mistakes)
     _clients(config, mistakes)
     _tokens(config, mistakes)
@@ -40,6 +42,15 @@ def _listeners(config: Config, mistakes: Mistakes) -> None:
             "admin.listen", "is the same address as server.listen; the two listeners need one each", unless=both
         )
     _pair(mistakes, "server.tls_cert", "server.tls_key", bool(server.tls_cert), bool(server.tls_key))
+
+
+def _upstream(config: Config, mistakes: Mistakes) -> None:
+    parts = urlsplit(config.upstream.url or "")  # None: the mistake is known
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    for key, listen in (("server.listen", config.server.listen), ("admin.listen", config.admin.listen)):
+        if parts.hostname and listen.is_reached_by(parts.hostname, port):
+            text = f"leads to the gateway itself ({key} is {listen}); write the address of Redash"
+            mistakes.add("upstream.url", text, unless=("upstream.url", key))
 
 
 def _pair(mistakes: Mistakes, first: str, second: str, has_first: bool, has_second: bool) -> None:

@@ -12,21 +12,29 @@ from pathlib import Path
 from gateway.config.checks import check
 from gateway.config.mistakes import Mistakes, may_be_secret
 from gateway.config.reader import Reader
-from gateway.config.references import resolve
+from gateway.config.references import others_can_write, resolve
 from gateway.config.schema import Admin, Config
 from gateway.config.values import Listen
 from gateway.errors import ConfigurationError
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Config:
-    """Read the file and the keys that it refers to; `ConfigurationError` has one line for each mistake."""
-    return parse(_text(path), path.absolute().parent, environ, str(path))
+def load(path: Path, environ: Mapping[str, str], listen: str | None = None) -> Config:
+    """Read the file and the keys that it refers to; `ConfigurationError` has one line for each mistake.
+
+    `listen` is read in place of the file's `server.listen`.
+    """
+    return parse(_text(path), path.absolute().parent, environ, str(path), listen)
 
 
-def parse(text: str, directory: Path, environ: Mapping[str, str], name: str = "config.toml") -> Config:
+def parse(
+    text: str, directory: Path, environ: Mapping[str, str], name: str = "config.toml", listen: str | None = None
+) -> Config:
     """Parse the text of a file `name` in `directory` (an absolute path)."""
-    mistakes = Mistakes(name)
-    config = Reader(mistakes, directory).table(Config, _toml(text, name), "")
+    mistakes, raw = Mistakes(name), _toml(text, name)
+    server = raw.setdefault("server", {})
+    if listen is not None and isinstance(server, dict):
+        server["listen"] = listen
+    config = Reader(mistakes, directory).table(Config, raw, "")
     check(config, mistakes)
     config = resolve(config, directory, environ, mistakes)
     if mistakes.lines:
@@ -52,7 +60,11 @@ def token_hash(token: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as stream:
+            if others_can_write(stream.fileno()):
+                text = "every user of this machine can write to it, and so give away keys; run chmod o-w on it"
+                raise ConfigurationError([f"{path}: {text}"])
+            return stream.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError([f"{path}: is not UTF-8 text (byte {error.start + 1})"]) from None
     except OSError as error:

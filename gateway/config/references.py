@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def _checked_key(text: str | None, source: str, mistakes: Mistakes) -> Secret:
     key = text.rstrip("\r\n")
     if not key:
         mistakes.add(source, "the key there is empty")
+    elif key.startswith("rg_"):
+        mistakes.add(source, "the key there is a token of the gateway; put a key of Redash there (see a user's page)")
     elif len(key) > _LONGEST_KEY:
         mistakes.add(source, "the key there is too long")
     elif not _KEY.fullmatch(key):
@@ -100,8 +103,16 @@ def _variable(name: str, path: str, environ: Mapping[str, str], mistakes: Mistak
 def _bytes(file: Path, path: str, mistakes: Mistakes) -> bytes | None:
     try:
         with file.open("rb") as stream:
+            if others_can_write(stream.fileno()):
+                mistakes.add(path, f"every user of this machine can write to {shown(str(file))}; run chmod o-w on it")
             return stream.read(_LONGEST_KEY + 3)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "cannot be read"
         mistakes.add(path, f"the file {shown(str(file))} cannot be read: {reason}")
         return None
+
+
+def others_can_write(descriptor: int) -> bool:
+    """Whether an open file is a regular one that every user of the machine can write to."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IWOTH)

@@ -1,4 +1,4 @@
-"""Which changes between two configurations a reload cannot apply. Pure; the marks are in `schema`."""
+"""What differs between two configurations, and which changes a reload cannot apply. Pure; the marks are in `schema`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,36 @@ from msgspec.structs import fields
 
 from gateway.config.mistakes import dotted
 from gateway.config.schema import Config, Table, TakesRestart
+from gateway.secret import Secret
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """Return the dotted keys that differ, in the order of the schema: names only, no values."""
+    return list(_different(old, new, ""))
+
+
+def _different(old: Table, new: Table, path: str) -> Iterator[str]:
+    for field in fields(old):
+        key, before, after = dotted(path, field.name), getattr(old, field.name), getattr(new, field.name)
+        if isinstance(before, Table):
+            yield from _different(before, after, key)
+        elif isinstance(before, dict) and key in ("credentials", "clients"):
+            yield from _different_tables(before, after, key)
+        elif _plain(before) != _plain(after):
+            yield key
+
+
+def _different_tables(old: dict[str, Table], new: dict[str, Table], path: str) -> Iterator[str]:
+    for name in dict.fromkeys((*old, *new)):
+        key, before, after = dotted(path, name), old.get(name), new.get(name)
+        if before is None or after is None:
+            yield f"{key} ({'new' if before is None else 'removed'})"
+        else:
+            yield from _different(before, after, key)
+
+
+def _plain(value: object) -> object:
+    return value.fingerprint() if isinstance(value, Secret) else value
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:

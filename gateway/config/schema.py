@@ -55,6 +55,8 @@ class TakesRestart:
 
 Seconds = Annotated[float, ParsedBy(units.duration)]
 PositiveSeconds = Annotated[float, ParsedBy(units.positive_duration)]
+Wait = Annotated[float, ParsedBy(units.wait)]
+PositiveWait = Annotated[float, ParsedBy(units.positive_wait)]
 Bytes = Annotated[int, ParsedBy(units.size)]
 RateLimit = Annotated[Rate, ParsedBy(units.rate)]
 Count = Annotated[int, ParsedBy(values.WholeNumber(1))]
@@ -80,9 +82,9 @@ class Server(Table, frozen=True, kw_only=True):
     listen: Annotated[Address, TakesRestart()] = Listen(host="127.0.0.1", port=8080)
     hosts: Annotated[tuple[Annotated[str, ParsedBy(values.host)], ...], NotEmpty()] = ("localhost", "127.0.0.1")
     cors_origins: tuple[Annotated[str, ParsedBy(values.origin)], ...] = ()
-    max_wait: Seconds = 50.0
+    max_wait: Wait = 50.0
     max_request_body: Bytes = 10**6
-    drain_timeout: Seconds = 60.0
+    drain_timeout: Wait = 60.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
     event_loop: Annotated[EventLoop, TakesRestart()] = "auto"
@@ -100,14 +102,14 @@ class Upstream(Table, frozen=True, kw_only=True):
 
     url: Annotated[str, ParsedBy(values.base_url)]
     version: Annotated[str, ParsedBy(values.redash_version)] = values.AUTOMATIC
-    connect_timeout: PositiveSeconds = 5.0
-    read_timeout: PositiveSeconds = 60.0
+    connect_timeout: PositiveWait = 5.0
+    read_timeout: PositiveWait = 60.0
     max_requests: Count = 16
     max_executions: Count = 8
-    queue_timeout: Seconds = 30.0
+    queue_timeout: Wait = 30.0
     ca_file: Path | None = None
     breaker_failures: Count = 5
-    breaker_reset: PositiveSeconds = 10.0
+    breaker_reset: PositiveWait = 10.0
     date_format: Text = "DD/MM/YY"
     date_time_format: Text = "DD/MM/YY HH:mm"
 

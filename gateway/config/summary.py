@@ -8,6 +8,8 @@ from gateway.config.schema import Capability, Client, Config, Server
 from gateway.config.stores import is_redis
 from gateway.config.values import AUTOMATIC
 
+_PATIENCE_SECONDS = 60.0
+
 _ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
 
 
@@ -31,14 +33,20 @@ def _aligned(title: str, rows: dict[str, str]) -> list[str]:
 def _client(client: Client) -> Iterator[str]:
     yield "can " + ", ".join(capability for capability in _ORDER if capability in client.can)
     yield "through " + ", ".join(client.credentials)
-    for name, ids in (("queries", client.queries), ("dashboards", client.dashboards)):
-        if ids:
-            yield f"only {name} " + ", ".join(
-                str(item) for item in sorted(ids, key=lambda item: (isinstance(item, str), item))
-            )
+    if client.is_bound:
+        yield "only " + ", and also ".join(_bound(client))
     if client.rate:
         yield f"at most {client.rate}"
     yield f"{len(client.token_sha256)} token{'' if len(client.token_sha256) == 1 else 's'}"
+
+
+def _bound(client: Client) -> Iterator[str]:
+    """Both bindings together are a union: what either of them allows."""
+    if client.queries:
+        yield "queries " + ", ".join(map(str, sorted(client.queries)))
+    if client.dashboards:
+        names = sorted(client.dashboards, key=lambda name: (isinstance(name, str), name))
+        yield "the queries on dashboards " + ", ".join(map(str, names))
 
 
 def notes(config: Config, now: float) -> list[str]:
@@ -63,6 +71,8 @@ def _exposed(config: Config) -> Iterator[str]:
 
 
 def _cut_off(config: Config) -> Iterator[str]:
+    if config.server.max_wait >= _PATIENCE_SECONDS:
+        yield f"server.max_wait: {_PATIENCE_SECONDS:g} s or more: most proxies in front of a server give up before"
     if config.server.drain_timeout <= config.server.max_wait:
         yield "server.drain_timeout: not above server.max_wait: a stop can cut off requests that wait for Redash"
 

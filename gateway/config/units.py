@@ -12,6 +12,9 @@ _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, 
 _LONGEST_SECONDS = 100 * 366 * 86400.0
 """Longer than any use, and short enough for the event loop's timers."""
 
+_LONGEST_WAIT_SECONDS = 3600.0
+"""Nobody waits longer for one request, start or stop."""
+
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _LARGEST_BYTES = 2**62
@@ -49,6 +52,19 @@ def positive_duration(value: object) -> float:
     if seconds < 0.001:
         raise ValueError("is too short; write at least 1ms")
     return seconds
+
+
+def wait(value: object) -> float:
+    """Parse a duration for which somebody waits."""
+    seconds = duration(value)
+    if seconds > _LONGEST_WAIT_SECONDS:
+        raise ValueError("is longer than anybody should wait; write at most 1h")
+    return seconds
+
+
+def positive_wait(value: object) -> float:
+    """Parse a duration for which somebody waits, and that must not be zero."""
+    return min(wait(value), positive_duration(value))
 
 
 def size(value: object) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 import zoneinfo
 from datetime import date, datetime, time
@@ -23,6 +24,10 @@ _VERSION = re.compile(r"\d{1,4}(\.\d{1,4}){0,3}([.-][A-Za-z0-9.]{1,20})?", re.AS
 _REDIS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
 AUTOMATIC = "auto"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLACEHOLDER = "0" * 64
+_LONGEST_UNIX_PATH = 107
+"""Bytes, without the zero at the end (unix(7))."""
+
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -53,6 +58,18 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
             return bool(self.unix) or self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def is_reached_by(self, name: str, port: int | None) -> bool:
+        """Whether a connection from this machine to a host name or address, and a port, leads here."""
+        if self.unix or not self.port or self.port != port:
+            return False
+        here, there = _same(self.host), _same(name)
+        return here == there or (here in ("0.0.0.0", "::") and Listen(host=there).is_local)  # noqa: S104 - compared
+
+
+def _same(host: str) -> str:
+    """Return one name for all that mean this machine alone."""
+    return "localhost" if host in ("127.0.0.1", "::1") else host.lower()
 
 
 def text(value: object) -> str:
@@ -96,10 +113,12 @@ def listen(value: object) -> Listen:
     """Parse "host:port", "[IPv6]:port" or "unix:/path"."""
     address = text(value)
     if address.startswith("unix:/"):
+        if len(os.fsencode(address)) > _LONGEST_UNIX_PATH + len("unix:"):
+            raise ValueError(f"is a path that is too long for a Unix socket; use at most {_LONGEST_UNIX_PATH} bytes")
         return Listen(unix=address.removeprefix("unix:"))
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    known = _is_ipv6(host[1:-1]) if bracketed else _HOST_NAME.fullmatch(host)
+    known = _is_ipv6(host[1:-1]) if bracketed else _is_host_name(host)
     if not (colon and known and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):
         raise ValueError('is not an address; write "127.0.0.1:8080", "[::1]:8080" or "unix:/run/name.sock"')
     return Listen(host=host[1:-1] if bracketed else host, port=int(port))
@@ -108,7 +127,7 @@ def listen(value: object) -> Listen:
 def host(value: object) -> str:
     """Parse a name that a Host header may contain, without port, in lower case; "*" for any."""
     name = text(value).lower()
-    if name == "*" or _HOST_NAME.fullmatch(name) or (name[0] == "[" and name[-1] == "]" and _is_ipv6(name[1:-1])):
+    if name == "*" or _is_host_name(name) or (name[0] == "[" and name[-1] == "]" and _is_ipv6(name[1:-1])):
         return name
     raise ValueError('is not a host name; write it without scheme, port and path, "[::1]" for IPv6, "*" for any')
 
@@ -159,6 +178,8 @@ def redis_name(value: object) -> str:
 def sha256(value: object) -> str:
     """Parse the hash of a token; no message shows it."""
     given = text(value)
+    if given == _PLACEHOLDER:
+        raise ValueError("is the placeholder of the examples; `redash-gateway token` prints a line to put here")
     if _SHA256.fullmatch(given):
         return given
     if given.startswith("rg_"):
@@ -213,7 +234,7 @@ def _web_url(given: str) -> SplitResult:
 
 def is_host(name: str) -> bool:
     """Whether it is the name of a host, or an IP address without brackets."""
-    return _HOST_NAME.fullmatch(name) is not None or _is_ipv6(name)
+    return _is_host_name(name) or _is_ipv6(name)
 
 
 def split_url(given: str) -> SplitResult:
@@ -232,6 +253,11 @@ def _normal(parts: SplitResult) -> str:
     name = parts.hostname or ""
     bracketed = f"[{name}]" if ":" in name else name
     return f"{parts.scheme}://{bracketed}" + (f":{parts.port}" if parts.port is not None else "")
+
+
+def _is_host_name(name: str) -> bool:
+    """Whether it can be looked up: Python fails on labels that are empty or too long (RFC 1035 2.3.4)."""
+    return _HOST_NAME.fullmatch(name) is not None and all(0 < len(label) <= 63 for label in name.split("."))
 
 
 def _is_ipv6(name: str) -> bool:

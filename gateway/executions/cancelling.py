@@ -66,7 +66,7 @@ class Cancelling:
 
     async def _stop(self, execution: Execution, sender: Sender) -> None:
         over = execution.cancelling or execution.phase is Phase.ENDED
-        if over or execution.standing.follows or execution.standing.is_apart or self.is_wanted(execution):
+        if over or execution.standing.follows or self.is_wanted(execution):
             return
         if execution.phase is Phase.QUEUED and execution.task is not None:
             if await self._is_closed(execution):
@@ -80,6 +80,8 @@ class Cancelling:
         """Whether it has a job in Redash of its own that its key may cancel (CONTRACT 2: a query's key may not)."""
         if execution.arriving is not None:
             return False  # the run is over, and other callers may be reading its result
+        if self._leases.for_many and not execution.standing.lease.number:
+            return False  # other gateways may follow the same job in Redash, and nobody knows
         others = (other for other in self._executions.running if other.id != execution.id)
         shared = any(other.upstream_job == execution.upstream_job for other in others)
         return bool(execution.upstream_job) and not shared and not execution.plan.credential.is_query_key

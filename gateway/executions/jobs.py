@@ -91,12 +91,17 @@ class Jobs:
             job = recent[0] if recent is not None else await self._ledger.job(job_id)
             if job is None or job.cancelled:
                 continue
-            follow_up.not_before[job_id] = not_before = execution.not_before.pop(job_id)
-            follow_up.seen[job_id] = execution.seen.pop(job_id, self._clock.monotonic())
+            not_before = execution.not_before.pop(job_id)
+            serving = follow_up.serving(not_before)  # it may have ended by now, too early as well
+            serving.not_before[job_id] = not_before
+            serving.seen[job_id] = execution.seen.pop(job_id, self._clock.monotonic())
             if (event := execution.job_events.pop(job_id, None)) is not None:
-                follow_up.job_events[job_id] = event
-            self._recent[job_id] = (msgspec.structs.replace(job, execution_id=follow_up.id), follow_up)
-            await self._moved(job, follow_up, not_before)
+                serving.job_events[job_id] = event
+                if serving.phase is Phase.ENDED:
+                    event.set()
+            moved = msgspec.structs.replace(job, execution_id=serving.id)
+            self._recent[job_id] = (moved, view_of(moved, serving) if serving.phase is Phase.ENDED else serving)
+            await self._moved(job, serving, not_before)
 
     async def _moved(self, job: JobRecord, execution: Execution, not_before: float) -> JobRecord:
         """Record that a job is one of this execution now."""

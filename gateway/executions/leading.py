@@ -178,10 +178,9 @@ class Leading:
     async def _follow(self, execution: Execution, held: Held) -> tuple[Ending | None, Lease | Held | None]:
         """Learn how a run ends that another gateway leads; or what came instead of the end."""
         standing = execution.standing
-        if held.execution_id != execution.id:
-            self._rename(execution, held.execution_id)
-            standing.follow()
-        elif not standing.follows:
+        if held.execution_id != execution.id and not await self._joined(execution, held):
+            return None, None
+        if not standing.follows:
             standing.follow()
         execution.phase = Phase.RUNNING
         self._note_ask(execution, held)
@@ -191,6 +190,16 @@ class Leading:
             return await self._until_end(execution)
         finally:
             self._leave(execution, followed)
+
+    async def _joined(self, execution: Execution, held: Held) -> bool:
+        """Become part of another run, unless that is over: then its lease is about to be given up, or runs out."""
+        record = await self._ledger.execution(held.execution_id)
+        if record is not None and record.status >= 3:
+            await self._wait(execution, held.execution_id, math.inf)
+        elif not execution.is_known:
+            self._rename(execution, held.execution_id)
+            return True
+        return False
 
     def _rename(self, execution: Execution, execution_id: str) -> None:
         old, execution.id = execution.id, execution_id
@@ -208,6 +217,7 @@ class Leading:
                 record = await self._ledger.execution(execution.id)
                 if record is not None and record.status >= 3:
                     return await self._as_ended(execution, record), None
+                standing.settled.set()
                 if record is not None:
                     mirror(execution, record)
                 elif look_at > -math.inf:
@@ -252,8 +262,9 @@ class Leading:
         too_old = record.status == 3 and served_from == -math.inf < execution.latest_need
         if (refused or too_old) and not execution.is_known:
             await self._news_of(record.id, execution, ASK_SECONDS)  # of a lease that is about to be given up
-            self._rename(execution, new_id())
-            return None
+            if not execution.is_known:  # otherwise a caller has got a job of this very run meanwhile
+                self._rename(execution, new_id())
+                return None
         mirror(execution, record)
         if record.status == 4:
             failure = UpstreamError(record.error) if record.unavailable else None

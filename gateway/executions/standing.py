@@ -91,7 +91,6 @@ class Standing:
         """Another gateway leads."""
         self.lease, self.follows, self.inherits, self.is_apart = LOCAL, True, True, False
         self.asks.clear()
-        self.settled.set()
 
     def be_follower(self) -> None:
         """The run has ended before this gateway could lead it."""

@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import MultiMapping
 
+from gateway.config.mistakes import may_be_secret
 from gateway.errors import (
     BadRequest,
     ContentTooLarge,
@@ -32,6 +33,7 @@ _UNCOUNTED_BYTES: Final = 1_024
 
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _SHOWN_HOST: Final = 100
+_SHOWN_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}|\[[0-9A-Fa-f:.]{2,50}\]")
 _LONGEST_CACHED: Final = 300
 """Longer fields are not looked at, so that they are no keys of caches: no name of a host is so long, nor any list of
 codings that a client sends."""
@@ -55,13 +57,20 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     if (
         not (len(host) <= _LONGEST_CACHED and _is_one_of(host, hosts)) and path != PING.template
     ):  # load balancers ask by address, or name no Host
-        detail = "The Host of this request is not among the gateway's server.hosts."
+        detail = f"{unknown_host(host)}; its operator can add it there."
         raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")
     headers, is_http_1_0 = request.headers, request.version < HttpVersion11
     meaningful = {name: headers[name] for name in MEANINGFUL if name in headers}
     return Request(
         request.method, path, query_string, meaningful, _accepts_gzip(headers), is_http_1_0, token_field(headers)
     )
+
+
+def unknown_host(host: str) -> str:
+    """Return the beginning of an error: the name in a Host that is not known, as the configuration would have it."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    shown = f"'{name}' " if _SHOWN_NAME.fullmatch(name) and not may_be_secret(name) else ""
+    return f"The Host {shown}of this request is not among the gateway's server.hosts"
 
 
 def _host_and_target(request: web.BaseRequest) -> tuple[str, str]:

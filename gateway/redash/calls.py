@@ -60,9 +60,19 @@ def dashboard_by_slug(slug: str) -> UpstreamRequest:
     return _request(routes.DASHBOARD, "legacy", dashboard=slug)
 
 
-def dashboards(page: int) -> UpstreamRequest:
+def dashboards(page: int, size: int = DASHBOARDS_A_PAGE) -> UpstreamRequest:
     """Ask for a page of the list of dashboards, from 1 on."""
-    return _request(routes.DASHBOARDS, f"page={page}&page_size={DASHBOARDS_A_PAGE}")
+    return _request(routes.DASHBOARDS, f"page={page}&page_size={size}")
+
+
+def queries(page: int, size: int) -> UpstreamRequest:
+    """Ask for a page of the list of queries, from 1 on."""
+    return _request(routes.QUERIES, f"page={page}&page_size={size}")
+
+
+def data_sources() -> UpstreamRequest:
+    """Ask for the list of data sources."""
+    return _request(routes.DATA_SOURCES)
 
 
 def latest_result(query_id: int) -> UpstreamRequest:

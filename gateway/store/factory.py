@@ -125,13 +125,25 @@ def refusal(spec: str) -> str | None:
         return None
 
 
-def remark(spec: str) -> str | None:
-    """Return what the store lacks on this machine: its directory, or one for temporary files; None if it is there."""
+def obstacle(spec: str) -> str | None:
+    """Return what keeps this process from opening the store on this machine, and what to do; None if nothing does."""
     scheme, place = split_store(spec)
+    path = Path(place)
+    if scheme != "sqlite":
+        return None
+    if not path.parent.is_dir():
+        return f"the directory {path.parent} is missing; make it, for the user that runs the gateway"
+    for each, mode in ((path.parent, os.W_OK | os.X_OK), (path, os.W_OK), (Path(f"{path}.bodies"), os.W_OK | os.X_OK)):
+        if each.exists() and not os.access(each, mode):
+            return f"this user may not write to {each}; give it to the user that runs the gateway (chown)"
+    return None
+
+
+def remark(spec: str) -> str | None:
+    """Return what the store lacks on this machine, though it works without it; None if it is complete."""
+    scheme, _ = split_store(spec)
     if scheme != "sqlite" and (why := temporary.directory_refusal()) is not None:
         return f"no temporary directory, so results over 256 KB will be passed on, but not cached ({why})"
-    if scheme == "sqlite" and not os.access(parent := Path(place).parent, os.W_OK | os.X_OK):
-        return f"{parent} is no directory that this user may write to; serve does not start without it"
     return None
 
 

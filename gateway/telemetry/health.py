@@ -42,7 +42,7 @@ class UpstreamHealth:
     def record(self, call: UpstreamCall) -> None:
         """Record what one call says about Redash and about the key it used."""
         if call.unavailable:
-            self._availability.record(bad=True, detail=f"{call.method} {call.route}: {call.failure}")
+            self._availability.record(bad=True, detail=f"{call.method} {call.route}: {call.detail or call.failure}")
         elif call.status:
             self._availability.record(bad=False)
             self._key(call.credential).record(bad=not call.accepted)

@@ -5,6 +5,7 @@ Spans are made from the same records as metrics and logs, when something has end
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 import secrets
@@ -22,6 +23,8 @@ from gateway.telemetry.log import clean
 MOST_STATE_BYTES: Final = 512
 MOST_STATE_MEMBERS: Final = 32
 EXPORT_SECONDS: Final = 5.0
+
+_MISSING: Final = "this needs the extra 'otel': pip install 'redash-gateway[otel]'"
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _KNOWN_FLAGS: Final = 0x03
@@ -71,6 +74,15 @@ def _state(values: Sequence[str]) -> str:
     return state
 
 
+def refusal(endpoint: str | None) -> str | None:
+    """Return why there can be no spans, though there is an endpoint, and what to do; None if there can be some."""
+    try:
+        found = endpoint is None or importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ImportError:  # not even the packages around it
+        found = False
+    return None if found else _MISSING
+
+
 class Tracing:
     """Makes spans and hands them to the OpenTelemetry exporter, which sends them from its own thread."""
 
@@ -84,8 +96,7 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
             from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
         except ImportError:
-            text = "tracing.endpoint: this needs the extra 'otel': pip install 'redash-gateway[otel]'"
-            raise ConfigurationError([text]) from None
+            raise ConfigurationError([f"tracing.endpoint: {_MISSING}"]) from None
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would log every failed export
         exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
         resource = Resource.create({"service.name": "redash-gateway", "service.version": __version__})

@@ -10,6 +10,7 @@ from gateway.errors import (
     CredentialRejected,
     UpstreamBusy,
     UpstreamError,
+    UpstreamRedirected,
     UpstreamRefusedByPage,
     UpstreamTimeout,
     UpstreamUnusable,
@@ -57,7 +58,8 @@ def usable(response: UpstreamResponse, credential: Credential, route: Route) -> 
     if 200 < response.status < 300 and not is_write:  # a read is 200 or an error; a proxy that transforms says 203
         raise UpstreamUnusable(f"Redash answered {response.status}, which is not one of its own statuses.")
     if 300 <= response.status < 400 and not _leads_to_list(response, credential, route):
-        raise UpstreamUnusable("Redash answered with a redirect; the gateway follows none. Check upstream.url.")
+        text = "Redash answered with a redirect; the gateway follows none. Check upstream.url."
+        raise UpstreamRedirected(text, _other_server(response, credential))
     if not response.content_type.isascii():
         raise UpstreamUnusable("Redash answered with a Content-Type that is not ASCII.")
     if "text/html" in response.content_type.lower():
@@ -78,6 +80,16 @@ def _leads_to_list(response: UpstreamResponse, credential: Credential, route: Ro
         return False
     is_own = target.netloc.lower() in ("", urlsplit(credential.url).netloc)
     return is_own and target.scheme in ("", "http", "https") and _LIST.fullmatch(target.path) is not None
+
+
+def _other_server(response: UpstreamResponse, credential: Credential) -> str:
+    """Return scheme and host of where a redirect leads, "" if that is the same server: http became https, perhaps."""
+    try:
+        target, own = urlsplit(response.location), urlsplit(credential.url)
+    except ValueError:
+        return ""
+    leads_away = target.hostname and (target.scheme, target.netloc) != (own.scheme, own.netloc)
+    return f"{target.scheme or own.scheme}://{target.hostname}" if leads_away else ""
 
 
 def _page(status: int, route: Route) -> UpstreamUnusable:

@@ -170,7 +170,7 @@ class HttpUpstream:
         credential, request, sender = attempt.credential, attempt.request, attempt.sender
         started = self._clock.monotonic()
         trace = self._observer.begin_span(sender.trace)
-        status, accepted, failure = 0, True, ""
+        status, accepted, failure, detail = 0, True, "", ""
         try:
             response = await self._exchange.send(attempt, trace)
             status = response.status
@@ -179,7 +179,7 @@ class HttpUpstream:
             accepted = False
             raise
         except UpstreamError as error:
-            failure = error.reason
+            failure, detail = error.reason, error.detail
             raise
         finally:
             seconds = self._clock.monotonic() - started
@@ -194,6 +194,7 @@ class HttpUpstream:
                     accepted=accepted,
                     method=request.method,
                     failure=failure,
+                    detail=detail,
                     started=started,
                     trace=trace,
                 )

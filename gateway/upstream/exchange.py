@@ -25,6 +25,7 @@ from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.upstream.availability import Silence
+from gateway.upstream.causes import sentence
 from gateway.upstream.checks import usable
 from gateway.upstream.kept_connections import Connection, ConnectionPool, KeptConnectionError, current, lost_race
 from gateway.upstream.protocol import Early, UpstreamResponse
@@ -34,8 +35,6 @@ from gateway.upstream.urls import url_of
 
 DEADLINE_SECONDS: Final = 900.0
 """For a large result as a whole; `upstream.read_timeout` limits each wait within it, and everything else as a whole."""
-
-_CONNECTION_LOST: Final = "Redash cannot be reached, or it closed the connection before the end of its response."
 
 
 class Attempt(NamedTuple):
@@ -105,12 +104,12 @@ class HttpExchange:
         except TimeoutError as error:  # includes aiohttp's own timeouts
             if attempt.silence is not None and attempt.silence.is_lost:
                 raise UpstreamError("Redash works again, but has lost this request.") from without_frames(error)
-            raise UpstreamTimeout("Redash did not answer in time.") from without_frames(error)
+            raise UpstreamTimeout(sentence(error, attempt.credential.url)) from without_frames(error)
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise UpstreamError(_CONNECTION_LOST) from without_frames(error)
+            raise UpstreamError(sentence(error, attempt.credential.url)) from without_frames(error)
         except UpstreamError as error:  # of `_once`
             if lost_race(connection, error.__cause__, self._clock.monotonic() - sent):
-                raise KeptConnectionError(_CONNECTION_LOST) from error.__cause__
+                raise KeptConnectionError(error.detail) from error.__cause__
             raise
 
     async def _exchange(
@@ -170,7 +169,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise UpstreamError(_CONNECTION_LOST) from error
+        raise UpstreamError(sentence(error, str(request.url.origin()))) from error
 
 
 def _headers(attempt: Attempt, trace: Trace | None) -> dict[str, str]:
@@ -195,5 +194,5 @@ def _headers(attempt: Attempt, trace: Trace | None) -> dict[str, str]:
 def _date(value: str | None) -> float | None:
     try:
         return parsedate_to_datetime(value).timestamp() if value else None
-    except ValueError:
+    except (ValueError, OverflowError):  # a number of many digits is too large for a date
         return None

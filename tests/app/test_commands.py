@@ -193,6 +193,20 @@ async def test_an_address_in_use_exits_with_one_and_a_reason(written: Path, sand
     assert "Traceback" not in text
 
 
+async def test_an_address_on_the_command_line_wins_also_after_a_reload(
+    written: Path, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    change(written, '[server]\nlisten = "127.0.0.1:0"', '[server]\nlisten = "no-such-host.invalid:80"')
+    listen = ("--listen", "127.0.0.1:0")
+    process = await Process.start("serve", "-c", str(written), *listen, cwd=tmp_path, env=token_table(sandbox))
+    try:
+        _, admin = await process.serving()
+        status, text = await command("reload", "--admin", admin, cwd=tmp_path)
+        assert (status, "restart" in text) == (0, False), text
+    finally:
+        await process.kill()
+
+
 @pytest.mark.long  # drain_timeout and ten seconds more
 async def test_a_second_process_on_the_same_file_exits_with_a_reason(
     serve: Serve, written: Path, sandbox: Sandbox
@@ -365,15 +379,15 @@ def name_store(file: Path, store: str) -> None:
     file.write_text(file.read_text().replace("sqlite:gateway.db", store))
 
 
-async def test_check_notes_a_missing_directory_of_the_store(written: Path, sandbox: Sandbox) -> None:
-    """`serve` does not start without it; `check` may run before the machine is set up, so it is no mistake."""
+async def test_check_and_serve_refuse_a_missing_directory_of_the_store(written: Path, sandbox: Sandbox) -> None:
     name_store(written, "sqlite:nowhere/gateway.db")
-    status, text = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
-    assert status == 0
-    assert re.search(r"note: cache\.store: \S+/nowhere is no directory that this user may write to", text)
+    for name in ("check", "serve"):
+        status, text = await command(name, "-c", str(written), cwd=written.parent, **token_table(sandbox))
+        assert status == 2
+        assert re.search(r"config\.toml: cache\.store: the directory \S+/nowhere is missing; make it", text)
     (written.parent / "nowhere").mkdir()
-    _, text = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
-    assert "nowhere is no directory" not in text
+    status, _ = await command("check", "-c", str(written), cwd=written.parent, **token_table(sandbox))
+    assert status == 0
 
 
 async def test_check_online_tries_every_credential(written: Path, sandbox: Sandbox) -> None:
@@ -423,7 +437,9 @@ async def test_check_online_reports_an_unreachable_redash(written: Path, sandbox
     await sandbox.disconnect()
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **keys)
     assert status == 1
-    assert "cannot be reached" in text
+    (line,) = [line for line in text.splitlines() if "cannot be reached" in line]  # not in a log beside it, too
+    assert line.startswith(f"{written}: upstream.url: ")
+    assert "unknown version" not in text
     await sandbox.reconnect()
 
 
@@ -525,6 +541,7 @@ async def test_the_commands_that_demo_prints_have_the_promised_effect(
     process = await Process.start("demo", "--port", "0", "--admin-port", "0", "--sandbox-port", "0", cwd=tmp_path)
     try:
         await process.says("Ctrl-C stops everything", timeout=60)
+        assert re.search(r"with the gateway +█{10} +[\d.]+ s +6 executions", process.text)
         lines = [line.strip() for line in process.lines if line.startswith(("  curl ", "  seq "))]
         outputs = []
         for line in lines:
@@ -553,10 +570,21 @@ async def test_the_commands_that_demo_prints_have_the_promised_effect(
     assert os.listdir(tmp_path) == []  # nothing is left
 
 
-async def test_demo_on_a_port_in_use_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--port", "--admin-port", "--sandbox-port"])
+async def test_demo_on_a_port_in_use_names_the_option_that_changes_it(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        status, text = await command("demo", "--port", "0", "--admin-port", "0", "--sandbox-port", port, cwd=tmp_path)
+        status, text = await command("demo", "--once", option, port, cwd=tmp_path)
     assert status == 1
-    assert "in use" in text
-    assert "Traceback" not in text
+    expected = f"port {port} cannot be had (Address already in use); choose another one with {option} N, or any with 0"
+    assert text == f"redash-gateway demo: {expected}"
+
+
+async def test_demo_once_ends_with_a_verdict(tmp_path: Path) -> None:
+    status, text = await command("demo", "--once", cwd=tmp_path)
+    assert status == 0, text
+    assert re.search(r"without the gateway +█{10} +[\d.]+ s +60 executions", text)
+    assert "Verdict: OK: the same rows, " in text
+    assert "90 % of the executions avoided" in text
+    assert "Ctrl-C" not in text
+    assert os.listdir(tmp_path) == []

@@ -42,9 +42,10 @@ import asyncio, os, signal, sys
 from gateway import cli
 from gateway.app import serve
 
-def tell_and_stop():
+async def tell_and_stop():
     print("on", type(asyncio.get_running_loop()).__module__, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.Event().wait()
 
 run = serve.run
 serve.run = lambda runtime: run(runtime, tell_and_stop)

@@ -44,7 +44,7 @@ class Gate:
         self.reached = 0
         self.open = threading.Event()
 
-    def load(self, source: Path) -> config.Config:
+    def load(self, source: Path, listen: str | None = None) -> config.Config:
         self.reached += 1
         text = source.read_text()
         assert self.open.wait(10)
@@ -66,7 +66,7 @@ async def test_requests_are_served_while_a_reload_reads_its_file(reloadable: Wor
     assert (await reloadable.get("/api/session")).status == 200
     assert not reload.done()
     gate.open.set()
-    assert await reload == []
+    assert (await reload).notes == []
 
 
 async def test_of_two_reloads_the_file_read_last_is_in_force(reloadable: World, gate: Gate) -> None:

@@ -101,7 +101,7 @@ class Runtime:
     async def start(self): pass
     async def stop(self): pass
 
-def started():
+async def started():
     print(sys.getswitchinterval())
     os.kill(os.getpid(), signal.SIGTERM)
 

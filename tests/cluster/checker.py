@@ -27,8 +27,9 @@ from support.redis_server import Network, RedisServer
 from gateway.sandbox import Sandbox
 
 from .callers import WAIT_SECONDS, Callers
+from .findings import Findings
 from .history import AFTER, Asked, History
-from .judge import Findings, Judge
+from .judge import Judge
 from .recording import QUERIES, VALUES, Recorder, add_queries
 from .troubles import QUIET, Place, Troubles
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
+from .findings import Findings
 from .history import (
     AFTER,
     ALONE,
@@ -51,35 +51,12 @@ Verdict = Iterator[str]
 """Texts of what is wrong."""
 
 
-@dataclass
-class Findings:
-    """What the checker found, by rule."""
-
-    judged: Counter[str] = field(default_factory=Counter)
-    found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    excused: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """By rule: what it does not forbid, because of a trouble that no gateway can make up for."""
-
-    @property
-    def texts(self) -> list[str]:
-        return [f"{rule}: {text}" for rule, texts in self.found.items() for text in texts]
-
-    def table(self) -> str:
-        """One line for each rule."""
-        lines = [f"{'rule':<44} {'judged':>8} {'excused':>8} {'found':>6}"]
-        for rule in RULES:
-            excuses = self.excused[rule]
-            lines.append(f"{rule:<44} {self.judged[rule]:>8} {excuses.total():>8} {len(self.found[rule]):>6}")
-            lines += [f"    excused: {count} × {reason}" for reason, count in sorted(excuses.items())]
-        return "\n".join(lines)
-
-
 class Judge:
     """One look at one history."""
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.findings = Findings()
+        self.findings = Findings(tuple(RULES))
         self._rule = ""
         self._created = {a.job: a for a in history.asked if a.job and a.kind in _CREATES}
         self._cancelled = {a.job: a.asked for a in history.asked if a.kind == "cancel"}
@@ -127,6 +104,8 @@ class Judge:
             return "Redis was down, paused or emptied"
         if any(history.troubled(both, first.at - AFTER, second.at, CUT, ALONE)):
             return "one of the two was cut off"
+        if any(history.troubled({ITSELF}, first.at - AFTER, second.at, SLOW)):
+            return "Redash itself was too slow to say when they came"
         if any(first.at - DEFINITION_CHECK - _SLOP <= edit.answered <= second.at for edit in self._edits(first.query)):
             return "the query was edited, and who knows of it joins no run of before"
         recorded = first.answered + _AT_ONCE
@@ -323,14 +302,16 @@ class Judge:
         """When all is over, the last response about each job says that it has ended."""
         last: dict[str, Asked] = {}
         for a in self.history.asked:
-            if a.kind == "poll" and a.status == 200:
+            if a.kind == "poll" and a.status in (200, 404):
                 last[a.job] = a
         for job, created in self._created.items():
             self._judged()
             if job not in last:
-                if not any(a.job == job and a.status == 404 for a in self.history.asked):
-                    yield f"nobody asked for it again: {created}"
-            elif last[job].job_status not in (3, 4):
+                yield f"nobody asked for it again: {created}"
+            elif last[job].status == 200 and last[job].job_status not in (
+                3,
+                4,
+            ):  # whether it may be lost is judged above
                 yield f"it never ended: {last[job]}"
 
     def leases_are_freed(self) -> Verdict:

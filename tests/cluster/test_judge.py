@@ -9,10 +9,12 @@ import pytest
 from .history import (
     ALONE,
     CUT,
+    ITSELF,
     KILLED,
     PAUSED,
     REDIS_EMPTIED,
     REDIS_PAUSED,
+    SLOW,
     Asked,
     Change,
     History,
@@ -121,6 +123,7 @@ def test_a_second_execution_needs_its_own_trouble() -> None:
         (Trouble(CUT, 1, 99.0, 105.0), "one of the two was cut off"),
         (Trouble(ALONE, 0, 99.0, 105.0), "one of the two was cut off"),
         (Trouble(REDIS_EMPTIED, None, 100.3, 100.3), "Redis was down, paused or emptied"),
+        (Trouble(SLOW, ITSELF, 98.0, 100.2), "Redash itself was too slow to say when they came"),
         (Trouble(KILLED, 0, 100.1, 105.0), "the leader was killed before its job was recorded"),
         (Trouble(PAUSED, 0, 100.1, 108.0), "the leader was paused before its job was recorded"),
         (Trouble(PAUSED, 1, 91.0, 100.4), "the leader was paused between its check and its POST"),
@@ -236,6 +239,8 @@ def test_a_late_response_is_found() -> None:
     assert found(changed(answered=108.5)).keys() == {"everybody is answered in time"}
     late = changed(answered=108.5)
     late.troubles = [Trouble(PAUSED, 2, 103.0, 107.0)]
+    assert found(late) == {}
+    late.troubles = [Trouble(SLOW, ITSELF, 103.0, 107.0)]
     assert found(late) == {}
 
 

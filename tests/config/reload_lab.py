@@ -218,7 +218,7 @@ class Lab:
         await until(lambda: not self.runtime.executions.flights.running)
 
     async def reload(self) -> list[str]:
-        return await self.runtime.operations.reload()
+        return (await self.runtime.operations.reload()).notes
 
     async def admin(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         url = self.runtime.admin_address.url + path

@@ -21,9 +21,10 @@ import pytest
 from config_helpers import BASE
 
 from gateway import __version__, cli
+from gateway.cli import admin_client
 from gateway.config import token_hash
 
-COMMANDS = ["demo", "serve", "check", "token", "status", "purge", "reload", "sandbox"]
+COMMANDS = ["demo", "serve", "check", "init", "token", "status", "purge", "reload", "completion", "man", "sandbox"]
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +42,7 @@ def config(tmp_path: Path) -> Path:
 def test_help_lists_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
-    assert re.findall(r"^    (\w+) ", done.stdout, re.MULTILINE) == COMMANDS
+    assert re.findall(r"^    (\w+)(?: |$)", done.stdout, re.MULTILINE) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -61,8 +62,7 @@ def test_version() -> None:
     [
         [],
         ["serv"],
-        ["serve"],
-        ["check"],
+        ["serve", "--listen", "8080"],
         ["purge"],
         ["purge", "--query", "0"],
         ["purge", "--query", "1", "--all"],
@@ -136,19 +136,19 @@ def app(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 def test_demo_and_serve_hand_over_their_arguments(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     demo: Any = types.ModuleType("gateway.demo")
-    demo.main = lambda *ports: sum(ports)
+    demo.main = lambda *ports, once: sum(ports) + 8 * once
     monkeypatch.setitem(sys.modules, "gateway.demo", demo)
     monkeypatch.setattr("gateway.demo", demo, raising=False)
-    app.serve = lambda path: 0 if path == Path("x.toml") else 1
-    assert cli.main(["demo", "--port", "1", "--admin-port", "2", "--sandbox-port", "4"]) == 7
-    assert cli.main(["serve", "-c", "x.toml"]) == 0
+    app.serve = lambda path, listen: 0 if path == Path("x.toml") and listen == "[::1]:1" else 1
+    assert cli.main(["demo", "--port", "1", "--admin-port", "2", "--sandbox-port", "4", "--once"]) == 15
+    assert cli.main(["serve", "-c", "x.toml", "--listen", "[::1]:1"]) == 0
 
 
 def test_interrupt_is_130_and_a_used_port_1(app: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(_: Path) -> int:
+    def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    def in_use(_: Path) -> int:
+    def in_use(*_: object) -> int:
         raise OSError(98, "Address already in use")
 
     app.serve = interrupted
@@ -165,7 +165,7 @@ def test_check_online_fails_with_redash(
     module: Any = types.ModuleType("gateway.app.online_check")
     monkeypatch.setitem(sys.modules, "gateway.app.online_check", module)
 
-    async def check_online(_: object) -> types.SimpleNamespace:
+    async def check_online(*_: object) -> types.SimpleNamespace:
         return types.SimpleNamespace(notes=[], mistakes=failures)
 
     module.check_online = check_online
@@ -226,7 +226,7 @@ def test_status_prints_whatever_there_is(admin: Any, capsys: pytest.CaptureFixtu
         "upstream",
         "  up       true",
         "  breaker  -",
-        "  seconds  1.23457",
+        "  seconds  1.2 s",
         "clients",
         "  name      requests  limits",
         "  a         10        -",
@@ -243,7 +243,7 @@ def test_purge_and_reload_send_the_token(
 ) -> None:
     monkeypatch.setenv("REDASH_GATEWAY_ADMIN_TOKEN", "rg_t")
     wanted = [["--query", "42"], ["--dashboard", "3"], ["--dashboard", "ops"], ["--scope", "s"], ["--all"]]
-    admin.answers = [(200, {"dropped": 2})] * len(wanted) + [(200, b"")]
+    admin.answers = [(200, {"purged": 2})] * len(wanted) + [(200, b"")]
     assert [cli.main(["purge", "--admin", admin.url, *what]) for what in wanted] == [0, 0, 0, 0, 0]
     assert cli.main(["reload", "--admin", admin.url]) == 0
     assert [json.loads(body or "{}") for _, _, body, _ in admin.asked] == [
@@ -256,7 +256,15 @@ def test_purge_and_reload_send_the_token(
     ]
     assert {(command, path) for command, path, _, _ in admin.asked} == {("POST", "/purge"), ("POST", "/reload")}
     assert {token for _, _, _, token in admin.asked} == {"Bearer rg_t"}
-    assert capsys.readouterr().out == "dropped  2\n" * 5 + "reloaded\n"
+    *purged, reloaded = capsys.readouterr().out.splitlines()
+    assert [line.partition(";")[0] for line in purged] == [
+        "purged 2 stored entries: the results of query 42",
+        "purged 2 stored entries: the results of the queries on dashboard 3",
+        "purged 2 stored entries: the results of the queries on dashboard ops",
+        "purged 2 stored entries: what was fetched with credential 's'",
+        "purged 2 stored entries: everything",
+    ]
+    assert reloaded == "reloaded: no key has changed"
 
 
 @pytest.mark.parametrize(
@@ -293,7 +301,7 @@ def test_nobody_there_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_answer_that_trickles_meets_the_deadline(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_DEADLINE", 0.2)
+    monkeypatch.setattr(admin_client, "DEADLINE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert cli.main(["status", "--admin", f"http://127.0.0.1:{silent.getsockname()[1]}"]) == 1
     assert "within 0.2 s" in capsys.readouterr().err

@@ -11,14 +11,10 @@ from support.schema_keys import keys
 
 SOURCE: Final = Path(__file__).parents[2] / "gateway"
 
-READ_WHILE_LOADING: Final = {
-    "credentials.key_env",
-    "credentials.key_file",
-    "redis.username",
-    "redis.password_env",
-    "redis.password_file",
-}
-"""They say where a key or password is; the rest of the gateway sees the key, or the address of Redis, only."""
+READ_WHILE_LOADING: Final = {"credentials.key_env", "redis.username", "redis.password_env"}
+"""They say where a key or password is; the rest of the gateway sees the key, or the address of Redis, only. `check`
+looks at the modes of a `key_file` and of `password_file`, too.
+"""
 
 
 def test_every_key_is_read_outside_the_room_of_the_configuration() -> None:

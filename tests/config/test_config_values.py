@@ -132,7 +132,7 @@ def test_dashboards_have_ids_and_slugs() -> None:
     config = good(BASE + 'dashboards = [10, "sales-overview", 9]\n' + warm)
     assert config.clients["c"].dashboards == {9, 10, "sales-overview"}
     assert config.warm[0].dashboard == "ops"
-    assert "only dashboards 9, 10, sales-overview" in "\n".join(summary(config))
+    assert "only the queries on dashboards 9, 10, sales-overview" in "\n".join(summary(config))
 
 
 def test_no_secret_is_printed_pickled_or_summed_up() -> None:

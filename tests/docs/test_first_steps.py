@@ -227,7 +227,7 @@ async def test_it_is_installed_and_upgraded_on_a_server_as_operation_says(
     printed = await terminal.output(recipe("install").replace("/opt/redash-gateway", place), timeout=240)
     assert __version__ in printed
 
-    Installation(terminal, sandbox).configure("0" * 64)
+    Installation(terminal, sandbox).configure("ab" * 32)
     terminal.variables["REDASH_REPORTING_KEY"] = sandbox.user_keys["analyst"]
     text = (
         recipe("upgrade")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,8 @@ from gateway.store.redis import silence
 
 
 @pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+async def redis(tmp_path: Path, needs: Callable[[str], str]) -> AsyncIterator[RedisServer]:
+    needs("redis-server")
     server = RedisServer(tmp_path / "redis")
     await server.start()
     yield server

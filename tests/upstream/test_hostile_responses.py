@@ -129,6 +129,22 @@ async def test_a_retry_after_that_is_no_number_is_passed_on_as_any_refusal(
     assert (reply.status, reply.json["message"]) == (429, "later")
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Thu, 26 Nov 9999999999 20:00:00 GMT",
+        "Thu, 26 Nov 2026 9999999999:00:00 GMT",
+    ],
+)
+async def test_a_date_that_is_none_is_as_no_date(front: Front, answers: dict[str, Answer], date: str) -> None:
+    # email.utils passes such numbers on to datetime, which raises OverflowError for what no integer of C holds.
+    fields = {"Content-Type": "application/json", "Date": date}
+    answers["/api/queries/7"] = lambda _: Stub(200, json.dumps(query_object(7)).encode(), fields)
+    answers["/api/queries/7/results"] = lambda _: Stub(200, result(), fields)
+    assert (await front.call("GET", "/api/queries/7", client="every")).status == 200
+    assert (await front.call("POST", "/api/queries/7/results", {"max_age": 0}, client="every")).status == 200
+
+
 @pytest.mark.parametrize("depth", [900, 960, 990, 1_500])
 async def test_a_cell_too_deep_for_its_text_is_502(front: Front, answers: dict[str, Answer], depth: int) -> None:
     # The gateway renders what a query's key gets. A cell that can be parsed may still be too deep to be written.

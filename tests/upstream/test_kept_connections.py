@@ -1,4 +1,4 @@
-"""The race of kept connections: the server closes one while a POST is on its way (RFC 9112 section 9.3.1).
+"""Kept connections: the server closes one while a POST is on its way (RFC 9112 section 9.3.1), or speaks unasked.
 
 The sandbox closes after every response, as Redash does (CONTRACT 4). A proxy before Redash keeps connections, so a
 small one stands here.
@@ -29,6 +29,7 @@ class KeepingProxy:
         self.verdict: Verdict = lambda line: ""
         self.keeps = True
         self.lines: list[str] = []
+        self._kept: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> KeepingProxy:
         self._session = aiohttp.ClientSession(auto_decompress=False)
@@ -40,7 +41,14 @@ class KeepingProxy:
         self._server.close()
         await self._session.close()
 
+    async def say(self, data: bytes) -> None:
+        """Send this on every open connection, although nobody asked for it."""
+        for writer in self._kept:
+            writer.write(data)
+            await writer.drain()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._kept.add(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -58,6 +66,7 @@ class KeepingProxy:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self._kept.discard(writer)
             writer.close()
 
     async def _forward(self, line: str, head: str, body: bytes) -> bytes:
@@ -151,3 +160,20 @@ async def test_what_may_not_be_done_twice_is_sent_once(
     reply = await bare.call("POST", url, json.dumps(body).encode(), client=client, headers={"Prefer": "wait=10"})
     assert reply.status == 502
     assert posts(proxy) == 1
+
+
+STRAY: Final = b'{"id": 1, "name": "of somebody else"}'
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read before", "unread"])
+async def test_what_comes_unasked_is_no_response_to_the_next_request(
+    bare: World, proxy: KeepingProxy, is_read: bool
+) -> None:
+    """Whoever sends that one: all credentials share the connections."""
+    for name in ("by_country", "countries", "kb1"):
+        query_id = bare.named[name]
+        reply = await bare.get(f"/api/queries/{query_id}")
+        assert (reply.status, reply.json["id"]) == (200, query_id)
+        await proxy.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(STRAY), STRAY))
+        if is_read:
+            await bare.get("/ping")  # meanwhile the event loop reads what has come
