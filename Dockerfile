@@ -5,8 +5,8 @@
 #   server.listen = "0.0.0.0:8080"
 #   server.hosts with the host names that clients use
 #   cache.store = "sqlite:/var/lib/redash-gateway/cache.db" (a relative path would start at the read-only /etc)
-# If Prometheus runs outside the container: admin.listen = "0.0.0.0:8081", reachable only for Prometheus. Purge and
-# reload then need admin.token_sha256.
+# If Prometheus runs outside the container: admin.listen = "0.0.0.0:8081", reachable only for Prometheus. All but
+# metrics and health then needs the token of admin.token_sha256.
 
 FROM python:3.13-slim AS build
 ARG EXTRAS=""

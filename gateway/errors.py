@@ -279,3 +279,13 @@ def is_denial(error: GatewayError) -> bool:
     return isinstance(error, CredentialRejected) or (
         isinstance(error, UpstreamRefused) and error.status_code in (403, 404)
     )
+
+
+def reasons() -> set[str]:
+    """Return every reason for which a request can be rejected or fail."""
+    kinds, found = [GatewayError], set()
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.reason)
+        kinds += kind.__subclasses__()
+    return found

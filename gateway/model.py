@@ -203,7 +203,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TierStats(msgspec.Struct, frozen=True):
-    """The usage of one tier of the store, for metrics and status page."""
+    """The usage of one tier of the store, for metrics and console."""
 
     tier: Literal["memory", "disk", "redis"]
     bytes: int

@@ -1,16 +1,24 @@
 """The records of requests, calls to Redash and executions, and `Observer`, which receives them. Metrics, logs, traces,
-status page and response headers are made from these records only.
+console and response headers are made from these records only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 CacheResult = Literal["hit", "stale", "miss", "collapsed", "bypass", "none"]
 ExecutionResult = Literal["success", "failure", "cancelled", "lost"]
+
+MissReason = Literal[
+    "not_stored", "stale", "unconfirmed", "unproven", "marker_changed", "purged", "evicted", "forced", "continued"
+]
+"""Why a request went to Redash though it could have been a hit; docs/console.md says what each means."""
+
+_FORWARD: Final = {"forced": "request", "stale": "stale", "unconfirmed": "stale"}
+"""RFC 9211 `fwd`; every other reason is `uri-miss`."""
 
 LineParts = tuple[str, str]
 """Parts of an access line: between the request's id and its milliseconds, and after them."""
@@ -72,6 +80,8 @@ class Outcome(msgspec.Struct):
     forward: str = ""  # RFC 9211 `fwd`: why the request went to Redash
     stored: bool = False
     ttl: float | None = None
+    miss: MissReason | Literal[""] = ""
+    key: bytes = b""  # of the result: says only whether two requests asked for the same
     detail: str = ""
     age: float | None = None
     saved_runtime: float = 0.0  # seconds of warehouse time that this response avoided
@@ -95,7 +105,7 @@ class Outcome(msgspec.Struct):
 
     @property
     def counted(self) -> CacheResult:
-        """Return the label of metrics and status page: `none` for what brought no result, whatever the cache did."""
+        """Return the label of metrics and console: `none` for what brought no result, whatever the cache did."""
         return self.cache if self.status < 300 or self.status == 304 else "none"
 
     def record_hit(self, ttl: float, age: float, runtime: float) -> None:
@@ -105,18 +115,26 @@ class Outcome(msgspec.Struct):
     def record_stale(self, ttl: float, age: float, runtime: float, detail: str) -> None:
         """Record a stale response from the store; `detail` says which window allowed it."""
         self.record_hit(ttl, age, runtime)
-        self.cache, self.detail = "stale", detail
+        self.cache, self.miss, self.detail = "stale", "", detail
 
-    def record_forward(self, forward: str, *, joined: bool = False, stored: bool = False) -> None:
+    def record_bypass(self, why: Literal["bypass", "method"]) -> None:
+        """Record that the request went to Redash because nothing of its kind is ever stored, or because it writes."""
+        self.forward, self.cache = why, "bypass"
+
+    def record_miss(self, why: MissReason, *, joined: bool = False, stored: bool = False) -> None:
         """Record that the request went to Redash, and why; `joined` if it shared another caller's request."""
-        self.forward, self.stored = forward, stored
-        self.cache = "collapsed" if joined else "bypass" if forward in ("bypass", "method") else "miss"
+        self.forward, self.miss, self.stored = _FORWARD.get(why, "uri-miss"), why, stored
+        self.cache = "collapsed" if joined else "miss"
+
+    def record_joined(self) -> None:
+        """Record that its run turned out to be one that another gateway leads."""
+        self.cache, self.stored = "collapsed", False
 
     def record_error(self, reason: str, refused: str) -> None:
         """Record why the response is an error. Then it is no hit: what was found could not be made into a response."""
         self.reason, self.refused = reason, refused
         if self.cache in ("hit", "stale"):
-            self.record_forward("uri-miss" if self.cache == "hit" else "stale")
+            self.record_miss("evicted" if self.cache == "hit" else "stale")
             self.ttl, self.age, self.detail, self.saved_runtime, self.saves_run = None, None, "", 0.0, False
 
     def add_step(self, name: str, started: float, ended: float, link: Trace | None = None) -> None:
@@ -137,7 +155,8 @@ class Outcome(msgspec.Struct):
             parts.append(f"fwd={self.forward}")
             parts += ["collapsed"] if self.cache == "collapsed" else []
             parts += ["stored"] if self.stored else []
-        return "; ".join(parts + ([f"detail={self.detail}"] if self.detail else []))
+        detail = self.detail or self.miss
+        return "; ".join([*parts, f"detail={detail}"] if detail else parts)
 
 
 class OutcomeBatch(msgspec.Struct):
@@ -153,6 +172,8 @@ class OutcomeBatch(msgspec.Struct):
     """How many requests each age stands for: a cached response has the same age for a second."""
     runtime: float = 0.0
     """Warehouse time that all of them avoided, in seconds."""
+    keys: dict[bytes, int] = {}
+    """How many of them asked for which result, where that is known."""
 
     @property
     def count(self) -> int:
@@ -161,10 +182,10 @@ class OutcomeBatch(msgspec.Struct):
 
 
 def batched(outcomes: Iterable[Outcome]) -> list[OutcomeBatch]:
-    """Group outcomes by everything that metrics and status page use as a label."""
+    """Group outcomes by everything that metrics and console use as a label."""
     batches: dict[tuple[object, ...], OutcomeBatch] = {}
     for o in outcomes:
-        labels = (o.client, o.route, o.query_id, o.cache, o.status, o.reason, o.saves_run)
+        labels = (o.client, o.route, o.query_id, o.cache, o.miss, o.status, o.reason, o.saves_run)
         batch = batches.get(labels)
         if batch is None:
             batch = batches[labels] = OutcomeBatch(o)
@@ -172,6 +193,8 @@ def batched(outcomes: Iterable[Outcome]) -> list[OutcomeBatch]:
         if o.age is not None:
             batch.ages.append(o.age)
         batch.runtime += o.saved_runtime
+        if o.key:
+            batch.keys[o.key] = batch.keys.get(o.key, 0) + 1
     return list(batches.values())
 
 
@@ -208,6 +231,10 @@ class ExecutionEnd(msgspec.Struct, frozen=True):
     ran: bool = True  # False: Redash returned its own cached result, or refused
     started: float = 0.0  # monotonic
     trace: Trace | None = None
+    client: str = "-"  # that began it
+    request_id: str = ""  # of the request that began it
+    cause: str = ""  # why it failed
+    refused: bool = False  # Redash or the gateway did not allow it, so that nothing ran and nothing failed
 
 
 class Observer(Protocol):

@@ -37,7 +37,7 @@ _LONGEST_RUN: Final = 3600.0
 
 
 class WarmState(msgspec.Struct):
-    """The state of one `[[warm]]` entry, for status page and metrics."""
+    """The state of one `[[warm]]` entry, for console and metrics."""
 
     name: str
     every: float

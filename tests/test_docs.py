@@ -20,6 +20,7 @@ from gateway import __version__, cli, config, errors
 from gateway.cli import admin_client, places
 from gateway.errors import GatewayError, NotFound
 from gateway.http import head
+from gateway.outcome import MissReason
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.matching import match
 from gateway.redash.routes import ROUTES, Capability
@@ -345,6 +346,11 @@ def test_operation_says_what_to_do_for_every_alert_and_no_other() -> None:
     alerts = (ROOT / "deploy" / "prometheus" / "redash-gateway.alerts.yml").read_text(encoding="utf-8")
     names = re.findall(r"(?m)^ +- alert: (\w+)$", alerts)
     assert re.findall(r"(?m)^### (.+)$", section(PAGES["operation"], "Alerts")) == names
+
+
+def test_the_console_page_says_what_every_reason_of_a_miss_means() -> None:
+    reasons = re.findall(r"(?m)^\| `(\w+)` \|", section(PAGES["console"], "Why a miss"))
+    assert sorted(reasons) == sorted(get_args(MissReason))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""The operator's listener: metrics, health, purge, reload, and the status page as HTML, JSON and live events."""
+"""The operator's listener: metrics, health, purge, reload, and the console as HTML, JSON and live events."""

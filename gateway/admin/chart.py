@@ -1,18 +1,24 @@
-"""Charts of the last hour as SVG. `assets/page.js` repeats the geometry to redraw them. Pure."""
+"""Charts of what there is, at most 24 hours, as SVG. Pure.
+
+Each point has a column of its own with a title: browsers show it as the values under the pointer, without JavaScript.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
-from gateway.telemetry.history import STEPS
+from gateway.admin.formats import NONE, count, duration, formatted
 
 Scale = Literal["share", "log", "count"]
 Values = Sequence[float | None]
+History = Mapping[str, Any]
+"""A `Series` as builtins."""
 
 FASTEST: Final = -4
 DECADES: Final = 6
@@ -29,8 +35,8 @@ class Line(msgspec.Struct, frozen=True):
     series: str
     shape: Literal["line", "area", "left", "right"]
     label: str
-    value: str  # place of its number for the hour in the report
     form: str
+    value: str  # place of its number for the hour in the report
 
 
 class Chart(msgspec.Struct, frozen=True):
@@ -64,7 +70,7 @@ def height(value: float, scale: Scale, top: float) -> float:
 
 
 def path(values: Values, shape: str, scale: Scale, top: float) -> str:
-    """Return the path of a series in a box of `STEPS` by 100; None is a gap."""
+    """Return the path of a series in a box as wide as it has points, and 100 high; None is a gap."""
     heights = [None if value is None else f"{100 - height(value, scale, top):.1f}" for value in values]
     if shape in _BARS:
         return "".join(
@@ -81,25 +87,56 @@ def path(values: Values, shape: str, scale: Scale, top: float) -> str:
     return drawn + (end if last is not None else "")
 
 
-def svg(chart: Chart, history: dict[str, Values]) -> str:
-    """Return the drawing; the page adds title, axis labels and legend."""
-    top = float(ceiling([v for line in chart.lines for v in history[line.series]])) if chart.scale == "count" else 1.0
-    rules = "".join(f'<path class="rule" d="M0,{100 * n / chart.rules:.1f}H{STEPS}"/>' for n in range(chart.rules + 1))
+def top_of(chart: Chart, history: History) -> int:
+    """Return the number at the top of the axis of a chart of counts; 1 for the others."""
+    if chart.scale != "count":
+        return 1
+    return ceiling([value for line in chart.lines for value in history[line.series]])
+
+
+def axis(chart: Chart, history: History) -> list[str]:
+    """Return the labels of the vertical axis, from the top."""
+    return [count(top_of(chart, history)), *chart.ticks[1:]] if chart.scale == "count" else list(chart.ticks)
+
+
+def span(history: History) -> tuple[str, str]:
+    """Return the labels of the horizontal axis: its beginning and its middle; it ends now."""
+    seconds = history["seconds_per_point"] * len(history["requests"])
+    return f"{duration(seconds)} ago", f"{duration(seconds / 2)} ago"
+
+
+def svg(chart: Chart, history: History, at: float) -> str:
+    """Return the drawing; the page adds title, axis labels and legend. `at` is when it ends, in unix seconds."""
+    width, top = len(history["requests"]), float(top_of(chart, history))
+    rules = "".join(f'<path class="rule" d="M0,{100 * n / chart.rules:.1f}H{width}"/>' for n in range(chart.rules + 1))
     paths = "".join(_drawn(line, history, chart.scale, top) for line in chart.lines)
     ids = f"{chart.name}-title {chart.name}-about"
     return (
-        f'<svg viewBox="0 0 {STEPS} 100" preserveAspectRatio="none" role="img" aria-labelledby="{ids}">'
+        f'<svg viewBox="0 0 {width} 100" preserveAspectRatio="none" role="img" aria-labelledby="{ids}">'
         f'<title id="{chart.name}-title">{escape(chart.title)}</title>'
-        f'<desc id="{chart.name}-about">{escape(chart.about)}</desc>{rules}{paths}</svg>'
+        f'<desc id="{chart.name}-about">{escape(chart.about)}</desc>{rules}{paths}{_columns(chart, history, at)}</svg>'
     )
 
 
-def _drawn(line: Line, history: dict[str, Values], scale: Scale, top: float) -> str:
+def _drawn(line: Line, history: History, scale: Scale, top: float) -> str:
     """Draw one series; an area gets a line on top."""
     shapes = ("area", "line") if line.shape == "area" else (line.shape,)
     values = history[line.series]
     return "".join(
-        f'<path class="{shape} {line.series}" data-series="{line.series}" data-shape="{shape}" '
-        f'd="{path(values, shape, scale, top)}"/>'
+        f'<path class="{shape} {line.series}" data-series="{line.series}" d="{path(values, shape, scale, top)}"/>'
         for shape in shapes
     )
+
+
+def _columns(chart: Chart, history: History, at: float) -> str:
+    """Return a transparent column for each point, whose title says when it began and what the values were."""
+    seconds, number = history["seconds_per_point"], len(history["requests"])
+    first = at - history["current_seconds"] - (number - 1) * seconds
+    form = "%H:%M:%S" if seconds < 60 else "%H:%M"
+    made = []
+    for x in range(number):
+        moment = time.strftime(form, time.gmtime(first + x * seconds))
+        values = [(line.label, history[line.series][x], line.form) for line in chart.lines]
+        text = ", ".join(f"{label} {formatted(value, form)}" for label, value, form in values if value is not None)
+        made.append(f'<rect x="{x}" width="1" height="100"><title>{moment} {escape(text or NONE)}</title></rect>')
+    return "".join(made)

@@ -1,4 +1,4 @@
-"""`/events`: the report once a second as server-sent events. One ticker serves all listeners."""
+"""Server-sent events, one a second while anybody listens. One ticker serves all listeners of a stream."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from aiohttp import web
-
-from gateway.admin.report import Report
 
 log = logging.getLogger("gateway.status")
 
@@ -20,13 +17,17 @@ WRITE_SECONDS: Final = 5.0
 """A listener that has not read an event within this time is disconnected; EventSource reconnects by itself."""
 
 HEARTBEAT_SECONDS: Final = 15.0
+CLOSE_SECONDS: Final = 0.2
+"""How long an event that is being written may take when the streams end."""
 
 
 class EventStream:
-    """All listeners of `/events`."""
+    """One stream and its listeners."""
 
-    def __init__(self, report: Callable[[], Report]) -> None:
-        self._report = report
+    def __init__(self, data: Callable[[], bytes], may_read: Callable[[web.Request], bool]) -> None:
+        """`data` returns what the next event says: one line. `may_read` is asked again before each event."""
+        self._data = data
+        self._may_read = may_read
         self._listeners = 0
         self._writing: set[asyncio.Transport] = set()  # with an event that is being written
         self._ticker: asyncio.Task[None] | None = None
@@ -53,7 +54,7 @@ class EventStream:
     async def _feed(self, request: web.Request, response: web.StreamResponse) -> None:
         event = b"retry: 2000\n\n" + self._event()
         transport = request.transport
-        while transport is not None and not self._closed:
+        while transport is not None and not self._closed and self._may_read(request):
             self._writing.add(transport)
             try:
                 async with asyncio.timeout(WRITE_SECONDS):
@@ -67,6 +68,8 @@ class EventStream:
 
     async def _await_event(self) -> bytes:
         """Return the next event, or a comment if none comes for long (proxies cut silent connections)."""
+        if self._closed:  # while the last one was being written
+            return b""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         if self._ticker is None or self._ticker.done():
@@ -85,7 +88,7 @@ class EventStream:
                 return
 
     def _event(self) -> bytes:
-        return b"data: " + msgspec.json.encode(self._report()) + b"\n\n"
+        return b"data: " + self._data() + b"\n\n"
 
     def _publish(self, event: bytes) -> None:
         waiting, self._next = self._next, None
@@ -96,6 +99,8 @@ class EventStream:
         """End every stream at once, so that shutdown need not wait for them."""
         self._closed = True
         self._publish(b"")
+        if self._writing:
+            await asyncio.sleep(CLOSE_SECONDS)
         for slow in self._writing:
             slow.abort()
         if self._ticker is not None:

@@ -9,9 +9,9 @@ import msgspec
 
 from gateway.admin.formats import ago, count, duration, percent
 from gateway.model import SharingStats
-from gateway.telemetry.history import STEP_SECONDS, Counts, lookups, without_run
+from gateway.telemetry.history import Counts, lookups, without_run
 
-RUN_STEPS: Final = 5
+RUN_SECONDS: Final = 300
 MANY_FAILURES: Final = 5
 """Fewer failed runs may be one person's typing errors."""
 
@@ -98,8 +98,8 @@ def queue(queued: int) -> Health:
 
 
 def runs(lately: Counts) -> Health:
-    """Return the health of query runs, from the counts of the last `RUN_STEPS`."""
-    failed, number, span = lately.failures, lately.executions, duration(RUN_STEPS * STEP_SECONDS)
+    """Return the health of query runs, from the counts of the last `RUN_SECONDS`; refusals are no runs."""
+    failed, number, span = lately.failures, lately.executions, duration(RUN_SECONDS)
     if not number:
         return Health("Query runs", "idle", f"None in {span}")
     if not failed:

@@ -1,7 +1,4 @@
-"""What the page shows, and its texts: numbers, charts and tables, each with its place in the report. Pure.
-
-`page.py` renders it and writes the places into `data-` attributes, so that `assets/page.js` can update the page.
-"""
+"""What the overview shows, and its texts: numbers, charts and tables, each with its place in the report. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from typing import Final
 import msgspec
 
 from gateway.admin.chart import Chart, Line
+from gateway.admin.columns import CLIENT, INCIDENT, QUERY, SLOW, Column
 
 
 class Number(msgspec.Struct, frozen=True):
@@ -19,14 +17,6 @@ class Number(msgspec.Struct, frozen=True):
     place: str
     form: str
     hint: str = ""
-
-
-class Column(msgspec.Struct, frozen=True):
-    """One column of a table; `field` is its name in the rows. The first column is the heading of each row."""
-
-    title: str
-    field: str
-    form: str = "count"
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -39,6 +29,7 @@ class Table(msgspec.Struct, frozen=True):
     empty: str
     count: str = ""  # place of the number of all rows, if the report may leave some out
     wide: bool = False
+    page: str = ""  # that shows all rows
 
 
 NUMBERS: Final = (
@@ -54,48 +45,59 @@ CHARTS: Final = (
     Chart(
         "hit-rate",
         "Hit rate",
-        "Share of cacheable requests that were answered from the cache or with another caller's run, over the last "
-        "hour, averaged over three minutes. Errors and refusals are not counted.",
+        "Share of cacheable requests that were answered from the cache or with another caller's run, averaged over "
+        "three points. Errors and refusals are not counted.",
         "share",
         ("100 %", "50 %", "0"),
         4,
-        (Line("hit_rate", "area", "without a run", "hour.hit_rate", "percent"),),
+        (Line("hit_rate", "area", "without a run", "percent", "hour.hit_rate"),),
     ),
     Chart(
         "latency",
         "Response time",
-        "Time within which half (p50) and 99 % (p99) of the requests were answered, over the last hour. "
-        "Each point covers three minutes; each grid line is ten times the one below it.",
+        "Time within which half (p50) and 99 % (p99) of the requests were answered, averaged over three points. "
+        "Each grid line is ten times the one below it.",
         "log",
         ("100 s", "1 s", "10 ms", "0.1 ms"),
         6,
         (
-            Line("p99_seconds", "line", "p99", "hour.p99_seconds", "duration"),
-            Line("p50_seconds", "line", "p50", "hour.p50_seconds", "duration"),
+            Line("p99_seconds", "line", "p99", "duration", "hour.p99_seconds"),
+            Line("p50_seconds", "line", "p50", "duration", "hour.p50_seconds"),
         ),
     ),
     Chart(
         "requests",
-        "Requests per minute",
-        "Requests that the gateway answered, and requests that it sent to Redash, over the last hour.",
+        "Requests",
+        "Requests that the gateway answered, and requests that it sent to Redash.",
         "count",
         ("", "0"),
         4,
         (
-            Line("requests", "left", "answered", "hour.requests", "count"),
-            Line("upstream_requests", "right", "sent to Redash", "hour.upstream_requests", "count"),
+            Line("requests", "left", "answered", "count", "hour.requests"),
+            Line("upstream_requests", "right", "sent to Redash", "count", "hour.upstream_requests"),
         ),
     ),
-)
-
-_QUERY: Final = (
-    Column("Query", "query", "query"),
-    Column("Requests", "requests"),
-    Column("Without a run", "hit_rate", "percent"),
-    Column("Runs", "runs"),
-    Column("Failed", "failures", "alarm"),
-    Column("Mean run time", "mean_seconds", "duration"),
-    Column("Saved", "saved_seconds", "duration"),
+    Chart(
+        "errors",
+        "Errors",
+        "Requests that failed (status 500 and above), and runs that failed in Redash or got lost.",
+        "count",
+        ("", "0"),
+        4,
+        (
+            Line("errors", "left", "failed requests", "count", "hour.errors"),
+            Line("failed_runs", "right", "failed runs", "count", "hour.failed_runs"),
+        ),
+    ),
+    Chart(
+        "refusals",
+        "Refusals",
+        "Requests that were refused (status 400 to 499): no token, no right, over a limit, or not valid.",
+        "count",
+        ("", "0"),
+        4,
+        (Line("refused", "left", "refused", "count", "hour.refused"),),
+    ),
 )
 
 TABLES: Final = (
@@ -110,26 +112,76 @@ TABLES: Final = (
             Column("Elapsed", "seconds", "duration"),
             Column("Callers", "callers"),
             Column("Waiting", "waiting"),
+            Column("Run", "id", "run"),
         ),
         "No query is running now.",
         "running_count",
         wide=True,
     ),
-    Table("Busiest queries", "By requests, since the start.", "queries", _QUERY, "No queries yet.", "queries_count"),
-    Table("Slowest queries", "By mean run time, since the start.", "slowest", _QUERY, "No query has run yet."),
+    Table(
+        "Recent failures",
+        "Requests with a status of 500 and above, and runs that failed or got lost, the latest first.",
+        "failures",
+        INCIDENT,
+        "Nothing has failed.",
+        wide=True,
+        page="requests",
+    ),
+    Table(
+        "Slow requests",
+        "Requests of the last hour that took longer than 250 ms, the slowest first.",
+        "slow",
+        SLOW,
+        "No request of the last hour took longer than 250 ms.",
+        wide=True,
+        page="requests",
+    ),
+    Table(
+        "Busiest queries",
+        "By requests, since the start.",
+        "queries",
+        QUERY,
+        "No queries yet.",
+        "queries_count",
+        page="queries",
+    ),
+    Table(
+        "Slowest queries",
+        "By mean run time, since the start.",
+        "slowest",
+        QUERY,
+        "No query has run yet.",
+        page="queries?sort=-mean_seconds",
+    ),
     Table(
         "Clients",
-        "By requests, since the start. Refused: rejected or failed, because of permissions, limits or errors.",
+        "By requests, since the start. Refused: status 400 to 499. Errors: status 500 and above.",
         "clients",
-        (
-            Column("Client", "client", "text"),
-            Column("Requests", "requests"),
-            Column("Without a run", "hit_rate", "percent"),
-            Column("Refused", "refused", "alarm"),
-            Column("Last seen", "seen_seconds", "ago"),
-        ),
+        CLIENT,
         "No requests yet.",
         "clients_count",
+        wide=True,
+        page="clients",
+    ),
+    Table(
+        "Refusals and errors",
+        "Why requests were refused or failed.",
+        "reasons",
+        (
+            Column("Reason", "reason", "text"),
+            Column("Meaning", "meaning", "text"),
+            Column("Last hour", "hour"),
+            Column("Since start", "total"),
+        ),
+        "No request was refused or failed.",
+        page="requests",
+    ),
+    Table(
+        "Misses",
+        "Why cacheable requests went to Redash, since the start.",
+        "misses",
+        (Column("Reason", "reason", "text"), Column("Meaning", "meaning", "text"), Column("Since start", "total")),
+        "",
     ),
     Table(
         "Requests by outcome",
@@ -169,11 +221,12 @@ TABLES: Final = (
     ),
     Table(
         "Store",
-        "Stored entries, by tier.",
+        "What is stored, by tier, against its limit.",
         "cache",
         (
             Column("Tier", "tier", "text"),
             Column("State", "state", "state"),
+            Column("Used", "bytes", "share"),
             Column("Bytes", "bytes", "size"),
             Column("Limit", "limit", "size"),
             Column("Entries", "entries"),

@@ -1,63 +1,29 @@
-"""The admin listener: metrics, health, status page, purge and reload. For operators, not for callers."""
+"""The admin listener: metrics, health, console, purge and reload. For operators, not for callers."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gateway import config
-from gateway.admin.report import Report
-from gateway.admin.status_routes import StatusRoutes
-from gateway.errors import BadRequest, Forbidden, GatewayError, MisdirectedRequest, Unauthorized
+from gateway.admin.actions import Actions
+from gateway.admin.gate import Gate, Handler
+from gateway.admin.operations import Operations
+from gateway.admin.status_routes import StatusRoutes, root_of
+from gateway.errors import BadRequest, GatewayError, Unauthorized
 from gateway.http.bodies import Bodies
-from gateway.http.request import read_body, unknown_host
+from gateway.http.request import read_body
 from gateway.http.server import Server
+from gateway.model import Clock
 
 MOST_BODIES: Final = 8
 """So many bodies of the largest size are read at once; operators send few and small ones."""
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Purged(NamedTuple):
-    """How many entries a purge has deleted, and what the operator should know of it."""
-
-    entries: int
-    notes: list[str]
-
-
-class Reloaded(NamedTuple):
-    """What a reload has changed, as dotted keys, and what the operator should know of it."""
-
-    changed: list[str]
-    notes: list[str]
-
-
-class Operations(Protocol):
-    """What an operator can do with the running gateway."""
-
-    def ready(self) -> tuple[bool, Mapping[str, object]]:
-        """Return whether requests are served, and the state of the parts."""
-
-    def status(self) -> Report:
-        """Return the state of everything, for people and scripts."""
-
-    async def purge(self, what: Mapping[str, object]) -> Purged:
-        """Delete results, on all gateways that share the store."""
-
-    async def reload(self, *, everywhere: bool = False) -> Reloaded:
-        """Load the configuration again. Raises `ConfigurationError`, and then changes nothing.
-
-        `everywhere`: then also tell the gateways that share the store to load theirs.
-        """
 
 
 class AdminListener:
@@ -68,16 +34,18 @@ class AdminListener:
         operations: Operations,
         snapshot: Callable[[], CollectorRegistry],
         settings: Callable[[], config.Config],
+        clock: Clock,
     ) -> None:
         """`snapshot` returns the metrics as they are now; they are encoded in a thread."""
         self._operations = operations
         self._snapshot = snapshot
         self._settings = settings
+        self._gate = Gate(settings, clock)
         self._bodies = Bodies(lambda: MOST_BODIES * settings().server.max_request_body)
 
     def application(self) -> web.Application:
         """Return the application to serve."""
-        app = web.Application(middlewares=[_errors, self._check_origin])
+        app = web.Application(middlewares=[_errors, self._gate.check])
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
@@ -87,25 +55,10 @@ class AdminListener:
                 web.post("/reload", self._reload),
             ]
         )
-        StatusRoutes(self._operations.status).add_to(app)
+        console = StatusRoutes(self._operations, self._gate)
+        console.add_to(app)
+        Actions(self._operations, self._gate, self._bodies, console.frame).add_to(app)
         return app
-
-    @web.middleware
-    async def _check_origin(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Refuse what a foreign web page makes a browser send: DNS rebinding to a loopback listener, and POSTs."""
-        settings = self._settings()
-        listen = settings.admin.listen
-        host = request.headers.get(hdrs.HOST, "")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        # "*" opens the listener for callers, who have tokens; here it would let every page on the web act.
-        hosts = set(settings.server.hosts) - {"*"}
-        known = {"localhost", "127.0.0.1", "[::1]", listen.host, f"[{listen.host}]", *hosts}
-        if listen.is_local and not listen.unix and name.lower() not in known:
-            raise MisdirectedRequest(f"{unknown_host(host)}, and not the admin listener's own address.")
-        origin = request.headers.get("Origin")
-        if request.method == "POST" and origin is not None and origin.partition("://")[2] != host:
-            raise Forbidden("Requests from other web pages are refused.")
-        return await handler(request)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         try:
@@ -123,7 +76,7 @@ class AdminListener:
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
 
     async def _purge(self, request: web.Request) -> web.Response:
-        self._authorize(request)
+        self._gate.check_token(request)
         what = _parse(await self._body(request))
         if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
@@ -137,21 +90,9 @@ class AdminListener:
             self._bodies.release(request.task)
 
     async def _reload(self, request: web.Request) -> web.Response:
-        self._authorize(request)
+        self._gate.check_token(request)
         reloaded = await self._operations.reload(everywhere=True)
         return web.json_response({"reloaded": True, "changed": reloaded.changed, "notes": reloaded.notes})
-
-    def _authorize(self, request: web.Request) -> None:
-        """Require the admin token if one is configured; without one, only a local listener may change anything."""
-        admin = self._settings().admin
-        wanted = admin.token_sha256
-        if wanted is None:
-            if not admin.listen.is_local:
-                raise Forbidden("Set admin.token_sha256: the admin listener can be reached from other machines.")
-            return
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(hashlib.sha256(given).hexdigest(), wanted):
-            raise Unauthorized("This needs the admin token: send 'Authorization: Bearer <token>'.")
 
 
 class AdminRunner(web.AppRunner):
@@ -164,14 +105,20 @@ class AdminRunner(web.AppRunner):
 
 
 @web.middleware
-async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except GatewayError as error:
+        if isinstance(error, Unauthorized) and _is_browser(request):
+            return web.Response(status=303, headers={"Location": f"{root_of(request)}sign-in"})
         return _problem(error.status, error.detail)
     except web.HTTPException as error:  # no such path, or not with this method
         error.__traceback__ = None  # the request holds the error, and its frames the request
         return web.Response(status=error.status, reason=error.reason, text=error.text, headers=error.headers)
+
+
+def _is_browser(request: web.Request) -> bool:
+    return request.method == "GET" and "text/html" in request.headers.get(hdrs.ACCEPT, "")
 
 
 async def _expect(_: web.Request) -> None:

@@ -1,4 +1,4 @@
-"""Renders the status page as HTML, complete without JavaScript. Every text is escaped."""
+"""Renders the console as HTML, complete without JavaScript. Every text is escaped."""
 
 from __future__ import annotations
 
@@ -10,63 +10,41 @@ from typing import Any
 import msgspec
 
 from gateway.admin import chart
+from gateway.admin.cells import Page, table
 from gateway.admin.chart import Chart, Line
-from gateway.admin.formats import count, formatted
-from gateway.admin.layout import CHARTS, NUMBERS, TABLES, Column, Number, Table
+from gateway.admin.formats import formatted
+from gateway.admin.layout import CHARTS, NUMBERS, TABLES, Number, Table
 from gateway.admin.report import Report
-
-ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Crect width='16' height='16' rx='4' fill='%230f7b6c'/%3E"
-    "%3Cpath d='M4 11V8m4 3V5m4 6V7' stroke='white' stroke-width='2' stroke-linecap='round'/%3E%3C/svg%3E"
-)
-"""Three bars on green, small enough to be inlined."""
-
-ALARMING = ("down", "failing")
+from gateway.admin.shell import Frame, document, operator_forms
 
 Values = Mapping[str, Any]
 
 
-def render(report: Report, style: str, script: str) -> str:
-    """Return the page; `style` and `script` are the addresses of the assets, relative to it."""
+def render(report: Report, frame: Frame) -> str:
+    """Return the whole page, with forms for the operator where one has signed in."""
+    footer = (
+        '<p>The same as JSON: <a href="api/status">api/status</a> · for Prometheus: <a href="metrics">metrics</a></p>'
+    )
+    forms = operator_forms(frame, report.credentials)
+    return document(frame, "", "", live(report), after=forms, footer=footer, stream="live")
+
+
+def live(report: Report) -> str:
+    """Return the part of the page that is renewed while it is shown; the same for all who look at it."""
     values: Values = msgspec.to_builtins(report)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Redash Gateway</title>
-<link rel="icon" href="{ICON}">
-<link rel="stylesheet" href="{escape(style)}">
-<script src="{escape(script)}" defer></script>
-</head>
-<body>
-<header>
-<h1>Redash Gateway</h1>
-<p class="about">{escape(report.name)} · version {escape(report.version)} · Redash \
-{_span(values, "redash_version", "text")} · up {_span(values, "uptime_seconds", "duration")}</p>
-<p class="stream" id="stream" role="status">as of {_clock(report.at)}</p>
-</header>
-<main>
+    page = Page("", report.redash_url, report.at)
+    charts = "".join(_chart(one, values) for one in CHARTS)
+    tables = "".join(_table(one, values, page) for one in TABLES)
+    return f"""<p class="about">{escape(report.name)} · version {escape(report.version)} · \
+Redash {_text(values, "redash_version", "text")} · \
+up {_text(values, "uptime_seconds", "duration")} · as of {_clock(report.at)}</p>
 {_verdict(values)}
 {_health(values)}
 {_numbers(values)}
-<section class="charts" aria-label="The last hour in charts">
-{"".join(_chart(one, values) for one in CHARTS)}
-</section>
-<div class="sheets">
-{"".join(_table(table, values) for table in TABLES)}
-</div>
-</main>
-<footer>
-<p>{_totals(values)}</p>
-<p>{_span(values, "redash", "text")}</p>
-<p>The same as JSON: <a href="api/status">api/status</a> · for Prometheus: <a href="metrics">metrics</a></p>
-</footer>
-</body>
-</html>
-"""
+<section class="charts" aria-label="Charts">{charts}</section>
+<div class="sheets">{tables}</div>
+<p class="about">{_totals(values)}</p>
+<p class="about">{_text(values, "redash", "text")}</p>"""
 
 
 def _clock(at: float) -> str:
@@ -83,15 +61,14 @@ def value_at(values: Values, place: str) -> Any:
     return found
 
 
-def _span(values: Values, place: str, form: str) -> str:
-    return f'<span data-place="{place}" data-form="{form}">{escape(formatted(value_at(values, place), form))}</span>'
+def _text(values: Values, place: str, form: str) -> str:
+    return f'<span data-place="{place}">{escape(formatted(value_at(values, place), form))}</span>'
 
 
 def _verdict(values: Values) -> str:
     return (
         f'<section class="verdict" id="verdict" data-state="{escape(values["state"])}" aria-label="Verdict">'
-        f'<p data-place="verdict" data-form="text">{escape(values["verdict"])}</p>'
-        '<p class="unseen" id="spoken" aria-live="polite"></p></section>'
+        f'<p data-place="verdict">{escape(values["verdict"])}</p></section>'
     )
 
 
@@ -111,61 +88,28 @@ def _numbers(values: Values) -> str:
 
 
 def _number(number: Number, values: Values) -> str:
-    value = _span(values, number.place, number.form)
+    value = _text(values, number.place, number.form)
     return f"<div><dt>{escape(number.label)}</dt><dd>{value} <small>{escape(number.hint)}</small></dd></div>"
 
 
 def _chart(one: Chart, values: Values) -> str:
-    series = values["history"]
-    ticks = list(one.ticks)
-    if one.scale == "count":
-        ticks[0] = count(chart.ceiling([v for line in one.lines for v in series[line.series]]))
-    axis = "".join(f"<span>{tick}</span>" for tick in ticks)
+    history = values["history"]
+    axis = "".join(f"<span>{tick}</span>" for tick in chart.axis(one, history))
     legend = "".join(_legend(line, values) for line in one.lines)
-    return f"""<figure data-chart="{one.name}" data-scale="{one.scale}">
+    begin, middle = chart.span(history)
+    return f"""<figure data-chart="{one.name}">
 <figcaption><h3>{escape(one.title)}</h3><ul>{legend}</ul></figcaption>
-<div class="plot"><div class="axis" aria-hidden="true">{axis}</div>{chart.svg(one, series)}</div>
-<div class="hours" aria-hidden="true"><span>1 h ago</span><span>30 min</span><span>now</span></div>
+<div class="plot"><div class="axis" aria-hidden="true">{axis}</div>{chart.svg(one, history, values["at"])}</div>
+<div class="hours" aria-hidden="true"><span>{begin}</span><span>{middle}</span><span>now</span></div>
 </figure>"""
 
 
 def _legend(line: Line, values: Values) -> str:
-    return f'<li class="{line.series}">{escape(line.label)} <b>{_span(values, line.value, line.form)}</b></li>'
+    return f'<li class="{line.series}">{escape(line.label)} <b>{_text(values, line.value, line.form)}</b></li>'
 
 
-def _table(table: Table, values: Values) -> str:
-    rows = values[table.rows]
-    head = "".join(
-        f'<th scope="col" data-field="{column.field}" data-form="{column.form}">{escape(column.title)}</th>'
-        for column in table.columns
-    )
-    body = "".join(_row(table.columns, row) for row in rows)
-    number = (
-        f' <span class="of" data-place="{table.count}" data-form="count">{values[table.count]}</span>'
-        if table.count
-        else ""
-    )
-    return f"""<section class="sheet{" wide" if table.wide else ""}" aria-labelledby="{table.rows}-title">
-<h2 id="{table.rows}-title">{escape(table.title)} {number}</h2>
-<p class="about">{escape(table.about)}</p>
-<p class="empty"{" hidden" if rows else ""}>{escape(table.empty)}</p>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="{table.rows}-title"{"" if rows else " hidden"}>
-<table data-rows="{table.rows}"><caption class="unseen">{escape(table.title)}. {escape(table.about)}</caption>
-<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
-</section>
-"""
-
-
-def _row(columns: tuple[Column, ...], row: Values) -> str:
-    first, *others = columns
-    head = f'<th scope="row">{escape(formatted(row[first.field], first.form))}</th>'
-    return f"<tr>{head}{''.join(_cell(row[column.field], column.form) for column in others)}</tr>"
-
-
-def _cell(value: object, form: str) -> str:
-    words = " words" if form in ("text", "state") else ""
-    alarm = " alarm" if (form == "alarm" and value) or (form == "state" and value in ALARMING) else ""
-    return f'<td class="{(words + alarm).strip()}">{escape(formatted(value, form))}</td>'
+def _table(one: Table, values: Values, page: Page) -> str:
+    return table(one, values[one.rows], page, values[one.count] if one.count else None)
 
 
 def _totals(values: Values) -> str:
@@ -178,5 +122,5 @@ def _totals(values: Values) -> str:
         ("totals.upstream_errors", "count", "of them failed"),
     )
     return (
-        "Since the start: " + ", ".join(f"{_span(values, place, form)} {words}" for place, form, words in parts) + "."
+        "Since the start: " + ", ".join(f"{_text(values, place, form)} {words}" for place, form, words in parts) + "."
     )

@@ -1,7 +1,7 @@
 """The report: one plain value with everything that the page, `/api/status` and `/events` show.
 
 Its field names are JSON members. Names and numbers only, nothing secret: no token, key, SQL, parameter, raw path or
-error text of Redash; queries are identified by their ids.
+error text of Redash.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ class Hour(msgspec.Struct, frozen=True):
     upstream_requests: int
     upstream_errors: int
     executions: int
+    failed_runs: int
+    errors: int
+    refused: int
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -48,10 +51,46 @@ class OutcomeCount(msgspec.Struct, frozen=True):
     total: int
 
 
+class MissCount(msgspec.Struct, frozen=True):
+    """The number of misses with one reason, since the start."""
+
+    reason: str
+    meaning: str
+    total: int
+
+
+class ReasonCount(msgspec.Struct, frozen=True):
+    """The number of requests that were refused or failed for one reason."""
+
+    reason: str
+    meaning: str
+    hour: int
+    total: int
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """One request, or one run (`what` is "run"), that failed, was refused, or was slow."""
+
+    at: float  # unix seconds
+    query: int | None
+    name: str  # of the query
+    client: str
+    cause: str
+    meaning: str
+    status: int | None
+    seconds: float
+    upstream_seconds: float
+    what: str
+    request_id: str
+    run: str  # its id, if it belongs to one
+
+
 class Running(msgspec.Struct, frozen=True):
     """An execution in flight: `callers` requested it, `waiting` of them hold a connection open for it."""
 
+    id: str
     query: int
+    name: str
     state: str
     seconds: float
     callers: int
@@ -63,12 +102,33 @@ class Query(msgspec.Struct, frozen=True):
     """A query since the start."""
 
     query: int
+    name: str
     requests: int
     hit_rate: float | None
     runs: int
     failures: int
     mean_seconds: float | None
     saved_seconds: float
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One part of a distribution."""
+
+    label: str
+    count: int
+    share: float
+
+
+class QueryDetail(msgspec.Struct, frozen=True):
+    """All that is known of one query since the start. Counts only: no SQL, no parameters, no rows."""
+
+    row: Query
+    outcomes: list[Part]
+    misses: list[Part]
+    ages: list[Part]
+    runtimes: list[Part]
+    parameters: list[Part]
+    """How often each of the most requested combinations of parameters was requested; not which they are."""
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -78,7 +138,14 @@ class Client(msgspec.Struct, frozen=True):
     requests: int
     hit_rate: float | None
     refused: int
-    seen_seconds: float
+    errors: int
+    seen_seconds: float | None
+    rate: str
+    """The limit of its requests; "" without one."""
+    remaining: int | None
+    """Requests that it may send now, with a limit."""
+    expires: float | None
+    """When its tokens expire, in unix seconds."""
 
 
 class UpstreamRoute(msgspec.Struct, frozen=True):
@@ -143,10 +210,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     uptime_seconds: float
     at: float  # unix seconds
+    redash_url: str
     health: list[Health]
     hour: Hour
     totals: Totals
     outcomes: list[OutcomeCount]
+    misses: list[MissCount]
+    reasons: list[ReasonCount]
+    failures: list[Incident]
+    refusals: list[Incident]
+    slow: list[Incident]
     running: list[Running]
     running_count: int
     waiting: int
@@ -156,6 +229,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     clients: list[Client]
     clients_count: int
     upstream: list[UpstreamRoute]
+    credentials: list[str]
     slots: list[Slots]
     cache: list[Tier]
     gateways: list[Gateway]

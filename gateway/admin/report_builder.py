@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from gateway import __version__
+from gateway import __version__, config
 from gateway.admin import health, report
+from gateway.admin.causes import MISSES, meaning
 from gateway.admin.health import Health
+from gateway.admin.rows import Rows, by_requests, by_run_time
 from gateway.concurrency.slots import FairSlots
-from gateway.executions.execution import Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.model import TierStats
 from gateway.policy.access import Access
+from gateway.policy.quotas import Quotas
+from gateway.results.definitions import Definitions
 from gateway.results.organisation import OrganisationReader
-from gateway.telemetry.history import Counts, lookups, rate, without_run
+from gateway.telemetry.history import Counts, lookups, rate
 from gateway.telemetry.metrics import Levels
 from gateway.telemetry.recorder import StatusRecorder
-from gateway.telemetry.tables import ClientRow, QueryRow, UpstreamRow
+from gateway.telemetry.tables import UpstreamRow
 from gateway.upstream.client import HttpUpstream
 from gateway.warm import Warmer, WarmState
 
 MOST_RUNNING: Final = 50
-MOST_QUERIES: Final = 15
-MOST_CLIENTS: Final = 30
+MOST_QUERIES: Final = 10
+MOST_CLIENTS: Final = 10
+MOST_INCIDENTS: Final = 8
 MOST_WARM: Final = 50
 
 MEANINGS: Final = {
@@ -34,19 +37,15 @@ MEANINGS: Final = {
     "bypass": "never cached: writes and some lists",
     "none": "nothing to cache: job polls, rejected requests, pings",
 }
-PHASES: Final = {
-    Phase.QUEUED: "queued here",
-    Phase.POSTING: "being submitted to Redash",
-    Phase.RUNNING: "running in Redash",
-    Phase.ENDED: "ending",
-}
-NO_CLIENT: Final = "(no client)"
 
 
 class Parts(NamedTuple):
     """The parts of the running gateway that the report reads."""
 
+    settings: config.Config
     access: Access
+    quotas: Quotas
+    definitions: Definitions
     recorder: StatusRecorder
     executions: Executions
     upstream: HttpUpstream
@@ -60,6 +59,7 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
     hour, uptime = recorder.history.hour(now), max(0.0, now - recorder.started)
     conditions = _health(parts, levels, now, wall)
     state, text = health.verdict(conditions, hour, uptime, ready=ready)
+    rows = rows_of(parts, now, wall)
     running = sorted(parts.executions.running, key=lambda execution: execution.started)
     return report.Report(
         verdict=text,
@@ -71,25 +71,37 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
         ready=ready,
         uptime_seconds=round(uptime, 1),
         at=round(wall, 3),
+        redash_url=parts.settings.upstream.url,
         health=conditions,
         hour=_hour(hour),
         totals=_totals(recorder),
         outcomes=[report.OutcomeCount(o, m, hour.cache[o], recorder.requests[o]) for o, m in MEANINGS.items()],
-        running=[_running(execution, now) for execution in running[:MOST_RUNNING]],
+        misses=[report.MissCount(reason, MISSES[reason], count) for reason, count in recorder.misses.items()],
+        reasons=_reasons(recorder, hour),
+        failures=rows.failures(MOST_INCIDENTS),
+        refusals=rows.refusals(MOST_INCIDENTS),
+        slow=rows.slow(MOST_INCIDENTS),
+        running=[rows.running(execution) for execution in running[:MOST_RUNNING]],
         running_count=len(running),
         waiting=levels.execution_waiters,
-        queries=_queries(recorder, lambda row: float(sum(row.cache.values()))),
-        slowest=_queries(recorder, lambda row: row.mean_runtime or 0.0),
+        queries=rows.queries(by_requests, MOST_QUERIES),
+        slowest=rows.queries(by_run_time, MOST_QUERIES),
         queries_count=len(recorder.queries),
-        clients=_clients(recorder, now),
+        clients=rows.clients(MOST_CLIENTS),
         clients_count=len(recorder.clients),
         upstream=_routes(recorder.upstream_routes),
+        credentials=sorted(parts.access.credentials),
         slots=[_slots("requests", parts.upstream.slots), _slots("executions", parts.executions.slots)],
         cache=[_tier(tier) for tier in levels.tiers],
         gateways=_gateways(levels),
         warm=[_warm(entry) for entry in parts.warmer.states[:MOST_WARM]],
-        history=recorder.history.series(now),
+        history=recorder.history.series(now, recorder.started),
     )
+
+
+def rows_of(parts: Parts, now: float, wall: float) -> Rows:
+    """Return what makes the rows of tables at this moment."""
+    return Rows(parts.settings, parts.quotas, parts.definitions, parts.recorder, now, wall)
 
 
 def _health(parts: Parts, levels: Levels, now: float, wall: float) -> list[Health]:
@@ -99,7 +111,7 @@ def _health(parts: Parts, levels: Levels, now: float, wall: float) -> list[Healt
         health.credentials(list(parts.access.credentials), recorder.accepted),
         health.breaker(is_open=levels.breaker_open),
         health.queue(levels.upstream_queue),
-        health.runs(recorder.history.last(health.RUN_STEPS, now)),
+        health.runs(recorder.history.last(health.RUN_SECONDS, now)),
         health.store([(t.tier, t.up) for t in tiers], max((t.entries for t in tiers), default=0)),
         *([health.sharing(levels.sharing)] if levels.sharing is not None else []),
         health.configuration(wall - levels.reloaded_at, successful=levels.reload_successful),
@@ -117,6 +129,9 @@ def _hour(hour: Counts) -> report.Hour:
         upstream_requests=hour.upstream,
         upstream_errors=hour.upstream_errors,
         executions=hour.executions,
+        failed_runs=hour.failures,
+        errors=hour.errors,
+        refused=hour.refused,
     )
 
 
@@ -134,49 +149,15 @@ def _totals(recorder: StatusRecorder) -> report.Totals:
     )
 
 
-def _running(execution: Execution, now: float) -> report.Running:
-    seconds = round(now - execution.started, 1)
-    return report.Running(
-        execution.plan.query_id,
-        PHASES[execution.phase],
-        seconds,
-        execution.callers,
-        execution.waiters,
-        execution.sender.client,
-    )
+def _reasons(recorder: StatusRecorder, hour: Counts) -> list[report.ReasonCount]:
+    """Return why requests were refused or failed, the most frequent reason first."""
+    by_number = sorted(recorder.reasons.items(), key=lambda item: -item[1])
+    return [report.ReasonCount(why, meaning(why), hour.reasons.get(why, 0), number) for why, number in by_number]
 
 
-def _queries(recorder: StatusRecorder, weight: Callable[[QueryRow], float]) -> list[report.Query]:
-    """Return the queries of the greatest weight, without those of none."""
-    weighed = sorted(((weight(row), query, row) for query, row in recorder.queries.items()), key=lambda w: -w[0])
-    return [_query(query, row) for heavy, query, row in weighed[:MOST_QUERIES] if heavy]
-
-
-def _query(query: int, row: QueryRow) -> report.Query:
-    return report.Query(
-        query=query,
-        requests=sum(row.cache.values()),
-        hit_rate=rate(without_run(row.cache), lookups(row.cache)),
-        runs=row.runs,
-        failures=row.failures,
-        mean_seconds=row.mean_runtime,
-        saved_seconds=row.saved,
-    )
-
-
-def _clients(recorder: StatusRecorder, now: float) -> list[report.Client]:
-    weighed = sorted(((sum(row.cache.values()), name, row) for name, row in recorder.clients.items()), reverse=True)
-    return [_client(name, row, now) for _, name, row in weighed[:MOST_CLIENTS]]
-
-
-def _client(name: str, row: ClientRow, now: float) -> report.Client:
-    return report.Client(
-        client=NO_CLIENT if name == "-" else name,
-        requests=sum(row.cache.values()),
-        hit_rate=rate(without_run(row.cache), lookups(row.cache)),
-        refused=row.refused,
-        seen_seconds=round(now - row.seen, 1),
-    )
+def _tier(tier: TierStats) -> report.Tier:
+    state = "up" if tier.up else "down"
+    return report.Tier(tier.tier, state, tier.bytes, tier.limit, tier.entries, tier.evictions)
 
 
 def _routes(routes: dict[str, UpstreamRow]) -> list[report.UpstreamRoute]:
@@ -188,10 +169,6 @@ def _routes(routes: dict[str, UpstreamRow]) -> list[report.UpstreamRoute]:
 
 def _slots(name: str, slots: FairSlots) -> report.Slots:
     return report.Slots(name, slots.taken, slots.size, slots.queued)
-
-
-def _tier(tier: TierStats) -> report.Tier:
-    return report.Tier(tier.tier, "up" if tier.up else "down", tier.bytes, tier.limit, tier.entries, tier.evictions)
 
 
 def _gateways(levels: Levels) -> list[report.Gateway]:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway import config
-from gateway.admin.listener import Operations, Purged, Reloaded
-from gateway.admin.report import Report
-from gateway.admin.report_builder import Parts, build_report
+from gateway.admin.operations import Operations, Purged, Reloaded
+from gateway.admin.report import Report, Running
+from gateway.admin.report_builder import Parts, build_report, rows_of
+from gateway.admin.rows import Rows
 from gateway.app.runtime import Runtime
 from gateway.app.settings import load
 from gateway.app.tls import client_context, server_context
-from gateway.errors import BadRequest, ConfigurationError, UpstreamRefused
+from gateway.errors import BadRequest, ConfigurationError, NotFound, UpstreamRefused
 from gateway.model import SLUG
 from gateway.outcome import Sender
 from gateway.policy.configured import Configured
@@ -64,16 +65,31 @@ class RuntimeOperations:
         """Return the state of all parts, for people and scripts."""
         clock = self._runtime.clock
         levels, serving = self._runtime.levels(), self._runtime.serving
+        return build_report(self._parts(), levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+
+    def _parts(self) -> Parts:
         runtime = self._runtime
-        parts = Parts(
+        return Parts(
+            runtime.live.settings,
             runtime.live.access,
+            runtime.quotas,
+            runtime.results.definitions,
             runtime.telemetry.recorder,
             runtime.executions.flights,
             runtime.upstream,
             runtime.warmer,
             runtime.results.organisation,
         )
-        return build_report(parts, levels, ready=serving, now=clock.monotonic(), wall=clock.wall())
+
+    def rows(self) -> Rows:
+        """Return what makes the rows of the console's tables, as of now."""
+        self._runtime.levels()  # this records what waits to be
+        return rows_of(self._parts(), self._runtime.clock.monotonic(), self._runtime.clock.wall())
+
+    def run(self, execution_id: str) -> Running | None:
+        """Return a run in progress, None if it has ended."""
+        execution = self._runtime.executions.flights.by_id(execution_id)
+        return self.rows().running(execution) if execution is not None else None
 
     async def purge(self, what: Mapping[str, object]) -> Purged:
         """Delete the results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.
@@ -104,7 +120,9 @@ class RuntimeOperations:
 
     async def _purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         await self._runtime.executions.flights.purge(scope=scope, query_id=query_id)
-        return await self._runtime.results.cache.purge(scope=scope, query_id=query_id)
+        number = await self._runtime.results.cache.purge(scope=scope, query_id=query_id)
+        events.info("purged", extra={"fields": {"query": query_id or "all", "entries": number}})
+        return number
 
     def _purged_elsewhere(self, scope: str | None, query_id: int | None) -> None:
         """Do the rest of a purge by another gateway: what is under way here is not stored, and nothing is sent again.
@@ -138,6 +156,18 @@ class RuntimeOperations:
                 continue
             return sum([await self._purge(query_id=query) for query in queries])
         raise BadRequest(f"None of the user credentials can read dashboard {dashboard} in Redash.")
+
+    async def end_run(self, execution_id: str) -> bool:
+        """Cancel a run for all its callers; False if that is not possible now.
+
+        Raises:
+            NotFound: it has ended, or never was.
+        """
+        execution = self._runtime.executions.flights.by_id(execution_id)
+        if execution is None:
+            raise NotFound("this run has ended.")
+        events.info("an operator cancels a run", extra={"fields": {"execution": execution.id}})
+        return await self._runtime.executions.cancelling.end(execution, Sender("gateway", "end-run"))
 
     async def reload(self, *, everywhere: bool = False) -> Reloaded:
         """Load the configuration again, all or nothing; returns what has changed, and what the operator should know.

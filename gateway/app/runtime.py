@@ -11,7 +11,8 @@ from collections.abc import Callable
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
-from gateway.admin.listener import AdminListener, AdminRunner, Operations
+from gateway.admin.listener import AdminListener, AdminRunner
+from gateway.admin.operations import Operations
 from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
 from gateway.app.handover import Handover
 from gateway.app.listeners import Inherited, Listeners
@@ -69,7 +70,7 @@ class Runtime:
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
         parts = self.live, self.upstream, self.results
         self.executions = ExecutionParts(*parts, ledger, self.leases, observer, self.clock)
-        quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
+        self.quotas = quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
             self.results.bindings,
@@ -119,7 +120,9 @@ class Runtime:
         )  # `api.aclose` has waited before
         await self.listeners.accept(API, api, self.tls, backlog=room.backlog)
         metrics = self.telemetry.metrics
-        operator = AdminListener(self.operations, lambda: registry(metrics.frozen()), lambda: self.live.settings)
+        operator = AdminListener(
+            self.operations, lambda: registry(metrics.frozen()), lambda: self.live.settings, self.clock
+        )
         admin = AdminRunner(operator.application(), shutdown_timeout=2.0)
         await self.listeners.accept(ADMIN, admin, None, backlog=ADMIN_CONNECTIONS)
         self.serving = True
@@ -181,7 +184,7 @@ class Runtime:
         self.reload.successful, self.reload.at = True, time.time()
 
     def levels(self) -> Levels:
-        """Return the values that are read from the parts on demand, for a scrape or the status page."""
+        """Return the values that are read from the parts on demand, for a scrape or the console."""
         self.api.cache.flush_all()
         self.telemetry.observer.flush()
         flights = self.executions.flights

@@ -1,4 +1,4 @@
-"""Telemetry, put together: one observer that feeds metrics, log, traces and the status page."""
+"""Telemetry, put together: one observer that feeds metrics, log, traces and the console."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _exposed(config: Config) -> Iterator[str]:
     if (client := config.clients.get("anonymous")) and not client.token_sha256:
         yield "clients.anonymous: callers without a token are served"
     if not config.admin.listen.is_local and config.admin.token_sha256 is None:
-        yield "admin.token_sha256: none, and admin.listen is open to other machines: purge and reload are refused"
+        yield "admin.token_sha256: none, and admin.listen is open to other machines: only metrics and health are served"
     if "*" in config.server.hosts:
         yield 'server.hosts: "*" turns the Host check off, which guards against DNS rebinding'
     if not config.server.listen.is_local and config.server.hosts == Server().hosts:

@@ -40,11 +40,12 @@ class Ports(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """The tokens of the three clients."""
+    """The tokens of the three clients, and the operator's."""
 
     demo: str
     wall: str
     query: str
+    admin: str
 
 
 def main(port: int | None, admin_port: int | None, sandbox_port: int | None, *, once: bool = False) -> int:
@@ -89,7 +90,7 @@ async def _run(ports: Ports, *, once: bool) -> int:
         sandbox = Sandbox(orders=ORDERS)
         await sandbox.start(port=ports.sandbox)
         try:
-            tokens = Tokens(*(f"rg_{secrets.token_urlsafe(32)}" for _ in range(3)))
+            tokens = Tokens(*(f"rg_{secrets.token_urlsafe(32)}" for _ in range(4)))
             settings = _settings(sandbox, Path(directory), ports, tokens)
             runtime = Runtime(settings, operations=lambda runtime: RuntimeOperations(runtime, None))
             with ThreadPoolExecutor(len(PANELS) + len(GLANCED)) as pool:
@@ -118,7 +119,7 @@ class Demo:
         redash = Side("without the gateway", self._sandbox.url, self._sandbox.user_keys["analyst"], first)
         gateway = Side("with the gateway", self._runtime.api_address.url, self._tokens.wall, second)
         print(self._text(TITLE), flush=True)  # noqa: T201
-        glance = asyncio.create_task(self._wall.glance(gateway))  # so that the status page has something to show
+        glance = asyncio.create_task(self._wall.glance(gateway))  # so that the console has something to show
         try:
             without, with_it = [await self._wall.open_all(side, self._progress) for side in (redash, gateway)]
             if glance.done():
@@ -181,6 +182,7 @@ class Demo:
             api=self._runtime.api_address.url,
             admin=self._runtime.admin_address.url,
             token=self._tokens.demo,
+            admin_token=self._tokens.admin,
             query=self._sandbox.named["by_country"],
             slow_query=self._sandbox.named["slow"],
             slow=3,
@@ -197,6 +199,7 @@ def _settings(sandbox: Sandbox, directory: Path, ports: Ports, tokens: Tokens) -
         token_sha256=config.token_hash(tokens.demo),
         wall_token_sha256=config.token_hash(tokens.wall),
         query_token_sha256=config.token_hash(tokens.query),
+        admin_token_sha256=config.token_hash(tokens.admin),
     )
     keys = {"DEMO_KEY": sandbox.user_keys["analyst"], "DEMO_QUERY_KEY": sandbox.query_key(query_key_id)}
     return config.parse(text, directory, keys, "demo")

@@ -10,6 +10,7 @@ listen = "127.0.0.1:{port}"
 
 [admin]
 listen = "127.0.0.1:{admin_port}"
+token_sha256 = "{admin_token_sha256}"
 
 [upstream]
 url = "{redash}"
@@ -48,7 +49,8 @@ TITLE: Final = """
 Redash Gateway demo: a sandbox Redash with {orders:,} orders at {redash}, and the gateway in front of it.
 
   gateway  {api}      token  {token}
-  admin    {admin}      open it in a browser: the status page; also /metrics  /readyz  /api/status
+  console  {admin}      open it in a browser; also /metrics  /readyz  /api/status
+           sign in with  {admin_token}  to purge, to reload and to end runs
 
 Ten dashboards with {panels} panels each are opened one after the other. Each panel asks for fresh data (max_age 0), and
 its query takes 0.3 s. The gateway has floor = "30s" for them: a result of the last 30 s counts as fresh.
@@ -70,5 +72,5 @@ Paste in another terminal:
   # 4. Hits, misses, executions, and the execution time that was saved
   curl -s {admin}/metrics | grep -E '^redash_gateway_(requests|executions|saved_execution_seconds)_total'
 
-The dashboards go on, for the status page. Ctrl-C stops everything; nothing is kept.
+The dashboards go on, for the console. Ctrl-C stops everything; nothing is kept.
 """

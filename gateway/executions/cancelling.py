@@ -74,16 +74,40 @@ class Cancelling:
                 execution.cancelling = True
                 execution.task.cancel()
             return
+        if self._can_cancel(execution) and await self._is_closed(execution):
+            await self._cancel(execution, sender)
+
+    def _can_cancel(self, execution: Execution) -> bool:
+        """Whether it has a job in Redash of its own that its key may cancel (CONTRACT 2: a query's key may not)."""
         if execution.arriving is not None:
-            return  # the run is over, and other callers may be reading its result
+            return False  # the run is over, and other callers may be reading its result
         if self._leases.for_many and not execution.standing.lease.number:
-            return  # other gateways may follow the same job in Redash, and nobody knows
+            return False  # other gateways may follow the same job in Redash, and nobody knows
         others = (other for other in self._executions.running if other.id != execution.id)
         shared = any(other.upstream_job == execution.upstream_job for other in others)
-        if not execution.upstream_job or shared or execution.plan.credential.is_query_key:
-            return  # a query key may not cancel in Redash (CONTRACT 2); the run goes on and its result is stored
-        if await self._is_closed(execution):
-            await self._cancel(execution, sender)
+        return bool(execution.upstream_job) and not shared and not execution.plan.credential.is_query_key
+
+    async def end(self, execution: Execution, sender: Sender) -> bool:
+        """Cancel it for all its callers, because an operator wants it; returns whether it ends now.
+
+        A run that another gateway leads is ended there.
+        """
+        standing, is_queued = execution.standing, execution.phase is Phase.QUEUED
+        if execution.cancelling or execution.phase is Phase.ENDED or standing.follows or standing.is_apart:
+            return False
+        if not is_queued and not self._can_cancel(execution):
+            return False
+        try:
+            if not await standing.lease.close():
+                return False
+        except LeaseLostError:
+            return False
+        if is_queued and execution.phase is Phase.QUEUED and execution.task is not None:
+            execution.cancelling = True
+            execution.task.cancel()
+            return True
+        await self._cancel(execution, sender)
+        return True
 
     async def _is_closed(self, execution: Execution) -> bool:
         """Whether no caller can join it any more, on any gateway."""

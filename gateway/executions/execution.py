@@ -67,6 +67,20 @@ class Ending(msgspec.Struct, frozen=True):
         """Return the id of the result, None without one."""
         return self.stored.entry.result_id if self.stored is not None else None
 
+    @property
+    def cause(self) -> str:
+        """Return why it failed: a reason of `errors`, or `lost`."""
+        if self.result not in ("failure", "lost"):
+            return ""
+        return self.failure.reason if self.failure is not None else "lost" if self.result == "lost" else "query_failed"
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether Redash or the gateway did not allow the run (4xx), so that nothing ran."""
+        failure = self.failure
+        status = failure.status_code if isinstance(failure, UpstreamRefused) else failure.status if failure else 500
+        return 400 <= status < 500
+
     @classmethod
     def failed(cls, error: GatewayError) -> Ending:
         """Return the ending for an error of the gateway or a refusal by Redash."""

@@ -14,7 +14,7 @@ from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.executions.guard import check_size
 from gateway.model import Clock
-from gateway.outcome import Outcome, Sender
+from gateway.outcome import MissReason, Outcome, Sender
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
@@ -31,6 +31,7 @@ class Miss(msgspec.Struct, frozen=True):
     """Seconds since then, negative; -inf without one."""
     joinable: Execution | None
     """An execution in progress, or a recent failure, that serves this plan, too."""
+    why: MissReason
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -71,6 +72,7 @@ class ResultLookup:
         Raises:
             BreakerOpen: Redash does not work, so no such response will come.
         """
+        outcome.key = plan.key
         while True:
             began = self._clock.monotonic()
             stored = await self._results.get(plan.key)
@@ -81,6 +83,7 @@ class ResultLookup:
                 outcome.record_hit(slack, stored.entry.age(now), stored.entry.runtime)
                 outcome.saves_run = True
                 return stored
+            why = self._results.why(plan, stored, now)
             if stored is None or slack is None:
                 stored, slack = None, -math.inf
             elif -slack <= plan.bounds.stale_while_revalidate and plan.shown_lately(stored.entry, now) >= 0:
@@ -89,9 +92,9 @@ class ResultLookup:
             joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)
             other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
             if other is None:
-                return Miss(stored, slack, joinable)
+                return Miss(stored, slack, joinable, why)
             if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
-                return Miss(stored, slack, None)
+                return Miss(stored, slack, None, why)
 
     async def _is_posted(self, other: Execution, fallback: StoredResult | None, until: float, outcome: Outcome) -> bool:
         """Wait for the response to a POST; returns whether it is worth it: else the stored result is used instead.
@@ -159,7 +162,7 @@ class ResultLookup:
         if execution is None:
             self._check_limit(plan, outcome.sender)
             check_size(plan)
-        outcome.record_forward(_forward(plan, miss), joined=execution is not None)
+        outcome.record_miss(miss.why, joined=execution is not None)
         if execution is None:
             aside = plan.max_age is None and miss.stored is not None
             execution = self._executions.begin(plan, outcome.sender, aside=aside)
@@ -291,10 +294,4 @@ def _note_joined(pending: Pending, outcome: Outcome) -> None:
     """Note that the run turned out to be one that another gateway leads."""
     if pending.execution.standing.follows:
         outcome.execution_id = pending.execution.id
-        outcome.record_forward(outcome.forward, joined=True)
-
-
-def _forward(plan: Plan, miss: Miss) -> str:
-    if plan.max_age == 0:
-        return "request"
-    return "stale" if miss.stored is not None else "uri-miss"
+        outcome.record_joined()

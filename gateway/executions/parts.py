@@ -39,8 +39,8 @@ class ExecutionParts:
         leading = Leading(leases, ledger, results.cache, runner, waits, clock)
         self.flights = Executions(leading, waits, ledger, clock, observer, live, changed=results.query_changed)
         self.revival = Revival(self.flights, ledger, leases, live, observer, clock)
-        cancelling = Cancelling(self.flights, leases, upstream, clock)
-        self.jobs = Jobs(self.flights, self.revival, cancelling, leases, ledger, clock)
+        self.cancelling = Cancelling(self.flights, leases, upstream, clock)
+        self.jobs = Jobs(self.flights, self.revival, self.cancelling, leases, ledger, clock)
         self.lookup = ResultLookup(results.cache, self.flights, upstream, clock)
         self.responses = ExecutionResponses(
             self.jobs, self.lookup, results.definitions, results.pauses, results.reader, clock

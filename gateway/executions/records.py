@@ -27,6 +27,10 @@ def end_of(execution: Execution, ending: Ending, now: float) -> ExecutionEnd:
         resumed=execution.resumed,
         started=execution.started,
         trace=execution.sender.trace,
+        client=execution.sender.client,
+        request_id=execution.sender.request_id,
+        cause=ending.cause,
+        refused=ending.is_refusal,
     )
 
 

@@ -132,7 +132,7 @@ class ExecutionResponses:
         job = ReadJob(operation.run, operation.query_id)
         run = await self._jobs.run_of(job, context.caller, allowed, credential.scope)
         joined = self._joined.get(operation.run, False)
-        outcome.record_forward("request" if operation.max_age == 0 else "uri-miss", joined=joined)
+        outcome.record_miss("forced" if operation.max_age == 0 else "continued", joined=joined)
         if context.request.method == "HEAD":
             return _unsized(operation.form)
         if isinstance(run, Execution):

@@ -92,7 +92,7 @@ class CachedResponse:
     def repeat(self, outcome: Outcome) -> None:
         """Copy into the outcome of a repeated request what is known of this response."""
         first = self.outcome
-        outcome.query_id, outcome.status = first.query_id, first.status
+        outcome.query_id, outcome.key, outcome.status = first.query_id, first.key, first.status
         outcome.cache, outcome.ttl, outcome.age = first.cache, first.ttl, first.age
         outcome.saved_runtime, outcome.saves_run = first.saved_runtime, first.saves_run
 
@@ -250,4 +250,6 @@ class ResponseCache:
 def _batch(outcome: Outcome, durations: list[float], times: int) -> OutcomeBatch:
     count = len(durations) * times
     ages = [] if outcome.age is None else [outcome.age]
-    return OutcomeBatch(outcome, times, durations, ages, age_times=count, runtime=outcome.saved_runtime * count)
+    keys = {outcome.key: count} if outcome.key else {}
+    runtime = outcome.saved_runtime * count
+    return OutcomeBatch(outcome, times, durations, ages, age_times=count, runtime=runtime, keys=keys)

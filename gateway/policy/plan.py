@@ -10,6 +10,7 @@ import msgspec
 from gateway import config
 from gateway.errors import Forbidden, NotAcceptable
 from gateway.model import Definition, Entry, Key
+from gateway.outcome import MissReason
 from gateway.policy.access import Caller, Credential
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import execution_key
@@ -71,6 +72,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return None
         slack = self._freshness(entry, now)
         return slack if slack is None else min(slack, self.shown_lately(entry, now))
+
+    def rejection(self, entry: Entry, now: float) -> MissReason:
+        """Say why `accepts` does not accept the entry."""
+        if entry.marker != self.marker:
+            return "marker_changed"
+        return "stale" if self.max_age is not None and entry.age(now) > self.max_age else "unconfirmed"
 
     def shown_lately(self, entry: Entry, now: float) -> float:
         """Return for how many seconds free SQL needs no new check of its rights in Redash; inf for saved queries."""

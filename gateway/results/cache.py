@@ -16,10 +16,12 @@ from gateway.concurrency.marks import Marks
 from gateway.concurrency.spool import Spool
 from gateway.errors import UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Entry, Form, Key, digest, result_identity
+from gateway.outcome import MissReason
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
-from gateway.policy.plan import age_on_arrival
+from gateway.policy.plan import Plan, age_on_arrival
 from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
+from gateway.results.absences import Absences
 from gateway.store import Fence, FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
 
@@ -72,6 +74,7 @@ class ResultCache:
         self._ledger = ledger
         self._clock = clock
         self._purged = Marks(-math.inf)
+        self._absences = Absences()
         self.begin_spool = store.begin_spool
 
     async def get(self, key: Key) -> StoredResult | None:
@@ -81,6 +84,23 @@ class ResultCache:
         entry = await self._store.get(key)
         body = await self._store.read(entry) if entry is not None else None
         return StoredResult(entry, body) if entry is not None and body is not None else None
+
+    def absence(self, key: Key, query_id: int, marker: str | None = None) -> MissReason:
+        """Say why nothing is stored under `key`; `marker` is that of the definition in force, if there is one.
+
+        What is in memory all the same was not proven to be what was requested: a look-up had brought it there.
+        """
+        if self._store.peek(key) is not None:
+            return "unproven"
+        return self._absences.reason(key, marker, self._purged.get(query_id))
+
+    def why(self, plan: Plan, stored: StoredResult | None, now: float) -> MissReason:
+        """Say why a plan is not satisfied by what is stored."""
+        if plan.max_age == 0:
+            return "forced"
+        if stored is None:
+            return self.absence(plan.key, plan.query_id, plan.marker)
+        return plan.rejection(stored.entry, now)
 
     def runtime(self, key: Key) -> float:
         """Return for how many seconds the data source worked on the result under `key`; 0 if that is unknown.
@@ -141,6 +161,8 @@ class ResultCache:
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
+        if not purged and stored.body.is_kept:
+            self._absences.note(keys, entry.marker, self._clock.monotonic())
         if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
             await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:

@@ -155,6 +155,10 @@ class Definitions:
         self._known.pop_one((query_id, scope))
         await self._store.delete(scope=scope, query_id=query_id)
 
+    def name_of(self, query_id: int) -> str:
+        """Return the query's name, "" if no definition of it is in memory."""
+        return self._known.name_of(query_id)
+
     def good_until(self, definition: Definition, scope: str) -> float:
         """Return until when (monotonic) this definition needs no request to Redash, not even in the background."""
         if not self._known.is_valid((definition.query_id, scope)):

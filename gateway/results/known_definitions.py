@@ -49,6 +49,12 @@ class KnownDefinitions:
         self._by_place[place] = known  # at the end
         return known.definition
 
+    def name_of(self, query_id: int) -> str:
+        """Return the query's name as it was read last, "" if it is not known; does not count as a use."""
+        for scope in self._scopes.get(query_id, ()):
+            return self._by_place[query_id, scope].definition.name
+        return ""
+
     def is_valid(self, place: Place) -> bool:
         """Whether it may be used before it is read again: it is known, and was not invalidated."""
         known = self._by_place.get(place)

@@ -98,7 +98,7 @@ class Metadata:
         if context.match.route.kind == "write":
             return await self._write(context, operation)
         if context.match.route.kind == "live":
-            context.outcome.record_forward("bypass")
+            context.outcome.record_bypass("bypass")
             entry = await self._request(context, operation)
             return _response(entry)
         entry = await self._cached(context, operation)
@@ -119,7 +119,7 @@ class Metadata:
             self._flights.start(flight, lambda: self._refresh(context, operation, key))
             context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-while-revalidate")
             return entry
-        context.outcome.record_forward("uri-miss" if entry is None else "stale")
+        context.outcome.record_miss("not_stored" if entry is None else "stale")
         share = partial(self._flights.share, flight, lambda: self._refresh(context, operation, key))
         if entry is None or -slack > self._window(context):
             fresh, joined = await share()
@@ -129,7 +129,7 @@ class Metadata:
             except UpstreamError:
                 context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-if-error")
                 return entry
-        context.outcome.record_forward("uri-miss" if entry is None else "stale", joined=joined, stored=True)
+        context.outcome.record_miss("not_stored" if entry is None else "stale", joined=joined, stored=True)
         return fresh
 
     async def _while_redash_works(self, context: RequestContext, share: Callable[[], Awaitable[T]]) -> T:
@@ -190,7 +190,7 @@ class Metadata:
         return MetadataEntry(body, response.content_type, etag, response.sent, alone, status=response.status)
 
     async def _write(self, context: RequestContext, operation: Relay) -> Response:
-        context.outcome.record_forward("method")
+        context.outcome.record_bypass("method")
         try:
             entry = await self._request(context, operation)
         finally:  # also when the response is lost: the write may have been done

@@ -80,10 +80,12 @@ class ResultReader:
         if stored is not None:
             voucher = Voucher(definition.query_id, self._definitions.good_until(definition, credential.scope))
             return await self._show(context, credential, stored, operation.form, definition.name, voucher)
-        outcome.record_forward("uri-miss")
+        latest = result_key(credential.scope, definition.latest_result_id or 0, "json")
+        why = self._results.absence(latest, definition.query_id, definition.marker)
+        outcome.record_miss(why)
         whole = operation.form != "json" or context.caller.is_bound
         fetch = await self._fetcher.latest(credential, definition, context.sender, whole=whole)
-        outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
+        outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
         entry = fetch.result.entry
         if context.caller.is_bound and entry.query_id != definition.query_id:
             raise NotFound(_FOREIGN)
@@ -125,7 +127,8 @@ class ResultReader:
         if operation.query_id is not None:
             path = await self._definitions.get(credential, operation.query_id, context.sender)
         name = path.name if path is not None else None
-        stored = await self._results.get(result_key(credential.scope, result_id, "json"))
+        key = result_key(credential.scope, result_id, "json")
+        stored = await self._results.get(key)
         voucher = await self._voucher(context, known, stored.entry) if stored is not None else None
         if stored is not None and voucher is not None:
             if path is not None:
@@ -133,10 +136,11 @@ class ResultReader:
                 voucher = Voucher(voucher.query_id, until)
             return await self._show(context, credential, stored, form, name, voucher)
         claims = await self._claims(context, known, path)
-        context.outcome.record_forward("uri-miss")
+        why = self._results.absence(key, operation.query_id or 0)
+        context.outcome.record_miss(why)
         whole = form != "json" or allowed is not None
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=whole)
-        context.outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
+        context.outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
         if allowed is not None and fetch.result.entry.query_id not in allowed:
             raise NotFound(_FOREIGN)
         return await self._show(context, credential, fetch.result, form, name)
@@ -257,9 +261,11 @@ class ResultReader:
             rendering = stored
         else:
             voucher = None
-            context.outcome.record_forward("uri-miss")
+            why = self._results.absence(rendering_key(result.entry, form), result.entry.query_id)
+            why = "stale" if why == "unproven" else why  # it is there, but too old
+            context.outcome.record_miss(why)
             fetch = await self._fetcher.rendering(credential, result, form, context.sender)
-            context.outcome.record_forward("uri-miss", joined=fetch.joined, stored=fetch.stored)
+            context.outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
             rendering = fetch.result
         if voucher is None or not isinstance(rendering, StoredResult):
             return _file(context, rendering, form, name)

@@ -1,4 +1,4 @@
-"""Turns the records of `outcome` into metrics, logs, traces and the numbers of the status page.
+"""Turns the records of `outcome` into metrics, logs, traces and the numbers of the console.
 
-The status page itself lives in `admin`.
+The console itself lives in `admin`.
 """

@@ -226,7 +226,7 @@ class AccessLines:
 
     def parts_of(self, o: Outcome) -> LineParts:
         """Return the part between a request's id and its milliseconds, and the part after them."""
-        kind = (o.client, o.method, o.route, o.status, o.counted, o.reason, o.query_id)
+        kind = (o.client, o.method, o.route, o.status, o.counted, o.miss, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"
         rare = o.execution_id or o.upstream_seconds or o.refused or o.trace is not None
@@ -255,7 +255,7 @@ class AccessLines:
     def _head(self, kind: tuple[object, ...]) -> str:
         if len(self._heads) >= _MOST_KINDS:
             self._heads.clear()
-        names = ("client", "method", "route", "status", "cache", "reason", "query")
+        names = ("client", "method", "route", "status", "cache", "miss", "reason", "query")
         pairs = [(name, value) for name, value in zip(names, kind, strict=True) if value not in ("", None)]
         fields = "".join(f"{self._mark(name)}{self._quoted(value)}" for name, value in pairs)
         head = f"{self._quote}{fields}{self._mark('ms')}"

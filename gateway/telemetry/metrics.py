@@ -18,9 +18,9 @@ from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
-from gateway.errors import GatewayError
+from gateway.errors import reasons
 from gateway.model import SharingStats, TierStats
-from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, OutcomeBatch, UpstreamCall
+from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, MissReason, OutcomeBatch, UpstreamCall
 from gateway.redash import routes
 from gateway.telemetry.exposition import PREFIX, Histogram, counter, gauge, histogram
 from gateway.telemetry.query_counts import QueryCounts
@@ -48,6 +48,7 @@ EXECUTION_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600
 AGE_SECONDS: Final = (1, 5, 15, 30, 60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400)
 
 CACHE: Final[tuple[CacheResult, ...]] = get_args(CacheResult)
+MISSES: Final[tuple[MissReason, ...]] = get_args(MissReason)
 EXECUTIONS: Final[tuple[ExecutionResult, ...]] = get_args(ExecutionResult)
 SAVED: Final = ("hit", "collapsed")
 WARM: Final = ("success", "failure", "skipped")
@@ -58,16 +59,6 @@ UPSTREAM_ROUTES: Final = tuple(
 )
 WAITS: Final = ("slot", "collision", "earlier_run", "request")
 UPSTREAM_STATUSES: Final = ("2xx", "4xx", "5xx", "none")
-
-
-def reasons() -> set[str]:
-    """Return every reason for which a request can be rejected or fail."""
-    kinds, found = [GatewayError], set()
-    while kinds:
-        kind = kinds.pop()
-        found.add(kind.reason)
-        kinds += kind.__subclasses__()
-    return found
 
 
 class Levels(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +101,7 @@ class Metrics(Collector):
         self.saved_seconds: dict[tuple[str], float] = {(name,): 0.0 for name in SAVED}
         self._ages = Histogram(AGE_SECONDS)
         self.rejected: dict[tuple[str], int] = {(reason,): 0 for reason in sorted(reasons())}
+        self.misses: dict[tuple[str], int] = {(reason,): 0 for reason in MISSES}
         self.credential_up: dict[tuple[str], int] = {}
         self.configure(credentials, per_query)
 
@@ -133,6 +125,8 @@ class Metrics(Collector):
         if first.saves_run:
             self.saved["hit",] += count
             self.saved_seconds["hit",] += batch.runtime
+        if first.counted == "miss":
+            self.misses[first.miss,] = self.misses.get((first.miss,), 0) + count
         if first.reason:
             self.rejected[first.reason,] = self.rejected.get((first.reason,), 0) + count
 
@@ -206,6 +200,7 @@ class Metrics(Collector):
         yield counter("query_requests", "Requests by query.", ("query", "cache"), self.query_requests)
         yield counter("saved_executions", "Query runs avoided.", ("cache",), self.saved)
         yield counter("saved_execution_seconds", "Warehouse time of the runs avoided.", ("cache",), self.saved_seconds)
+        yield counter("misses", "Misses, by why the request went to Redash.", ("reason",), self.misses)
         yield histogram("served_age_seconds", "Age of served results.", (), self.ages)
         yield counter("rejected", "Requests that were rejected or failed.", ("reason",), self.rejected)
 

@@ -1,4 +1,4 @@
-"""Passes each record once to metrics, status page, log and traces, so that they agree.
+"""Passes each record once to metrics, console, log and traces, so that they agree.
 
 Requests served from the response cache get a log line each; metrics get one batch for all of them in a second.
 """
@@ -119,6 +119,8 @@ class Telemetry:
             self._metrics.record_requests(batch)
             if self._recorder is not None:
                 self._recorder.record_requests(batch)
+        if self._recorder is not None:
+            self._recorder.incidents.note(requests)
         if self._tracing is not None:
             for outcome in requests:
                 self._tracing.record_request(outcome)

@@ -1,4 +1,4 @@
-"""Counts the records of `outcome.py` for the status page. Every request passes here: plain numbers, no waiting."""
+"""Counts the records of `outcome.py` for the console. Every request passes here: plain numbers, no waiting."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from gateway.outcome import ExecutionEnd, OutcomeBatch, UpstreamCall
+from gateway.outcome import ExecutionEnd, Outcome, OutcomeBatch, UpstreamCall
 from gateway.redash import routes
 from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, History
+from gateway.telemetry.incidents import Incidents, of_run
+from gateway.telemetry.metrics import MISSES
 from gateway.telemetry.tables import ClientRow, QueryRow, Table, UpstreamRow
 
 AD_HOC: Final = 0
@@ -16,7 +18,7 @@ AD_HOC: Final = 0
 
 
 class StatusRecorder:
-    """The numbers of the status page: totals since the start, the last hour, rows for queries, clients and routes."""
+    """The numbers of the console: totals since the start, the last hour, rows for queries, clients and routes."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         """`now` is the monotonic clock."""
@@ -27,6 +29,9 @@ class StatusRecorder:
         self._until = self.started  # when the step ends
         self.requests = dict.fromkeys(CACHE, 0)
         self.refused = 0
+        self.reasons: dict[str, int] = {}
+        self.misses: dict[str, int] = dict.fromkeys(MISSES, 0)
+        self.incidents = Incidents()
         self.saved_executions = 0
         self.saved_seconds = 0.0
         self.executions: dict[str, int] = {"success": 0, "failure": 0, "cancelled": 0, "lost": 0}
@@ -53,8 +58,9 @@ class StatusRecorder:
         client.seen = now
         client.cache[cache] += count
         if first.reason:
-            self.refused += count
-            client.refused += count
+            self._count_reason(first, count, client)
+        if cache == "miss":
+            self.misses[first.miss] = self.misses.get(first.miss, 0) + count
         saved = batch.runtime if first.saves_run else 0.0
         if first.saves_run:
             self._save(count, saved)
@@ -62,10 +68,20 @@ class StatusRecorder:
         if cache != "none" and query_id is not None:
             query = self.queries[query_id]
             query.seen = now
-            query.cache[cache] += count
+            query.record(batch)
             if first.saves_run:
                 query.saved += saved
                 query.served_runtime = first.saved_runtime
+
+    def _count_reason(self, first: Outcome, count: int, client: ClientRow) -> None:
+        self.refused += count
+        self.reasons[first.reason] = self.reasons.get(first.reason, 0) + count
+        self._step.reasons[first.reason] = self._step.reasons.get(first.reason, 0) + count
+        if first.status >= 500:
+            self._step.errors += count
+            client.errors += count
+        else:
+            client.refused += count
 
     def _save(self, executions: int, seconds: float) -> None:
         self.saved_executions += executions
@@ -75,11 +91,13 @@ class StatusRecorder:
     def _advance(self, now: float) -> None:
         self._step = self.history.step(now)
         self._until = (now // STEP_SECONDS + 1) * STEP_SECONDS
+        self.incidents.slowest.expire(now)
 
     def record_upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         now = self._now()
-        self._advance(now)
+        if now >= self._until:
+            self._advance(now)
         row = self.upstream_routes[call.route]
         failed = call.unavailable or call.status >= 500
         row.requests += 1
@@ -95,24 +113,24 @@ class StatusRecorder:
             self.accepted[call.credential] = call.accepted
 
     def record_execution(self, end: ExecutionEnd) -> None:
-        """Count one execution; a result from Redash's own cache is not one."""
+        """Count one execution; neither a result from Redash's own cache nor a refusal is one."""
         failed = end.result in ("failure", "lost")
-        if not end.ran and not failed:
+        if (not end.ran and not failed) or end.refused:
             return
         now = self._now()
         self._advance(now)
         row = self.queries[end.query_id]
         row.seen = now
-        row.failures += failed
-        self._step.failures += failed
-        if not end.ran:  # Redash refused, or failed, before it made a job
-            self._step.executions += 1
+        self._step.executions += 1
+        if failed:
+            row.failures += 1
+            self._step.failures += 1
+            self.incidents.failures.append(of_run(end, now))
+        if not end.ran:  # Redash failed before it made a job
             return
         self.executions[end.result] += 1
-        self._step.executions += 1
         if end.result == "success":
-            row.runs += 1
-            row.runtime += end.runtime
+            row.record_run(end.runtime)
             saved = (end.callers - 1) * end.runtime
             row.saved += saved
             self._save(end.callers - 1, saved)

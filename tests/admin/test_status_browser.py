@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from support.calls import ADMIN_TOKEN
 from support.world import World
-
-from gateway.admin.formats import FORMATS, formatted
 
 if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
     from playwright import async_api as playwright
 else:
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 
+PAGES = ("/", "/queries", "/clients", "/requests", "/configuration", "/queries/{query}", "/sign-in")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
 
 
@@ -83,7 +82,8 @@ async def test_numbers_move_and_agree_with_the_metrics(browser: Any, world: Worl
     for outcome, _, _, number in await tab.cells("outcomes"):
         assert int(number) == await world.metric("redash_gateway_requests_total", cache=outcome)
     for query, number, *_ in await tab.cells("queries"):
-        assert int(number) == await world.metric("redash_gateway_query_requests_total", query=query)
+        named = query.split()[-2]
+        assert int(number) == await world.metric("redash_gateway_query_requests_total", query=named)
     assert tab.complaints == []
     assert all(url.startswith((world.admin, "data:")) for url in tab.requested)
 
@@ -95,7 +95,9 @@ async def test_runs_are_seen_while_they_run(browser: Any, world: World) -> None:
             world.post("slow_seconds", client="writer", wait=20, max_age=0, parameters={"seconds": 3})
         )
         await tab.shows("running_count", lambda now: now == 1)
-        assert (await tab.cells("running"))[0][:2] == [str(world.named["slow_seconds"]), "writer"]
+        query, client, *_ = (await tab.cells("running"))[0]
+        assert query.split()[-2:] == [str(world.named["slow_seconds"]), "↗"]
+        assert client == "writer"
         await run
         await tab.shows("running_count", lambda now: now == 0)
         await tab.page.get_by_text("No query is running now.").wait_for()
@@ -111,14 +113,77 @@ async def test_the_page_shows_when_the_gateway_is_gone(browser: Any, bare: World
     await bare.resume()
 
 
-@pytest.mark.parametrize("width", [375, 800, 1360])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_it_fits_the_window(browser: Any, world: World, width: int, scheme: str) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (800, "dark"), (1360, "light")])
+async def test_every_page_fits_the_window(browser: Any, world: World, width: int, scheme: str) -> None:
     await one_round(world)
     tab = await opened(browser, world, viewport={"width": width, "height": 800}, color_scheme=scheme)
-    assert await tab.page.evaluate("document.documentElement.scrollWidth") == width
-    ground = await tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (ground == "rgb(16, 21, 26)") == (scheme == "dark")
+    for path in PAGES:
+        await tab.page.goto(world.admin + path.format(query=world.named["now"]))
+        assert await tab.page.evaluate("document.documentElement.scrollWidth") == width, path
+        ground = await tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (ground == "rgb(16, 21, 26)") == (scheme == "dark")
+    assert tab.complaints == []
+
+
+async def test_an_operator_signs_in_and_ends_a_run_with_the_keyboard_alone(browser: Any, world: World) -> None:
+    async with world.sandbox.hold():
+        job = (await world.post("now", max_age=0)).job["id"]
+        tab = await opened(browser, world)
+        for name, page in (("Sign in", "sign-in"), ("Details", "runs/")):
+            await tab.page.get_by_role("link", name=name).focus()
+            await tab.page.keyboard.press("Enter")
+            await tab.page.wait_for_url(f"**/{page}*")
+            if page == "sign-in":
+                await tab.page.keyboard.type(ADMIN_TOKEN)
+                await tab.page.keyboard.press("Enter")
+                await tab.page.get_by_role("button", name="Sign out").wait_for()
+        await tab.page.get_by_role("button", name="End this run").focus()
+        await tab.page.keyboard.press("Enter")
+        await tab.page.get_by_text("The run was cancelled").wait_for()
+    assert (await world.finish(job))["status"] == 4
+    assert tab.complaints == []
+    assert (await tab.page.context.cookies())[0]["sameSite"] == "Strict"
+    assert await tab.page.evaluate("document.cookie") == "", "no script can read it"
+
+
+async def test_focus_stays_where_it_is_while_the_page_is_renewed(browser: Any, world: World) -> None:
+    await one_round(world)
+    tab = await opened(browser, world)
+    await tab.page.locator('table[data-rows="queries"] a').first.focus()
+    seen = await tab.number("totals.requests")
+    await one_round(world)
+    await tab.shows("totals.requests", lambda now: now > seen)
+    script = "document.activeElement.closest('table')?.dataset.rows"
+    assert await tab.page.evaluate(script) == "queries"
+
+
+async def test_lists_are_sorted_and_searched_without_javascript(browser: Any, world: World) -> None:
+    await one_round(world)
+    tab = await opened(browser, world, java_script_enabled=False)
+    await tab.page.get_by_role("link", name="Queries", exact=True).click()
+    await tab.page.get_by_role("link", name="Requests").last.click()
+    heading = tab.page.get_by_role("columnheader", name="Requests")
+    assert await heading.get_attribute("aria-sort") == "descending"
+    rows = await tab.page.locator('table[data-rows="queries"] tbody tr').all_inner_texts()
+    assert len(rows) == 2
+    await tab.page.get_by_role("searchbox", name="Find").fill("by country")
+    async with tab.page.expect_navigation():
+        await tab.page.keyboard.press("Enter")
+    assert await tab.page.locator('table[data-rows="queries"] tbody tr').all_inner_texts() == [
+        row for row in rows if "by country" in row
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_everything_that_can_be_used_has_a_name(browser: Any, world: World, path: str) -> None:
+    await one_round(world)
+    tab = await opened(browser, world)
+    await tab.page.goto(world.admin + path.format(query=world.named["now"]))
+    script = """[...document.querySelectorAll("a, button, input, select, [role=region]")]
+        .filter(e => !e.hidden && e.type !== "hidden")
+        .filter(e => !(e.innerText || e.ariaLabel || e.labels?.length || e.hasAttribute("aria-labelledby")))
+        .map(e => e.outerHTML)"""
+    assert await tab.page.evaluate(script) == []
 
 
 async def test_without_javascript_it_is_complete_and_the_same(browser: Any, world: World) -> None:
@@ -127,7 +192,7 @@ async def test_without_javascript_it_is_complete_and_the_same(browser: Any, worl
     still = await opened(browser, world, java_script_enabled=False)
     live = await opened(browser, world)
     await live.page.get_by_text("live", exact=True).wait_for()
-    for rows in ("queries", "outcomes", "upstream", "slots", "cache"):
+    for rows in ("queries", "outcomes", "misses", "upstream", "slots", "cache"):
         assert await still.page.locator(f'table[data-rows="{rows}"] tbody tr').all_inner_texts() == (
             await live.page.locator(f'table[data-rows="{rows}"] tbody tr').all_inner_texts()
         )
@@ -137,28 +202,3 @@ async def test_without_javascript_it_is_complete_and_the_same(browser: Any, worl
     assert "Serving." in await still.page.locator("#verdict").inner_text()
     assert len(still.requested) == 2, "the page and its style"
     assert still.complaints == live.complaints == []
-
-
-async def test_script_and_server_format_numbers_alike(browser: Any, world: World) -> None:
-    """The rules stand twice, in formats.py and in page.js: both show a report of odd numbers."""
-    tab = await opened(browser, world)
-    odd = [0, 0.00004, 0.0003, 0.0099, 0.0105, 0.5, 0.9994, 0.9996, 1, 4.25, 9.949, 9.951, 59.49, 59.51, 61, 3599.6]
-    odd += [86399, 90061, 999, 1000, 999_499, 999_500, 12_345_678, 5e12, 0.0001, 0.995, 0.125]
-    pairs = [(form, value) for form in FORMATS if form not in ("text", "state", "query") for value in odd]
-    script = """([report, pairs]) => {
-        const box = document.createElement("div");
-        box.innerHTML = pairs.map((_, n) => `<i data-place="odd.${n}"></i>`).join("");
-        [...box.children].forEach((element, n) => { element.dataset.form = pairs[n][0]; });
-        document.body.append(box);
-        EventSource.last.onmessage({data: JSON.stringify({...report, odd: pairs.map(pair => pair[1])})});
-        return [...box.children].map(element => element.textContent);
-    }"""
-    await tab.page.add_init_script(
-        "const E = EventSource; window.EventSource = class extends E "
-        "{ constructor(url) { super(url); window.EventSource.last = this; } };"
-    )
-    await tab.page.reload()
-    async with world.session.get(f"{world.admin}/api/status") as response:
-        report = json.loads(await response.text())
-    texts = await tab.page.evaluate(script, [report, pairs])
-    assert dict(zip(map(str, pairs), texts, strict=True)) == {str(pair): formatted(pair[1], pair[0]) for pair in pairs}

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.calls import TOKENS
 from support.kept import KeptCaller
 from support.process import Process
-from support.world import TOKENS, configuration, token_table
+from support.world import configuration, token_table
 
 from gateway import config
 from gateway.app.handover import Handover

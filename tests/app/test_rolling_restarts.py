@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.calls import TOKENS
 from support.http import Reply
 from support.kept import KeptCaller
 from support.process import Process, certificate
 from support.waiting import until, within
-from support.world import TOKENS, configuration, token_table
+from support.world import configuration, token_table
 
 from gateway.sandbox import Sandbox
 

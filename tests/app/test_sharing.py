@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.calls import AS_OPERATOR
 from support.clocks import TurnableClock
 from support.http import Reply, send
 from support.redis_server import RedisServer
@@ -41,7 +42,7 @@ class Sharer(World):
         (self.directory / "config.toml").write_text(text)
 
     async def tell(self, action: str, **what: object) -> Any:
-        return (await send(self.session, "POST", f"{self.admin}/{action}", what, headers={})).json
+        return (await send(self.session, "POST", f"{self.admin}/{action}", what, headers=AS_OPERATOR)).json
 
     async def times(self, count: int, client: str = "dashboard") -> list[int]:
         """Read a list so often at once; the statuses."""

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from reload_lab import Lab
 from security.front import key, token
+from support.calls import ADMIN_TOKEN
 
 from gateway import config
 from gateway.outcome import Sender
@@ -329,7 +330,7 @@ LIVE: Final[dict[str, Case]] = {
     "server.tls_key": Case(
         FIRST["server.tls_key"], OTHER["server.tls_key"], certificate, "first", "other", FIRST, OTHER
     ),
-    "admin.token_sha256": Case(None, HASH, purge, 200, 401),
+    "admin.token_sha256": Case(config.token_hash(ADMIN_TOKEN), HASH, purge, 200, 401),
     "upstream.url": Case("{first}", "{second}", which_redash, (1, 0), (0, 1)),
     "upstream.connect_timeout": Case("7s", "3s", connect_timeout, 7.0, 3.0),
     "upstream.read_timeout": Case("60s", "50ms", silence, "waits", 504),

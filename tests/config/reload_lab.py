@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from security.front import Front, Seen, Stub, Upstream, key, query_object, result_object, token
+from support.calls import ADMIN_TOKEN, AS_OPERATOR
 from support.http import Reply
 from support.waiting import until
 
@@ -31,7 +32,7 @@ def settings(directory: Path, url: str) -> Settings:
         (directory / f"{name}.key").write_text(key(name))
     return {
         "server": {"listen": "127.0.0.1:0", "drain_timeout": "0s"},
-        "admin": {"listen": "127.0.0.1:0"},
+        "admin": {"listen": "127.0.0.1:0", "token_sha256": config.token_hash(ADMIN_TOKEN)},
         "upstream": {"url": url},
         "credentials": {n: {"kind": "user", "key_file": str(directory / f"{n}.key")} for n in ("user", "second")},
         "clients": {"one": {"token_sha256": [config.token_hash(token("one"))], "credentials": ["user"]}},
@@ -217,15 +218,11 @@ class Lab:
         await until(lambda: not self.runtime.executions.flights.running)
 
     async def reload(self) -> list[str]:
-        url = f"{self.runtime.admin_address.url}/reload"
-        async with self.front.session.post(url) as response:
-            told = await response.json()
-            assert response.status == 200, told
-            notes: list[str] = told["notes"]
-            return notes
+        return (await self.runtime.operations.reload()).notes
 
     async def admin(self, method: str, path: str, body: object = None) -> tuple[int, str]:
-        async with self.front.session.request(method, self.runtime.admin_address.url + path, json=body) as response:
+        url = self.runtime.admin_address.url + path
+        async with self.front.session.request(method, url, json=body, headers=AS_OPERATOR) as response:
             return response.status, await response.text()
 
 

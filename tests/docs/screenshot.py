@@ -19,7 +19,7 @@ from support.world import World
 
 from gateway.sandbox import Sandbox
 
-PICTURE: Final = Path(__file__).parents[2] / "docs" / "images" / "status-page.png"
+PICTURE: Final = Path(__file__).parents[2] / "docs" / "images" / "console.png"
 QUERIES: Final = ("by_country", "by_country", "revenue_by_month", "in_country", "in_country", "countries", "now")
 MINUTES: Final = 60
 

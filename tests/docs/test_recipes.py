@@ -17,10 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.documents import not_run, recipe
 from support.process import Process
-from support.world import TOKENS, World
+from support.world import World
 
 
 def library(name: str) -> Any:

@@ -11,11 +11,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.calls import TOKENS
 from support.http import Reply
 from support.inside import redash_jobs
 from support.process import Process
 from support.waiting import until, within
-from support.world import TOKENS, World, token_table
+from support.world import World, token_table
 
 from gateway.executions.execution import new_id
 from gateway.sandbox import Sandbox

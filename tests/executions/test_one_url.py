@@ -18,10 +18,11 @@ from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import pytest
+from support.calls import TOKENS
 from support.clocks import TurnableClock
 from support.http import Reply, exchange
 from support.waiting import within
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.model import Definition
 from gateway.policy import values

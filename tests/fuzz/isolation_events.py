@@ -156,8 +156,7 @@ class Events:
     async def purge(self, rng: Random) -> None:
         """An operator purges a query or everything."""
         what = {"all": True} if rng.random() < 0.3 else {"query": rng.choice(sorted(self._redash.ids.values()))}
-        async with self._world.session.post(f"{self._world.admin}/purge", json=what) as response:
-            assert response.status == 200
+        await self._world.purge(what)
 
     # -- outages: these last, and are begun and ended between two steps
 

@@ -34,7 +34,7 @@ class Figures:
 def _cache_of(reply: Reply) -> str:
     if reply.status in (401, 403, 404):
         return "denied"
-    for name, sign in (("stale", "detail=stale"), ("hit", "; hit"), ("collapsed", "collapsed"), ("miss", "fwd=")):
+    for name, sign in (("stale", "detail=stale-"), ("hit", "; hit"), ("collapsed", "collapsed"), ("miss", "fwd=")):
         if sign in reply.cache:
             return name
     return "errors" if reply.status >= 400 else "no cache"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
 
-from support.calls import token
+from support.calls import ADMIN_TOKEN, token
 
 from gateway import config
 
@@ -106,6 +106,7 @@ drain_timeout = "2s"
 max_wait = "{MAX_WAIT:.0f}s"
 [admin]
 listen = "127.0.0.1:0"
+token_sha256 = "{config.token_hash(ADMIN_TOKEN)}"
 [upstream]
 url = "{{url}}"
 read_timeout = "300ms"

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from support.calls import ADMIN_TOKEN
+
 from gateway.redash.routes import ROUTES
 
 from . import texts_values
@@ -33,7 +35,8 @@ RESULTS: Final = (
 )
 OPERATIONS: Final = (
     "GET /metrics", "GET /livez", "GET /readyz", "GET /", "GET /api/status", "GET /page.css", "GET /page.js",
-    "POST /purge", "POST /purge", "POST /reload", "GET /nothing", "HEAD /metrics", "GET /events",
+    "POST /purge", "POST /purge", "POST /reload", "POST /sign-in", "POST /actions/purge",
+    "GET /nothing", "HEAD /metrics", "GET /events",
 )  # fmt: skip
 
 
@@ -143,13 +146,13 @@ class Attacker(RawAttacks):
         """A request to the admin listener."""
         rng = self.rng
         method, path = rng.choice(OPERATIONS).split(" ")
-        body, lines = None, []
+        body, lines = None, [f"Authorization: Bearer {ADMIN_TOKEN}"] if rng.random() < 0.9 else []
         if path == "/purge":
             known = (b'{"query": %d}' % rng.randrange(1, 10**9), b'{"all": true}', b'{"scope": "user"}')
             body = rng.choice((*known, encoded(value(rng), rng), self.json_body({"query": value(rng, 5_000)})))
         if path == "/metrics" and rng.random() < 0.5:
             version = f"application/openmetrics-text; version={text(rng, 100)}"
-            lines = [one_line("Accept: " + self.choose(version, "*/*", "application/openmetrics-text;q=0.5"))]
+            lines += [one_line("Accept: " + self.choose(version, "*/*", "application/openmetrics-text;q=0.5"))]
         target = path + (self.arguments() if rng.random() < 0.2 else "")
         attack = self.request(f"admin {path}", method, target, body, lines=lines)
         attack.admin = True

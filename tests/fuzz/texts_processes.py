@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from support.calls import ADMIN_TOKEN
+
 from gateway import config
 from gateway.sandbox.sample_objects import QUERIES
 
@@ -32,6 +34,7 @@ max_wait = "2s"
 max_request_body = {body}
 [admin]
 listen = "127.0.0.1:0"
+token_sha256 = "{admin}"
 [upstream]
 url = "{redash}"
 max_executions = 4
@@ -203,11 +206,12 @@ class Stage:
     @property
     def secrets(self) -> tuple[str, ...]:
         """All keys and tokens: none may stand in a log, an error or a response."""
-        return (*self._keys.values(), *TOKENS.values())
+        return (*self._keys.values(), *TOKENS.values(), ADMIN_TOKEN)
 
     def _configuration(self, sample: int) -> str:
         text = CONFIGURATION.format(
             redash=self._redash,
+            admin=config.token_hash(ADMIN_TOKEN),
             sample=sample,
             memory=self.bounds.memory,
             disk=self.bounds.disk,

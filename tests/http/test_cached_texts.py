@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import pytest
 from cachetools import Cache
+from support.calls import TOKENS
 from support.http import exchange
-from support.world import TOKENS, World
+from support.world import World
 
 LONG: Final = "a" * 7_000
 LONGEST_KEY: Final = 1_000

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from support.calls import TOKENS
 from support.client_requests import FOLDER, OTHER_ORIGIN, ClientRequest, client_requests
-from support.world import TOKENS, World
+from support.world import World
 
 REQUESTS = client_requests()
 NAMES = [request.name for request in REQUESTS]

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from support.calls import TOKENS
 from support.inside import connections
 from support.process import Process
 from support.waiting import until
-from support.world import TOKENS, World, configuration, token_table
+from support.world import World, configuration, token_table
 
 from gateway.app import runtime
 from gateway.app.descriptors import shares

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from multidict import CIMultiDict
+from support.calls import TOKENS
 from support.http import Reply, exchange
 from support.inside import open_requests
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway import errors
 from gateway.http import handler

@@ -26,11 +26,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.clocks import StandingClock
 from support.inside import cached_bytes, connections, deny, prepared_responses, unrecorded
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 import gateway.http.api
 import gateway.http.connection
@@ -578,8 +579,7 @@ async def test_a_purge_empties_the_cache(world: World, by_fast_path: list[bytes]
     async with wire(world) as line:
         await learnt(line, sent, by_fast_path)
         count = len(by_fast_path)
-        async with world.session.post(f"{world.admin}/purge", json=purges[what]) as response:
-            assert response.status == 200
+        await world.purge(purges[what])
         got = await line.ask(sent)
         assert "hit" not in got.fields.get("cache-status", "")
         assert len(by_fast_path) == count
@@ -925,8 +925,7 @@ async def test_hits_before_a_reload_or_purge_are_counted(world: World, by_fast_p
         world.reconfigure(world.text)
         for _ in range(10):
             await line.ask(sent)
-        async with world.session.post(f"{world.admin}/purge", json={"all": True}) as response:
-            assert response.status == 200
+        await world.purge({"all": True})
     assert len(by_fast_path) >= 12
     assert await world.metric("redash_gateway_requests_total", client="dashboard") == 20
 

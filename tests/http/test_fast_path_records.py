@@ -177,6 +177,7 @@ OWN_FIELDS: Final = {
     "execution_id": "a cached response belongs to no execution",
     "forward": "only in Cache-Status, which the cached head has already",
     "stored": "only in Cache-Status, which the cached head has already",
+    "miss": "a hit has none",
     "detail": "only in Cache-Status, which the cached head has already",
     "reason": "only responses without one are cached",
 }
@@ -206,6 +207,8 @@ def full_outcome() -> Outcome:
         query_id=42,
         cache=cache,
         forward="stale",
+        miss="stale",
+        key=b"k",
         stored=True,
         ttl=30.0,
         detail="stale-if-error",

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from aiohttp.web_protocol import RequestHandler
+from support.calls import TOKENS
 from support.inside import connections, flights, open_requests
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.http.connection import Handler
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from support.calls import TOKENS
 from support.inside import connections
 from support.waiting import until, within
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.http import connection
 from gateway.store.sqlite.file_lock import FileLock

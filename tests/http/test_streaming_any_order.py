@@ -8,8 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.calls import TOKENS
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.sandbox import Sandbox, broken_responses
 

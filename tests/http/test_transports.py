@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.calls import TOKENS
 from support.clocks import TurnableClock
 from support.loops import installed
 from support.process import certificate
-from support.world import TOKENS, World, configuration
+from support.world import World, configuration
 
 from gateway.config.schema import EventLoop
 from gateway.sandbox import Sandbox

@@ -37,7 +37,7 @@ from freshness_model import (
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from support.calls import token
+from support.calls import ADMIN_TOKEN, token
 from support.clocks import TurnableClock
 from support.http import Reply, send
 from support.inside import flights, is_connected, polling_every
@@ -235,6 +235,7 @@ listen = "127.0.0.1:0"
 drain_timeout = "1s"
 [admin]
 listen = "127.0.0.1:0"
+token_sha256 = "{config.token_hash(ADMIN_TOKEN)}"
 [upstream]
 url = "{self.sandbox.url}"
 breaker_reset = "10s"
@@ -567,8 +568,7 @@ metadata_ttl = "5s"
 
     async def _purge(self, query: int | None) -> None:
         what = {"all": True} if query is None else {"query": query}
-        async with self.world.session.post(f"{self.world.admin}/purge", json=what) as response:
-            assert response.status == 200
+        await self.world.purge(what)
         self.model.purged(query)
         if self.run is not None and query in (None, self.run.request.query):
             self.run.purged = True  # "A purge also keeps results of executions begun before it from being stored"
@@ -1118,8 +1118,7 @@ async def test_a_purge_survives_a_restart(world: World) -> None:
     query = world.sandbox.add_query("purged", "select run_number() as run")
     hold = world.sandbox.hold(query)
     job = (await world.post(query, max_age=0)).job["id"]
-    async with world.session.post(f"{world.admin}/purge", json={"query": query}) as response:
-        assert response.status == 200
+    await world.purge({"query": query})
     await world.restart()
     hold.release()
     assert (await world.finish(job))["status"] == 3

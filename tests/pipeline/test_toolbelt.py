@@ -12,7 +12,8 @@ import pytest
 from redash_toolbelt import Redash
 from redash_toolbelt.examples.refresh_dashboard import refresh_dashboard
 from redash_toolbelt.examples.refresh_query import get_fresh_query_result
-from support.world import TOKENS, World
+from support.calls import TOKENS
+from support.world import World
 
 KEYS = {"api_key", "public_url"}
 """Members that the gateway sets to null for clients without `reveal_keys` (CONTRACT 15)."""

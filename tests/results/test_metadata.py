@@ -70,7 +70,7 @@ PATHS: dict[str, Callable[[World], str]] = {
 async def test_cached_for_the_ttl_and_no_longer(world: World, kind: str) -> None:
     path = PATHS[kind](world)
     first = await world.get(path)
-    assert (first.status, first.cache) == (200, "redash-gateway; fwd=uri-miss; stored"), first.body
+    assert (first.status, first.cache) == (200, "redash-gateway; fwd=uri-miss; stored; detail=not_stored"), first.body
     world.clock.turn(TTL)
     second = await world.get(path, client="second")  # another client with the same credential: the same scope
     assert second.cache == "redash-gateway; hit; ttl=0"
@@ -79,7 +79,7 @@ async def test_cached_for_the_ttl_and_no_longer(world: World, kind: str) -> None
     assert requests_for(world, path.partition("?")[0]) == 1
     world.clock.turn(0.5)
     third = await world.get(path)
-    assert third.cache == "redash-gateway; fwd=stale; stored"
+    assert third.cache == "redash-gateway; fwd=stale; stored; detail=stale"
     assert "Age" not in third.headers
     assert requests_for(world, path.partition("?")[0]) == 2
 
@@ -247,7 +247,7 @@ async def test_stale_while_revalidate(bare: World) -> None:
     assert fresh.json["name"] == "Renamed"
     assert fresh.cache == "redash-gateway; hit; ttl=5"
     bare.clock.turn(66)  # beyond the window: Redash first
-    assert (await bare.get(path)).cache == "redash-gateway; fwd=stale; stored"
+    assert (await bare.get(path)).cache == "redash-gateway; fwd=stale; stored; detail=stale"
 
 
 async def test_without_a_window_no_response_is_stale(world: World) -> None:

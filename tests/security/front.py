@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from support.calls import token
+from support.calls import ADMIN_TOKEN, token
 from support.clocks import TurnableClock
 from support.http import Reply, send
 
@@ -156,6 +156,7 @@ drain_timeout = "0s"
 {server}
 [admin]
 listen = "127.0.0.1:0"
+token_sha256 = "{config.token_hash(ADMIN_TOKEN)}"
 [upstream]
 url = "{self.url_upstream}"
 {upstream}

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.calls import ADMIN_TOKEN, AS_OPERATOR
 from support.http import Reply, exchange, send
 
-from gateway import config
 from gateway.http import connection
 
 from .front import Front, Seen, Stub, Upstream, client, credential
 from .wire import Wire, ask
 
-ADMIN_TOKEN = "rg_operator_" + "0123456789abcdef" * 2
+HEAD = f"POST /purge HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n".encode()
 
 
 @pytest.fixture
@@ -27,12 +27,8 @@ def redash() -> object:
     return respond
 
 
-def configure(front: Front, *, hosts: str, token: bool = False) -> None:
+def configure(front: Front, *, hosts: str) -> None:
     front.write(credential(front.directory, "user"), client("one"), server=f"hosts = {hosts}")
-    if token:
-        hashed = config.token_hash(ADMIN_TOKEN)
-        text = front.file.read_text().replace("[admin]\n", f'[admin]\ntoken_sha256 = "{hashed}"\n')
-        front.file.write_text(text)
 
 
 @pytest.fixture
@@ -48,7 +44,7 @@ def admin(front: Front) -> str:
 
 
 async def post(front: Front, path: str, body: bytes = b"", **headers: str) -> Reply:
-    return await send(front.session, "POST", admin(front) + path, body, headers=headers)
+    return await send(front.session, "POST", admin(front) + path, body, headers=AS_OPERATOR | headers)
 
 
 # -- pages of other origins
@@ -123,7 +119,7 @@ async def test_a_head_has_a_deadline(front: Front, monkeypatch: pytest.MonkeyPat
 
 async def test_a_body_has_a_deadline_and_a_limit(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.http.request.BODY_SECONDS", 0.05)
-    start = b"POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+    start = HEAD + b"Content-Length: "
     (got,) = await ask(admin(front), start + b'20\r\n\r\n{"all"')
     assert got.status == 400
     (got,) = await ask(admin(front), start + b"99999999\r\n\r\n{")
@@ -163,7 +159,7 @@ async def test_no_accept_field_breaks_the_metrics(front: Front, accept: str) -> 
 
 
 async def test_a_purge_with_an_expectation_gets_one_continue(front: Front) -> None:
-    head = b"POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n"
+    head = HEAD + b"Content-Length: 13\r\nExpect: 100-continue\r\n\r\n"
     async with await Wire.open(admin(front)) as wire:
         await wire.send(head)
         got = await wire.response()
@@ -213,7 +209,7 @@ async def test_a_purge_goes_on_when_its_caller_leaves(front: Front, monkeypatch:
 
     monkeypatch.setattr(front.runtime.operations, "purge", purge)
     async with await Wire.open(admin(front)) as wire:
-        await wire.send(b'POST /purge HTTP/1.1\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"all": true}')
+        await wire.send(HEAD + b'Content-Length: 13\r\n\r\n{"all": true}')
         await began.wait()
     go_on.set()
     async with asyncio.timeout(5):

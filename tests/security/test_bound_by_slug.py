@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.calls import AS_OPERATOR
 from support.http import Reply, send
 from support.world import World
 
@@ -156,7 +157,7 @@ async def test_purge_by_dashboard(bare: World, named: int | str) -> None:
     await start(bare)
     await bare.rows("by_country", max_age=0)
     await bare.rows("kb1", max_age=0)
-    reply = await send(bare.session, "POST", f"{bare.admin}/purge", {"dashboard": named}, headers={})
+    reply = await send(bare.session, "POST", f"{bare.admin}/purge", {"dashboard": named}, headers=AS_OPERATOR)
     assert reply.status == 200, reply.body
     assert reply.json["purged"] > 0
     assert "hit" in (await bare.post("kb1", max_age=600)).cache
@@ -167,7 +168,7 @@ async def test_purge_by_dashboard(bare: World, named: int | str) -> None:
 @pytest.mark.parametrize("named", [9, "no-such-board", "", "a/b", "../queries", "a?b", True, None, "x" * 201])
 async def test_purge_of_an_unknown_dashboard_is_400(bare: World, named: object) -> None:
     await start(bare)
-    reply = await send(bare.session, "POST", f"{bare.admin}/purge", {"dashboard": named}, headers={})
+    reply = await send(bare.session, "POST", f"{bare.admin}/purge", {"dashboard": named}, headers=AS_OPERATOR)
     assert reply.status == 400, reply.body
     assert all(request.route in (LIST, BOARD) for request in bare.sandbox.log)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from support.calls import TOKENS
 from support.http import Reply
 from support.versions import EVERY_KIND
-from support.world import TOKENS, World
+from support.world import World
 
 from .front import client, token
 

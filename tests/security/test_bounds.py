@@ -7,9 +7,10 @@ import json
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
+from support.calls import TOKENS
 from support.http import Reply
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.upstream import urls
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support.calls import TOKENS
 from support.http import Reply, exchange
 from support.waiting import until
-from support.world import TOKENS, World
+from support.world import World
 
 from gateway.telemetry import log
 from gateway.telemetry.log import Formatter

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from support.calls import AS_OPERATOR
 from support.inside import open_requests, waiters
 from support.process import certificate
 from support.waiting import until, within
@@ -72,7 +73,8 @@ def configure(front: Front, *tables: str, **sections: str) -> None:
 
 
 async def reload(front: Front) -> tuple[int, dict[str, object]]:
-    async with front.session.post(f"{front.runtime.admin_address.url}/reload") as response:
+    url = f"{front.runtime.admin_address.url}/reload"
+    async with front.session.post(url, headers=AS_OPERATOR) as response:
         return response.status, await response.json()
 
 

@@ -21,6 +21,11 @@ TOKENS = {name: token(name) for name in ("dashboard", "second", "sql", "narrow",
 only the key of one query, `writer` may edit."""
 
 
+ADMIN_TOKEN = token("admin")
+AS_OPERATOR = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+"""Purging and reloading need it, on every listener."""
+
+
 class Calls:
     """Requests to one gateway. Who inherits says where it listens, and opens and closes the session."""
 
@@ -62,6 +67,11 @@ class Calls:
         query_id = self.named[name] if isinstance(name, str) else name
         headers = {} if wait is None else {"Prefer": f"wait={wait}"}
         return await self.call("POST", f"/api/queries/{query_id}/results", body, client=client, headers=headers)
+
+    async def purge(self, what: Mapping[str, object]) -> None:
+        """Purge as an operator does."""
+        async with self.session.post(f"{self.admin}/purge", json=what, headers=AS_OPERATOR) as response:
+            assert response.status == 200, await response.text()
 
     async def finish(self, job_id: str, *, client: str = "dashboard") -> dict[str, Any]:
         """Follow a job to its end (the gateway holds each answer, so nothing sleeps here)."""

@@ -12,7 +12,7 @@ from typing import Final
 import aiohttp
 
 from gateway.sandbox import Sandbox
-from support.calls import Calls
+from support.calls import AS_OPERATOR, Calls
 from support.http import Reply, send
 from support.process import Process
 from support.waiting import until
@@ -124,7 +124,7 @@ class Gateway(Calls):
 
     async def tell(self, action: str, **what: object) -> Reply:
         """Purge or reload, on the admin listener."""
-        return await send(self.session, "POST", f"{self.admin}/{action}", what, headers={})
+        return await send(self.session, "POST", f"{self.admin}/{action}", what, headers=AS_OPERATOR)
 
 
 class Cluster:

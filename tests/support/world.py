@@ -14,10 +14,10 @@ from gateway.app.runtime import Runtime
 from gateway.app.tls import client_context
 from gateway.policy.configured import Configured
 from gateway.sandbox import Sandbox
-from support.calls import TOKENS, Calls
+from support.calls import ADMIN_TOKEN, TOKENS, Calls
 from support.clocks import TurnableClock
 
-SECRETS: set[str] = set(TOKENS.values())
+SECRETS: set[str] = {ADMIN_TOKEN, *TOKENS.values()}
 """Every token and key that a test of this run has used. None may stand in a log, a metric, the status or a file."""
 
 
@@ -73,7 +73,7 @@ class World(Calls):
     async def stop(self) -> None:
         shown = ""
         if self.runtime.serving:
-            for path in ("/metrics", "/api/status", "/readyz", "/"):
+            for path in ("/metrics", "/api/status", "/readyz", "/", "/requests", "/configuration"):
                 async with self.session.get(self.admin + path) as response:
                     shown += await response.text()
         await self.session.close()
@@ -103,6 +103,9 @@ def file_is_a_test_s_own(name: str) -> bool:
     return not any(part in name for part in ("gateway.db", "admin listener"))
 
 
+_ADMIN = f'listen = "127.0.0.1:0"\ntoken_sha256 = "{config.token_hash(ADMIN_TOKEN)}"'
+
+
 def configuration(sandbox: Sandbox, store: str, tables: Mapping[str, str], upstream: str = "") -> str:
     """The configuration of the tests; `tables` adds lines by table name (`.` written as `__`)."""
     narrow = sandbox.named["in_country"]
@@ -112,7 +115,7 @@ listen = "127.0.0.1:0"
 drain_timeout = "2s"
 {tables.get("server", "")}
 [admin]
-listen = "127.0.0.1:0"
+{tables.get("admin", _ADMIN)}
 [upstream]
 url = "{upstream or sandbox.url}"
 {tables.get("upstream", "")}

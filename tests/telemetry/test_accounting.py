@@ -16,10 +16,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from support.calls import TOKENS
 from support.http import Reply, exchange
 from support.inside import open_requests
 from support.waiting import until
-from support.world import TOKENS, World, configuration, token_table
+from support.world import World, configuration, token_table
 
 from gateway.app.operations import RuntimeOperations
 from gateway.telemetry import log

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.outcome import ExecutionEnd, Outcome, UpstreamCall, batched
-from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, STEPS, History, quantile
+from gateway.telemetry.history import BOUNDS, CACHE, POINTS, STEP_SECONDS, History, quantile
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tables import MOST_ROWS, ClientRow, Table
 
@@ -33,8 +33,9 @@ def recorder(now: Now) -> StatusRecorder:
 
 
 def outcome(cache: str = "hit", **fields: object) -> Outcome:
+    miss = "not_stored" if cache == "miss" else ""
     given = {"client": "sales", "query_id": 7, "route": "/api/queries/{query_id}/results", "duration": 0.001}
-    return Outcome(request_id="r", cache=cache, **{**given, **fields})  # type: ignore[arg-type]
+    return Outcome(request_id="r", cache=cache, miss=miss, **{**given, **fields})  # type: ignore[arg-type]
 
 
 def call(status: int, *, accepted: bool = True) -> UpstreamCall:
@@ -44,27 +45,52 @@ def call(status: int, *, accepted: bool = True) -> UpstreamCall:
 
 def test_an_hour_later_nothing_is_left_of_a_request(recorder: StatusRecorder, now: Now) -> None:
     recorder.record_requests(*batched([outcome()]))
-    assert recorder.history.hour(now.at + STEP_SECONDS * (STEPS - 1)).requests == 1
-    assert recorder.history.hour(now.at + STEP_SECONDS * STEPS).requests == 0
+    assert recorder.history.hour(now.at + 3540).requests == 1
+    assert recorder.history.hour(now.at + 3660).requests == 0
     assert recorder.requests["hit"] == 1
 
 
 def test_steps_are_bounded_however_long_it_runs(recorder: StatusRecorder, now: Now) -> None:
-    for _ in range(3 * STEPS):
+    for _ in range(2 * 86400 // STEP_SECONDS):
         now.at += STEP_SECONDS
         recorder.record_requests(*batched([outcome()]))
-    assert recorder.history.hour(now.at).requests == STEPS
-    assert len(recorder.history._steps) == STEPS
+    assert recorder.history.hour(now.at).requests in range(354, 361), "whole minutes"
+    assert recorder.history.last(86400, now.at).requests in range(8_500, 8_641)
+    assert all(len(steps) <= POINTS for steps in recorder.history._levels)
 
 
-def test_the_series_has_every_request_in_its_minute(recorder: StatusRecorder, now: Now) -> None:
+@pytest.mark.parametrize(
+    ("age", "width", "points"),
+    [
+        *((0, 10, 6), (30, 10, 6), (300, 10, 31), (700, 10, 71)),
+        *((720, 60, 13), (3600, 60, 61), (4 * 3600, 300, 49), (86390, 1200, 72), (10 * 86400, 1200, 72)),
+    ],
+)
+def test_charts_begin_at_once_and_are_as_long_as_what_there_is(age: int, width: int, points: int) -> None:
+    history = History()
+    history.step(0.0)
+    series = history.series(float(age), 0.0)
+    assert (series.seconds_per_point, len(series.requests)) == (width, points)
+    assert len(series.requests) == len(series.hit_rate) == len(series.p99_seconds) == len(series.errors)
+
+
+@given(st.lists(st.floats(min_value=0.0, max_value=40_000.0), min_size=1, max_size=60))
+def test_every_request_is_in_one_point_of_the_series_however_coarse(moments: list[float]) -> None:
+    """What was counted in a fine step is added to the coarse ones once, when the fine step is over."""
+    history, end = History(), max(moments)
+    for moment in sorted(moments):
+        history.step(moment).cache["hit"] += 1
+    assert sum(history.series(end, 0.0).requests) == len(moments)
+    assert history.last(86400, end).requests == len(moments)
+
+
+def test_the_series_has_every_request_in_its_minute() -> None:
+    history = History()
     for minutes, number in ((0, 3), (10, 5), (59, 2)):
-        for _ in range(number):
-            recorder.history.step(now.at + minutes * 60).cache["hit"] += 1
-    series = recorder.history.series(now.at + 59 * 60)
-    assert (series.requests[0], series.requests[10], series.requests[59]) == (3, 5, 2)
-    assert sum(series.requests) == 10
-    assert len(series.requests) == len(series.hit_rate) == STEPS
+        history.step(minutes * 60.0).cache["hit"] += number
+    requests = history.series(59 * 60.0, 0.0).requests
+    assert (requests[0], requests[10], requests[59]) == (3, 5, 2)
+    assert sum(requests) == 10
 
 
 def test_the_hit_rate_counts_cacheable_requests_only(recorder: StatusRecorder, now: Now) -> None:
@@ -91,8 +117,27 @@ def test_runs_that_fail_before_redash_makes_a_job_count_as_failed(recorder: Stat
     assert recorder.queries[7].failures == recorder.history.hour(now.at).failures == 2
 
 
+def test_a_refusal_is_no_run_and_no_failure(recorder: StatusRecorder, now: Now) -> None:
+    """A client that may not run a query makes nothing fail: "Query runs" must not count it."""
+    end = ExecutionEnd(
+        "x", 7, "failure", 0.1, callers=1, runtime=0.0, ran=False, cause="upstream_refused", refused=True
+    )
+    recorder.record_execution(end)
+    assert recorder.history.hour(now.at).executions == recorder.history.hour(now.at).failures == 0
+    assert not recorder.incidents.failures
+
+
+def test_refusals_and_errors_are_told_apart(recorder: StatusRecorder, now: Now) -> None:
+    for status, reason in ((403, "forbidden"), (403, "forbidden"), (502, "upstream_error"), (499, "")):
+        recorder.record_requests(*batched([outcome("none", status=status, reason=reason)]))
+    hour, client = recorder.history.hour(now.at), recorder.clients["sales"]
+    assert (hour.refused, hour.errors) == (client.refused, client.errors) == (2, 1)
+    assert hour.reasons == recorder.reasons == {"forbidden": 2, "upstream_error": 1}
+    assert recorder.history.series(now.at, now.at).refused[-1] == 2
+
+
 def test_no_request_has_no_rate_and_no_latency() -> None:
-    series = History().series(5000.0)
+    series = History().series(5000.0, 1400.0)
     assert set(series.hit_rate) == set(series.p50_seconds) == set(series.p99_seconds) == {None}
 
 

@@ -16,9 +16,9 @@ from support.inside import no_levels
 from support.world import World
 
 from gateway import __version__
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, reasons
 from gateway.outcome import Outcome, UpstreamCall, batched
-from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, reasons, registry
+from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Levels, Metrics, registry
 from gateway.telemetry.query_counts import QueryCounts
 
 PROMISED = {
@@ -38,6 +38,7 @@ PROMISED = {
     "cache_limit_bytes": {"tier"},
     "cache_entries": {"tier"},
     "cache_evictions_total": {"tier"},
+    "misses_total": {"reason"},
     "rejected_total": {"reason"},
     "store_up": {"tier"},
     "peers": set(),

@@ -20,6 +20,8 @@ outcomes = st.builds(
     client=st.sampled_from(["a", "b"]),
     query_id=st.sampled_from([None, 1, 2]),
     cache=st.sampled_from(["hit", "stale", "miss", "none"]),
+    miss=st.sampled_from(["stale", "forced"]),
+    key=st.sampled_from([b"", b"1", b"2"]),
     status=st.sampled_from([200, 304, 502]),
     reason=st.sampled_from(["", "forbidden"]),
     age=st.none() | eighths,
@@ -46,6 +48,10 @@ def counted(batches: list[OutcomeBatch]) -> dict[str, Any]:
         "hour": recorder.history.hour(0.0).latency,
         "clients": {name: (row.cache, row.refused) for name, row in recorder.clients.items()},
         "rows": {query_id: (row.cache, row.saved) for query_id, row in recorder.queries.items()},
+        "details": {
+            query_id: (row.misses, row.ages.counts, row.favourites.counts) for query_id, row in recorder.queries.items()
+        },
+        "why": (metrics.misses, recorder.misses, recorder.reasons),
     }
 
 
