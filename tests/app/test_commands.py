@@ -201,7 +201,7 @@ async def test_an_address_on_the_command_line_wins_also_after_a_reload(
     process = await Process.start("serve", "-c", str(written), *listen, cwd=tmp_path, env=token_table(sandbox))
     try:
         _, admin = await process.serving()
-        status, text = await command("reload", "--admin", admin, cwd=tmp_path)
+        status, text = await command("reload", "--admin", admin, cwd=tmp_path, **OPERATOR)
         assert (status, "restart" in text) == (0, False), text
     finally:
         await process.kill()
