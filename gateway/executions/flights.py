@@ -264,7 +264,8 @@ class Executions:
         follow_up = self.by_id(standing.follow_up) or self.begin(
             plan, execution.sender, after=after, execution_id=standing.follow_up
         )
-        follow_up.attach(execution.latest_need)
+        if not standing.is_provided_for(execution.latest_need):
+            follow_up.attach(execution.latest_need)
         if standing.follows:  # it may turn out to be a run that another gateway has begun, with another id
             await wait_for(follow_up.standing.settled, LOOK_SECONDS)
         return follow_up

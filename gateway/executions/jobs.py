@@ -82,6 +82,7 @@ class Jobs:
             standing, left = execution.standing, until - self._clock.monotonic()
             if left < 0 or execution.phase is Phase.ENDED or not standing.lacks(not_before):
                 return execution
+            execution.attach(not_before)
             await wait_for(standing.noted, left)
 
     async def _move(self, execution: Execution, follow_up: Execution) -> None:
@@ -101,7 +102,8 @@ class Jobs:
                     event.set()
             moved = msgspec.structs.replace(job, execution_id=serving.id)
             self._recent[job_id] = (moved, view_of(moved, serving) if serving.phase is Phase.ENDED else serving)
-            await self._moved(job, serving, not_before)
+            asks = not execution.standing.is_provided_for(not_before)
+            await self._moved(job, serving, not_before if asks else -math.inf)
 
     async def _moved(self, job: JobRecord, execution: Execution, not_before: float) -> JobRecord:
         """Record that a job is one of this execution now."""

@@ -68,6 +68,10 @@ class Standing:
         place = bisect.bisect_left(self.asks, (need, 0))
         return self.asks[place][1] if place < len(self.asks) else UNASKED
 
+    def is_provided_for(self, need: float) -> bool:
+        """Whether the leader has begun a follow-up, and knew of callers with this need."""
+        return bool(self.follow_up) and need <= self.covered
+
     def served_from(self, served: Ranges) -> float:
         """Return the latest moment that was asked for with an ask that is served."""
         return max((need for need, number in self.asks if is_within(number, served)), default=-math.inf)
