@@ -14,7 +14,7 @@ from gateway import config
 from gateway.body import Arriving, Body
 from gateway.concurrency.marks import Marks
 from gateway.concurrency.spool import Spool
-from gateway.errors import UpstreamUnusable
+from gateway.errors import GatewayError, NotFound, ServiceUnavailable, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Entry, Form, Key, digest, result_identity
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
@@ -81,6 +81,12 @@ class ResultCache:
         entry = await self._store.get(key)
         body = await self._store.read(entry) if entry is not None else None
         return StoredResult(entry, body) if entry is not None and body is not None else None
+
+    def missing(self, text: str) -> GatewayError:
+        """Return the error for a result that is not known: 404, unless the ledger may know it but cannot be read."""
+        if self._ledger.ready:
+            return NotFound(text)
+        return ServiceUnavailable("The gateway cannot read its records of results now; try again soon.", retry_after=1)
 
     def runtime(self, key: Key) -> float:
         """Return for how many seconds the data source worked on the result under `key`; 0 if that is unknown.

@@ -104,7 +104,7 @@ class Callers:
         elif reply.body.startswith(b'{"job":'):
             await self._follow(sent, reply.job, calm=calm)
         else:
-            self._judge(sent, reply)
+            self._judge(sent, reply, stale="stale-if-error" in reply.cache)
         return True
 
     async def _reply(self, sent: Sent) -> Reply:
@@ -147,16 +147,16 @@ class Callers:
             return
         reply = await self.world.get(f"/api/query_results/{job['query_result_id']}", client=client)
         if reply.status == 200:
-            self._judge(sent, reply)
+            self._judge(sent, reply, stale=not calm)  # a job may end with the stored result if Redash does not answer
         elif calm or reply.status not in _OUTAGE:
             self._find(sent, f"result {reply.status} {reply.body[:200]!r}")
 
-    def _judge(self, sent: Sent, reply: Reply) -> None:
+    def _judge(self, sent: Sent, reply: Reply, *, stale: bool) -> None:
         made = self._made.shown_by(reply.body, "csv" if sent.kind == "file" else "full")
         if made is None or f"'{sent.value}' as x" not in made.sql:
             self._find(sent, f"no result of Redash, or not whole: {reply.cache} {reply.body[:200]!r}")
             return
         self._seen.append(made.id)
         self.figures["stale" if "stale-if-error" in reply.cache else "fresh"] += 1
-        if wrong := older_than_allowed(made, sent.at, sent.max_age, reply.cache, STALE_SECONDS):
-            self._find(sent, wrong)
+        if wrong := older_than_allowed(made, sent.at, sent.max_age, STALE_SECONDS if stale else 0.0):
+            self._find(sent, f"{wrong}: {reply.cache}")

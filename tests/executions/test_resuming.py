@@ -74,6 +74,33 @@ async def test_a_ledger_that_can_be_read_only_later_is_not_an_empty_one(
     assert world.sandbox.counters.posts[world.named["slow_seconds"]] == 1
 
 
+@pytest.mark.parametrize("client", ["second", "narrow"])
+async def test_results_that_only_an_unreadable_ledger_knows_are_not_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    """It was 404: clients take that for the end of a result, and a bound client lost all of its own."""
+    world.reconfigure(
+        world.text.replace("[clients.second]", f"[clients.second]\nqueries = [{world.named['in_country']}]")
+    )
+    parameters = {"country": "FR"}
+    job = (await world.post("in_country", client=client, max_age=0, parameters=parameters)).job
+    result_id = (await world.finish(job["id"], client=client))["query_result_id"]
+    await world.stop()
+    connect = schema.connect
+
+    def failing(path: Path, *others: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(schema, "connect", failing)
+    await world.resume()
+    reply = await world.get(f"/api/query_results/{result_id}", client=client)
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+    monkeypatch.setattr(schema, "connect", connect)
+    await world.runtime.store.usable()
+    assert (await world.get(f"/api/query_results/{result_id}", client=client)).status == 200
+    assert (await world.get("/api/query_results/99999", client=client)).status == 404
+
+
 async def test_runs_are_followed_though_redash_is_away_when_the_process_starts(world: World) -> None:
     async with world.sandbox.hold():
         job_id = await begun(world)

@@ -6,6 +6,7 @@ The queries show their run in a column: `(select run_number()) as run`.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -68,14 +69,25 @@ class Made:
         self.by_run: dict[int, MadeResult] = {}
         self.runs_of: defaultdict[str, list[int]] = defaultdict(list)
         """The runs of each SQL text, in the order of their results."""
+        self._whole: dict[int, MadeResult] = {}
         self._database = sandbox.database
         self._put, self._database.put_result = self._database.put_result, self._note  # type: ignore[method-assign]
 
     def _note(self, result: Result) -> None:
         if found := _IN_JSON.search(result.full()):
-            self.by_run[int(found[1])] = MadeResult(result, self._database)
-            self.runs_of[result.query].append(int(found[1]))
+            run = int(found[1])
+            self.by_run[run] = self._whole[run] = MadeResult(result, self._database)
+            self.runs_of[result.query].append(run)
         self._put(result)
+
+    def forget_before(self, moment: float) -> list[MadeResult]:
+        """Keep no more than the digests of results that are older, except the newest of each text; return them."""
+        newest = {runs[-1] for runs in list(self.runs_of.values())}
+        old = {run: made for run, made in list(self._whole.items()) if made.ended < moment and run not in newest}
+        for run, made in old.items():
+            made.forget()
+            del self._whole[run]
+        return list(old.values())
 
     def shown_by(self, body: bytes, form: str) -> MadeResult | None:
         """Return the result that a response shows, if it shows all of it and nothing else."""
@@ -99,14 +111,11 @@ def _run_in_csv(body: bytes) -> int:
 ROUNDING_SECONDS: Final = 0.01
 
 
-def older_than_allowed(made: MadeResult, asked: float, max_age: int | None, cache: str, stale_seconds: float) -> str:
-    """Return what is wrong with the age of a result, counted from the end of its run and the moment of asking.
+def older_than_allowed(made: MadeResult, sent: float, max_age: int | None, stale_seconds: float) -> str:
+    """Return what is wrong with the age of a result, counted from the end of its run and the moment of the request.
 
-    `cache` is the response's Cache-Status; `stale_seconds` is how much older it may be if that says stale-if-error.
+    `stale_seconds`: it may be so much older, as Redash does not answer; 0 for a response that does not say so.
     """
-    age, stale = asked - made.ended, "stale-if-error" in cache
-    if max_age is None or (age <= max_age + ROUNDING_SECONDS and not (stale and max_age == 0)):
-        return ""
-    if stale and max_age and age <= max_age + stale_seconds + ROUNDING_SECONDS:
-        return ""
-    return f"rows from {age:.3f} s before: {cache}"
+    age = sent - made.ended
+    most = math.inf if max_age is None else max_age + (stale_seconds if max_age else 0)
+    return f"rows from {age:.3f} s before" if age > most + ROUNDING_SECONDS else ""
