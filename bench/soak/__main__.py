@@ -39,7 +39,7 @@ async def _run(arguments: argparse.Namespace, directory: Path, journal: Journal)
             await Kills(made, arguments.seed, arguments.kills).run()
             return verdicts.of_kills(journal)
         if arguments.outages:
-            outages = Outages(made, arguments.seed, arguments.outages)
+            outages = Outages(made, arguments.seed, arguments.outages, arguments.patience)
             await outages.run()
             outages.judge()
             return verdicts.of_outages(journal, outages)
@@ -56,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     add("--seed", type=int, default=1, help="source of all chance (default: %(default)s)")
     add("--kills", type=int, default=0, metavar="N", help="instead: kill -9 so often under load, without other faults")
     add("--outages", type=float, default=0, metavar="SECONDS", help="instead: three outages of Redash, so long each")
+    add("--patience", type=float, default=1, metavar="TIMES", help="limits of time in outages, for a busy machine")
     return parser.parse_args()
 
 

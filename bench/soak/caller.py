@@ -24,7 +24,7 @@ JOB_SECONDS = 150.0
 """A run of which Redash does not respond is given up after a minute; the machine may be busy."""
 
 _POLL_SECONDS = 0.1
-_TRIES = 3
+_TRIES = 10
 _AGAIN_SECONDS = 1.0
 _WAIT = 2
 _NONE: Mapping[str, str] = {}

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from bench.soak.leftovers import watch_disk
 from bench.soak.stage import Stage
 
-KEPT_SECONDS = 300
+KEPT_SECONDS = 150
 _EVERY_SECONDS = 5.0
 
 

@@ -11,11 +11,11 @@ MOST_FINDINGS = 200
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of verdicts."""
+    """One line of the table of verdicts; the first ones only say what was done."""
 
     promise: str
     measured: str
-    good: bool
+    verdict: str = ""
 
 
 @dataclass
@@ -48,4 +48,4 @@ class Journal:
     def row(self, promise: str, measured: str) -> Row:
         """Return the line of a promise: it is kept if nothing was found against it."""
         count = self.broken[promise]
-        return Row(promise, f"{measured}; {count} findings" if count else measured, not count)
+        return Row(promise, f"{measured}; {count} findings" if count else measured, "**broken**" if count else "kept")

@@ -81,7 +81,7 @@ class Kills:
             await self._load.pause()
             await rest(self.stage)
             await asyncio.sleep(REST_SECONDS)
-            await self._look()
+            await self._check()
         await self._load.stop()
         await self._editor.stop()
         await self.stage.stop()
@@ -94,7 +94,7 @@ class Kills:
         again = self._chance.uniform(0, _START_SECONDS) if self._chance.random() < WHILE_STARTING else None
         await self.stage.kill(again_after=again)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         used = await asyncio.to_thread(disk_mb, self.stage.store)
         self.journal.peaks["disk at rest"] = used
         if used > DISK_MB:

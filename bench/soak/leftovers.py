@@ -15,7 +15,7 @@ MEMORY_BOUND_MB = 120 + 4 * MEMORY_MB
 """As README has it."""
 
 REST_SECONDS = 120.0
-_SETTLE_SECONDS = 20.0
+_LOOKS = 100
 _TICK_SECONDS = 0.2
 _SLACK = 3
 """Threads and files that are opened once, at some time."""
@@ -41,15 +41,12 @@ class Leftovers:
         self._first: dict[str, int] = {}
         self._of = 0
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Measure the process, which is at rest and has no connections of callers."""
         pid = self.stage.process.child.pid
         if self._of != pid:
             self._of, self._first = pid, await self._counts()
-        end = time.monotonic() + _SETTLE_SECONDS
-        while (more := self._more(await self._counts())) and time.monotonic() < end:
-            await asyncio.sleep(_TICK_SECONDS)
-        if more:
+        if more := await self._more_for_long():
             self.journal.find("nothing is left over", more)
         self.journal.figures["looked for leftovers"] += 1
         self.memory()
@@ -62,6 +59,13 @@ class Leftovers:
         self.journal.peak("memory", peak)
         if peak > MEMORY_BOUND_MB:
             self.journal.find("memory within its bound", f"{peak:.0f} MB")
+
+    async def _more_for_long(self) -> str:
+        for _ in range(_LOOKS):
+            if not (more := self._more(await self._counts())):
+                break
+            await asyncio.sleep(_TICK_SECONDS)
+        return more
 
     async def _counts(self) -> dict[str, int]:
         pid = self.stage.process.child.pid

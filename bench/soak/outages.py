@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import statistics
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from bench.soak.caller import OUTAGE, Caller
@@ -49,9 +51,11 @@ class Times:
 class Outages:
     """One run: every kind of outage, one after the other."""
 
-    def __init__(self, stage: Stage, seed: int, seconds: float) -> None:
+    def __init__(self, stage: Stage, seed: int, seconds: float, patience: float) -> None:
+        """`patience`: limits of time are so many times longer, for a busy machine."""
         self.stage, self.journal = stage, stage.journal
         self._seconds = seconds
+        self._patience = patience
         self._value = itertools.count(1)
         self._callers = [Caller(stage, Random(f"{seed} {number}")) for number in range(_AT_ONCE)]
         self._free = list(self._callers)
@@ -102,19 +106,30 @@ class Outages:
             gone = time.monotonic() - began
             if gone > self._seconds:
                 break
-            self._begin(self._cached(times, number, known=gone >= KNOWN_AFTER_SECONDS))
+            self._begin(partial(self._cached, times, number, gone >= KNOWN_AFTER_SECONDS))
             if number % _UNCACHED_EVERY == 0:
-                self._begin(self._uncached(times))
+                self._begin(partial(self._uncached, times))
             await asyncio.sleep(_EVERY_SECONDS)
 
-    def _begin(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _begin(self, work: Callable[[Caller], Awaitable[None]]) -> None:
+        task = asyncio.create_task(self._with_caller(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _cached(self, times: Times, number: int, *, known: bool) -> None:
+    async def _with_caller(self, work: Callable[[Caller], Awaitable[None]]) -> None:
+        caller = self._free.pop() if self._free else Caller(self.stage, Random(0))
+        try:
+            await work(caller)
+        except TimeoutError:
+            self.journal.find("every response in time", repr(work))
+        except (OSError, EOFError) as error:
+            self.journal.find("no connection ends before its response", f"{work}: {error!r}")
+        finally:
+            self._free.append(caller)
+
+    async def _cached(self, times: Times, number: int, known: bool, caller: Caller) -> None:
         """A page of a dashboard: a result that was stored before, or the list of queries."""
-        caller, began = self._caller(), time.monotonic()
+        began = time.monotonic()
         name, max_age = _DASHBOARD[number % len(_DASHBOARD)], _AGES[number % len(_AGES)]
         sent = caller.sent("cached", "dashboard", "stamp", max_age)
         if number % 10 == 9:
@@ -126,29 +141,24 @@ class Outages:
         (times.cached if known else times.before).append(time.monotonic() - began)
         if reply.status != 200 or reply.body.startswith(b'{"job"'):
             caller.find("cached dashboards go on", sent, reply)
-        self._free.append(caller)
 
-    async def _uncached(self, times: Times) -> None:
-        caller = self._caller()
+    async def _uncached(self, times: Times, caller: Caller) -> None:
         sent = caller.sent("uncached", "dashboard", "once", 60, value=next(self._value))
         reply = await caller.execute(sent, wait=int(MAX_WAIT_SECONDS))
         took = time.monotonic() - sent.began
         times.uncached.append(took)
-        if took > MAX_WAIT_SECONDS + _SLACK_SECONDS:
+        if took > MAX_WAIT_SECONDS + _SLACK_SECONDS * self._patience:
             caller.find("what is not cached fails within max_wait", sent, f"{took:.1f} s")
         if reply.status not in (200, *OUTAGE):
             caller.find("every other response is a problem", sent, reply)
-        self._free.append(caller)
-
-    def _caller(self) -> Caller:
-        return self._free.pop() if self._free else Caller(self.stage, Random(0))
 
     async def _back(self, times: Times) -> None:
         """Everybody wants something new at the moment when Redash is back."""
         began = time.monotonic()
         times.back = _BACK_SECONDS
-        wave = [self._runs(times, began) for _ in range(_AT_ONCE)]
-        await asyncio.gather(*wave, *self._tasks)
+        for _ in range(_AT_ONCE):
+            self._begin(partial(self._runs, times, began))
+        await asyncio.gather(*self._tasks)
         await asyncio.sleep(_AFTERWARDS_SECONDS)
         times.at_once = self.stage.proxy.most_at_once
         if times.at_once > MOST_REQUESTS:
@@ -156,8 +166,7 @@ class Outages:
         if times.back >= _BACK_SECONDS:
             self.journal.find("it is used again when it is back", f"not within {_BACK_SECONDS:g} s")
 
-    async def _runs(self, times: Times, began: float) -> None:
-        caller = self._caller()
+    async def _runs(self, times: Times, began: float, caller: Caller) -> None:
         sent = caller.sent("back", "dashboard", "once", 60, value=next(self._value))
         while time.monotonic() - began < _BACK_SECONDS:
             reply = await caller.execute(sent, wait=int(MAX_WAIT_SECONDS))
@@ -165,13 +174,12 @@ class Outages:
                 times.back = min(times.back, time.monotonic() - began)
                 break
             await asyncio.sleep(_EVERY_SECONDS)
-        self._free.append(caller)
 
     def judge(self) -> None:
         """Compare the times with what is promised."""
         for kind, times in self.times.items():
             self.journal.moment = kind
-            if times.p99 > SLOWEST_SECONDS:
+            if times.p99 > SLOWEST_SECONDS * self._patience:
                 self.journal.find("cached dashboards go on", f"p99 {times.p99 * 1000:.0f} ms")
 
     def columns(self) -> list[tuple[str, ...]]:

@@ -122,4 +122,4 @@ class Rounds:
         await self._load.pause()
         self._editor.callers[0].close()
         await rest(self.stage)
-        await self._leftovers.look()
+        await self._leftovers.check()

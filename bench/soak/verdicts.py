@@ -26,7 +26,7 @@ def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def promises(rows: list[Row]) -> str:
     """Return the table of promises."""
-    cells = [(row.promise, row.measured, "kept" if row.good else "**broken**") for row in rows]
+    cells = [(row.promise, row.measured, row.verdict) for row in rows]
     return table(("promise", "seen", "verdict"), cells)
 
 
@@ -72,7 +72,7 @@ def of_soak(journal: Journal) -> str:
     ]  # fmt: skip
     more = [f"{journal.peaks.get(f'more {name}', 0):.0f} more {name}" for name in ("tasks", "descriptors")]
     rows = [
-        *(Row(name, value, good=True) for name, value in events),
+        *(Row(name, value) for name, value in events),
         *_responses(journal),
         journal.row(
             "every job id is good", f"{figures['jobs finished'] + figures['jobs failed']:,} followed to their end"
@@ -97,7 +97,7 @@ def of_kills(journal: Journal) -> str:
     count = f"{figures['kills']} and {figures['killed while starting']} while starting"
     rest = f"{journal.peaks.get('disk at rest', 0):.1f} of {DISK_MB} MB after {REST_SECONDS:g} s of rest, "
     rows = [
-        Row("kill -9", count, good=True),
+        Row("kill -9", count),
         _corrupt(journal),
         journal.row("no run twice", f"{figures['runs that must not run twice']:,} runs"),
         _jobs(journal),
