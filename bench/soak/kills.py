@@ -104,12 +104,15 @@ class Kills:
             await self._read_jobs(caller)
 
     def _count_runs(self) -> None:
-        queries = self.stage.queries
+        made, now = self.stage.queries.made, time.monotonic() - time.time()
         for value in range(1, self._once.values + 1):
-            runs = len(queries.made.runs_of.get(queries.sql("once", value), ()))
-            self.journal.figures["runs that must not run twice"] += runs > 0
-            if runs > 1:
-                self.journal.find("no run twice", f"value {value}: {runs} runs")
+            runs = made.runs_of.get(self.stage.queries.sql("once", value), [])
+            self.journal.figures["runs that must not run twice"] += bool(runs)
+            if len(runs) > 1:
+                ends = [made.by_run[run].ended + now for run in runs]
+                near = [f"{kill:.2f}" for kill in self.stage.killed if ends[0] - 3 < kill < ends[-1] + 3]
+                shown = ", ".join(f"{end:.2f}" for end in ends)
+                self.journal.find("no run twice", f"value {value}: runs ended at {shown}; kills and starts at {near}")
 
     async def _read_jobs(self, caller: Caller) -> None:
         """Every job id that any caller was given is good: it has ended, and leads to its result."""

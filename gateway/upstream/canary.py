@@ -15,6 +15,7 @@ from gateway.errors import GatewayError, UpstreamError, UpstreamUnusable
 from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
+from gateway.policy.configured import Live
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
 from gateway.upstream.protocol import UpstreamResponse
@@ -27,14 +28,19 @@ DEADLINE_SECONDS: Final = 2.0
 
 MOST_CREDENTIALS: Final = 1_000
 
+HasWorked = Callable[[str], Awaitable[bool]]
+"""Whether Redash has ever accepted the key of a scope, also in an earlier process."""
+
 _Ask = Callable[[Credential, UpstreamRequest, Sender], Awaitable[UpstreamResponse]]
 
 
 class Canary:
     """One request per credential that Redash answers while it works: a user's session, a query key's definition."""
 
-    def __init__(self, ask: _Ask, clock: Clock) -> None:
+    def __init__(self, ask: _Ask, live: Live, has_worked: HasWorked, clock: Clock) -> None:
         self._ask = ask
+        self._live = live
+        self._has_worked = has_worked
         self._clock = clock
         self._worked: dict[str, Credential] = {}  # users' only, by scope, the latest last
         self._verdicts: dict[str, tuple[bool, float]] = {}
@@ -53,7 +59,7 @@ class Canary:
 
         False where no user's key ever worked: then nothing says that the canary would.
         """
-        speaker = self._speaker(credential)
+        speaker = self._speaker(credential) or await self._earlier_speaker(credential)
         return speaker is not None and await self.fails(speaker, sender)
 
     async def fails(self, credential: Credential, sender: Sender) -> bool:
@@ -69,6 +75,15 @@ class Canary:
         if not credential.is_query_key:
             return self._worked.get(credential.scope)
         return next((known for known in reversed(self._worked.values()) if known.url == credential.url), None)
+
+    async def _earlier_speaker(self, credential: Credential) -> Credential | None:
+        """Return a speaker that worked for an earlier process; for a query key, any user's."""
+        for known in self._live.access.credentials.values():
+            fits = credential.is_query_key or known.scope == credential.scope
+            if fits and not known.is_query_key and known.url == credential.url and await self._has_worked(known.scope):
+                self.worked(known)
+                return known
+        return None
 
     async def _try(self, credential: Credential, sender: Sender) -> bool:
         query_id = credential.query_id
