@@ -81,6 +81,7 @@ class Caller:
         connection = self._connections.setdefault(client, KeptCaller(self.stage.url, TOKENS[client]))
         began = time.monotonic()
         for tries_left in reversed(range(_TRIES)):
+            last = time.monotonic()
             try:
                 reply = await self._exchange(connection, method, path, body, **more)
                 break
@@ -93,7 +94,7 @@ class Caller:
                     raise
                 self.journal.figures["sent again after a kill"] += 1
         if not more.get("rests_seconds"):
-            self.journal.took(kind, time.monotonic() - began)
+            self.journal.took(kind, time.monotonic() - last)
         self.journal.figures[f"status {reply.status}"] += 1
         return reply
 
@@ -151,10 +152,16 @@ class Caller:
             return False
         self.journal.figures["jobs finished"] += 1
         reply = await self.send(sent.kind, sent.client, "GET", f"/api/query_results/{job['query_result_id']}")
-        if self.is_outage(sent, reply):
+        if self.is_outage(sent, reply) or self._is_dropped(sent, reply):
             return False
         self.judge(sent, reply, stale=self.stage.had_weather_since(sent.began))
         return True
+
+    def _is_dropped(self, sent: Sent, reply: Reply) -> bool:
+        """Whether a purge or an edit has dropped a result that a query key cannot get from Redash again."""
+        gone = reply.status == 404 and sent.client == "keyed" and self.stage.dropped >= sent.began
+        self.journal.figures["dropped"] += gone
+        return gone
 
     async def end_of(self, sent: Sent, job: dict[str, Any], *, waits: bool) -> dict[str, Any]:
         """Poll a job until it has ended, and return it."""

@@ -90,7 +90,8 @@ class Kills:
     async def _once_more(self) -> None:
         await asyncio.sleep(self._chance.uniform(0, LONGEST_SECONDS))
         if self._chance.random() < 0.2:
-            await self._editor.act(self._editor.callers[0], edits)
+            with self.stage.dropping():
+                await self._editor.act(self._editor.callers[0], edits)
         again = self._chance.uniform(0, _START_SECONDS) if self._chance.random() < WHILE_STARTING else None
         await self.stage.kill(again_after=again)
 

@@ -139,7 +139,7 @@ class Outages:
             path = f"/api/queries/{self.stage.sandbox.named[name]}/results"
             reply = await caller.send("cached", "dashboard", "POST", path, body)
         (times.cached if known else times.before).append(time.monotonic() - began)
-        if reply.status != 200 or reply.body.startswith(b'{"job"'):
+        if reply.status != 200 or (known and reply.body.startswith(b'{"job"')):
             caller.find("cached dashboards go on", sent, reply)
 
     async def _uncached(self, times: Times, caller: Caller) -> None:
@@ -184,7 +184,7 @@ class Outages:
 
     def columns(self) -> list[tuple[str, ...]]:
         """Return the lines of the table."""
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for kind, times in self.times.items():
             cached = [one * 1000 for one in sorted(times.cached)]
             shown = (

@@ -98,10 +98,13 @@ class Rounds:
         """Leave the callers alone."""
 
     async def _edit(self) -> None:
-        await self._editor.act(self._editor.callers[0], edits)
+        with self.stage.dropping():
+            await self._editor.act(self._editor.callers[0], edits)
 
     async def _purge(self) -> None:
-        if not await self.stage.operate("/purge", {"query": self.stage.queries.ids["stamp"]}):
+        with self.stage.dropping():
+            done = await self.stage.operate("/purge", {"query": self.stage.queries.ids["stamp"]})
+        if not done:
             self.journal.find("every other response is a problem", "a purge failed")
         self.journal.figures["purges"] += 1
 

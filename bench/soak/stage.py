@@ -10,7 +10,7 @@ import signal
 import socket
 import textwrap
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class Stage:
         self.edits = Edits(DEFINITION_CHECK_SECONDS)
         self.weather_until = 0.0
         """Until when faults may have affected responses; `inf` while there are any."""
+        self.dropped = 0.0
+        """The last moment of a purge or an edit: what only the store has is gone. `inf` while there is one."""
         self._reports = 0
 
     @property
@@ -192,6 +194,15 @@ class Stage:
             self.journal.find("tokens as the last reload has them", "the reload failed")
         self.visitor = wanted
         self.journal.figures["reloads"] += 1
+
+    @contextlib.contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Stored results of a query are dropped meanwhile."""
+        self.dropped = float("inf")
+        try:
+            yield
+        finally:
+            self.dropped = time.monotonic()
 
     async def operate(self, path: str, body: dict[str, Any]) -> bool:
         """POST to the admin listener; returns whether it was done."""

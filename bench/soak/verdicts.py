@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 
 from bench.soak.journal import Journal, Row
 from bench.soak.kills import REST_SECONDS
@@ -17,7 +18,7 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} shared cores, Python {platform.python_version()}"
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
     lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
     lines.insert(1, "|" + "---|" * len(columns))

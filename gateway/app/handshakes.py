@@ -21,7 +21,7 @@ _AT_ONCE: Final = 64
 """So many connections are accepted before other work goes on."""
 
 
-class Handshakes(asyncio.AbstractServer):
+class Handshakes:
     """Accepts on one socket. The event loop's own server accepts any number of connections that only negotiate."""
 
     def __init__(

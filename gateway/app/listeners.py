@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
@@ -104,8 +104,9 @@ class _Site(web.SockSite):
         assert self._runner.server is not None  # noqa: S101 - the runner is set up
         loop, is_unix = asyncio.get_running_loop(), self._sock.family == socket.AF_UNIX
         if self._ssl_context is not None:
-            self._server = server = Handshakes(self._runner.server, self._sock, self._ssl_context, self._backlog)
-            server.accept()
+            handshakes = Handshakes(self._runner.server, self._sock, self._ssl_context, self._backlog)
+            handshakes.accept()
+            self._server = cast(asyncio.Server, handshakes)  # aiohttp only closes it
             return
         options: dict[str, Any] = {"cleanup_socket": False} if is_unix and sys.version_info >= (3, 13) else {}
         listen: Any = loop.create_unix_server if is_unix else loop.create_server

@@ -71,16 +71,15 @@ class Canary:
         return (await self._flights.share(speaker.scope, lambda: self._try(speaker, sender)))[0]
 
     def _speaker(self, credential: Credential) -> Credential | None:
-        """Return the user's credential that worked, and whose session says how Redash is."""
-        if not credential.is_query_key:
-            return self._worked.get(credential.scope)
+        """Return a user's credential that worked, if possible this one: its session says how Redash is."""
+        if credential.scope in self._worked:
+            return credential
         return next((known for known in reversed(self._worked.values()) if known.url == credential.url), None)
 
     async def _earlier_speaker(self, credential: Credential) -> Credential | None:
-        """Return a speaker that worked for an earlier process; for a query key, any user's."""
+        """Return a user's credential that worked for an earlier process."""
         for known in self._live.access.credentials.values():
-            fits = credential.is_query_key or known.scope == credential.scope
-            if fits and not known.is_query_key and known.url == credential.url and await self._has_worked(known.scope):
+            if not known.is_query_key and known.url == credential.url and await self._has_worked(known.scope):
                 self.worked(known)
                 return known
         return None

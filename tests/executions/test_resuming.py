@@ -74,6 +74,42 @@ async def test_a_ledger_that_can_be_read_only_later_is_not_an_empty_one(
     assert world.sandbox.counters.posts[world.named["slow_seconds"]] == 1
 
 
+async def queued(bare: World, max_age: int) -> tuple[int, str]:
+    """A run that waits for the only slot: recorded, but without a job in Redash. Its query and its job id."""
+    await bare.start(upstream="max_executions = 1")
+    bare.sandbox.hold(bare.named["slow_seconds"])
+    await begun(bare)
+    await bare.sandbox.wait_executions(1)
+    query_id = bare.named["in_country"]
+    parameters = {"country": "FR"}
+    return query_id, (await bare.post(query_id, max_age=max_age, parameters=parameters)).job["id"]
+
+
+async def test_a_resumed_run_takes_what_its_callers_would_have_taken_at_first(bare: World) -> None:
+    """Only results since its own start were taken: so Redash ran it again after a restart."""
+    result = await bare.sandbox.execute_directly(bare.named["in_country"], {"country": "FR"})
+    bare.clock.turn(100)
+    query_id, job_id = await queued(bare, max_age=600)
+    await bare.stop()
+    bare.clock.turn(30)
+    await bare.resume()
+    bare.sandbox.release()
+    assert (await bare.finish(job_id))["query_result_id"] == result.id
+    assert bare.sandbox.counters.started_by_query[query_id] == 0
+
+
+async def test_a_resumed_run_that_waits_for_its_slot_takes_what_it_made_before(bare: World) -> None:
+    """Its POST had left before a kill. The next process counted the age from its own start, not from its own POST."""
+    query_id, job_id = await queued(bare, max_age=0)
+    result = await bare.sandbox.execute_directly(query_id, {"country": "FR"})  # as its POST would do
+    await bare.stop()
+    await bare.resume()
+    bare.clock.turn(30)
+    bare.sandbox.release()
+    assert (await bare.finish(job_id))["query_result_id"] == result.id
+    assert bare.sandbox.counters.started_by_query[query_id] == 0
+
+
 @pytest.mark.parametrize("client", ["second", "narrow"])
 async def test_results_that_only_an_unreadable_ledger_knows_are_not_missing(
     world: World, monkeypatch: pytest.MonkeyPatch, client: str

@@ -118,6 +118,13 @@ async def test_user_keys_and_query_keys_have_a_canary(bare: World, client: str) 
     assert "detail=stale-if-error" in reply.cache
 
 
+async def test_one_user_speaks_for_another(world: World) -> None:
+    """Redash fails the request that works for somebody else, so a first request with another key is no bad one."""
+    await world.get("/api/session")
+    world.sandbox.faults.add("unhealthy")
+    assert (await world.get("/api/queries", client="writer")).status == 502
+
+
 async def test_the_500_of_a_deleted_query_is_no_outage_for_its_own_key(bare: World) -> None:
     # A query key gets 500 instead of 404 then (CONTRACT 2): its rows must not stand in.
     await bare.start(cache='stale_if_error = "1h"')
