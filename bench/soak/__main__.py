@@ -1,6 +1,7 @@
 """`python -m bench.soak`: mixed load with faults, kills and restarts from a seed; every response is checked.
 
-Prints tables of verdicts in Markdown; the exit status is 1 if a promise was broken.
+Prints tables of verdicts in Markdown, and each finding to standard error at once; the exit status is 1 if a promise was
+broken.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         shown = asyncio.run(_run(arguments, Path(made), journal))
     print(shown, f"\n{verdicts.machine()}; seed {arguments.seed}.", sep="\n")
-    print(*(f"\n{finding}" for finding in journal.findings), sep="\n")
     return 1 if journal.broken else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class Journal:
         self.broken[promise] += 1
         if len(self.findings) < MOST_FINDINGS:
             self.findings.append(f"{self.moment}: {promise}: {what}")
+            print(self.findings[-1], file=sys.stderr, flush=True)
 
     def took(self, kind: str, seconds: float) -> None:
         """Note how long a response took."""
