@@ -196,7 +196,12 @@ async def visits(caller: Caller) -> bool:
     """The client whose token reloads add and remove."""
     before = _tokens(caller)
     sent = caller.sent("visitor", "visitor", "stamp", 600)
-    reply = await caller.execute(sent)
+    try:
+        reply = await caller.execute(sent)
+    except (OSError, EOFError):
+        if _tokens(caller) == before:
+            raise
+        return True  # a reload ends requests in progress whose token it removes
     if caller.stage.visitor is None or _tokens(caller) != before:
         return True
     if caller.is_outage(sent, reply):

@@ -118,6 +118,14 @@ async def test_user_keys_and_query_keys_have_a_canary(bare: World, client: str) 
     assert "detail=stale-if-error" in reply.cache
 
 
+async def test_that_redash_worked_a_moment_ago_says_nothing_of_an_outage_now(world: World) -> None:
+    """A canary that had got its response within the last second spoke for what came after it: 500s were passed on."""
+    await world.rows("by_country", max_age=0)
+    assert (await world.get("/api/dashboards/no-such")).status == 500, "asks the canary, which works"
+    world.sandbox.faults.add("unhealthy")
+    assert (await world.get("/api/queries/1000")).status == 502
+
+
 async def test_one_user_speaks_for_another(world: World) -> None:
     """Redash fails the request that works for somebody else, so a first request with another key is no bad one."""
     await world.get("/api/session")
