@@ -16,7 +16,8 @@ from support.kept import KeptCaller
 from support.made import older_than_allowed
 
 from bench.soak.queries import is_of, version_of
-from bench.soak.stage import TOKENS, Stage
+from bench.soak.settings import TOKENS
+from bench.soak.stage import Stage
 
 OUTAGE = (502, 503, 504)
 STALE_SECONDS = 3600.0
@@ -27,6 +28,9 @@ _POLL_SECONDS = 0.1
 _TRIES = 10
 _AGAIN_SECONDS = 1.0
 _WAIT = 2
+_UNHEALTHY = b'{"message": "Internal Server Error"}'
+"""Redash's own, from the end of an outage: when the gateway asks whether there is one, it is over."""
+
 _NONE: Mapping[str, str] = {}
 
 
@@ -56,7 +60,7 @@ class Caller:
         self.stage, self.journal, self.chance = stage, stage.journal, chance
         self.ids = stage.queries.ids
         self.seen: list[tuple[int, float]] = []
-        """Ids of results with the moment when they were seen."""
+        """Ids of results that were seen, with the ends of their runs."""
         self.jobs: list[tuple[Sent, str]] = []
         self.tags: dict[str, tuple[str, Reply]] = {}
         """The last response to a GET with an ETag, by path."""
@@ -126,6 +130,9 @@ class Caller:
 
     def is_outage(self, sent: Sent, reply: Reply) -> bool:
         """Whether it says that Redash cannot be had just now; then it must be a problem, and no result."""
+        if reply.status == 500 and reply.body == _UNHEALTHY and self.stage.weather_ended_since(sent.began):
+            self.journal.figures["500 as an outage ended"] += 1
+            return True
         if reply.status not in OUTAGE:
             return False
         self.journal.figures["refused or unavailable"] += 1
@@ -193,7 +200,7 @@ class Caller:
         self.journal.figures["bytes judged"] += len(reply.body)
         self.journal.figures["hits"] += "; hit" in reply.cache
         self.journal.figures["stale"] += "stale-if-error" in reply.cache
-        self.seen = [*self.seen[-50:], (made.id, time.monotonic())]
+        self.seen = [*self.seen[-50:], (made.id, made.ended)]
         if not is_of(made, sent.query, sent.value):
             self.find("rows of the query and value asked for", sent, f"{made.sql[:200]} {reply.cache}")
         if sent.query == "stamp" and version_of(made) < (least := self.stage.edits.least(sent.at)):

@@ -14,7 +14,8 @@ from bench.soak.housekeeping import housekeeping
 from bench.soak.kinds import MIXED, edits, visits
 from bench.soak.leftovers import disk_mb, rest
 from bench.soak.load import Load
-from bench.soak.stage import DISK_MB, Stage
+from bench.soak.settings import DISK_MB
+from bench.soak.stage import Stage
 
 LONGEST_SECONDS = 1.5
 """Between a start and the next kill."""

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from bench.soak.journal import Journal
-from bench.soak.stage import DISK_MB, MB, MEMORY_MB, Stage
+from bench.soak.settings import DISK_MB, MB, MEMORY_MB
+from bench.soak.stage import Stage
 
 MEMORY_BOUND_MB = 120 + 4 * MEMORY_MB
 """As README has it."""

@@ -13,7 +13,8 @@ from random import Random
 
 from bench.soak.caller import OUTAGE, Caller
 from bench.soak.leftovers import rest
-from bench.soak.stage import MAX_WAIT_SECONDS, MOST_REQUESTS, Stage
+from bench.soak.settings import MAX_WAIT_SECONDS, MOST_REQUESTS
+from bench.soak.stage import Stage
 
 KNOWN_AFTER_SECONDS = 5.0
 SLOWEST_SECONDS = 0.1

@@ -17,6 +17,7 @@ _VERSION = re.compile(r", (\d+) as version")
 _TEXTS = {
     "stamp": f"select '{{{{ x }}}}' as x, {RUN}, {{version}} as version",
     "slow": f"select '{{{{ x }}}}' as x, {RUN}, sleep(0.7) as slept",
+    "cancelled": f"select '{{{{ x }}}}' as x, {RUN}, sleep(0.8) as slept",
     "large": "with recursive part(n) as (select 1 union all select n + 1 from part where n < "
     f"{LARGE_ROWS}) select n, '{{{{ x }}}}' as x, {RUN}, '{_LINE}' as line from part",
     "once": f"select {{{{ x }}}} as x, {RUN}, sleep(({{{{ x }}}} % 8) / 20.0) as slept",

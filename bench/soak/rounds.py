@@ -16,7 +16,8 @@ from bench.soak.housekeeping import housekeeping
 from bench.soak.kinds import edits
 from bench.soak.leftovers import Leftovers, rest
 from bench.soak.load import Load
-from bench.soak.stage import MOST_REQUESTS, Stage
+from bench.soak.settings import MOST_REQUESTS
+from bench.soak.stage import Stage
 
 STEADY = 0.6
 """From this part of the time on, one process lives to the end: what leaks slowly shows only then."""

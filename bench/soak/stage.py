@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import signal
 import socket
-import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,21 +16,13 @@ from typing import Any
 import aiohttp
 from support.fault_proxy import FaultProxy
 from support.process import Process
-from support.world import token, token_table
+from support.world import token_table
 
 from bench.soak.edits import Edits
 from bench.soak.journal import Journal
 from bench.soak.queries import Queries
+from bench.soak.settings import DEFINITION_CHECK_SECONDS, text
 from gateway.sandbox import Sandbox
-
-MB = 10**6
-MEMORY_MB, DISK_MB = 32, 64
-MAX_WAIT_SECONDS = 5.0
-MOST_REQUESTS, MOST_EXECUTIONS = 8, 4
-DEFINITION_CHECK_SECONDS = 2.0
-CLIENTS = ("dashboard", "second", "sql", "keyed", "bound", "writer")
-TOKENS = {name: token(name) for name in (*CLIENTS, "visitor", "nobody")}
-"""`visitor` is a client that reloads let in and shut out."""
 
 _WORKERS = 8
 _START_SECONDS = 60.0
@@ -172,19 +162,8 @@ class Stage:
     def write(self, *, visitor: bool) -> None:
         """Write the configuration."""
         ids = self.queries.ids
-        tables = [_TABLES.format(api=self.url[7:], admin=self.admin[7:], redash=self.proxy.url, stamp=ids["stamp"])]
-        more = {
-            "keyed": 'credentials = ["query"]',
-            "bound": f'credentials = ["analyst"]\nqueries = [{ids["stamp"]}]',
-            "sql": 'credentials = ["analyst"]\ncan = ["read", "execute", "adhoc"]',
-            "writer": 'credentials = ["admin"]\ncan = ["read", "execute", "write"]',
-        }
-        for name in (*CLIENTS, "visitor"):
-            brought = TOKENS["nobody" if name == "visitor" and not visitor else name]
-            digest = hashlib.sha256(brought.encode()).hexdigest()
-            rights = more.get(name, 'credentials = ["analyst"]')
-            tables.append(f'[clients.{name}]\ntoken_sha256 = ["{digest}"]\n{rights}\n')
-        (self.directory / "config.toml").write_text("\n".join(tables))
+        written = text(self.url[7:], self.admin[7:], self.proxy.url, ids["stamp"], visitor=visitor)
+        (self.directory / "config.toml").write_text(written)
 
     async def reload(self) -> None:
         """Let the visitor in, or shut it out."""
@@ -246,6 +225,10 @@ class Stage:
         self.weather_until = time.monotonic()
         self.edits.calm()
 
+    def weather_ended_since(self, moment: float) -> bool:
+        """Whether Redash has come to work again since then."""
+        return moment <= self.weather_until < float("inf")
+
     def had_weather_since(self, moment: float) -> bool:
         """Whether a request that was sent then may have met a fault."""
         return self.weather_until >= moment
@@ -270,42 +253,3 @@ async def stage(directory: Path, journal: Journal, seed: int) -> AsyncIterator[S
 async def _end(made: Stage) -> None:
     if hasattr(made, "process"):
         await made.process.kill()
-
-
-_TABLES = textwrap.dedent(f"""\
-    [server]
-    listen = "{{api}}"
-    max_wait = "{MAX_WAIT_SECONDS:g}s"
-    drain_timeout = "30s"
-    [admin]
-    listen = "{{admin}}"
-    [upstream]
-    url = "{{redash}}"
-    connect_timeout = "2s"
-    read_timeout = "5s"
-    queue_timeout = "5s"
-    max_requests = {MOST_REQUESTS}
-    max_executions = {MOST_EXECUTIONS}
-    breaker_reset = "1s"
-    [credentials.analyst]
-    kind = "user"
-    key_env = "KEY_ANALYST"
-    [credentials.admin]
-    kind = "user"
-    key_env = "KEY_ADMIN"
-    [credentials.stamp]
-    kind = "query"
-    query = {{stamp}}
-    key_env = "QUERY_KEY_{{stamp}}"
-    [cache]
-    store = "sqlite:store/gateway.db"
-    memory = "{MEMORY_MB}MB"
-    disk = "{DISK_MB}MB"
-    max_entry = "16MB"
-    definition_check = "{DEFINITION_CHECK_SECONDS:g}s"
-    any_age_confirm = "2s"
-    metadata_ttl = "1s"
-    stale_if_error = "1h"
-    [log]
-    access = false
-    """)

@@ -10,7 +10,7 @@ from bench.soak.journal import Journal, Row
 from bench.soak.kills import REST_SECONDS
 from bench.soak.leftovers import MEMORY_BOUND_MB
 from bench.soak.outages import KNOWN_AFTER_SECONDS, SLOWEST_SECONDS, Outages
-from bench.soak.stage import DISK_MB, MAX_WAIT_SECONDS, MOST_REQUESTS
+from bench.soak.settings import DISK_MB, MAX_WAIT_SECONDS, MOST_REQUESTS
 
 
 def machine() -> str:

@@ -23,6 +23,8 @@ class JobView(msgspec.Struct, frozen=True):
     updated_at: object
     execution_id: str
     query_id: int
+    stale: bool = False
+    """It has ended with a stored result that is too old, because Redash does not answer."""
 
     @property
     def pending(self) -> bool:
