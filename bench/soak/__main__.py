@@ -34,7 +34,8 @@ def main() -> int:
 
 
 async def _run(arguments: argparse.Namespace, directory: Path, journal: Journal) -> str:
-    async with stage(directory, journal, arguments.seed) as made:
+    reset = "10s" if arguments.outages else "1s"  # the default; rounds are shorter than it
+    async with stage(directory, journal, arguments.seed, reset) as made:
         if arguments.kills:
             await Kills(made, arguments.seed, arguments.kills).run()
             return verdicts.of_kills(journal)

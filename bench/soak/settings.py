@@ -23,9 +23,9 @@ _RIGHTS = {
 }
 
 
-def text(api: str, admin: str, redash: str, stamp: int, *, visitor: bool) -> str:
+def text(api: str, admin: str, redash: str, stamp: int, *, visitor: bool, reset: str) -> str:
     """Return the file. `stamp` is the query that has a key, and that the bound client may use."""
-    tables = [_TABLES.format(api=api, admin=admin, redash=redash, stamp=stamp)]
+    tables = [_TABLES.format(api=api, admin=admin, redash=redash, stamp=stamp, reset=reset)]
     rights = _RIGHTS | {"bound": f'credentials = ["analyst"]\nqueries = [{stamp}]'}
     for name in (*CLIENTS, "visitor"):
         brought = TOKENS["nobody" if name == "visitor" and not visitor else name]
@@ -49,7 +49,7 @@ _TABLES = textwrap.dedent(f"""\
     queue_timeout = "5s"
     max_requests = {MOST_REQUESTS}
     max_executions = {MOST_EXECUTIONS}
-    breaker_reset = "1s"
+    breaker_reset = "{{reset}}"
     [credentials.analyst]
     kind = "user"
     key_env = "KEY_ANALYST"

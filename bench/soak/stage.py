@@ -45,8 +45,10 @@ sys.exit(main(sys.argv[1:]))
 class Stage:
     """Everything that runs. `begun` and `killed` are moments of the monotonic clock."""
 
-    def __init__(self, directory: Path, sandbox: Sandbox, proxy: FaultProxy, journal: Journal) -> None:
+    def __init__(self, directory: Path, sandbox: Sandbox, proxy: FaultProxy, journal: Journal, reset: str) -> None:
+        """`reset` is `upstream.breaker_reset`."""
         self.directory = directory
+        self._reset = reset
         self.sandbox, self.proxy, self.journal = sandbox, proxy, journal
         self.queries = Queries(sandbox)
         self.sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
@@ -162,7 +164,7 @@ class Stage:
     def write(self, *, visitor: bool) -> None:
         """Write the configuration."""
         ids = self.queries.ids
-        written = text(self.url[7:], self.admin[7:], self.proxy.url, ids["stamp"], visitor=visitor)
+        written = text(self.url[7:], self.admin[7:], self.proxy.url, ids["stamp"], visitor=visitor, reset=self._reset)
         (self.directory / "config.toml").write_text(written)
 
     async def reload(self) -> None:
@@ -235,12 +237,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(directory: Path, journal: Journal, seed: int) -> AsyncIterator[Stage]:
+async def stage(directory: Path, journal: Journal, seed: int, reset: str) -> AsyncIterator[Stage]:
     """Build everything and start it; at the end nothing runs any more."""
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(Sandbox(workers=_WORKERS))
         proxy = await stack.enter_async_context(FaultProxy(sandbox.url, seed))
-        made = Stage(directory, sandbox, proxy, journal)
+        made = Stage(directory, sandbox, proxy, journal, reset)
         for one in made.sockets:
             stack.callback(one.close)
         made.store.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Final
 
 import msgspec
@@ -23,8 +24,8 @@ class JobView(msgspec.Struct, frozen=True):
     updated_at: object
     execution_id: str
     query_id: int
-    stale: bool = False
-    """It has ended with a stored result that is too old, because Redash does not answer."""
+    not_before: float = -math.inf
+    """Its rows should not be older (wall-clock unix seconds). They are if Redash did not answer."""
 
     @property
     def pending(self) -> bool:
@@ -49,7 +50,8 @@ def view_of(job: JobRecord, execution: Execution | None) -> JobView:
     if job.cancelled or execution is None:
         return JobView(job.id, 4, CANCELLED_TEXT, None, 0, job.execution_id, job.query_id)
     if (ending := execution.ending) is not None:
-        return JobView(job.id, ending.status, ending.error, ending.result_id, 0, execution.id, job.query_id)
+        shown = (ending.status, ending.error, ending.result_id)
+        return JobView(job.id, *shown, 0, execution.id, job.query_id, job.not_before)
     status = execution.upstream_status
     return JobView(job.id, status, "", None, execution.updated_at if status == 2 else 0, execution.id, job.query_id)
 

@@ -98,7 +98,7 @@ class Jobs:
         result_id = execution.fallbacks.pop(job.id)
         ended = await self._record_success(execution.plan, execution.sender, result_id)
         job = await self._moved(job, ended)
-        view = JobView(job.id, 3, "", result_id, 0, ended.id, job.query_id, stale=True)
+        view = JobView(job.id, 3, "", result_id, 0, ended.id, job.query_id, job.not_before)
         self._recent[job.id] = (job, view)
         execution.seen.pop(job.id, None)
         execution.not_before.pop(job.id, None)

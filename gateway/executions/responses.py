@@ -149,8 +149,8 @@ class ExecutionResponses:
         if run.result_id is None:
             raise QueryFailed(run.error)
         result = await self._reader.of_run(context, credential, run.result_id, definition)
-        if run.stale:
-            age = result.entry.age(self._clock.monotonic())
+        age = result.entry.age(self._clock.monotonic())
+        if self._clock.wall() - age < run.not_before:
             outcome.record_stale((operation.max_age or 0) - age, age, result.entry.runtime, "stale-if-error")
         return await self._result_itself(context, operation, definition, result)
 

@@ -77,9 +77,11 @@ async def test_a_caller_that_was_redirected_to_its_run_gets_the_stored_result_at
     assert (reply.status, reply.body) == (200, stored)
     assert "detail=stale-if-error" in reply.cache
     await polled(world, job_id)  # the job has ended with it
-    reply = await world.get(f"/api/queries/{world.named['large']}/results.json?max_age=10&run={job_id}")
-    assert (reply.status, reply.body) == (200, stored)
-    assert "detail=stale-if-error" in reply.cache
+    for _ in range(2):
+        reply = await world.get(f"/api/queries/{world.named['large']}/results.json?max_age=10&run={job_id}")
+        assert (reply.status, reply.body) == (200, stored)
+        assert "detail=stale-if-error" in reply.cache
+        await world.restart()  # the next process knows it, too
 
 
 async def test_a_job_that_nobody_polled_ends_with_the_stored_result_too(world: World) -> None:
