@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "arguments",
     [("--minutes", "0.2"), ("--kills", "8"), ("--outages", "7", "--patience", "30")],
