@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import textwrap
 
-from support.world import token
+from support.calls import token
 
 MB = 10**6
 MEMORY_MB, DISK_MB = 32, 64

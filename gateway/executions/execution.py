@@ -101,7 +101,6 @@ class Execution:
         self.purged = False  # purged since it began: only the callers that wait get its result, nothing is stored
         self.seen: dict[str, float] = {}  # its job ids, and when each was last polled
         self.not_before: dict[str, float] = {}  # its job ids, and since when rows must be for each (monotonic)
-        self.fallbacks: dict[str, int] = {}  # its job ids with the stored result that each has if Redash is unavailable
         self.latest_need = -math.inf  # the latest of these moments, for callers without a job id, too
         self.rows_from = -math.inf  # the rows are not older: the moment of the POST, in the end that of the run's end
         self.follow_up: Execution | None = None  # a later run, for those whose bound the rows do not meet

@@ -58,8 +58,8 @@ class Executions:
         self.waits = waits
         self.slots = self.waits.slots
         self.on_end: list[Callable[[Execution], None]] = []
-        self.before_end: Callable[[Execution, Ending], Awaitable[None]] | None = None
-        """Called with a run that is about to end, and may have a follow-up, before anybody learns of the end."""
+        self.move_jobs: Callable[[Execution, Execution], Awaitable[None]] | None = None
+        """Called with a run that ends and its follow-up, before anybody learns of the end."""
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._running: dict[Execution, None] = {}  # in the order of their start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext, suppress
 from typing import Final
 
 import msgspec
@@ -56,13 +55,10 @@ class Jobs:
         executions.move_jobs = self._move
         leases.on_news.append(self._news)
 
-    async def new(
-        self, execution: Execution, client: str, token_sha256: str, not_before: float, fallback: int | None
-    ) -> JobView:
+    async def new(self, execution: Execution, client: str, token_sha256: str, not_before: float) -> JobView:
         """Give a caller a job id of its own for an execution; it is in the ledger when this returns.
 
-        The caller needs rows from `not_before` (monotonic) on. `fallback` is the id of a stored result with which the
-        job ends if Redash turns out to be unavailable.
+        The caller needs rows from `not_before` (monotonic) on.
         """
         execution.is_known = True
         if not execution.recorded:
@@ -76,34 +72,6 @@ class Jobs:
         self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
         execution.seen[job.id] = self._clock.monotonic()
         execution.not_before[job.id] = not_before
-        if fallback is not None:
-            execution.fallbacks[job.id] = fallback
-        return view
-
-    async def _leave(self, execution: Execution, ending: Ending) -> None:
-        """Let the jobs that do not end as this execution does leave it."""
-        if execution.follow_up is not None:
-            await self._move(execution, execution.follow_up)
-        if isinstance(ending.failure, UpstreamError):
-            for job_id in list(execution.fallbacks):
-                if (job := await self._record_of(job_id)) is not None and not job.cancelled:
-                    await self._fall_back(job, execution)
-
-    async def _record_of(self, job_id: str) -> JobRecord | None:
-        recent = self._recent.get(job_id)
-        return recent[0] if recent is not None else await self._ledger.job(job_id)
-
-    async def _fall_back(self, job: JobRecord, execution: Execution) -> JobView:
-        """End a job with the stored result, because Redash does not answer requests about its run."""
-        result_id = execution.fallbacks.pop(job.id)
-        ended = await self._record_success(execution.plan, execution.sender, result_id)
-        job = await self._moved(job, ended)
-        view = JobView(job.id, 3, "", result_id, 0, ended.id, job.query_id, job.not_before)
-        self._recent[job.id] = (job, view)
-        execution.seen.pop(job.id, None)
-        execution.not_before.pop(job.id, None)
-        if (event := execution.job_events.pop(job.id, None)) is not None:
-            event.set()
         return view
 
     async def _asked_to_serve(self, execution: Execution, not_before: float) -> Execution:
@@ -119,7 +87,8 @@ class Jobs:
     async def _move(self, execution: Execution, follow_up: Execution) -> None:
         """Let the jobs whose callers need newer rows be jobs of the follow-up."""
         for job_id in [job_id for job_id, moment in execution.not_before.items() if not execution.serves(moment)]:
-            job = await self._record_of(job_id)
+            recent = self._recent.get(job_id)
+            job = recent[0] if recent is not None else await self._ledger.job(job_id)
             if job is None or job.cancelled:
                 continue
             not_before = execution.not_before.pop(job_id)
@@ -149,16 +118,11 @@ class Jobs:
 
     async def finished(self, plan: Plan, result_id: int, sender: Sender, token_sha256: str) -> JobView:
         """Give a caller a job that has already succeeded: it requested a run, but a floor let a stored result serve."""
-        execution = await self._record_success(plan, sender, result_id)
-        job = await self._new_record(execution, sender.client, token_sha256, -math.inf)
-        return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
-
-    async def _record_success(self, plan: Plan, sender: Sender, result_id: int) -> Execution:
-        """Record an execution that has brought a stored result without asking Redash."""
         execution = Execution(plan, sender, self._clock.monotonic())
         record = record_of(execution, self._clock.wall(), self._clock.monotonic(), Ending("success"))
         await self._ledger.record_execution(msgspec.structs.replace(record, result_id=result_id))
-        return execution
+        job = await self._new_record(execution, sender.client, token_sha256, -math.inf)
+        return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 
     async def _new_record(self, execution: Execution, client: str, token_sha256: str, not_before: float) -> JobRecord:
         job = JobRecord(
@@ -204,19 +168,12 @@ class Jobs:
         if self._executions.draining:
             return view
         if until > now:  # for this job, not for the execution: a DELETE ends this job id alone
-            await self._wait(job, execution, until - now)
+            await wait_for(execution.job_events.setdefault(job.id, Event()), until - now)
         elif _is_near(execution, now):
             await wait_for(execution.polled, NEAR_SECONDS)
         else:
             return view
         return await self._finder.state(*await self._finder.find(operation, caller, allowed))
-
-    async def _wait(self, job: JobRecord, execution: Execution, seconds: float) -> None:
-        """Wait for the end of a job; with a stored result to fall back on, also until Redash does not answer."""
-        event = execution.job_events.setdefault(job.id, Event())
-        with suppress(UpstreamError):
-            async with execution.until_unanswered() if job.id in execution.fallbacks else nullcontext():
-                await wait_for(event, seconds)
 
     async def run_of(
         self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, scope: str

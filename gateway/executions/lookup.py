@@ -16,7 +16,6 @@ from gateway.executions.guard import check_size
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
-from gateway.policy.keys import result_key
 from gateway.policy.plan import Plan
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
 from gateway.results.cache import ArrivingResult, ResultCache, StoredResult
@@ -207,13 +206,6 @@ class ResultLookup:
         current = self._executions.joinable(plan, stored=True) or self._executions.blocking(plan, stored=aside)
         if current is None:
             self._executions.begin(plan, sender, aside=aside)
-
-    async def pending(self, execution: Execution, job_id: str) -> Pending:
-        """Return an execution as it is for the caller with this job id."""
-        result_id, fallback = execution.fallbacks.get(job_id), None
-        if result_id is not None:
-            fallback = await self._results.get(result_key(execution.plan.credential.scope, result_id, "json"))
-        return Pending(execution, fallback, execution.not_before.get(job_id, -math.inf))
 
     async def wait(
         self, found: StoredResult | Pending, context: RequestContext, operation: Operation, plan: Plan

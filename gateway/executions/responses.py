@@ -77,9 +77,8 @@ class ExecutionResponses:
         return self._job(context, await self._new_job(context, found))
 
     async def _new_job(self, context: RequestContext, pending: Pending) -> JobView:
-        token, stored = context.outcome.token_sha256, pending.fallback
-        fallback = stored.entry.result_id if stored is not None else None
-        return await self._jobs.new(pending.execution, context.caller.name, token, pending.not_before, fallback)
+        outcome = context.outcome
+        return await self._jobs.new(pending.execution, context.caller.name, outcome.token_sha256, pending.not_before)
 
     def _new(self, context: RequestContext, stored: StoredResult) -> Response:
         """Respond with a result that was just stored, or passed on."""
@@ -140,7 +139,7 @@ class ExecutionResponses:
             outcome.execution_id = run.id
             if run.plan.definition is not None and run.plan.definition.data_source_id != definition.data_source_id:
                 raise NotFound("The query has been moved to another data source meanwhile; run it again.")
-            pending = await self._lookup.pending(run, operation.run)
+            pending = Pending(run, None, run.not_before.get(operation.run, -math.inf))
             found = await self._lookup.wait(pending, context, operation, run.plan)
             if run.standing.follows and run.phase is Phase.ENDED and operation.run not in run.not_before:
                 return await self.go_on(context, operation, allowed)  # its record says who serves this caller
@@ -149,9 +148,6 @@ class ExecutionResponses:
         if run.result_id is None:
             raise QueryFailed(run.error)
         result = await self._reader.of_run(context, credential, run.result_id, definition)
-        age = result.entry.age(self._clock.monotonic())
-        if self._clock.wall() - age < run.not_before:
-            outcome.record_stale((operation.max_age or 0) - age, age, result.entry.runtime, "stale-if-error")
         return await self._result_itself(context, operation, definition, result)
 
     async def _result_itself(
