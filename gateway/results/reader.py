@@ -27,9 +27,7 @@ from gateway.store import Ledger
 
 _FOR_A_YEAR: Final = "private, max-age=31557600"
 """Redash's own Cache-Control for results by id (CONTRACT 4)."""
-
 _FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
-
 _OTHER: Final = "Redash now has another result under the id of this run; run the query again."
 
 
