@@ -6,52 +6,19 @@ import math
 from collections.abc import Awaitable
 from contextlib import nullcontext, suppress
 
-import msgspec
-
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import ServiceUnavailable, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
+from gateway.executions.found import Miss, Pending, is_enough
 from gateway.executions.guard import check_size
 from gateway.model import Clock
-from gateway.outcome import MissReason, Outcome, Sender
+from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
-from gateway.results.cache import ArrivingResult, ResultCache, StoredResult
+from gateway.results.cache import ResultCache, StoredResult
 from gateway.upstream.protocol import Upstream
-
-
-class Miss(msgspec.Struct, frozen=True):
-    """The store has nothing that the plan accepts."""
-
-    stored: StoredResult | None
-    """A stored result that was acceptable before."""
-    slack: float
-    """Seconds since then, negative; -inf without one."""
-    joinable: Execution | None
-    """An execution in progress, or a recent failure, that serves this plan, too."""
-    why: MissReason
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """An execution that has come far enough to respond to its callers."""
-
-    execution: Execution
-    fallback: StoredResult | None = None
-    """A stored result to use if Redash turns out to be unavailable (`stale_if_error`)."""
-    not_before: float = -math.inf
-    """The caller needs rows from that moment on (monotonic)."""
-
-    @property
-    def current(self) -> Pending:
-        """Return this, with the follow-up where the execution has ended too early for this caller."""
-        return msgspec.structs.replace(self, execution=self.execution.serving(self.not_before))
-
-    @property
-    def arriving(self) -> ArrivingResult | None:
-        """Return a large result if this caller may have it while it arrives: its end says from when its rows are."""
-        return self.execution.arriving if self.execution.serves(self.not_before) else None
 
 
 class ResultLookup:
@@ -102,6 +69,8 @@ class ResultLookup:
         Raises:
             BreakerOpen: Redash does not work, and there is no stored result that may be used.
         """
+        if fallback is not None and self._upstream.is_unavailable:
+            return False
         try:
             async with self._upstream.until_unavailable():
                 await self._wait(other, self._until(other.posted, math.inf if fallback is None else until), outcome)
@@ -151,6 +120,9 @@ class ResultLookup:
             return pending.current
         with suppress(UpstreamError):
             async with self._upstream.until_unavailable():
+                if self._upstream.is_unavailable:  # it is time for a probe
+                    self._revalidate(plan, outcome.sender)
+                    return self._use(fallback, plan, outcome)
                 pending = self._join_or_begin(miss, fallback, plan, outcome)
                 if await self._can_respond(pending, until, outcome):
                     _note_joined(pending, outcome)
@@ -225,6 +197,8 @@ class ResultLookup:
         until = -math.inf if self._executions.draining else context.until_run(seconds)
         if found.fallback is None:
             return await self._result_of(found, form, until, context.outcome)
+        if self._upstream.is_unavailable:
+            return self._use(found.fallback, plan, context.outcome)
         with suppress(UpstreamError):
             async with self._upstream.until_unavailable():
                 pending = await self._result_of(found, form, until, context.outcome)
@@ -275,14 +249,6 @@ class ResultLookup:
             await waiting
         finally:
             outcome.add_step("wait", began, self._clock.monotonic(), execution.sender.trace)
-
-
-def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
-    """Whether a response can begin while the result is still arriving; `form` is set where a file was requested.
-
-    A file's name contains the day of the result; forms that are made from the JSON need all of it.
-    """
-    return form is None or (form == "json" and arriving.entry.retrieved_at != "")
 
 
 def _fallback(stored: StoredResult | None, slack: float, plan: Plan) -> StoredResult | None:

@@ -10,9 +10,10 @@ from cachetools import LRUCache
 from gateway.body import Body
 from gateway.errors import NotFound, QueryFailed, ServiceUnavailable
 from gateway.executions.execution import Execution, Phase
+from gateway.executions.found import Pending, is_enough
 from gateway.executions.job_views import JobView
 from gateway.executions.jobs import Jobs
-from gateway.executions.lookup import Pending, ResultLookup, is_enough
+from gateway.executions.lookup import ResultLookup
 from gateway.model import Clock, Definition, Entry, Response, ReuseTerms
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan, check_raw_sql

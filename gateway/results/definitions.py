@@ -66,7 +66,8 @@ class Definitions:
             UpstreamRefused: Redash does not show it to this credential (403, 404, or its own 500): never stale.
             UpstreamError: Redash is unavailable, and the known definition is older than `stale_if_error` allows.
 
-        A check that takes longer than `LATE_SECONDS` goes on, and acts when it ends. Nobody waits again for a late one.
+        A check that takes longer than `LATE_SECONDS` goes on, and acts when it ends. Nobody waits again for a late one,
+        nor at all while Redash is known not to work: then the check may be the probe, and is for itself.
         """
         cache = self._live.settings.cache
         place = (query_id, credential.scope)
@@ -74,15 +75,18 @@ class Definitions:
         age = self._age(place, known)
         if known is not None and age <= cache.definition_check / 2:
             return known
-        if known is not None and age <= cache.definition_check:
-            self._flights.start(self._flight(place), lambda: self._quietly(credential, query_id, sender, known))
-            return known
-        read = partial(self._flights.share, self._flight(place), lambda: self._read(credential, query_id, sender))
+        flight, read = self._flight(place), partial(self._read, credential, query_id, sender)
         if known is None or self._clock.monotonic() - known.checked > self._longest(cache):
-            return (await read())[0]
+            return (await self._flights.share(flight, read))[0]
+        if age <= cache.definition_check or self._upstream.is_unavailable:
+            self._flights.start(flight, read)
+            return known
         try:
-            async with asyncio.timeout(LATE_SECONDS - self._flights.seconds(self._flight(place))):
-                return (await read())[0]
+            async with (
+                self._upstream.until_unavailable(),
+                asyncio.timeout(LATE_SECONDS - self._flights.seconds(flight)),
+            ):
+                return (await self._flights.share(flight, read))[0]
         except (UpstreamError, TimeoutError):
             return known
 
@@ -196,13 +200,6 @@ class Definitions:
         definition = msgspec.structs.replace(definition, checked=entry.confirmed)
         self._known.put(scope, definition, valid=False)
         return definition
-
-    async def _quietly(self, credential: Credential, query_id: int, sender: Sender, known: Definition) -> Definition:
-        """Refresh in the background: if Redash is unavailable, the known definition stays."""
-        try:
-            return await self._read(credential, query_id, sender)
-        except UpstreamError:
-            return known
 
     async def _read(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         place = (query_id, credential.scope)

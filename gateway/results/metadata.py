@@ -119,6 +119,10 @@ class Metadata:
             self._flights.start(flight, lambda: self._refresh(context, operation, key))
             context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-while-revalidate")
             return entry
+        if entry is not None and -slack <= self._window(context) and self._upstream.is_unavailable:
+            self._flights.start(flight, lambda: self._refresh(context, operation, key))
+            context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-if-error")
+            return entry
         context.outcome.record_miss("not_stored" if entry is None else "stale")
         share = partial(self._flights.share, flight, lambda: self._refresh(context, operation, key))
         if entry is None or -slack > self._window(context):

@@ -77,10 +77,10 @@ class OrganisationReader:
         return self._found if self._url == self._live.settings.upstream.url else None
 
     async def _refresh(self, sender: Sender) -> None:
-        """Request the session if it is due; in the background where the last one is still known."""
+        """Request the session if it is due; in the background where one is known, or Redash does not work now."""
         if self._url == self._live.settings.upstream.url and self._clock.monotonic() < self._next:
             return
-        if self._known is not None:
+        if self._known is not None or self._upstream.is_unavailable:
             self._flights.start("session", lambda: self._read(sender))
             return
         with contextlib.suppress(TimeoutError):

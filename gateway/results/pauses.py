@@ -13,7 +13,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.concurrency.flights import Flights
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamError
 from gateway.model import Clock
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
@@ -92,7 +92,10 @@ class Pauses:
         await self._flights.aclose()
 
     async def _renew(self, plan: Plan, source_id: int, sender: Sender) -> None:
-        """Ask Redash again: in the background from half of the longest age on, first when older than that."""
+        """Ask Redash again: in the background from half of the longest age on, first when older than that.
+
+        While Redash is known not to work, it is asked in the background only.
+        """
         longest, now = self._live.settings.cache.definition_check, self._clock.monotonic()
         if plan.definition is not None and now - plan.definition.checked > longest:
             return  # Redash is unavailable, or the definition would not be that old
@@ -104,11 +107,14 @@ class Pauses:
         # A request sent before a change must not serve callers that come after it.
         flight = (plan.credential.scope, source_id, self._generation)
         read = partial(self._read, plan.credential, source_id, sender)
-        if age <= longest:
+        if age <= longest or self._upstream.is_unavailable:
             self._flights.start(flight, read)
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LATE_SECONDS - self._flights.seconds(flight)):
+        with contextlib.suppress(TimeoutError, UpstreamError):
+            async with (
+                self._upstream.until_unavailable(),
+                asyncio.timeout(LATE_SECONDS - self._flights.seconds(flight)),
+            ):
                 await self._flights.share(flight, read)
 
     async def _read(self, credential: Credential, source_id: int, sender: Sender) -> None:

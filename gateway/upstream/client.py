@@ -79,6 +79,11 @@ class HttpUpstream:
         await self._availability.aclose()
         await self._exchange.close()
 
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether Redash is known not to work; see `Upstream`."""
+        return self.breaker.is_tripped
+
     def until_unavailable(self) -> AbstractAsyncContextManager[None]:
         """Let what is awaited within end when Redash is known not to work; see `Upstream`."""
         return self._availability.until_unavailable()

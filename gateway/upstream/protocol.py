@@ -53,6 +53,13 @@ def refusal(response: UpstreamResponse) -> UpstreamRefused:
 class Upstream(Protocol):
     """Redash, as the configured credentials see it."""
 
+    @property
+    def is_unavailable(self) -> bool:
+        """Whether Redash is known not to work: no response has come since the breaker opened.
+
+        Who has a stale response uses it at once. A request may be the probe then: it is sent in the background.
+        """
+
     def until_unavailable(self) -> AbstractAsyncContextManager[None]:
         """Let what is awaited within end when Redash is known not to work: for those who have a stale response.
 
