@@ -137,7 +137,7 @@ class Availability:
             if not await self._canary.fails(credential, Sender("gateway", "canary")):
                 self.succeeded()
                 return
-            self.breaker.open()  # from now on: one that hangs takes a while
+            self.breaker.probe()  # counted from its end: one that hangs takes a while
 
     async def aclose(self) -> None:
         """End what is under way."""
