@@ -42,16 +42,16 @@ def measure(options: Options, directory: Path) -> Section:
         for _ in range(options.turns):
             for server in ours:
                 for loaded in (False, True):
-                    with _background(server, directory) if loaded else ExitStack():
+                    with background(server, directory) if loaded else ExitStack():
                         for measured in (server, *beside):
                             name = server.name if measured is server else f"nginx beside the {server.name}"
-                            times.setdefault((name, loaded), []).append(_hits(measured, options.seconds))
+                            times.setdefault((name, loaded), []).append(hits(measured, options.seconds))
     figures = [_figures(name, loaded, turns) for (name, loaded), turns in times.items()]
     title = f"{HITS_PER_SECOND} hits a second of 1 KB, alone and beside misses, 50 MB arriving, gzip and slow readers"
     return Section("load", figures, [Table(title, ("", "p50 ms", "p99 ms", "longest ms", "target"), _rows(figures))])
 
 
-def _hits(server: Server, seconds: float) -> list[float]:
+def hits(server: Server, seconds: float) -> list[float]:
     """Send the POST of a page at fixed moments; the first one fills the cache."""
     request = recorded("Chromium", "POST")
     host = urlsplit(server.url).netloc
@@ -62,7 +62,7 @@ def _hits(server: Server, seconds: float) -> list[float]:
 
 
 @contextmanager
-def _background(server: Server, directory: Path) -> Iterator[None]:
+def background(server: Server, directory: Path) -> Iterator[None]:
     """Keep the load under way; at the end wait until the server has nothing left to do."""
     with running([sys.executable, "-m", "bench.background", server.url], directory) as process:
         end = time.monotonic() + START_SECONDS

@@ -17,6 +17,7 @@ ORDER = (
     "connections",
     "tls",
     "load",
+    "idle",
     "runs",
     "hits",
     "recording",

@@ -173,7 +173,7 @@ async def inquiry(settings: config.Config, live: Live, say: Callable[[str], None
     """Connect to Redash."""
     clock = SystemClock()
     observer = Telemetry(Metrics(_no_levels, live.access.credentials, 0), clock, access_log=False)
-    upstream = HttpUpstream(live, client_context(settings.upstream), clock, observer, _no_spool)
+    upstream = HttpUpstream(live, client_context(settings.upstream), clock, observer, _no_spool, _never)
     await upstream.open()
     try:
         yield Inquiry(upstream, settings.upstream.url, say)
@@ -183,6 +183,10 @@ async def inquiry(settings: config.Config, live: Live, say: Callable[[str], None
 
 def _no_levels() -> Levels:
     raise NotImplementedError("a check has no metrics to scrape")
+
+
+async def _never(_scope: str) -> bool:
+    return False
 
 
 async def _no_spool(_size: int | None) -> Spool:

@@ -8,21 +8,16 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 
 from gateway import config
 from gateway.app.handover import Handover
+from gateway.app.handshakes import Handshakes
 from gateway.app.sockets import address_of, bind, check_address
 
 Inherited = Mapping[str, Sequence[socket.socket]]
-
-HANDSHAKE_SECONDS: Final = 10.0
-"""A caller's TLS handshake must be over within this time; until then its connection does not count for the limit."""
-
-SHUTDOWN_SECONDS: Final = 3.0
-"""So long the gateway waits for the caller's end of a TLS connection that it closes."""
 
 _TRIES: Final = 3
 _TRY_SECONDS: Final = 0.1
@@ -108,10 +103,11 @@ class _Site(web.SockSite):
         await web.BaseSite.start(self)
         assert self._runner.server is not None  # noqa: S101 - the runner is set up
         loop, is_unix = asyncio.get_running_loop(), self._sock.family == socket.AF_UNIX
-        options: dict[str, Any] = {"cleanup_socket": False} if is_unix and sys.version_info >= (3, 13) else {}
         if self._ssl_context is not None:
-            options |= {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": SHUTDOWN_SECONDS}
+            handshakes = Handshakes(self._runner.server, self._sock, self._ssl_context, self._backlog)
+            handshakes.accept()
+            self._server = cast(asyncio.Server, handshakes)  # aiohttp only closes it
+            return
+        options: dict[str, Any] = {"cleanup_socket": False} if is_unix and sys.version_info >= (3, 13) else {}
         listen: Any = loop.create_unix_server if is_unix else loop.create_server
-        self._server = await listen(
-            self._runner.server, sock=self._sock, ssl=self._ssl_context, backlog=self._backlog, **options
-        )
+        self._server = await listen(self._runner.server, sock=self._sock, backlog=self._backlog, **options)

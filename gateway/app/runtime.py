@@ -66,7 +66,7 @@ class Runtime:
         self.store, ledger, self.leases = open_store(settings.cache.store, options)
         self.sharing = sharing(self.store)
         observer, tls = self.telemetry.observer, client_context(settings.upstream)
-        self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool)
+        self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool, ledger.has_results)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
         parts = self.live, self.upstream, self.results
         self.executions = ExecutionParts(*parts, ledger, self.leases, observer, self.clock)

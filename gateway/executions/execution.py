@@ -191,6 +191,15 @@ class Execution:
         async with self._exits.offered():
             yield
 
+    def upstream_max_age(self, now: float) -> int | None:
+        """Return the max_age of a POST that leaves now (monotonic), in whole seconds."""
+        if self.max_age is None:
+            return None
+        if self.resumed and self.latest_need > -math.inf:
+            # What this very run has made in Redash meanwhile is good, however long ago that was.
+            return max(1, math.floor(now - self.latest_need) + 1)
+        return math.floor(self.max_age)
+
     def attach(self, not_before: float) -> None:
         """Note a caller that needs rows from that moment on."""
         if not_before > self.latest_need:

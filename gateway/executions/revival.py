@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from urllib.parse import urlsplit
 
 import msgspec
@@ -71,10 +72,10 @@ class Revival:
         Raises:
             GatewayError: as `_revive`.
         """
-        wall, now = self._clock.wall(), self._clock.monotonic()
+        now = self._clock.monotonic()
         if not record.body:
             raise NotFound("The values of this run are not known any more; run the query again.")
-        plan = msgspec.structs.replace(plan_of(record, self._credential(record), wall), max_age=0.0)
+        plan = msgspec.structs.replace(plan_of(record, self._credential(record), 0.0), max_age=0.0)
         execution = self._executions.joinable(plan, stored=False)
         if execution is None:
             execution = self._executions.begin(plan, Sender("gateway", record.id))
@@ -97,19 +98,23 @@ class Revival:
         Raises:
             GatewayError: this configuration, or this version of the gateway, does not allow it.
         """
-        plan = plan_of(record, self._credential(record), self._clock.wall())
+        credential = self._credential(record)
         jobs = [] if self._leases.shared else await self._ledger.jobs_of(record.id)  # else whoever leads takes them
         now, wall = self._clock.monotonic(), self._clock.wall()
+        need = max((job.not_before for job in jobs if not job.cancelled), default=record.started_at)
+        plan = plan_of(record, credential, max(0.0, wall - need))
         sender = Sender("gateway", record.id, self._observer.begin_span(None))
         execution = revived(record, plan, sender, now, wall)
         adopt_jobs(execution, jobs, now, wall)
+        if not self._leases.shared:
+            execution.attach(need - wall + now)
         execution.standing.inherits = self._leases.shared
         self._executions.take_up(execution)
         return execution
 
 
-def plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Plan:
-    """Return the plan; `wall` is unix seconds."""
+def plan_of(record: ExecutionRecord, credential: Credential, needed_age: float) -> Plan:
+    """Return the plan for callers that accept rows of this age in seconds now; it may be infinite."""
     target = urlsplit(record.path)
     operation = parse_operation(match("POST", target.path), target.query, record.body)
     assert isinstance(operation, Execute | ExecuteText)  # noqa: S101 - nothing else is ever executed
@@ -118,8 +123,7 @@ def plan_of(record: ExecutionRecord, credential: Credential, wall: float) -> Pla
         credential=credential,
         query_id=record.query_id,
         marker=record.marker,
-        # Callers accept any result since the first start: Redash joins its own run or returns what that run made.
-        max_age=max(1, int(wall - record.started_at) + 1),
+        max_age=None if needed_age == math.inf else max(1.0, math.floor(needed_age) + 1.0),
         forced=False,
         bounds=Bounds(),
         operation=operation,

@@ -144,7 +144,7 @@ class Runner:
 
     async def _run_or_read(self, execution: Execution, *, again: bool) -> Fetched | Job:
         """Send the POST with its max_age; cached rows that may be those of an earlier text are not taken."""
-        max_age = 0 if again else _upstream_max_age(execution)
+        max_age = 0 if again else execution.upstream_max_age(self._clock.monotonic())
         if max_age != 0 and await self._guard.may_be_mixed_up(execution.plan, execution.sender):
             max_age = 0
         before, posted_at = execution.rows_from, self._clock.monotonic()
@@ -294,7 +294,3 @@ class Runner:
 
 async def _unfollowed(_execution: Execution) -> None:
     """Record nothing: the run is another gateway's."""
-
-
-def _upstream_max_age(execution: Execution) -> int | None:
-    return None if execution.max_age is None else math.floor(execution.max_age)

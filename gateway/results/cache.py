@@ -14,7 +14,7 @@ from gateway import config
 from gateway.body import Arriving, Body
 from gateway.concurrency.marks import Marks
 from gateway.concurrency.spool import Spool
-from gateway.errors import UpstreamUnusable
+from gateway.errors import GatewayError, NotFound, ServiceUnavailable, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Entry, Form, Key, digest, result_identity
 from gateway.outcome import MissReason
 from gateway.policy.access import Credential
@@ -84,6 +84,12 @@ class ResultCache:
         entry = await self._store.get(key)
         body = await self._store.read(entry) if entry is not None else None
         return StoredResult(entry, body) if entry is not None and body is not None else None
+
+    def missing(self, text: str) -> GatewayError:
+        """Return the error for a result that is not known: 404, unless the ledger may know it but cannot be read."""
+        if self._ledger.ready:
+            return NotFound(text)
+        return ServiceUnavailable("The gateway cannot read its records of results now; try again soon.", retry_after=1)
 
     def absence(self, key: Key, query_id: int, marker: str | None = None) -> MissReason:
         """Say why nothing is stored under `key`; `marker` is that of the definition in force, if there is one.

@@ -87,7 +87,7 @@ class ResultFetcher:
             NotFound: an id of the gateway's own that is no longer stored.
         """
         if result_id >= FIRST_GATEWAY_RESULT_ID:
-            raise NotFound("This result is no longer stored; run the query again.")
+            raise self._results.missing("This result is no longer stored; run the query again.")
         known_as = tuple((claim.definition.query_id, claim.identity) for claim in claims)
         flight = (result_key(credential.scope, result_id, "json"), known_as)
         return await self._share(flight, partial(self._fetch_by_id, credential, result_id, claims, sender), whole=whole)

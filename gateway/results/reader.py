@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.body import Body
-from gateway.errors import NotAcceptable, NotFound, UpstreamRefused
+from gateway.errors import NotAcceptable, UpstreamRefused
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Response
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
@@ -27,8 +27,8 @@ from gateway.store import Ledger
 
 _FOR_A_YEAR: Final = "private, max-age=31557600"
 """Redash's own Cache-Control for results by id (CONTRACT 4)."""
-
 _FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
+_OTHER: Final = "Redash now has another result under the id of this run; run the query again."
 
 
 class ResultOwner(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ class ResultReader:
         outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
         entry = fetch.result.entry
         if context.caller.is_bound and entry.query_id != definition.query_id:
-            raise NotFound(_FOREIGN)
+            raise self._results.missing(_FOREIGN)
         outcome.age = entry.age(self._clock.monotonic()) if fetch.stored and operation.form == "json" else None
         return await self._show(context, credential, fetch.result, operation.form, definition.name)
 
@@ -116,7 +116,7 @@ class ResultReader:
         (CONTRACT 20.9).
 
         Raises:
-            NotFound: an id that this client may not read.
+            NotFound: an id that this client may not read. As everywhere here, ServiceUnavailable if nobody knows now.
             UpstreamRefused: Redash refuses it.
         """
         result_id, form = operation.result_id, operation.form
@@ -142,7 +142,7 @@ class ResultReader:
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=whole)
         context.outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
         if allowed is not None and fetch.result.entry.query_id not in allowed:
-            raise NotFound(_FOREIGN)
+            raise self._results.missing(_FOREIGN)
         return await self._show(context, credential, fetch.result, form, name)
 
     async def _known(
@@ -158,7 +158,7 @@ class ResultReader:
             if credential is not None and seen and operation.query_id in (None, *seen):
                 return ResultOwner(credential, seen)
         if chosen is None or operation.result_id >= FIRST_GATEWAY_RESULT_ID or allowed is not None:
-            raise NotFound("There is no such result for this client.")
+            raise self._results.missing("There is no such result for this client.")
         return ResultOwner(chosen, await self._ledger.queries_of_result(chosen.scope, operation.result_id))
 
     async def _voucher(self, context: RequestContext, known: ResultOwner, entry: Entry) -> Voucher | None:
@@ -219,7 +219,7 @@ class ResultReader:
         claims = (Claim(definition, identity),)
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=True)
         if fetch.result.entry.query_id != definition.query_id:
-            raise NotFound("Redash now has another result under the id of this run; run the query again.")
+            raise self._results.missing(_OTHER)
         return fetch.result
 
     async def rendered(

@@ -29,6 +29,7 @@ class MemoryLedger:
         self._jobs: dict[str, JobRecord] = {}
         self._jobs_of: dict[str, dict[str, None]] = {}
         self._results: dict[tuple[str, int], dict[int, bytes]] = {}
+        self._scopes: set[str] = set()  # of results, also of those that are deleted by now
 
     # -- Ledger
 
@@ -66,6 +67,10 @@ class MemoryLedger:
         """See the protocol."""
         return self.get_queries(scope, result_id)
 
+    async def has_results(self, scope: str) -> bool:
+        """See the protocol."""
+        return scope in self._scopes
+
     # -- the same without awaiting
 
     def oldest_time(self) -> float:
@@ -98,6 +103,7 @@ class MemoryLedger:
         if query_id in known and identity in (b"", known[query_id]):
             return False
         known[query_id] = identity
+        self._scopes.add(scope)
         if len(self._results) > self._results_limit:
             del self._results[next(iter(self._results))]
         return True
@@ -131,6 +137,7 @@ class MemoryLedger:
     def clear_results(self) -> None:
         """Remove all result ids."""
         self._results.clear()
+        self._scopes.clear()
 
     def _remove_execution(self, record: ExecutionRecord) -> None:
         del self._executions[record.id]

@@ -160,6 +160,9 @@ class Ledger(Protocol):
     async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """Return every query id that `result_id` was seen for in that scope, with the identity recorded last."""
 
+    async def has_results(self, scope: str) -> bool:
+        """Whether a result id is known to have been seen in that scope: then Redash has accepted its key."""
+
 
 class LeaseLostError(Exception):
     """Another gateway has the lease by now: what this one has in hand must not be written."""

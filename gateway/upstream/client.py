@@ -26,7 +26,7 @@ from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.redash.calls import UpstreamRequest
 from gateway.upstream.availability import Availability
-from gateway.upstream.canary import Canary
+from gateway.upstream.canary import Canary, HasWorked
 from gateway.upstream.checks import usable
 from gateway.upstream.exchange import Attempt, HttpExchange
 from gateway.upstream.kept_connections import KeptConnectionError
@@ -46,6 +46,7 @@ class HttpUpstream:
         clock: Clock,
         observer: Observer,
         spool: BeginSpool,
+        has_worked: HasWorked,
     ) -> None:
         self._live = live
         self._clock = clock
@@ -53,7 +54,7 @@ class HttpUpstream:
         settings = live.settings.upstream
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_reset, clock.monotonic)
         self._exchange = HttpExchange(live, tls, clock, spool)
-        self._canary = Canary(self._ask_canary, clock)
+        self._canary = Canary(self._ask_canary, live, has_worked, clock)
         self._availability = Availability(self.breaker, self._canary, observer)
         self.is_stuck_since = self._availability.is_stuck_since
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout, is_stuck=self.is_stuck_since)

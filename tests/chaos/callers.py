@@ -6,8 +6,6 @@ The age counts from the end of the run in Redash, and from the moment before the
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 from collections import Counter
 from random import Random
@@ -16,9 +14,8 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from support.http import Reply
+from support.made import RUN, Made, older_than_allowed
 from support.world import World
-
-from gateway.sandbox.results import Result
 
 VALUES: Final = ("A", "B", "C")
 AGES: Final = (0, 0, 1, 2, 5, 60, 600, None)
@@ -27,7 +24,6 @@ STALE_SECONDS: Final = 3600.0
 LATEST_SECONDS: Final = 10.0
 """Much more than `max_wait`: the machine may be busy with other tests."""
 
-_ROUNDING_SECONDS: Final = 0.01
 _TRIES: Final = 3
 _OUTAGE: Final = (502, 503, 504)
 _LARGE_ROWS: Final = 5_000
@@ -52,12 +48,13 @@ class Callers:
         self.figures: Counter[str] = Counter()
         self._chance = chance
         self._seen: list[int] = []
+        self._made = Made(world.sandbox)
         self._enum = {"name": "x", "type": "enum", "value": "A", "enumOptions": "\n".join(VALUES)}
         self._queries = {
-            "stamp": self._add("select '{{ x }}' as x, run_number() as run"),
+            "stamp": self._add(f"select '{{{{ x }}}}' as x, {RUN}"),
             "large": self._add(
                 "with recursive part(n) as (select 1 union all select n + 1 from part where n < "
-                f"{_LARGE_ROWS}) select n, '{{{{ x }}}}' as x, '{'-' * 60}' as line from part"
+                f"{_LARGE_ROWS}) select n, '{{{{ x }}}}' as x, {RUN}, '{'-' * 60}' as line from part"
             ),
         }
 
@@ -107,7 +104,7 @@ class Callers:
         elif reply.body.startswith(b'{"job":'):
             await self._follow(sent, reply.job, calm=calm)
         else:
-            self._judge(sent, reply)
+            self._judge(sent, reply, stale="stale-if-error" in reply.cache)
         return True
 
     async def _reply(self, sent: Sent) -> Reply:
@@ -150,37 +147,16 @@ class Callers:
             return
         reply = await self.world.get(f"/api/query_results/{job['query_result_id']}", client=client)
         if reply.status == 200:
-            self._judge(sent, reply)
+            self._judge(sent, reply, stale=not calm)  # a job may end with the stored result if Redash does not answer
         elif calm or reply.status not in _OUTAGE:
             self._find(sent, f"result {reply.status} {reply.body[:200]!r}")
 
-    def _judge(self, sent: Sent, reply: Reply) -> None:
-        result = self._csv(sent, reply) if sent.kind == "file" else self._json(sent, reply)
-        if result is None:
+    def _judge(self, sent: Sent, reply: Reply, *, stale: bool) -> None:
+        made = self._made.shown_by(reply.body, "csv" if sent.kind == "file" else "full")
+        if made is None or f"'{sent.value}' as x" not in made.sql:
             self._find(sent, f"no result of Redash, or not whole: {reply.cache} {reply.body[:200]!r}")
             return
-        self._seen.append(result.id)
-        age = sent.at - result.retrieved_at / 1e6
-        stale = "stale-if-error" in reply.cache
-        self.figures["stale" if stale else "fresh"] += 1
-        most = float("inf") if sent.max_age is None else sent.max_age + (STALE_SECONDS if stale else 0)
-        if age > most + _ROUNDING_SECONDS or (stale and sent.max_age == 0):
-            self._find(sent, f"rows from {age:.3f} s before: {reply.cache}")
-
-    def _json(self, sent: Sent, reply: Reply) -> Result | None:
-        """Return the result in Redash that this response shows exactly."""
-        shown = reply.json["query_result"]
-        result = self.world.sandbox.database.results.get(shown["id"])
-        whole = result is not None and json.loads(result.full()) == reply.json
-        right = {row["x"] for row in shown["data"]["rows"]} == {sent.value}
-        return result if whole and right else None
-
-    def _csv(self, sent: Sent, reply: Reply) -> Result | None:
-        rows = list(csv.DictReader(io.StringIO(reply.body.decode())))
-        if {row["x"] for row in rows} != {sent.value}:
-            return None
-        for result in reversed(self.world.sandbox.database.results.values()):
-            data = result.data["rows"] if f"'{sent.value}' as x" in result.query else []
-            if [{name: str(value) for name, value in row.items()} for row in data] == rows:
-                return result
-        return None
+        self._seen.append(made.id)
+        self.figures["stale" if "stale-if-error" in reply.cache else "fresh"] += 1
+        if wrong := older_than_allowed(made, sent.at, sent.max_age, STALE_SECONDS if stale else 0.0):
+            self._find(sent, f"{wrong}: {reply.cache}")

@@ -74,6 +74,69 @@ async def test_a_ledger_that_can_be_read_only_later_is_not_an_empty_one(
     assert world.sandbox.counters.posts[world.named["slow_seconds"]] == 1
 
 
+async def queued(bare: World, max_age: int) -> tuple[int, str]:
+    """A run that waits for the only slot: recorded, but without a job in Redash. Its query and its job id."""
+    await bare.start(upstream="max_executions = 1")
+    bare.sandbox.hold(bare.named["slow_seconds"])
+    await begun(bare)
+    await bare.sandbox.wait_executions(1)
+    query_id = bare.named["in_country"]
+    parameters = {"country": "FR"}
+    return query_id, (await bare.post(query_id, max_age=max_age, parameters=parameters)).job["id"]
+
+
+async def test_a_resumed_run_takes_what_its_callers_would_have_taken_at_first(bare: World) -> None:
+    """Only results since its own start were taken: so Redash ran it again after a restart."""
+    result = await bare.sandbox.execute_directly(bare.named["in_country"], {"country": "FR"})
+    bare.clock.turn(100)
+    query_id, job_id = await queued(bare, max_age=600)
+    await bare.stop()
+    bare.clock.turn(30)
+    await bare.resume()
+    bare.sandbox.release()
+    assert (await bare.finish(job_id))["query_result_id"] == result.id
+    assert bare.sandbox.counters.started_by_query[query_id] == 0
+
+
+async def test_a_resumed_run_that_waits_for_its_slot_takes_what_it_made_before(bare: World) -> None:
+    """Its POST had left before a kill. The next process counted the age from its own start, not from its own POST."""
+    query_id, job_id = await queued(bare, max_age=0)
+    result = await bare.sandbox.execute_directly(query_id, {"country": "FR"})  # as its POST would do
+    await bare.stop()
+    await bare.resume()
+    bare.clock.turn(30)
+    bare.sandbox.release()
+    assert (await bare.finish(job_id))["query_result_id"] == result.id
+    assert bare.sandbox.counters.started_by_query[query_id] == 0
+
+
+@pytest.mark.parametrize("client", ["second", "narrow"])
+async def test_results_that_only_an_unreadable_ledger_knows_are_not_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    """It was 404: clients take that for the end of a result, and a bound client lost all of its own."""
+    world.reconfigure(
+        world.text.replace("[clients.second]", f"[clients.second]\nqueries = [{world.named['in_country']}]")
+    )
+    parameters = {"country": "FR"}
+    job = (await world.post("in_country", client=client, max_age=0, parameters=parameters)).job
+    result_id = (await world.finish(job["id"], client=client))["query_result_id"]
+    await world.stop()
+    connect = schema.connect
+
+    def failing(path: Path, *others: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(schema, "connect", failing)
+    await world.resume()
+    reply = await world.get(f"/api/query_results/{result_id}", client=client)
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+    monkeypatch.setattr(schema, "connect", connect)
+    await world.runtime.store.usable()
+    assert (await world.get(f"/api/query_results/{result_id}", client=client)).status == 200
+    assert (await world.get("/api/query_results/99999", client=client)).status == 404
+
+
 async def test_runs_are_followed_though_redash_is_away_when_the_process_starts(world: World) -> None:
     async with world.sandbox.hold():
         job_id = await begun(world)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ import aiohttp
 import pytest
 from support.calls import TOKENS
 from support.inside import connections
-from support.process import Process
+from support.kept import KeptCaller
+from support.process import Process, certificate
 from support.waiting import until
 from support.world import World, configuration, token_table
 
@@ -110,6 +112,35 @@ async def test_with_256_descriptors_and_400_callers_all_parts_work(
                     assert alive.status == 200
                 async with kept as second:
                     assert second.status == 200
+        assert "system resource" not in process.text
+        assert "Traceback" not in process.text
+    finally:
+        await process.kill()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_handshakes_that_never_end_leave_descriptors_for_all_else(
+    tmp_path: Path, sandbox: Sandbox, needs: Callable[[str], str], descriptors: None, loop: str
+) -> None:
+    """A connection counts only once its TLS handshake is over: 400 that never began one took every descriptor."""
+    needs("openssl")
+    cert, key = certificate(tmp_path, "gateway")
+    tls = f'tls_cert = "{cert}"\ntls_key = "{key}"\nevent_loop = "{loop}"'
+    (tmp_path / "config.toml").write_text(configuration(sandbox, "sqlite:gateway.db", {"server": tls}))
+    process = await Process.start("serve", "-c", "config.toml", cwd=tmp_path, env=token_table(sandbox))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        url, admin = await process.serving()
+        url = url.replace("http:", "https:")
+        async with silent(url, 400):
+            caller = KeptCaller(url, TOKENS["dashboard"], keeps=False)
+            for path in ("/api/session", "/api/queries"):
+                assert (await caller.call("GET", path)).status == 200
+            async with aiohttp.ClientSession() as session, session.get(admin + "/livez") as alive:
+                assert alive.status == 200
+            open_now = len(os.listdir(f"/proc/{process.child.pid}/fd"))
+            assert open_now < 150, "of 256"
         assert "system resource" not in process.text
         assert "Traceback" not in process.text
     finally:

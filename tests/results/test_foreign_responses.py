@@ -52,6 +52,8 @@ def answered(body: bytes, content_type: str) -> Callable[[], Stub]:
         (JOB, "application/json"),
         (b"a,b\r\n1,2\r\n", "text/plain"),
         (b"a,b\r\n1,2\r\n", ""),
+        (b"a,b\r\n1,2\r", CSV),  # a Content-Length that is too short cuts it
+        (b"a,b\r\n1", CSV),
     ],
 )
 async def test_what_is_no_csv_is_neither_shown_nor_stored(
@@ -67,7 +69,7 @@ async def test_what_is_no_csv_is_neither_shown_nor_stored(
         front.clock.turn(3700)  # beyond `rendered_ttl`
 
 
-@pytest.mark.parametrize("body", [b"", b"a,b\r\n1,2\r\n", JOB])
+@pytest.mark.parametrize("body", [b"", b"a,b\r\n1,2\r\n", JOB, b"PK\x03\x04" + bytes(100)])
 async def test_what_is_no_workbook_is_not_shown(told: tuple[Stubs, Front], body: bytes) -> None:
     answers, front = told
     kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"

@@ -136,6 +136,7 @@ async def test_a_result_is_known_as_soon_as_what_is_recorded_after_it(path: Path
         assert set(await ledger.queries_of_result("s", 7)) == {1}
         await ledger.record_execution(execution(status=3, result_id=7))
         assert set(await bare(store, clock).queries_of_result("s", 7)) == {1}
+        assert [await bare(store, clock).has_results(scope) for scope in ("s", "t")] == [True, False]
 
 
 async def test_sweep_removes_expired_rows(path: Path, clock: FakeClock) -> None:

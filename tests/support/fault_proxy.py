@@ -108,13 +108,28 @@ class FaultProxy:
         """Requests that are with the sandbox; the gateway's own for the session are not counted."""
 
     async def __aenter__(self) -> FaultProxy:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, backlog=1024)
+        await self._listen(0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
+
+    async def _listen(self, port: int) -> None:
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", port, backlog=1024)
+
+    async def disconnect(self) -> None:
+        """Close the port, like a Redash that is down: connections are refused, those that are open break off."""
+        self._server.close()
+        await self._end_all()
+
+    async def reconnect(self) -> None:
+        """Listen again on the same port."""
+        await self._listen(urlsplit(self.url).port or 0)
 
     async def __aexit__(self, *_: object) -> None:
         self.clear()
         self._server.close()
+        await self._end_all()
+
+    async def _end_all(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

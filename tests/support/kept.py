@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import ssl
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from multidict import CIMultiDict
@@ -13,6 +14,8 @@ from multidict import CIMultiDict
 from support.http import Reply
 
 LIMIT_SECONDS = 30.0
+READ_SLOWLY_BYTES = 1 << 16
+_NONE: Mapping[str, str] = {}
 
 
 class KeptCaller:
@@ -29,10 +32,14 @@ class KeptCaller:
         self._keeps = keeps
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.repeated = 0
+        self.rests_seconds = 0.0
+        """A slow reader rests so long after each 64 KB of a body."""
 
-    async def call(self, method: str, path: str, body: object = None, *, wait: int | None = None) -> Reply:
+    async def call(
+        self, method: str, path: str, body: object = None, *, wait: int | None = None, fields: Mapping[str, str] = _NONE
+    ) -> Reply:
         """Send a request and return its response. Raises OSError, EOFError or TimeoutError if it fails."""
-        sent = self._request(method, path, body, wait)
+        sent = self._request(method, path, body, wait, fields)
         async with asyncio.timeout(LIMIT_SECONDS):
             if self._streams is not None:
                 try:
@@ -43,9 +50,10 @@ class KeptCaller:
             self._streams = await asyncio.open_connection(*self._address, ssl=self._tls)
             return await self._exchange(*self._streams, method, sent)
 
-    def _request(self, method: str, path: str, body: object, wait: int | None) -> bytes:
+    def _request(self, method: str, path: str, body: object, wait: int | None, more: Mapping[str, str]) -> bytes:
         data = b"" if body is None else json.dumps(body).encode()
         fields = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Key {self._token}"]
+        fields += [f"{name}: {value}" for name, value in more.items()]
         fields += [f"Prefer: wait={wait}"] if wait is not None else []
         fields += [] if self._keeps else ["Connection: close"]
         fields += [f"Content-Length: {len(data)}"] if data else []
@@ -63,10 +71,31 @@ class KeptCaller:
                 raise
             raise _ClosedError from error
         status, fields = _parse(head)
-        body = b"" if method == "HEAD" or status in (204, 304) else await _body(reader, fields)
+        body = b"" if method == "HEAD" or status in (204, 304) else await self._body(reader, fields)
         if not self._keeps or fields.get("Connection", "").lower() == "close":
             self.close()
         return Reply(status, fields, body)
+
+    async def _body(self, reader: asyncio.StreamReader, fields: Mapping[str, str]) -> bytes:
+        if "Content-Length" in fields:
+            return await self._exactly(reader, int(fields["Content-Length"]))
+        if fields.get("Transfer-Encoding", "") != "chunked":
+            return await reader.read()
+        pieces = []
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            pieces.append((await self._exactly(reader, size + 2))[:-2])
+        await reader.readuntil(b"\r\n")
+        return b"".join(pieces)
+
+    async def _exactly(self, reader: asyncio.StreamReader, size: int) -> bytes:
+        if not self.rests_seconds:
+            return await reader.readexactly(size)
+        pieces = []
+        while size:
+            pieces.append(await reader.readexactly(min(size, READ_SLOWLY_BYTES)))
+            size -= len(pieces[-1])
+            await asyncio.sleep(self.rests_seconds)
+        return b"".join(pieces)
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
@@ -84,15 +113,3 @@ def _parse(head: bytes) -> tuple[int, CIMultiDict[str]]:
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = CIMultiDict(line.split(": ", 1) for line in lines if line)
     return int(first.split()[1]), fields
-
-
-async def _body(reader: asyncio.StreamReader, fields: CIMultiDict[str]) -> bytes:
-    if "Content-Length" in fields:
-        return await reader.readexactly(int(fields["Content-Length"]))
-    if fields.get("Transfer-Encoding", "") != "chunked":
-        return await reader.read()
-    body = b""
-    while size := int(await reader.readuntil(b"\r\n"), 16):
-        body += (await reader.readexactly(size + 2))[:-2]
-    await reader.readuntil(b"\r\n")
-    return body

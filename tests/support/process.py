@@ -40,18 +40,23 @@ class Process:
 
     @classmethod
     async def start(
-        cls, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, sockets: Sequence[int] = ()
+        cls,
+        *arguments: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        sockets: Sequence[int] = (),
+        program: Sequence[str] = ("-m", "gateway"),
     ) -> Process:
         """Start `redash-gateway` with these arguments, as `python -m gateway` of this interpreter.
 
         `sockets`: descriptors that it gets as systemd passes them; their names are in `env` (LISTEN_FDNAMES).
+        `program` is what the interpreter runs instead.
         """
         before = [sys.executable, "-c", _AS_SYSTEMD, *map(str, sockets), "--"] if sockets else []
         child = await asyncio.create_subprocess_exec(
             *before,
             sys.executable,
-            "-m",
-            "gateway",
+            *program,
             *arguments,
             cwd=cwd,
             env=_plain_environment() | dict(env or {}),

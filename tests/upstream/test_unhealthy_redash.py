@@ -86,6 +86,21 @@ async def test_the_canary_is_asked_once_a_second_at_most(world: World) -> None:
     assert asked.hits <= 2
 
 
+@pytest.mark.parametrize("client", ["dashboard", "narrow"])
+async def test_a_process_that_starts_in_an_outage_knows_it_from_the_ledger(bare: World, client: str) -> None:
+    """It passed on each 500 of Redash, also where a stored result could stand in: it had seen nothing work yet."""
+    await bare.start(cache='stale_if_error = "1h"')
+    await bare.rows("by_country", max_age=0)
+    await bare.rows("in_country", client=client, max_age=0, parameters={"country": "DE"})
+    await bare.stop()
+    bare.sandbox.faults.add("unhealthy")
+    bare.clock.turn(2 * MINUTE)
+    await bare.resume()
+    reply = await bare.post("in_country", client=client, max_age=60, parameters={"country": "DE"})
+    assert "detail=stale-if-error" in reply.cache
+    assert (await bare.get("/api/queries/1000")).status == 502
+
+
 async def test_a_credential_that_never_worked_has_no_canary(world: World) -> None:
     # Nothing says that its canary would work: the failure is passed on as Redash's own.
     world.sandbox.faults.add("unhealthy")
@@ -101,6 +116,21 @@ async def test_user_keys_and_query_keys_have_a_canary(bare: World, client: str) 
     bare.clock.turn(2 * MINUTE)
     reply = await bare.post("in_country", client=client, max_age=60, parameters={"country": "DE"})
     assert "detail=stale-if-error" in reply.cache
+
+
+async def test_that_redash_worked_a_moment_ago_says_nothing_of_an_outage_now(world: World) -> None:
+    """A canary that had got its response within the last second spoke for what came after it: 500s were passed on."""
+    await world.rows("by_country", max_age=0)
+    assert (await world.get("/api/dashboards/no-such")).status == 500, "asks the canary, which works"
+    world.sandbox.faults.add("unhealthy")
+    assert (await world.get("/api/queries/1000")).status == 502
+
+
+async def test_one_user_speaks_for_another(world: World) -> None:
+    """Redash fails the request that works for somebody else, so a first request with another key is no bad one."""
+    await world.get("/api/session")
+    world.sandbox.faults.add("unhealthy")
+    assert (await world.get("/api/queries", client="writer")).status == 502
 
 
 async def test_the_500_of_a_deleted_query_is_no_outage_for_its_own_key(bare: World) -> None:

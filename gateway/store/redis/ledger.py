@@ -108,6 +108,10 @@ class RedisLedger:
         recent = self._recent.get_queries(scope, result_id)
         return {**recent, **found, **{query_id: identity for query_id, identity in recent.items() if identity}}
 
+    async def has_results(self, scope: str) -> bool:
+        """See the protocol; only what this process has seen is looked through."""
+        return await self._recent.has_results(scope)
+
     async def sweep(self) -> None:
         """Write result ids; delete what is older than 12 h, and the oldest of what is too much."""
         try:

@@ -134,6 +134,10 @@ class SqliteLedger:
         recent = self._recent.get_queries(scope, result_id)
         return {**recent, **found, **{query_id: identity for query_id, identity in recent.items() if identity}}
 
+    async def has_results(self, scope: str) -> bool:
+        """See the protocol."""
+        return await self._recent.has_results(scope) or bool(await self._read(partial(_has_any, _scope_digest(scope))))
+
     async def sweep(self) -> None:
         """Delete what is older than 12 h, and the oldest result ids, in small steps; now and then what is too much."""
         if self._clock.monotonic() >= self._count_at and self._database.up:
@@ -199,6 +203,10 @@ def _executions(where: str, value: object, db: sqlite3.Connection) -> list[Execu
 def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> dict[int, bytes]:
     rows = db.execute("SELECT query_id, identity FROM result_ids WHERE scope = ? AND result_id = ?", (scope, result_id))
     return dict(rows)
+
+
+def _has_any(scope: bytes, db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM result_ids WHERE scope = ? LIMIT 1", (scope,)).fetchone() is not None
 
 
 def _delete_surplus(limit: int, db: sqlite3.Connection) -> bool:
