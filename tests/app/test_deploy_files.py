@@ -50,8 +50,8 @@ def container(name: str) -> dict[str, Any]:
 
 
 def loaded(place: Path, tmp_path: Path) -> config.Config:
-    """The configuration, as a gateway there reads it."""
-    text = (place / "config.toml").read_text()
+    """The configuration, as a gateway there reads it, with a token instead of the placeholder, which is refused."""
+    text = (place / "config.toml").read_text().replace("0" * 64, "ab" * 32)
     for path in set(re.findall(r'"(/run/secrets/[^"]+)"', text)):
         file = tmp_path / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
