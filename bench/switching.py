@@ -21,7 +21,7 @@ from gateway.http.server import Server
 from gateway.telemetry import log, log_writer
 from gateway.telemetry.observer import Telemetry
 
-NOTHING, METRICS, ALL = STATES = ("nothing", "metrics and status page", "metrics, status page and access log")
+NOTHING, METRICS, ALL = STATES = ("nothing", "metrics and console", "metrics, console and access log")
 FILE = "BENCH_INTERVALS"
 """The environment variable that names the output file. It has one JSON object per round: for each state the CPU µs of
 one request on the event loop, and as `writing` those of one line in the log's thread."""

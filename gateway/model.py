@@ -215,7 +215,7 @@ class TierStats(msgspec.Struct, frozen=True):
 
 
 class SharingStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Who shares the store, and how the server is that they share; for metrics and status page."""
+    """Who shares the store, and how the server is that they share; for metrics and console."""
 
     gateways: tuple[tuple[str, float], ...]
     """Names, this one included, and how many seconds ago each was seen; none while the server is unavailable."""

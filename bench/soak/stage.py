@@ -210,7 +210,7 @@ class Stage:
         return sums
 
     async def status(self) -> dict[str, Any]:
-        """Return the numbers of the status page."""
+        """Return the numbers of the console."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.admin}/api/status") as response:
             found: dict[str, Any] = json.loads(await response.read())
         return found

@@ -60,7 +60,7 @@ def _print(text: str) -> int:
 COMMANDS: Final[tuple[Command, ...]] = (
     Command(
         "demo",
-        "run a sandbox Redash, the gateway and its status page without any configuration",
+        "run a sandbox Redash, the gateway and its console without any configuration",
         demo,
         "--port 8080",
         (

@@ -19,7 +19,7 @@ hosts = {hosts}
 #cors_origins = ["https://intranet.example.com"]
 
 [admin]
-# Address for metrics, health, status page, purge and reload: for operators only.
+# Address for metrics, health, console, purge and reload: for operators only.
 listen = "127.0.0.1:8081"
 
 [upstream]

@@ -17,7 +17,7 @@ from support.redis_server import free_port
 from support.waiting import until
 
 from gateway import config
-from gateway.cli import _TOKEN_VARIABLE
+from gateway.cli.admin_client import TOKEN_VARIABLE
 from gateway.config.redis_url import redis_address
 from gateway.store.redis.examine import examine
 from gateway.store.redis.server import RedisOptions
@@ -50,8 +50,8 @@ def container(name: str) -> dict[str, Any]:
 
 
 def loaded(place: Path, tmp_path: Path) -> config.Config:
-    """The configuration, as a gateway there reads it."""
-    text = (place / "config.toml").read_text()
+    """The configuration, as a gateway there reads it, with a token instead of the placeholder, which is refused."""
+    text = (place / "config.toml").read_text().replace("0" * 64, "ab" * 32)
     for path in set(re.findall(r'"(/run/secrets/[^"]+)"', text)):
         file = tmp_path / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +245,7 @@ def test_secrets_are_where_the_configuration_and_the_commands_look_for_them() ->
     (mount,) = [one["mountPath"] for one in gateway["volumeMounts"] if one["name"] == "secrets"]
     files = {f"{mount}/{item['path']}" for item in secrets["items"]}
     assert set(re.findall(r'"(/run/secrets/[^"]+)"', (KUBERNETES / "config.toml").read_text())) == files
-    assert [one["name"] for one in gateway["env"]] == [_TOKEN_VARIABLE]
+    assert [one["name"] for one in gateway["env"]] == [TOKEN_VARIABLE]
     made = re.findall(r"--from-file=(\S+)", (KUBERNETES / "kustomization.yaml").read_text())
     keys = {item["key"] for item in secrets["items"]} | {gateway["env"][0]["valueFrom"]["secretKeyRef"]["key"]}
     assert set(made) == keys

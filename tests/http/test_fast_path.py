@@ -933,7 +933,7 @@ async def test_hits_before_a_reload_or_purge_are_counted(world: World, by_fast_p
 async def test_hits_are_recorded_without_further_requests(
     world: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the status page would show them in the minute in which it is opened."""
+    """Otherwise the console would show them in the minute in which it is opened."""
     monkeypatch.setattr(response_cache, "RECORD_SECONDS", 0.01)
     async with wire(world) as line:
         for _ in range(20):

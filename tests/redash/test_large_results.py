@@ -75,7 +75,7 @@ def test_an_empty_file_is_no_result(file: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["1e308", "-1", "1e300", "99999999999", "1.5e9"])
 def test_a_runtime_that_no_run_can_have_counts_as_none(file: Path, runtime: str) -> None:
-    # Sums of such times became infinite, and the status page failed for as long as they were in them.
+    # Sums of such times became infinite, and the console failed for as long as they were in them.
     usual = result(10, "1").replace(b'"runtime": 0.5', b'"runtime": ' + runtime.encode())
     large = (
         b'{"query_result": {"id": 5, "query_hash": "%s", "query": "select 1", "data": {"rows": [%s], "columns": []}, '

@@ -1,4 +1,4 @@
-"""The last hour and the tables behind the status page: pure, with a clock that is a number."""
+"""The last hour and the tables behind the console: pure, with a clock that is a number."""
 
 from __future__ import annotations
 
