@@ -6,20 +6,25 @@ import asyncio
 from unittest import mock
 
 import pytest
-from support.fault_proxy import FaultProxy
 from support.gateways import SECONDS, begun, ended
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
+from gateway.executions.execution import Execution
 from gateway.sandbox import Sandbox, parameter
-from gateway.store.redis.leases import RedisLease
+from gateway.store.redis.lease_scripts import LIFE_MILLISECONDS
+from gateway.store.redis.leases import RedisLease, RedisLeases
 
 
 async def take_lease(world: World, redis: RedisServer, job: str) -> None:
-    """Let the only lease run out, and this gateway take it for the run of a job."""
-    (key,) = await redis.ask("KEYS", "*:l:*")  # type: ignore[misc, union-attr]
-    await redis.ask("DEL", str(key))
+    """Let all leases run out, and this gateway take one for the run of a job.
+
+    Time passes meanwhile: a gateway that finds the run ended knows that its rows can only be younger than that.
+    """
+    world.clock.turn(LIFE_MILLISECONDS / 1000)
+    for key in await redis.ask("KEYS", "*:l:*"):  # type: ignore[union-attr]
+        await redis.ask("DEL", str(key))
     await world.get(f"/api/jobs/{job}")
     await until(lambda: world.runtime.leases.held == 1)
 
@@ -63,26 +68,48 @@ async def test_a_leader_that_has_lost_its_lease_follows_the_new_one(
     assert sandbox.counters.started == 1
 
 
-async def test_no_post_leaves_without_the_lease(
-    gateways: list[World], sandbox: Sandbox, redis: RedisServer, proxy: FaultProxy
-) -> None:
+async def waiting_for_a_slot(world: World) -> tuple[str, Execution]:
+    """A run that leads and whose POST has to wait, while its gateway keeps no lease any more."""
+    world.reconfigure(world.text.replace("[upstream]", "[upstream]\nmax_executions = 1"))
+    await begun(world, "now", parameters={})
+    job: str = (await world.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    query = world.named["slow_seconds"]
+    (execution,) = (e for e in world.runtime.executions.flights.running if e.plan.query_id == query)
+    assert isinstance(world.runtime.leases, RedisLeases)
+    assert world.runtime.leases._renewing is not None
+    world.runtime.leases._renewing.cancel()
+    return job, execution
+
+
+async def test_no_post_leaves_without_the_lease(gateways: list[World], sandbox: Sandbox, redis: RedisServer) -> None:
     """A leader that waits for a slot loses its lease, and does not know: it finds out before its POST."""
     one, two, _ = gateways
-    one.reconfigure(one.text.replace("[upstream]", "[upstream]\nmax_executions = 1"))
-    hold = sandbox.hold()
-    other = await begun(one, "now", parameters={})
-    queued = (await one.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
-    keys = await redis.ask("KEYS", "*:l:*")
-    assert isinstance(keys, list)
-    for key in keys:
-        await redis.ask("DEL", str(key))
-    await two.get(f"/api/jobs/{queued}")
+    query = one.named["slow_seconds"]
+    slot, hold = sandbox.hold(one.named["now"]), sandbox.hold(query)
+    job, execution = await waiting_for_a_slot(one)
+    await take_lease(two, redis, job)
     await sandbox.wait_executions(2)
-    one.clock.turn(4)  # a lease that was kept so long ago is not trusted
+    slot.release()
+    await until(lambda: execution.standing.follows)
     hold.release()
-    assert await ended(one, queued) == await ended(two, queued)
-    await ended(one, other)
-    assert sandbox.counters.posts[one.named["slow_seconds"]] == 1
+    assert await ended(one, job) == await ended(two, job)
+    assert sandbox.counters.posts[query] == 1
+
+
+async def test_a_leader_that_wakes_when_its_run_has_ended_does_not_run_it_again(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """Nobody has the lease any more by then, but another gateway had it, and said how the run ended."""
+    one, two, _ = gateways
+    query = one.named["slow_seconds"]
+    slot = sandbox.hold(one.named["now"])
+    job, _execution = await waiting_for_a_slot(one)
+    await take_lease(two, redis, job)
+    result = await ended(two, job)
+    await until(lambda: two.runtime.leases.held == 0)
+    slot.release()
+    assert await ended(one, job) == result
+    assert sandbox.counters.started_by_query[query] == 1
 
 
 async def test_without_redis_each_gateway_works_alone_and_afterwards_together(

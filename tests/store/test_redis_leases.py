@@ -13,10 +13,11 @@ from support.redis_server import RedisServer
 from support.waiting import until
 
 from gateway.config.redis_url import redis_address
-from gateway.model import SystemClock, digest
+from gateway.model import ExecutionRecord, SystemClock, digest
 from gateway.store.protocols import Claim, Held, LeaseLostError
 from gateway.store.redis import silence
 from gateway.store.redis.leases import RedisLease, RedisLeases
+from gateway.store.redis.ledger import RedisLedger
 from gateway.store.redis.link import Link
 from gateway.store.redis.server import RedisOptions
 
@@ -140,6 +141,50 @@ async def test_a_lease_that_ran_out_while_nobody_took_it_is_taken_again(
     await run_out(redis)
     assert await lease.close()
     assert lease.number > before
+
+
+async def recorded(leases: RedisLeases, lease: RedisLease, status: int) -> None:
+    """Note how far run x is."""
+    run = ExecutionRecord(
+        id="x",
+        key=KEY,
+        scope="",
+        credential="",
+        query_id=1,
+        path="",
+        body=b"",
+        marker="marker",
+        started_at=0.0,
+        status=status,
+        fence=lease.number,
+    )
+    await RedisLedger(leases._link, SystemClock(), limit_bytes=1_000_000).record_execution(run)
+
+
+@pytest.mark.parametrize("status", [2, 3, 4])
+async def test_a_lease_that_another_gateway_had_meanwhile_is_lost_though_it_is_free(
+    two: list[RedisLeases], redis: RedisServer, status: int
+) -> None:
+    """The other one has led the run to its end, or died: whoever had it before knows nothing of that."""
+    one, other = two
+    lease = await led(one, "x")
+    await recorded(one, lease, 1)
+    await run_out(redis)
+    await recorded(other, await led(other, "x"), status)
+    await run_out(redis)
+    lease._kept = -1e9
+    with pytest.raises(LeaseLostError):
+        await lease.confirm()
+    assert await one.is_free(KEY)
+
+
+async def test_a_run_that_has_ended_is_not_led_again(two: list[RedisLeases]) -> None:
+    one, other = two
+    lease = await led(one, "x")
+    await recorded(one, lease, 3)
+    await lease.end()
+    assert (await held(other, "x")).execution_id == "x"
+    await led(other, "y")
 
 
 async def test_an_end_is_not_taken_back_by_a_renewal_that_comes_late(

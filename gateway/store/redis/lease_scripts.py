@@ -37,9 +37,14 @@ CLAIM: Final = Script(
     _COMMON
     + f"""
 local key, id, owner, marker, age, unused = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local by_force, base, read, upstream = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local by_force, base, read, upstream, number = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
 local l = P..'l:'..key
 local lease = redis.call('HMGET', l, 'id', 'owner', 'n', 'marker', 'closing')
+if not lease[1] and redis.call('EXISTS', P..'x:'..id) == 1 then
+  local is_over = not redis.call('ZSCORE', P..'xu', id)
+  local others_had_it = number > 0 and tonumber(redis.call('HGET', P..'xf', id) or 0) > number
+  if is_over or others_had_it then return {{'held', id, 0, 0}} end
+end
 local ours = lease[1] == id and lease[2] == owner
 if ours or not lease[1] or by_force then
   local n = lease[3]
@@ -76,7 +81,10 @@ return {{'held', lease[1], joinable and 1 or 0, ask}}
 """,
     makes_room=True,
 )
-"""Takes a lease, keeps it, or notes an ask there: KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM."""
+"""Takes a lease, keeps it, or notes an ask there: KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM NUMBER.
+
+`NUMBER` is that of the lease to keep, 0 for a new one. The ledger knows whether the run has ended (`xu`), and the
+number of the lease under which its record was written (`xf`)."""
 
 CLOSE: Final = Script(
     _COMMON

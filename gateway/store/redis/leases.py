@@ -9,7 +9,8 @@ What is kept, and who may write it:
   compares the number of the lease; the record of a run is not replaced by one with a lower number. So an owner that was
   paused, and whose lease another gateway has taken meanwhile, changes nothing when it wakes.
 - A run is over when its record says so. The lease is given up, or handed to the follow-up, after that. A lease that is
-  gone while the record says that the run goes on means that its leader died: who takes it next continues that run.
+  gone while the record says that the run goes on means that its leader died: who takes it next continues that run. An
+  owner whose lease ran out while it was paused takes it again only if its record shows no end, and no later leader.
 - A follower's ask says how old the rows may be that its callers need. The leader counts that age from the moment at
   which it hears of the ask, so the clocks of gateways are not compared, and a delay only makes the bound stricter. A
   leader that comes later, or misses the news, learns how long ago it was from two readings of Redis' clock, if that was
@@ -80,18 +81,9 @@ class RedisLease:
         if self._is_over or self.is_lost:
             return False
         sent, claim, base, read = self._leases.clock.monotonic(), self.claim, *self._asks.place
-        arguments = (
-            claim.execution_id,
-            self._leases.owner,
-            claim.marker,
-            "",
-            "inf",
-            0,
-            base,
-            read,
-            claim.upstream_job(),
-        )
-        reply = await self._leases.ask_timed(CLAIM, claim.key.hex(), *arguments)
+        owner = (claim.execution_id, self._leases.owner, claim.marker)
+        kept = ("", "inf", 0, base, read, claim.upstream_job(), self.number)
+        reply = await self._leases.ask_timed(CLAIM, claim.key.hex(), *owner, *kept)
         if reply is None:
             return False
         self.take(sent, read if base == reply[2] else 0, reply)
@@ -116,7 +108,7 @@ class RedisLease:
         return 0 if age is None else self._asks.hear_own(age)
 
     def lose(self) -> None:
-        """Another gateway has it, or another run."""
+        """Another gateway has it or had it, or another run."""
         self.is_lost = True
         self._leases.drop(self)
         self._leases.losses += self.number > 0
@@ -200,22 +192,12 @@ class RedisLeases:
             return Held(claim.execution_id, True)
         lease = RedisLease(self, claim)
         sent = self.clock.monotonic()
-        age = "" if claim.age is None else repr(claim.age)
-        unused = repr(max(0.0, claim.unused))
-        arguments = (
-            claim.execution_id,
-            self.owner,
-            claim.marker,
-            age,
-            unused,
-            int(claim.by_force),
-            b"0",
-            0,
-            claim.upstream_job(),
-        )
+        age, unused = "" if claim.age is None else repr(claim.age), repr(max(0.0, claim.unused))
+        owner = (claim.execution_id, self.owner, claim.marker)
+        new = (age, unused, int(claim.by_force), b"0", 0, claim.upstream_job(), 0)
         self._claimed[claim.execution_id] = lease  # an ask may be heard of before the reply is
         try:
-            reply = await self.ask_timed(CLAIM, claim.key.hex(), *arguments)
+            reply = await self.ask_timed(CLAIM, claim.key.hex(), *owner, *new)
         except asyncio.CancelledError:  # it may have been granted, and would keep others waiting until it runs out
             self._soon(self._undo(claim))
             raise
