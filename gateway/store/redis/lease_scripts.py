@@ -37,11 +37,11 @@ CLAIM: Final = Script(
     _COMMON
     + f"""
 local key, id, owner, marker, age, unused = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local by_force, base, read, upstream = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local by_force, base, read, upstream, over = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), ARGV[10], ARGV[11]
 local l = P..'l:'..key
 local lease = redis.call('HMGET', l, 'id', 'owner', 'n', 'marker', 'closing')
 local ours = lease[1] == id and lease[2] == owner
-if ours or not lease[1] or by_force then
+if ours or not lease[1] or by_force or lease[1] == over then
   local n = lease[3]
   if not ours then
     n = following_number()
@@ -76,7 +76,7 @@ return {{'held', lease[1], joinable and 1 or 0, ask}}
 """,
     makes_room=True,
 )
-"""Takes a lease, keeps it, or notes an ask there: KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM."""
+"""Takes a lease, keeps it, or notes an ask there: KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM OVER."""
 
 CLOSE: Final = Script(
     _COMMON
@@ -118,23 +118,26 @@ if redis.call('HGET', l, 'n') == ARGV[2] then redis.call('HDEL', l, 'closing') e
 END: Final = Script(
     _COMMON
     + """
-local key, id, n, what, follow_up, marker = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local key, id, owner, what, follow_up, marker = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local l = P..'l:'..key
-if redis.call('HGET', l, 'n') ~= n then return 0 end
-if follow_up ~= '' then
-  redis.call('HSET', l, 'id', follow_up, 'n', following_number(), 'marker', marker)
-  redis.call('HDEL', l, 'closing')
-  redis.call('PEXPIRE', l, LIFE)
-else
-  redis.call('DEL', l)
+local lease = redis.call('HMGET', l, 'id', 'owner')
+if lease[1] == id and lease[2] == owner then
+  if follow_up ~= '' then
+    redis.call('HSET', l, 'id', follow_up, 'n', following_number(), 'marker', marker)
+    redis.call('HDEL', l, 'closing')
+    redis.call('PEXPIRE', l, LIFE)
+  else
+    redis.call('DEL', l)
+  end
+  if what == 'ended' then redis.call('DEL', P..'la:'..id, P..'lu:'..id) end
 end
-if what == 'ended' then redis.call('DEL', P..'la:'..id, P..'lu:'..id) end
 announce('run', what..' '..id)
-return 1
 """,
     makes_room=True,
 )
-"""Gives a lease up, or hands it to a follow-up: KEY ID NUMBER WHAT FOLLOW_UP MARKER."""
+"""Gives a lease up, or hands it to a follow-up: KEY ID OWNER WHAT FOLLOW_UP MARKER.
+
+Its number may have changed just now. Followers must hear of an end also if the lease is gone."""
 
 TELL: Final = Script(
     """
