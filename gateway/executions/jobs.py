@@ -80,7 +80,7 @@ class Jobs:
         while True:
             execution = execution.serving(not_before)
             standing, left = execution.standing, until - self._clock.monotonic()
-            if left < 0 or execution.phase is Phase.ENDED or not standing.lacks(not_before):
+            if left < 0 or execution.phase is Phase.ENDED or not (self._leases.shared and standing.lacks(not_before)):
                 return execution
             execution.attach(not_before)
             await wait_for(standing.noted, left)

@@ -14,6 +14,7 @@ from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError, UpstreamError
 from gateway.executions.execution import Ending, Execution, Phase, new_id
 from gateway.executions.following import kind_of
+from gateway.executions.news import News
 from gateway.executions.records import inherit, mirror, record_of
 from gateway.executions.runner import Runner
 from gateway.executions.waits import Waits
@@ -25,6 +26,9 @@ from gateway.store import Claim, Held, Lease, LeaseLostError, Leases, Ledger
 
 LOOK_SECONDS: Final = 1.0
 """How often a follower looks at lease and record, in case that an announcement was lost."""
+
+OVER_SECONDS: Final = 0.03
+"""How long a run that is about to end, or has ended, may keep its lease before callers notice."""
 
 ASK_SECONDS: Final = 0.01
 """At least so much time is between two asks of a follower; callers that come meanwhile share one."""
@@ -44,15 +48,9 @@ class Leading:
         self._results = results
         self._clock = clock
         self._waits = waits
-        self._waiting: dict[str, set[Execution]] = {}  # by the id of the run that they follow, or wait for
+        self._news = News(leases)
         self.renamed: Callable[[Execution, str], None] = lambda execution, old: None
         """Called when an execution has got the id of the run that it follows."""
-        leases.on_news.append(self._news)
-
-    def _news(self, what: str, execution_id: str, _job_id: str) -> None:
-        if what in ("posted", "ended", "freed"):
-            for execution in self._waiting.get(execution_id, ()):
-                execution.standing.news()
 
     async def announce(self, what: str, execution: Execution) -> None:
         """Tell the followers, if there can be any."""
@@ -65,13 +63,20 @@ class Leading:
         Raises:
             GatewayError: the result of another gateway's run cannot be read.
         """
+        try:
+            return await self._carry(execution, work)
+        finally:
+            self._news.subscribe(execution, "")
+
+    async def _carry(self, execution: Execution, work: Work) -> Ending:
         claim: Lease | Held | None = None
-        force_at = math.inf
+        force_at, over = math.inf, ""
         while True:
-            claim = claim or await self._claim(execution, by_force=self._clock.monotonic() >= force_at)
+            claim = claim or await self._claim(execution, by_force=self._clock.monotonic() >= force_at, over=over)
+            over = ""
             if not isinstance(claim, Held):
                 ending, claim = await self._lead(execution, claim, work), None
-            elif claim.execution_id == execution.id or (claim.joinable and not execution.is_known):
+            elif await self._joined(execution, claim):
                 ending, claim = await self._follow(execution, claim)
             elif execution.upstream_job:
                 execution.standing.go_apart()
@@ -79,14 +84,13 @@ class Leading:
             else:
                 if not claim.joinable:
                     force_at = min(force_at, self._clock.monotonic() + self._waits.slots.timeout)
-                await self._wait(execution, claim.execution_id, force_at)
-                claim = None
+                over, claim = await self._wait(execution, claim.execution_id, force_at), None
                 continue
             if ending is not None:
                 return ending
             force_at = math.inf
 
-    async def _claim(self, execution: Execution, *, by_force: bool = False) -> Lease | Held:
+    async def _claim(self, execution: Execution, *, by_force: bool = False, over: str = "") -> Lease | Held:
         now, need, standing = self._clock.monotonic(), execution.latest_need, execution.standing
         asks = need > (standing.covered if standing.follows else -math.inf)
         standing.asking = need
@@ -98,6 +102,7 @@ class Leading:
                 age=max(0.0, now - need) if asks else None,
                 unused=self._unused(execution, now),
                 by_force=by_force,
+                over=over,
                 upstream_job=lambda: execution.upstream_job,
                 on_need=execution.need_elsewhere,
             )
@@ -108,26 +113,18 @@ class Leading:
             return 0.0
         return now - max(execution.seen.values(), default=-math.inf)
 
-    async def _wait(self, execution: Execution, other: str, until: float) -> None:
-        """Wait for news of a run that this one cannot join, a moment at most."""
-        seconds = min(LOOK_SECONDS, until - self._clock.monotonic())
-        await self._news_of(other, execution, seconds)
+    async def _wait(self, execution: Execution, other: str, until: float) -> str:
+        """Wait for news of a run that this one cannot join, a moment at most; its id if it has ended with its lease."""
+        if not self._news.subscribe(execution, other):
+            return ""  # something may have happened since the claim
+        if await self._news.arrives(execution, OVER_SECONDS):
+            return ""
         execution.can_respond.set()
-
-    async def _news_of(self, other: str, execution: Execution, seconds: float) -> None:
-        self._waiting.setdefault(other, set()).add(execution)
-        try:
-            if not execution.standing.has_news:
-                await wait_for(execution.standing.changed, max(0.0, seconds))
-            execution.standing.has_news = False
-        finally:
-            self._leave(execution, other)
-
-    def _leave(self, execution: Execution, other: str) -> None:
-        waiting = self._waiting.get(other, set())
-        waiting.discard(execution)
-        if not waiting:
-            self._waiting.pop(other, None)
+        record = await self._ledger.execution(other)
+        if record is not None and record.status >= 3:
+            return other
+        await self._news.arrives(execution, min(LOOK_SECONDS, until - self._clock.monotonic()))
+        return ""
 
     # -- leading ---------------------------------------------------------------------------------------------------
 
@@ -178,28 +175,24 @@ class Leading:
     async def _follow(self, execution: Execution, held: Held) -> tuple[Ending | None, Lease | Held | None]:
         """Learn how a run ends that another gateway leads; or what came instead of the end."""
         standing = execution.standing
-        if held.execution_id != execution.id and not await self._joined(execution, held):
-            return None, None
         if not standing.follows:
             standing.follow()
         execution.phase = Phase.RUNNING
         self._note_ask(execution, held)
-        followed = execution.id
-        self._waiting.setdefault(followed, set()).add(execution)
-        try:
-            return await self._until_end(execution)
-        finally:
-            self._leave(execution, followed)
+        self._news.subscribe(execution, execution.id)
+        return await self._until_end(execution)
 
     async def _joined(self, execution: Execution, held: Held) -> bool:
-        """Become part of another run, unless that is over: then its lease is about to be given up, or runs out."""
-        record = await self._ledger.execution(held.execution_id)
-        if record is not None and record.status >= 3:
-            await self._wait(execution, held.execution_id, math.inf)
-        elif not execution.is_known:
-            self._rename(execution, held.execution_id)
+        """Become part of another run, unless that is over: then its lease is about to be given up."""
+        if held.execution_id == execution.id:
             return True
-        return False
+        if not held.joinable or execution.is_known:
+            return False
+        record = await self._ledger.execution(held.execution_id)
+        if execution.is_known or (record is not None and record.status >= 3):
+            return False
+        self._rename(execution, held.execution_id)
+        return True
 
     def _rename(self, execution: Execution, execution_id: str) -> None:
         old, execution.id = execution.id, execution_id
@@ -227,7 +220,11 @@ class Leading:
                     return None, other
             if self.leases.shared:
                 seen_at = now
-            if self.leases.shared or now - seen_at >= LOOK_SECONDS:  # its leader goes on while Redis is unavailable
+            else:  # no news comes any more
+                execution.can_respond.set()
+                standing.noted.wake()
+            # Its leader goes on while Redis is unavailable: a job is followed at once, but a POST waits for a while.
+            if self.leases.shared or execution.upstream_job or now - seen_at >= LOOK_SECONDS:
                 claim = await self._claim(execution)
                 if not isinstance(claim, Held):
                     return None, claim
@@ -261,7 +258,7 @@ class Leading:
         refused = record.status == 4 and not record.upstream_job
         too_old = record.status == 3 and served_from == -math.inf < execution.latest_need
         if (refused or too_old) and not execution.is_known:
-            await self._news_of(record.id, execution, ASK_SECONDS)  # of a lease that is about to be given up
+            await self._news.arrives(execution, ASK_SECONDS)  # of a lease that is about to be given up
             if not execution.is_known:  # otherwise a caller has got a job of this very run meanwhile
                 self._rename(execution, new_id())
                 return None

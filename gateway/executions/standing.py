@@ -34,6 +34,8 @@ class Standing:
         """The id of the later run that its leader has begun."""
         self.changed = Event()  # wakes the follower: there is news, or a caller that needs newer rows
         self.has_news = False
+        self.hears_of = ""
+        """The id of the run whose news it gets: that which it follows, or waits for."""
         self.noted = Event()  # wakes those who wait for their ask to be noted
         self.settled = Event()  # it is known whether this gateway leads
         self.asking = -math.inf

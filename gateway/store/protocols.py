@@ -242,6 +242,8 @@ class Claim(msgspec.Struct, frozen=True):
     """Seconds since a caller had use for the run."""
     by_force: bool = False
     """Take it, whoever has it: it was waited for long enough."""
+    over: str = ""
+    """Take it from this run: its record says that it has ended."""
     upstream_job: Callable[[], str] = str
     """Returns the id of the job in Redash, "" if there is none yet."""
     on_need: Callable[[float, float], None] = lambda moment, age: None
@@ -268,7 +270,7 @@ class Leases(Protocol):
 
     on_news: list[Callable[[str, str, str], None]]
     """Called with what has happened ("posted", "ended", "freed", "left", "cancelled"), the id of the execution
-    and that of a job, or ""."""
+    and that of a job, or "". "unknown", without ids: Redis was lost, or is back, so anything may have happened."""
 
     async def claim(self, claim: Claim) -> Lease | Held:
         """Take the lease, or keep it, or learn who has it; then the ask is noted there, if the run takes callers."""

@@ -37,7 +37,8 @@ CLAIM: Final = Script(
     _COMMON
     + f"""
 local key, id, owner, marker, age, unused = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local by_force, base, read, upstream, number = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+local by_force, base, read, upstream = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]), ARGV[10]
+local number, over = tonumber(ARGV[11]), ARGV[12]
 local l = P..'l:'..key
 local lease = redis.call('HMGET', l, 'id', 'owner', 'n', 'marker', 'closing')
 if not lease[1] and redis.call('EXISTS', P..'x:'..id) == 1 then
@@ -46,7 +47,7 @@ if not lease[1] and redis.call('EXISTS', P..'x:'..id) == 1 then
   if is_over or others_had_it then return {{'held', id, 0, 0}} end
 end
 local ours = lease[1] == id and lease[2] == owner
-if ours or not lease[1] or by_force then
+if ours or not lease[1] or by_force or lease[1] == over then
   local n = lease[3]
   if not ours then
     n = following_number()
@@ -81,10 +82,11 @@ return {{'held', lease[1], joinable and 1 or 0, ask}}
 """,
     makes_room=True,
 )
-"""Takes a lease, keeps it, or notes an ask there: KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM NUMBER.
+"""Takes a lease, keeps it, or notes an ask there:
+KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM NUMBER OVER.
 
 `NUMBER` is that of the lease to keep, 0 for a new one. The ledger knows whether the run has ended (`xu`), and the
-number of the lease under which its record was written (`xf`)."""
+number of the lease under which its record was written (`xf`). `OVER` is a run known to be over, whose lease is free."""
 
 CLOSE: Final = Script(
     _COMMON
@@ -126,23 +128,26 @@ if redis.call('HGET', l, 'n') == ARGV[2] then redis.call('HDEL', l, 'closing') e
 END: Final = Script(
     _COMMON
     + """
-local key, id, n, what, follow_up, marker = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local key, id, owner, what, follow_up, marker = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local l = P..'l:'..key
-if redis.call('HGET', l, 'n') ~= n then return 0 end
-if follow_up ~= '' then
-  redis.call('HSET', l, 'id', follow_up, 'n', following_number(), 'marker', marker)
-  redis.call('HDEL', l, 'closing')
-  redis.call('PEXPIRE', l, LIFE)
-else
-  redis.call('DEL', l)
+local lease = redis.call('HMGET', l, 'id', 'owner')
+if lease[1] == id and lease[2] == owner then
+  if follow_up ~= '' then
+    redis.call('HSET', l, 'id', follow_up, 'n', following_number(), 'marker', marker)
+    redis.call('HDEL', l, 'closing')
+    redis.call('PEXPIRE', l, LIFE)
+  else
+    redis.call('DEL', l)
+  end
+  if what == 'ended' then redis.call('DEL', P..'la:'..id, P..'lu:'..id) end
 end
-if what == 'ended' then redis.call('DEL', P..'la:'..id, P..'lu:'..id) end
 announce('run', what..' '..id)
-return 1
 """,
     makes_room=True,
 )
-"""Gives a lease up, or hands it to a follow-up: KEY ID NUMBER WHAT FOLLOW_UP MARKER."""
+"""Gives a lease up, or hands it to a follow-up: KEY ID OWNER WHAT FOLLOW_UP MARKER.
+
+Its number may have changed just now. Followers must hear of an end also if the lease is gone."""
 
 TELL: Final = Script(
     """

@@ -16,6 +16,8 @@ What is kept, and who may write it:
   leader that comes later, or misses the news, learns how long ago it was from two readings of Redis' clock, if that was
   not set in between. `CLOSE` takes the last asks and refuses all later ones in one step; the record then says which
   asks the result serves. All others, also those that were lost, belong to the follow-up.
+- The end of a run is announced also if Redis is unavailable at that time: when it is back. Anybody may take the lease
+  of a run that has ended.
 - While Redis is unavailable each gateway leads alone: its leases have number 0. When it is back they become proper
   ones, if nobody else has them; otherwise they are lost.
 """
@@ -36,6 +38,7 @@ from gateway.store.redis.asks import Asks
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.lease_scripts import CLAIM, CLOSE, END, IS_FREE, LIFE_MILLISECONDS, REOPEN, TELL
 from gateway.store.redis.link import Link
+from gateway.store.redis.outbox import Outbox
 from gateway.store.redis.scripts import Argument, Script
 from gateway.store.redis.times import monotonic
 
@@ -81,9 +84,8 @@ class RedisLease:
         if self._is_over or self.is_lost:
             return False
         sent, claim, base, read = self._leases.clock.monotonic(), self.claim, *self._asks.place
-        owner = (claim.execution_id, self._leases.owner, claim.marker)
-        kept = ("", "inf", 0, base, read, claim.upstream_job(), self.number)
-        reply = await self._leases.ask_timed(CLAIM, claim.key.hex(), *owner, *kept)
+        place = (base, read, claim.upstream_job(), self.number, "")
+        reply = await self._leases.ask_timed(CLAIM, *self._leases.named(claim), "", "inf", 0, *place)
         if reply is None:
             return False
         self.take(sent, read if base == reply[2] else 0, reply)
@@ -147,10 +149,9 @@ class RedisLease:
     async def _give_up(self, what: str, follow_up: str, marker: str) -> None:
         self._is_over = True
         self._leases.drop(self)
-        if self.number:
-            key, run = self.claim.key.hex(), self.claim.execution_id
-            await self._leases.ask(END, key, run, self.number, what, follow_up, marker)
-            self._leases.spread(what, run)
+        key, run = self.claim.key.hex(), self.claim.execution_id
+        await self._leases.outbox.send(END, key, run, self._leases.owner, what, follow_up, marker)
+        self._leases.spread(what, run)
 
 
 class RedisLeases:
@@ -162,6 +163,7 @@ class RedisLeases:
         self.owner = secrets.token_hex(8)
         self.clock = clock
         self.time = link.time
+        self.outbox = Outbox(link)
         self.on_news: list[Callable[[str, str, str], None]] = []
         self.losses = 0
         """How many leases were lost to another gateway."""
@@ -171,7 +173,9 @@ class RedisLeases:
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
         link.subscribe("run", self._heard)
-        link.on_up.append(self._renew_all)
+        link.on_up.append(self._catch_up)
+        for changes in (link.on_joined, link.on_down, link.seen.on_gap):
+            changes.append(lambda: self.spread("unknown", ""))
 
     @property
     def shared(self) -> bool:
@@ -192,12 +196,12 @@ class RedisLeases:
             return Held(claim.execution_id, True)
         lease = RedisLease(self, claim)
         sent = self.clock.monotonic()
-        age, unused = "" if claim.age is None else repr(claim.age), repr(max(0.0, claim.unused))
-        owner = (claim.execution_id, self.owner, claim.marker)
-        new = (age, unused, int(claim.by_force), b"0", 0, claim.upstream_job(), 0)
+        age = "" if claim.age is None else repr(claim.age)
+        unused = repr(max(0.0, claim.unused))
+        wants = (age, unused, int(claim.by_force), b"0", 0, claim.upstream_job(), 0, claim.over)
         self._claimed[claim.execution_id] = lease  # an ask may be heard of before the reply is
         try:
-            reply = await self.ask_timed(CLAIM, claim.key.hex(), *owner, *new)
+            reply = await self.ask_timed(CLAIM, *self.named(claim), *wants)
         except asyncio.CancelledError:  # it may have been granted, and would keep others waiting until it runs out
             self._soon(self._undo(claim))
             raise
@@ -219,7 +223,7 @@ class RedisLeases:
     async def announce(self, what: str, execution_id: str, job_id: str = "", *, leaves: bool = False) -> None:
         """See the protocol."""
         news = f"{what} {execution_id} {job_id}".rstrip()
-        await self.ask(TELL, self.owner if leaves else "", execution_id, news)
+        await self.outbox.send(TELL, self.owner if leaves else "", execution_id, news)
 
     # -- for the leases
 
@@ -229,6 +233,10 @@ class RedisLeases:
             return await self._link.call(script, *arguments)
         except _FAILURES:
             return None
+
+    def named(self, claim: Claim) -> tuple[str, str, str, str]:
+        """Return how a claim begins: whose it is, and of which key."""
+        return claim.key.hex(), claim.execution_id, self.owner, claim.marker
 
     async def ask_timed(self, script: Script, *arguments: Argument) -> Any:
         """Run a script that ends its reply with Redis' time, if the lease is ours."""
@@ -265,6 +273,10 @@ class RedisLeases:
 
     async def _renew_all(self) -> None:
         await asyncio.gather(*(lease.renew() for lease in list(self._leases.values())))
+
+    async def _catch_up(self) -> None:
+        await self._renew_all()
+        await self.outbox.catch_up()
 
     async def _undo(self, claim: Claim) -> None:
         lease = RedisLease(self, claim)

@@ -60,7 +60,8 @@ class Health(msgspec.Struct, frozen=True):
 class Link:
     """Shared by everything that stands in Redis.
 
-    `on_up` is awaited before `up` becomes true; calls work there already. `on_down` is called at once.
+    `on_up` is awaited before `up` becomes true; calls work there already. `on_joined` is called at once when it has
+    become true, `on_down` when it has become false.
     """
 
     def __init__(self, options: RedisOptions, clock: Clock) -> None:
@@ -71,6 +72,7 @@ class Link:
         self.time = SharedTime(clock)
         self.seen = Seen()
         self.on_up: list[Callable[[], Awaitable[None]]] = []
+        self.on_joined: list[Callable[[], None]] = []
         self.on_down: list[Callable[[], None]] = []
         self.good_until = math.inf
         """Until then (`time.monotonic()`) memory may serve; always while Redis is down."""
@@ -205,6 +207,8 @@ class Link:
         self.good_until = sent + GOOD_SECONDS
         if self._session is session:
             self.usable.set()
+            for notify in self.on_joined:
+                notify()
 
     async def _beat(self, session: Session) -> None:
         sent = monotonic()
