@@ -30,8 +30,6 @@ _FOR_A_YEAR: Final = "private, max-age=31557600"
 
 _FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
 
-_OTHER: Final = "Redash now has another result under the id of this run; run the query again."
-
 
 class ResultOwner(msgspec.Struct, frozen=True):
     """The credential in whose scope a result id was seen, and its queries there (0: no saved one), as in the ledger."""
@@ -221,7 +219,7 @@ class ResultReader:
         claims = (Claim(definition, identity),)
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=True)
         if fetch.result.entry.query_id != definition.query_id:
-            raise self._results.missing(_OTHER)
+            raise self._results.missing("Redash now has another result under the id of this run; run it again.")
         return fetch.result
 
     async def rendered(
