@@ -16,7 +16,8 @@ from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.events import wait_for
 from gateway.concurrency.slots import FairSlots
 from gateway.errors import GatewayError, QueryFailed, ServiceUnavailable
-from gateway.executions.lookup import Pending, ResultLookup
+from gateway.executions.found import Pending
+from gateway.executions.lookup import ResultLookup
 from gateway.model import Clock
 from gateway.outcome import Outcome, Sender
 from gateway.policy.access import Caller, Credential

@@ -6,52 +6,20 @@ import math
 from collections.abc import Awaitable
 from contextlib import nullcontext, suppress
 
-import msgspec
-
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import ServiceUnavailable, TooManyRequests, UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
+from gateway.executions.found import Miss, Pending, is_enough
 from gateway.executions.guard import check_size
-from gateway.model import Clock
-from gateway.outcome import MissReason, Outcome, Sender
+from gateway.model import Clock, JobRecord
+from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
+from gateway.policy.keys import result_key
 from gateway.policy.plan import Plan
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
-from gateway.results.cache import ArrivingResult, ResultCache, StoredResult
+from gateway.results.cache import ResultCache, StoredResult
 from gateway.upstream.protocol import Upstream
-
-
-class Miss(msgspec.Struct, frozen=True):
-    """The store has nothing that the plan accepts."""
-
-    stored: StoredResult | None
-    """A stored result that was acceptable before."""
-    slack: float
-    """Seconds since then, negative; -inf without one."""
-    joinable: Execution | None
-    """An execution in progress, or a recent failure, that serves this plan, too."""
-    why: MissReason
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """An execution that has come far enough to respond to its callers."""
-
-    execution: Execution
-    fallback: StoredResult | None = None
-    """A stored result to use if Redash turns out to be unavailable (`stale_if_error`)."""
-    not_before: float = -math.inf
-    """The caller needs rows from that moment on (monotonic)."""
-
-    @property
-    def current(self) -> Pending:
-        """Return this, with the follow-up where the execution has ended too early for this caller."""
-        return msgspec.structs.replace(self, execution=self.execution.serving(self.not_before))
-
-    @property
-    def arriving(self) -> ArrivingResult | None:
-        """Return a large result if this caller may have it while it arrives: its end says from when its rows are."""
-        return self.execution.arriving if self.execution.serves(self.not_before) else None
 
 
 class ResultLookup:
@@ -210,6 +178,13 @@ class ResultLookup:
         if current is None:
             self._executions.begin(plan, sender, aside=aside)
 
+    async def pending(self, execution: Execution, job: JobRecord) -> Pending:
+        """Return an execution as it is for the caller with this job."""
+        fallback = None
+        if job.fallback is not None:
+            fallback = await self._results.get(result_key(job.scope, job.fallback, "json"))
+        return Pending(execution, fallback, execution.not_before.get(job.id, -math.inf))
+
     async def wait(
         self, found: StoredResult | Pending, context: RequestContext, operation: Operation, plan: Plan
     ) -> StoredResult | Pending:
@@ -275,14 +250,6 @@ class ResultLookup:
             await waiting
         finally:
             outcome.add_step("wait", began, self._clock.monotonic(), execution.sender.trace)
-
-
-def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
-    """Whether a response can begin while the result is still arriving; `form` is set where a file was requested.
-
-    A file's name contains the day of the result; forms that are made from the JSON need all of it.
-    """
-    return form is None or (form == "json" and arriving.entry.retrieved_at != "")
 
 
 def _fallback(stored: StoredResult | None, slack: float, plan: Plan) -> StoredResult | None:

@@ -1,0 +1,52 @@
+"""What a look-up finds where the store has nothing that the plan accepts."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from gateway.executions.execution import Execution
+from gateway.outcome import MissReason
+from gateway.redash.requests import ResultForm
+from gateway.results.cache import ArrivingResult, StoredResult
+
+
+class Miss(msgspec.Struct, frozen=True):
+    """The store has nothing that the plan accepts."""
+
+    stored: StoredResult | None
+    """A stored result that was acceptable before."""
+    slack: float
+    """Seconds since then, negative; -inf without one."""
+    joinable: Execution | None
+    """An execution in progress, or a recent failure, that serves this plan, too."""
+    why: MissReason
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """An execution that has come far enough to respond to its callers."""
+
+    execution: Execution
+    fallback: StoredResult | None = None
+    """A stored result to use if Redash turns out to be unavailable (`stale_if_error`)."""
+    not_before: float = -math.inf
+    """The caller needs rows from that moment on (monotonic)."""
+
+    @property
+    def current(self) -> Pending:
+        """Return this, with the follow-up where the execution has ended too early for this caller."""
+        return msgspec.structs.replace(self, execution=self.execution.serving(self.not_before))
+
+    @property
+    def arriving(self) -> ArrivingResult | None:
+        """Return a large result if this caller may have it while it arrives: its end says from when its rows are."""
+        return self.execution.arriving if self.execution.serves(self.not_before) else None
+
+
+def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
+    """Whether a response can begin while the result is still arriving; `form` is set where a file was requested.
+
+    A file's name contains the day of the result; forms that are made from the JSON need all of it.
+    """
+    return form is None or (form == "json" and arriving.entry.retrieved_at != "")
