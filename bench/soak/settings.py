@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import textwrap
 
-from support.calls import token
+from support.calls import ADMIN_TOKEN, token
 
 MB = 10**6
 MEMORY_MB, DISK_MB = 32, 64
@@ -42,6 +42,7 @@ _TABLES = textwrap.dedent(f"""\
     drain_timeout = "30s"
     [admin]
     listen = "{{admin}}"
+    token_sha256 = "{hashlib.sha256(ADMIN_TOKEN.encode()).hexdigest()}"
     [upstream]
     url = "{{redash}}"
     connect_timeout = "2s"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from support.calls import AS_OPERATOR
 from support.fault_proxy import FaultProxy
 from support.process import Process
 from support.world import token_table
@@ -191,7 +192,7 @@ class Stage:
         with contextlib.suppress(aiohttp.ClientError, OSError):
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(self.admin + path, json=body) as response,
+                session.post(self.admin + path, json=body, headers=AS_OPERATOR) as response,
             ):
                 return response.status == 200
         return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 
 from gateway.cli import places
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run the gateway."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload; by default it would end the process
     from gateway.app.serve import serve as run  # noqa: PLC0415 - heavy
 
     return run(arguments.config or places.find(), arguments.listen)

@@ -10,6 +10,7 @@ from gateway.http.connection_limit import TOO_MANY
 from gateway.http.fast_path import SENT, SENT_LAST, FastPath
 from gateway.http.handler import Handler
 from gateway.http.request_key import END_OF_HEAD, HEAD_MISSING, LONGEST_REQUEST, MAX_HEAD_BYTES, WHOLE
+from gateway.http.sending import limit_buffer
 
 HEAD_SECONDS: Final = 15.0
 """The head of a request must be complete within this time after its first byte."""
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room for one more connection."""
         self.transport = cast(asyncio.Transport, transport)
+        limit_buffer(self.transport)
         self._last_used = self._made = self._time()
         self._owner.admit(self)
 

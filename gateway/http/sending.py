@@ -22,6 +22,12 @@ LARGEST_AT_ONCE: Final = 256 * 1024
 """How much a caller that does not read can make the gateway buffer for its connection."""
 
 _PIECE: Final = 128 * 1024
+_SLICE: Final = 32 * 1024
+"""Of a piece, so much is passed on at once: over TLS, several copies of it may wait for the caller."""
+TLS_BUFFER_BYTES: Final = 32 * 1024
+"""From so many encrypted bytes on that a caller does not read, sending waits. The event loops have 512 KB, and hold
+copies of them: each slow reader then takes more than a megabyte."""
+
 _JOINED_BYTES: Final = 16 * 1024
 """Up to this size, joining head and body by copying costs less than passing two buffers."""
 
@@ -115,6 +121,12 @@ def write(transport: Transport, head: bytes, data: bytes) -> None:
         transport.write(memoryview(data)[sent - len(head) :])
 
 
+def limit_buffer(transport: asyncio.Transport) -> None:
+    """Let a new connection buffer little for a caller that reads slowly."""
+    if transport.get_extra_info("sslcontext") is not None:
+        transport.set_write_buffer_limits(TLS_BUFFER_BYTES)
+
+
 def _is_free(transport: Transport) -> bool:
     """Whether the socket may be written to directly: the transport has nothing buffered and encrypts nothing."""
     return transport.get_write_buffer_size() == 0 and transport.get_extra_info("sslcontext") is None
@@ -200,7 +212,9 @@ async def _send_pieces(request: web.BaseRequest, source: Source, start: int, end
     while start < end:
         await request.writer.drain()
         piece = await asyncio.to_thread(source.read, start, min(_PIECE, end - start))
-        await request.writer.write(piece)
+        for at in range(0, len(piece), _SLICE):
+            await request.writer.drain()
+            await request.writer.write(memoryview(piece)[at : at + _SLICE])
         start += len(piece)
 
 

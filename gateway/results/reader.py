@@ -27,8 +27,8 @@ from gateway.store import Ledger
 
 _FOR_A_YEAR: Final = "private, max-age=31557600"
 """Redash's own Cache-Control for results by id (CONTRACT 4)."""
-
 _FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
+_OTHER: Final = "Redash now has another result under the id of this run; run the query again."
 
 
 class ResultOwner(msgspec.Struct, frozen=True):
@@ -219,7 +219,7 @@ class ResultReader:
         claims = (Claim(definition, identity),)
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=True)
         if fetch.result.entry.query_id != definition.query_id:
-            raise self._results.missing("Redash now has another result under the id of this run; run it again.")
+            raise self._results.missing(_OTHER)
         return fetch.result
 
     async def rendered(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,18 @@ import msgspec
 import pytest
 from support.calls import TOKENS
 from support.clocks import TurnableClock
+from support.inside import connections
 from support.loops import installed
 from support.process import certificate
+from support.waiting import until
 from support.world import World, configuration
 
 from gateway.config.schema import EventLoop
+from gateway.http.sending import TLS_BUFFER_BYTES
 from gateway.sandbox import Sandbox
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Scene = Callable[[World, Callable[[], Coroutine[Any, Any, Streams]]], Coroutine[Any, Any, None]]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -107,7 +113,7 @@ async def converse(world: World, reach: Callable[[], Coroutine[Any, Any, Streams
         assert await ask(line, sent) == response
 
 
-async def run(directory: Path, place: Place, by_fast_path: list[bytes]) -> None:
+async def run(directory: Path, place: Place, scene: Scene) -> None:
     clock = TurnableClock()
     async with Sandbox(now=clock.wall) as sandbox:
         world = World(directory, sandbox, clock)
@@ -122,7 +128,7 @@ async def run(directory: Path, place: Place, by_fast_path: list[bytes]) -> None:
             return lines[-1]
 
         try:
-            await converse(world, reach, by_fast_path)
+            await scene(world, reach)
         finally:
             for _, writer in lines:
                 writer.transport.abort()
@@ -137,4 +143,24 @@ def test_every_transport_and_path_gives_the_same_responses(
 ) -> None:
     needs("openssl")
     with asyncio.Runner(loop_factory=installed(loop)) as runner:
-        runner.run(run(tmp_path, PLACES[place](tmp_path), by_fast_path))
+        runner.run(run(tmp_path, PLACES[place](tmp_path), partial(converse, by_fast_path=by_fast_path)))
+
+
+async def stop_reading(world: World, reach: Callable[[], Coroutine[Any, Any, Streams]]) -> None:
+    reader, writer = await reach()
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    writer.write(request("POST", f"/api/queries/{world.named['large']}/results", body={"max_age": 86_400}))
+    assert b" 200 " in await reader.readline()
+    connection = connections(world.runtime)[0]
+    await until(lambda: bool(connection._paused))  # sending waits for the caller
+    assert connection.transport.get_write_buffer_size() <= 4 * TLS_BUFFER_BYTES
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_little_is_encrypted_ahead_for_a_caller_that_does_not_read(
+    tmp_path: Path, loop: EventLoop, needs: Callable[[str], str]
+) -> None:
+    """TLS has a limit of 512 KB of its own: with its copies, each such caller took more than a megabyte."""
+    needs("openssl")
+    with asyncio.Runner(loop_factory=installed(loop)) as runner:
+        runner.run(run(tmp_path, tls(tmp_path), stop_reading))
