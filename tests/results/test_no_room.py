@@ -65,12 +65,12 @@ async def test_a_full_disk_costs_nobody_a_result(
     with full_for_files(monkeypatch, after=after):
         reply = await way(world)
         assert (reply.status, reply.body) == (200, whole(world))
-        assert await world.metric("redash_gateway_store_up") == 0
+        assert await world.metric("redash_gateway_store_up", tier="disk") == 0
         assert world.sandbox.counters.by_route[RESULT_ROUTE] <= 2
         assert not world.runtime.upstream.slots.taken
         await until(lambda: not list(world.directory.rglob("*.tmp")))
     await world.runtime.store.backing.usable()  # type: ignore[union-attr]
-    assert await world.metric("redash_gateway_store_up") == 1
+    assert await world.metric("redash_gateway_store_up", tier="disk") == 1
     await world.get(latest(world))
     assert "hit" in (await world.get(latest(world))).cache
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
@@ -187,10 +187,10 @@ async def test_a_database_that_was_deleted_is_told_and_made_anew(world: World) -
     for name in ("gateway.db", "gateway.db-wal"):
         (world.directory / name).unlink()
     await world.runtime.store.backing.sweep()  # type: ignore[union-attr]
-    assert await world.metric("redash_gateway_store_up") == 0
+    assert await world.metric("redash_gateway_store_up", tier="disk") == 0
     assert (await world.post("kb1", max_age=3600, wait=10)).status == 200
     await world.runtime.store.backing.usable()  # type: ignore[union-attr]
-    assert await world.metric("redash_gateway_store_up") == 1
+    assert await world.metric("redash_gateway_store_up", tier="disk") == 1
     started = world.started
     await world.post("in_country", max_age=0, wait=10, parameters={"country": "DE"})
     await world.restart()
@@ -206,7 +206,7 @@ async def test_a_real_disk_that_is_full(bare: World, tmp_path: Path) -> None:
         for made in WAYS.values():
             reply: Reply = await made(bare)  # type: ignore[misc]
             assert (reply.status, reply.body) == (200, whole(bare))
-        assert await bare.metric("redash_gateway_store_up") == 0
+        assert await bare.metric("redash_gateway_store_up", tier="disk") == 0
         taken.unlink()
         await bare.runtime.store.backing.usable()  # type: ignore[union-attr]
         await bare.get(latest(bare))
