@@ -200,6 +200,13 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     token_sha256: str = ""  # of the token that it was given to; "" for none
     not_before: float = -math.inf  # wall-clock unix seconds: its rows must not be older
     ask: int = 0  # the number of the ask that says the same to the gateway that leads the run; 0 for none
+    fallback: int | None = None  # the stored result that its caller may have while Redash does not answer
+    fell_back: bool = False  # it has ended with that result, whatever its run does
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended before its run, and does not change any more."""
+        return self.cancelled or self.fell_back
 
 
 class TierStats(msgspec.Struct, frozen=True):

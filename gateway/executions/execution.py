@@ -191,15 +191,6 @@ class Execution:
         async with self._exits.offered():
             yield
 
-    def upstream_max_age(self, now: float) -> int | None:
-        """Return the max_age of a POST that leaves now (monotonic), in whole seconds."""
-        if self.max_age is None:
-            return None
-        if self.resumed and self.latest_need > -math.inf:
-            # What this very run has made in Redash meanwhile is good, however long ago that was.
-            return max(1, math.floor(now - self.latest_need) + 1)
-        return math.floor(self.max_age)
-
     def attach(self, not_before: float) -> None:
         """Note a caller that needs rows from that moment on."""
         if not_before > self.latest_need:
@@ -211,6 +202,19 @@ class Execution:
         self.attach(not_before)
         self.max_age = stricter(self.max_age, age)
 
+    def upstream_max_age(self, now: float) -> int | None:
+        """Return the age with which the POST is sent now, None for any.
+
+        Where another process began the run, its POST may have left, too: what that has made is good, however long ago
+        that was, as are all rows from the moment on from which the callers need them; without any, from its start on.
+        """
+        if not self.resumed and not self.standing.inherits:
+            return None if self.max_age is None else math.floor(self.max_age)
+        need = self.latest_need
+        if need == -math.inf and (self.not_before or self.max_age is None):
+            return None
+        return max(1, math.floor(now - (need if need > -math.inf else self.started)) + 1)
+
     def serves(self, not_before: float) -> bool:
         """Whether it is known that its rows are from that moment or later."""
         return not_before <= self.rows_from
@@ -220,6 +224,13 @@ class Execution:
         if self.follow_up is None or self.serves(not_before):
             return self
         return self.follow_up.serving(not_before)
+
+    def release_job(self, job_id: str) -> None:
+        """Forget a job that is over, and wake its callers."""
+        self.seen.pop(job_id, None)
+        self.not_before.pop(job_id, None)
+        if (event := self.job_events.pop(job_id, None)) is not None:
+            event.set()
 
     def show_early(self, arriving: ArrivingResult) -> None:
         """Let waiting callers have a large result while it arrives."""

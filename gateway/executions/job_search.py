@@ -65,15 +65,15 @@ class JobFinder:
         return (job, execution) if execution is not None else await self._run_of(job)
 
     async def _known(self, job_id: str) -> tuple[JobRecord | None, Execution | JobView | None]:
-        """Return a job, and its run if it is remembered here; another gateway may have cancelled or moved the job."""
+        """Return a job, and its run if it is remembered here; another gateway may have ended or moved the job."""
         job, known = self.recent.get(job_id, (None, None))
         if job is not None and (isinstance(known, JobView) or not self._leases.shared):
             return job, known
         recorded = await self._ledger.job(job_id) or job
         if recorded is None or job is None or recorded.execution_id != job.execution_id:
             return recorded, None
-        if recorded.cancelled and isinstance(known, Execution):
-            self.drop(job_id, known)
+        if recorded.is_over and isinstance(known, Execution):
+            self.settle(recorded, known)
         return self.recent.get(job_id, (recorded, known))
 
     async def _run_of(self, job: JobRecord) -> Found:
@@ -82,9 +82,9 @@ class JobFinder:
         The record of a run that another gateway led says whether its rows serve the caller; if not, a later run does.
         """
         for _ in range(MOST_FOLLOW_UPS):
-            execution = self._executions.by_id(job.execution_id)
-            if execution is None and not job.cancelled:
-                execution = await self._revival.adopt(job.execution_id)
+            if job.is_over:
+                return job, None
+            execution = self._executions.by_id(job.execution_id) or await self._revival.adopt(job.execution_id)
             record = await self._ledger.execution(job.execution_id) if execution is None and job.ask else None
             if record is None or record.status != 3 or is_within(job.ask, record.served):
                 return job, execution
@@ -109,10 +109,14 @@ class JobFinder:
         return job, execution
 
     async def state(self, job: JobRecord, execution: Execution | JobView | None) -> JobView:
-        """Return how a job stands."""
+        """Return how a job stands; it ends with the stored result, if it has one and Redash does not answer now."""
         if isinstance(execution, JobView):
             return execution
-        if execution is not None or job.cancelled:
+        if execution is not None and execution.is_unanswered and job.fallback is not None and not job.is_over:
+            job = msgspec.structs.replace(job, fell_back=True)
+            self.settle(job, execution)
+            await self._ledger.record_job(job)
+        if execution is not None or job.is_over:
             return view_of(job, execution)
         record = await self._ledger.execution(job.execution_id)
         if record is None:
@@ -125,16 +129,18 @@ class JobFinder:
         return NotFound(UNKNOWN_TEXT)
 
     def drop(self, job_id: str, execution: Execution | None) -> None:
-        """Forget a job that was cancelled, and wake its callers."""
+        """Take note that a job was cancelled."""
         job, known = self.recent.get(job_id, (None, None))
         if job is not None and isinstance(known, Execution):
-            cancelled = msgspec.structs.replace(job, cancelled=True)
-            self.recent[job_id] = (cancelled, view_of(cancelled, known))
+            self.settle(msgspec.structs.replace(job, cancelled=True), execution)
+        elif execution is not None:
+            execution.release_job(job_id)
+
+    def settle(self, job: JobRecord, execution: Execution | None) -> None:
+        """Remember how a job ended that is over before its run, and wake its callers."""
+        self.recent[job.id] = (job, view_of(job, None))
         if execution is not None:
-            execution.seen.pop(job_id, None)
-            execution.not_before.pop(job_id, None)
-            if (event := execution.job_events.pop(job_id, None)) is not None:
-                event.set()
+            execution.release_job(job.id)
 
 
 def _size(recent: tuple[JobRecord, Execution | JobView]) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext, suppress
 from typing import Final
 
 import msgspec
 
 from gateway.concurrency.events import Event, wait_for
-from gateway.errors import NotFound, ServiceUnavailable
+from gateway.errors import NotFound, ServiceUnavailable, UpstreamError
 from gateway.executions.cancelling import Cancelling
 from gateway.executions.execution import Ending, Execution, Phase, new_id
 from gateway.executions.flights import Executions
@@ -55,16 +56,19 @@ class Jobs:
         executions.move_jobs = self._move
         leases.on_news.append(self._news)
 
-    async def new(self, execution: Execution, client: str, token_sha256: str, not_before: float) -> JobView:
+    async def new(
+        self, execution: Execution, client: str, token_sha256: str, not_before: float, fallback: int | None
+    ) -> JobView:
         """Give a caller a job id of its own for an execution; it is in the ledger when this returns.
 
-        The caller needs rows from `not_before` (monotonic) on.
+        The caller needs rows from `not_before` (monotonic) on. `fallback` is the id of a stored result with which the
+        job ends if Redash turns out to be unavailable.
         """
         execution.is_known = True
         if not execution.recorded:
             await self._executions.record(execution)
         execution = await self._asked_to_serve(execution, not_before)
-        job = await self._new_record(execution, client, token_sha256, not_before)
+        job = await self._new_record(execution, client, token_sha256, not_before, fallback)
         while execution.serving(not_before) is not execution:  # it ended meanwhile, too early
             execution = await self._asked_to_serve(execution, not_before)
             job = await self._moved(job, execution, not_before)
@@ -90,7 +94,7 @@ class Jobs:
         for job_id in [job_id for job_id, moment in execution.not_before.items() if not execution.serves(moment)]:
             recent = self._recent.get(job_id)
             job = recent[0] if recent is not None else await self._ledger.job(job_id)
-            if job is None or job.cancelled:
+            if job is None or job.is_over:
                 continue
             not_before = execution.not_before.pop(job_id)
             serving = follow_up.serving(not_before)  # it may have ended by now, too early as well
@@ -126,7 +130,9 @@ class Jobs:
         job = await self._new_record(execution, sender.client, token_sha256, -math.inf)
         return JobView(job.id, 3, "", result_id, 0, execution.id, plan.query_id)
 
-    async def _new_record(self, execution: Execution, client: str, token_sha256: str, not_before: float) -> JobRecord:
+    async def _new_record(
+        self, execution: Execution, client: str, token_sha256: str, not_before: float, fallback: int | None = None
+    ) -> JobRecord:
         job = JobRecord(
             id=new_id(),
             execution_id=execution.id,
@@ -137,6 +143,7 @@ class Jobs:
             token_sha256=token_sha256,
             not_before=not_before + self._clock.wall() - self._clock.monotonic(),
             ask=execution.standing.ask_for(not_before),
+            fallback=fallback,
         )
         await self._ledger.record_job(job)
         return job
@@ -170,7 +177,7 @@ class Jobs:
         if self._executions.draining:
             return view
         if until > now:  # for this job, not for the execution: a DELETE ends this job id alone
-            await wait_for(execution.job_events.setdefault(job.id, Event()), until - now)
+            await _wait(job, execution, until - now)
         elif _is_near(execution, now):
             await wait_for(execution.polled, NEAR_SECONDS)
         else:
@@ -179,8 +186,8 @@ class Jobs:
 
     async def run_of(
         self, operation: ReadJob, caller: Caller, allowed: frozenset[int] | None, scope: str
-    ) -> Execution | JobView:
-        """Return the execution of a job id, or its end; this counts as a poll.
+    ) -> tuple[JobRecord, Execution | JobView]:
+        """Return a job and its execution, or its end; this counts as a poll.
 
         Raises:
             NotFound: as `look_up`; or it ran with a credential of another scope.
@@ -189,13 +196,13 @@ class Jobs:
         job, execution = await self._finder.find(operation, caller, allowed)
         if job.scope != scope:
             raise NotFound(UNKNOWN_TEXT)
-        if isinstance(execution, Execution) and not job.cancelled:
-            execution.seen[job.id] = self._clock.monotonic()
-            return execution
         view = await self._finder.state(job, execution)
+        if isinstance(execution, Execution) and view.pending:
+            execution.seen[job.id] = self._clock.monotonic()
+            return job, execution
         if view.pending:
             raise ServiceUnavailable("The gateway does not follow this run yet; try again soon.", retry_after=1)
-        return view
+        return job, view
 
     async def cancel(
         self, operation: CancelJob, caller: Caller, allowed: frozenset[int] | None, sender: Sender
@@ -227,6 +234,14 @@ class Jobs:
             self._finder.drop(job_id, execution)
         if execution is not None and (known or not execution.standing.follows):
             self._cancelling.stop_soon(execution)
+
+
+async def _wait(job: JobRecord, execution: Execution, seconds: float) -> None:
+    """Wait for the end of a job; with a stored result to fall back on, also until Redash does not answer."""
+    event = execution.job_events.setdefault(job.id, Event())
+    with suppress(UpstreamError):
+        async with execution.until_unanswered() if job.fallback is not None else nullcontext():
+            await wait_for(event, seconds)
 
 
 def _is_near(execution: Execution, now: float) -> bool:

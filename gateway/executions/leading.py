@@ -146,11 +146,7 @@ class Leading:
             return None
 
     async def _inherit(self, execution: Execution) -> Ending | None:
-        """Go on where the gateway that led before has left off; return how it ended, if it has.
-
-        Without a job, nobody knows whether the earlier leader has sent its POST: any rows since the first start do, as
-        Redash then joins its own run, or returns what that run has made.
-        """
+        """Go on where the gateway that led before has left off; return how it ended, if it has."""
         standing = execution.standing
         record = await self._ledger.execution(execution.id)
         if record is None:
@@ -162,9 +158,6 @@ class Leading:
         jobs = await self._ledger.jobs_of(record.id)
         now, wall = self._clock.monotonic(), self._clock.wall()
         inherit(execution, record, jobs, now, wall)
-        if not execution.upstream_job:
-            since = max(1, int(now - execution.started) + 1)
-            execution.max_age = None if execution.plan.max_age is None else max(execution.plan.max_age, float(since))
         if standing.lease.number:
             execution.note_recording()
             await self._ledger.record_execution(record_of(execution, wall, now))

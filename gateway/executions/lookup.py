@@ -12,9 +12,10 @@ from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
 from gateway.executions.found import Miss, Pending, is_enough
 from gateway.executions.guard import check_size
-from gateway.model import Clock
+from gateway.model import Clock, JobRecord
 from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
+from gateway.policy.keys import result_key
 from gateway.policy.plan import Plan
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
 from gateway.results.cache import ResultCache, StoredResult
@@ -181,6 +182,13 @@ class ResultLookup:
         current = self._executions.joinable(plan, stored=True) or self._executions.blocking(plan, stored=aside)
         if current is None:
             self._executions.begin(plan, sender, aside=aside)
+
+    async def pending(self, execution: Execution, job: JobRecord) -> Pending:
+        """Return an execution as it is for the caller with this job."""
+        fallback = None
+        if job.fallback is not None:
+            fallback = await self._results.get(result_key(job.scope, job.fallback, "json"))
+        return Pending(execution, fallback, execution.not_before.get(job.id, -math.inf))
 
     async def wait(
         self, found: StoredResult | Pending, context: RequestContext, operation: Operation, plan: Plan

@@ -96,9 +96,9 @@ def inherit(execution: Execution, record: ExecutionRecord, jobs: Iterable[JobRec
 
 
 def adopt_jobs(execution: Execution, jobs: Iterable[JobRecord], now: float, wall: float) -> None:
-    """Take the jobs over that are not cancelled."""
+    """Take the jobs over that are not over."""
     for job in jobs:
-        if not job.cancelled and job.id not in execution.not_before:
+        if not job.is_over and job.id not in execution.not_before:
             execution.seen[job.id], execution.not_before[job.id] = now, job.not_before - wall + now
     execution.attach(max(execution.not_before.values(), default=-math.inf))
 

@@ -78,8 +78,9 @@ class ExecutionResponses:
         return self._job(context, await self._new_job(context, found))
 
     async def _new_job(self, context: RequestContext, pending: Pending) -> JobView:
-        outcome = context.outcome
-        return await self._jobs.new(pending.execution, context.caller.name, outcome.token_sha256, pending.not_before)
+        token, stored = context.outcome.token_sha256, pending.fallback
+        fallback = stored.entry.result_id if stored is not None else None
+        return await self._jobs.new(pending.execution, context.caller.name, token, pending.not_before, fallback)
 
     def _new(self, context: RequestContext, stored: StoredResult) -> Response:
         """Respond with a result that was just stored, or passed on."""
@@ -130,8 +131,8 @@ class ExecutionResponses:
         credential, outcome = context.credential, context.outcome
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
         check_raw_sql(context.caller, operation, definition)
-        job = ReadJob(operation.run, operation.query_id)
-        run = await self._jobs.run_of(job, context.caller, allowed, credential.scope)
+        requested = ReadJob(operation.run, operation.query_id)
+        job, run = await self._jobs.run_of(requested, context.caller, allowed, credential.scope)
         joined = self._joined.get(operation.run, False)
         outcome.record_miss("forced" if operation.max_age == 0 else "continued", joined=joined)
         if context.request.method == "HEAD":
@@ -140,15 +141,19 @@ class ExecutionResponses:
             outcome.execution_id = run.id
             if run.plan.definition is not None and run.plan.definition.data_source_id != definition.data_source_id:
                 raise NotFound("The query has been moved to another data source meanwhile; run it again.")
-            pending = Pending(run, None, run.not_before.get(operation.run, -math.inf))
+            pending = await self._lookup.pending(run, job)
             found = await self._lookup.wait(pending, context, operation, run.plan)
-            if run.standing.follows and run.phase is Phase.ENDED and operation.run not in run.not_before:
+            is_others = run.standing.follows and operation.run not in run.not_before
+            if isinstance(found, Pending) and is_others and run.phase is Phase.ENDED:
                 return await self.go_on(context, operation, allowed)  # its record says who serves this caller
             return await self._result_itself(context, operation, definition, found)
         outcome.execution_id = run.execution_id
         if run.result_id is None:
             raise QueryFailed(run.error)
         result = await self._reader.of_run(context, credential, run.result_id, definition)
+        age = result.entry.age(self._clock.monotonic())
+        if self._clock.wall() - age < run.not_before:
+            outcome.record_stale((operation.max_age or 0) - age, age, result.entry.runtime, "stale-if-error")
         return await self._result_itself(context, operation, definition, result)
 
     async def _result_itself(

@@ -75,7 +75,7 @@ class Revival:
         now = self._clock.monotonic()
         if not record.body:
             raise NotFound("The values of this run are not known any more; run the query again.")
-        plan = msgspec.structs.replace(plan_of(record, self._credential(record), 0.0), max_age=0.0)
+        plan = plan_of(record, self._credential(record), 0.0)
         execution = self._executions.joinable(plan, stored=False)
         if execution is None:
             execution = self._executions.begin(plan, Sender("gateway", record.id))
@@ -101,13 +101,11 @@ class Revival:
         credential = self._credential(record)
         jobs = [] if self._leases.shared else await self._ledger.jobs_of(record.id)  # else whoever leads takes them
         now, wall = self._clock.monotonic(), self._clock.wall()
-        need = max((job.not_before for job in jobs if not job.cancelled), default=record.started_at)
+        need = max((job.not_before for job in jobs if not job.is_over), default=record.started_at)
         plan = plan_of(record, credential, max(0.0, wall - need))
         sender = Sender("gateway", record.id, self._observer.begin_span(None))
         execution = revived(record, plan, sender, now, wall)
         adopt_jobs(execution, jobs, now, wall)
-        if not self._leases.shared:
-            execution.attach(need - wall + now)
         execution.standing.inherits = self._leases.shared
         self._executions.take_up(execution)
         return execution
@@ -123,7 +121,7 @@ def plan_of(record: ExecutionRecord, credential: Credential, needed_age: float) 
         credential=credential,
         query_id=record.query_id,
         marker=record.marker,
-        max_age=None if needed_age == math.inf else max(1.0, math.floor(needed_age) + 1.0),
+        max_age=None if needed_age == math.inf else needed_age,
         forced=False,
         bounds=Bounds(),
         operation=operation,

@@ -18,17 +18,20 @@ CONTENT_TYPES: Final = {
 _NO_ROWS: Final = (b"<!doctype html", b"<html", b'{"job":', b'{"message":', b'{"query_result":')
 """How a page of HTML and Redash's JSON begin: a proxy may send them as whatever was requested."""
 
-_ZIP_END_BYTES: Final = 22
-"""What every ZIP file without a comment ends with begins so far before its end."""
+END_BYTES: Final = 22
+"""So many bytes show whether a file has its end: what ends a ZIP file without a comment begins there."""
 
 
-def is_file(content_type: str, body: bytes, form: str) -> bool:
-    """Whether a response is such a file, from its beginning to its end: a wrong Content-Length may have cut it."""
-    if form == "xlsx":
-        whole = body.startswith(b"PK") and body[-_ZIP_END_BYTES:].startswith(b"PK\x05\x06")
-    else:
-        whole = body.endswith(b"\n") and not body[:100].lstrip().lower().startswith(_NO_ROWS)
-    return whole and _media_type(content_type) == _media_type(CONTENT_TYPES[form])
+def is_file(content_type: str, beginning: bytes, form: str) -> bool:
+    """Whether a response is such a file: of its media type, not empty, and a workbook begins as every ZIP file does."""
+    begins = beginning.startswith(b"PK") if form == "xlsx" else beginning != b""
+    others = beginning[:100].lstrip().lower().startswith(_NO_ROWS)
+    return begins and not others and _media_type(content_type) == _media_type(CONTENT_TYPES[form])
+
+
+def is_end(last: bytes, form: str) -> bool:
+    """Whether such a file may end with these `END_BYTES`: a wrong Content-Length may have cut it."""
+    return last.startswith(b"PK\x05\x06") if form == "xlsx" else last.endswith(b"\n")
 
 
 def is_csv_instead(content_type: str, form: str) -> bool:

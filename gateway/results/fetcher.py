@@ -21,7 +21,6 @@ from gateway.policy.configured import Live
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
-from gateway.redash.downloads import is_csv_instead, is_file
 from gateway.redash.renderings import DateFormats
 from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
@@ -36,6 +35,7 @@ from gateway.results.cache import (
     id_in,
     load_result,
 )
+from gateway.results.files import RenderedForm, form_of, whole_form_of
 from gateway.results.organisation import OrganisationReader
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 
@@ -47,7 +47,6 @@ _NOT_KEPT: Final = "This result is larger than the gateway can keep now (cache.m
 _TRIES: Final = 3
 
 Offer = Callable[[ArrivingResult], None]
-RenderedForm = Literal["csv", "tsv", "xlsx"]
 
 
 class Fetch(msgspec.Struct, frozen=True):
@@ -196,10 +195,10 @@ class ResultFetcher:
         entry = msgspec.structs.replace(of, body_id=body_id, runtime=0.0, born=begun, confirmed=begun)
 
         async def early(response: UpstreamResponse, spool: Spool) -> None:
-            offer(ArrivingResult(msgspec.structs.replace(entry, form=_form_of(response, form)), spool))
+            offer(ArrivingResult(msgspec.structs.replace(entry, form=form_of(response, form)), spool))
 
         response = await self.download(credential, of.result_id, form, sender, early)
-        entry = msgspec.structs.replace(entry, form=_form_of(response, form), size=response.body.size)
+        entry = msgspec.structs.replace(entry, form=await whole_form_of(response, form), size=response.body.size)
         return await self._results.put_as([rendering_key(of, form)], entry, response.body, begun)
 
     async def _check_unchanged(self, credential: Credential, of: Entry, sender: Sender) -> None:
@@ -257,19 +256,6 @@ class ResultFetcher:
         entry = msgspec.structs.replace(source.entry, body_id=digest(b"body", key), form=form, born=begun)
         entry = msgspec.structs.replace(entry, size=body.size)
         return await self._results.put_as([key], entry, body, begun)
-
-
-def _form_of(response: UpstreamResponse, form: RenderedForm) -> RenderedForm:
-    """Return the form that a file really has. Refuse what is no such file, whatever its status says; a job, `null` or
-    nothing would be kept like rows.
-
-    Raises:
-        UpstreamUnusable: it is none.
-    """
-    form = "csv" if is_csv_instead(response.content_type, form) else form
-    if response.body.data is not None and not is_file(response.content_type, response.body.data, form):
-        raise UpstreamUnusable(f"Redash's response is not a {form.upper()} file.")
-    return form
 
 
 async def _offer_json(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 from security.front import Front, Seen, Stub, Upstream, client, credential, query_object, result_object
 
@@ -67,6 +68,17 @@ async def test_what_is_no_csv_is_neither_shown_nor_stored(
         reply = await front.call("GET", path, client="free")
         assert (reply.status, reply.body) == (200, b"a\r\n1\r\n")
         front.clock.turn(3700)  # beyond `rendered_ttl`
+
+
+async def test_a_large_file_without_its_end_is_not_stored(told: tuple[Stubs, Front]) -> None:
+    """Only its beginning was looked at. Whoever reads it while it arrives gets a connection that breaks off."""
+    answers, front = told
+    whole = b"a,b\r\n" + b"1,2\r\n" * 500_000
+    answers["/api/query_results/5.csv"] = answered(whole[:-1], CSV)
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await front.call("GET", "/api/query_results/5.csv", client="free")
+    answers["/api/query_results/5.csv"] = answered(whole, CSV)
+    assert (await front.call("GET", "/api/query_results/5.csv", client="free")).body == whole
 
 
 @pytest.mark.parametrize("body", [b"", b"a,b\r\n1,2\r\n", JOB, b"PK\x03\x04" + bytes(100)])

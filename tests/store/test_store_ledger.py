@@ -114,6 +114,7 @@ async def test_results_are_known_by_scope_and_query(ledger: Any) -> None:
     assert set(await ledger.queries_of_result("s", 7)) == {1, 2}
     assert set(await ledger.queries_of_result("t", 7)) == {3}
     assert set(await ledger.queries_of_result("s", 2**52)) == {0}
+    assert [await ledger.has_results(scope) for scope in ("s", "t", "u")] == [True, True, False]
 
 
 async def test_results_of_one_id_are_told_apart(ledger: Any) -> None:

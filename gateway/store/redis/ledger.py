@@ -109,8 +109,9 @@ class RedisLedger:
         return {**recent, **found, **{query_id: identity for query_id, identity in recent.items() if identity}}
 
     async def has_results(self, scope: str) -> bool:
-        """See the protocol; only what this process has seen is looked through."""
-        return await self._recent.has_results(scope)
+        """See the protocol."""
+        name = f"{self._link.base}is:{_scope_digest(scope)}"
+        return await self._recent.has_results(scope) or bool(await self._read(self._link.command("EXISTS", name)))
 
     async def sweep(self) -> None:
         """Write result ids; delete what is older than 12 h, and the oldest of what is too much."""

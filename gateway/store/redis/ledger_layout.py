@@ -4,6 +4,7 @@
     j:<id>            a job: v record, x id of its execution;  ji: ids by time, jb: bytes
     xj:<execution>    ids of its jobs
     i:<scope>:<id>    the queries that a result id was seen for;  ii: those by time
+    is:<scope>        there, if any result id was seen in that scope
 
 Everything expires an hour after its 12 hours, in case that no gateway is there to delete it.
 """
@@ -64,11 +65,12 @@ return 1
 )
 RECORD_RESULTS: Final = _script(
     """
-local time = int(now())
+local time, kept = int(now()), 30 * 24 * 3600000
 for i = 2, #ARGV, 3 do
   local name, query, identity = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   redis.call(identity == '' and 'HSETNX' or 'HSET', P..'i:'..name, query, identity)
-  redis.call('PEXPIRE', P..'i:'..name, 30 * 24 * 3600000)
+  redis.call('PEXPIRE', P..'i:'..name, kept)
+  redis.call('SET', P..'is:'..string.match(name, '^[^:]*'), 1, 'PX', kept)
   redis.call('ZADD', P..'ii', time, name)
 end
 local over = redis.call('ZCARD', P..'ii') - tonumber(ARGV[1])
