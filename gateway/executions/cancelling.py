@@ -33,9 +33,13 @@ class Cancelling:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_wanted(self, execution: Execution) -> bool:
-        """Whether a caller of this gateway waits for it, or has polled one of its jobs lately."""
+        """Whether a caller of this gateway waits for it, has polled one of its jobs lately, or is about to join it."""
         horizon = self._clock.monotonic() - ALIVE_SECONDS
-        same = [execution, *(other for other in self._executions.running if other.id == execution.id)]
+        others = [one for one in self._executions.running if one is not execution]
+        run = execution.plan.key, execution.plan.marker
+        if any(one.standing.joins and (one.plan.key, one.plan.marker) == run for one in others):
+            return True
+        same = [execution, *(one for one in others if one.id == execution.id)]
         return any(one.is_awaited or any(seen >= horizon for seen in one.seen.values()) for one in same)
 
     def stop_soon(self, execution: Execution) -> None:

@@ -93,7 +93,7 @@ class Leading:
     async def _claim(self, execution: Execution, *, by_force: bool = False, over: str = "") -> Lease | Held:
         now, need, standing = self._clock.monotonic(), execution.latest_need, execution.standing
         asks = need > (standing.covered if standing.follows else -math.inf)
-        standing.asking = need
+        standing.asking, standing.joins = need, standing.joins or not standing.follows
         return await self.leases.claim(
             Claim(
                 execution.plan.key,
@@ -203,7 +203,7 @@ class Leading:
                 record = await self._ledger.execution(execution.id)
                 if record is not None and record.status >= 3:
                     return await self._as_ended(execution, record), None
-                standing.settled.set()
+                standing.settle()
                 if record is not None:
                     mirror(execution, record)
                 elif look_at > -math.inf:

@@ -26,6 +26,8 @@ class Standing:
         """The number of the lease under which its record was written last, as far as this gateway knows."""
         self.follows = False
         """Another gateway leads the run."""
+        self.joins = False
+        """It has asked for the lease, and may be about to follow a run that it does not know yet."""
         self.inherits = False
         """Another process has led it before, or leads it."""
         self.is_apart = False
@@ -86,8 +88,13 @@ class Standing:
     def lead(self, lease: Lease) -> None:
         """This gateway leads from now on."""
         self.lease, self.follows, self.is_apart = lease, False, False
-        self.settled.set()
+        self.settle()
         self.noted.wake()
+
+    def settle(self) -> None:
+        """It is known now whether this gateway leads."""
+        self.joins = False
+        self.settled.set()
 
     def lead_no_more(self) -> None:
         """The lease was lost."""

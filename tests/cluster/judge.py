@@ -99,23 +99,27 @@ class Judge:
 
     def _why_two(self, first: Post, second: Post) -> str:
         history = self.history
-        both: set[int | None] = {first.gateway, second.gateway}
+        leaders, followers = self._senders(first), self._senders(second)
         if any(history.troubled({None}, first.at - AFTER, second.at)):
             return "Redis was down, paused or emptied"
-        if any(history.troubled(both, first.at - AFTER, second.at, CUT, ALONE)):
+        if any(history.troubled(leaders | followers, first.at - AFTER, second.at, CUT, ALONE)):
             return "one of the two was cut off"
         if any(history.troubled({ITSELF}, first.at - AFTER, second.at, SLOW)):
             return "Redash itself was too slow to say when they came"
         if any(first.at - DEFINITION_CHECK - _SLOP <= edit.answered <= second.at for edit in self._edits(first.query)):
             return "the query was edited, and who knows of it joins no run of before"
         recorded = first.answered + _AT_ONCE
-        if any(history.troubled({first.gateway}, first.at - _ROUNDING, recorded, KILLED)):
+        if any(history.troubled(leaders, first.at - _ROUNDING, recorded, KILLED)):
             return "the leader was killed before its job was recorded"
-        if any(history.troubled({first.gateway}, first.at - _ROUNDING, recorded, PAUSED)):
+        if any(history.troubled(leaders, first.at - _ROUNDING, recorded, PAUSED)):
             return "the leader was paused before its job was recorded"
-        if any(history.troubled({second.gateway}, second.at - _JUST_NOW, second.at, PAUSED)):
+        if any(history.troubled(followers, second.at - _JUST_NOW, second.at, PAUSED)):
             return "the leader was paused between its check and its POST"
         return ""
+
+    def _senders(self, post: Post) -> set[int | None]:
+        """Which gateways it may have come from: nobody knows once its connection is closed."""
+        return {*self.history.leases} if post.gateway is None else {post.gateway}
 
     def _edits(self, query: str) -> list[Change]:
         return [edit for edit in self.history.edits if edit.query == query]

@@ -133,6 +133,13 @@ def test_why_there_may_be_two(trouble: Trouble, reason: str) -> None:
     assert excuses(twice(trouble)) == {reason}
 
 
+def test_a_post_of_an_unknown_gateway_may_be_that_of_any() -> None:
+    unknown = replace(SECOND, gateway=None)
+    assert found(twice(second=unknown))
+    assert found(twice(Trouble(CUT, 2, 90.0, 92.0), second=unknown))
+    assert excuses(twice(Trouble(CUT, 2, 99.0, 105.0), second=unknown)) == {"one of the two was cut off"}
+
+
 def test_an_edit_in_between_is_a_reason_for_two() -> None:
     """Redash runs the new text for a gateway that has not noticed the edit yet; who has cannot join that."""
     made = twice()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from unittest import mock
 
 from support.gateways import SECONDS, begun, ended
 from support.waiting import until
 from support.world import World
 
 from gateway.sandbox import Sandbox
+from gateway.store import Claim, Held
+from gateway.store.redis.leases import RedisLease, RedisLeases
 
 CANCELLED = "Query cancelled by user."
 
@@ -76,6 +79,38 @@ async def test_a_caller_that_waits_elsewhere_keeps_the_run_alive(gateways: list[
     assert (await waits).rows
     assert cancels(sandbox) == 0
     assert await is_cancelled(two, first)
+
+
+async def test_a_gateway_does_not_leave_a_run_that_another_of_its_callers_is_about_to_join(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """A DELETE comes between the claim, which has told the leader of that caller, and the reply to it."""
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    noted, go_on, claim = asyncio.Event(), asyncio.Event(), RedisLeases.claim
+
+    async def slow(leases: RedisLeases, wanted: Claim) -> RedisLease | Held:
+        found = await claim(leases, wanted)
+        if wanted.execution_id != led.id:
+            noted.set()
+            await go_on.wait()
+        return found
+
+    (led,) = one.runtime.executions.flights.running
+    with mock.patch.object(RedisLeases, "claim", slow):
+        waits = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
+        await noted.wait()
+        assert isinstance(led.standing.lease, RedisLease)
+        await led.standing.lease.renew()  # reads the ask: from now on only the use that is noted speaks for the caller
+        await cancel(two, first)
+        await until(lambda: not led.seen)
+        go_on.set()
+        await until(lambda: any(e.id == led.id and e.waiters for e in two.runtime.executions.flights.running))
+        hold.release()
+        assert (await waits).rows
+    assert cancels(sandbox) == 0
+    assert sandbox.counters.started == 1
 
 
 async def test_a_run_that_is_being_cancelled_takes_no_callers_of_other_gateways(
