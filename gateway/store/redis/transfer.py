@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from typing import Final, ParamSpec, TypeVar
 
 import msgspec
@@ -23,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 AT_ONCE: Final = 4
-"""Pieces that are under way together: 1 MB."""
+"""Pieces that are under way together: 1 MB. While they are unpacked, so many more are fetched."""
 
 TRANSFERS: Final = 4
 """Large bodies that are under way together; more would only wait for each other."""
@@ -87,21 +88,38 @@ class Transfer:
     async def _receive(self, stored: StoredBody) -> Body:
         spool = await self._begin_spool(stored.size)
         hashed, size = hashlib.sha256(), 0
-        for first in range(0, stored.count, AT_ONCE):
-            numbers = range(first, min(first + AT_ONCE, stored.count))
-            found = await self._link.transfer([("GET", self._name(stored.token, number)) for number in numbers])
-            if None in found:
-                raise DamagedError("lacks a part")
-            try:
-                size = await spool.append(await asyncio.to_thread(_next_unpacked, found, hashed))
-            except GatewayError as error:
-                raise UnavailableError("there is no room for it here") from error
+        async with aclosing(self._batches(stored)) as batches:
+            async for found in batches:
+                try:
+                    size = await spool.append(await asyncio.to_thread(_next_unpacked, found, hashed))
+                except GatewayError as error:
+                    raise UnavailableError("there is no room for it here") from error
         _compare(hashed.digest(), size, stored)
         body = await spool.body()
         spool.end()
         if not body.is_kept:
             raise UnavailableError("there is no room for it here")
         return body
+
+    async def _batches(self, stored: StoredBody) -> AsyncGenerator[list[bytes], None]:
+        """Yield the pieces, a few at a time, while the next few are on their way."""
+        coming = asyncio.create_task(self._batch(stored, 0))
+        try:
+            for following in range(AT_ONCE, stored.count, AT_ONCE):
+                found = await coming
+                coming = asyncio.create_task(self._batch(stored, following))
+                yield found
+            yield await coming
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+    async def _batch(self, stored: StoredBody, first: int) -> list[bytes]:
+        numbers = range(first, min(first + AT_ONCE, stored.count))
+        found = await self._link.transfer([("GET", self._name(stored.token, number)) for number in numbers])
+        if None in found:
+            raise DamagedError("lacks a part")
+        return found
 
     def _name(self, token: str, number: int) -> str:
         return f"{self._link.base}c:{token}:{number}"
