@@ -7,7 +7,7 @@ import re
 from typing import Final, NamedTuple
 
 TEMPLATE: Final = """\
-# Redash Gateway. `redash-gateway check --online` says what is wrong here; `redash-gateway reload` applies a change.
+# Redash Gateway. `redash-gateway check --online` says what is wrong here; SIGHUP applies a change.
 # All keys with their defaults: config.example.toml in the project's repository.
 
 [server]
@@ -21,6 +21,8 @@ hosts = {hosts}
 [admin]
 # Address for metrics, health, console, purge and reload: for operators only.
 listen = "127.0.0.1:8081"
+# The hash of the admin token (`redash-gateway token` makes both), which the commands purge and reload need.
+#token_sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
 
 [upstream]
 # URL of Redash, with the organisation's slug if there is one.

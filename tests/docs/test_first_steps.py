@@ -171,6 +171,9 @@ async def test_tokens_and_keys_are_rotated_results_purged_and_an_old_database_re
     terminal, sandbox = installation.terminal, installation.sandbox
     old, old_hash = await installation.token()
     installation.configure(old_hash)
+    operator, operator_hash = await installation.token()
+    installation.change("[admin]\n", f'[admin]\ntoken_sha256 = "{operator_hash}"\n')
+    terminal.variables["REDASH_GATEWAY_ADMIN_TOKEN"] = operator
     key_file = terminal.directory / "redash-reporting"
     key_file.write_text("x" * 40)  # a key that Redash no longer accepts
     installation.change('key_env = "REDASH_REPORTING_KEY"', f'key_file = "{key_file}"')
