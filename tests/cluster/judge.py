@@ -50,6 +50,8 @@ _RESULT_KINDS: Final = (*_ROWS, "poll")
 Verdict = Iterator[str]
 """Texts of what is wrong."""
 
+_JOINED_CANCEL = "another caller cancelled the same text meanwhile"
+
 
 class Judge:
     """One look at one history."""
@@ -252,8 +254,19 @@ class Judge:
             pauses = self.history.troubled({a.gateway, ITSELF}, a.asked - 5, a.answered, PAUSED, SLOW)
             if a.status in _OUTAGE and any(pauses):
                 self._excuse("the gateway or the sandbox was paused")
+            elif a.status == 422 and self._met_a_cancel(a):
+                self._excuse(_JOINED_CANCEL)
             else:
                 yield str(a)
+
+    def _met_a_cancel(self, a: Asked) -> bool:
+        """Whether somebody cancelled a run of the same text meanwhile: Redash may have joined the two to one job.
+
+        A POST that joins while the cancel is on its way ends with it; one gateway alone has this race, too.
+        """
+        cancels = (c for c in self.history.asked if c.kind == "cancel" and c.job in self._created)
+        same = (c for c in cancels if (made := self._created[c.job]).query == a.query and made.value == a.value)
+        return any(c.answered >= a.since - 1 and c.asked <= a.answered for c in same)
 
     def every_job_is_good(self) -> Verdict:
         """A job id is known on every gateway, and ends in a result unless it was cancelled."""

@@ -268,6 +268,16 @@ def test_an_error_is_found() -> None:
     assert found(failed).keys() == {"no request fails"}
 
 
+def test_a_cancelled_run_is_excused_only_where_somebody_cancelled_the_same_text() -> None:
+    """Redash joins a POST to a run that is being cancelled, and both end."""
+    failed = changed(status=422, result=None, hit=False)
+    cancel = replace(POLL, kind="cancel", asked=103.0, answered=103.05, job_status=0)
+    failed.asked.append(cancel)
+    assert "another caller cancelled the same text meanwhile" in excuses(failed)
+    failed.asked[-1] = replace(cancel, asked=101.0, answered=101.05)
+    assert found(failed).keys() == {"no request fails"}, "it was over long before"
+
+
 def polled(*troubles: Trouble, asked: float = 151.0, **changes: object) -> History:
     """The good history with one more poll, after all is calm."""
     made = good()

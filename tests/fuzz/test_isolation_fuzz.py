@@ -13,7 +13,7 @@ from support.calls import token
 from support.clocks import TurnableClock
 
 from gateway.executions.guard import Guard
-from gateway.executions.jobs import Jobs
+from gateway.executions.job_search import JobFinder
 from gateway.policy import access
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan
@@ -72,10 +72,10 @@ async def _true(*_: Any) -> bool:
 
 
 async def _any_job(self: Any, operation: Any, *_: Any) -> Any:
-    job, execution = self._recent.get(operation.job_id) or (await self._ledger.job(operation.job_id), None)
+    job, execution = await self._known(operation.job_id)
     if job is None:
         raise access.Forbidden("no such job")
-    return job, execution or self._executions.by_id(job.execution_id)
+    return (job, execution) if execution is not None else await self._run_of(job)
 
 
 async def _old_definition(self: Any, credential: Any, query_id: int, sender: Any) -> Any:
@@ -92,7 +92,7 @@ def _one_scope(*arguments: Any) -> Any:
 
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "bindings are not checked": (Bindings, "_allowed", _nothing),
-    "a job is everybody's": (Jobs, "_find", _any_job),
+    "a job is everybody's": (JobFinder, "find", _any_job),
     "what Redash refuses stays": (Definitions, "deny", _nothing),
     "the object of a refused query stays": (metadata.Metadata, "drop_object", lambda *_: None),
     "definitions are never read again": (Definitions, "get", _old_definition),

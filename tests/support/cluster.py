@@ -62,7 +62,8 @@ class Gateway(Calls):
         kept = [part for part in parts if not any(part.startswith(f"clients.{client}]") for client in self.without)]
         more = self._tables.get("redis", "")
         path = self._directory / "config.toml"
-        path.write_text("\n[".join(kept) + f'\n[redis]\nname = "{self.name}"\n{more}\n')
+        shared = f'\n[redis]\nname = "{self.name}"\n{more}\n' if self.store.startswith("redis") else ""
+        path.write_text("\n[".join(kept) + shared)
 
     async def start(self) -> None:
         """Start it and wait until it serves and has Redis."""

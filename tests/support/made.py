@@ -82,8 +82,8 @@ class Made:
 
     def forget_before(self, moment: float) -> list[MadeResult]:
         """Keep no more than the digests of results that are older, except the newest of each text; return them."""
-        newest = {runs[-1] for runs in list(self.runs_of.values())}
-        old = {run: made for run, made in list(self._whole.items()) if made.ended < moment and run not in newest}
+        newest = {runs[-1] for runs in self.runs_of.copy().values()}
+        old = {run: made for run, made in self._whole.copy().items() if made.ended < moment and run not in newest}
         for run, made in old.items():
             made.forget()
             del self._whole[run]
