@@ -100,7 +100,7 @@ async def test_who_was_cut_off_looks_when_it_is_back(gateways: list[World], sand
     hold.release()
     await ended(one, first)
     await two.runtime.store.link.open()
-    async with within(LIFE_MILLISECONDS / 2000):
+    async with within(20):  # the safety poll is 60 s away; a busy machine may lose Redis once more meanwhile
         assert (await waiting).rows
     assert sandbox.counters.started == 1
 
