@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.clocks import StandingClock, TurnableClock
 from support.fault_proxy import FaultProxy
+from support.redis_server import RedisServer
 from support.world import SECRETS, World, configuration
 
 from gateway.http.fast_path import SENT, SENT_LAST, FastPath
@@ -161,3 +162,13 @@ def needs() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture
+async def redis(tmp_path: Path, needs: Callable[[str], str]) -> AsyncIterator[RedisServer]:
+    """A real Redis of the test's own."""
+    needs("redis-server")
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.kill()

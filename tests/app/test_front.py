@@ -73,11 +73,8 @@ class Callers:
 
 @pytest.fixture
 async def pair(
-    tmp_path: Path, sandbox: Sandbox, clock: TurnableClock, needs: Callable[[str], str]
+    tmp_path: Path, sandbox: Sandbox, clock: TurnableClock, redis: RedisServer
 ) -> AsyncIterator[list[World]]:
-    needs("redis-server")
-    redis = RedisServer(tmp_path / "redis")
-    await redis.start()
     made: list[World] = []
     for name in ("one", "two"):
         (directory := tmp_path / name).mkdir()
@@ -86,7 +83,6 @@ async def pair(
     yield made
     for world in made:
         await world.stop()
-    await redis.kill()
 
 
 async def test_each_gateway_is_replaced_without_a_failed_request(

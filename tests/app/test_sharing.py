@@ -54,15 +54,6 @@ class Sharer(World):
 
 
 @pytest.fixture
-async def redis(tmp_path: Path, needs: Callable[[str], str]) -> AsyncIterator[RedisServer]:
-    needs("redis-server")
-    server = RedisServer(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.kill()
-
-
-@pytest.fixture
 async def pair(
     tmp_path: Path, redis: RedisServer, sandbox: Sandbox, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Callable[..., Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,6 @@ from support.world import World
 
 from gateway.sandbox import Sandbox
 from gateway.store.redis import silence
-
-
-@pytest.fixture
-async def redis(tmp_path: Path, needs: Callable[[str], str]) -> AsyncIterator[RedisServer]:
-    needs("redis-server")
-    server = RedisServer(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.kill()
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +21,6 @@ from gateway.store.redis.link import Link
 from gateway.store.redis.server import RedisOptions
 
 KEY = digest(b"key")
-
-
-@pytest.fixture
-async def redis(tmp_path: Path, needs: Callable[[str], None]) -> AsyncIterator[RedisServer]:
-    needs("redis-server")
-    server = RedisServer(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.kill()
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import pytest
 from support.redis_server import RedisServer
@@ -18,15 +17,6 @@ from gateway.model import SystemClock
 from gateway.store.redis.link import Link
 from gateway.store.redis.rates import RedisTokens
 from gateway.store.redis.server import RedisOptions
-
-
-@pytest.fixture
-async def redis(tmp_path: Path, needs: Callable[[str], None]) -> AsyncIterator[RedisServer]:
-    needs("redis-server")
-    server = RedisServer(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.kill()
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -42,16 +42,6 @@ A_MOMENT = SILENT_SECONDS + 0.3
 
 NO_TIME = 0.02
 ROWS = b"rows" * 100
-
-
-@pytest.fixture
-async def redis(tmp_path: Path, needs: Callable[[str], str]) -> AsyncIterator[RedisServer]:
-    needs("redis-server")
-    server = RedisServer(tmp_path / "redis")
-    await server.start()
-    yield server
-    server.resume()
-    await server.kill()
 
 
 @pytest.fixture
