@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from unittest import mock
 
-from support.gateways import SECONDS, begun, ended
+from support.gateways import SECONDS, awaited, begun, ended
 from support.waiting import until
 from support.world import World
 
@@ -60,7 +60,7 @@ async def test_a_job_is_cancelled_on_a_gateway_that_did_not_give_it_out(
     async with sandbox.hold():
         first = await begun(one)
         waits = asyncio.create_task(two.get(f"/api/jobs/{first}", prefer="wait=30"))
-        await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+        await awaited(two)
         await cancel(three, first)
         assert (await waits).job["error"] == CANCELLED
         await sandbox.wait_until(lambda: cancels(sandbox) == 1)
@@ -73,7 +73,7 @@ async def test_a_caller_that_waits_elsewhere_keeps_the_run_alive(gateways: list[
     hold = sandbox.hold()
     first = await begun(one)
     waits = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
-    await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+    await awaited(two)
     await cancel(one, first)
     hold.release()
     assert (await waits).rows

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 from support.fault_proxy import FaultProxy
-from support.gateways import SECONDS, begun, ended
+from support.gateways import SECONDS, awaited, begun, ended
 from support.redis_server import RedisServer
 from support.waiting import until, within
 from support.world import World
@@ -95,7 +95,7 @@ async def test_who_was_cut_off_looks_when_it_is_back(gateways: list[World], sand
     hold = sandbox.hold()
     first = await begun(one)
     waiting = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
-    await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+    await awaited(two)
     await two.runtime.store.link.close()
     hold.release()
     await ended(one, first)
@@ -113,7 +113,7 @@ async def test_what_nobody_could_hear_of_is_announced_when_redis_is_back(
     hold = sandbox.hold()
     first = await begun(one)
     waiting = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
-    await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+    await awaited(two)
     await one.runtime.store.link.close()
     hold.release()
     await ended(one, first)
@@ -149,7 +149,7 @@ async def test_a_caller_that_follows_a_job_has_its_result_when_redis_is_down(
     hold = sandbox.hold()
     await begun(one)
     waiting = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
-    await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+    await awaited(two)
     await redis.kill()
     hold.release()
     async with within(LIFE_MILLISECONDS / 2000):

@@ -6,7 +6,7 @@ import asyncio
 from unittest import mock
 
 import pytest
-from support.gateways import SECONDS, begun, ended
+from support.gateways import SECONDS, awaited, begun, ended
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
@@ -188,7 +188,7 @@ async def test_a_result_that_is_not_stored_is_fetched_by_each_gateway(
     hold = sandbox.hold()
     first = await begun(one)
     waits = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
-    await until(lambda: any(e.waiters for e in two.runtime.executions.flights.running))
+    await awaited(two)
     if gone == "purged":
         await one.runtime.executions.flights.purge()
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from support.gateways import SECONDS, begun, ended, lose_lease
+from support.gateways import SECONDS, awaited, begun, ended, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
@@ -37,7 +37,8 @@ async def test_a_job_id_is_good_on_every_gateway(gateways: list[World], sandbox:
             assert (await world.get(f"/api/jobs/{job}", client=client)).job["status"] in (1, 2)
             assert (await world.get(f"/api/jobs/{job}", client="sql")).status == 404
     waiting = [asyncio.create_task(world.get(f"/api/jobs/{first}", prefer="wait=30")) for world in gateways]
-    await until(lambda: all(any(e.waiters for e in w.runtime.executions.flights.running) for w in gateways))
+    for world in gateways:
+        await awaited(world)
     hold.release()
     results = {reply.job["query_result_id"] for reply in await asyncio.gather(*waiting)}
     results |= {(await three.finish(second, client="second"))["query_result_id"]}
@@ -57,7 +58,7 @@ async def test_a_file_is_waited_for_on_any_gateway(gateways: list[World], sandbo
     hop = await two.get(path)
     assert hop.status == 307
     other = asyncio.create_task(three.get(f"{path.rpartition('/')[0]}/{hop.headers['Location']}"))
-    await until(lambda: any(e.waiters for e in three.runtime.executions.flights.running))
+    await awaited(three)
     hold.release()
     assert (await other).status == 200
     assert sandbox.counters.started == 1

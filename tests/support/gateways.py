@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from support.redis_server import RedisServer
+from support.waiting import until
 from support.world import World
 
 SECONDS = {"seconds": 0}
@@ -24,6 +25,11 @@ async def ended(world: World, job: str) -> int:
     assert (shown["status"], shown["error"]) == (3, ""), shown
     result: int = shown["query_result_id"]
     return result
+
+
+async def awaited(world: World) -> None:
+    """Wait until a caller waits for a run of this gateway."""
+    await until(lambda: any(execution.waiters for execution in world.runtime.executions.flights.running))
 
 
 async def lose_lease(world: World, redis: RedisServer) -> None:
