@@ -81,7 +81,7 @@ class Calls:
                 return reply.job
         raise AssertionError("the job does not end")
 
-    async def rows(self, name: str | int, *, client: str = "dashboard", **body: object) -> list[dict[str, Any]]:
+    async def rows(self, name: str | int, *, client: str = "dashboard", **body: Any) -> list[dict[str, Any]]:
         """Run or read a query as a polling client does: POST, job, result."""
         query_id = self.named[name] if isinstance(name, str) else name
         reply = await self.post(query_id, client=client, **body)

@@ -14,7 +14,8 @@ SECONDS = {"seconds": 0}
 async def begun(world: World, query: str = "slow_seconds", **body: Any) -> str:
     """A run that is in progress in Redash; the job id of its caller."""
     before = world.sandbox.counters.started
-    job: str = (await world.post(query, **({"max_age": 0, "parameters": SECONDS} | body))).job["id"]
+    asked: dict[str, Any] = {"max_age": 0, "parameters": SECONDS} | body
+    job: str = (await world.post(query, **asked)).job["id"]
     await world.sandbox.wait_executions(before + 1)
     return job
 
@@ -34,7 +35,8 @@ async def awaited(world: World) -> None:
 
 async def lose_lease(world: World, redis: RedisServer) -> None:
     """Cut a gateway off from Redis, so that it neither renews nor hears anything, and let its lease run out."""
-    await world.runtime.store.link.close()
+    store: Any = world.runtime.store
+    await store.link.close()
     keys = await redis.ask("KEYS", "*:l:*")
     assert isinstance(keys, list)
     for key in keys:

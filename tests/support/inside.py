@@ -105,6 +105,7 @@ def watch_sandbox(
     parse, finish = sandbox.dispatcher._parse, sandbox.dispatcher._finish
 
     def parsed(*arguments: Any) -> Any:
+        request: Any
         request, resource = parse(*arguments)
         transport = arguments[0].transport
         request.port = transport.get_extra_info("peername")[1] if transport is not None else 0
@@ -115,7 +116,7 @@ def watch_sandbox(
         finished(request, resource.template, response.status, response.encoded(sandbox.version))
         return finish(request, resource, response)
 
-    sandbox.dispatcher._parse, sandbox.dispatcher._finish = parsed, done  # type: ignore[method-assign]
+    sandbox.dispatcher._parse, sandbox.dispatcher._finish = parsed, done  # type: ignore[method-assign,assignment]
 
 
 def redash_jobs(sandbox: Sandbox) -> list[Any]:

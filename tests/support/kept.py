@@ -111,5 +111,8 @@ class _ClosedError(ConnectionError):
 
 def _parse(head: bytes) -> tuple[int, CIMultiDict[str]]:
     first, *lines = head.decode("latin-1").split("\r\n")
-    fields = CIMultiDict(line.split(": ", 1) for line in lines if line)
+    fields: CIMultiDict[str] = CIMultiDict()
+    for line in filter(None, lines):
+        name, value = line.split(": ", 1)
+        fields.add(name, value)
     return int(first.split()[1]), fields

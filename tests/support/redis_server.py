@@ -154,8 +154,8 @@ async def ask(port: int, *words: str) -> Answer:
 
 async def _reply(reader: asyncio.StreamReader) -> Answer:
     """Read one reply (RESP 2)."""
-    kind, *rest = (await reader.readuntil(b"\r\n")).decode().rstrip()
-    text = "".join(rest)
+    line = (await reader.readuntil(b"\r\n")).decode().rstrip()
+    kind, text = line[:1], line[1:]
     if kind in "+-":
         return text
     if kind == ":":
