@@ -162,7 +162,14 @@ class Api:
         if isinstance(response.body, Body):
             self._sending[request.task] = request.protocol
         origins = self._live.settings.server.cors_origins
-        fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
+        try:
+            fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
+        except GatewayError as error:
+            if request.writer.output_size:  # the caller has a part of it: only closing the connection signals that
+                raise
+            failed = error_response(error, outcome)
+            await send_response(request, failed, outcome, origins=origins, wall=self._clock.wall())
+            return
         body = response.body
         if response.reuse is None or not key or response.closes or not isinstance(body, Body):
             return

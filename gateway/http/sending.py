@@ -60,7 +60,7 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, 
     Raises:
         ConnectionError: the caller has left.
         TimeoutError: the caller reads too slowly.
-        GatewayError: the body failed while it arrived; only closing the connection can signal that.
+        GatewayError: the body failed while it arrived. Once a part was sent, only closing the connection signals it.
         FileLost: its file is lost; nothing was sent.
     """
     transport = request.transport

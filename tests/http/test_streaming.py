@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import math
 import threading
 import weakref
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ from support.waiting import until
 from support.world import World
 
 from gateway.body import Body
+from gateway.errors import GatewayError
+from gateway.http import api
 from gateway.sandbox import broken_responses
 from gateway.store.body_files import BodyFiles
 from gateway.store.sqlite.write_buffer import WriteBuffer
@@ -130,6 +133,28 @@ async def test_a_body_that_fails_ends_with_the_connection(world: World, tmp_path
     assert "hit" not in again.cache
     assert again.body == whole(world)
     await until(lambda: not spooled(tmp_path))
+
+
+async def test_a_body_that_fails_before_anything_was_sent_is_a_problem(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DESIGN 9: 502 for an incomplete body, as long as the caller has nothing of it."""
+    stall = world.sandbox.faults.add("stall_then_reset", route=LATEST_ROUTE)
+    negotiate = api.negotiate
+
+    async def failing(*arguments: Any, **named: Any) -> Any:
+        response = await negotiate(*arguments, **named)
+        if not isinstance(response.body, Body):
+            stall.release()
+            with pytest.raises(GatewayError):
+                await response.body.follow(math.inf)
+        return response
+
+    monkeypatch.setattr(api, "negotiate", failing)
+    reply = await world.get(latest(world))
+    assert (reply.status, reply.headers["Content-Type"]) == (502, "application/problem+json")
+    assert await world.metric("redash_gateway_rejected_total", reason="upstream_error") == 1
+    assert (await world.get("/api/session")).status == 200  # over the same connection
 
 
 async def test_a_failed_body_is_fetched_again_for_the_next_caller(world: World) -> None:
