@@ -10,6 +10,8 @@ from support.calls import ADMIN_TOKEN, token
 MB = 10**6
 MEMORY_MB, DISK_MB = 32, 64
 MAX_WAIT_SECONDS = 5.0
+DRAIN_SECONDS = 15.0
+"""While a process stops, requests wait for the next one: with `MAX_WAIT_SECONDS`, less than a caller's limit of 30 s."""
 MOST_REQUESTS, MOST_EXECUTIONS = 8, 4
 DEFINITION_CHECK_SECONDS = 2.0
 CLIENTS = ("dashboard", "second", "sql", "keyed", "bound", "writer")
@@ -39,7 +41,7 @@ _TABLES = textwrap.dedent(f"""\
     [server]
     listen = "{{api}}"
     max_wait = "{MAX_WAIT_SECONDS:g}s"
-    drain_timeout = "30s"
+    drain_timeout = "{DRAIN_SECONDS:g}s"
     [admin]
     listen = "{{admin}}"
     token_sha256 = "{hashlib.sha256(ADMIN_TOKEN.encode()).hexdigest()}"
