@@ -11,7 +11,7 @@ MB = 10**6
 MEMORY_MB, DISK_MB = 32, 64
 MAX_WAIT_SECONDS = 5.0
 DRAIN_SECONDS = 15.0
-"""While a process stops, requests wait for the next one: with `MAX_WAIT_SECONDS`, less than a caller's limit of 30 s."""
+"""While a process stops, requests wait for the next one: with `MAX_WAIT_SECONDS`, less than callers do (30 s)."""
 MOST_REQUESTS, MOST_EXECUTIONS = 8, 4
 DEFINITION_CHECK_SECONDS = 2.0
 CLIENTS = ("dashboard", "second", "sql", "keyed", "bound", "writer")
