@@ -23,25 +23,29 @@ class BodyLostError(OSError):
     """The file of a body has other bytes by now than those that were stored or received."""
 
 
-class Arriving(Protocol):
-    """The bytes of a large response while Redash sends it."""
+class Streamed(Protocol):
+    """The bytes of a response that is sent while it comes."""
 
     size: int | None
-    """As announced by Redash; None while unknown."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it can be read from the beginning, and has not failed."""
+    """None while unknown."""
 
     async def follow(self, sent: float) -> int:
-        """Wait until more than `sent` bytes have arrived, or the end; returns how many have arrived.
+        """Wait until more than `sent` bytes are there, or the end; returns how many are.
 
         Raises:
-            GatewayError: no more will arrive, though the body is incomplete; or its beginning is not there any more.
+            GatewayError: no more will come, though the body is incomplete; or its beginning is not there any more.
         """
 
     def reading(self) -> AbstractContextManager[ArrivingReader]:
         """Read it from the beginning: while the context is open, what it has not read yet stays there."""
+
+
+class Arriving(Streamed, Protocol):
+    """The bytes of a large response while Redash sends it, which announces its size or not."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be read from the beginning, and has not failed."""
 
     def ends(self, first: int, last: int) -> tuple[bytes, bytes]:
         """Return at most `first` bytes of the beginning and `last` bytes of the end. May wait for the disk."""
@@ -54,7 +58,7 @@ class Arriving(Protocol):
 
 
 class ArrivingReader(Protocol):
-    """One reader of an arriving body. All methods may raise GatewayError, as `Arriving.follow`."""
+    """One reader of a body that is still coming. All methods may raise GatewayError, as `Streamed.follow`."""
 
     async def follow(self, sent: int) -> int:
         """Wait until more than `sent` bytes have arrived, or the end; returns how many have arrived.

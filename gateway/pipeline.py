@@ -10,6 +10,7 @@ import asyncio
 
 from gateway.body import Body
 from gateway.errors import UpstreamTimeout
+from gateway.executions.board import BoardResults
 from gateway.executions.lookup import ResultLookup
 from gateway.executions.responses import ExecutionResponses
 from gateway.model import Request, Response
@@ -24,8 +25,10 @@ from gateway.redash.requests import (
     CancelJob,
     Execute,
     ExecuteText,
+    OfQuery,
     Operation,
     Ping,
+    ReadBoard,
     ReadJob,
     ReadLatest,
     ReadParameterised,
@@ -33,11 +36,7 @@ from gateway.redash.requests import (
     Relay,
     parse_operation,
 )
-from gateway.results.bindings import Bindings
-from gateway.results.definitions import Definitions
-from gateway.results.metadata import Metadata
-from gateway.results.pauses import Pauses
-from gateway.results.reader import ResultReader
+from gateway.results.parts import ResultParts
 
 Run = Execute | ExecuteText | ReadParameterised
 
@@ -48,23 +47,21 @@ class Pipeline:
     def __init__(
         self,
         admission: Admission,
-        bindings: Bindings,
-        definitions: Definitions,
-        pauses: Pauses,
+        results: ResultParts,
         lookup: ResultLookup,
         responses: ExecutionResponses,
-        reader: ResultReader,
-        metadata: Metadata,
+        boards: BoardResults,
         observer: Observer,
     ) -> None:
         self._admission = admission
-        self._bindings = bindings
-        self._definitions = definitions
-        self._pauses = pauses
+        self._bindings = results.bindings
+        self._definitions = results.definitions
+        self._pauses = results.pauses
+        self._reader = results.reader
+        self._metadata = results.metadata
         self._lookup = lookup
         self._responses = responses
-        self._reader = reader
-        self._metadata = metadata
+        self._boards = boards
         self.record = observer.record_request  # record
 
     async def admit(self, request: Request, outcome: Outcome) -> RequestContext:
@@ -87,19 +84,21 @@ class Pipeline:
         """
         try:
             async with asyncio.timeout(context.patience) as limit:
-                return await self._respond(context, body)
+                operation = parse_operation(context.match, context.request.query_string, body)  # parse
+                return await self._perform(context, operation)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise UpstreamTimeout("Redash did not answer within the time for one request (server.max_wait).") from None
 
-    async def _respond(self, context: RequestContext, body: bytes) -> Response:
-        operation = parse_operation(context.match, context.request.query_string, body)  # parse
+    async def _perform(self, context: RequestContext, operation: Operation) -> Response:
         check_operation(context.caller, operation)
-        if isinstance(operation, Run):
+        if isinstance(operation, Run | ReadBoard):
             origins = context.configured.settings.server.cors_origins
             check_cross_site(context.request, origins, context.outcome.token_sha256)
         allowed = await self._bindings.check(context, operation)
+        if isinstance(operation, ReadBoard):
+            return await self._boards.respond(context, operation, self._perform)
         if isinstance(operation, Run):
             response = await self._run(context, operation, allowed)
         else:
@@ -121,7 +120,7 @@ class Pipeline:
         result = await self._lookup.wait(result, context, operation, plan)  # store: done by the execution
         return await self._responses.respond(context, operation, plan, result)  # respond
 
-    async def _read(self, context: RequestContext, operation: Operation, allowed: frozenset[int] | None) -> Response:
+    async def _read(self, context: RequestContext, operation: OfQuery, allowed: frozenset[int] | None) -> Response:
         """Respond to a request that needs no run."""
         match operation:
             case ReadLatest():

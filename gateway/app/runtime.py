@@ -73,13 +73,10 @@ class Runtime:
         self.quotas = quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
-            self.results.bindings,
-            self.results.definitions,
-            self.results.pauses,
+            self.results,
             self.executions.lookup,
             self.executions.responses,
-            self.results.reader,
-            self.results.metadata,
+            self.executions.boards,
             observer,
         )
         slots, breaker = self.executions.flights.slots, self.upstream.breaker

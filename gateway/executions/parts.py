@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.executions.board import BoardResults
 from gateway.executions.cancelling import Cancelling
 from gateway.executions.flights import Executions
 from gateway.executions.guard import Guard
@@ -45,3 +46,4 @@ class ExecutionParts:
         self.responses = ExecutionResponses(
             self.jobs, self.lookup, results.definitions, results.pauses, results.reader, clock
         )
+        self.boards = BoardResults(results.dashboards, results.bindings, results.definitions, observer, clock)

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from gateway.body import Arriving, Body
+from gateway.body import Body, Streamed
 from gateway.concurrency.open_file import OpenFile
 from gateway.errors import FileLost
 
@@ -52,7 +52,7 @@ KEPT: Final = Sent(keep_alive=True)
 CLOSED: Final = Sent(keep_alive=False)
 
 
-async def send(request: web.BaseRequest, head: bytes, body: Body | Arriving, *, chunked: bool = False) -> None:
+async def send(request: web.BaseRequest, head: bytes, body: Body | Streamed, *, chunked: bool = False) -> None:
     """Send head and body; waits while the caller reads slowly, so that memory use stays flat.
 
     `chunked` says that the head announces an arriving body as chunked.
@@ -172,7 +172,7 @@ def _send_at_once(transport: asyncio.Transport, source: Source, size: int) -> in
 
 
 async def _send_arriving(
-    request: web.BaseRequest, transport: asyncio.Transport, head: bytes, body: Arriving, *, chunked: bool
+    request: web.BaseRequest, transport: asyncio.Transport, head: bytes, body: Streamed, *, chunked: bool
 ) -> None:
     """Send what has arrived, then what follows."""
     loop, writer = asyncio.get_running_loop(), request.writer

@@ -89,7 +89,7 @@ class RequestContext(msgspec.Struct, frozen=True):
 
     def _scopes_stay(self, access: Access, caller: Caller) -> bool:
         """Whether the client still has the credentials that this response may have come from."""
-        if self.match.route.kind in ("result", "job", "cancel") or self.caller.settings.dashboards:
+        if self.match.route.kind in ("result", "job", "cancel", "board") or self.caller.settings.dashboards:
             return self.configured.access.scopes(self.caller) <= access.scopes(caller)
         chosen = access.credential(caller, self.match)
         return self.chosen is None or (chosen is not None and chosen.scope == self.chosen.scope)

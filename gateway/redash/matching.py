@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound
 from gateway.model import SLUG
-from gateway.redash.routes import ROUTES, Route
+from gateway.redash.routes import EXECUTE, ROUTES, Route
 
 _ID: Final = r"[1-9][0-9]{0,17}"
 _PARTS: Final = {
@@ -108,6 +108,11 @@ def match(method: str, path: str, slug: str = "") -> Match:
         MethodNotAllowed: the table has the path for other methods only.
     """
     return _match(method, path, slug)
+
+
+def execution_of(query_id: int) -> Match:
+    """Return the match of a request that runs a saved query."""
+    return _match("POST", EXECUTE.template.format(query_id=query_id), "")
 
 
 @lru_cache(maxsize=4096)

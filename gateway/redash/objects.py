@@ -40,7 +40,7 @@ class _Query(msgspec.Struct):
     latest_query_data_id: object = None
     """Finds the latest result in the store. Without it, Redash is asked."""
     options: object = None
-    """`parameters`; without them, every `{{name}}` is the caller's text (see `_parameters`). And `apply_auto_limit`."""
+    """`parameters`; without them, every `{{name}}` is the caller's text. And `apply_auto_limit`."""
     tags: object = None
     """Select rules of `[[cache.rules]]`."""
     is_archived: object = False
@@ -61,7 +61,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
     except NOT_SUCH:
         raise UpstreamUnusable("Redash's response is not a query object.") from None
     options = query.options if isinstance(query.options, dict) else {}
-    parameters = _parameters(options.get("parameters"))
+    parameters = parse_parameters_of(options.get("parameters"))
     if len(parameters) > MOST_PARAMETERS or len(msgspec.json.encode(parameters)) > LONGEST_PARAMETERS:
         raise UpstreamUnusable("The parameters of this query take too much memory or time to check values by.")
     return Definition(
@@ -80,7 +80,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
     )
 
 
-def _parameters(listed: object) -> tuple[Parameter, ...]:
+def parse_parameters_of(listed: object) -> tuple[Parameter, ...]:
     """Parse the definitions of parameters. Without a name, one defines nothing: its tag is then the caller's text."""
     found = map(_parameter, listed) if isinstance(listed, list) else ()
     return tuple(parameter for parameter in found if parameter is not None)

@@ -78,6 +78,19 @@ class ReadResult(msgspec.Struct, frozen=True):
     query_id: int | None
 
 
+class ReadBoard(msgspec.Struct, frozen=True):
+    """The results of all widgets of a dashboard."""
+
+    dashboard: int | str
+    """Its id or slug."""
+    lines: bool
+    """As NDJSON, in the order in which they are ready; else one JSON document, in the order of the page."""
+    refresh: bool
+    """Run all of them, and return their jobs."""
+    max_age: int | None
+    arguments: tuple[tuple[str, str], ...]
+
+
 class ReadJob(msgspec.Struct, frozen=True):
     """GET of a job; `query_id` if the path has one."""
 
@@ -105,7 +118,10 @@ class Ping(msgspec.Struct, frozen=True):
     """The gateway responds itself."""
 
 
-Operation = Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadJob | CancelJob | Relay | Ping
+OfQuery = Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadJob | CancelJob | Relay | Ping
+"""All but those about many queries at once."""
+
+Operation = OfQuery | ReadBoard
 
 
 def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
@@ -152,6 +168,8 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
             return ReadJob(match.parts["job_id"], match.query_id)
         case "cancel":
             return CancelJob(match.parts["job_id"], match.query_id)
+        case "board":
+            return _parse_board(match, arguments)
         case "result":
             return ReadResult(match.number("result_id") or 0, form, match.query_id)
         case "latest":
@@ -272,18 +290,33 @@ def _parse_execute_text(body: bytes, arguments: tuple[tuple[str, str], ...]) -> 
     return ExecuteText(source, text, max_age, rest, given)
 
 
+def _parse_board(match: Match, arguments: tuple[tuple[str, str], ...]) -> ReadBoard:
+    named, refresh = match.parts["dashboard"], match.route.method == "POST"
+    given, max_age, _ = _parse_aged(arguments)
+    dashboard = int(named) if named.isdecimal() else named
+    lines = match.route.template.endswith(".ndjson")
+    return ReadBoard(dashboard, lines, refresh, 0 if refresh else max_age, given)
+
+
 def _parse_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]) -> Operation:
+    given, max_age, others = _parse_aged(arguments)
+    if not given and not any(name == "max_age" for name, _ in arguments):
+        return ReadLatest(query_id, form, others)
+    runs = [v for n, v in arguments if n == "run"]
+    return ReadParameterised(query_id, form, max_age, given, others, runs[-1] if runs else "", len(runs))
+
+
+def _parse_aged(
+    arguments: tuple[tuple[str, str], ...],
+) -> tuple[tuple[tuple[str, str], ...], int | None, tuple[str, ...]]:
+    """Return the `p_…` arguments, the first `max_age`, and the names of all others but `run`."""
     given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
     max_ages = [v for n, v in arguments if n == "max_age"]
     others = tuple(n for n, _ in arguments if not n.startswith("p_") and n not in ("max_age", "run"))
     for name in others:
         if name.lower().replace("_", "").replace("-", "") == "maxage":
             raise BadRequest(f"Unknown argument '{name}'; it is called max_age.")
-    if not given and not max_ages:
-        return ReadLatest(query_id, form, others)
-    runs = [v for n, v in arguments if n == "run"]
-    max_age = parse_max_age(max_ages[0] if max_ages else None)
-    return ReadParameterised(query_id, form, max_age, given, others, runs[-1] if runs else "", len(runs))
+    return given, parse_max_age(max_ages[0] if max_ages else None), others
 
 
 def _relayed_body(method: str, body: bytes) -> bytes | None:

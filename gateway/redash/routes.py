@@ -22,6 +22,7 @@ Kind = Literal[
     "cancel",
     "metadata",  # GET of anything else that may be kept for `metadata_ttl`
     "live",  # GET of what must not be kept
+    "board",  # every widget's result of a dashboard: the gateway's own, made of the requests that its widgets make
     "write",
     "ping",
 ]
@@ -115,6 +116,9 @@ read    metadata     GET         /api/alerts/{id}                               
 read    metadata     GET         /api/alerts/{id}/subscriptions                          keys lists
 read    metadata     GET         /api/queries/{query_id}                                 keys query_key
 read    metadata     GET         /api/dashboards/{dashboard}                             keys
+execute board        GET         /api/dashboards/{dashboard}/results
+execute board        GET         /api/dashboards/{dashboard}/results.ndjson
+execute board        POST        /api/dashboards/{dashboard}/refresh
 write   write        POST        /api/queries                                            keys
 write   write        POST,DELETE /api/queries/{query_id}                                 keys
 write   write        POST        /api/queries/{query_id}/fork                            keys

@@ -9,7 +9,7 @@ from gateway.model import Definition, Response
 from gateway.policy.access import Caller
 from gateway.policy.context import RequestContext
 from gateway.redash import routes
-from gateway.redash.requests import CancelJob, ExecuteText, Operation, Ping, ReadJob, ReadResult, Relay
+from gateway.redash.requests import CancelJob, ExecuteText, Operation, Ping, ReadBoard, ReadJob, ReadResult, Relay
 from gateway.results.dashboards import Dashboards
 from gateway.results.definitions import Definitions
 
@@ -72,7 +72,7 @@ class Bindings:
             return allowed
         if isinstance(operation, ExecuteText):
             raise Forbidden(f"Client '{context.caller.name}' is bound to some queries and may send no SQL of its own.")
-        if context.match.route.has_path_of(routes.DASHBOARD):
+        if context.match.route.has_path_of(routes.DASHBOARD) or isinstance(operation, ReadBoard):
             self._check_path(context)
         elif not isinstance(operation, ReadResult) or operation.query_id is not None:
             self._check_query(context.caller, context.match.query_id, allowed, operation)

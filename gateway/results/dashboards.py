@@ -16,6 +16,7 @@ from gateway.outcome import Sender
 from gateway.policy.access import Credential
 from gateway.redash import calls
 from gateway.redash.objects import DashboardQueries, parse_dashboard, parse_named, parse_slugs
+from gateway.redash.widgets import Board, parse_board
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 log = logging.getLogger("gateway.results")
@@ -33,6 +34,9 @@ _MOST_SLUGS: Final = 2 * _MOST_PAGES * calls.DASHBOARDS_A_PAGE
 _NO_DASHBOARD: Final = 0
 """The id of a slug that leads nowhere: Redash's ids begin with 1."""
 
+_SHOWN_BYTES: Final = 4 * 2**20
+"""What the dashboards take that are remembered with their widgets, as they came from Redash."""
+
 _ANOTHER: Final = "Redash's response is the object of another dashboard than the requested one."
 
 
@@ -46,6 +50,12 @@ class _Read(msgspec.Struct, frozen=True):
     requested_at: float
 
 
+class _Shown(msgspec.Struct, frozen=True):
+    board: Board
+    size: int
+    requested_at: float
+
+
 class Dashboards:
     """Reads dashboards with a credential, by id or slug; caches the ids of their queries, by scope."""
 
@@ -54,7 +64,11 @@ class Dashboards:
         self._clock = clock
         self._recent: dict[tuple[str, int | str], _Read] = {}
         self._slugs: LRUCache[str, _Slugs] = LRUCache(_MOST_SLUGS, getsizeof=lambda slugs: len(slugs.by_id) + 1)
+        self._shown: LRUCache[tuple[str, int | str], _Shown] = LRUCache(
+            _SHOWN_BYTES, getsizeof=lambda shown: shown.size
+        )
         self._flights: Flights[_Read] = Flights()
+        self._reads: Flights[_Shown] = Flights()
         self._lists: Flights[_Slugs] = Flights()
 
     async def queries_on(self, credential: Credential, dashboard: int | str, sender: Sender) -> frozenset[int]:
@@ -64,7 +78,30 @@ class Dashboards:
             UpstreamRefused: Redash does not show it to this credential.
             UpstreamUnusable: the response is not this dashboard's object.
         """
-        return (await self._request(credential, dashboard, sender)).dashboard.queries
+        response = await self._request(credential, dashboard, sender)
+        return parse_dashboard(response.body.load()).queries
+
+    async def board(self, credential: Credential, dashboard: int | str, sender: Sender) -> Board:
+        """Return a dashboard with its widgets, as it was at most `REREAD_SECONDS` ago.
+
+        Raises:
+            UpstreamRefused: Redash does not show it to this credential.
+            UpstreamUnusable: the response is not this dashboard's object, or it has too many widgets.
+        """
+        place = (credential.scope, dashboard)
+        shown = self._shown.get(place)
+        if shown is None or self._clock.monotonic() - shown.requested_at > REREAD_SECONDS:
+            shown, _ = await self._reads.share(place, lambda: self._show(credential, dashboard, sender))
+        return shown.board
+
+    async def _show(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Shown:
+        place = (credential.scope, dashboard)
+        self._shown.pop(place, None)
+        response = await self._request(credential, dashboard, sender)
+        shown = _Shown(parse_board(response.body.load()), response.body.size, response.sent)
+        if shown.size <= _SHOWN_BYTES:
+            self._shown[place] = shown
+        return shown
 
     async def recent(self, credential: Credential, dashboard: int | str, sender: Sender) -> DashboardQueries:
         """Return a dashboard as it was at most `REREAD_SECONDS` ago; concurrent callers share one request.
@@ -94,12 +131,14 @@ class Dashboards:
     async def aclose(self) -> None:
         """Cancel the requests in flight."""
         await self._flights.aclose()
+        await self._reads.aclose()
         await self._lists.aclose()
 
     async def _refresh(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Read:
         began = self._clock.monotonic()
         try:
-            read = await self._request(credential, dashboard, sender)
+            response = await self._request(credential, dashboard, sender)
+            read = _Read(parse_dashboard(response.body.load()), response.sent)
         except UpstreamRefused as refused:
             if not is_denial(refused):
                 raise
@@ -109,20 +148,20 @@ class Dashboards:
         self._recent[credential.scope, dashboard] = read
         return read
 
-    async def _request(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Read:
+    async def _request(self, credential: Credential, dashboard: int | str, sender: Sender) -> UpstreamResponse:
         if isinstance(dashboard, str):
-            return _read(await self._upstream.send(credential, calls.dashboard_by_slug(dashboard), sender))
+            return _accepted(await self._upstream.send(credential, calls.dashboard_by_slug(dashboard), sender))
         slug = self._known_slug(credential, dashboard)
         if slug is None:
             response = await self._upstream.send(credential, calls.dashboard(dashboard), sender)
             if not _is_for_a_slug(response, dashboard):
-                return _checked(_read(response), dashboard)
+                return _checked(_accepted(response), dashboard)
             slug = await self._find_slug(credential, dashboard, sender)
             if slug is None:
                 raise refusal(response) if response.status == 404 else UpstreamUnusable(_ANOTHER)
         response = await self._upstream.send(credential, calls.dashboard_by_slug(slug), sender)
         try:
-            return _checked(_read(response), dashboard)
+            return _checked(_accepted(response), dashboard)
         except (UpstreamRefused, UpstreamUnusable):
             if (slugs := self._slugs.get(credential.scope)) is not None:
                 slugs.by_id.pop(dashboard, None)  # it may have moved; the next list says so
@@ -163,24 +202,23 @@ def _is_for_a_slug(response: UpstreamResponse, dashboard_id: int) -> bool:
     return named.slug == str(dashboard_id) and named.id != dashboard_id
 
 
-def _checked(read: _Read, dashboard_id: int) -> _Read:
-    """Return what was read, if it is the requested dashboard.
+def _checked(response: UpstreamResponse, dashboard_id: int) -> UpstreamResponse:
+    """Return the response, if it shows the requested dashboard.
 
     Raises:
-        UpstreamUnusable: it is another one.
+        UpstreamUnusable: it shows another one, or none.
     """
-    if read.dashboard.dashboard_id != dashboard_id:
+    if parse_dashboard(response.body.load()).dashboard_id != dashboard_id:
         raise UpstreamUnusable(_ANOTHER)
-    return read
+    return response
 
 
-def _read(response: UpstreamResponse) -> _Read:
-    """Parse the response to a request for one dashboard.
+def _accepted(response: UpstreamResponse) -> UpstreamResponse:
+    """Return the response to a request for one dashboard.
 
     Raises:
         UpstreamRefused: Redash does not show it.
-        UpstreamUnusable: it is not a dashboard object.
     """
     if response.status != 200:
         raise refusal(response)
-    return _Read(parse_dashboard(response.body.load()), response.sent)
+    return response

@@ -1,0 +1,234 @@
+"""All widgets of a dashboard in one response: each as if its caller had requested it, several at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from gateway.body import Body
+from gateway.concurrency.assembled import Assembled
+from gateway.errors import Forbidden, GatewayError, TooManyRequests, UpstreamRefused, UpstreamTimeout, UpstreamUnusable
+from gateway.model import Clock, Response
+from gateway.outcome import Observer, Outcome
+from gateway.policy.context import RequestContext
+from gateway.policy.values import local_time
+from gateway.redash.matching import execution_of
+from gateway.redash.requests import Execute, OfQuery, ReadBoard
+from gateway.redash.widgets import Board, Widget
+from gateway.results.bindings import Bindings
+from gateway.results.dashboards import Dashboards
+from gateway.results.definitions import Definitions
+
+Perform = Callable[[RequestContext, OfQuery], Awaitable[Response]]
+"""Responds to one request, with all checks."""
+
+MOST_AT_ONCE: Final = 8
+"""So many widgets of one request are executed, or wait to be sent."""
+
+_FAILED: Final = 4
+"""Redash's status of a job."""
+
+AGAIN_SECONDS: Final = 0.1
+"""A widget that is refused because its client runs so many queries already tries again after this time."""
+
+LATE_SECONDS: Final = 1.0
+"""Whoever reads slowly still gets what is stored: each widget has at least so long."""
+
+_NOT_IN_TIME: Final = "This widget was not ready in the time for one request (server.max_wait); request it again."
+_NOT_KEPT: Final = "This result is larger than the gateway can keep now; request it by its query."
+_RESTRICTED: Final = "The credential may not see the query of this widget."
+
+
+class Entry(msgspec.Struct, omit_defaults=True):
+    """What the response says of a widget, before the response that Redash would give to its request."""
+
+    id: int
+    query_id: int | None
+    visualization_id: int | None
+    status: int
+    cache: str = ""
+    age: int | None = None
+    error: str = ""
+
+
+class BoardResults:
+    """Responds to requests for whole dashboards."""
+
+    def __init__(
+        self, dashboards: Dashboards, bindings: Bindings, definitions: Definitions, observer: Observer, clock: Clock
+    ) -> None:
+        self._dashboards = dashboards
+        self._bindings = bindings
+        self._definitions = definitions
+        self._record = observer.record_request
+        self._clock = clock
+
+    async def respond(self, context: RequestContext, operation: ReadBoard, perform: Perform) -> Response:
+        """Respond with the results of all widgets, or with their jobs; what fails is an entry with its error.
+
+        Raises:
+            UpstreamRefused: Redash does not show the dashboard to the client's credential.
+            Forbidden: it is not among the client's.
+            BadRequest: it has no such parameter.
+        """
+        board = await self._dashboards.board(context.credential, operation.dashboard, context.sender)
+        self._bindings.check_dashboard(context, board.id)
+        board.check_arguments(operation.arguments)
+        kind = "application/x-ndjson" if operation.lines else "application/json"
+        if context.request.method == "HEAD":  # runs nothing
+            return Response(body=Body.of(b""), content_type=kind, unsized=True)
+        most = min(MOST_AT_ONCE, context.caller.settings.max_executions or math.inf)
+        work = _Work(context, operation, board, asyncio.Semaphore(int(most)), perform)
+        tasks: list[asyncio.Task[list[Body]]] = []
+        parts = self._lines(work, tasks) if operation.lines else self._document(work, tasks)
+        body = Assembled(parts, lambda: _cancel(tasks))
+        return Response(body=body, content_type=kind, cache_control="no-store")
+
+    def _begin(self, work: _Work, tasks: list[asyncio.Task[list[Body]]]) -> None:
+        tasks += [asyncio.create_task(self._widget(work, widget)) for widget in work.board.widgets]
+
+    async def _document(self, work: _Work, tasks: list[asyncio.Task[list[Body]]]) -> AsyncIterator[Body]:
+        """One JSON document, with the widgets in the order of the page."""
+        yield Body.of(b'{"dashboard": ' + _head(work.board) + b', "widgets": [')
+        self._begin(work, tasks)
+        for number, task in enumerate(tasks):
+            if number:
+                yield Body.of(b", ")
+            for part in await task:
+                yield part
+            work.slots.release()
+        yield Body.of(b"]}")
+
+    async def _lines(self, work: _Work, tasks: list[asyncio.Task[list[Body]]]) -> AsyncIterator[Body]:
+        """A line for the dashboard, then one for each widget as soon as it is ready."""
+        yield Body.of(b'{"dashboard": ' + _head(work.board) + b"}\n")
+        self._begin(work, tasks)
+        for ready in asyncio.as_completed(tasks):
+            for part in await ready:
+                yield part
+            yield Body.of(b"\n")
+            work.slots.release()
+
+    async def _widget(self, work: _Work, widget: Widget) -> list[Body]:
+        """Return the entry of a widget in pieces. The slot that it takes is given back when they are sent."""
+        await work.slots.acquire()
+        parent = work.context.outcome
+        outcome = Outcome(
+            request_id=parent.request_id,
+            method=parent.method,
+            route=parent.route,
+            client=parent.client,
+            token_sha256=parent.token_sha256,
+            query_id=widget.query_id,
+            trace=parent.trace,
+            started=self._clock.monotonic(),
+        )
+        entry = Entry(widget.id, widget.query_id, widget.visualization_id, 200)
+        body: Body | None = None
+        try:
+            body = await self._result(work, widget, outcome)
+            entry.error = _failure(body)
+            entry.cache, entry.age = outcome.cache, _whole(outcome.age)
+        except UpstreamRefused as refused:
+            entry.status, body, entry.error = refused.status_code, refused.body, refused.detail
+            outcome.record_error(refused.reason, refused.refused)
+        except GatewayError as error:
+            entry.status, entry.error = error.status, error.detail
+            outcome.record_error(error.reason, error.refused)
+        except BaseException:  # the caller has left
+            entry.status = 499
+            raise
+        finally:
+            outcome.status, outcome.duration = entry.status, self._clock.monotonic() - outcome.started
+            self._record(outcome)
+        return _pieces(entry, body)
+
+    async def _result(self, work: _Work, widget: Widget, outcome: Outcome) -> Body:
+        """Return what Redash would respond to the request of a widget.
+
+        Raises:
+            GatewayError: what the caller would get instead.
+        """
+        if widget.query_id is None:
+            raise Forbidden(_RESTRICTED)
+        context = _of_query(work.context, widget.query_id, outcome)
+        left = work.context.outcome.started + context.patience - self._clock.monotonic()
+        try:
+            async with asyncio.timeout(max(left, LATE_SECONDS)):
+                definition = await self._definitions.get(context.credential, widget.query_id, context.sender)
+                values = work.board.values(widget, definition, work.operation.arguments, local_time(context))
+                run = Execute(widget.query_id, work.operation.max_age, values, None)
+                response = await _admitted(work.perform, context, run)
+                if not isinstance(response.body, Body):
+                    await response.body.follow(math.inf)
+                    response = await work.perform(context, run)  # it is stored by now
+        except TimeoutError:
+            raise UpstreamTimeout(_NOT_IN_TIME) from None
+        if not isinstance(response.body, Body) or not response.body.is_kept:
+            raise UpstreamUnusable(_NOT_KEPT)
+        return response.body
+
+
+class _Work(msgspec.Struct, frozen=True):
+    """One request for a dashboard."""
+
+    context: RequestContext
+    operation: ReadBoard
+    board: Board
+    slots: asyncio.Semaphore
+    perform: Perform
+
+
+def _cancel(tasks: list[asyncio.Task[list[Body]]]) -> None:
+    """Let go of what the caller does not wait for any more. Executions go on for their other callers."""
+    for task in tasks:
+        task.cancel()
+
+
+async def _admitted(perform: Perform, context: RequestContext, run: Execute) -> Response:
+    """Perform a run, once the client's limit of executions allows it."""
+    while True:
+        try:
+            return await perform(context, run)
+        except TooManyRequests:
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
+def _of_query(context: RequestContext, query_id: int, outcome: Outcome) -> RequestContext:
+    """Return the request that the caller would send for one query.
+
+    Raises:
+        Forbidden: the client may not send it.
+    """
+    found = execution_of(query_id)
+    chosen = context.configured.access.grant(context.caller, found)
+    wait = context.wait if context.request.method == "POST" else int(context.configured.settings.server.max_wait)
+    return msgspec.structs.replace(context, match=found, outcome=outcome, chosen=chosen, wait=wait)
+
+
+def _head(board: Board) -> bytes:
+    return msgspec.json.encode({"id": board.id, "name": board.name, "slug": board.slug})
+
+
+def _failure(body: Body) -> str:
+    """Return why a query failed, "" if it did not: its job says so."""
+    if body.data is None or not body.data.startswith(b'{"job":'):
+        return ""
+    job = msgspec.json.decode(body.data)["job"]
+    return str(job["error"]) if job["status"] == _FAILED else ""
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _pieces(entry: Entry, body: Body | None) -> list[Body]:
+    """Return the entry, with Redash's response as its last member."""
+    head = msgspec.json.encode(entry)
+    if body is None:
+        return [Body.of(head)]
+    return [Body.of(head[:-1] + b', "response": '), body, Body.of(b"}")]
