@@ -25,7 +25,6 @@ from gateway.redash.requests import (
     CancelJob,
     Execute,
     ExecuteText,
-    OfQuery,
     Operation,
     Ping,
     ReadBoard,
@@ -84,21 +83,21 @@ class Pipeline:
         """
         try:
             async with asyncio.timeout(context.patience) as limit:
-                operation = parse_operation(context.match, context.request.query_string, body)  # parse
-                return await self._perform(context, operation)
+                return await self._respond(context, body)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise UpstreamTimeout("Redash did not answer within the time for one request (server.max_wait).") from None
 
-    async def _perform(self, context: RequestContext, operation: Operation) -> Response:
+    async def _respond(self, context: RequestContext, body: bytes) -> Response:
+        operation = parse_operation(context.match, context.request.query_string, body)  # parse
         check_operation(context.caller, operation)
         if isinstance(operation, Run | ReadBoard):
             origins = context.configured.settings.server.cors_origins
             check_cross_site(context.request, origins, context.outcome.token_sha256)
         allowed = await self._bindings.check(context, operation)
         if isinstance(operation, ReadBoard):
-            return await self._boards.respond(context, operation, self._perform)
+            return await self._boards.respond(context, operation, self._respond)
         if isinstance(operation, Run):
             response = await self._run(context, operation, allowed)
         else:
@@ -120,7 +119,7 @@ class Pipeline:
         result = await self._lookup.wait(result, context, operation, plan)  # store: done by the execution
         return await self._responses.respond(context, operation, plan, result)  # respond
 
-    async def _read(self, context: RequestContext, operation: OfQuery, allowed: frozenset[int] | None) -> Response:
+    async def _read(self, context: RequestContext, operation: Operation, allowed: frozenset[int] | None) -> Response:
         """Respond to a request that needs no run."""
         match operation:
             case ReadLatest():
@@ -135,5 +134,5 @@ class Pipeline:
                 return await self._metadata.respond(context, operation)
             case Ping():
                 return Response(body=Body.of(b"PONG."), content_type="text/html; charset=utf-8")
-            case Execute() | ExecuteText() | ReadParameterised():
-                raise AssertionError("these take the way of `_run`")
+            case Execute() | ExecuteText() | ReadParameterised() | ReadBoard():
+                raise AssertionError("these take ways of their own")

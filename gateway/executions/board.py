@@ -17,14 +17,14 @@ from gateway.outcome import Observer, Outcome
 from gateway.policy.context import RequestContext
 from gateway.policy.values import local_time
 from gateway.redash.matching import execution_of
-from gateway.redash.requests import Execute, OfQuery, ReadBoard
+from gateway.redash.requests import ReadBoard
 from gateway.redash.widgets import Board, Widget
 from gateway.results.bindings import Bindings
 from gateway.results.dashboards import Dashboards
 from gateway.results.definitions import Definitions
 
-Perform = Callable[[RequestContext, OfQuery], Awaitable[Response]]
-"""Responds to one request, with all checks."""
+Respond = Callable[[RequestContext, bytes], Awaitable[Response]]
+"""Responds to one request with that body, after all checks."""
 
 MOST_AT_ONCE: Final = 8
 """So many widgets of one request are executed, or wait to be sent."""
@@ -67,7 +67,7 @@ class BoardResults:
         self._record = observer.record_request
         self._clock = clock
 
-    async def respond(self, context: RequestContext, operation: ReadBoard, perform: Perform) -> Response:
+    async def respond(self, context: RequestContext, operation: ReadBoard, respond: Respond) -> Response:
         """Respond with the results of all widgets, or with their jobs; what fails is an entry with its error.
 
         Raises:
@@ -82,7 +82,7 @@ class BoardResults:
         if context.request.method == "HEAD":  # runs nothing
             return Response(body=Body.of(b""), content_type=kind, unsized=True)
         most = min(MOST_AT_ONCE, context.caller.settings.max_executions or math.inf)
-        work = _Work(context, operation, board, asyncio.Semaphore(int(most)), perform)
+        work = _Work(context, operation, board, asyncio.Semaphore(int(most)), respond)
         tasks: list[asyncio.Task[list[Body]]] = []
         parts = self._lines(work, tasks) if operation.lines else self._document(work, tasks)
         body = Assembled(parts, lambda: _cancel(tasks))
@@ -161,11 +161,11 @@ class BoardResults:
             async with asyncio.timeout(max(left, LATE_SECONDS)):
                 definition = await self._definitions.get(context.credential, widget.query_id, context.sender)
                 values = work.board.values(widget, definition, work.operation.arguments, local_time(context))
-                run = Execute(widget.query_id, work.operation.max_age, values, None)
-                response = await _admitted(work.perform, context, run)
+                body = msgspec.json.encode({"max_age": work.operation.max_age, "parameters": values})
+                response = await _admitted(work.respond, context, body)
                 if not isinstance(response.body, Body):
                     await response.body.follow(math.inf)
-                    response = await work.perform(context, run)  # it is stored by now
+                    response = await work.respond(context, body)  # it is stored by now
         except TimeoutError:
             raise UpstreamTimeout(_NOT_IN_TIME) from None
         if not isinstance(response.body, Body) or not response.body.is_kept:
@@ -180,7 +180,7 @@ class _Work(msgspec.Struct, frozen=True):
     operation: ReadBoard
     board: Board
     slots: asyncio.Semaphore
-    perform: Perform
+    respond: Respond
 
 
 def _cancel(tasks: list[asyncio.Task[list[Body]]]) -> None:
@@ -189,11 +189,11 @@ def _cancel(tasks: list[asyncio.Task[list[Body]]]) -> None:
         task.cancel()
 
 
-async def _admitted(perform: Perform, context: RequestContext, run: Execute) -> Response:
-    """Perform a run, once the client's limit of executions allows it."""
+async def _admitted(respond: Respond, context: RequestContext, body: bytes) -> Response:
+    """Respond to a request, once the client's limit of executions allows it."""
     while True:
         try:
-            return await perform(context, run)
+            return await respond(context, body)
         except TooManyRequests:
             await asyncio.sleep(AGAIN_SECONDS)
 

@@ -118,10 +118,9 @@ class Ping(msgspec.Struct, frozen=True):
     """The gateway responds itself."""
 
 
-OfQuery = Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadJob | CancelJob | Relay | Ping
-"""All but those about many queries at once."""
-
-Operation = OfQuery | ReadBoard
+Operation = (
+    Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadBoard | ReadJob | CancelJob | Relay | Ping
+)
 
 
 def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
