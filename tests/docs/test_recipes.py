@@ -106,6 +106,15 @@ async def test_python(kitchen: Kitchen, text: str, libraries: tuple[str, ...]) -
     await kitchen.shows_all_rows(await kitchen.run(sys.executable, str(script)))
 
 
+async def test_a_whole_dashboard(kitchen: Kitchen) -> None:
+    library("requests")
+    script = kitchen.directory / "recipe.py"
+    script.write_text(recipe("dashboard").replace("http://localhost:8080", kitchen.world.url))
+    printed = (await kitchen.run(sys.executable, str(script))).splitlines()
+    assert printed[0].endswith(" rows")
+    assert "may not see" in printed[2]
+
+
 async def test_the_recipe_for_requests_waits_for_a_run_and_raises_its_error(kitchen: Kitchen) -> None:
     library("requests")
     text = recipe("requests").partition("\nprint(")[0]

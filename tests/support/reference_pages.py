@@ -190,7 +190,9 @@ def _routes() -> str:
 
 
 def _cells(route: Route) -> tuple[str, ...]:
-    kept = {"execute": "yes", "execute_text": "yes", "latest": "yes", "result": "yes", "metadata": "seconds"}
+    kept = dict.fromkeys(("execute", "execute_text", "latest", "result"), "yes") | {"metadata": "seconds"}
+    if route.kind == "board" and route.method == "GET":
+        kept["board"] = "yes"
     capability = "" if route.kind == "ping" else f"`{route.capability}`"
     return capability, kept.get(route.kind, "no"), "yes" if route.query_key else "no", "no" if route.lists else ""
 
