@@ -12,8 +12,9 @@ import msgspec
 
 from gateway import config
 from gateway.errors import BadRequest, Forbidden, Unauthorized
+from gateway.redash.arguments import parse_query_token
 from gateway.redash.matching import Match
-from gateway.redash.requests import Operation, ReadParameterised, parse_query_token
+from gateway.redash.requests import Operation, ReadParameterised
 from gateway.secret import Secret
 
 ANONYMOUS: Final = "anonymous"

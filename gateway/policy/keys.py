@@ -6,8 +6,9 @@ from functools import lru_cache
 from typing import Final
 
 from gateway.model import Entry, Key, digest
+from gateway.redash.arguments import encode_arguments
 from gateway.redash.json_text import canonical
-from gateway.redash.requests import Execute, ExecuteText, encode_arguments
+from gateway.redash.requests import Execute, ExecuteText
 
 KEY_VERSION: Final = b"1"
 

@@ -8,8 +8,9 @@ from typing import Final
 import msgspec
 
 from gateway.redash import routes
+from gateway.redash.arguments import encode_arguments
 from gateway.redash.json_text import canonical
-from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm, encode_arguments
+from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm
 from gateway.redash.routes import Route
 
 DASHBOARDS_A_PAGE: Final = 250

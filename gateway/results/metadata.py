@@ -28,10 +28,11 @@ from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
+from gateway.redash.arguments import encode_arguments, parse_arguments
 from gateway.redash.matching import Match
 from gateway.redash.objects import parse_named
 from gateway.redash.redaction import body_without_own_keys, without_keys
-from gateway.redash.requests import Relay, encode_arguments, parse_arguments
+from gateway.redash.requests import Relay
 from gateway.results.bindings import Bindings
 from gateway.results.definitions import Definitions
 from gateway.results.job_results import JobResults
