@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import fields
 from support import reference_pages
+from support.process import certificate
 from support.world import World
 from test_structure import LEVELS, PURE, SANDBOX
 
@@ -177,12 +178,17 @@ async def test_the_guide_names_every_metric_and_no_other(world: World) -> None:
     assert set(re.findall(r"\bredash_gateway_\w+", GUIDE)) == exported
 
 
-async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(world: World) -> None:
-    await world.rows("by_country", max_age=0)  # so that every metric has a sample
+async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(
+    bare: World, tmp_path: Path, needs: Callable[[str], str]
+) -> None:
+    needs("openssl")
+    cert, _ = certificate(tmp_path, "here")
+    await bare.start(dashboard="expires = 2099-01-01", upstream=f'ca_file = "{cert}"')
+    await bare.rows("by_country", max_age=0)  # so that every metric has a sample
     rows = re.findall(r"(?m)^\| (`redash_gateway_[^|]+) \|([^|]*)\|", section(PAGES["operation"], "Metrics"))
     table = {name: _labels(told) for names, told in rows for name in re.findall(r"redash_gateway_\w+", names)}
     exported: dict[str, set[str]] = {}
-    for sample in await world.metrics():
+    for sample in await bare.metrics():
         name, _, labels = sample.partition("{")
         if name.startswith("redash_gateway_"):
             name = re.sub(r"_(bucket|sum|count)$", "", name)
