@@ -354,6 +354,15 @@ def test_operation_says_what_to_do_for_every_alert_and_no_other() -> None:
     assert re.findall(r"(?m)^### (.+)$", section(PAGES["operation"], "Alerts")) == names
 
 
+def test_the_runbook_of_every_alert_is_a_heading_of_operation() -> None:
+    # Whoever is woken at night follows this link: it must lead to what to do about this very alert.
+    alerts = (ROOT / "deploy" / "prometheus" / "redash-gateway.alerts.yml").read_text(encoding="utf-8")
+    links = re.findall(r'(?m)^ +runbook_url: "https://redash-gateway\.example\.com/(\w+)/#([\w-]+)"$', alerts)
+    names = re.findall(r"(?m)^ +- alert: (\w+)$", alerts)
+    assert links == [("operation", name.lower()) for name in names]
+    assert {anchor for _, anchor in links} <= _anchors(PAGES["operation"])
+
+
 def test_the_console_page_says_what_every_reason_of_a_miss_means() -> None:
     reasons = re.findall(r"(?m)^\| `(\w+)` \|", section(PAGES["console"], "Why a miss"))
     assert sorted(reasons) == sorted(get_args(MissReason))

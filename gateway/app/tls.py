@@ -63,7 +63,6 @@ def expiries(settings: config.Config) -> dict[str, float]:
     files = (
         ("server.tls_cert", settings.server.tls_cert, min),
         ("upstream.ca_file", settings.upstream.ca_file, max),
-        ("redis.ca_file", settings.redis.ca_file, max),
     )
     found = [(key, choose, ends_of_validity(_text(file))) for key, file, choose in files if file is not None]
     return {key: choose(ends) for key, choose, ends in found if ends}
