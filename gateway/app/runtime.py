@@ -16,6 +16,7 @@ from gateway.admin.operations import Operations
 from gateway.app import bounds
 from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
 from gateway.app.handover import Handover
+from gateway.app.life_log import StopLog, log_resumed
 from gateway.app.listeners import Inherited, Listeners
 from gateway.app.loop_lag import LoopLag
 from gateway.app.settings import store_options
@@ -136,9 +137,7 @@ class Runtime:
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""
         await self.store.usable()
-        resumed = await self.executions.revival.resume()
-        if resumed:
-            events.info("following %d executions that an earlier process began", resumed)
+        log_resumed(await self.executions.revival.resume())
 
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
@@ -146,15 +145,20 @@ class Runtime:
         The next process has the store as soon as every response is complete; some may still be on their way. Until
         then the admin listener stays open, and `/readyz` responds 503.
         """
+        stop, flights = StopLog(served=self.serving), self.executions.flights
         self.serving = False
         self.supervisor.stopping()
+        open_, _ = self.api.api.connections
+        requests, runs = self.api.api.requests_in_progress, len(flights.running)
+        stop.begins(self.live.settings.server.drain_timeout, connections=open_, requests=requests, runs=runs)
         self.api.begin_to_drain()
-        self.executions.flights.drain()
+        flights.drain()
         await self.listeners.stop_accepting(API)
-        await self.api.drain()
+        stop.drained(await self.api.drain())
         await self.listeners.stop_accepting(ADMIN)
+        left = len(flights.running)
         await self._leave_to_the_next()
-        await self.api.aclose()
+        stop.ended(await self.api.aclose(), left)
         await self.listeners.aclose()
         self.loop_lag.stop()
         self.api.cache.flush_all()
@@ -207,6 +211,8 @@ class Runtime:
             warm=self.warmer.counts(),
             log_lines_dropped=log.lines_dropped(),
             loop_lag=self.loop_lag.longest(),
+            serving=self.serving,
+            resumed=self.executions.revival.resumed,
             in_use=bounds.in_use(self.api, self.executions, self.upstream),
             memory=bounds.memory(memory, self.api, self.results, self.executions, self.upstream),
             client_expiries={name: c.expires for name, c in self.live.settings.clients.items() if c.expires},

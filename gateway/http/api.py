@@ -183,6 +183,11 @@ class Api:
         return len(self._server.connections), self._most_connections
 
     @property
+    def requests_in_progress(self) -> int:
+        """The number of requests whose responses are not sent yet."""
+        return len(self._open)
+
+    @property
     def bytes_of_bodies(self) -> int:
         """What the bodies of requests in progress take in memory; `cache.memory` is their limit."""
         return self._bodies.taken
@@ -191,10 +196,10 @@ class Api:
         """From now on, close each connection after its response."""
         self._draining = True
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float) -> int:
         """Let every request in progress come so far that its response only has to be sent; cancel the rest.
 
-        This and `finish` take at most so many seconds together.
+        This and `finish` take at most so many seconds together. Returns how many requests were cancelled.
         """
         self.begin_to_drain()
         self._drained_until = min(self._drained_until, asyncio.get_running_loop().time() + seconds)
@@ -203,15 +208,19 @@ class Api:
         while self._is_unanswered() and self._may_go_on():  # noqa: ASYNC110
             await asyncio.sleep(TICK_SECONDS)
         self._drained = True
-        for task in self._open.keys() - self._sending.keys():
+        unanswered = self._open.keys() - self._sending.keys()
+        for task in unanswered:
             task.cancel()
+        return len(unanswered)
 
-    async def finish(self) -> None:
-        """Let what is left be sent in the rest of the time."""
+    async def finish(self) -> int:
+        """Let what is left be sent in the rest of the time. Returns how many responses were cut off."""
         while self._is_connected() and self._may_go_on():  # noqa: ASYNC110
             await asyncio.sleep(TICK_SECONDS)
-        for task in list(self._open):
+        unsent = list(self._open)
+        for task in unsent:
             task.cancel()
+        return len(unsent)
 
     def hurry(self) -> None:
         """Let `drain` and `finish` end at once."""

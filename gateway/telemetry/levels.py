@@ -44,6 +44,10 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     warm: Mapping[str, int]
     """Rounds of the `[[warm]]` entries by result."""
     log_lines_dropped: int
+    serving: bool
+    """False while the gateway stops."""
+    resumed: int
+    """How many runs of an earlier process it has followed."""
     loop_lag: float
     """Seconds: the longest pause of the event loop within the last minute."""
     in_use: Mapping[str, Bound]
@@ -97,6 +101,8 @@ def _collect_parts(levels: Levels) -> Iterator[Metric]:
         (),
         {(): levels.log_lines_dropped},
     )
+    yield gauge("serving", "0: the gateway is stopping.", (), {(): levels.serving})
+    yield counter("resumed_executions", "Runs of an earlier process that were followed.", (), {(): levels.resumed})
     yield gauge("loop_lag_seconds", "Longest pause of the event loop, last minute.", (), {(): levels.loop_lag})
     yield InfoMetricFamily(
         PREFIX + "build", "The version that runs.", value={"version": __version__, "name": levels.name}

@@ -62,6 +62,8 @@ PROMISED = {
     "warm_runs_total": {"result"},
     "log_lines_dropped_total": set(),
     "loop_lag_seconds": set(),
+    "serving": set(),
+    "resumed_executions_total": set(),
     "in_use": {"of"},
     "in_use_limit": {"of"},
     "memory_bytes": {"part"},
