@@ -281,11 +281,18 @@ def is_denial(error: GatewayError) -> bool:
     )
 
 
-def reasons() -> set[str]:
-    """Return every reason for which a request can be rejected or fail."""
-    kinds, found = [GatewayError], set()
-    while kinds:
-        kind = kinds.pop()
-        found.add(kind.reason)
+def reasons(root: type[GatewayError] = GatewayError) -> set[str]:
+    """Return every reason for which a request can be rejected or fail, or only those of one kind of error."""
+    return {kind.reason for kind in _kinds(root)}
+
+
+def own_failures() -> set[str]:
+    """Return every reason for a response of 500 and above that the gateway itself makes; Redash's are passed on."""
+    return {kind.reason for kind in _kinds(GatewayError) if kind.status >= 500} - reasons(UpstreamRefused)
+
+
+def _kinds(root: type[GatewayError]) -> list[type[GatewayError]]:
+    kinds = [root]
+    for kind in kinds:
         kinds += kind.__subclasses__()
-    return found
+    return kinds

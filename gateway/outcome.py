@@ -207,14 +207,17 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     credential: str
     accepted: bool  # False: Redash does not know the key
     method: str = ""
-    failure: str = ""  # why Redash counts as unavailable: no response, or only a proxy's
+    failure: str = ""  # the reason of the error, if this says that Redash is unavailable
     detail: str = ""  # the same as a sentence
     started: float = 0.0  # monotonic
     trace: Trace | None = None
 
     @property
     def unavailable(self) -> bool:
-        """Whether Redash itself did not respond, only perhaps a proxy (Redash's own failures are 500, CONTRACT 3)."""
+        """Whether Redash itself did not respond, only perhaps a proxy, or fails every request.
+
+        Its 500 to one request says nothing of Redash: bad input causes it, too (CONTRACT 3).
+        """
         return self.failure != ""
 
 
@@ -261,5 +264,5 @@ class Observer(Protocol):
     def record_execution(self, end: ExecutionEnd) -> None:
         """Record an execution that has ended."""
 
-    def record_breaker(self, is_open: bool) -> None:
-        """Record whether the breaker is open after a call."""
+    def record_breaker(self, is_open: bool, cause: str = "") -> None:
+        """Record whether the breaker is open after a call, and the cause, as a sentence, if that call failed."""

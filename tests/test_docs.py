@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import fields
 from support import reference_pages
+from support.process import certificate
 from support.world import World
 from test_structure import LEVELS, PURE, SANDBOX
 
@@ -177,12 +178,17 @@ async def test_the_guide_names_every_metric_and_no_other(world: World) -> None:
     assert set(re.findall(r"\bredash_gateway_\w+", GUIDE)) == exported
 
 
-async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(world: World) -> None:
-    await world.rows("by_country", max_age=0)  # so that every metric has a sample
+async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_other(
+    bare: World, tmp_path: Path, needs: Callable[[str], str]
+) -> None:
+    needs("openssl")
+    cert, _ = certificate(tmp_path, "here")
+    await bare.start(dashboard="expires = 2099-01-01", upstream=f'ca_file = "{cert}"')
+    await bare.rows("by_country", max_age=0)  # so that every metric has a sample
     rows = re.findall(r"(?m)^\| (`redash_gateway_[^|]+) \|([^|]*)\|", section(PAGES["operation"], "Metrics"))
     table = {name: _labels(told) for names, told in rows for name in re.findall(r"redash_gateway_\w+", names)}
     exported: dict[str, set[str]] = {}
-    for sample in await world.metrics():
+    for sample in await bare.metrics():
         name, _, labels = sample.partition("{")
         if name.startswith("redash_gateway_"):
             name = re.sub(r"_(bucket|sum|count)$", "", name)
@@ -346,6 +352,15 @@ def test_operation_says_what_to_do_for_every_alert_and_no_other() -> None:
     alerts = (ROOT / "deploy" / "prometheus" / "redash-gateway.alerts.yml").read_text(encoding="utf-8")
     names = re.findall(r"(?m)^ +- alert: (\w+)$", alerts)
     assert re.findall(r"(?m)^### (.+)$", section(PAGES["operation"], "Alerts")) == names
+
+
+def test_the_runbook_of_every_alert_is_a_heading_of_operation() -> None:
+    # Whoever is woken at night follows this link: it must lead to what to do about this very alert.
+    alerts = (ROOT / "deploy" / "prometheus" / "redash-gateway.alerts.yml").read_text(encoding="utf-8")
+    links = re.findall(r'(?m)^ +runbook_url: "https://redash-gateway\.example\.com/(\w+)/#([\w-]+)"$', alerts)
+    names = re.findall(r"(?m)^ +- alert: (\w+)$", alerts)
+    assert links == [("operation", name.lower()) for name in names]
+    assert {anchor for _, anchor in links} <= _anchors(PAGES["operation"])
 
 
 def test_the_console_page_says_what_every_reason_of_a_miss_means() -> None:

@@ -17,7 +17,7 @@ from gateway.policy.quotas import Quotas
 from gateway.results.definitions import Definitions
 from gateway.results.organisation import OrganisationReader
 from gateway.telemetry.history import Counts, lookups, rate
-from gateway.telemetry.metrics import Levels
+from gateway.telemetry.levels import Levels
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tables import UpstreamRow
 from gateway.upstream.client import HttpUpstream

@@ -27,7 +27,8 @@ from gateway.redash import account, calls
 from gateway.redash.account import Page, Session
 from gateway.redash.calls import UpstreamRequest
 from gateway.redash.organisation import RedashVersion, parse_organisation
-from gateway.telemetry.metrics import Levels, Metrics
+from gateway.telemetry.levels import Levels
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import Telemetry
 from gateway.upstream.causes import cause_of, speaks_tls
 from gateway.upstream.client import HttpUpstream

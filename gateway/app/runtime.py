@@ -13,14 +13,16 @@ from aiohttp import http_parser, web
 from gateway import __version__, config
 from gateway.admin.listener import AdminListener, AdminRunner
 from gateway.admin.operations import Operations
+from gateway.app import bounds
 from gateway.app.descriptors import ADMIN_CONNECTIONS, limit_of_process, shares
 from gateway.app.handover import Handover
+from gateway.app.life_log import StopLog, log_resumed
 from gateway.app.listeners import Inherited, Listeners
 from gateway.app.loop_lag import LoopLag
 from gateway.app.settings import store_options
 from gateway.app.systemd import ADMIN, API, Supervisor
 from gateway.app.telemetry import TelemetryParts
-from gateway.app.tls import client_context, server_context
+from gateway.app.tls import client_context, expiries, server_context
 from gateway.errors import StoreError
 from gateway.executions.parts import ExecutionParts
 from gateway.http.listener import ApiListener
@@ -33,7 +35,8 @@ from gateway.policy.quotas import Quotas
 from gateway.results.parts import ResultParts
 from gateway.store.factory import open_store, sharing
 from gateway.telemetry import log
-from gateway.telemetry.metrics import Levels, registry
+from gateway.telemetry.levels import Levels
+from gateway.telemetry.metrics import registry
 from gateway.upstream.client import HttpUpstream
 from gateway.warm import Warmer
 
@@ -57,7 +60,7 @@ class Runtime:
         self.clock: Clock = clock or SystemClock()
         self.started_with = settings
         self.live = Live(settings)
-        self.reload = ReloadState()
+        self.reload = ReloadState(settings)
         self.serving = False
         self.loop_lag = LoopLag()
         self.telemetry = TelemetryParts(self.live, self.levels, self.clock)
@@ -131,9 +134,7 @@ class Runtime:
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""
         await self.store.usable()
-        resumed = await self.executions.revival.resume()
-        if resumed:
-            events.info("following %d executions that an earlier process began", resumed)
+        log_resumed(await self.executions.revival.resume())
 
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
@@ -141,15 +142,20 @@ class Runtime:
         The next process has the store as soon as every response is complete; some may still be on their way. Until
         then the admin listener stays open, and `/readyz` responds 503.
         """
+        stop, flights = StopLog(served=self.serving), self.executions.flights
         self.serving = False
         self.supervisor.stopping()
+        open_, _ = self.api.api.connections
+        requests, runs = self.api.api.requests_in_progress, len(flights.running)
+        stop.begins(self.live.settings.server.drain_timeout, connections=open_, requests=requests, runs=runs)
         self.api.begin_to_drain()
-        self.executions.flights.drain()
+        flights.drain()
         await self.listeners.stop_accepting(API)
-        await self.api.drain()
+        stop.drained(await self.api.drain())
         await self.listeners.stop_accepting(ADMIN)
+        left = len(flights.running)
         await self._leave_to_the_next()
-        await self.api.aclose()
+        stop.ended(await self.api.aclose(), left)
         await self.listeners.aclose()
         self.loop_lag.stop()
         self.api.cache.flush_all()
@@ -178,14 +184,14 @@ class Runtime:
         server = configured.settings.server
         if self.tls is not None and server.tls_cert and server.tls_key:
             self.tls.load_cert_chain(server.tls_cert, server.tls_key)
-        self.reload.successful, self.reload.at = True, time.time()
+        self.reload = ReloadState(configured.settings)
 
     def levels(self) -> Levels:
         """Return the values that are read from the parts on demand, for a scrape or the console."""
         self.api.cache.flush_all()
         self.telemetry.observer.flush()
         flights = self.executions.flights
-        running = flights.running
+        running, memory = flights.running, self.live.settings.cache.memory
         return Levels(
             executions_in_flight=len(running),
             execution_waiters=sum(execution.waiters for execution in running),
@@ -202,6 +208,12 @@ class Runtime:
             warm=self.warmer.counts(),
             log_lines_dropped=log.lines_dropped(),
             loop_lag=self.loop_lag.longest(),
+            serving=self.serving,
+            resumed=self.executions.revival.resumed,
+            in_use=bounds.in_use(self.api, self.executions, self.upstream),
+            memory=bounds.memory(memory, self.api, self.results, self.executions, self.upstream),
+            client_expiries={name: c.expires for name, c in self.live.settings.clients.items() if c.expires},
+            certificate_expiries=self.reload.certificates,
         )
 
 
@@ -213,6 +225,8 @@ def _check_parser() -> None:
 class ReloadState:
     """Whether the last reload was successful, and when the configuration in force was loaded (unix seconds)."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: config.Config) -> None:
         self.successful = True
         self.at = time.time()
+        self.certificates = expiries(settings)
+        """Until when those in force are valid."""

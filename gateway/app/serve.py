@@ -84,14 +84,16 @@ async def run(runtime: Runtime, work: Work | None = None) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
-    def stop() -> None:
+    def stop(name: str) -> None:
         if stopping.is_set():
-            events.warning("a second signal to stop: open requests are cut off")
+            events.warning("%s, the second signal to stop: open requests are cut off", name)
             runtime.hurry()
+        else:
+            events.info("%s has come", name)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number.name)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from gateway.model import Clock
 from gateway.policy.configured import Live
-from gateway.telemetry.metrics import Levels, Metrics
+from gateway.telemetry.levels import Levels
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import Telemetry
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tracing import Tracing

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway import config
+from gateway.app.certificates import ends_of_validity
 from gateway.errors import ConfigurationError
 
 
@@ -52,6 +53,27 @@ def client_context(upstream: config.Upstream) -> ssl.SSLContext:
     context, refusal = _authority(upstream.ca_file)
     _raise(refusal)
     return context
+
+
+def expiries(settings: config.Config) -> dict[str, float]:
+    """Return until when the certificates in force are valid (unix seconds), by the key that names their file.
+
+    Callers need every certificate of the chain. Of several authorities, one that is still valid may be enough.
+    """
+    files = (
+        ("server.tls_cert", settings.server.tls_cert, min),
+        ("upstream.ca_file", settings.upstream.ca_file, max),
+    )
+    found = [(key, choose, ends_of_validity(_text(file))) for key, file, choose in files if file is not None]
+    return {key: choose(ends) for key, choose, ends in found if ends}
+
+
+def _text(file: Path) -> str:
+    """Return the text of a file that has been read before; "" if it is gone."""
+    try:
+        return file.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _raise(refusal: Refusal | None) -> None:

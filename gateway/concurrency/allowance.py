@@ -37,6 +37,11 @@ class Allowance:
         """Return the bytes that are taken now."""
         return self._space.taken
 
+    @property
+    def limit(self) -> int:
+        """Return the bytes that there are."""
+        return self._space.limit
+
     async def take(self, count: int, seconds: float) -> Share:
         """Take so many bytes; wait for them at most so long.
 

@@ -64,7 +64,7 @@ class Executions:
         self._asides: dict[Key, Execution] = {}
         self._running: dict[Execution, None] = {}  # in the order of their start
         self._by_id: dict[str, Execution] = {}
-        self._weight = 0  # of all of them
+        self.weight = 0  # of all of them
         self.failures = Failures(live, clock)
         leading.renamed = self._renamed
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,7 +113,7 @@ class Executions:
     @property
     def is_full(self) -> bool:
         """Whether all executions take as much memory as they may (`cache.memory`)."""
-        return self._weight > self._live.settings.cache.memory
+        return self.weight > self._live.settings.cache.memory
 
     def begin(
         self,
@@ -150,7 +150,7 @@ class Executions:
     def _spawn(self, execution: Execution, work: Work) -> None:
         self._running[execution] = None
         self._by_id[execution.id] = execution
-        self._weight += execution.weight
+        self.weight += execution.weight
         execution.task = asyncio.create_task(self._guarded(execution, work))
         self._tasks.add(execution.task)
         execution.task.add_done_callback(self._tasks.discard)
@@ -228,7 +228,7 @@ class Executions:
             await self._give_up_lease(execution)
         finally:  # it may be cancelled meanwhile, and nobody may wait for it any more
             self._running.pop(execution, None)
-            self._weight -= execution.weight
+            self.weight -= execution.weight
             if self._by_id.get(execution.id) is execution:
                 del self._by_id[execution.id]
             execution.end(ending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +24,15 @@ from gateway.redash.requests import Execute, ExecuteText, parse_operation
 from gateway.store import Leases, Ledger
 
 
+class Resumed(NamedTuple):
+    """What became of the runs of an earlier process, by their ids."""
+
+    followed: list[tuple[str, int]]
+    """Each with its query."""
+    given_up: list[tuple[str, str]]
+    """Each with the reason: this configuration or version does not allow it."""
+
+
 class Revival:
     """Makes executions from records: at the start of a process, or when a caller of another gateway comes here."""
 
@@ -35,24 +45,28 @@ class Revival:
         self._live = live
         self._observer = observer
         self._clock = clock
+        self.resumed = 0
+        """How many runs of an earlier process are followed."""
 
-    async def resume(self) -> int:
-        """Follow the executions that an earlier process left unfinished. Returns their number.
+    async def resume(self) -> Resumed:
+        """Follow the executions that an earlier process left unfinished.
 
         Call it once the ledger can be read; executions of this process may be in progress by then. What another
         gateway leads is left to it.
         """
-        resumed = 0
+        resumed = Resumed([], [])
         for record in await self._ledger.unfinished():
             if self._executions.by_id(record.id) is None and await self._leases.is_free(record.key):
-                resumed += 1
-                await self._resume(record)
+                await self._resume(record, resumed)
         return resumed
 
-    async def _resume(self, record: ExecutionRecord) -> None:
+    async def _resume(self, record: ExecutionRecord, resumed: Resumed) -> None:
         try:
             await self._revive(record)
+            self.resumed += 1
+            resumed.followed.append((record.id, record.query_id))
         except GatewayError as error:
+            resumed.given_up.append((record.id, error.detail))
             ended = msgspec.structs.replace(record, status=4, error=error.detail, body=b"")
             await self._ledger.record_execution(ended)
 

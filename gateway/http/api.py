@@ -35,6 +35,7 @@ from gateway.telemetry.tracing import incoming
 log = logging.getLogger("gateway.http")
 
 TICK_SECONDS: Final = 0.01
+_CALLER_HAS_LEFT: Final = (ConnectionError, TimeoutError)
 
 
 class Api:
@@ -63,6 +64,7 @@ class Api:
         self._draining = self._drained = False
         self._drained_until = math.inf  # in the time of the event loop
         self._server: Server | None = None
+        self._most_connections = 0
         self._open: dict[asyncio.Task[None], Outcome] = {}
         # Those whose response is complete and only has to be sent, with the handlers of their connections.
         self._sending: dict[asyncio.Task[None], object] = {}
@@ -72,6 +74,7 @@ class Api:
         """Return the server to run on a socket; it has at most so many connections open."""
         if self._fast_path is None:
             log.warning("the fast path is off; every request takes the normal path")
+        self._most_connections = most_connections
         self._server = Server(self.handle, self._refused, self._fast_path, limit=ConnectionLimit(most_connections))
         return self._server
 
@@ -102,10 +105,12 @@ class Api:
         except GatewayError as error:  # the body failed while it was passed on to the caller
             outcome.status, outcome.reason = error.status, error.reason
             raise ConnectionAbortedError("the response broke off") from error
-        except BaseException:  # the caller has left, or its request was cancelled here
+        except BaseException as error:
             if repeated is not None:
                 repeated.repeat(outcome)
-            outcome.status, repeated = 499, None
+            left = isinstance(error, _CALLER_HAS_LEFT) or not isinstance(error, Exception)  # or was cancelled here
+            outcome.status, repeated = 499 if left else 500, None
+            outcome.reason = outcome.reason if left else GatewayError.reason
             raise
         finally:
             self._bodies.release(task)
@@ -177,14 +182,31 @@ class Api:
             body = NOTHING if request.method == hdrs.METH_HEAD else body
             self._cache.put(key, response.reuse, fixed, body, outcome, self._quotas.of(outcome.client))
 
+    @property
+    def connections(self) -> tuple[int, int]:
+        """The number of open connections, and how many there may be."""
+        if self._server is None:
+            return 0, 0
+        return len(self._server.connections), self._most_connections
+
+    @property
+    def requests_in_progress(self) -> int:
+        """The number of requests whose responses are not sent yet."""
+        return len(self._open)
+
+    @property
+    def bytes_of_bodies(self) -> int:
+        """What the bodies of requests in progress take in memory; `cache.memory` is their limit."""
+        return self._bodies.taken
+
     def begin_to_drain(self) -> None:
         """From now on, close each connection after its response."""
         self._draining = True
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float) -> int:
         """Let every request in progress come so far that its response only has to be sent; cancel the rest.
 
-        This and `finish` take at most so many seconds together.
+        This and `finish` take at most so many seconds together. Returns how many requests were cancelled.
         """
         self.begin_to_drain()
         self._drained_until = min(self._drained_until, asyncio.get_running_loop().time() + seconds)
@@ -193,15 +215,19 @@ class Api:
         while self._is_unanswered() and self._may_go_on():  # noqa: ASYNC110
             await asyncio.sleep(TICK_SECONDS)
         self._drained = True
-        for task in self._open.keys() - self._sending.keys():
+        unanswered = self._open.keys() - self._sending.keys()
+        for task in unanswered:
             task.cancel()
+        return len(unanswered)
 
-    async def finish(self) -> None:
-        """Let what is left be sent in the rest of the time."""
+    async def finish(self) -> int:
+        """Let what is left be sent in the rest of the time. Returns how many responses were cut off."""
         while self._is_connected() and self._may_go_on():  # noqa: ASYNC110
             await asyncio.sleep(TICK_SECONDS)
-        for task in list(self._open):
+        unsent = list(self._open)
+        for task in unsent:
             task.cancel()
+        return len(unsent)
 
     def hurry(self) -> None:
         """Let `drain` and `finish` end at once."""

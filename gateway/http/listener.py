@@ -61,18 +61,20 @@ class ApiListener:
         self.cache.clear()
         self.api.begin_to_drain()
 
-    async def drain(self) -> None:
+    async def drain(self) -> int:
         """Let the requests in progress get their responses within `server.drain_timeout`; cancel the rest.
 
-        Complete responses may still be on their way when this returns; `aclose` waits for that.
+        Complete responses may still be on their way when this returns; `aclose` waits for that. Returns how many
+        requests were cancelled.
         """
-        await self.api.drain(self._live.settings.server.drain_timeout)
+        return await self.api.drain(self._live.settings.server.drain_timeout)
 
     def hurry(self) -> None:
         """Cut off what `drain` and `aclose` wait for."""
         self.api.hurry()
 
-    async def aclose(self) -> None:
-        """Let what is left be sent in the rest of that time; end the work in progress."""
-        await self.api.finish()
+    async def aclose(self) -> int:
+        """Let what is left be sent in the rest of that time, and return how much was not; end the work in progress."""
+        cut_off = await self.api.finish()
         await self._compressor.aclose()
+        return cut_off

@@ -115,6 +115,11 @@ class ResponseCache:
         self.generation = 0
         """Changes whenever responses are dropped: a response that was judged before is not cached afterwards."""
 
+    @property
+    def memory(self) -> tuple[int, int]:
+        """The bytes that the responses take, and their limit."""
+        return self._bytes, self.limit_bytes
+
     def get(self, key: RequestKey) -> CachedResponse | None:
         """Return the response under `key`, if it is there and still valid; its head is up to date."""
         cached = self._by_key.get(key)

@@ -59,6 +59,11 @@ class Definitions:
         self.on_denied: Callable[[int], None] = lambda query_id: None
         """Called with the id of each query that Redash refuses to a credential."""
 
+    @property
+    def memory(self) -> tuple[int, int]:
+        """The bytes that known definitions take, and their limit."""
+        return self._known.bytes, self._known.limit_bytes
+
     async def get(self, credential: Credential, query_id: int, sender: Sender) -> Definition:
         """Return the definition, at most `definition_check` old; from half of that on, a background refresh starts.
 

@@ -26,7 +26,7 @@ class KnownDefinitions:
     """Definitions by query and scope. Beyond the bound, the least recently used are dropped."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._bytes = 0
         self._by_place: dict[Place, _Known] = {}
         self._scopes: dict[int, set[str]] = {}
@@ -65,12 +65,12 @@ class KnownDefinitions:
         place = definition.query_id, scope
         self.pop_one(place)
         size = footprint(definition) + _OVERHEAD_BYTES
-        if size > self._limit:
+        if size > self.limit_bytes:
             return
         self._bytes += size
         self._by_place[place] = _Known(definition, size, valid)
         self._scopes.setdefault(definition.query_id, set()).add(scope)
-        while self._bytes > self._limit:
+        while self._bytes > self.limit_bytes:
             self.pop_one(next(iter(self._by_place)))
 
     def pop(self, query_id: int) -> None:

@@ -81,7 +81,7 @@ class Metadata:
         self._bindings = bindings
         self._clock = clock
         limit = min(MOST_CACHE_BYTES, max(LEAST_CACHE_BYTES, live.settings.cache.memory // 8))
-        self._entries: LRUCache[Key, MetadataEntry] = LRUCache(limit, getsizeof=_cost)
+        self.entries: LRUCache[Key, MetadataEntry] = LRUCache(limit, getsizeof=_cost)
         self._job_results = JobResults(upstream, clock)
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
@@ -110,7 +110,7 @@ class Metadata:
     async def _cached(self, context: RequestContext, operation: Relay) -> MetadataEntry:
         reveal = context.caller.settings.reveal_keys
         key = metadata_key(context.credential.scope, operation.path, operation.arguments, reveal_keys=reveal)
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         slack = self._slack(entry)
         if entry is not None and slack >= 0:
             context.outcome.record_hit(slack, self._age(entry), 0.0)
@@ -164,15 +164,15 @@ class Metadata:
         try:
             entry = await self._request(context, operation)
         except (UpstreamRefused, CredentialRejected) as error:
-            self._entries.pop(key, None)
+            self.entries.pop(key, None)
             if context.match.route is routes.QUERY and operation.query_id is not None and is_denial(error):
                 # The object is what a definition check reads: one refusal is as good as the other.
                 await self._definitions.deny(operation.query_id, context.credential.scope)
             raise
         entry = msgspec.structs.replace(entry, gzip=await gzip_body(entry.body))
-        if generation == self._generation and _cost(entry) < self._entries.maxsize // 8:
+        if generation == self._generation and _cost(entry) < self.entries.maxsize // 8:
             body = msgspec.structs.replace(entry.body, share=None)  # it counts here from now on
-            self._entries[key] = msgspec.structs.replace(entry, body=body)
+            self.entries[key] = msgspec.structs.replace(entry, body=body)
         return entry
 
     async def _request(self, context: RequestContext, operation: Relay) -> MetadataEntry:
@@ -223,18 +223,18 @@ class Metadata:
     def drop_all(self) -> None:
         """Drop everything: a write was made, which may affect any object and list."""
         self._generation += 1
-        self._entries.clear()
+        self.entries.clear()
 
     def drop_object(self, query_id: int) -> None:
         """Drop a query's object in every scope: Redash refuses the query to one of them."""
-        for key in [key for key, entry in self._entries.items() if entry.query_id == query_id]:
-            del self._entries[key]
+        for key in [key for key, entry in self.entries.items() if entry.query_id == query_id]:
+            del self.entries[key]
 
     def drop_query(self, query_id: int) -> None:
         """Drop what a run changes: the query's object, and all that shows several (lists contain `retrieved_at`)."""
         self._generation += 1
-        for key in [key for key, entry in self._entries.items() if entry.query_id in (query_id, None)]:
-            del self._entries[key]
+        for key in [key for key, entry in self.entries.items() if entry.query_id in (query_id, None)]:
+            del self.entries[key]
 
     async def aclose(self) -> None:
         """Cancel the requests in progress."""

@@ -31,7 +31,7 @@ class UpstreamHealth:
     """Logs when Redash becomes unavailable or available, the breaker opens or closes, a key is rejected or accepted."""
 
     def __init__(self) -> None:
-        self._availability = TransitionLog("Redash does not answer", "Redash answers again")
+        self._availability = TransitionLog("Redash is unavailable", "Redash is available again")
         self.breaker = TransitionLog(
             "Redash does not work and is left alone for a while (the breaker is open)",
             "Redash is asked again (the breaker is closed)",

@@ -8,21 +8,19 @@ tier, requests to Redash, and `request_duration_seconds` of routes that read res
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from typing import Final, get_args
 
-import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import InfoMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from gateway import __version__
-from gateway.errors import reasons
-from gateway.model import SharingStats, TierStats
+from gateway.errors import BreakerOpen, UpstreamError, own_failures, reasons
 from gateway.outcome import CacheResult, ExecutionEnd, ExecutionResult, MissReason, OutcomeBatch, UpstreamCall
 from gateway.redash import routes
-from gateway.telemetry.exposition import PREFIX, Histogram, counter, gauge, histogram
+from gateway.telemetry.exposition import Histogram, counter, gauge, histogram
+from gateway.telemetry.levels import Levels, collect_levels
 from gateway.telemetry.query_counts import QueryCounts
 
 REQUEST_SECONDS: Final = (
@@ -51,39 +49,14 @@ CACHE: Final[tuple[CacheResult, ...]] = get_args(CacheResult)
 MISSES: Final[tuple[MissReason, ...]] = get_args(MissReason)
 EXECUTIONS: Final[tuple[ExecutionResult, ...]] = get_args(ExecutionResult)
 SAVED: Final = ("hit", "collapsed")
-WARM: Final = ("success", "failure", "skipped")
 
 RESULT_ROUTES: Final = tuple(dict.fromkeys(route.template for route in routes.ROUTES if route.has_results))
 UPSTREAM_ROUTES: Final = tuple(
     route.template for route in (routes.QUERY, routes.EXECUTE, routes.EXECUTE_TEXT, routes.RESULT, routes.JOB)
 )
-WAITS: Final = ("slot", "collision", "earlier_run", "request")
 UPSTREAM_STATUSES: Final = ("2xx", "4xx", "5xx", "none")
-
-
-class Levels(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parts of the gateway report at the moment of a scrape. No defaults: a new field must get its value."""
-
-    executions_in_flight: int
-    execution_waiters: int
-    upstream_queue: int
-    waiting: Mapping[str, int]
-    """What waits, by what for."""
-    breaker_open: bool
-    tiers: list[TierStats]
-    name: str
-    """Of this gateway."""
-    sharing: SharingStats | None
-    """None if no others can share the store."""
-    leases: int
-    lease_losses: int
-    reload_successful: bool
-    reloaded_at: float
-    warm: Mapping[str, int]
-    """Rounds of the `[[warm]]` entries by result."""
-    log_lines_dropped: int
-    loop_lag: float
-    """Seconds: the longest pause of the event loop within the last minute."""
+OWN_FAILURES: Final = tuple(sorted(own_failures()))
+UPSTREAM_FAILURES: Final = tuple(sorted(reasons(UpstreamError) - {BreakerOpen.reason}))
 
 
 class Metrics(Collector):
@@ -94,6 +67,7 @@ class Metrics(Collector):
         self._queries = QueryCounts(per_query)
         self._by_labels: dict[tuple[str, str, str, int], Histogram] = {}
         self.upstream_requests = {(route, s): 0 for route in UPSTREAM_ROUTES for s in UPSTREAM_STATUSES}
+        self.upstream_failures: dict[tuple[str], int] = {(reason,): 0 for reason in UPSTREAM_FAILURES}
         self.upstream_durations: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(UPSTREAM_SECONDS))
         self.executions: dict[tuple[str], int] = {(name,): 0 for name in EXECUTIONS}
         self.execution_durations: dict[tuple[()], Histogram] = {(): Histogram(EXECUTION_SECONDS)}
@@ -101,6 +75,7 @@ class Metrics(Collector):
         self.saved_seconds: dict[tuple[str], float] = {(name,): 0.0 for name in SAVED}
         self._ages = Histogram(AGE_SECONDS)
         self.rejected: dict[tuple[str], int] = {(reason,): 0 for reason in sorted(reasons())}
+        self.errors: dict[tuple[str], int] = {(reason,): 0 for reason in OWN_FAILURES}
         self.misses: dict[tuple[str], int] = {(reason,): 0 for reason in MISSES}
         self.credential_up: dict[tuple[str], int] = {}
         self.configure(credentials, per_query)
@@ -129,12 +104,16 @@ class Metrics(Collector):
             self.misses[first.miss,] = self.misses.get((first.miss,), 0) + count
         if first.reason:
             self.rejected[first.reason,] = self.rejected.get((first.reason,), 0) + count
+        if first.status >= 500 and first.reason in OWN_FAILURES:
+            self.errors[first.reason,] += count
 
     def record_upstream(self, call: UpstreamCall) -> None:
         """Count one request to Redash."""
         key = (call.route, f"{call.status // 100}xx" if call.status else "none")
         self.upstream_requests[key] = self.upstream_requests.get(key, 0) + 1
         self.upstream_durations[key].observe([call.seconds])
+        if call.unavailable:
+            self.upstream_failures[call.failure,] = self.upstream_failures.get((call.failure,), 0) + 1
         if call.status and not call.unavailable and (call.credential,) in self.credential_up:
             self.credential_up[call.credential,] = int(call.accepted)
 
@@ -190,9 +169,7 @@ class Metrics(Collector):
         levels = self._levels()
         yield from self._collect_requests()
         yield from self._collect_upstream()
-        yield from self._collect_levels(levels)
-        yield from self._collect_stores(levels.tiers)
-        yield from self._collect_sharing(levels)
+        yield from collect_levels(levels)
 
     def _collect_requests(self) -> Iterator[Metric]:
         yield counter("requests", "Requests.", ("route", "client", "cache", "status"), self.requests)
@@ -203,6 +180,7 @@ class Metrics(Collector):
         yield counter("misses", "Misses, by why the request went to Redash.", ("reason",), self.misses)
         yield histogram("served_age_seconds", "Age of served results.", (), self.ages)
         yield counter("rejected", "Requests that were rejected or failed.", ("reason",), self.rejected)
+        yield counter("errors", "Responses of 500 and above that the gateway itself made.", ("reason",), self.errors)
 
     def _collect_upstream(self) -> Iterator[Metric]:
         labels = ("route", "status")
@@ -210,69 +188,11 @@ class Metrics(Collector):
         yield histogram(
             "upstream_request_duration_seconds", "Redash's time to respond.", labels, self.upstream_durations
         )
+        text = "Requests to Redash that say that it is unavailable."
+        yield counter("upstream_failures", text, ("reason",), self.upstream_failures)
         yield counter("executions", "Executions that ended.", ("outcome",), self.executions)
         yield histogram("execution_duration_seconds", "Time an execution took.", (), self.execution_durations)
         yield gauge("credential_up", "Whether Redash accepts the key.", ("credential",), self.credential_up)
-
-    def _collect_levels(self, levels: Levels) -> Iterator[Metric]:
-        yield gauge("executions_in_flight", "Executions under way.", (), {(): levels.executions_in_flight})
-        yield gauge("execution_waiters", "Callers waiting for executions.", (), {(): levels.execution_waiters})
-        yield gauge("upstream_queue", "Executions and requests waiting for a slot.", (), {(): levels.upstream_queue})
-        yield gauge(
-            "waiting",
-            "Executions (slot, collision, earlier_run) and requests to Redash (request) that wait, by what for.",
-            ("kind",),
-            {(kind,): levels.waiting.get(kind, 0) for kind in WAITS},
-        )
-        yield gauge(
-            "breaker_open",
-            "Whether the breaker is open and calls to Redash are refused.",
-            (),
-            {(): levels.breaker_open},
-        )
-        yield gauge(
-            "config_last_reload_successful", "Whether the last reload worked.", (), {(): levels.reload_successful}
-        )
-        yield gauge(
-            "config_last_reload_timestamp_seconds", "When the configuration was loaded.", (), {(): levels.reloaded_at}
-        )
-        yield counter(
-            "warm_runs",
-            "Rounds of the [[warm]] entries, since the configuration was loaded.",
-            ("result",),
-            {(result,): levels.warm.get(result, 0) for result in WARM},
-        )
-        yield counter(
-            "log_lines_dropped",
-            "Log lines dropped because the reader was too slow.",
-            (),
-            {(): levels.log_lines_dropped},
-        )
-        yield gauge("loop_lag_seconds", "Longest pause of the event loop, last minute.", (), {(): levels.loop_lag})
-        yield InfoMetricFamily(
-            PREFIX + "build", "The version that runs.", value={"version": __version__, "name": levels.name}
-        )
-
-    def _collect_stores(self, tiers: Sequence[TierStats]) -> Iterator[Metric]:
-        yield gauge("cache_bytes", "Bytes stored.", ("tier",), {(t.tier,): t.bytes for t in tiers})
-        yield gauge("cache_limit_bytes", "Bytes that may be stored.", ("tier",), {(t.tier,): t.limit for t in tiers})
-        yield gauge("cache_entries", "Entries stored.", ("tier",), {(t.tier,): t.entries for t in tiers})
-        yield counter("cache_evictions", "Entries evicted.", ("tier",), {(t.tier,): t.evictions for t in tiers})
-        yield gauge("store_up", "Whether this part of the store works.", ("tier",), {(t.tier,): t.up for t in tiers})
-
-    def _collect_sharing(self, levels: Levels) -> Iterator[Metric]:
-        """Yield what there is to say of a store that gateways share; zeros without one, and one gateway."""
-        sharing = levels.sharing
-        yield gauge("leases", "Runs that this gateway leads.", (), {(): levels.leases})
-        yield counter("lease_losses", "Leases lost to other gateways.", (), {(): levels.lease_losses})
-        peers = len(sharing.gateways) if sharing is not None else 0
-        yield gauge("peers", "Gateways that share the store now, this one included.", (), {(): max(1, peers)})
-        found = dict.fromkeys(("losses", "round_trip", "used_bytes", "limit_bytes"), 0.0)
-        found |= {name: getattr(sharing, name) for name in found if sharing is not None}
-        yield counter("redis_losses", "Times that Redis was lost.", (), {(): found["losses"]})
-        yield gauge("redis_round_trip_seconds", "Time that Redis takes to answer.", (), {(): found["round_trip"]})
-        yield gauge("redis_memory_bytes", "Memory that Redis uses.", (), {(): found["used_bytes"]})
-        yield gauge("redis_memory_limit_bytes", "Redis' maxmemory.", (), {(): found["limit_bytes"]})
 
 
 def _copied(value: object) -> object:

@@ -135,6 +135,6 @@ class Telemetry:
         if self._tracing is not None:
             self._tracing.record_execution(end)
 
-    def record_breaker(self, is_open: bool) -> None:
-        """Log when the breaker opens or closes."""
-        self._health.breaker.record(bad=is_open)
+    def record_breaker(self, is_open: bool, cause: str = "") -> None:
+        """Log when the breaker opens, with the cause, or closes."""
+        self._health.breaker.record(bad=is_open, detail=cause)

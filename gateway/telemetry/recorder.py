@@ -99,13 +99,12 @@ class StatusRecorder:
         if now >= self._until:
             self._advance(now)
         row = self.upstream_routes[call.route]
-        failed = call.unavailable or call.status >= 500
         row.requests += 1
-        row.errors += failed
+        row.errors += call.unavailable
         row.seconds += call.seconds
         row.seen = now
         self._step.upstream += 1
-        self._step.upstream_errors += failed
+        self._step.upstream_errors += call.unavailable
         if call.unavailable:
             self.unreached = now
         else:

@@ -105,7 +105,7 @@ class QueryRow:
 
 
 class UpstreamRow:
-    """Requests to one route of Redash since the start. An error is no response, or a status of 500 and above."""
+    """Requests to one route of Redash since the start. An error says that Redash is unavailable."""
 
     __slots__ = ("errors", "requests", "seconds", "seen")
 

@@ -27,6 +27,8 @@ _EARLIER: Final = 0.9
 _CANARIES: Final = 5
 """So many canaries in a row may be the probe; then a caller's request is, in case only the canary's route fails."""
 
+_HANGS: Final = "Redash hangs: requests get no response, nor does the gateway's own test"
+
 
 class Silence:
     """A request without a response yet: it can be given up, and if it lasts, `ask` is done."""
@@ -104,22 +106,22 @@ class Availability:
         self.breaker.succeeded()
         self._observer.record_breaker(is_open=False)
 
-    def failed(self, credential: Credential) -> None:
-        """A request with this credential was not answered, or shows an outage."""
+    def failed(self, credential: Credential, cause: str) -> None:
+        """A request with this credential was not answered, or shows an outage; `cause` is a sentence."""
         self.breaker.failed()
-        self._note(credential)
+        self._note(credential, cause)
 
     async def _ask_while_silent(self, credential: Credential, sender: Sender) -> None:
         while True:
             began = asyncio.get_running_loop().time()
             if await self._canary.fails(credential, sender) and self._heard < began:
                 self.breaker.open()
-                self._note(credential)
+                self._note(credential, _HANGS)
             await asyncio.sleep(SILENT_SECONDS)
 
-    def _note(self, credential: Credential) -> None:
+    def _note(self, credential: Credential, cause: str) -> None:
         """Where the breaker is open now: let those leave who can, and begin to look for the end of the outage."""
-        self._observer.record_breaker(is_open=self.breaker.is_open)
+        self._observer.record_breaker(is_open=self.breaker.is_open, cause=cause)
         if self.breaker.is_open:
             self._exits.open()
             if self._recovery is None or self._recovery.done():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import aiohttp
 
+from gateway.concurrency.allowance import Allowance
 from gateway.concurrency.breaker import Breaker
 from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.spool import BeginSpool
@@ -35,6 +37,10 @@ from gateway.upstream.protocol import Early, UpstreamResponse
 PATIENCE_SECONDS: Final = 10.0
 """How long one request waits in all while Redash limits the rate of requests (429 with `Retry-After`)."""
 
+_EVERY_REQUEST: Final = "Redash fails every request (500): its own database or Redis is unavailable."
+
+_Judge = Callable[[Attempt, int], Awaitable[None]]
+
 
 class HttpUpstream:
     """Redash over HTTP, with one connection pool, a limit of concurrent requests and a circuit breaker."""
@@ -59,6 +65,11 @@ class HttpUpstream:
         self.is_stuck_since = self._availability.is_stuck_since
         self.slots = FairSlots(settings.max_requests, timeout=settings.queue_timeout, is_stuck=self.is_stuck_since)
         live.on_change.append(self._configuration_changed)
+
+    @property
+    def objects(self) -> Allowance:
+        """The memory of lists and objects that are on their way."""
+        return self._exchange.objects.allowance
 
     def use_tls(self, tls: ssl.SSLContext) -> None:
         """Verify Redash by another context from the next connection on."""
@@ -113,16 +124,16 @@ class HttpUpstream:
         try:
             async with self.until_unavailable():
                 await self.slots.acquire(sender.client)
-        except UpstreamTimeout:
-            self._availability.failed(credential)
+        except UpstreamTimeout as error:
+            self._availability.failed(credential, error.detail)
             raise
 
     async def _observed(self, attempt: Attempt) -> UpstreamResponse:
         """Let the breaker learn how it ends."""
         try:
             response = await self._send_patiently(attempt)
-        except UpstreamError:
-            self._availability.failed(attempt.credential)
+        except UpstreamError as error:
+            self._availability.failed(attempt.credential, error.detail)
             raise
         except (UpstreamUnusable, UpstreamBusy, CredentialRejected):
             self._availability.succeeded()  # Redash is reachable, whatever it says
@@ -157,30 +168,39 @@ class HttpUpstream:
     async def _judged(self, attempt: Attempt) -> UpstreamResponse:
         silence = self._availability.listen(attempt.credential, attempt.sender)
         try:
-            response = await self._timed(attempt._replace(silence=silence, heard=self._availability.heard))
+            return await self._timed(attempt._replace(silence=silence, heard=self._availability.heard), self._judge)
         finally:
             silence.end()
-        if response.status == 200:
+
+    async def _judge(self, attempt: Attempt, status: int) -> None:
+        """Learn from a response whether Redash works.
+
+        Raises:
+            UpstreamUnhealthy: it is a 500, and Redash gives that to every request.
+        """
+        if status == 200:
             self._canary.worked(attempt.credential)
-        elif response.status == 500 and await self._canary.shares_failure(attempt.credential, attempt.sender):
-            raise UpstreamUnhealthy("Redash fails every request (500): its own database or Redis is unavailable.")
-        return response
+        elif status == 500 and await self._canary.shares_failure(attempt.credential, attempt.sender):
+            raise UpstreamUnhealthy(_EVERY_REQUEST)
 
     async def _ask_canary(self, credential: Credential, request: UpstreamRequest, sender: Sender) -> UpstreamResponse:
-        return await self._timed(Attempt(credential, request, sender, None, self._deadline()))
+        return await self._timed(Attempt(credential, request, sender, None, self._deadline()), _judge_canary)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._live.settings.upstream.read_timeout
 
-    async def _timed(self, attempt: Attempt) -> UpstreamResponse:
+    async def _timed(self, attempt: Attempt, judge: _Judge) -> UpstreamResponse:
+        """Send a request once, and record it with what `judge` says of its status."""
         credential, request, sender = attempt.credential, attempt.request, attempt.sender
         started = self._clock.monotonic()
         trace = self._observer.begin_span(sender.trace)
-        status, accepted, failure, detail = 0, True, "", ""
+        status, accepted, failure, detail, ended = 0, True, "", "", None
         try:
             response = await self._exchange.send(attempt, trace)
-            status = response.status
-            return usable(response, credential, request.route)
+            status, ended = response.status, self._clock.monotonic()
+            response = usable(response, credential, request.route)
+            await judge(attempt, status)
+            return response
         except CredentialRejected:
             accepted = False
             raise
@@ -188,7 +208,7 @@ class HttpUpstream:
             failure, detail = error.reason, error.detail
             raise
         finally:
-            seconds = self._clock.monotonic() - started
+            seconds = (self._clock.monotonic() if ended is None else ended) - started
             if sender.outcome is not None:
                 sender.outcome.upstream_seconds += seconds
             self._observer.record_upstream(
@@ -205,6 +225,12 @@ class HttpUpstream:
                     trace=trace,
                 )
             )
+
+
+async def _judge_canary(attempt: Attempt, status: int) -> None:
+    """Raise UpstreamUnhealthy for a 500 to the canary. A deleted query gives its key 500, too (CONTRACT 2)."""
+    if status == 500 and not attempt.credential.is_query_key:
+        raise UpstreamUnhealthy(_EVERY_REQUEST)
 
 
 def _may_repeat(request: UpstreamRequest, error: UpstreamError) -> bool:

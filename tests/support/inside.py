@@ -10,7 +10,7 @@ from unittest import mock
 from gateway.app.runtime import Runtime
 from gateway.http.response_cache import CachedResponse
 from gateway.sandbox import Sandbox
-from gateway.telemetry.metrics import Levels
+from gateway.telemetry.levels import Levels
 
 
 def open_requests(runtime: Runtime) -> int:

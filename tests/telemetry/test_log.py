@@ -221,11 +221,11 @@ def test_one_line_for_each_change_of_state(caplog: pytest.LogCaptureFixture, mon
     for is_open in (False, True, True, False, False):
         health.breaker.record(bad=is_open)
     assert [record.getMessage() for record in caplog.records] == [
-        "Redash does not answer: GET /api/x: upstream_error",
-        "Redash answers again",
+        "Redash is unavailable: GET /api/x: upstream_error",
+        "Redash is available again",
         "Redash rejects the key of credential 'reporting'",
-        "Redash does not answer: GET /api/x: upstream_error",
-        "Redash answers again",
+        "Redash is unavailable: GET /api/x: upstream_error",
+        "Redash is available again",
         "Redash accepts the key of credential 'reporting' again",
         "Redash does not work and is left alone for a while (the breaker is open)",
         "Redash is asked again (the breaker is closed)",
@@ -252,9 +252,9 @@ async def test_an_outage_of_redash_is_two_changes(
         assert (await world.get("/api/data_sources")).status == 200
     said = [record.getMessage().partition(":")[0] for record in caplog.records if record.levelno >= logging.WARNING]
     assert said == [
-        "Redash does not answer",
+        "Redash is unavailable",
         "Redash does not work and is left alone for a while (the breaker is open)",
-        "Redash answers again",
+        "Redash is available again",
         "Redash is asked again (the breaker is closed)",
     ]
 

@@ -17,7 +17,7 @@ async def test_a_refused_connection_stands_in_the_error_and_in_the_log(
     reply = await world.post("never_run", max_age=0)
     assert reply.status == 502
     assert re.fullmatch(REFUSED, reply.json["detail"]), reply.json
-    assert re.search(f"Redash does not answer: GET /api/[^:]+: {REFUSED}", caplog.text)
+    assert re.search(f"Redash is unavailable: GET /api/[^:]+: {REFUSED}", caplog.text)
 
 
 async def test_a_connection_that_breaks_says_so(world: World) -> None:
