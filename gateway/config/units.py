@@ -21,6 +21,7 @@ _LARGEST_BYTES = 2**62
 
 _NUMBER_AND_UNIT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,9}) ?/ ?([smhd])", re.ASCII)
+_BUDGET = re.compile(r"([^/]+?) ?/ ?([smhdw])", re.ASCII)
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -32,6 +33,23 @@ class Rate(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         units = {seconds: unit for unit, seconds in _DURATION_UNITS.items()}
         return f"{self.count}/{units.get(self.per_seconds, f'{self.per_seconds:g}s')}"
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """`seconds` of work in Redash in any `per_seconds`."""
+
+    seconds: float
+    per_seconds: float
+
+    def __str__(self) -> str:
+        return f"{_short(self.seconds)}/{_short(self.per_seconds).removeprefix('1')}"
+
+
+def _short(seconds: float) -> str:
+    """Write a duration with the largest unit that gives a whole number."""
+    units = sorted(_DURATION_UNITS.items(), key=lambda unit: -unit[1])
+    name, size = next(((name, size) for name, size in units if seconds % size == 0), ("s", 1.0))
+    return f"{seconds / size:g}{name}"
 
 
 def duration(value: object) -> float:
@@ -83,6 +101,15 @@ def rate(value: object) -> Rate:
     if match is None or int(match[1]) == 0:
         raise ValueError('is not a rate; write for example "50/s" or "100/m"')
     return Rate(int(match[1]), _DURATION_UNITS[match[2]])
+
+
+def budget(value: object) -> Budget:
+    """Parse a budget such as "10m/h" or "2h/d"."""
+    match = _BUDGET.fullmatch(value) if isinstance(value, str) and len(value) <= 100 else None
+    seconds = _with_unit(match[1], _DURATION_UNITS) if match else None
+    if match is None or seconds is None or not 0.001 <= seconds <= _LONGEST_SECONDS:
+        raise ValueError('is not a budget; write for example "10m/h" or "2h/d": seconds of work within a time')
+    return Budget(seconds, _DURATION_UNITS[match[2]])
 
 
 def expiry(value: object) -> float:
