@@ -144,6 +144,15 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
     multiValuesOptions: dict[str, object] | None = None  # noqa: N815
 
 
+class Schedule(msgspec.Struct, frozen=True):
+    """When Redash refreshes a query; `redash.schedule` says what follows from it."""
+
+    interval: float  # seconds
+    minute: int | None = None  # of the day, in UTC; None: each `interval` after the last result
+    weekday: int | None = None  # 0 is Monday
+    until: float | None = None  # unix seconds: from then on it is not refreshed any more
+
+
 class Definition(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """The part of a saved query that the gateway uses, from `GET /api/queries/<id>`; never its `api_key`."""
 
@@ -158,6 +167,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     tags: tuple[str, ...]
     auto_limit: bool
     is_archived: bool = False
+    schedule: Schedule | None = None
     checked: float = -math.inf  # monotonic: when the request for it was sent
 
 

@@ -110,7 +110,7 @@ class Pipeline:
         if isinstance(operation, ReadParameterised) and operation.run:
             return await self._responses.go_on(context, operation, allowed)
         definition, run = await self._definitions.of(context, operation)  # define
-        plan = plan_for(context, operation, run, definition)  # plan
+        plan = await self._lookup.adapted(plan_for(context, operation, run, definition))  # plan
         await self._pauses.check(plan, context.sender)
         if context.request.method == "HEAD":  # runs nothing
             return await self._responses.head(context, operation, plan, await self._lookup.foresee(plan, outcome))

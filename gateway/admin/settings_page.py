@@ -27,6 +27,7 @@ _COUNTED: Final = {"token_sha256": "token"}
 _UNITS: Final[dict[object, str]] = {
     units.duration: "duration",
     units.positive_duration: "duration",
+    units.floor: "duration",
     units.size: "size",
     units.expiry: "moment",
 }
@@ -96,6 +97,8 @@ def shown(field: str, value: Any, unit: str = "") -> str:
         return str(value) if kind in ("memory", "sqlite") else f"{kind}: not shown"
     if unit == "moment":
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))
+    if isinstance(value, units.RuntimeFloor):
+        return str(value)
     return formatted(value, unit) if unit else log.clean(_plain(value))[:LONGEST_VALUE]
 
 

@@ -13,6 +13,7 @@ from gateway.config.mistakes import Mistakes, did_you_mean, dotted, may_be_secre
 from gateway.config.redis_url import redis_address
 from gateway.config.schema import Cache, Client, Config, Credential, Redis, Rule, Warm
 from gateway.config.stores import is_redis
+from gateway.config.units import RuntimeFloor
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_COMPARED = 100
@@ -166,8 +167,9 @@ def _cache(cache: Cache, mistakes: Mistakes) -> None:
 
 
 def _bounds(table: Client | Rule | Cache, path: str, mistakes: Mistakes) -> None:
-    if table.floor is not None and table.ceiling is not None and table.floor > table.ceiling:
-        text = f"{table.floor:g} s is more than the ceiling of {table.ceiling:g} s"
+    least = table.floor.at_least if isinstance(table.floor, RuntimeFloor) else table.floor
+    if least is not None and table.ceiling is not None and least > table.ceiling:
+        text = f"{least:g} s is more than the ceiling of {table.ceiling:g} s"
         mistakes.add(f"{path}.floor", text, unless=(f"{path}.floor", f"{path}.ceiling"))
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.config import stores, units, values
 from gateway.config.redis_url import NO_PASSWORD, RedisAddress, redis_address
-from gateway.config.units import Rate
+from gateway.config.units import Rate, RuntimeFloor
 from gateway.config.values import Listen
 from gateway.secret import Secret
 
@@ -54,6 +54,7 @@ class TakesRestart:
 
 
 Seconds = Annotated[float, ParsedBy(units.duration)]
+Floor = Annotated[float | RuntimeFloor, ParsedBy(units.floor)]
 PositiveSeconds = Annotated[float, ParsedBy(units.positive_duration)]
 Wait = Annotated[float, ParsedBy(units.wait)]
 PositiveWait = Annotated[float, ParsedBy(units.positive_wait)]
@@ -138,7 +139,8 @@ class Client(Table, frozen=True, kw_only=True):
     rate: RateLimit | None = None
     burst: Count | None = None
     max_executions: Count | None = None
-    floor: Seconds | None = None
+    floor: Floor | None = None
+    follow_schedule: bool | None = None
     ceiling: Seconds | None = None
     stale_while_revalidate: Seconds | None = None
     stale_if_error: Seconds | None = None
@@ -156,7 +158,8 @@ class Rule(Table, frozen=True, kw_only=True):
     queries: Ids = frozenset()
     data_sources: Ids = frozenset()
     tags: Annotated[frozenset[Text], NotEmpty()] = frozenset()
-    floor: Seconds | None = None
+    floor: Floor | None = None
+    follow_schedule: bool | None = None
     ceiling: Seconds | None = None
     stale_while_revalidate: Seconds | None = None
     stale_if_error: Seconds | None = None
@@ -174,7 +177,8 @@ class Cache(Table, frozen=True, kw_only=True):
     metadata_ttl: Seconds = 5.0
     rendered_ttl: Seconds = 3600.0
     failure_ttl: Seconds = 2.0
-    floor: Seconds | None = None
+    floor: Floor | None = None
+    follow_schedule: bool | None = None
     ceiling: Seconds | None = None
     stale_while_revalidate: Seconds = 0.0
     metadata_stale_while_revalidate: Seconds = 0.0

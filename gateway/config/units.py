@@ -15,12 +15,16 @@ _LONGEST_SECONDS = 100 * 366 * 86400.0
 _LONGEST_WAIT_SECONDS = 3600.0
 """Nobody waits longer for one request, start or stop."""
 
+_FLOOR_KEYS = frozenset({"runtimes", "at_least", "at_most"})
+_MOST_RUNTIMES = 1e6
+
 _SIZE_UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _LARGEST_BYTES = 2**62
 
 _NUMBER_AND_UNIT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,9}) ?/ ?([smhd])", re.ASCII)
+_BUDGET = re.compile(r"([^/]+?) ?/ ?([smhdw])", re.ASCII)
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -32,6 +36,39 @@ class Rate(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         units = {seconds: unit for unit, seconds in _DURATION_UNITS.items()}
         return f"{self.count}/{units.get(self.per_seconds, f'{self.per_seconds:g}s')}"
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """`seconds` of work in Redash in any `per_seconds`."""
+
+    seconds: float
+    per_seconds: float
+
+    def __str__(self) -> str:
+        return f"{_short(self.seconds)}/{_short(self.per_seconds).removeprefix('1')}"
+
+
+class RuntimeFloor(msgspec.Struct, frozen=True):
+    """A floor of so many `runtimes` of the query's last run, but not less than `at_least` nor more than `at_most`."""
+
+    runtimes: float
+    at_least: float = 0.0
+    at_most: float = math.inf
+
+    def seconds(self, runtime: float) -> float:
+        """Return the floor after a run of so many seconds; 0 where that is not known."""
+        return min(max(self.runtimes * runtime, self.at_least), self.at_most)
+
+    def __str__(self) -> str:
+        most = "" if self.at_most == math.inf else f", at most {_short(self.at_most)}"
+        return f"{self.runtimes:g} runtimes, at least {_short(self.at_least)}{most}"
+
+
+def _short(seconds: float) -> str:
+    """Write a duration with the largest unit that gives a whole number."""
+    units = sorted(_DURATION_UNITS.items(), key=lambda unit: -unit[1])
+    name, size = next(((name, size) for name, size in units if seconds % size == 0), ("s", 1.0))
+    return f"{seconds / size:g}{name}"
 
 
 def duration(value: object) -> float:
@@ -83,6 +120,31 @@ def rate(value: object) -> Rate:
     if match is None or int(match[1]) == 0:
         raise ValueError('is not a rate; write for example "50/s" or "100/m"')
     return Rate(int(match[1]), _DURATION_UNITS[match[2]])
+
+
+def budget(value: object) -> Budget:
+    """Parse a budget such as "10m/h" or "2h/d"."""
+    match = _BUDGET.fullmatch(value) if isinstance(value, str) and len(value) <= 100 else None
+    seconds = _with_unit(match[1], _DURATION_UNITS) if match else None
+    if match is None or seconds is None or not 0.001 <= seconds <= _LONGEST_SECONDS:
+        raise ValueError('is not a budget; write for example "10m/h" or "2h/d": seconds of work within a time')
+    return Budget(seconds, _DURATION_UNITS[match[2]])
+
+
+def floor(value: object) -> float | RuntimeFloor:
+    """Parse a floor: a duration, or { runtimes = 10, at_least = "30s", at_most = "1h" }."""
+    if not isinstance(value, dict):
+        return duration(value)
+    if value.keys() - _FLOOR_KEYS:
+        raise ValueError("has an unknown key; it may have runtimes, at_least and at_most")
+    runtimes = value.get("runtimes")
+    if isinstance(runtimes, bool) or not isinstance(runtimes, int | float) or not 0 < runtimes <= _MOST_RUNTIMES:
+        raise ValueError("has no usable runtimes; write { runtimes = 10 }: a number above 0, of times the last runtime")
+    least, most = (duration(value[name]) if name in value else None for name in ("at_least", "at_most"))
+    made = RuntimeFloor(float(runtimes), least or 0.0, math.inf if most is None else most)
+    if made.at_least > made.at_most:
+        raise ValueError("has an at_least above its at_most")
+    return made
 
 
 def expiry(value: object) -> float:

@@ -16,7 +16,7 @@ from gateway.model import Clock, JobRecord
 from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import result_key
-from gateway.policy.plan import Plan
+from gateway.policy.plan import Plan, adapted
 from gateway.redash.requests import Operation, ReadParameterised, ResultForm
 from gateway.results.cache import ResultCache, StoredResult
 from gateway.upstream.protocol import Upstream
@@ -30,6 +30,13 @@ class ResultLookup:
         self._executions = executions
         self._upstream = upstream
         self._clock = clock
+
+    async def adapted(self, plan: Plan) -> Plan:
+        """Return the plan with the bounds that depend on its query's last run and its schedule."""
+        if not plan.is_adaptive:
+            return plan
+        last = await self._results.get(plan.key)
+        return adapted(plan, last.entry if last is not None else None, self._clock.wall())
 
     async def find(self, plan: Plan, outcome: Outcome, until: float = math.inf) -> StoredResult | Miss:
         """Look up what the store has, and what is in progress.

@@ -17,8 +17,9 @@ from gateway.executions.records import adopt_jobs, revived
 from gateway.model import Clock, ExecutionRecord
 from gateway.outcome import Observer, Sender
 from gateway.policy.access import Credential
+from gateway.policy.bounds import Bounds
 from gateway.policy.configured import Live
-from gateway.policy.plan import Bounds, Plan
+from gateway.policy.plan import Plan
 from gateway.redash.matching import match
 from gateway.redash.requests import Execute, ExecuteText, parse_operation
 from gateway.store import Leases, Ledger

@@ -9,34 +9,32 @@ import msgspec
 
 from gateway import config
 from gateway.errors import Forbidden, NotAcceptable
-from gateway.model import Definition, Entry, Key
+from gateway.model import Definition, Entry, Key, Schedule
 from gateway.outcome import MissReason
 from gateway.policy.access import Caller, Credential
+from gateway.policy.bounds import Bounds, bounds_for
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import execution_key
 from gateway.policy.memo import IdentityMemo
 from gateway.policy.values import fitted
 from gateway.redash.parameters import is_raw_sql
 from gateway.redash.requests import Execute, ExecuteText, ReadParameterised
+from gateway.redash.responses import parse_time
+from gateway.redash.schedule import longest_age, stands_for
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits for a request, from the client's table, the rules and the cache section, in that order. Seconds."""
+class Standing(msgspec.Struct, frozen=True):
+    """What a query's schedule in Redash means for its results."""
 
-    floor: float = 0.0
-    ceiling: float = math.inf
-    stale_while_revalidate: float = 0.0
-    stale_if_error: float = 0.0
-    any_age_confirm: float = 60.0
-    definition_check: float = 60.0
-    max_executions: float = math.inf
-    """The client's limit of concurrent executions."""
+    schedule: Schedule
+    otherwise: float
+    """The effective max_age of a result that does not stand in, because Redash has a newer one."""
 
-    def effective(self, max_age: int | None) -> float | None:
-        """Return the effective max_age; None stands for any age."""
-        if max_age is None:
-            return None if self.ceiling == math.inf else self.ceiling
-        return min(max(max_age, self.floor), self.ceiling)
+    def lasts(self, entry: Entry, latest: int | None) -> float:
+        """Return up to which age a result is accepted. `latest` is the one that the definition names, None: unknown."""
+        if latest is not None and entry.result_id < latest:
+            return self.otherwise
+        return max(self.otherwise, stands_for(self.schedule, parse_time(entry.retrieved_at)))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +51,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     bounds: Bounds
     operation: Execute | ExecuteText
     definition: Definition | None = None
+    standing: Standing | None = None
+    """Set where the query's schedule is followed, once `adapted`."""
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether its bounds depend on what is stored, or on the time: see `adapted`."""
+        return self.bounds.runtimes is not None or self.bounds.follow_schedule
 
     @property
     def data_source_id(self) -> int | None:
@@ -77,7 +82,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Say why `accepts` does not accept the entry."""
         if entry.marker != self.marker:
             return "marker_changed"
-        return "stale" if self.max_age is not None and entry.age(now) > self.max_age else "unconfirmed"
+        stale = self.max_age is not None and (self._freshness(entry, now) or 0.0) < 0
+        return "stale" if stale else "unconfirmed"
 
     def shown_lately(self, entry: Entry, now: float) -> float:
         """Return for how many seconds free SQL needs no new check of its rights in Redash; inf for saved queries."""
@@ -91,7 +97,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return self.bounds.any_age_confirm - (now - confirmed) if confirmed > -math.inf else -math.inf
         if self.max_age <= 0:
             return None
-        return self.max_age - entry.age(now)
+        lasts = self.max_age
+        if self.standing is not None and self.definition is not None:
+            lasts = min(self.standing.lasts(entry, self.definition.latest_result_id), self.bounds.ceiling)
+        return lasts - entry.age(now)
 
     def not_before(self, now: float) -> float:
         """Return the moment (monotonic) from which on rows must be, for a caller that requests them now."""
@@ -115,36 +124,37 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return max_age is not None and self.max_age >= max_age
 
 
+def adapted(plan: Plan, last: Entry | None, wall: float) -> Plan:
+    """Return the plan with the bounds that depend on the last run of its query and values, and on the schedule.
+
+    `last` is what is stored under its key; `wall` is unix seconds.
+    """
+    bounds = plan.bounds
+    runtime = last.runtime if last is not None and last.marker == plan.marker else 0.0
+    max_age, standing = bounds.effective(plan.operation.max_age, runtime), None
+    schedule = _followed(plan)
+    if schedule is not None and max_age is not None:
+        standing = Standing(schedule, max_age)
+        max_age = min(max(max_age, longest_age(schedule, wall)), bounds.ceiling)
+    forced = plan.operation.max_age == 0 and max_age != 0
+    return msgspec.structs.replace(plan, max_age=max_age, standing=standing, forced=forced)
+
+
+def _followed(plan: Plan) -> Schedule | None:
+    """Return the schedule that brings results for this plan: Redash refreshes a query with its default values only."""
+    definition, operation = plan.definition, plan.operation
+    if not plan.bounds.follow_schedule or definition is None or definition.is_archived:
+        return None
+    if not isinstance(operation, Execute) or operation.refresh:
+        return None
+    defaults = {parameter.name: parameter.value for parameter in definition.parameters}
+    if any(name not in defaults or defaults[name] != value for name, value in operation.parameters.items()):
+        return None
+    return definition.schedule
+
+
 _bounds: Final[IdentityMemo[Bounds]] = IdentityMemo(1_024)
 _keys: Final[IdentityMemo[Key]] = IdentityMemo(4_096)
-
-
-def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cache) -> Bounds:
-    """Collect the limits for one client and query: client's table, first rule that matches, cache section."""
-    rule = next((r for r in cache.rules if definition is not None and _applies(r, definition)), None)
-    tables = (caller.settings, rule, cache)
-
-    def first(name: str, otherwise: float) -> float:
-        values = (getattr(table, name) for table in tables if table is not None)
-        return next((value for value in values if value is not None), otherwise)
-
-    return Bounds(
-        floor=first("floor", 0.0),
-        ceiling=first("ceiling", math.inf),
-        stale_while_revalidate=first("stale_while_revalidate", 0.0),
-        stale_if_error=first("stale_if_error", 0.0),
-        any_age_confirm=cache.any_age_confirm,
-        definition_check=cache.definition_check,
-        max_executions=caller.settings.max_executions or math.inf,
-    )
-
-
-def _applies(rule: config.Rule, definition: Definition) -> bool:
-    return (
-        definition.query_id in rule.queries
-        or definition.data_source_id in rule.data_sources
-        or not set(definition.tags).isdisjoint(rule.tags)
-    )
 
 
 def plan_for(

@@ -11,6 +11,7 @@ from gateway.errors import UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, SLUG, Definition, Parameter
 from gateway.redash.limits import NOT_SUCH, SHORT, Id, Short
 from gateway.redash.redaction import text_without_keys, without_own_keys
+from gateway.redash.schedule import parse_schedule
 
 MOST_PARAMETERS: Final = 1_000
 LONGEST_PARAMETERS: Final = 256 * 1024
@@ -43,6 +44,8 @@ class _Query(msgspec.Struct):
     """`parameters`; without them, every `{{name}}` is the caller's text. And `apply_auto_limit`."""
     tags: object = None
     """Select rules of `[[cache.rules]]`."""
+    schedule: object = None
+    """When Redash makes the next result by itself (`follow_schedule`). Without it, it makes none."""
     is_archived: object = False
     """The latest result that an archived query names may be out of date."""
 
@@ -76,6 +79,7 @@ def parse_definition(data: bytes, checked: float) -> Definition:
         tags=_texts(query.tags),
         auto_limit=bool(options.get("apply_auto_limit")),
         is_archived=bool(query.is_archived),
+        schedule=parse_schedule(query.schedule),
         checked=checked,
     )
 

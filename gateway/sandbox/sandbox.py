@@ -31,6 +31,7 @@ from .faults import Faults
 from .jobs import Hold, Jobs
 from .objects import Query
 from .results import Result
+from .schedules import Scheduler
 from .state import State
 from .versions import NEWEST, VERSIONS
 from .warehouse import Run, Table, Warehouse
@@ -75,6 +76,7 @@ class Sandbox:
         self.jobs = Jobs(self.warehouse, counters, at, version, workers=workers, start_latency=start_latency)
         self.state = State(version, self.database, self.jobs, counters, self.faults, self.warehouse.schema, is_multi)
         self.dispatcher = Dispatcher(self.state)
+        self.scheduler = Scheduler(self.state)
         if slug is not None:
             self.database.orgs = {slug: 1}
         self.url = ""
@@ -117,6 +119,7 @@ class Sandbox:
         """Ends faults and holds, interrupts runs, closes the port."""
         self.faults.clear()
         self.release()
+        await self.scheduler.stop()
         await self.jobs.stop()
         await self.disconnect()
         self.warehouse.close()
@@ -282,10 +285,6 @@ class Sandbox:
     async def wait_finished(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
         """Waits until so many executions have ended since the last reset."""
         await self.counters.wait_until(lambda: self.counters.finished >= count, timeout)
-
-    async def wait_posts(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
-        """Waits until so many requests to execute have arrived, on any route."""
-        await self.counters.wait_until(lambda: self.counters.posts.total() >= count, timeout)
 
     async def wait_requests(self, count: int, *, timeout: float = WAIT_SECONDS) -> None:
         """Waits until so many requests have arrived."""

@@ -31,6 +31,7 @@ async def serve(
     """Runs until cancelled. Calls `started` once it listens. Raises OSError if it cannot listen."""
     sandbox = Sandbox(seed=seed, workers=workers, orders=orders, slug=slug, redash=redash)
     await sandbox.start(host, port)
+    sandbox.scheduler.start()
     try:
         if started is not None:
             started(sandbox)

@@ -288,10 +288,11 @@ PLAIN_RUN: Final = {"max_age": 0}
 
 
 def bounds(table: str, given: Mapping[str, object]) -> dict[str, Case]:
-    """The four keys that a client, a rule and `[cache]` have in common."""
+    """The five keys that a client, a rule and `[cache]` have in common."""
     wide = half_a_minute_later(10)
     return {
         f"{table}.floor": Case(None, "1h", wide, "fwd", "hit", given),
+        f"{table}.follow_schedule": Case(None, True, wide, "fwd", "hit", given),
         f"{table}.ceiling": Case(None, "10s", half_a_minute_later(100), "hit", "fwd", given),
         f"{table}.stale_while_revalidate": Case("0s", "1h", wide, "fwd", "hit", given),
         f"{table}.stale_if_error": Case("1h", "0s", half_a_minute_later(10, down=True), "hit", 502, given),

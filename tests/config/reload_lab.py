@@ -131,7 +131,7 @@ class Redash:
 def _query(number: int) -> dict[str, object]:
     kinds = {7: "text", 8: "date"}
     parameters = [{"name": "p", "title": "p", "type": kinds[number], "value": "x"}] if number in kinds else []
-    return query_object(number, tags=["x"], options={"parameters": parameters})
+    return query_object(number, tags=["x"], options={"parameters": parameters}, schedule={"interval": 3600})
 
 
 class Lab:

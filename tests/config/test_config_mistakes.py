@@ -64,6 +64,18 @@ ONE_MISTAKE = [
     ('[cache]\ntimezone = "../../etc/passwd"\n', "cache.timezone: '../../etc/passwd' is not a known time zone"),
     ('[cache]\ntimezone = "Europe"\n', "cache.timezone: 'Europe' is not a known time zone"),
     ("[cache]\nfloor = 10\nceiling = 5\n", "cache.floor: 10 s is more than the ceiling of 5 s"),
+    (
+        '[cache]\nfloor = { runtimes = 10, at_least = "30s" }\nceiling = 5\n',
+        "cache.floor: 30 s is more than the ceiling of 5 s",
+    ),
+    ("[cache]\nfloor = { runtime = 10 }\n", "cache.floor: a table has an unknown key; it may have runtimes"),
+    ("[cache]\nfloor = { at_least = 10 }\n", "cache.floor: a table has no usable runtimes"),
+    ("[cache]\nfloor = { runtimes = 0 }\n", "cache.floor: a table has no usable runtimes"),
+    (
+        '[cache]\nfloor = { runtimes = 2, at_least = "2m", at_most = "1m" }\n',
+        "cache.floor: a table has an at_least above its at_most",
+    ),
+    ("[cache]\nfollow_schedule = 1\n", "cache.follow_schedule: 1 is neither true nor false"),
     (RULE + "floor = 1\n", "cache.rules[0]: matches nothing; it needs queries, data_sources or tags"),
     (RULE + "queries = []\n", "cache.rules[0].queries: the list is empty"),
     (RULE + 'tags = ["a", ""]\n', "cache.rules[0].tags[1]: '' is empty"),

@@ -127,6 +127,15 @@ def test_lists_warm_and_rules() -> None:
     assert config.warm[0].parameters == {"d": {"start": "a", "end": "b"}}
 
 
+def test_a_floor_is_a_duration_or_a_multiple_of_the_last_runtime() -> None:
+    written = 'floor = { runtimes = 10, at_least = "30s", at_most = "1h" }'
+    floor = good(BASE + f"[cache]\n{written}\n").cache.floor
+    assert isinstance(floor, units.RuntimeFloor)
+    assert [floor.seconds(runtime) for runtime in (0.0, 0.2, 40.0, 4_000.0)] == [30.0, 30.0, 400.0, 3_600.0]
+    assert str(floor) == "10 runtimes, at least 30s, at most 1h"
+    assert good(BASE + "[cache]\nfloor = { runtimes = 2 }\n").cache.floor == units.RuntimeFloor(2.0)
+
+
 def test_dashboards_have_ids_and_slugs() -> None:
     warm = '[[warm]]\ndashboard = "ops"\nevery = "10m"\ncredential = "a"\n'
     config = good(BASE + 'dashboards = [10, "sales-overview", 9]\n' + warm)

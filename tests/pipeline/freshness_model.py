@@ -12,6 +12,7 @@ import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 DEFINITION_CHECK = 60.0
 ANY_AGE_CONFIRM = 60.0
@@ -42,23 +43,30 @@ class Redash(Enum):
 class Bounds:
     """Floor, ceiling and stale windows that apply to one client and query."""
 
-    floor: float = 0.0
+    floor: float | tuple[float, float, float] = 0.0
+    """Seconds; or so many runtimes of the last run, at least, at most."""
+    follow: bool = False
+    """Whether schedules of Redash are followed."""
     ceiling: float = math.inf
     while_revalidate: float = 0.0
     if_error: float = 600.0
 
     @classmethod
-    def first(cls, *tables: Mapping[str, float]) -> Bounds:
+    def first(cls, *tables: Mapping[str, Any]) -> Bounds:
         """From client, rule and cache section, in that order."""
-        names = ("floor", "ceiling", "while_revalidate", "if_error")
+        names = ("floor", "follow", "ceiling", "while_revalidate", "if_error")
         given = {name: next(t[name] for t in tables if name in t) for name in names if any(name in t for t in tables)}
         return cls(**given)
 
-    def effective(self, max_age: int | None) -> float | None:
+    def effective(self, max_age: int | None, runtime: float = 0.0) -> float | None:
         """None is any age. "a smaller max_age counts as [floor]", "any-age and larger ones count as [ceiling]"."""
         if max_age is None:
             return None if math.isinf(self.ceiling) else self.ceiling
-        return min(max(max_age, self.floor), self.ceiling)
+        floor = self.floor
+        if isinstance(floor, tuple):
+            times, least, most = floor
+            floor = min(max(times * runtime, least), most)
+        return min(max(max_age, floor), self.ceiling)
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Definition:
     newest: int | None
     checked: float
     archived: bool = False
+    interval: float | None = None  # of its schedule
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class StoredEntry:
     marker: str
     confirmed: float
     result_id: int | None  # Redash's; results of query keys have none
+    runtime: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,10 +102,23 @@ class Request:
     key: Hashable  # query, parameters, limit
     max_age: int | None
     bounds: Bounds
+    runtime: float = 0.0
+    """Of the last run of this key."""
+    interval: float | None = None
+    """Of the schedule that is followed."""
+
+    @property
+    def unscheduled(self) -> float | None:
+        """What counts for a result that Redash has a newer one of."""
+        return self.bounds.effective(self.max_age, self.runtime)
 
     @property
     def effective(self) -> float | None:
-        return self.bounds.effective(self.max_age)
+        """ "its result stands in until the next one is due": by intervals alone, the age is the interval."""
+        plain = self.unscheduled
+        if plain is None or self.interval is None:
+            return plain
+        return min(max(plain, self.interval), self.bounds.ceiling)
 
     @property
     def upstream_max_age(self) -> int:
@@ -219,7 +242,9 @@ class Model:
         if isinstance(definition, Do):
             return Verdict(definition, check)
         entry = self.entries.get((request.scope, request.key))
-        slack = self.slack(entry, definition, request.effective, now)
+        newer = entry is not None and (entry.result_id or math.inf) < (definition.newest or 0)
+        slack = self.slack(entry, definition, request.unscheduled if newer else request.effective, now)
+        slack = None if request.effective == 0 else slack
         if slack is not None and slack >= 0:
             return Verdict(Do.HIT, check, entry, slack)
         if slack is not None and -slack <= request.bounds.while_revalidate:

@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,23 +58,27 @@ SLOP = 0.5
 
 FIELDS = {
     "floor": "floor",
+    "follow": "follow_schedule",
     "ceiling": "ceiling",
     "while_revalidate": "stale_while_revalidate",
     "if_error": "stale_if_error",
 }
 CACHE = {"if_error": 600.0}
-CLIENTS: dict[str, tuple[str, dict[str, float]]] = {
+CLIENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("analyst", {}),
     "bounded": ("analyst", {"floor": 45.0, "ceiling": 600.0}),
     "patient": ("analyst", {"while_revalidate": 90.0, "if_error": 1800.0}),
     "strict": ("analyst", {"if_error": 0.0, "floor": 0.0}),
+    "adaptive": ("analyst", {"floor": (20_000.0, 10.0, 300.0)}),  # the sandbox's runs take a fraction of a millisecond
     "other": ("admin", {}),
     "narrow": ("query", {}),
 }
 """Client → credential and the settings in its table. `other` has its own credential: another scope."""
 
-QUERIES = ("plain", "by_country", "calm", "elsewhere", "revalidated")
-RULES: dict[str, dict[str, float]] = {
+QUERIES = ("plain", "by_country", "calm", "elsewhere", "revalidated", "scheduled")
+INTERVAL = 900
+RULES: dict[str, dict[str, Any]] = {
+    "scheduled": {"follow": True},
     "revalidated": {"while_revalidate": 120.0},  # [[cache.rules]] by query id
     "calm": {"floor": 30.0},  # by tag
     "elsewhere": {"ceiling": 300.0, "if_error": 60.0},  # by data source
@@ -204,7 +208,14 @@ class FreshnessMachine(RuleBasedStateMachine):
         country = parameter("country", "enum", "DE", enumOptions="DE\nFR")
         parameters = [country] if name in ("by_country", "elsewhere") else []
         source = self.extra if name == "elsewhere" else SHOP
-        query = self.sandbox.add_query(name, self._text(name, 0), parameters=parameters, data_source_id=source)
+        schedule = {"interval": INTERVAL, "time": None, "day_of_week": None, "until": None}
+        query = self.sandbox.add_query(
+            name,
+            self._text(name, 0),
+            parameters=parameters,
+            data_source_id=source,
+            schedule=schedule if name == "scheduled" else None,
+        )
         self.sandbox.queries[query].tags = ["calm"] if name == "calm" else []
         self.edits[query], self.names[query] = [(-1e18, 0)], [(-1e18, name, False)]
         return query
@@ -214,8 +225,15 @@ class FreshnessMachine(RuleBasedStateMachine):
         return f"select '{name}' as name, {version} as version, '{value}' as country, run_number() as run"
 
     def _configuration(self) -> str:
-        def table(values: dict[str, float]) -> str:
-            return "\n".join(f'{FIELDS[name]} = "{value:.0f}s"' for name, value in values.items())
+        def written(value: Any) -> str:
+            if value is True:
+                return "true"
+            if isinstance(value, tuple):
+                return f"{{ runtimes = {value[0]}, at_least = {value[1]}, at_most = {value[2]} }}"
+            return f'"{value:.0f}s"'
+
+        def table(values: dict[str, Any]) -> str:
+            return "\n".join(f"{FIELDS[name]} = {written(value)}" for name, value in values.items())
 
         narrow = self.ids["by_country"]
         clients = "".join(
@@ -225,6 +243,7 @@ class FreshnessMachine(RuleBasedStateMachine):
         )
         which = {
             "revalidated": f"queries = [{self.ids['revalidated']}]",
+            "scheduled": f"queries = [{self.ids['scheduled']}]",
             "calm": 'tags = ["calm"]',
             "elsewhere": f"data_sources = [{self.extra}]",
         }
@@ -329,7 +348,11 @@ metadata_ttl = "5s"
         client = self._client(who)
         name = "by_country" if client == "narrow" else self._name(what)
         self.last = (client, name, "DE", None, self.last[4], "wait")
-        if client not in ("narrow", "bounded") and name != "calm" and self._may(CLIENTS[client][0], self.ids[name]):
+        if (
+            client not in ("narrow", "bounded", "adaptive")
+            and name not in ("calm", "scheduled")
+            and self._may(CLIENTS[client][0], self.ids[name])
+        ):
             self.runner.run(self._begin_a_long_run(client, name))
 
     async def _begin_a_long_run(self, client: str, name: str) -> None:
@@ -480,6 +503,16 @@ metadata_ttl = "5s"
         self.runner.run(self.sandbox.execute_directly(self.ids[name], values))
         self._again()
 
+    @precondition(lambda self: self.run is None)
+    @rule()
+    def redash_refreshes_what_is_due(self) -> None:
+        self.runner.run(self._refresh())
+        self._again()
+
+    async def _refresh(self) -> None:
+        self.sandbox.scheduler.refresh_due()
+        await self.sandbox.wait_idle()
+
     @rule(seconds=st.sampled_from(TURNS))
     def let_time_pass(self, seconds: int) -> None:
         if self.run is None or seconds < 1000:  # job ids live for 12 h
@@ -596,7 +629,12 @@ metadata_ttl = "5s"
             return None
         q = self.sandbox.queries[query]
         return Definition(
-            str(timestamp(q.updated_at)), q.query, q.latest_query_data_id, self.clock.wall(), archived=q.is_archived
+            str(timestamp(q.updated_at)),
+            q.query,
+            q.latest_query_data_id,
+            self.clock.wall(),
+            archived=q.is_archived,
+            interval=_interval(q.schedule),
         )
 
     def _result_of_run(self, run: int) -> Any:
@@ -633,7 +671,12 @@ metadata_ttl = "5s"
             self.unsaved.discard((scope, heard.query))
             self.loaded.add((scope, heard.query))
             definition = Definition(
-                body["updated_at"], body["query"], body["latest_query_data_id"], heard.at, archived=body["is_archived"]
+                body["updated_at"],
+                body["query"],
+                body["latest_query_data_id"],
+                heard.at,
+                archived=body["is_archived"],
+                interval=_interval(body["schedule"]),
             )
             self.model.record_definition(scope, heard.query, definition)
             if definition.newest is not None:  # ids seen in any response are known
@@ -685,7 +728,7 @@ metadata_ttl = "5s"
         explained = scope == "query" or _explains(decided, version)
         marker = decided.marker if explained else ""
         confirmed = at if explained else float("-inf")
-        entry = StoredEntry(run, self._born(run), marker, confirmed, body.get("id"))
+        entry = StoredEntry(run, self._born(run), marker, confirmed, body.get("id"), body.get("runtime", 0.0))
         if (scope, key) == self.unstored:
             return
         self.model.record_result(scope, query, key, entry)
@@ -752,8 +795,13 @@ metadata_ttl = "5s"
         scope, table = CLIENTS[client]
         query = self.ids[name]
         bounds = Bounds.first(table, RULES.get(name, {}), CACHE)
-        return Request(
-            scope, query, key_of(query, self._values(name, country), limit), _as_redash_reads(max_age), bounds
+        key = key_of(query, self._values(name, country), limit)
+        request = Request(scope, query, key, _as_redash_reads(max_age), bounds)
+        definition, last = self._decided(request), self.model.entries.get((scope, key))
+        return replace(
+            request,
+            runtime=last.runtime if last is not None and last.marker == definition.marker else 0.0,
+            interval=definition.interval if bounds.follow and not definition.archived else None,
         )
 
     def jobs_pending(self, request: Request) -> bool:
@@ -1026,6 +1074,10 @@ metadata_ttl = "5s"
         later = names[index + 1 :]
         assert not later or later[0][0] >= began - window, (reply, names)
         assert not any(here for _, _, here in later), f"edited through the gateway: {reply} {names}"
+
+
+def _interval(schedule: Any) -> float | None:
+    return schedule["interval"] if schedule else None
 
 
 def _explains(definition: Definition, version: int) -> bool:

@@ -30,6 +30,7 @@ NAMED: Final = ("credentials", "clients")
 KINDS: Final[dict[Callable[..., object], str]] = {
     units.duration: "duration",
     units.positive_duration: "duration above 0",
+    units.floor: "duration, or a table",
     units.wait: "duration up to 1h",
     units.positive_wait: "duration above 0, up to 1h",
     units.size: "size",
