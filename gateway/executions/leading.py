@@ -90,7 +90,9 @@ class Leading:
                 return ending
             force_at = math.inf
 
-    async def _claim(self, execution: Execution, *, by_force: bool = False, over: str = "") -> Lease | Held:
+    async def _claim(
+        self, execution: Execution, *, by_force: bool = False, over: str = "", alone: bool = True
+    ) -> Lease | Held:
         now, need, standing = self._clock.monotonic(), execution.latest_need, execution.standing
         asks = need > (standing.covered if standing.follows else -math.inf)
         standing.asking, standing.joins = need, standing.joins or not standing.follows
@@ -103,6 +105,7 @@ class Leading:
                 unused=self._unused(execution, now),
                 by_force=by_force,
                 over=over,
+                alone=alone,
                 upstream_job=lambda: execution.upstream_job,
                 on_need=execution.need_elsewhere,
             )
@@ -194,7 +197,8 @@ class Leading:
 
     async def _until_end(self, execution: Execution) -> tuple[Ending | None, Lease | Held | None]:
         standing = execution.standing
-        look_at, seen_at = -math.inf, self._clock.monotonic()
+        look_at = -math.inf
+        alone_at = math.inf if self.leases.shared else self._clock.monotonic() + LOOK_SECONDS
         other: Held | None = None
         while True:
             now = self._clock.monotonic()
@@ -211,18 +215,20 @@ class Leading:
                 look_at = now + LOOK_SECONDS
                 if other is not None:  # the lease is another run's, and this one has no end
                     return None, other
-            if self.leases.shared:
-                seen_at = now
-            else:  # no news comes any more
+            if not self.leases.shared:  # no news comes any more
                 execution.can_respond.set()
                 standing.noted.wake()
             # Its leader goes on while Redis is unavailable: a job is followed at once, but a POST waits for a while.
-            if self.leases.shared or execution.upstream_job or now - seen_at >= LOOK_SECONDS:
-                claim = await self._claim(execution)
+            alone = bool(execution.upstream_job) or now >= alone_at
+            knows = self.leases.shared
+            if knows or alone:
+                claim = await self._claim(execution, alone=alone)
                 if not isinstance(claim, Held):
                     return None, claim
                 self._note_ask(execution, claim)
                 other = claim if claim.execution_id != execution.id else None
+                knows = claim.is_known
+            alone_at = math.inf if knows else min(alone_at, now + LOOK_SECONDS)
             standing.has_news = standing.has_news or other is not None
             if not standing.has_news:
                 await self._pause(execution, look_at)

@@ -61,7 +61,7 @@ def record_of(
         error="" if ending is None else ending.error,
         result_id=None if ending is None else ending.result_id,
         purged=execution.purged,
-        fence=0 if standing.follows else standing.fence,
+        fence=standing.written_under,
         unavailable=ending is not None and isinstance(ending.failure, UpstreamError),
         follow_up="" if ending is None or follow_up is None else follow_up.id,
         served=() if ending is None else served_by(standing.needs, execution.rows_from),

@@ -55,6 +55,16 @@ class Standing:
         """Return the latest moment that was asked for."""
         return self.asks[-1][0] if self.asks else -math.inf
 
+    @property
+    def written_under(self) -> int:
+        """Return the number of the lease under which its record is written now.
+
+        It is 0 for a follower, and where another gateway has led the run, but the lease could not be asked for: it may
+        be led there still.
+        """
+        alone = self.inherits and not self.lease.number and not self.is_apart
+        return 0 if self.follows or alone else self.fence
+
     def note_ask(self, number: int) -> None:
         """Note the number under which the leader was asked for rows."""
         if self.asking > self.covered:

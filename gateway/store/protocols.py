@@ -177,6 +177,8 @@ class Held(msgspec.Struct, frozen=True):
     """Whether it is by the same definition, and takes callers."""
     ask: int = 0
     """The number under which the ask was noted; 0 if there was none, or it came too late."""
+    is_known: bool = True
+    """False: it was so before, and cannot be asked now."""
 
 
 class Lease(Protocol):
@@ -244,6 +246,8 @@ class Claim(msgspec.Struct, frozen=True):
     """Take it, whoever has it: it was waited for long enough."""
     over: str = ""
     """Take it from this run: its record says that it has ended."""
+    alone: bool = True
+    """Lead alone if the lease cannot be asked for now; otherwise it counts as another gateway's, as before."""
     upstream_job: Callable[[], str] = str
     """Returns the id of the job in Redash, "" if there is none yet."""
     on_need: Callable[[float, float], None] = lambda moment, age: None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from unittest import mock
 
-from support.gateways import SECONDS, awaited, begun, ended
+from support.gateways import SECONDS, awaited, begun, ended, lose_lease
+from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
@@ -145,3 +146,24 @@ async def test_a_run_that_waits_for_a_slot_is_cancelled_from_elsewhere(gateways:
     await ended(one, other)
     assert await is_cancelled(one, queued)
     assert sandbox.counters.started == 1
+
+
+async def test_a_cancel_ends_no_job_that_was_given_out_where_nobody_could_hear_of_it(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """The run waits for a slot when its gateway is cut off; another one takes it over, and ends it."""
+    one, two, three = gateways
+    one.reconfigure(one.text.replace("[upstream]", "[upstream]\nmax_executions = 1"))
+    hold = sandbox.hold()
+    other = await begun(one, "now", parameters={})
+    queued = await join(one)
+    await lose_lease(one, redis)
+    unheard = await join(one)
+    await cancel(three, queued)
+    await until(lambda: not three.runtime.executions.flights.running)
+    hold.release()
+    await ended(one, other)
+    result = await ended(one, unheard)
+    await one.runtime.store.link.open()
+    assert await ended(two, unheard) == result
+    assert await is_cancelled(two, queued)

@@ -6,6 +6,7 @@ The look by which a follower would find out in the end is put off, so each wait 
 from __future__ import annotations
 
 import asyncio
+import time
 from unittest import mock
 
 import pytest
@@ -19,7 +20,7 @@ from gateway.executions import leading
 from gateway.sandbox import Sandbox
 from gateway.store import Claim, Held, Lease
 from gateway.store.redis.lease_scripts import LIFE_MILLISECONDS
-from gateway.store.redis.leases import RedisLease
+from gateway.store.redis.leases import RedisLease, RedisLeases
 
 
 @pytest.fixture(autouse=True)
@@ -134,12 +135,40 @@ async def test_a_caller_of_a_run_without_a_job_gets_its_id_when_redis_goes_down(
     await until(lambda: fault.hits == 1)
     follower = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS))
     await until(lambda: any(e.standing.follows for e in two.runtime.executions.flights.running))
-    # No claim is under way: one that Redis breaks off is granted here alone.
+    # No claim is under way: the next test is about that.
     await until(lambda: any(e.standing.changed.waiting for e in two.runtime.executions.flights.running))
     await redis.kill()
     async with within(LIFE_MILLISECONDS / 2000):
         assert (await follower).job["id"]
     assert sandbox.counters.posts[one.named["slow_seconds"]] == 0
+    leader.cancel()
+
+
+async def test_a_follower_whose_claim_redis_breaks_off_sends_no_post_at_once(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits as it would have if it had looked a moment later; but not for ever."""
+    one, two, _ = gateways
+    monkeypatch.setattr(leading, "LOOK_SECONDS", 1.0)
+    claim, looks = RedisLeases.claim, []
+
+    async def broken_off(leases: RedisLeases, wanted: Claim) -> RedisLease | Held:
+        if leases.owner == two.runtime.leases.owner and wanted.execution_id == led.id and not looks:
+            looks.append(time.monotonic())
+            await redis.kill()
+        return await claim(leases, wanted)
+
+    fault = proxy.add("hang", "/results", method="POST", count=1)
+    leader = asyncio.create_task(one.post("slow_seconds", max_age=0, parameters=SECONDS))
+    await until(lambda: fault.hits == 1)
+    (led,) = one.runtime.executions.flights.running
+    with mock.patch.object(RedisLeases, "claim", broken_off):
+        follower = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS))
+        await until(lambda: bool(looks))
+        async with within(LIFE_MILLISECONDS / 2000):
+            assert (await follower).job["id"]
+        await sandbox.wait_executions(1)
+    assert time.monotonic() - looks[0] >= leading.LOOK_SECONDS
     leader.cancel()
 
 
@@ -151,7 +180,7 @@ async def test_a_caller_that_follows_a_job_has_its_result_when_redis_is_down(
     hold = sandbox.hold()
     await begun(one)
     waiting = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=30))
-    await awaited(two)
+    await until(lambda: any(e.standing.follows and e.upstream_job for e in two.runtime.executions.flights.running))
     await redis.kill()
     hold.release()
     async with within(LIFE_MILLISECONDS / 2000):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.executions.standing import UNASKED, Standing, is_within, served_by
+from gateway.store.local_leases import LOCAL
 
 NEEDS = st.dictionaries(st.integers(-50, 50), st.floats(0, 100), max_size=40)
 
@@ -62,3 +63,15 @@ def test_another_run_knows_nothing_of_what_was_asked_for_the_first_one() -> None
     standing.begin_anew()
     assert standing.needs == {}
     assert standing.covered == -math.inf
+
+
+def test_who_leads_another_gateways_run_alone_writes_under_no_lease() -> None:
+    """That gateway may lead it still: its record must not be replaced, least of all by an end."""
+    standing = Standing()
+    standing.follow()
+    standing.fence = 5  # as its record says
+    assert standing.written_under == 0
+    standing.lead(LOCAL)
+    assert standing.written_under == 0
+    standing.go_apart()
+    assert standing.written_under == 5

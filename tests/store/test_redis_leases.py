@@ -133,10 +133,10 @@ async def test_a_lease_that_ran_out_while_nobody_took_it_is_taken_again(
     assert lease.number > before
 
 
-async def recorded(leases: RedisLeases, lease: RedisLease, status: int) -> None:
-    """Note how far run x is."""
+async def recorded(leases: RedisLeases, fence: int, status: int, run_id: str = "x") -> None:
+    """Note how far a run is."""
     run = ExecutionRecord(
-        id="x",
+        id=run_id,
         key=KEY,
         scope="",
         credential="",
@@ -146,7 +146,7 @@ async def recorded(leases: RedisLeases, lease: RedisLease, status: int) -> None:
         marker="marker",
         started_at=0.0,
         status=status,
-        fence=lease.number,
+        fence=fence,
     )
     await RedisLedger(leases._link, SystemClock(), limit_bytes=1_000_000).record_execution(run)
 
@@ -158,9 +158,9 @@ async def test_a_lease_that_another_gateway_had_meanwhile_is_lost_though_it_is_f
     """The other one has led the run to its end, or died: whoever had it before knows nothing of that."""
     one, other = two
     lease = await led(one, "x")
-    await recorded(one, lease, 1)
+    await recorded(one, lease.number, 1)
     await run_out(redis)
-    await recorded(other, await led(other, "x"), status)
+    await recorded(other, (await led(other, "x")).number, status)
     await run_out(redis)
     lease._kept = -1e9
     with pytest.raises(LeaseLostError):
@@ -171,7 +171,7 @@ async def test_a_lease_that_another_gateway_had_meanwhile_is_lost_though_it_is_f
 async def test_a_run_that_has_ended_is_not_led_again(two: list[RedisLeases]) -> None:
     one, other = two
     lease = await led(one, "x")
-    await recorded(one, lease, 3)
+    await recorded(one, lease.number, 3)
     await lease.end()
     assert (await held(other, "x")).execution_id == "x"
     await led(other, "y")
@@ -234,6 +234,17 @@ async def test_a_run_that_others_use_is_not_closed(two: list[RedisLeases]) -> No
     assert not await lease.close(unless_used=True)
     await other.announce("left", "x", leaves=True)
     assert await lease.close(unless_used=True)
+
+
+async def test_a_job_in_redash_that_a_run_without_the_lease_follows_too_is_not_cancelled(
+    two: list[RedisLeases],
+) -> None:
+    """After an outage two runs of a key may have the same job; one has lost its lease, and goes on by itself."""
+    one, other = two
+    lease = await led(one, "x", upstream_job=lambda: "job")
+    await recorded(other, 0, 2, "y")
+    await held(other, "y", unused=100.0, upstream_job=lambda: "job")
+    assert not await lease.close(unless_used=True)
 
 
 async def test_a_claim_whose_caller_left_keeps_nobody_waiting(two: list[RedisLeases], redis: RedisServer) -> None:

@@ -137,3 +137,83 @@ async def test_everything_expires_when_no_gateway_is_left(link: Link, clock: Fak
     await one.sweep()
     for name in ("x:e1", "j:j1", "xj:e1"):
         assert 12 * HOUR < await link.command("TTL", link.base + name) <= 13 * HOUR
+
+
+@pytest.fixture
+async def apart(path: Path, clock: FakeClock) -> AsyncIterator[tuple[Link, RedisLedger, RedisLedger]]:
+    """The ledgers of two gateways that lead the same run, and the link of the second, which is cut off from Redis."""
+    async with opened(make_link(path, clock)) as one, opened(make_link(path, clock)) as two:
+        ledgers = ledger(one, clock), ledger(two, clock)
+        await ledgers[0].record_execution(execution(status=2, fence=5))
+        await two.close()
+        yield two, *ledgers
+
+
+async def test_jobs_given_out_while_cut_off_have_the_end_that_their_gateway_saw(
+    apart: tuple[Link, RedisLedger, RedisLedger],
+) -> None:
+    """The run has ended twice. Its other end may be too old for them, or that of a cancel by somebody else."""
+    link, one, two = apart
+    await one.record_job(job("theirs"))
+    await one.record_execution(execution(status=4, fence=5, error="cancelled"))
+    await two.record_job(job("ours"))
+    await two.record_execution(execution(status=3, result_id=7))
+    await link.open()
+    run = (await one.job("ours")).execution_id
+    assert (await one.execution(run)).result_id == 7
+    assert await two.job("ours") == await one.job("ours")
+    assert (await one.job("theirs")).execution_id == "e1"
+    assert (await two.execution("e1")).error == "cancelled"
+
+
+async def test_who_leads_alone_does_not_end_the_run_of_who_has_its_lease(
+    apart: tuple[Link, RedisLedger, RedisLedger],
+) -> None:
+    link, one, two = apart
+    await two.record_job(job("ours"))
+    await two.record_execution(execution(status=3, result_id=7))
+    await link.open()
+    assert (await one.execution("e1")).status == 2
+    assert (await one.execution((await one.job("ours")).execution_id)).result_id == 7
+
+
+async def test_the_same_end_that_two_gateways_saw_is_one_end(apart: tuple[Link, RedisLedger, RedisLedger]) -> None:
+    link, one, two = apart
+    await one.record_execution(execution(status=3, fence=5, result_id=7))
+    await two.record_job(job("ours"))
+    await two.record_execution(execution(status=3, result_id=7, started_at=1_800_000_000.5))
+    await link.open()
+    assert (await one.job("ours")).execution_id == "e1"
+
+
+async def test_what_was_done_elsewhere_with_a_job_meanwhile_stays(
+    apart: tuple[Link, RedisLedger, RedisLedger],
+) -> None:
+    link, one, two = apart
+    await link.open()
+    await two.record_job(job("cancelled"))
+    await two.record_job(job("moved"))
+    await link.close()
+    await one.record_job(job("cancelled", cancelled=True))
+    await one.record_job(job("moved", execution_id="e2"))
+    await one.record_execution(execution(status=3, fence=5, result_id=6))
+    await two.record_execution(execution(status=3, result_id=7))
+    await link.open()
+    assert (await one.job("cancelled")).cancelled
+    assert (await one.job("moved")).execution_id == "e2"
+
+
+async def test_ends_that_differ_are_found_after_redis_was_emptied(
+    apart: tuple[Link, RedisLedger, RedisLedger],
+) -> None:
+    link, one, two = apart
+    await link.open()
+    await two.record_job(job("ours"))
+    await two.record_execution(execution(status=3, fence=5, result_id=7))
+    await link.close()
+    names = await one._link.command("KEYS", one._link.base + "*")
+    await one._link.command("DEL", *names)
+    await one.record_execution(execution(status=3, fence=6, result_id=6))
+    await link.open()
+    assert (await one.execution("e1")).result_id == 6
+    assert (await one.execution((await one.job("ours")).execution_id)).result_id == 7

@@ -41,6 +41,10 @@ local by_force, base, read, upstream = ARGV[7] == '1', ARGV[8], tonumber(ARGV[9]
 local number, over = tonumber(ARGV[11]), ARGV[12]
 local l = P..'l:'..key
 local lease = redis.call('HMGET', l, 'id', 'owner', 'n', 'marker', 'closing')
+if upstream ~= '' then -- whoever gets the lease: without it, a run goes on by itself
+  redis.call('SADD', P..'lj:'..upstream, id)
+  redis.call('PEXPIRE', P..'lj:'..upstream, KEPT)
+end
 if not lease[1] and redis.call('EXISTS', P..'x:'..id) == 1 then
   local is_over = not redis.call('ZSCORE', P..'xu', id)
   local others_had_it = number > 0 and tonumber(redis.call('HGET', P..'xf', id) or 0) > number
@@ -56,10 +60,6 @@ if ours or not lease[1] or by_force or lease[1] == over then
     redis.call('HDEL', P..'lu:'..id, owner)
   end
   redis.call('PEXPIRE', l, LIFE)
-  if upstream ~= '' then
-    redis.call('SADD', P..'lj:'..upstream, id)
-    redis.call('PEXPIRE', P..'lj:'..upstream, KEPT)
-  end
   local first, asks = unread(id, base, read)
   return {{'led', n, first, asks, now()}}
 end

@@ -211,6 +211,8 @@ class RedisLeases:
             return Held(reply[1].decode(), reply[2] == 1, int(reply[3]))
         if reply is not None:
             lease.take(sent, 0, reply)
+        elif not claim.alone:
+            return Held(claim.execution_id, True, is_known=False)
         self._leases[claim.execution_id] = lease
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew_forever())

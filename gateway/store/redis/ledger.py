@@ -1,13 +1,16 @@
 """The ledger that several gateways share: in Redis, with the newest records of this gateway in memory too.
 
 Redis is asked first, as other gateways change records; memory answers while it is down, and what could not be written
-is written before it is used again.
+is written before it is used again. A run that this gateway has seen to its end, while Redis has another end of it, is
+parted: with the jobs that were given out here it becomes a run of its own, as only this end is known to be good for
+them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, TypeVar
 
@@ -130,24 +133,25 @@ class RedisLedger:
         self._unwritten[record.id] = record
         try:
             await self._write_results()
-            await self._write(record)
+            if not await self._write(record):
+                await self._part([record])
+                await self._write_all(self._unwritten_jobs())
         except GIVEN_UP:
             while len(self._unwritten) > MOST_UNWRITTEN:
                 del self._unwritten[next(iter(self._unwritten))]
             return
-        if self._unwritten.get(record.id) is record:
-            del self._unwritten[record.id]
+        self._note_written([record])
 
-    async def _write(self, record: ExecutionRecord | JobRecord, *, only_missing: bool = False) -> None:
+    async def _write(self, record: ExecutionRecord | JobRecord, *, only_missing: bool = False) -> bool:
+        """Return whether it is what Redis has now."""
         convert, missing = self._link.time.shared_from_wall, int(only_missing)
         if isinstance(record, ExecutionRecord):
             run = self._shifted(record, convert)
             values = (run.id, msgspec.msgpack.encode(run), run.started_at, run.status, run.fence, missing)
-            await self._link.call(layout.RECORD_EXECUTION, *values)
-        else:
-            job = self._shifted(record, convert)
-            packed = msgspec.msgpack.encode(job)
-            await self._link.call(layout.RECORD_JOB, job.id, packed, job.noted_at, job.execution_id, missing)
+            return bool(await self._link.call(layout.RECORD_EXECUTION, *values))
+        job = self._shifted(record, convert)
+        packed = msgspec.msgpack.encode(job)
+        return bool(await self._link.call(layout.RECORD_JOB, job.id, packed, job.noted_at, job.execution_id, missing))
 
     async def _write_results(self) -> None:
         """Write what was seen before a record, before the record."""
@@ -161,25 +165,59 @@ class RedisLedger:
 
     async def _catch_up(self) -> None:
         """Write what Redis lacks, before it is used again. Raises UnavailableError."""
-        unwritten = list(self._unwritten.values())
-        await self._write_all(unwritten, only_missing=False)
-        for record in unwritten:
-            if self._unwritten.get(record.id) is record:
-                del self._unwritten[record.id]
-        if self._epoch != self._link.seen.epoch:  # it may have been emptied
-            await self._write_all([*self._recent.executions(), *self._recent.jobs()], only_missing=True)
+        is_new = self._epoch != self._link.seen.epoch  # it may have been emptied
+        runs = [record for record in self._unwritten.values() if isinstance(record, ExecutionRecord)]
+        refused = await self._write_all(runs)
+        if is_new:
+            refused += await self._write_all(self._recent.executions(), only_missing=True)
+        await self._part(refused)
+        self._note_written(runs)
+        await self._write_all(self._unwritten_jobs())
+        if is_new:
+            await self._write_all(self._recent.jobs(), only_missing=True)
         self._epoch = self._link.seen.epoch
 
-    async def _write_all(self, records: Iterable[ExecutionRecord | JobRecord], *, only_missing: bool) -> None:
-        records = list(records)
+    async def _part(self, refused: Sequence[ExecutionRecord | JobRecord]) -> None:
+        """Let runs whose other end Redis has be runs of their own; their jobs are yet to be written."""
+        for run in refused:
+            jobs = self._recent.get_jobs_of(run.id)
+            if not isinstance(run, ExecutionRecord) or run.status < 3 or not jobs:
+                continue
+            other = await self.execution(run.id)
+            if other is None or _end_of(other) == _end_of(run):
+                continue
+            own = msgspec.structs.replace(run, id=str(uuid.uuid4()))
+            await self._write(own)
+            self._recent.put_execution(own)
+            for job in jobs:
+                known = job if job.id in self._unwritten else await self.job(job.id)
+                if known is not None and known.execution_id == run.id and not known.is_over:
+                    moved = self._unwritten[job.id] = msgspec.structs.replace(known, execution_id=own.id, ask=0)
+                    self._recent.put_job(moved)
+
+    def _unwritten_jobs(self) -> list[JobRecord]:
+        return [record for record in self._unwritten.values() if isinstance(record, JobRecord)]
+
+    def _note_written(self, records: Iterable[ExecutionRecord | JobRecord]) -> None:
+        for record in records:
+            if self._unwritten.get(record.id) is record:
+                del self._unwritten[record.id]
+
+    async def _write_all(self, records: Iterable[R], *, only_missing: bool = False) -> list[R]:
+        """Return those that Redis has otherwise. Jobs that were written are not unwritten any more."""
+        records, refused = list(records), []
         for first in range(0, len(records), AT_ONCE):
             some = records[first : first + AT_ONCE]
             done = await asyncio.gather(
                 *(self._write(record, only_missing=only_missing) for record in some), return_exceptions=True
             )
-            for error in done:
-                if isinstance(error, BaseException) and not isinstance(error, RefusedError):
-                    raise error
+            for record, written in zip(some, done, strict=True):
+                if isinstance(written, BaseException) and not isinstance(written, RefusedError):
+                    raise written
+                if written is False:
+                    refused.append(record)
+            self._note_written(record for record in some if isinstance(record, JobRecord))
+        return refused
 
     async def _scan(self, kind: type[R], script: Script, *arguments: str) -> list[R]:
         cursor, found = b"0", []
@@ -211,6 +249,11 @@ class RedisLedger:
         not_before = convert(record.not_before) + self._link.time.uncertainty
         times = {"noted_at": convert(record.noted_at), "not_before": not_before}
         return msgspec.structs.replace(record, **times)
+
+
+def _end_of(run: ExecutionRecord) -> tuple[int, int | None, str]:
+    """Return what its callers see of its end."""
+    return run.status, run.result_id, run.error
 
 
 @lru_cache(maxsize=256)

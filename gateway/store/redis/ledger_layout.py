@@ -36,7 +36,7 @@ RECORD_EXECUTION: Final = _script(
 local id, packed, at, status, fence, missing = unpack(ARGV)
 local old = redis.call('STRLEN', P..'x:'..id)
 if old > 0 and (missing == '1' or tonumber(fence) < tonumber(redis.call('HGET', P..'xf', id) or 0)) then return 0 end
-if old > 0 and tonumber(status) < 3 and not redis.call('ZSCORE', P..'xu', id) then return 0 end
+if old > 0 and not redis.call('ZSCORE', P..'xu', id) then return 0 end
 redis.call('SET', P..'x:'..id, packed, 'PX', KEPT)
 redis.call('INCRBY', P..'xb', #packed - old + (old == 0 and ROW or 0))
 redis.call('ZADD', P..'xi', at, id)
@@ -45,7 +45,7 @@ if tonumber(status) < 3 then redis.call('ZADD', P..'xu', at, id) else redis.call
 return 1
 """
 )
-"""A record is not replaced by one that was written under an older lease, nor its end by anything before the end;
+"""A record is not replaced by one that was written under an older lease, nor its end by anything; returns 0 then.
 `missing`: only if there is none."""
 
 RECORD_JOB: Final = _script(
