@@ -51,6 +51,9 @@ def _upstream(config: Config, mistakes: Mistakes) -> None:
         if parts.hostname and listen.is_reached_by(parts.hostname, port):
             text = f"leads to the gateway itself ({key} is {listen}); write the address of Redash"
             mistakes.add("upstream.url", text, unless=("upstream.url", key))
+    if parts.path and parts.path == config.server.path_prefix:
+        text = "is the slug in upstream.url, which clients may use in their paths anyway; leave it out"
+        mistakes.add("server.path_prefix", text, unless=("upstream.url", "server.path_prefix"))
 
 
 def _pair(mistakes: Mistakes, first: str, second: str, has_first: bool, has_second: bool) -> None:

@@ -81,10 +81,12 @@ class Server(Table, frozen=True, kw_only=True):
 
     listen: Annotated[Address, TakesRestart()] = Listen(host="127.0.0.1", port=8080)
     hosts: Annotated[tuple[Annotated[str, ParsedBy(values.host)], ...], NotEmpty()] = ("localhost", "127.0.0.1")
+    path_prefix: Annotated[str, ParsedBy(values.path_prefix)] = ""
     cors_origins: tuple[Annotated[str, ParsedBy(values.origin)], ...] = ()
     max_wait: Wait = 50.0
     max_request_body: Bytes = 10**6
     drain_timeout: Wait = 60.0
+    idle_timeout: PositiveWait = 75.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
     event_loop: Annotated[EventLoop, TakesRestart()] = "auto"

@@ -28,6 +28,7 @@ _PLACEHOLDER = "0" * 64
 _LONGEST_UNIX_PATH = 107
 """Bytes, without the zero at the end (unix(7))."""
 
+_LONGEST_PREFIX = 200
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -159,6 +160,18 @@ def base_url(value: object) -> str:
     if parts.path.rstrip("/").endswith("/api"):
         raise ValueError("ends with /api; write the address of Redash's start page, the gateway adds /api itself")
     return _normal(parts) + parts.path.rstrip("/")
+
+
+def path_prefix(value: object) -> str:
+    """Parse the path at which clients see the gateway, "" for the root; a slash at the end is dropped."""
+    if value == "":
+        return ""
+    path = text(value)
+    if len(path) > _LONGEST_PREFIX or not path.startswith("/") or not _BASE_PATH.fullmatch(path):
+        raise ValueError('is not a path; write for example "/redash", or "" without one')
+    if path.split("/")[1] in ("api", "ping"):
+        raise ValueError("is where the gateway's own paths begin; write the path that the proxy has for the gateway")
+    return path.rstrip("/")
 
 
 def web_url(value: object) -> str:

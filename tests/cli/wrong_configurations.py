@@ -126,6 +126,17 @@ WRONG: Final[Mapping[str, Case]] = {
     ),
     "no such authority": Case("upstream.ca_file", "cannot be read", replace=upstream('ca_file = "ca.pem"')),
     "directory for an authority": Case("upstream.ca_file", "Is a directory", replace=upstream('ca_file = "."')),
+    # the path of a proxy
+    "path without slash": Case(
+        "server.path_prefix", 'write for example "/redash"', add=server('path_prefix = "tools"')
+    ),
+    "path of the API": Case("server.path_prefix", "that the proxy has", add=server('path_prefix = "/api/x"')),
+    "slug as path": Case(
+        "server.path_prefix",
+        "leave it out",
+        replace={".example.com": ".example.com/acme"},
+        add=server('path_prefix = "/acme/"'),
+    ),
     # waits and sizes
     "no unit": Case("server.max_wait", 'write for example "500ms"', add=server('max_wait = "50"')),
     "wait of a day": Case("server.max_wait", "write at most 1h", add=server('max_wait = "1d"')),

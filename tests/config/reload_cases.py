@@ -193,6 +193,20 @@ async def stops_at_once(lab: Lab) -> object:
     return time.monotonic() - started < 5
 
 
+async def closes_an_idle_connection(lab: Lab) -> object:
+    """Whether a connection that sends nothing is closed within two seconds."""
+    address = lab.runtime.api_address
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        async with asyncio.timeout(2):
+            return await reader.read() == b""
+    except TimeoutError:
+        return False
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
 async def certificate(lab: Lab) -> object:
     """The name of the listener's certificate file: the one whose content it shows."""
     context = ssl.create_default_context()
@@ -306,6 +320,7 @@ LIVE: Final[dict[str, Case]] = {
         421,
         200,
     ),
+    "server.path_prefix": Case("", "/redash", status("GET", "/redash/api/session"), 404, 200),
     "server.cors_origins": Case(
         [],
         ["https://a.example"],
@@ -324,6 +339,7 @@ LIVE: Final[dict[str, Case]] = {
         "1MB", "1KB", status("POST", "/api/queries/5/results", b'{"max_age": 0}' + b" " * 2000), 200, 413
     ),
     "server.drain_timeout": Case("1h", "0s", stops_at_once, UNSEEN, True),
+    "server.idle_timeout": Case("1h", "300ms", closes_an_idle_connection, False, True),
     "server.tls_cert": Case(
         FIRST["server.tls_cert"], OTHER["server.tls_cert"], certificate, "first", "other", FIRST, OTHER
     ),

@@ -45,6 +45,7 @@ KINDS: Final[dict[Callable[..., object], str]] = {
     values.redis_name: "name",
     values.base_url: "URL",
     values.web_url: "URL",
+    values.path_prefix: "path of a URL",
     values.timezone: "time zone",
     values.parameters: "table",
     stores.store: "store",
