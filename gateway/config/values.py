@@ -29,6 +29,7 @@ _LONGEST_UNIX_PATH = 107
 """Bytes, without the zero at the end (unix(7))."""
 
 _LONGEST_PREFIX = 200
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -123,6 +124,22 @@ def listen(value: object) -> Listen:
     if not (colon and known and re.fullmatch("[0-9]{1,5}", port) and int(port) <= 65535):
         raise ValueError('is not an address; write "127.0.0.1:8080", "[::1]:8080" or "unix:/run/name.sock"')
     return Listen(host=host[1:-1] if bracketed else host, port=int(port))
+
+
+def socket_mode(value: object) -> str:
+    """Parse the permissions of a Unix socket, in octal digits as chmod takes them."""
+    mode = text(value)
+    if not re.fullmatch("0?[67][0-7]{2}", mode):
+        raise ValueError('is no mode that leaves the socket to its owner; write for example "0660", in quotes')
+    return mode
+
+
+def group(value: object) -> str:
+    """Parse the name of a group of this machine."""
+    name = text(value)
+    if not _GROUP.fullmatch(name):
+        raise ValueError('is not the name of a group; write for example "www-data"')
+    return name
 
 
 def host(value: object) -> str:

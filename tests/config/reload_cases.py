@@ -6,6 +6,8 @@ A key that is missing here is named by `test_config_reload`. Keys that take a re
 from __future__ import annotations
 
 import asyncio
+import grp
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -195,7 +197,7 @@ async def stops_at_once(lab: Lab) -> object:
 
 async def closes_an_idle_connection(lab: Lab) -> object:
     """Whether a connection that sends nothing is closed within two seconds."""
-    address = lab.runtime.api_address
+    address = lab.runtime.api_addresses[0]
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         async with asyncio.timeout(2):
@@ -211,7 +213,7 @@ async def certificate(lab: Lab) -> object:
     """The name of the listener's certificate file: the one whose content it shows."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    address = lab.runtime.api_address
+    address = lab.runtime.api_addresses[0]
     _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     shown = ssl.DER_cert_to_PEM_cert(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
     writer.close()
@@ -445,6 +447,8 @@ PASSWORDS: Final = ("password_env", "password_file")
 
 RESTART: Final[dict[str, tuple[object, object]]] = {
     "server.listen": ("127.0.0.1:0", "127.0.0.1:1"),
+    "server.socket_mode": (None, "0660"),
+    "server.socket_group": (None, grp.getgrgid(os.getegid()).gr_name),
     "server.tls_cert": (None, "{directory}/first.pem"),
     "server.event_loop": (None, "asyncio"),
     "admin.listen": ("127.0.0.1:0", "127.0.0.1:1"),
@@ -464,6 +468,7 @@ RESTART: Final[dict[str, tuple[object, object]]] = {
 """A value and another one that takes a restart."""
 
 NEEDS: Final[dict[str, dict[str, object]]] = {
+    **{f"server.socket_{key}": {"server.listen": "unix:{directory}/api.sock"} for key in ("mode", "group")},
     "redis.username": {"cache.store": "rediss://host", "redis.password_file": "{directory}/user.key"},
     **{f"redis.{key}": {"cache.store": "rediss://host"} for key in (*PASSWORDS, "prefix", "ca_file", "name")},
 }

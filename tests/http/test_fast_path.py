@@ -967,7 +967,7 @@ async def test_a_caller_that_leaves_during_a_cached_response_is_logged_as_such(
     async with wire(world) as line:
         for _ in range(4):
             await line.ask(sent)
-    address = world.runtime.api_address
+    address = world.runtime.api_addresses[0]
     reader, writer = await asyncio.open_connection(address.host, address.port, limit=4_096)
     writer.write(sent)
     await reader.readexactly(100)
