@@ -21,13 +21,14 @@ class Shares(NamedTuple):
     connections: int
     """That may be open at once."""
     backlog: int
-    """That may wait to be accepted: the event loop accepts so many at once before it hands over the first."""
+    """That may wait at each socket: the event loop accepts so many at once before it hands over the first."""
 
 
-def shares(limit: int, upstream_requests: int) -> Shares:
+def shares(limit: int, upstream_requests: int, addresses: int = 1) -> Shares:
     """Share out `limit` descriptors; an exchange with Redash needs one for its connection and one for its file."""
     backlog = max(FEWEST, min(BACKLOG, limit // 8))
-    return Shares(max(FEWEST, limit - ADMIN_CONNECTIONS - FILES - 2 * upstream_requests - backlog), backlog)
+    connections = limit - ADMIN_CONNECTIONS - FILES - 2 * upstream_requests - backlog
+    return Shares(max(FEWEST, connections), max(FEWEST, backlog // addresses))
 
 
 def limit_of_process() -> int:

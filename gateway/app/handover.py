@@ -59,9 +59,9 @@ class Handover:
         self._offers[where] = meeting
         asyncio.get_running_loop().add_reader(meeting, _hand_over, meeting, [one.fileno() for one in sockets])
 
-    def withdraw(self, where: config.Listen | None) -> None:
+    def withdraw(self, where: config.Listen) -> None:
         """Offer the sockets of this address no more."""
-        if where is not None and (meeting := self._offers.pop(where, None)) is not None:
+        if (meeting := self._offers.pop(where, None)) is not None:
             asyncio.get_running_loop().remove_reader(meeting)
             meeting.close()
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway import config
 from gateway.app.handover import Handover
 from gateway.app.handshakes import Handshakes
-from gateway.app.sockets import address_of, bind, check_address
+from gateway.app.sockets import AS_USUAL, Rights, address_of, bind, fitting, set_rights
 
 Inherited = Mapping[str, Sequence[socket.socket]]
 
@@ -31,29 +31,35 @@ class Listeners:
         """`inherited`: listening sockets that the process was started with, by the name of the listener."""
         self._handover = handover
         self._inherited = inherited
-        self._sockets: dict[str, list[socket.socket]] = {}
+        self._sockets: dict[str, list[tuple[config.Listen, list[socket.socket]]]] = {}
         self._runners: dict[str, web.BaseRunner] = {}
-        self._wheres: dict[str, config.Listen] = {}
 
-    async def open(self, name: str, where: config.Listen, *, backlog: int) -> config.Listen:
-        """Listen on an address and return it with the real port: connections may queue, up to `backlog` of them.
+    async def open(
+        self, name: str, addresses: Sequence[config.Listen], *, backlog: int, rights: Rights = AS_USUAL
+    ) -> list[config.Listen]:
+        """Listen on all addresses and return them with the real ports: up to `backlog` connections queue at each.
 
-        The sockets are those that the process was started with, or new ones, or those of a running gateway with this
-        address and store, which this one is to follow.
+        The sockets of an address are those that the process was started with, or new ones, or those of a running
+        gateway with this address and store, which this one is to follow. No connection queues before all are there.
+        `rights` are those of Unix sockets, but for inherited ones.
 
         Raises:
-            ConfigurationError: an inherited socket has another address.
+            ConfigurationError: an inherited socket has none of the addresses.
             OSError: listening fails, or another program has the address.
         """
-        inherited = list(self._inherited.get(name, ()))
-        for one in inherited:
-            await asyncio.to_thread(check_address, one, name, where)
-        sockets = inherited or await self._take_or_bind(where)
-        self._sockets[name], self._wheres[name] = sockets, where
-        for one in sockets:
+        inherited = await asyncio.to_thread(fitting, self._inherited.get(name, ()), name, addresses)
+        opened = self._sockets[name] = []
+        for where, given in zip(addresses, inherited, strict=True):
+            opened.append((where, given or await self._take_or_bind(where)))
+            if where.unix and not given:
+                set_rights(where.unix, rights)
+        for one in self._all(name):
             one.setblocking(False)
             one.listen(backlog)
-        return address_of(sockets[0], where)
+        return [address_of(sockets[0], where) for where, sockets in opened]
+
+    def _all(self, name: str) -> list[socket.socket]:
+        return [one for _, sockets in self._sockets.get(name, ()) for one in sockets]
 
     async def _take_or_bind(self, where: config.Listen) -> list[socket.socket]:
         for _ in range(_TRIES):
@@ -72,22 +78,25 @@ class Listeners:
         """Accept connections, those in the queue first."""
         self._runners[name] = runner
         await runner.setup()
-        for one in self._sockets[name]:
+        for one in self._all(name):
             await _Site(runner, one, ssl_context=tls, backlog=backlog).start()
-        self._handover.offer(self._wheres[name], self._sockets[name])
+        for where, sockets in self._sockets[name]:
+            self._handover.offer(where, sockets)
 
     async def stop_accepting(self, name: str) -> None:
         """Accept no more connections. Those that queue are those of the next process, if it has the sockets."""
-        self._handover.withdraw(self._wheres.get(name))
-        for one in self._sockets.get(name, ()):
+        for where, _ in self._sockets.get(name, ()):
+            self._handover.withdraw(where)
+        for one in self._all(name):
             asyncio.get_running_loop().remove_reader(one)
         # asyncio makes an accepted connection in a task, and drops it if the server was closed meanwhile.
         await asyncio.sleep(_TICK_SECONDS)
         if (runner := self._runners.get(name)) is not None:
             for site in list(runner.sites):
                 await site.stop()
-        for one in self._sockets.pop(name, ()):
+        for one in self._all(name):
             one.close()
+        self._sockets.pop(name, None)
 
     async def aclose(self) -> None:
         """Close everything."""

@@ -7,7 +7,7 @@ import gc
 import logging
 import re
 import ssl
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -35,10 +35,10 @@ NOT_PURGED: Final = "Redis is unavailable: the other gateways purge this as soon
 class RuntimeOperations:
     """The operations on one `Runtime`. `source` is its configuration file, None for the demo.
 
-    `listen` is used instead of the file's `server.listen`.
+    `listen`, addresses, is used instead of the file's `server.listen`.
     """
 
-    def __init__(self, runtime: Runtime, source: Path | None, listen: str | None = None) -> None:
+    def __init__(self, runtime: Runtime, source: Path | None, listen: Sequence[str] | None = None) -> None:
         self._runtime = runtime
         self._source = source
         self._listen = listen
@@ -231,7 +231,7 @@ class _Loaded(NamedTuple):
     upstream_tls: ssl.SSLContext
 
 
-async def _loaded(source: Path, listen: str | None) -> _Loaded:
+async def _loaded(source: Path, listen: Sequence[str] | None) -> _Loaded:
     """Read and check the file, and make what depends on it alone, off the event loop: thousands of clients take long.
 
     Raises:
@@ -248,7 +248,7 @@ async def _loaded(source: Path, listen: str | None) -> _Loaded:
         gc.enable()
 
 
-def _load(source: Path, listen: str | None) -> _Loaded:
+def _load(source: Path, listen: Sequence[str] | None) -> _Loaded:
     settings = load(source, listen)
     server_context(settings.server)  # the listener keeps its own; this one only checks the files
     return _Loaded(Configured.of(settings), client_context(settings.upstream))

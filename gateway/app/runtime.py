@@ -20,6 +20,7 @@ from gateway.app.life_log import StopLog, log_resumed
 from gateway.app.listeners import Inherited, Listeners
 from gateway.app.loop_lag import LoopLag
 from gateway.app.settings import store_options
+from gateway.app.sockets import Rights
 from gateway.app.systemd import ADMIN, API, Supervisor
 from gateway.app.telemetry import TelemetryParts
 from gateway.app.tls import client_context, expiries, server_context
@@ -105,9 +106,11 @@ class Runtime:
         """
         settings = self.live.settings
         self.tls = server_context(settings.server)
-        room = shares(limit_of_process(), settings.upstream.max_requests)
-        self.api_address = await self.listeners.open(API, settings.server.listen, backlog=room.backlog)
-        self.admin_address = await self.listeners.open(ADMIN, settings.admin.listen, backlog=ADMIN_CONNECTIONS)
+        server = settings.server
+        room = shares(limit_of_process(), settings.upstream.max_requests, len(server.listen))
+        rights = Rights(server.socket_mode, server.socket_group)
+        self.api_addresses = await self.listeners.open(API, server.listen, backlog=room.backlog, rights=rights)
+        (self.admin_address,) = await self.listeners.open(ADMIN, [settings.admin.listen], backlog=ADMIN_CONNECTIONS)
         await self.store.open()
         await self.upstream.open()
         self._resuming = asyncio.create_task(self._resume())
@@ -129,7 +132,8 @@ class Runtime:
         self.loop_lag.start()
         self.warmer.start()
         self.supervisor.ready()
-        events.info("redash-gateway %s serves %s, admin on %s", __version__, self.api_address, self.admin_address)
+        served = ", ".join(map(str, self.api_addresses))
+        events.info("redash-gateway %s serves %s, admin on %s", __version__, served, self.admin_address)
 
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,10 +39,10 @@ otherwise each request would cost a mapping of memory and the page faults to fil
 Work = Callable[[], Coroutine[object, object, object]]
 
 
-def serve(source: Path, listen: str | None = None) -> int:
+def serve(source: Path, listen: Sequence[str] | None = None) -> int:
     """Run the gateway until SIGTERM or SIGINT; SIGHUP reloads. Returns the exit status.
 
-    `listen`: the address for clients, instead of the one in the file, also after a reload.
+    `listen`: the addresses for clients, instead of those in the file, also after a reload.
     """
     settings, inherited = load(source, listen), inherited_sockets(os.environ)
     refuse_obstacles(source, settings, inherited)

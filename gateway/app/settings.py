@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +22,8 @@ LOCK_MARGIN_SECONDS: Final = 10.0
 """The process before may need so much longer than its `drain_timeout`."""
 
 
-def load(source: Path, listen: str | None = None) -> config.Config:
-    """Return the configuration; `listen` is used instead of the file's `server.listen`.
+def load(source: Path, listen: Sequence[str] | None = None) -> config.Config:
+    """Return the configuration; `listen`, addresses, is used instead of the file's `server.listen`.
 
     Raises:
         ConfigurationError: it has mistakes, or names what is not there: a file that is not ours, a certificate that is
@@ -43,7 +43,7 @@ def load(source: Path, listen: str | None = None) -> config.Config:
 
 def name_of(settings: config.Config) -> str:
     """Return the name of this gateway for the others: no two that share a store may have the same."""
-    listen = settings.server.listen
+    listen = settings.server.listen[0]
     return settings.redis.name or f"{socket.gethostname()}:{listen.unix or listen.port or os.getpid()}"
 
 
@@ -55,9 +55,12 @@ def refuse_obstacles(source: Path, settings: config.Config, inherited: Container
     Raises:
         ConfigurationError: something is missing.
     """
-    listeners = ((API, "server.listen", settings.server.listen), (ADMIN, "admin.listen", settings.admin.listen))
+    own = [] if API in inherited else settings.server.addresses
+    own += [] if ADMIN in inherited else [("admin.listen", settings.admin.listen)]
     obstacles = [
-        *((key, sockets.obstacle(listen)) for name, key, listen in listeners if name not in inherited),
+        *((key, sockets.obstacle(listen)) for key, listen in own),
+        *sockets.clashes(own),
+        ("server.socket_group", sockets.group_obstacle(settings.server.socket_group)),
         ("cache.store", factory.obstacle(settings.cache.store)),
     ]
     if mistakes := [f"{source}: {key}: {text}" for key, text in obstacles if text is not None]:

@@ -5,16 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import grp
 import os
+import shutil
 import socket
 import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway import config
 from gateway.errors import ConfigurationError
 
 _ANSWER_SECONDS: Final = 2.0
+
+_Place = tuple[int, str, int]
+"""Family, host or path, and port."""
+
+
+class Rights(NamedTuple):
+    """Who may connect to Unix sockets: their mode and group, None for what the system gives them."""
+
+    mode: str | None = None
+    group: str | None = None
+
+
+AS_USUAL: Final = Rights()
 
 
 def obstacle(where: config.Listen) -> str | None:
@@ -46,6 +62,46 @@ def _tcp_obstacle(where: config.Listen) -> str | None:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 return f"this machine has no address {address[0]}; write one that it has, 0.0.0.0 for all of them"
     return None
+
+
+def group_obstacle(name: str | None) -> str | None:
+    """Return what to do if this machine has no such group; else None."""
+    try:
+        _ = name and grp.getgrnam(name)
+    except KeyError:
+        return f"this machine has no group {name}; make it (groupadd --system), or write another one"
+    return None
+
+
+def clashes(listeners: Sequence[tuple[str, config.Listen]]) -> Iterator[tuple[str, str]]:
+    """Yield the key of each address that cannot be had beside an earlier one, and what to do.
+
+    It may be the same one in another spelling, or either is for all addresses of this machine.
+    """
+    earlier: list[tuple[str, set[_Place]]] = []
+    for key, where in listeners:
+        here = _places(where)
+        if other := next((key for key, there in earlier if _meet(here, there)), None):
+            yield key, f"{where} cannot be had beside {other}, which covers it; leave one of the two out"
+        earlier.append((key, here))
+
+
+def _places(where: config.Listen) -> set[_Place]:
+    """Return what has to be bound for an address; nothing for a port that the system chooses."""
+    if where.unix:
+        return {(socket.AF_UNIX, os.path.realpath(where.unix), 0)}
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return {(family, str(address[0]), where.port) for family, _, _, _, address in found if where.port}
+    return set()
+
+
+def _meet(here: set[_Place], there: set[_Place]) -> bool:
+    return any(
+        a[0] == b[0] and a[2] == b[2] and (a[1] == b[1] or {a[1], b[1]} & {"0.0.0.0", "::"})  # noqa: S104 - compared
+        for a in here
+        for b in there
+    )
 
 
 async def bind(where: config.Listen) -> list[socket.socket]:
@@ -91,6 +147,22 @@ def _remove_dead(path: str) -> None:
             os.remove(path)
 
 
+def set_rights(path: str, rights: Rights) -> None:
+    """Give a Unix socket its group and mode. Nobody can connect to a new one before it listens.
+
+    Raises:
+        OSError: the gateway's user may not do that.
+    """
+    try:
+        if rights.group is not None:
+            shutil.chown(path, group=rights.group)
+        if rights.mode is not None:
+            os.chmod(path, int(rights.mode, 8))
+    except (OSError, LookupError) as error:
+        group = f" (the gateway's user must be in {rights.group})" if rights.group else ""
+        raise OSError(f"{path}: cannot set mode or group of the socket{group}: {error}") from error
+
+
 async def _check_nobody_answers(path: str) -> None:
     """Let only a dead socket be replaced.
 
@@ -118,19 +190,30 @@ def address_of(sock: socket.socket, where: config.Listen) -> config.Listen:
     return where if where.unix else config.Listen(host=where.host, port=sock.getsockname()[1])
 
 
-def check_address(sock: socket.socket, name: str, where: config.Listen) -> None:
-    """Check a socket that somebody else has made: what is allowed on a listener depends on its address.
+def fitting(
+    inherited: Sequence[socket.socket], name: str, addresses: Sequence[config.Listen]
+) -> list[list[socket.socket]]:
+    """Return which inherited sockets each address has: what is allowed on a listener depends on its address.
 
     Raises:
-        ConfigurationError: it has another address, or does not listen for connections.
+        ConfigurationError: one has another address, or does not listen for connections.
     """
+    found: list[list[socket.socket]] = [[] for _ in addresses]
+    for sock in inherited:
+        found[_place_of(sock, name, addresses)].append(sock)
+    return found
+
+
+def _place_of(sock: socket.socket, name: str, addresses: Sequence[config.Listen]) -> int:
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise ConfigurationError(
             [f"the inherited socket '{name}' does not listen for connections (Accept=no is needed)"]
         )
-    if not _has_address(sock, where):
-        key = "server.listen" if name == "api" else "admin.listen"
-        raise ConfigurationError([f"the inherited socket '{name}' listens on {_shown(sock)}, but {key} is {where}"])
+    for number, where in enumerate(addresses):
+        if _has_address(sock, where):
+            return number
+    key, configured = "server.listen" if name == "api" else "admin.listen", ", ".join(map(str, addresses))
+    raise ConfigurationError([f"the inherited socket '{name}' listens on {_shown(sock)}, but {key} is {configured}"])
 
 
 def _has_address(sock: socket.socket, where: config.Listen) -> bool:

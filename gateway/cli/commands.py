@@ -79,9 +79,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
             _CONFIG,
             Option(
                 ("--listen",),
-                "address for clients, instead of server.listen: host:port or unix:/path",
+                "address for clients, instead of server.listen: host:port or unix:/path; may be given several times",
                 "ADDRESS",
                 parse=parse.listen,
+                repeated=True,
             ),
         ),
     ),

@@ -14,6 +14,7 @@ from gateway.config.redis_url import redis_address
 from gateway.config.schema import Cache, Client, Config, Credential, Redis, Rule, Warm
 from gateway.config.stores import is_redis
 from gateway.config.units import RuntimeFloor
+from gateway.config.values import Listen
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MOST_COMPARED = 100
@@ -36,22 +37,30 @@ def check(config: Config, mistakes: Mistakes) -> None:
 
 
 def _listeners(config: Config, mistakes: Mistakes) -> None:
-    server, admin = config.server, config.admin
-    if server.listen == admin.listen and (server.listen.unix or server.listen.port):
-        both = ("server.listen", "admin.listen")
-        mistakes.add(
-            "admin.listen", "is the same address as server.listen; the two listeners need one each", unless=both
-        )
+    server = config.server
+    seen: dict[Listen, str] = {}
+    for key, address in (*server.addresses, ("admin.listen", config.admin.listen)):
+        first = seen.setdefault(address, key)
+        if first != key and (address.unix or address.port):
+            mistakes.add(key, f"is the same address as {first}; each needs its own", unless=(first, key))
+    if not any(address.unix for _, address in server.addresses):
+        for key in ("socket_mode", "socket_group"):
+            if getattr(server, key) is not None:
+                text = 'is only for a Unix socket in server.listen; write "unix:/path" there, or leave it out'
+                mistakes.add(f"server.{key}", text, unless=("server.listen", f"server.{key}"))
     _pair(mistakes, "server.tls_cert", "server.tls_key", bool(server.tls_cert), bool(server.tls_key))
 
 
 def _upstream(config: Config, mistakes: Mistakes) -> None:
     parts = urlsplit(config.upstream.url or "")  # None: the mistake is known
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    for key, listen in (("server.listen", config.server.listen), ("admin.listen", config.admin.listen)):
+    for key, listen in (*config.server.addresses, ("admin.listen", config.admin.listen)):
         if parts.hostname and listen.is_reached_by(parts.hostname, port):
             text = f"leads to the gateway itself ({key} is {listen}); write the address of Redash"
             mistakes.add("upstream.url", text, unless=("upstream.url", key))
+    if parts.path and parts.path == config.server.path_prefix:
+        text = "is the slug in upstream.url, which clients may use in their paths anyway; leave it out"
+        mistakes.add("server.path_prefix", text, unless=("upstream.url", "server.path_prefix"))
 
 
 def _pair(mistakes: Mistakes, first: str, second: str, has_first: bool, has_second: bool) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.config.checks import check
@@ -18,22 +18,26 @@ from gateway.config.values import Listen
 from gateway.errors import ConfigurationError
 
 
-def load(path: Path, environ: Mapping[str, str], listen: str | None = None) -> Config:
+def load(path: Path, environ: Mapping[str, str], listen: Sequence[str] | None = None) -> Config:
     """Read the file and the keys that it refers to; `ConfigurationError` has one line for each mistake.
 
-    `listen` is read in place of the file's `server.listen`.
+    `listen`, addresses, is read in place of the file's `server.listen`.
     """
     return parse(_text(path), path.absolute().parent, environ, str(path), listen)
 
 
 def parse(
-    text: str, directory: Path, environ: Mapping[str, str], name: str = "config.toml", listen: str | None = None
+    text: str,
+    directory: Path,
+    environ: Mapping[str, str],
+    name: str = "config.toml",
+    listen: Sequence[str] | None = None,
 ) -> Config:
     """Parse the text of a file `name` in `directory` (an absolute path)."""
     mistakes, raw = Mistakes(name), _toml(text, name)
     server = raw.setdefault("server", {})
     if listen is not None and isinstance(server, dict):
-        server["listen"] = listen
+        server["listen"] = list(listen)
     config = Reader(mistakes, directory).table(Config, raw, "")
     check(config, mistakes)
     config = resolve(config, directory, environ, mistakes)

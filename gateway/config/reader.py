@@ -18,7 +18,7 @@ from msgspec.structs import fields as evaluated_fields
 
 from gateway.config import schema, values
 from gateway.config.mistakes import Mistakes, did_you_mean, dotted, nearest, shown
-from gateway.config.schema import NotEmpty, ParsedBy
+from gateway.config.schema import NotEmpty, OrOne, ParsedBy
 from gateway.secret import Secret
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -91,6 +91,8 @@ class Reader:
         if origin in (Union, UnionType):  # only `X | None`; TOML has no null
             return self._value(get_args(kind)[0], raw, path, default)
         if origin in (tuple, frozenset):
+            if not isinstance(raw, list) and any(isinstance(note, OrOne) for note in notes):
+                return origin([self._value(get_args(kind)[0], raw, path, None)])
             return self._items(kind, raw, path, not_empty=any(isinstance(note, NotEmpty) for note in notes))
         return self._plain(kind, origin, raw, path, default)
 

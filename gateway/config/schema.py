@@ -37,6 +37,10 @@ class NotEmpty:
     """If the list is written, it must not be empty: an empty list could mean none or all."""
 
 
+class OrOne:
+    """A list of one item may be written as that item."""
+
+
 class TakesRestart:
     """A reload does not apply a change of this key. Keys without this mark are live after a reload.
 
@@ -64,6 +68,7 @@ Count = Annotated[int, ParsedBy(values.WholeNumber(1))]
 CountOrZero = Annotated[int, ParsedBy(values.WholeNumber(0))]
 Text = Annotated[str, ParsedBy(values.text)]
 Address = Annotated[Listen, ParsedBy(values.listen)]
+Addresses = Annotated[tuple[Address, ...], NotEmpty(), OrOne()]
 TokenHash = Annotated[str, ParsedBy(values.sha256, quiet=True)]
 Ids = Annotated[frozenset[Count], NotEmpty()]
 Dashboard = Annotated[int | str, ParsedBy(values.dashboard)]
@@ -80,15 +85,25 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 class Server(Table, frozen=True, kw_only=True):
     """The API listener."""
 
-    listen: Annotated[Address, TakesRestart()] = Listen(host="127.0.0.1", port=8080)
+    listen: Annotated[Addresses, TakesRestart()] = (Listen(host="127.0.0.1", port=8080),)
+    socket_mode: Annotated[Annotated[str, ParsedBy(values.socket_mode)] | None, TakesRestart()] = None
+    socket_group: Annotated[Annotated[str, ParsedBy(values.group)] | None, TakesRestart()] = None
     hosts: Annotated[tuple[Annotated[str, ParsedBy(values.host)], ...], NotEmpty()] = ("localhost", "127.0.0.1")
+    path_prefix: Annotated[str, ParsedBy(values.path_prefix)] = ""
     cors_origins: tuple[Annotated[str, ParsedBy(values.origin)], ...] = ()
     max_wait: Wait = 50.0
     max_request_body: Bytes = 10**6
     drain_timeout: Wait = 60.0
+    idle_timeout: PositiveWait = 75.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
     event_loop: Annotated[EventLoop, TakesRestart()] = "auto"
+
+    @property
+    def addresses(self) -> list[tuple[str, Listen]]:
+        """Each address that can be read, with its dotted key."""
+        keys = ["server.listen"] if len(self.listen) == 1 else [f"server.listen[{n}]" for n in range(len(self.listen))]
+        return [(key, one) for key, one in zip(keys, self.listen, strict=True) if one is not None]
 
 
 class Admin(Table, frozen=True, kw_only=True):

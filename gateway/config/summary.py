@@ -19,7 +19,7 @@ def summary(config: Config) -> list[str]:
     clients = {name: "; ".join(_client(client)) for name, client in config.clients.items()}
     return [
         f"upstream: {config.upstream.url}",
-        f"listens: {config.server.listen}, admin {config.admin.listen}",
+        f"listens: {', '.join(map(str, config.server.listen))}, admin {config.admin.listen}",
         *_aligned("credentials", credentials),
         *_aligned("clients", clients),
     ]
@@ -61,10 +61,11 @@ def _exposed(config: Config) -> Iterator[str]:
         yield "admin.token_sha256: none, and admin.listen is open to other machines: only metrics and health are served"
     if "*" in config.server.hosts:
         yield 'server.hosts: "*" turns the Host check off, which guards against DNS rebinding'
-    if not config.server.listen.is_local and config.server.hosts == Server().hosts:
+    is_local = all(address.is_local for address in config.server.listen)
+    if not is_local and config.server.hosts == Server().hosts:
         names = ", ".join(config.server.hosts)
         yield f"server.hosts: only {names}, though server.listen is open to other machines: other names get 421"
-    if not config.server.listen.is_local and config.server.tls_cert is None:
+    if not is_local and config.server.tls_cert is None:
         yield "server.listen: open to other machines without TLS; put a TLS proxy in front of it"
     if is_redis(config.cache.store) and not config.redis_address.password.reveal():
         yield "cache.store: a Redis without a password; whoever can write there decides what clients get"

@@ -28,6 +28,8 @@ _PLACEHOLDER = "0" * 64
 _LONGEST_UNIX_PATH = 107
 """Bytes, without the zero at the end (unix(7))."""
 
+_LONGEST_PREFIX = 200
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -124,6 +126,22 @@ def listen(value: object) -> Listen:
     return Listen(host=host[1:-1] if bracketed else host, port=int(port))
 
 
+def socket_mode(value: object) -> str:
+    """Parse the permissions of a Unix socket, in octal digits as chmod takes them."""
+    mode = text(value)
+    if not re.fullmatch("0?[67][0-7]{2}", mode):
+        raise ValueError('is no mode that leaves the socket to its owner; write for example "0660", in quotes')
+    return mode
+
+
+def group(value: object) -> str:
+    """Parse the name of a group of this machine."""
+    name = text(value)
+    if not _GROUP.fullmatch(name):
+        raise ValueError('is not the name of a group; write for example "www-data"')
+    return name
+
+
 def host(value: object) -> str:
     """Parse a name that a Host header may contain, without port, in lower case; "*" for any."""
     name = text(value).lower()
@@ -159,6 +177,18 @@ def base_url(value: object) -> str:
     if parts.path.rstrip("/").endswith("/api"):
         raise ValueError("ends with /api; write the address of Redash's start page, the gateway adds /api itself")
     return _normal(parts) + parts.path.rstrip("/")
+
+
+def path_prefix(value: object) -> str:
+    """Parse the path at which clients see the gateway, "" for the root; a slash at the end is dropped."""
+    if value == "":
+        return ""
+    path = text(value)
+    if len(path) > _LONGEST_PREFIX or not path.startswith("/") or not _BASE_PATH.fullmatch(path):
+        raise ValueError('is not a path; write for example "/redash", or "" without one')
+    if path.split("/")[1] in ("api", "ping"):
+        raise ValueError("is where the gateway's own paths begin; write the path that the proxy has for the gateway")
+    return path.rstrip("/")
 
 
 def web_url(value: object) -> str:

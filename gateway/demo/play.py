@@ -117,7 +117,7 @@ class Demo:
         self.status = INTERRUPTED if once else 0
         first, second = self._wall.panels
         redash = Side("without the gateway", self._sandbox.url, self._sandbox.user_keys["analyst"], first)
-        gateway = Side("with the gateway", self._runtime.api_address.url, self._tokens.wall, second)
+        gateway = Side("with the gateway", self._runtime.api_addresses[0].url, self._tokens.wall, second)
         print(self._text(TITLE), flush=True)  # noqa: T201
         glance = asyncio.create_task(self._wall.glance(gateway))  # so that the console has something to show
         try:
@@ -179,7 +179,7 @@ class Demo:
             orders=ORDERS,
             panels=len(PANELS),
             redash=self._sandbox.url,
-            api=self._runtime.api_address.url,
+            api=self._runtime.api_addresses[0].url,
             admin=self._runtime.admin_address.url,
             token=self._tokens.demo,
             admin_token=self._tokens.admin,

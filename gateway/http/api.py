@@ -75,8 +75,12 @@ class Api:
         if self._fast_path is None:
             log.warning("the fast path is off; every request takes the normal path")
         self._most_connections = most_connections
-        self._server = Server(self.handle, self._refused, self._fast_path, limit=ConnectionLimit(most_connections))
+        limit = ConnectionLimit(most_connections)
+        self._server = Server(self.handle, self._refused, self._fast_path, limit=limit, idle_seconds=self._idle_seconds)
         return self._server
+
+    def _idle_seconds(self) -> float:
+        return self._live.settings.server.idle_timeout
 
     def _refused(self, status: int) -> None:
         """Record a request that is not valid HTTP, too long or incomplete."""
@@ -129,7 +133,7 @@ class Api:
         server = self._live.settings.server
         outcome.trace = self._observer.begin_span(incoming(request.headers))
         try:
-            head = read_head(request, server.hosts)
+            head = read_head(request, server.hosts, server.path_prefix)
             if is_preflight(request):
                 return Response(status=204, body=NOTHING, content_type=""), ()
             context = await self._pipeline.admit(head, outcome)

@@ -15,8 +15,6 @@ from gateway.http.sending import limit_buffer
 HEAD_SECONDS: Final = 15.0
 """The head of a request must be complete within this time after its first byte."""
 
-IDLE_SECONDS: Final = 75.0
-
 CLOSING_SECONDS: Final = 5.0
 """A caller may take so long to read the end of a last response before it counts as idle."""
 
@@ -191,10 +189,10 @@ class Connection(asyncio.Protocol):
         elif not self._partial_since:
             self._partial_since = self._last_used
 
-    def check(self, now: float) -> None:
-        """Close it, if it is idle or a head incomplete for too long. Called about once a second."""
+    def check(self, now: float, idle_seconds: float) -> None:
+        """Close it, if it is idle for so long or a head incomplete for too long. Called about once a second."""
         if not self.is_open:
-            if now - self._last_used >= IDLE_SECONDS:
+            if now - self._last_used >= idle_seconds:
                 self.abort()  # the caller does not read what is left
         elif self._partial_since:
             if self._wanted and now - self._partial_since >= HOLD_SECONDS:
@@ -203,7 +201,7 @@ class Connection(asyncio.Protocol):
                 self._end_late_head()
         elif self._is_busy():
             self._last_used = now
-        elif now - self._last_used >= IDLE_SECONDS:
+        elif now - self._last_used >= idle_seconds:
             self.close()
 
     def _end_late_head(self) -> None:

@@ -25,7 +25,7 @@ from gateway.http.request_key import MAX_HEAD_BYTES, MEANINGFUL
 from gateway.model import Request
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.footprint import weight
-from gateway.redash.routes import PING
+from gateway.redash.matching import is_ping
 
 BODY_SECONDS: Final = 30.0
 _UNCOUNTED_BYTES: Final = 1_024
@@ -43,8 +43,8 @@ _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _BROKEN: Final = "The body is not framed as RFC 9112 requires."
 
 
-def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
-    """Return the head of a request as values.
+def read_head(request: web.BaseRequest, hosts: tuple[str, ...], prefix: str) -> Request:
+    """Return the head of a request as values; `prefix` is `server.path_prefix`.
 
     Raises:
         BadRequest: target or framing are ambiguous; more than one field with a token.
@@ -54,8 +54,8 @@ def read_head(request: web.BaseRequest, hosts: tuple[str, ...]) -> Request:
     _check_framing(request)
     host, target = _host_and_target(request)
     path, _, query_string = target.partition("?")
-    if (
-        not (len(host) <= _LONGEST_CACHED and _is_one_of(host, hosts)) and path != PING.template
+    if not (len(host) <= _LONGEST_CACHED and _is_one_of(host, hosts)) and not is_ping(
+        path, prefix
     ):  # load balancers ask by address, or name no Host
         detail = f"{unknown_host(host)}; its operator can add it there."
         raise MisdirectedRequest(detail, refused=f"host {host[:_SHOWN_HOST]}")

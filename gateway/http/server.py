@@ -23,8 +23,14 @@ _MakeRequest = Callable[..., web.BaseRequest]
 _NEVER_SECONDS: Final = 10.0**9
 """Idle connections are closed here: aiohttp does not see what the fast path serves."""
 
+IDLE_SECONDS: Final = 75.0
+"""A listener without a setting for it closes connections that are idle for so long."""
+
 _CHECKS: Final = 15
 """Within the shortest deadline connections are checked so often."""
+
+_SHORTEST_SECONDS: Final = 0.002
+"""Between two checks, whatever the deadlines are."""
 
 
 def fast_path_is_possible() -> bool:
@@ -37,7 +43,7 @@ class Server(web.Server):
     """Makes a `Connection` for each socket, and closes those that are idle for too long.
 
     `refused` is called with the status when the parser refuses a request. `cancels`: a handler ends when its caller
-    leaves.
+    leaves. `idle_seconds` returns how long is too long.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Server(web.Server):
         make_request: _MakeRequest | None = None,
         cancels: bool = True,
         limit: ConnectionLimit | None = None,
+        idle_seconds: Callable[[], float] = lambda: IDLE_SECONDS,
     ) -> None:
         super().__init__(
             handler,
@@ -62,6 +69,7 @@ class Server(web.Server):
         self.refused = refused
         self._fast_path = fast_path
         self._limit = limit
+        self._idle_seconds = idle_seconds
         self._open: set[Connection] = set()
         self._beginning = 0  # connections that were accepted, but may still negotiate TLS, or have failed to
         self._accepted_at = -math.inf  # the last of all connections
@@ -87,14 +95,14 @@ class Server(web.Server):
         self._open.discard(connection)
 
     def _check_soon(self) -> None:
-        seconds = min(connection.HEAD_SECONDS, connection.IDLE_SECONDS) / _CHECKS
+        seconds = max(min(connection.HEAD_SECONDS, self._idle_seconds()) / _CHECKS, _SHORTEST_SECONDS)
         self._timer = self._loop.call_later(seconds, self._check)
 
     def _check(self) -> None:
         """Close what is idle or incomplete for too long: one timer for all costs less than one for each."""
-        self._timer, now = None, self._loop.time()
+        self._timer, now, idle_seconds = None, self._loop.time(), self._idle_seconds()
         for one in list(self._open):
-            one.check(now)
+            one.check(now, idle_seconds)
         if self._open:
             self._check_soon()
 

@@ -32,15 +32,14 @@ class Admission:
             TokensNeeded: as `Quotas.take` raises it.
         """
         configured, wall = self._live.configured, self._clock.wall()
-        access = configured.access
+        access, server = configured.access, configured.settings.server
         outcome.method = request.method
         try:
-            found = match(request.method, request.path, configured.slug)
+            found = match(request.method, request.path, configured.slug, server.path_prefix)
         except GatewayError:  # no such route: it counts against the rate all the same
             self._count(request, outcome, access, wall)
             raise
         outcome.route = found.route.template
-        server = configured.settings.server
         caller, credential = NOBODY, None
         if found.route.kind != "ping":
             caller = self._identify(request, outcome, access, wall)

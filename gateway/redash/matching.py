@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound
 from gateway.model import SLUG
-from gateway.redash.routes import EXECUTE, ROUTES, Route
+from gateway.redash.routes import EXECUTE, PING, ROUTES, Route
 
 _ID: Final = r"[1-9][0-9]{0,17}"
 _PARTS: Final = {
@@ -97,34 +97,43 @@ def _shape(path: str) -> str:
     return "/".join(s if _PLAIN_WORD.fullmatch(s) else "{id}" if s.isdecimal() else "..." for s in segments)
 
 
-def match(method: str, path: str, slug: str = "") -> Match:
+def match(method: str, path: str, slug: str = "", prefix: str = "") -> Match:
     """Find the route of a raw path (as sent, without the query string).
 
-    `slug` is the organisation's; a path may start with it. HEAD uses the route of GET.
+    `prefix` is `server.path_prefix`: every path starts with it, except the one for load balancers. `slug` is the
+    organisation's; the rest may start with it. HEAD uses the route of GET.
 
     Raises:
         BadRequest: the path cannot belong to Redash's API, or is another spelling of one that does (CONTRACT 20.3).
-        NotFound: the table has no such path.
+        NotFound: the table has no such path, or the prefix is missing.
         MethodNotAllowed: the table has the path for other methods only.
     """
-    return _match(method, path, slug)
+    return _match(method, path, slug, prefix)
+
+
+def is_ping(path: str, prefix: str) -> bool:
+    """Whether it is the path for load balancers. They may ask below the prefix or without it."""
+    return path in (PING.template, f"{prefix}{PING.template}")
 
 
 def execution_of(query_id: int) -> Match:
     """Return the match of a request that runs a saved query."""
-    return _match("POST", EXECUTE.template.format(query_id=query_id), "")
+    return _match("POST", EXECUTE.template.format(query_id=query_id), "", "")
 
 
 @lru_cache(maxsize=4096)
-def _match(method: str, path: str, slug: str) -> Match:
+def _match(method: str, path: str, slug: str, prefix: str) -> Match:
     if not _PLAIN_PATH.fullmatch(path) or "//" in path or _DOT_SEGMENT.search(path):
         raise BadRequest(
             "The path has characters or segments that no Redash API path has (percent-encoding, '//', '.', '..', ';', "
             "'\\' and fragments are refused). Send the path in its plain form, e.g. /api/queries/1/results.",
             refused=f"path {_shape(path)}",
         )
+    if prefix and not path.startswith(f"{prefix}/") and not is_ping(path, prefix):
+        text = f"This gateway serves below {prefix} only: send {prefix}/api/... (its server.path_prefix)."
+        raise NotFound(text, refused=f"path {_shape(path)}")
     parts: dict[str, str] = {}
-    node = _walk(path.removeprefix(f"/{slug}") if slug and path.startswith(f"/{slug}/") else path, parts)
+    node = _walk(_without(slug and f"/{slug}", _without(prefix, path)), parts)
     if node is None or not node.routes:
         raise NotFound("This is no route of the Redash API that the gateway serves.", refused=f"path {_shape(path)}")
     route = node.routes.get("GET" if method == "HEAD" else method)
@@ -133,6 +142,11 @@ def _match(method: str, path: str, slug: str) -> Match:
         raise MethodNotAllowed(f"This route takes {', '.join(allow)}.", allow)
     query_id = parts.get("query_id")
     return Match(route, parts, int(query_id) if query_id is not None else None)
+
+
+def _without(start: str, path: str) -> str:
+    """Return a path without its first segments, if it has them, and has more."""
+    return path.removeprefix(start) if path.startswith(f"{start}/") else path
 
 
 def _walk(path: str, parts: dict[str, str]) -> _Node | None:

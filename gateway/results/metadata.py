@@ -287,6 +287,7 @@ def _response(entry: MetadataEntry) -> Response:
 def _search_location(location: str) -> str:
     """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5).
 
+    It is relative, because the caller's path may begin with the slug, or with the prefix of a proxy in front.
     Only its arguments are taken: Redash 8 and 10 name a host, and with several organisations the path has a slug.
 
     Raises:
@@ -296,4 +297,4 @@ def _search_location(location: str) -> str:
         arguments = parse_arguments(location.partition("?")[2].partition("#")[0])
     except BadRequest:
         raise UpstreamUnusable("Redash answered with a redirect whose arguments cannot be decoded.") from None
-    return f"{routes.QUERIES.template}?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"
+    return f"../queries?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

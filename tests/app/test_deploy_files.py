@@ -132,7 +132,7 @@ def test_files_and_secrets_that_compose_mounts_exist(tmp_path: Path) -> None:
 
 def test_addresses_in_compose_are_those_that_are_listened_on(tmp_path: Path) -> None:
     settings = loaded(COMPOSE, tmp_path)
-    api, admin = settings.server.listen.port, settings.admin.listen.port
+    api, admin = settings.server.listen[0].port, settings.admin.listen.port
     front = (COMPOSE / "haproxy.cfg").read_text()
     assert re.findall(r"(?m)^ +server (\S+) (\S+)$", front) == [(name, f"{name}:{api}") for name in GATEWAYS]
     assert f"check port {admin}" in front
@@ -212,7 +212,7 @@ def test_every_selector_selects_something() -> None:
 
 def test_ports_are_those_that_are_listened_on(tmp_path: Path) -> None:
     settings = loaded(KUBERNETES, tmp_path)
-    api, admin = settings.server.listen.port, settings.admin.listen.port
+    api, admin = settings.server.listen[0].port, settings.admin.listen.port
     gateway = container("redash-gateway")
     assert {port["name"]: port["containerPort"] for port in gateway["ports"]} == {"api": api, "admin": admin}
     policy = named("NetworkPolicy", "redash-gateway")["spec"]

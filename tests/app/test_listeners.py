@@ -47,7 +47,7 @@ async def listening(path: Path) -> AsyncIterator[None]:
     """The gateway's listener at this path."""
     listeners = Listeners(Handover("memory:"), {})
     try:
-        await listeners.open(API, config.Listen(unix=str(path)), backlog=8)
+        await listeners.open(API, [config.Listen(unix=str(path))], backlog=8)
         await listeners.accept(API, web.ServerRunner(web.Server(pong)), None, backlog=8)
         yield
     finally:
@@ -133,7 +133,7 @@ async def test_a_file_is_not_replaced(notes: Path) -> None:
 async def test_what_was_accepted_just_before_the_end_becomes_a_connection() -> None:
     # asyncio makes it in a task of its own. If the server is closed by then, the connection is dropped.
     listeners = Listeners(Handover("memory:"), {})
-    where = await listeners.open(API, config.Listen(host="127.0.0.1", port=0), backlog=8)
+    (where,) = await listeners.open(API, [config.Listen(host="127.0.0.1", port=0)], backlog=8)
     await listeners.accept(API, web.ServerRunner(web.Server(pong)), None, backlog=8)
     with contextlib.closing(socket.create_connection((where.host, where.port))) as caller:  # waits for the kernel only
         for _ in range(2):

@@ -50,7 +50,7 @@ def test_by_options_the_file_passes_check(directory: Path, capsys: pytest.Captur
     (token,) = set(re.findall(r"rg_[\w-]{43}", said))
     loaded = config.load(directory / "config.toml", {"KEY": "k" * 40})
     assert loaded.upstream.url == "https://redash.example.com/acme"
-    assert str(loaded.server.listen) == "10.0.0.1:80"
+    assert [str(one) for one in loaded.server.listen] == ["10.0.0.1:80"]
     assert "10.0.0.1" in loaded.server.hosts
     assert loaded.clients["sales"].token_sha256 == (config.token_hash(token),)
     assert token not in (directory / "config.toml").read_text()

@@ -65,7 +65,7 @@ WRONG: Final[Mapping[str, Case]] = {
         "server.listen", "move it elsewhere", add=server('listen = "unix:DIR/notes"'), files={"notes": "mine"}
     ),
     "one address for two": Case(
-        "admin.listen", "need one each", add=server('listen = "[::1]:8080"') + '[admin]\nlisten = "[::1]:8080"\n'
+        "admin.listen", "each needs its own", add=server('listen = "[::1]:8080"') + '[admin]\nlisten = "[::1]:8080"\n'
     ),
     "address of another machine": Case(
         "server.listen", "this machine has no address 192.0.2.1; write one", add=server('listen = "192.0.2.1:8080"')
@@ -126,6 +126,34 @@ WRONG: Final[Mapping[str, Case]] = {
     ),
     "no such authority": Case("upstream.ca_file", "cannot be read", replace=upstream('ca_file = "ca.pem"')),
     "directory for an authority": Case("upstream.ca_file", "Is a directory", replace=upstream('ca_file = "."')),
+    # several addresses
+    "one of several": Case("server.listen[1]", 'write "127.0.0.1:8080"', add=server('listen = ["[::1]:80", "x"]')),
+    "no address": Case("server.listen", "leave the key out", add=server("listen = []")),
+    "address twice": Case("server.listen[1]", "each needs its own", add=server('listen = ["[::1]:80", "[::1]:80"]')),
+    "all and one": Case("server.listen[1]", "leave one", add=server('listen = ["0.0.0.0:8070", "127.0.0.1:8070"]')),
+    "all and the console": Case("admin.listen", "leave one", add=server('listen = "0.0.0.0:8081"')),
+    "socket in two spellings": Case(
+        "server.listen[1]", "leave one", add=server('listen = ["unix:DIR/a.sock", "unix:DIR/./a.sock"]')
+    ),
+    "mode without socket": Case("server.socket_mode", 'write "unix:/path"', add=server('socket_mode = "0660"')),
+    "mode in decimal": Case("server.socket_mode", "in quotes", add=server("socket_mode = 432")),
+    "mode against its owner": Case("server.socket_mode", 'for example "0660"', add=server('socket_mode = "0060"')),
+    "no such group": Case(
+        "server.socket_group",
+        "make it",
+        add=server('listen = "unix:DIR/a.sock"', 'socket_group = "no-such-group"'),
+    ),
+    # the path of a proxy
+    "path without slash": Case(
+        "server.path_prefix", 'write for example "/redash"', add=server('path_prefix = "tools"')
+    ),
+    "path of the API": Case("server.path_prefix", "that the proxy has", add=server('path_prefix = "/api/x"')),
+    "slug as path": Case(
+        "server.path_prefix",
+        "leave it out",
+        replace={".example.com": ".example.com/acme"},
+        add=server('path_prefix = "/acme/"'),
+    ),
     # waits and sizes
     "no unit": Case("server.max_wait", 'write for example "500ms"', add=server('max_wait = "50"')),
     "wait of a day": Case("server.max_wait", "write at most 1h", add=server('max_wait = "1d"')),

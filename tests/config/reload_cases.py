@@ -6,6 +6,8 @@ A key that is missing here is named by `test_config_reload`. Keys that take a re
 from __future__ import annotations
 
 import asyncio
+import grp
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -193,11 +195,25 @@ async def stops_at_once(lab: Lab) -> object:
     return time.monotonic() - started < 5
 
 
+async def closes_an_idle_connection(lab: Lab) -> object:
+    """Whether a connection that sends nothing is closed within two seconds."""
+    address = lab.runtime.api_addresses[0]
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        async with asyncio.timeout(2):
+            return await reader.read() == b""
+    except TimeoutError:
+        return False
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
 async def certificate(lab: Lab) -> object:
     """The name of the listener's certificate file: the one whose content it shows."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    address = lab.runtime.api_address
+    address = lab.runtime.api_addresses[0]
     _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     shown = ssl.DER_cert_to_PEM_cert(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
     writer.close()
@@ -307,6 +323,7 @@ LIVE: Final[dict[str, Case]] = {
         421,
         200,
     ),
+    "server.path_prefix": Case("", "/redash", status("GET", "/redash/api/session"), 404, 200),
     "server.cors_origins": Case(
         [],
         ["https://a.example"],
@@ -325,6 +342,7 @@ LIVE: Final[dict[str, Case]] = {
         "1MB", "1KB", status("POST", "/api/queries/5/results", b'{"max_age": 0}' + b" " * 2000), 200, 413
     ),
     "server.drain_timeout": Case("1h", "0s", stops_at_once, UNSEEN, True),
+    "server.idle_timeout": Case("1h", "300ms", closes_an_idle_connection, False, True),
     "server.tls_cert": Case(
         FIRST["server.tls_cert"], OTHER["server.tls_cert"], certificate, "first", "other", FIRST, OTHER
     ),
@@ -430,6 +448,8 @@ PASSWORDS: Final = ("password_env", "password_file")
 
 RESTART: Final[dict[str, tuple[object, object]]] = {
     "server.listen": ("127.0.0.1:0", "127.0.0.1:1"),
+    "server.socket_mode": (None, "0660"),
+    "server.socket_group": (None, grp.getgrgid(os.getegid()).gr_name),
     "server.tls_cert": (None, "{directory}/first.pem"),
     "server.event_loop": (None, "asyncio"),
     "admin.listen": ("127.0.0.1:0", "127.0.0.1:1"),
@@ -449,6 +469,7 @@ RESTART: Final[dict[str, tuple[object, object]]] = {
 """A value and another one that takes a restart."""
 
 NEEDS: Final[dict[str, dict[str, object]]] = {
+    **{f"server.socket_{key}": {"server.listen": "unix:{directory}/api.sock"} for key in ("mode", "group")},
     "redis.username": {"cache.store": "rediss://host", "redis.password_file": "{directory}/user.key"},
     **{f"redis.{key}": {"cache.store": "rediss://host"} for key in (*PASSWORDS, "prefix", "ca_file", "name")},
 }

@@ -139,7 +139,7 @@ def test_demo_and_serve_hand_over_their_arguments(app: Any, monkeypatch: pytest.
     demo.main = lambda *ports, once: sum(ports) + 8 * once
     monkeypatch.setitem(sys.modules, "gateway.demo", demo)
     monkeypatch.setattr("gateway.demo", demo, raising=False)
-    app.serve = lambda path, listen: 0 if path == Path("x.toml") and listen == "[::1]:1" else 1
+    app.serve = lambda path, listen: 0 if path == Path("x.toml") and listen == ["[::1]:1"] else 1
     assert cli.main(["demo", "--port", "1", "--admin-port", "2", "--sandbox-port", "4", "--once"]) == 15
     assert cli.main(["serve", "-c", "x.toml", "--listen", "[::1]:1"]) == 0
 

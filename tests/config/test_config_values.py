@@ -80,7 +80,7 @@ def test_a_day_ends_at_its_end_in_utc(written: str, meant: datetime | None) -> N
     ],
 )
 def test_addresses(written: str, meant: Listen, url: str, local: bool) -> None:
-    listen = good(BASE + f'[server]\nlisten = "{written}"\n').server.listen
+    (listen,) = good(BASE + f'[server]\nlisten = "{written}"\n').server.listen
     assert listen == meant
     assert (str(listen), listen.url, listen.is_local) == (written, url, local)
 

@@ -787,8 +787,7 @@ async def test_a_fast_path_response_keeps_the_connection_open(
     bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiohttp closes idle connections; it does not see the fast path's responses."""
-    monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.6)
-    await bare.start()
+    await bare.start(server='idle_timeout = "600ms"')
     loop = asyncio.get_running_loop()
     sent = post(bare, "kb1", max_age=DAY)
     async with wire(bare) as line:
@@ -806,8 +805,7 @@ async def test_a_connection_served_only_by_the_fast_path_is_closed_when_idle(
     bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise clients that connect, send one request and vanish would hold their sockets for ever."""
-    monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.3)
-    await bare.start()
+    await bare.start(server='idle_timeout = "300ms"')
     sent = post(bare, "kb1", max_age=DAY)
     async with wire(bare) as line:
         await learnt(line, sent, by_fast_path)
@@ -823,9 +821,8 @@ async def test_a_connection_with_a_long_held_head_is_still_closed_when_idle(
     bare: World, by_fast_path: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # While the body is late, aiohttp gets the head; after the response the connection is as idle as any other.
-    monkeypatch.setattr(gateway.http.connection, "IDLE_SECONDS", 0.2)
     monkeypatch.setattr(gateway.http.connection, "HOLD_SECONDS", 0.0)
-    await bare.start()
+    await bare.start(server='idle_timeout = "200ms"')
     head, body = await learnt_in_parts(bare, by_fast_path)
     async with wire(bare) as line:
         await line.send(head)
@@ -970,7 +967,7 @@ async def test_a_caller_that_leaves_during_a_cached_response_is_logged_as_such(
     async with wire(world) as line:
         for _ in range(4):
             await line.ask(sent)
-    address = world.runtime.api_address
+    address = world.runtime.api_addresses[0]
     reader, writer = await asyncio.open_connection(address.host, address.port, limit=4_096)
     writer.write(sent)
     await reader.readexactly(100)

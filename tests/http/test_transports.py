@@ -39,7 +39,7 @@ class Place(msgspec.Struct, frozen=True):
 
 def tcp(_: Path) -> Place:
     async def reach(world: World) -> Streams:
-        address = world.runtime.api_address
+        address = world.runtime.api_addresses[0]
         return await asyncio.open_connection(address.host, address.port)
 
     return Place("127.0.0.1:0", "", reach)
@@ -59,7 +59,7 @@ def tls(directory: Path) -> Place:
     context = ssl.create_default_context(cafile=str(cert))
 
     async def reach(world: World) -> Streams:
-        address = world.runtime.api_address
+        address = world.runtime.api_addresses[0]
         return await asyncio.open_connection(address.host, address.port, ssl=context, server_hostname="localhost")
 
     return Place("127.0.0.1:0", f'tls_cert = "{cert}"\ntls_key = "{key}"', reach)

@@ -189,7 +189,7 @@ access = false
 
     @property
     def url(self) -> str:
-        return self.runtime.api_address.url
+        return self.runtime.api_addresses[0].url
 
     async def call(
         self,

@@ -660,13 +660,10 @@ async def test_a_slow_second_head_of_a_connection_is_cut_off(
     assert upstream.log == []
 
 
-async def test_half_a_head_behind_a_whole_request_is_cut_off_as_idle(
-    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_half_a_head_behind_a_whole_request_is_cut_off_as_idle(tmp_path: Path, upstream: Upstream) -> None:
     # It arrived while the first was served, so no deadline for heads runs: that for idle connections does.
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.4)
     made = Front(tmp_path, upstream.url)
-    made.write(credential(tmp_path, "user"), client("every"))
+    made.write(credential(tmp_path, "user"), client("every"), server='idle_timeout = "400ms"\n')
     async with made, await Wire.open(made.url) as wire:
         await wire.send(get("/ping") + get("/api/queries")[:-2])
         assert await wire.response() is not None
@@ -683,12 +680,9 @@ async def test_a_busy_connection_is_not_cut_off(front: Front, monkeypatch: pytes
             await asyncio.sleep(0.15)
 
 
-async def test_a_silent_connection_is_closed(
-    tmp_path: Path, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.4)
+async def test_a_silent_connection_is_closed(tmp_path: Path, upstream: Upstream) -> None:
     made = Front(tmp_path, upstream.url)
-    made.write(credential(tmp_path, "user"), client("every"))
+    made.write(credential(tmp_path, "user"), client("every"), server='idle_timeout = "400ms"\n')
     async with made, await Wire.open(made.url) as wire:
         assert await wire.closed(3) == b""
 

@@ -467,7 +467,7 @@ async def shown(front: Front) -> bytes:
     """The certificate that the listener presents now, DER."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    address = front.runtime.api_address
+    address = front.runtime.api_addresses[0]
     _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
     try:
         found: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -486,7 +486,7 @@ async def test_the_listeners_certificate_is_reloaded_and_a_bad_one_changes_nothi
     front = Front(tmp_path, upstream.url)
     configure(front, client("one"), server=tls.format(*first))
     async with front:
-        address = front.runtime.api_address
+        address = front.runtime.api_addresses[0]
         context = ssl.create_default_context(cafile=str(first[0]))
         url = f"https://localhost:{address.port}/api/session"
         headers = {"Authorization": f"Key {token('one')}"}
@@ -517,7 +517,7 @@ async def test_old_tls_is_refused(tmp_path: Path, upstream: Upstream, needs: obj
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         with pytest.warns(DeprecationWarning, match="TLS"):
             context.maximum_version = ssl.TLSVersion.TLSv1_1
-        address = front.runtime.api_address
+        address = front.runtime.api_addresses[0]
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await asyncio.open_connection(address.host, address.port, ssl=context)
 

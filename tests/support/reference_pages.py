@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import FieldInfo, fields
 
 from gateway.config import stores, units, values
-from gateway.config.schema import ParsedBy, TakesRestart
+from gateway.config.schema import OrOne, ParsedBy, TakesRestart
 from gateway.redash.routes import ROUTES, Route
 from gateway.secret import Secret
 from support.schema_keys import table_in, tables
@@ -46,6 +46,9 @@ KINDS: Final[dict[Callable[..., object], str]] = {
     values.redis_name: "name",
     values.base_url: "URL",
     values.web_url: "URL",
+    values.socket_mode: "octal digits",
+    values.group: "group",
+    values.path_prefix: "path of a URL",
     values.timezone: "time zone",
     values.parameters: "table",
     stores.store: "store",
@@ -112,6 +115,8 @@ def _change(kind: Any) -> str:
 def _kind(kind: Any) -> str:
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        if any(isinstance(note, OrOne) for note in parts):
+            return f"{_kind(get_args(parts[0])[0])}, or list of them"
         found = [note.parse for note in parts if isinstance(note, ParsedBy)]
         return _parsed(found[0]) if found else _kind(parts[0])
     if origin in (Union, UnionType):

@@ -36,7 +36,7 @@ class World(Calls):
 
     @property
     def url(self) -> str:
-        return self.runtime.api_address.url
+        return self.runtime.api_addresses[0].url
 
     @property
     def admin(self) -> str:
