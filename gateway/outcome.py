@@ -94,6 +94,9 @@ class Outcome(msgspec.Struct):
     started: float = 0.0  # monotonic
     duration: float = 0.0
     upstream_seconds: float = 0.0  # spent so far in this request's own calls to Redash
+    shared_seconds: float = 0.0  # so far of waiting for runs and calls that others share
+    queue_seconds: float = 0.0  # so far of waiting for a run that has not been sent to Redash
+    render_seconds: float = 0.0  # spent so far in making the form that is sent
     saves_run: bool = False  # a hit that avoided a query run
     trace: Trace | None = None
     steps: list[Step] = msgspec.field(default_factory=list)  # only of requests whose trace is recorded
@@ -141,6 +144,24 @@ class Outcome(msgspec.Struct):
         """Record a part of the request, if its trace is recorded."""
         if self.trace is not None and self.trace.recorded:
             self.steps.append(Step(name, started, ended, link))
+
+    def add_wait(self, seconds: float, queued: float, calls: float) -> None:
+        """Count a wait for a run: `queued` seconds before it was sent; its own calls since then took `calls`."""
+        self.queue_seconds += queued
+        self.shared_seconds += max(0.0, seconds - queued - calls)
+
+    def server_timing(self) -> str | None:
+        """Return the Server-Timing field (W3C): where the milliseconds so far went; None for what is no result or job.
+
+        What is neither queue, Redash nor rendering is the cache: its own work, the store, the check of rights.
+        """
+        if self.cache == "none" and not self.execution_id:
+            return None
+        redash = self.upstream_seconds + self.shared_seconds
+        cache = max(0.0, self.duration - self.queue_seconds - redash - self.render_seconds)
+        parts = [f"cache;desc={self.cache};dur={cache * 1000:.2f}"]
+        others = (("queue", self.queue_seconds), ("redash", redash), ("render", self.render_seconds))
+        return ", ".join([*parts, *(f"{name};dur={seconds * 1000:.2f}" for name, seconds in others if seconds)])
 
     def cache_status(self) -> str | None:
         """Return the Cache-Status field (RFC 9211); None if the cache took no part."""

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from gateway.concurrency.events import Event
 from gateway.errors import GatewayError, ServiceUnavailable
+from gateway.outcome import Outcome
 
 T = TypeVar("T")
 
@@ -47,18 +48,27 @@ class Flights(Generic[T]):
         return started
 
     async def share(
-        self, key: Hashable, call: Callable[[], Awaitable[T]], *, until_done: bool = False
+        self,
+        key: Hashable,
+        call: Callable[[], Awaitable[T]],
+        outcome: Outcome | None = None,
+        *,
+        until_done: bool = False,
     ) -> tuple[T, bool]:
         """Return the value of the call under `key`, and whether this caller joined a call in flight.
 
         An offered value is returned early; `until_done` waits for the end of the call. An error of the call is raised
-        for every caller.
+        for every caller. `outcome`: where the wait of a caller that has joined is counted.
         """
-        flight = self._flights.get(key)
-        joined = flight is not None
+        flight, loop = self._flights.get(key), asyncio.get_running_loop()
+        joined, began = flight is not None, loop.time()
         if flight is None:
             flight = self._start(key, call)
-        await (flight.done if until_done else flight.ready).wait()
+        try:
+            await (flight.done if until_done else flight.ready).wait()
+        finally:
+            if joined and outcome is not None:
+                outcome.shared_seconds += loop.time() - began
         if flight.error is not None:
             raise flight.error.copy() if isinstance(flight.error, GatewayError) else flight.error
         return flight.value, joined

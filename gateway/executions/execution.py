@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import IntEnum
@@ -20,6 +19,7 @@ from gateway.concurrency.events import Event
 from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused
 from gateway.executions.polling import Polls
 from gateway.executions.standing import Standing
+from gateway.model import new_id
 from gateway.outcome import ExecutionResult, Sender
 from gateway.policy.plan import Plan, stricter
 from gateway.redash.footprint import weight
@@ -101,6 +101,7 @@ class Execution:
         self.started = started  # monotonic
         self.max_age = plan.max_age  # callers that join may tighten it, for a POST that is yet to be sent
         self.phase = Phase.QUEUED
+        self.sent = math.inf  # monotonic: when the first request of it was about to be sent to Redash
         self.ending: Ending | None = None
         self.upstream_job = ""
         self.upstream_status = 1  # of Redash's job: 1 queued there, 2 started (CONTRACT 9)
@@ -147,6 +148,10 @@ class Execution:
         """Its record is about to be written, under its lease."""
         self.recorded = self.is_known = True
         self.standing.fence = max(self.standing.fence, self.standing.lease.number)
+
+    def queued_until(self, now: float) -> float:
+        """Return until when it has waited here; it waits until `now` if it still does."""
+        return min(now, self.sent) if self.sent < math.inf or self.phase is Phase.QUEUED else -math.inf
 
     @property
     def status(self) -> int:
@@ -270,13 +275,6 @@ class Execution:
     def _events(self) -> tuple[Event, ...]:
         events = (self.can_respond, self.posted, self.polled, self.showable, self.ended, self.standing.noted)
         return (*events, *self.job_events.values())
-
-
-def new_id() -> str:
-    """Return a random UUID (RFC 9562, version 4); `uuid.uuid4` and its text take five times as long."""
-    digits = os.urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) % 4]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _unanswered() -> UpstreamError:

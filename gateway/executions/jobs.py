@@ -11,13 +11,13 @@ import msgspec
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import NotFound, ServiceUnavailable, UpstreamError
 from gateway.executions.cancelling import Cancelling
-from gateway.executions.execution import Ending, Execution, Phase, new_id
+from gateway.executions.execution import Ending, Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.executions.job_search import UNKNOWN_TEXT, JobFinder
 from gateway.executions.job_views import JobView, view_of
 from gateway.executions.records import record_of
 from gateway.executions.revival import Revival
-from gateway.model import Clock, JobRecord
+from gateway.model import Clock, JobRecord, new_id
 from gateway.outcome import Sender
 from gateway.policy.access import Caller
 from gateway.policy.plan import Plan

@@ -12,13 +12,13 @@ from typing import Final
 
 from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError, UpstreamError
-from gateway.executions.execution import Ending, Execution, Phase, new_id
+from gateway.executions.execution import Ending, Execution, Phase
 from gateway.executions.following import kind_of
 from gateway.executions.news import News
 from gateway.executions.records import inherit, mirror, record_of
 from gateway.executions.runner import Runner
 from gateway.executions.waits import Waits
-from gateway.model import Clock, ExecutionRecord
+from gateway.model import Clock, ExecutionRecord, new_id
 from gateway.policy.keys import result_key
 from gateway.redash.responses import Job
 from gateway.results.cache import ResultCache

@@ -259,11 +259,14 @@ class ResultLookup:
         return stored
 
     async def _wait(self, execution: Execution, waiting: Awaitable[None], outcome: Outcome) -> None:
-        began = self._clock.monotonic()
+        began, calls = self._clock.monotonic(), outcome.upstream_seconds
         try:
             await waiting
         finally:
-            outcome.add_step("wait", began, self._clock.monotonic(), execution.sender.trace)
+            ended = self._clock.monotonic()
+            queued = max(0.0, execution.queued_until(ended) - began)
+            outcome.add_wait(ended - began, queued, outcome.upstream_seconds - calls)
+            outcome.add_step("wait", began, ended, execution.sender.trace)
 
 
 def _fallback(stored: StoredResult | None, slack: float, plan: Plan) -> StoredResult | None:

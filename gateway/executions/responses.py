@@ -204,7 +204,10 @@ class ExecutionResponses:
         """
         scopes = context.configured.access.scopes(context.caller)
         until = -math.inf if context.wait is None else context.until_run(context.wait)
+        began = self._clock.monotonic()
         view = await self._jobs.look_up(operation, context.caller, scopes, allowed, until)
+        waited = self._clock.monotonic() - began if context.wait is not None else 0.0
+        context.outcome.add_wait(waited, waited if view.status == 1 else 0.0, 0.0)
         context.outcome.execution_id, context.outcome.query_id = view.execution_id, view.query_id or None
         return self._job(context, view)
 

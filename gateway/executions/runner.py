@@ -67,6 +67,7 @@ class Runner:
         Raises:
             GatewayError: Redash refused, is unavailable, or responded unusably.
         """
+        execution.sent = self._clock.monotonic()
         ending = await self._try(execution, followed, again=False)
         if ending is not None:
             return ending

@@ -143,7 +143,10 @@ class Api:
                 return cached, key
             try:
                 response = await self._pipeline.respond(context, body)
+                began = self._clock.monotonic()
                 response = await negotiate(request, response, self._compressor, gzip=head.accepts_gzip)
+                if isinstance(response.body, Body):  # else this was a wait for its first bytes
+                    outcome.render_seconds += self._clock.monotonic() - began
             except GatewayError:  # which may hold Redash's text
                 context.check_delivery(self._live.configured)
                 raise
@@ -171,6 +174,7 @@ class Api:
         if isinstance(response.body, Body):
             self._sending[request.task] = request.protocol
         origins = self._live.settings.server.cors_origins
+        outcome.duration = self._clock.monotonic() - outcome.started  # so far, for Server-Timing
         try:
             fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
         except GatewayError as error:

@@ -30,7 +30,7 @@ _ALLOWED: Final = ", ".join(
 )
 _EXPOSED: Final = (
     "Age, Cache-Status, Content-Disposition, Content-Range, ETag, Location, Retry-After, Preference-Applied, "
-    "RateLimit, RateLimit-Policy, X-Request-ID"
+    "RateLimit, RateLimit-Policy, Server-Timing, X-Request-ID"
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BODILESS: Final = (204, 304)
@@ -57,6 +57,8 @@ def moving_part(outcome: Outcome, wall: float) -> bytes:
     text = f"Date: {_date(int(wall))}\r\n"
     if cache_status is not None:
         text += f"Cache-Status: {cache_status}\r\n"
+    if (timing := outcome.server_timing()) is not None:
+        text += f"Server-Timing: {timing}\r\n"
     if outcome.age is not None and outcome.cache in ("hit", "stale", "collapsed"):
         text += f"Age: {int(outcome.age)}\r\n"
     return text.encode()
@@ -101,8 +103,10 @@ def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> list[Field]:
     origin = request.headers.get(hdrs.ORIGIN, "")
     if not origin or ("*" not in origins and origin not in origins):
         return []
+    allowed = "*" if "*" in origins else origin
     fields: list[Field] = [
-        (hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, "*" if "*" in origins else origin),
+        (hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, allowed),
+        ("Timing-Allow-Origin", allowed),
         (hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, _EXPOSED),
     ]
     if request.method == hdrs.METH_OPTIONS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -114,7 +115,8 @@ class Dashboards:
         place = (credential.scope, dashboard)
         if self._clock.monotonic() <= self.valid_until(credential, dashboard):
             return self._recent[place].dashboard
-        return (await self._flights.share(place, lambda: self._refresh(credential, dashboard, sender)))[0].dashboard
+        refresh = partial(self._refresh, credential, dashboard, sender)
+        return (await self._flights.share(place, refresh, sender.outcome))[0].dashboard
 
     def known_id(self, credential: Credential, dashboard: int | str) -> int | None:
         """Return the id of a dashboard; of a slug, that of the last reading, None if there is none."""
@@ -177,7 +179,7 @@ class Dashboards:
         """Look a slug up in the list of dashboards, which is requested at most once in `REREAD_SECONDS`."""
         slugs = self._slugs.get(credential.scope)
         if slugs is None or self._clock.monotonic() - slugs.requested_at > REREAD_SECONDS:
-            slugs, _ = await self._lists.share(credential.scope, lambda: self._list(credential, sender))
+            slugs, _ = await self._lists.share(credential.scope, lambda: self._list(credential, sender), sender.outcome)
         return slugs.by_id.get(dashboard_id)
 
     async def _list(self, credential: Credential, sender: Sender) -> _Slugs:

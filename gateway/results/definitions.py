@@ -82,7 +82,7 @@ class Definitions:
             return known
         flight, read = self._flight(place), partial(self._read, credential, query_id, sender)
         if known is None or self._clock.monotonic() - known.checked > self._longest(cache):
-            return (await self._flights.share(flight, read))[0]
+            return (await self._flights.share(flight, read, sender.outcome))[0]
         if age <= cache.definition_check or self._upstream.is_unavailable:
             self._flights.start(flight, read)
             return known
@@ -91,7 +91,7 @@ class Definitions:
                 self._upstream.until_unavailable(),
                 asyncio.timeout(LATE_SECONDS - self._flights.seconds(flight)),
             ):
-                return (await self._flights.share(flight, read))[0]
+                return (await self._flights.share(flight, read, sender.outcome))[0]
         except (UpstreamError, TimeoutError):
             return known
 
@@ -106,7 +106,8 @@ class Definitions:
         known = await self._remembered(place)
         if known is not None and known.checked >= since and self._known.is_valid(place):
             return known
-        return (await self._flights.share(self._flight(place), lambda: self._read(credential, query_id, sender)))[0]
+        read = partial(self._read, credential, query_id, sender)
+        return (await self._flights.share(self._flight(place), read, sender.outcome))[0]
 
     async def for_run(self, credential: Credential, query_id: int, sender: Sender, *, judged: bool) -> Definition:
         """Return the definition by which a run may leave now; `judged` says that its values were judged by one.

@@ -15,7 +15,7 @@ from gateway.concurrency.slots import FairSlots
 from gateway.concurrency.spool import Spool
 from gateway.errors import NotAcceptable, NotFound, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, digest
-from gateway.outcome import Sender
+from gateway.outcome import Outcome, Sender
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.keys import rendering_key, result_key
@@ -89,7 +89,8 @@ class ResultFetcher:
             raise self._results.missing("This result is no longer stored; run the query again.")
         known_as = tuple((claim.definition.query_id, claim.identity) for claim in claims)
         flight = (result_key(credential.scope, result_id, "json"), known_as)
-        return await self._share(flight, partial(self._fetch_by_id, credential, result_id, claims, sender), whole=whole)
+        fetch = partial(self._fetch_by_id, credential, result_id, claims, sender)
+        return await self._share(flight, fetch, sender.outcome, whole=whole)
 
     async def latest(self, credential: Credential, definition: Definition, sender: Sender, *, whole: bool) -> Fetch:
         """Fetch a query's latest result as JSON; stored as the query's only where that is proven.
@@ -98,7 +99,8 @@ class ResultFetcher:
             UpstreamRefused: there is none (404), or it is not for this credential.
         """
         flight = ("latest", credential.scope, definition.query_id, definition.marker)
-        return await self._share(flight, partial(self._fetch_latest, credential, definition, sender), whole=whole)
+        fetch = partial(self._fetch_latest, credential, definition, sender)
+        return await self._share(flight, fetch, sender.outcome, whole=whole)
 
     async def rendering(self, credential: Credential, of: StoredResult, form: RenderedForm, sender: Sender) -> Fetch:
         """Fetch the CSV, TSV or XLSX of exactly this result.
@@ -110,7 +112,9 @@ class ResultFetcher:
         if of.entry.result_id >= FIRST_GATEWAY_RESULT_ID:
             return await self._rendered(of, form, sender)
         flight = rendering_key(of.entry, form)
-        return await self._share(flight, partial(self._fetch_rendering, credential, of.entry, form, sender))
+        return await self._share(
+            flight, partial(self._fetch_rendering, credential, of.entry, form, sender), sender.outcome
+        )
 
     async def download(
         self,
@@ -132,7 +136,12 @@ class ResultFetcher:
         await self._flights.aclose()
 
     async def _share(
-        self, key: Hashable, call: Callable[[Offer], Awaitable[StoredResult]], *, whole: bool = False
+        self,
+        key: Hashable,
+        call: Callable[[Offer], Awaitable[StoredResult]],
+        outcome: Outcome | None = None,
+        *,
+        whole: bool = False,
     ) -> Fetch:
         """Let one call fetch a result for all callers; unless `whole`, they get it as soon as it is offered.
 
@@ -155,9 +164,9 @@ class ResultFetcher:
                 offered.clear()
 
         for _ in range(_TRIES):
-            result, joined = await self._flights.share(key, fetch, until_done=whole)
+            result, joined = await self._flights.share(key, fetch, outcome, until_done=whole)
             if isinstance(result, ArrivingResult) and not result.body.is_whole:  # it failed, and is requested once more
-                result, _ = await self._flights.share(key, fetch, until_done=True)
+                result, _ = await self._flights.share(key, fetch, outcome, until_done=True)
             if whole or isinstance(result, ArrivingResult) or result.is_readable:
                 break
         return Fetch(result, joined, isinstance(result, StoredResult) and result.body.is_kept)
@@ -235,7 +244,10 @@ class ResultFetcher:
         key = rendering_key(of.entry, f"{form} {formats.date} {formats.date_time}")
         if (rendering := await self._results.get(key)) is not None:
             return Fetch(rendering, stored=False)
+        began = self._clock.monotonic()
         fetch = await self._share(key, lambda _: self._render_in_turn(key, of, form, formats, sender.client))
+        if sender.outcome is not None:
+            sender.outcome.render_seconds += self._clock.monotonic() - began
         return Fetch(fetch.result, fetch.joined, stored=False)
 
     async def _render_in_turn(

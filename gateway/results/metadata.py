@@ -125,7 +125,8 @@ class Metadata:
             context.outcome.record_stale(slack, self._age(entry), 0.0, "stale-if-error")
             return entry
         context.outcome.record_miss("not_stored" if entry is None else "stale")
-        share = partial(self._flights.share, flight, lambda: self._refresh(context, operation, key))
+        refresh = partial(self._refresh, context, operation, key)
+        share = partial(self._flights.share, flight, refresh, context.outcome)
         if entry is None or -slack > self._window(context):
             fresh, joined = await share()
         else:

@@ -115,7 +115,7 @@ class Pauses:
                 self._upstream.until_unavailable(),
                 asyncio.timeout(LATE_SECONDS - self._flights.seconds(flight)),
             ):
-                await self._flights.share(flight, read)
+                await self._flights.share(flight, read, sender.outcome)
 
     async def _read(self, credential: Credential, source_id: int, sender: Sender) -> None:
         """Note what Redash says now. If it does not say, what is known stays, as long as a definition would."""

@@ -18,7 +18,7 @@ from support.process import Process
 from support.waiting import until, within
 from support.world import World, token_table
 
-from gateway.executions.execution import new_id
+from gateway.model import new_id
 from gateway.sandbox import Sandbox
 
 SECONDS = {"seconds": 0}

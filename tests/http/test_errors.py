@@ -551,7 +551,7 @@ async def test_responses_and_errors_can_be_read_across_origins(bare: World) -> N
         # A page must be able to name a download, slow down in time, and see where it was redirected to.
         assert exposed == {
             *("Age", "Cache-Status", "ETag", "Retry-After", "Preference-Applied", "X-Request-ID"),
-            *("Content-Disposition", "Content-Range", "Location", "RateLimit", "RateLimit-Policy"),
+            *("Content-Disposition", "Content-Range", "Location", "RateLimit", "RateLimit-Policy", "Server-Timing"),
         }
 
 
@@ -562,6 +562,7 @@ NOT_EXPOSED = {
     "connection": "only for the connection",
     "date": "not needed so far",
     "server": "not needed so far",
+    "timing-allow-origin": "only for browsers",
     "vary": "only for caches",
     "x-content-type-options": "only for browsers",
 }
