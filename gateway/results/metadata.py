@@ -66,13 +66,7 @@ class Metadata:
     """The part of Redash's API that is neither results nor jobs."""
 
     def __init__(
-        self,
-        live: Live,
-        upstream: Upstream,
-        definitions: Definitions,
-        pauses: Pauses,
-        bindings: Bindings,
-        clock: Clock,
+        self, live: Live, upstream: Upstream, definitions: Definitions, pauses: Pauses, bindings: Bindings, clock: Clock
     ) -> None:
         self._live = live
         self._upstream = upstream
