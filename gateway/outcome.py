@@ -4,6 +4,7 @@ console and response headers are made from these records only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final, Literal, Protocol
 
@@ -112,8 +113,12 @@ class Outcome(msgspec.Struct):
         return self.cache if self.status < 300 or self.status == 304 else "none"
 
     def record_hit(self, ttl: float, age: float, runtime: float) -> None:
-        """Record a response from the store that is still fresh."""
-        self.cache, self.ttl, self.age, self.saved_runtime = "hit", ttl, age, runtime
+        """Record a response from the store that is still fresh, for `ttl` seconds.
+
+        inf is fresh for ever; -inf was never fresh, by the bounds of whoever began the run that did not end.
+        """
+        self.cache, self.age, self.saved_runtime = "hit", age, runtime
+        self.ttl = ttl if math.isfinite(ttl) else None
 
     def record_stale(self, ttl: float, age: float, runtime: float, detail: str) -> None:
         """Record a stale response from the store; `detail` says which window allowed it."""

@@ -84,6 +84,22 @@ async def test_a_caller_that_was_redirected_to_its_run_gets_the_stored_result_at
         await world.restart()  # the next process knows it, too
 
 
+async def test_a_caller_that_was_redirected_to_the_run_of_a_stricter_one_gets_the_stored_result(world: World) -> None:
+    """It was 500: by the bounds of whoever had begun the run, the stored result has no age at which it is acceptable.
+
+    Cache-Status has no `ttl` then (RFC 9211 section 2.4: it is optional).
+    """
+    stored = (await world.post("large", max_age=0, wait=40)).body
+    world.sandbox.faults.add("truncate", route=RESULT_ROUTE, method="GET")
+    world.clock.turn(100)
+    async with within(10):
+        await world.post("large", max_age=0, client="second")
+        job_id = (await world.post("large", max_age=10)).job["id"]
+        reply = await world.get(f"/api/queries/{world.named['large']}/results.json?max_age=10&run={job_id}")
+    assert (reply.status, reply.body) == (200, stored)
+    assert reply.cache == "redash-gateway; hit; detail=stale-if-error"
+
+
 async def test_a_job_that_nobody_polled_ends_with_the_stored_result_too(world: World) -> None:
     stored = (await world.post("large", max_age=0, wait=40)).body
     world.sandbox.faults.add("truncate", route=RESULT_ROUTE, method="GET")
