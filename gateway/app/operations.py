@@ -204,6 +204,7 @@ class RuntimeOperations:
         """Load the file and put it in force. Raises as `reload`."""
         try:
             loaded = await _loaded(source, self._listen)
+            await self._runtime.results.identities.adopt(loaded.configured.access)
         except ConfigurationError:
             self._runtime.reload.successful = False
             raise

@@ -113,6 +113,7 @@ class Runtime:
         (self.admin_address,) = await self.listeners.open(ADMIN, [settings.admin.listen], backlog=ADMIN_CONNECTIONS)
         await self.store.open()
         await self.upstream.open()
+        await self.results.identities.adopt(self.live.access)
         self._resuming = asyncio.create_task(self._resume())
         if self.store.ready:
             await self._resuming

@@ -109,6 +109,7 @@ async def run(runtime: Runtime, work: Work | None = None) -> None:
         if starting.done():
             await starting
             runtime.results.organisation.read_soon()
+            runtime.results.identities.begin()
             _spare_the_collector()
             sys.setswitchinterval(SWITCH_SECONDS)
             await _work_until(stopped, work)

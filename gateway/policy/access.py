@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -52,7 +53,12 @@ class Credential(msgspec.Struct, frozen=True, weakref=True):
     url: str
     key: Secret
     scope: str
-    """Upstream URL and fingerprint of the key: nothing is shared across scopes."""
+    """Whose results these are: nothing is shared across scopes. It is that of the key, or of the user's first key."""
+
+    @property
+    def scope_of_key(self) -> str:
+        """The scope of the key alone: upstream URL and fingerprint."""
+        return _scope_of_key(self.url, self.key)
 
     @property
     def is_query_key(self) -> bool:
@@ -108,6 +114,12 @@ class Access:
         self._query_keys = {c.query_id: c for c in self.credentials.values() if c.is_query_key}
         self._admitted = lru_cache(_MOST_ADMITTED)(self._by_field)
         self.grant = lru_cache(_MOST_GRANTS)(self._grant)
+
+    def adopt(self, scopes: Mapping[str, str]) -> None:
+        """Give users' credentials other scopes, by those that they have; only before the first request."""
+        for name, one in self.credentials.items():
+            if not one.is_query_key and one.scope in scopes:
+                self.credentials[name] = msgspec.structs.replace(one, scope=scopes[one.scope])
 
     @property
     def has_query_keys(self) -> bool:
@@ -217,9 +229,11 @@ def _expired(caller: Caller, now: float) -> bool:
 
 
 def _credential(name: str, settings: config.Credential, url: str) -> Credential:
-    text = f"{url}\n{settings.key.fingerprint()}"
-    scope = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return Credential(name, settings.kind, settings.query, url, settings.key, scope)
+    return Credential(name, settings.kind, settings.query, url, settings.key, _scope_of_key(url, settings.key))
+
+
+def _scope_of_key(url: str, key: Secret) -> str:
+    return hashlib.sha256(f"{url}\n{key.fingerprint()}".encode()).hexdigest()[:32]
 
 
 def parse_tokens(name: str, value: str) -> tuple[str, ...]:

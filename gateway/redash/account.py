@@ -14,6 +14,7 @@ Parsed = TypeVar("Parsed")
 class Account(msgspec.Struct, frozen=True):
     """The user of a key, of `/api/session`."""
 
+    id: int = 0
     name: str = ""
     email: str = ""
     permissions: frozenset[str] = frozenset()

@@ -14,7 +14,7 @@ import msgspec
 from gateway import config
 from gateway.body import Body
 from gateway.concurrency.flights import Flights
-from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable
+from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused, UpstreamUnusable
 from gateway.model import Clock, Definition, Entry, digest
 from gateway.outcome import Sender
 from gateway.policy.access import Credential
@@ -158,12 +158,28 @@ class Definitions:
         self._known.pop(query_id)
         await self._store.delete(query_id=query_id)
 
+    async def refuse(self, query_id: int, scope: str, error: GatewayError) -> None:
+        """Act on a refusal of a query to the credential of a scope, or of that credential's key."""
+        act = self._reject if isinstance(error, CredentialRejected) else self.deny
+        await act(query_id, scope)
+
     async def deny(self, query_id: int, scope: str) -> None:
         """Delete all that is known of a query in a scope: Redash refuses the query to its credential."""
         self.on_invalidated(query_id)
         self.on_denied(query_id)
         self._known.pop_one((query_id, scope))
         await self._store.delete(scope=scope, query_id=query_id)
+
+    async def _reject(self, query_id: int, scope: str) -> None:
+        """Let no definition count that is known in a scope: Redash does not accept its key.
+
+        The results stay, as a new key of the same user may have the scope soon. They are shown to nobody without a
+        definition that Redash has given.
+        """
+        self.on_invalidated(query_id)
+        self.on_denied(query_id)
+        self._known.pop_one((query_id, scope))
+        await self._store.confirm(definition_key(scope, query_id), -math.inf)
 
     def name_of(self, query_id: int) -> str:
         """Return the query's name, "" if no definition of it is in memory."""
@@ -212,8 +228,8 @@ class Definitions:
         generation = self._known.generation(query_id)
         try:
             response = await self._upstream.send(credential, calls.query(query_id), sender)
-        except CredentialRejected:
-            await self.deny(query_id, credential.scope)
+        except CredentialRejected as error:
+            await self.refuse(query_id, credential.scope, error)
             raise
         if response.status != 200:
             if response.status in (403, 404):

@@ -162,7 +162,7 @@ class Metadata:
             self.entries.pop(key, None)
             if context.match.route is routes.QUERY and operation.query_id is not None and is_denial(error):
                 # The object is what a definition check reads: one refusal is as good as the other.
-                await self._definitions.deny(operation.query_id, context.credential.scope)
+                await self._definitions.refuse(operation.query_id, context.credential.scope, error)
             raise
         entry = msgspec.structs.replace(entry, gzip=await gzip_body(entry.body))
         if generation == self._generation and _cost(entry) < self.entries.maxsize // 8:

@@ -9,6 +9,7 @@ from gateway.results.cache import ResultCache
 from gateway.results.dashboards import Dashboards
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
+from gateway.results.identities import Identities
 from gateway.results.metadata import Metadata
 from gateway.results.organisation import OrganisationReader
 from gateway.results.pauses import Pauses
@@ -25,6 +26,7 @@ class ResultParts:
         self.pauses = Pauses(upstream, live, clock)
         self.cache = ResultCache(store, ledger, clock)
         self.organisation = OrganisationReader(live, upstream, clock)
+        self.identities = Identities(live, upstream, ledger)
         self.fetcher = ResultFetcher(live, upstream, self.cache, self.organisation, clock)
         self.dashboards = Dashboards(upstream, clock)
         self.bindings = Bindings(self.dashboards, self.definitions)
@@ -45,3 +47,4 @@ class ResultParts:
         await self.pauses.aclose()
         await self.fetcher.aclose()
         await self.organisation.aclose()
+        await self.identities.aclose()

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 from gateway.model import Clock, ExecutionRecord, JobRecord
+from gateway.store.protocols import MOST_SCOPES
 
 LIFETIME_SECONDS = 12 * 3600.0
 """Redash's own lifetime of a job (CONTRACT 9)."""
@@ -30,6 +31,7 @@ class MemoryLedger:
         self._jobs_of: dict[str, dict[str, None]] = {}
         self._results: dict[tuple[str, int], dict[int, bytes]] = {}
         self._scopes: set[str] = set()  # of results, also of those that are deleted by now
+        self._scopes_by_name: dict[str, str] = {}
 
     # -- Ledger
 
@@ -70,6 +72,16 @@ class MemoryLedger:
     async def has_results(self, scope: str) -> bool:
         """See the protocol."""
         return scope in self._scopes
+
+    async def scope_of(self, name: str) -> str | None:
+        """See the protocol."""
+        return self._scopes_by_name.get(name)
+
+    async def record_scope(self, name: str, scope: str) -> str | None:
+        """See the protocol."""
+        if len(self._scopes_by_name) < MOST_SCOPES:
+            self._scopes_by_name.setdefault(name, scope)
+        return self._scopes_by_name.get(name)
 
     # -- the same without awaiting
 

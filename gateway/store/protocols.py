@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -120,6 +120,10 @@ class Sharing(Protocol):
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
 
 
+MOST_SCOPES: Final = 10_000
+"""A hundred bytes each. Replacing keys makes few."""
+
+
 class Ledger(Protocol):
     """Records job ids, executions and where result ids were seen. What it has accepted survives a kill -9 (a result id
     survives if something else was recorded after it).
@@ -162,6 +166,15 @@ class Ledger(Protocol):
 
     async def has_results(self, scope: str) -> bool:
         """Whether a result id is known to have been seen in that scope: then Redash has accepted its key."""
+
+    async def scope_of(self, name: str) -> str | None:
+        """Return the scope that is recorded under a name (of a key, a user, a server); None if there is none."""
+
+    async def record_scope(self, name: str, scope: str) -> str | None:
+        """Record a scope under a name, unless that has one; return the one that it has, None if it can have none.
+
+        Up to `MOST_SCOPES` names have one. It survives a kill -9 once this returns, and does not expire.
+        """
 
 
 class LeaseLostError(Exception):

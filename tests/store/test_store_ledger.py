@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from store_helpers import MB, FakeClock, execution, job, make_link, make_sqlite, opened
 
+from gateway.store import memory_ledger
 from gateway.store.memory_ledger import MemoryLedger
+from gateway.store.redis import ledger as redis_ledger
 from gateway.store.redis.ledger import RedisLedger
+from gateway.store.sqlite import ledger as sqlite_ledger
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore
 
@@ -194,3 +197,21 @@ async def test_memory_ledger_is_bounded(clock: FakeClock) -> None:
     assert await ledger.job("j0") is None
     assert await ledger.jobs_of("e0") == []
     assert [number for number in range(200) if await ledger.queries_of_result("s", number)] == list(range(190, 200))
+
+
+async def test_the_first_scope_under_a_name_stays(ledger: Any) -> None:
+    """It is that of a user's first key: another one would lose what is stored, or show it to others."""
+    assert await ledger.scope_of("user:a") is None
+    assert await ledger.record_scope("user:a", "one") == "one"
+    assert await ledger.record_scope("user:a", "two") == "one"
+    assert await ledger.record_scope("user:b", "two") == "two"
+    assert [await ledger.scope_of(name) for name in ("user:a", "user:b", "user:c")] == ["one", "two", None]
+
+
+async def test_scopes_are_bounded_and_none_is_lost_for_another(ledger: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (memory_ledger, sqlite_ledger, redis_ledger):
+        monkeypatch.setattr(module, "MOST_SCOPES", 8)
+    recorded = [await ledger.record_scope(f"user:{number}", str(number)) for number in range(12)]
+    assert recorded[:4] == ["0", "1", "2", "3"]
+    assert recorded[8:] == [None] * 4
+    assert await ledger.scope_of("user:0") == "0"

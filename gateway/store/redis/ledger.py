@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
 from gateway.store.memory_ledger import LIFETIME_SECONDS, MemoryLedger, select_unfinished, sort_by_age
+from gateway.store.protocols import MOST_SCOPES
 from gateway.store.redis import ledger_layout as layout
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
@@ -115,6 +116,16 @@ class RedisLedger:
         """See the protocol."""
         name = f"{self._link.base}is:{_scope_digest(scope)}"
         return await self._recent.has_results(scope) or bool(await self._read(self._link.command("EXISTS", name)))
+
+    async def scope_of(self, name: str) -> str | None:
+        """See the protocol."""
+        found = await self._read(self._link.command("HGET", f"{self._link.base}scopes", name))
+        return None if found is None else found.decode()
+
+    async def record_scope(self, name: str, scope: str) -> str | None:
+        """See the protocol."""
+        found = await self._read(self._link.call(layout.RECORD_SCOPE, name, scope, MOST_SCOPES))
+        return None if found is None else found.decode()
 
     async def sweep(self) -> None:
         """Write result ids; delete what is older than 12 h, and the oldest of what is too much."""

@@ -5,8 +5,9 @@
     xj:<execution>    ids of its jobs
     i:<scope>:<id>    the queries that a result id was seen for;  ii: those by time
     is:<scope>        there, if any result id was seen in that scope
+    scopes            hash: a scope for each key, user and server; the only one that does not expire
 
-Everything expires an hour after its 12 hours, in case that no gateway is there to delete it.
+Everything else expires an hour after its 12 hours, in case that no gateway is there to delete it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ return 1
 )
 """A record is not replaced by one that was written under an older lease, nor its end by anything; returns 0 then.
 `missing`: only if there is none."""
+
+RECORD_SCOPE: Final = _script(
+    """
+local name, scope, most = unpack(ARGV)
+if redis.call('HLEN', P..'scopes') < tonumber(most) then redis.call('HSETNX', P..'scopes', name, scope) end
+return redis.call('HGET', P..'scopes', name)
+"""
+)
 
 RECORD_JOB: Final = _script(
     """

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
 from gateway.store.memory_ledger import MemoryLedger, select_unfinished, sort_by_age
+from gateway.store.protocols import MOST_SCOPES
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.failures import UnusableError
 from gateway.store.sqlite.writer import DURABLE, Writer
@@ -138,6 +139,17 @@ class SqliteLedger:
         """See the protocol."""
         return await self._recent.has_results(scope) or bool(await self._read(partial(_has_any, _scope_digest(scope))))
 
+    async def scope_of(self, name: str) -> str | None:
+        """See the protocol."""
+        return await self._read(partial(_scope_of, name))
+
+    async def record_scope(self, name: str, scope: str) -> str | None:
+        """See the protocol."""
+        if not self._database.up:
+            return None
+        found: str | None = await self._commit(partial(_record_scope, name, scope), 500)
+        return found
+
     async def sweep(self) -> None:
         """Delete what is older than 12 h, and the oldest result ids, in small steps; now and then what is too much."""
         if self._clock.monotonic() >= self._count_at and self._database.up:
@@ -151,10 +163,12 @@ class SqliteLedger:
 
     # -- inside
 
-    async def _commit(self, work: Callable[[sqlite3.Connection], Any], size: int) -> None:
+    async def _commit(self, work: Callable[[sqlite3.Connection], Any], size: int) -> Any:
+        """Return what the work has returned, None while it is not committed."""
         done = self._writer.submit(work, size=size, priority=DURABLE)
         if self._database.up:
             await asyncio.wait({done}, timeout=COMMIT_SECONDS)
+        return done.result() if done.done() else None
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         try:
@@ -207,6 +221,19 @@ def _queries(scope: bytes, result_id: int, db: sqlite3.Connection) -> dict[int, 
 
 def _has_any(scope: bytes, db: sqlite3.Connection) -> bool:
     return db.execute("SELECT 1 FROM result_ids WHERE scope = ? LIMIT 1", (scope,)).fetchone() is not None
+
+
+def _scope_of(name: str, db: sqlite3.Connection) -> str | None:
+    found = db.execute("SELECT value FROM meta WHERE name = ?", (f"scope of {name}",)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _record_scope(name: str, scope: str, db: sqlite3.Connection) -> str | None:
+    db.execute(
+        "INSERT OR IGNORE INTO meta SELECT ?, ? WHERE (SELECT count(*) FROM meta) < ?",
+        (f"scope of {name}", scope, MOST_SCOPES),
+    )
+    return _scope_of(name, db)
 
 
 def _delete_surplus(limit: int, db: sqlite3.Connection) -> bool:
