@@ -187,6 +187,8 @@ class Runtime:
         self.upstream.use_tls(upstream_tls)
         self.live.replace(configured)
         server = configured.settings.server
+        if self.sharing is not None and config.is_redis(configured.settings.cache.store):
+            self.sharing.use(configured.settings.redis_address)
         if self.tls is not None and server.tls_cert and server.tls_key:
             self.tls.load_cert_chain(server.tls_cert, server.tls_key)
         self.reload = ReloadState(configured.settings)

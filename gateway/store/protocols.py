@@ -11,6 +11,7 @@ import msgspec
 from gateway.body import Body
 from gateway.concurrency.leased_bucket import TokenSource
 from gateway.concurrency.spool import BeginSpool
+from gateway.config import RedisAddress
 from gateway.model import Entry, ExecutionRecord, JobRecord, Key, SharingStats, TierStats
 
 
@@ -112,6 +113,9 @@ class Sharing(Protocol):
 
     async def announce_reload(self) -> bool:
         """Notify all others that they load their configuration again; False if they cannot be notified."""
+
+    def use(self, address: RedisAddress) -> None:
+        """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
 
     def on_reload(self, reload: Callable[[], None]) -> None:
         """Call `reload` when another gateway has asked all to load their configuration again."""

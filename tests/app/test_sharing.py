@@ -199,6 +199,27 @@ async def test_a_reload_changes_who_shares_rates(pair: Callable[..., Any]) -> No
         assert (await each.times(15)).count(200) == 12
 
 
+async def test_a_reload_reads_the_password_of_redis_again(
+    tmp_path: Path, redis: RedisServer, sandbox: Sandbox, clock: TurnableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used from the next connection on. Else a rotated password would cost a restart of every gateway."""
+    for name, key in token_table(sandbox).items():
+        monkeypatch.setenv(name, key)
+    await redis.ask("ACL", "SETUSER", "gateway", "on", ">first-password", "~*", "&*", "+@all")
+    (password := tmp_path / "redis.password").write_text("first-password")
+    sharer = Sharer(tmp_path, sandbox, clock)
+    await sharer.start('[redis]\nusername = "gateway"\npassword_file = "redis.password"\n', redis.url)
+    sharing = sharer.runtime.sharing
+    assert sharing is not None
+    await until(lambda: sharing.stats().up)
+    await redis.ask("ACL", "SETUSER", "gateway", ">second-password", "<first-password")
+    password.write_text("second-password")
+    assert (await sharer.runtime.operations.reload()).changed == ["redis.password"]
+    await redis.ask("CLIENT", "KILL", "USER", "gateway")
+    await until(lambda: sharing.stats().losses == 1 and sharing.stats().up)
+    await sharer.stop()
+
+
 async def test_without_redis_each_gateway_allows_its_part(pair: Callable[..., Any], redis: RedisServer) -> None:
     one, two = await pair(dashboard=RATE)
     await away(redis, one, two)

@@ -78,6 +78,7 @@ class Link:
         """Until then (`time.monotonic()`) memory may serve; always while Redis is down."""
         self.usable = asyncio.Event()
         self._server = Server(options)
+        self.use = self._server.use
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
         self.gateways = 1  # this one included, as last known, also while Redis is down
         self.losses = 0  # how often Redis was lost since the start

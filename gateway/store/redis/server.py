@@ -50,6 +50,11 @@ class Server:
         self._ca_file = options.ca_file
         self._prefix = options.prefix
 
+    def use(self, address: RedisAddress) -> None:
+        """Take the password over, from the next connection on; that of another address is not meant for this one."""
+        if msgspec.structs.replace(address, password=self.address.password) == self.address:
+            self.address = address
+
     async def connect(self, count: int) -> tuple[list[AbstractConnection], Facts]:
         """Open connections to one server, logged in, with the database selected; return also what it says of itself.
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.config import RedisAddress
 from gateway.model import SharingStats
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
@@ -48,6 +49,10 @@ class RedisSharing:
         except (UnavailableError, RefusedError):
             return False
         return True
+
+    def use(self, address: RedisAddress) -> None:
+        """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
+        self._link.use(address)
 
     def on_reload(self, reload: Callable[[], None]) -> None:
         """Call `reload` when another gateway has asked all to load their configuration again."""
