@@ -52,8 +52,10 @@ return 1
 RECORD_SCOPE: Final = _script(
     """
 local name, scope, most = unpack(ARGV)
-if redis.call('HLEN', P..'scopes') < tonumber(most) then redis.call('HSETNX', P..'scopes', name, scope) end
-return redis.call('HGET', P..'scopes', name)
+local found = redis.call('HGET', P..'scopes', name)
+if found or redis.call('HLEN', P..'scopes') >= tonumber(most) then return found end
+redis.call('HSET', P..'scopes', name, scope)
+return scope
 """
 )
 
