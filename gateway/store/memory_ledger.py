@@ -6,13 +6,15 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 from gateway.model import Clock, ExecutionRecord, JobRecord
-from gateway.store.protocols import MOST_SCOPES
 
 LIFETIME_SECONDS = 12 * 3600.0
 """Redash's own lifetime of a job (CONTRACT 9)."""
 
 RECORD_OVERHEAD = 1200
 """Bytes of an execution or job without the texts that callers or Redash made: struct, dictionary slots; rounded up."""
+
+MOST_SCOPES = 10_000
+"""Names that can have a scope, of a hundred bytes each. Replacing keys makes few."""
 
 CLEANUP_STEP = 4
 """Each new record checks this many of the oldest: more can be removed than are added, and no call takes long."""

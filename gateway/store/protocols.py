@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -124,10 +124,6 @@ class Sharing(Protocol):
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
 
 
-MOST_SCOPES: Final = 10_000
-"""A hundred bytes each. Replacing keys makes few."""
-
-
 class Ledger(Protocol):
     """Records job ids, executions and where result ids were seen. What it has accepted survives a kill -9 (a result id
     survives if something else was recorded after it).
@@ -177,7 +173,7 @@ class Ledger(Protocol):
     async def record_scope(self, name: str, scope: str) -> str | None:
         """Record a scope under a name, unless that has one; return the one that it has, None if it can have none.
 
-        Up to `MOST_SCOPES` names have one. It survives a kill -9 once this returns, and does not expire.
+        Some thousand names can have one. It survives a kill -9 once this returns, and does not expire.
         """
 
 

@@ -17,8 +17,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
-from gateway.store.memory_ledger import LIFETIME_SECONDS, MemoryLedger, select_unfinished, sort_by_age
-from gateway.store.protocols import MOST_SCOPES
+from gateway.store.memory_ledger import LIFETIME_SECONDS, MOST_SCOPES, MemoryLedger, select_unfinished, sort_by_age
 from gateway.store.redis import ledger_layout as layout
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link

@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from gateway.model import Clock, ExecutionRecord, JobRecord, digest
-from gateway.store.memory_ledger import MemoryLedger, select_unfinished, sort_by_age
-from gateway.store.protocols import MOST_SCOPES
+from gateway.store.memory_ledger import MOST_SCOPES, MemoryLedger, select_unfinished, sort_by_age
 from gateway.store.sqlite.database import Database
 from gateway.store.sqlite.failures import UnusableError
 from gateway.store.sqlite.writer import DURABLE, Writer
