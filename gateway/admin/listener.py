@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -17,6 +18,7 @@ from gateway.admin.gate import Gate, Handler
 from gateway.admin.operations import Operations
 from gateway.admin.status_routes import StatusRoutes, root_of
 from gateway.errors import BadRequest, GatewayError, Unauthorized
+from gateway.executions.explanation import Question
 from gateway.http.bodies import Bodies
 from gateway.http.request import read_body
 from gateway.http.server import Server
@@ -53,6 +55,7 @@ class AdminListener:
                 web.get("/readyz", self._ready),
                 web.post("/purge", self._purge, expect_handler=_expect),
                 web.post("/reload", self._reload),
+                web.post("/api/explain", self._explain, expect_handler=_expect),
             ]
         )
         console = StatusRoutes(self._operations, self._gate)
@@ -82,6 +85,15 @@ class AdminListener:
             raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
         entries, notes = await self._operations.purge(what)
         return web.json_response({"purged": entries, **({"notes": notes} if notes else {})})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        self._gate.check_token(request)
+        try:
+            question = msgspec.json.decode(await self._body(request), type=Question)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BadRequest(f'{error}. Send {{"client": "...", "query": 42, "max_age": 600}}.') from None
+        explanation = await self._operations.explain(question)
+        return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
 
     async def _body(self, request: web.Request) -> bytes:
         try:

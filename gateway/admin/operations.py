@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.admin.report import Report, Running
 from gateway.admin.rows import Rows
+from gateway.executions.explanation import Explanation, Question
 
 
 class Purged(NamedTuple):
@@ -37,6 +38,9 @@ class Operations(Protocol):
 
     def run(self, execution_id: str) -> Running | None:
         """Return a run in progress, None if it has ended."""
+
+    async def explain(self, question: Question) -> Explanation:
+        """Say what would happen with a request, without running or asking anything. Raises `BadRequest`."""
 
     async def purge(self, what: Mapping[str, object]) -> Purged:
         """Delete results, on all gateways that share the store."""

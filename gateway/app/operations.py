@@ -20,6 +20,7 @@ from gateway.app.runtime import Runtime
 from gateway.app.settings import load
 from gateway.app.tls import client_context, server_context
 from gateway.errors import BadRequest, ConfigurationError, NotFound, UpstreamRefused
+from gateway.executions.explanation import Explanation, Question
 from gateway.model import SLUG
 from gateway.outcome import Sender
 from gateway.policy.configured import Configured
@@ -90,6 +91,20 @@ class RuntimeOperations:
         """Return a run in progress, None if it has ended."""
         execution = self._runtime.executions.flights.by_id(execution_id)
         return self.rows().running(execution) if execution is not None else None
+
+    async def explain(self, question: Question) -> Explanation:
+        """Say what would happen with a request now, and why the last one of its kind was a miss.
+
+        Raises:
+            BadRequest: there is no such client, or the question cannot be a request.
+        """
+        explanation = await self._runtime.executions.explainer.explain(question)
+        key, runtime = bytes.fromhex(explanation.key), self._runtime
+        runtime.levels()  # this records what waits to be
+        if (missed := runtime.telemetry.recorder.last_miss(key)) is not None:
+            ago = max(0.0, runtime.clock.monotonic() - missed.ended)
+            explanation.note_miss(missed.cause, ago, missed.client, missed.request_id)
+        return explanation
 
     async def purge(self, what: Mapping[str, object]) -> Purged:
         """Delete the results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.

@@ -102,7 +102,7 @@ class ResultLookup:
         if (failed := self._executions.failures.get(plan)) is not None:
             return Pending(failed)
         if self._executions.would_join(plan, stored=slack is not None) is None:
-            self._check_limit(plan, outcome.sender)
+            self.check_limit(plan, outcome.client)
         return None
 
     async def join_or_execute(
@@ -140,7 +140,7 @@ class ResultLookup:
     def _join_or_begin(self, miss: Miss, fallback: StoredResult | None, plan: Plan, outcome: Outcome) -> Pending:
         execution, not_before = miss.joinable, plan.not_before(self._clock.monotonic())
         if execution is None:
-            self._check_limit(plan, outcome.sender)
+            self.check_limit(plan, outcome.client)
             check_size(plan)
         outcome.record_miss(miss.why, joined=execution is not None)
         if execution is None:
@@ -167,14 +167,20 @@ class ResultLookup:
                 await self._wait(execution, self._until(execution.ended, until), outcome)
         return execution.can_respond.is_set and execution.arriving is None
 
-    def _check_limit(self, plan: Plan, sender: Sender) -> None:
+    def check_limit(self, plan: Plan, client: str) -> None:
+        """Refuse what would start one run too many.
+
+        Raises:
+            TooManyRequests: the client has reached its limit of running executions.
+            ServiceUnavailable: the runs in progress take too much memory.
+        """
         running = 0
         if plan.bounds.max_executions < math.inf:
             led = (execution for execution in self._executions.running if not execution.standing.follows)
-            running = sum(execution.sender.client == sender.client for execution in led)
+            running = sum(execution.sender.client == client for execution in led)
         if running >= plan.bounds.max_executions:
             raise TooManyRequests(
-                f"Client '{sender.client}' has {running} executions running, its limit; wait for one to end.",
+                f"Client '{client}' has {running} executions running, its limit; wait for one to end.",
                 retry_after=1,
             )
         if self._executions.is_full:

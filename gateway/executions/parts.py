@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.executions.board import BoardResults
 from gateway.executions.cancelling import Cancelling
+from gateway.executions.explaining import Explainer
 from gateway.executions.flights import Executions
 from gateway.executions.guard import Guard
 from gateway.executions.jobs import Jobs
@@ -46,4 +47,5 @@ class ExecutionParts:
         self.responses = ExecutionResponses(
             self.jobs, self.lookup, results.definitions, results.pauses, results.reader, clock
         )
+        self.explainer = Explainer(live, results, self.flights, self.lookup, upstream, clock)
         self.boards = BoardResults(results.dashboards, results.bindings, results.definitions, observer, clock)

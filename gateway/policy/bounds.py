@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -39,11 +39,10 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cache) -> Bounds:
     """Collect the limits for one client and query: client's table, first rule that matches, cache section."""
-    rule = next((r for r in cache.rules if definition is not None and _applies(r, definition)), None)
-    tables = (caller.settings, rule, cache)
+    tables = [table for _, table in _tables(caller, definition, cache)]
 
     def first(name: str, otherwise: Any) -> Any:
-        values = (getattr(table, name) for table in tables if table is not None)
+        values = (getattr(table, name) for table in tables)
         return next((value for value in values if value is not None), otherwise)
 
     floor = first("floor", 0.0)
@@ -59,6 +58,33 @@ def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cach
         definition_check=cache.definition_check,
         max_executions=caller.settings.max_executions or math.inf,
     )
+
+
+def origins_of(caller: Caller, definition: Definition | None, cache: config.Cache) -> dict[str, tuple[object, str]]:
+    """Return each limit that is set, as it is configured, and the table that it comes from."""
+    found: dict[str, tuple[object, str]] = {}
+    for place, table in _tables(caller, definition, cache):
+        for name in _NAMES:
+            if (value := getattr(table, name)) is not None:
+                found.setdefault(name, (value, place))
+    return found | {name: (getattr(cache, name), "cache") for name in ("any_age_confirm", "definition_check")}
+
+
+_NAMES: Final = ("floor", "follow_schedule", "ceiling", "stale_while_revalidate", "stale_if_error")
+
+
+def _tables(
+    caller: Caller, definition: Definition | None, cache: config.Cache
+) -> list[tuple[str, config.Client | config.Rule | config.Cache]]:
+    """Return the tables that limit a request, the one that counts first, each with its name in the file."""
+    rules = enumerate(cache.rules, start=1) if definition is not None else ()
+    applying = ((f"cache.rules, number {n}", rule) for n, rule in rules if definition and _applies(rule, definition))
+    rule = next(applying, None)
+    return [
+        (f"clients.{caller.name}", caller.settings),
+        *([rule] if rule is not None else []),
+        ("cache", cache),
+    ]
 
 
 def _applies(rule: config.Rule, definition: Definition) -> bool:

@@ -36,6 +36,18 @@ class Bindings:
             allowed |= (await self._dashboards.recent(credential, dashboard, context.sender)).queries
         return frozenset(allowed)
 
+    def foresee(self, context: RequestContext) -> bool | None:
+        """Say whether a client may use the query of a request; None where Redash must be asked for a dashboard."""
+        caller, query_id = context.caller, context.match.query_id
+        if not caller.is_bound or query_id in caller.settings.queries:
+            return True
+        boards = caller.settings.dashboards
+        credential = context.configured.access.user_credential(caller) if boards else None
+        known = [self._dashboards.known(credential, board) for board in boards] if credential is not None else []
+        if None in known:
+            return None
+        return any(board is not None and query_id in board.queries for board in known)
+
     def _boards(self, context: RequestContext) -> frozenset[int | None]:
         """Return the ids of the client's dashboards; `_allowed` has read those that the configuration names by slug."""
         dashboards = context.caller.settings.dashboards

@@ -118,6 +118,12 @@ class Dashboards:
         refresh = partial(self._refresh, credential, dashboard, sender)
         return (await self._flights.share(place, refresh, sender.outcome))[0].dashboard
 
+    def known(self, credential: Credential, dashboard: int | str) -> DashboardQueries | None:
+        """Return what `recent` would return without a request; None if it would send one."""
+        if self._clock.monotonic() > self.valid_until(credential, dashboard):
+            return None
+        return self._recent[credential.scope, dashboard].dashboard
+
     def known_id(self, credential: Credential, dashboard: int | str) -> int | None:
         """Return the id of a dashboard; of a slug, that of the last reading, None if there is none."""
         if isinstance(dashboard, int):

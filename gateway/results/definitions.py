@@ -95,6 +95,12 @@ class Definitions:
         except (UpstreamError, TimeoutError):
             return known
 
+    async def known(self, credential: Credential, query_id: int) -> tuple[Definition | None, float]:
+        """Return what is known of a definition without asking Redash, and its age in seconds; inf: to be read again."""
+        place = (query_id, credential.scope)
+        known = await self._remembered(place)
+        return known, self._age(place, known)
+
     async def current(self, credential: Credential, query_id: int, sender: Sender, *, since: float) -> Definition:
         """Return the definition as Redash gave it since that moment (monotonic), else as it gives it now: never stale.
 

@@ -74,6 +74,13 @@ class Pauses:
         if known is not None and known.refusal:
             raise refused_job(400, known.refusal)
 
+    def known(self, plan: Plan) -> tuple[str, float]:
+        """Return the text with which the plan is refused, as far as is known, and how old that is; inf: unknown."""
+        if plan.data_source_id is None or plan.credential.is_query_key:
+            return "", 0.0
+        known = self._known.get((plan.credential.scope, plan.data_source_id))
+        return (known.refusal, self._clock.monotonic() - known.checked) if known is not None else ("", math.inf)
+
     def good_until(self, plan: Plan) -> float:
         """Return until when (monotonic) this plan needs no check, not even in the background."""
         if plan.data_source_id is None or plan.credential.is_query_key:

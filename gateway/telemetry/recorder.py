@@ -6,12 +6,18 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+from cachetools import LRUCache
+
 from gateway.outcome import ExecutionEnd, Outcome, OutcomeBatch, UpstreamCall
 from gateway.redash import routes
 from gateway.telemetry.history import BOUNDS, CACHE, STEP_SECONDS, History
-from gateway.telemetry.incidents import Incidents, of_run
+from gateway.telemetry.incidents import Incident, Incidents, of_request, of_run
 from gateway.telemetry.metrics import MISSES
 from gateway.telemetry.tables import ClientRow, QueryRow, Table, UpstreamRow
+
+MOST_LAST_MISSES: Final = 5_000
+"""About 4 MB."""
 
 AD_HOC: Final = 0
 """The query id of SQL that belongs to no saved query."""
@@ -32,6 +38,7 @@ class StatusRecorder:
         self.reasons: dict[str, int] = {}
         self.misses: dict[str, int] = dict.fromkeys(MISSES, 0)
         self.incidents = Incidents()
+        self._last_misses: LRUCache[bytes, Incident] = LRUCache(MOST_LAST_MISSES)
         self.saved_executions = 0
         self.saved_seconds = 0.0
         self.executions: dict[str, int] = {"success": 0, "failure": 0, "cancelled": 0, "lost": 0}
@@ -61,6 +68,9 @@ class StatusRecorder:
             self._count_reason(first, count, client)
         if cache == "miss":
             self.misses[first.miss] = self.misses.get(first.miss, 0) + count
+        if first.miss:
+            for key in batch.keys:
+                self._last_misses[key] = msgspec.structs.replace(of_request(first), cause=first.miss)
         saved = batch.runtime if first.saves_run else 0.0
         if first.saves_run:
             self._save(count, saved)
@@ -72,6 +82,10 @@ class StatusRecorder:
             if first.saves_run:
                 query.saved += saved
                 query.served_runtime = first.saved_runtime
+
+    def last_miss(self, key: bytes) -> Incident | None:
+        """Return the last request for the result with this key that was a miss; None if none is remembered."""
+        return self._last_misses.get(key)
 
     def _count_reason(self, first: Outcome, count: int, client: ClientRow) -> None:
         self.refused += count
