@@ -41,7 +41,7 @@ CI: Final = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 STEPS: Final = ("admit", "parse", "define", "plan", "look up", "join", "execute", "store", "respond", "record")
 
 PATH: Final = re.compile(r"(?<![\w.])/(?:api|ping|metrics|livez|readyz|purge|reload|events)\b[^\s`'\"|,;)]*")
-ADMIN: Final = {"/metrics", "/livez", "/readyz", "/", "/events", "/api/status", "/purge", "/reload"}
+ADMIN: Final = {"/metrics", "/livez", "/readyz", "/", "/events", "/api/status", "/api/explain", "/purge", "/reload"}
 
 
 def code(language: str, text: str = GUIDE) -> list[str]:

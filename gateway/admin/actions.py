@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from gateway.admin import shell
+from gateway.admin import explain_page, shell
 from gateway.admin.gate import Gate
 from gateway.admin.operations import Operations
 from gateway.admin.shell import Frame
@@ -45,6 +45,8 @@ class Actions:
                 web.get("/sign-in", self._ask),
                 web.post("/sign-in", self._sign_in),
                 web.post("/sign-out", self._sign_out),
+                web.get("/explain", self._ask_why),
+                web.post("/explain", self._explain),
                 web.post("/actions/purge", self._acting(self._purge)),
                 web.post("/actions/reload", self._acting(self._reload)),
                 web.post("/actions/end-run", self._acting(self._end_run)),
@@ -109,6 +111,22 @@ class Actions:
             "The run cannot be cancelled: its result is arriving, Redash has not accepted it yet, another run shares "
             "its job, another gateway leads it, or it uses a query's own key, which may not cancel in Redash."
         )
+
+    async def _ask_why(self, request: web.Request) -> web.Response:
+        return page(explain_page.render(self._frame(request), self._clients(), {}, None))
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        fields = await self._fields(request)
+        self._gate.check_form(request, fields)
+        explanation, trouble = None, ""
+        try:
+            explanation = await self._operations.explain(explain_page.question_of(fields))
+        except GatewayError as error:
+            trouble = error.detail
+        return page(explain_page.render(self._frame(request), self._clients(), fields, explanation, trouble))
+
+    def _clients(self) -> list[str]:
+        return sorted(self._gate.settings().clients)
 
     async def _fields(self, request: web.Request) -> Mapping[str, str]:
         """Return the fields of a form."""

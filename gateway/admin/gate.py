@@ -24,7 +24,7 @@ OPEN: Final = frozenset({"/metrics", "/livez", "/readyz", "/sign-in"})
 """Paths that need no token, wherever the listener is; so do the style and the script of the sign-in page."""
 
 _NONE_SET: Final = "Set admin.token_sha256 (`redash-gateway token` makes a token): {what}."
-_ACTING: Final = "purging, reloading and ending a run always need the admin token"
+_ACTING: Final = "purging, reloading, explaining and ending a run always need the admin token"
 _READING: Final = "the admin listener can be reached from other machines"
 _MISSING: Final = "This needs the admin token: send 'Authorization: Bearer <token>'."
 

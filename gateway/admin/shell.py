@@ -20,6 +20,7 @@ PAGES: Final = (
     ("queries", "Queries"),
     ("clients", "Clients"),
     ("requests", "Requests"),
+    ("explain", "Explain"),
     ("configuration", "Configuration"),
 )
 

@@ -15,7 +15,7 @@ from gateway.cli.check import check
 from gateway.cli.completion import SHELLS
 from gateway.cli.definitions import Argument, Command, OneOf, Option, parser
 from gateway.cli.init import DEFAULT_CLIENT, DEFAULT_LISTEN, DEFAULT_VARIABLE, init, token
-from gateway.cli.running import purge, reload, status
+from gateway.cli.running import explain, purge, reload, status
 from gateway.cli.serving import demo, sandbox, serve
 from gateway.cli.terminal import paint
 from gateway.errors import ConfigurationError, GatewayError
@@ -47,7 +47,7 @@ def _port(flag: str, about: str, default: int) -> Option:
 
 _VARIABLES: Final = (
     (places.VARIABLE, "The configuration, if no option names one"),
-    (TOKEN_VARIABLE, "The token that purge and reload send"),
+    (TOKEN_VARIABLE, "The token that explain, purge and reload send"),
     ("NO_COLOR", "If it is set, nothing has colours"),
 )
 
@@ -142,6 +142,26 @@ COMMANDS: Final[tuple[Command, ...]] = (
                     Option(("--watch",), "show it again every two seconds, until Ctrl-C"),
                 )
             ),
+        ),
+    ),
+    Command(
+        "explain",
+        f"say what a request would get, and why, without running anything; admin token in {TOKEN_VARIABLE}",
+        explain,
+        "--client sales --query 42 -p country=DE --max-age 600",
+        (
+            _RUNNING,
+            Option(("--client",), "whose request", "NAME", parse=parse.client, required=True),
+            Option(("--query",), "for the result of query N", "N", parse=parse.id_number, required=True),
+            Option(
+                ("-p", "--parameter"),
+                "a value, as in a URL: NAME=VALUE; may be given several times",
+                "NAME=VALUE",
+                parse=parse.parameter,
+                repeated=True,
+            ),
+            Option(("--max-age",), "accepted age in seconds, -1 for any (default: any)", "N", parse=parse.max_age),
+            Option(("--json",), "print JSON"),
         ),
     ),
     Command(

@@ -26,6 +26,7 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     completes: Literal["", "file"] = ""
     repeated: bool = False
+    required: bool = False
 
     @property
     def takes_value(self) -> bool:
@@ -37,6 +38,7 @@ class Option(NamedTuple):
         if self.takes_value:
             more: dict[str, Any] = {"choices": self.choices} if self.choices else {"metavar": self.metavar}
             more |= {"action": "append"} if self.repeated else {}
+            more |= {"required": True} if self.required else {}
             parser.add_argument(*self.flags, type=self.parse, default=self.default, help=self.help, **more)
         else:
             parser.add_argument(*self.flags, action="store_true", help=self.help)

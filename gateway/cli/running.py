@@ -1,4 +1,4 @@
-"""The commands that talk to a running gateway: status, purge, reload."""
+"""The commands that talk to a running gateway: status, explain, purge, reload."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ WATCH_SECONDS: Final = 2.0
 
 _CLEAR: Final = "\x1b[H\x1b[2J"
 _COLOURS: Final[dict[object, Colour]] = {"good": "green", "warn": "yellow", "bad": "red"}
+_DECISIONS: Final[dict[object, Colour]] = {"hit": "green", "stale": "green", "refused": "red"}
 _TOO_LONG: Final = frozenset({"history"})
 """Members with too many points for a terminal."""
 
@@ -57,6 +58,25 @@ def _watch(arguments: argparse.Namespace) -> None:
         else:
             print("\n".join(shown), end="\n\n", flush=True)
         time.sleep(WATCH_SECONDS)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Say what would happen with a request."""
+    question = {
+        "client": arguments.client,
+        "query": arguments.query,
+        "max_age": None if arguments.max_age == -1 else arguments.max_age,
+        "arguments": arguments.parameter or [],
+    }
+    response = _request(arguments, "POST", "/api/explain", question)
+    if arguments.json:
+        print(json.dumps(response, indent=2))
+        return 0
+    decision, why = response.pop("decision"), response.pop("why")
+    print(paint(f"{decision}: {printable(why)}", _DECISIONS.get(decision, "yellow"), sys.stdout))
+    shown = {name: value for name, value in response.items() if value not in (None, "", [])}
+    print("\n".join(lines(shown)))
+    return 0
 
 
 def purge(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,6 @@ import json
 import math
 from typing import Final
 
-from multidict import CIMultiDict
-
 from gateway.errors import BadRequest, GatewayError, UpstreamRefused
 from gateway.executions.explanation import WHY, Bound, Explanation, Question, Stored
 from gateway.executions.flights import Executions
@@ -66,7 +64,7 @@ class Explainer:
             raise BadRequest(f"There is no client '{question.client[:100]}'; the clients are: {known}.")
         found = execution_of(question.query)
         explained = Explanation(
-            decision="refused", why="", client=caller.name, query_id=question.query, max_age=question.max_age
+            decision="refused", why="", client=caller.name, query_id=question.query, max_age_seconds=question.max_age
         )
         try:
             await self._follow(explained, _context(self._live, caller, found, question, self._clock), question)
@@ -116,7 +114,7 @@ class Explainer:
         explained.key = plan.key.hex()
         run = plan.operation
         explained.values = sorted(run.parameters) if isinstance(run, Execute) else []
-        explained.effective_max_age = plan.max_age
+        explained.effective_max_age_seconds = plan.max_age
         origins = origins_of(context.caller, definition, context.configured.settings.cache)
         explained.bounds = [Bound(name, _shown(value), origin) for name, (value, origin) in origins.items()]
 
@@ -171,7 +169,7 @@ class Explainer:
 
 
 def _context(live: Live, caller: Caller, found: Match, question: Question, clock: Clock) -> RequestContext:
-    request = Request(method="POST", path=found.path(), query_string="", headers=CIMultiDict[str](), accepts_gzip=False)
+    request = Request(method="POST", path=found.path(), query_string="", headers={}, accepts_gzip=False)
     outcome = Outcome(request_id="-", client=caller.name, query_id=question.query, started=clock.monotonic())
     chosen = live.access.grant(caller, found)
     return RequestContext(request, found, caller, outcome, live.configured, clock.wall(), chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import msgspec
 
@@ -36,7 +36,7 @@ class Question(msgspec.Struct, forbid_unknown_fields=True):
     parameters: dict[str, object] | None = None
 
 
-class Bound(NamedTuple):
+class Bound(msgspec.Struct, frozen=True):
     """A limit on freshness, as it is configured, and the table that it comes from."""
 
     name: str
@@ -45,13 +45,13 @@ class Bound(NamedTuple):
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What is stored for the request. Times are seconds; `fresh_for` is negative since it is not fresh any more."""
+    """What is stored for the request; `fresh_for_seconds` is negative where it is not fresh any more."""
 
     result_id: int
-    age: float
-    runtime: float
-    size: int
-    fresh_for: float | None
+    age_seconds: float
+    runtime_seconds: float
+    bytes: int
+    fresh_for_seconds: float | None
 
 
 class LastMiss(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class LastMiss(msgspec.Struct, frozen=True):
 
     why: str
     reason: str
-    seconds_ago: float
+    ago_seconds: float
     client: str
     request_id: str
 
@@ -76,8 +76,8 @@ class Explanation(msgspec.Struct, kw_only=True):
     credential_why: str = ""
     key: str = ""
     values: list[str] = []
-    max_age: int | None = None
-    effective_max_age: float | None = None
+    max_age_seconds: int | None = None
+    effective_max_age_seconds: float | None = None
     bounds: list[Bound] = []
     stored: Stored | None = None
     asks_first: list[str] = []
@@ -88,7 +88,7 @@ class Explanation(msgspec.Struct, kw_only=True):
         """Note what would happen, and why."""
         self.decision, self.why = decision, why
 
-    def note_miss(self, reason: str, seconds_ago: float, client: str, request_id: str) -> None:
+    def note_miss(self, reason: str, ago_seconds: float, client: str, request_id: str) -> None:
         """Add the last request for the same result that was a miss."""
         why = next((text for name, text in WHY.items() if name == reason), reason)
-        self.last_miss = LastMiss(why, reason, seconds_ago, client, request_id)
+        self.last_miss = LastMiss(why, reason, ago_seconds, client, request_id)

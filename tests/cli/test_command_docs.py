@@ -31,7 +31,7 @@ def test_the_section_has_every_option_and_no_other(command: Command) -> None:
 def test_an_option_takes_a_value_in_the_section_if_it_does(command: Command) -> None:
     for option in command.flat:
         for flag in option.flags:
-            value = re.search(rf"`{flag} ([A-Z]+)`", SECTIONS[command.name])
+            value = re.search(rf"`{flag} ([A-Z=]+)`", SECTIONS[command.name])
             assert (value is not None) == option.takes_value, flag
 
 

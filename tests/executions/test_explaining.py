@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import re
 from random import Random
 from typing import Any
+from unittest import mock
 
+import aiohttp
 import pytest
-from support.calls import AS_OPERATOR, TOKENS
+from support.calls import ADMIN_TOKEN, AS_OPERATOR, TOKENS
 from support.http import Reply
 from support.waiting import until
 from support.world import World
+
+from gateway import cli, config
+from gateway.cli import admin_client
 
 CASES = int(os.environ.get("GATEWAY_EXPLAIN_CASES", "400"))
 """10,000 take some minutes."""
@@ -52,12 +60,11 @@ def happened(reply: Reply) -> str:
 
 @pytest.fixture
 async def explaining(bare: World) -> World:
-    from gateway import config
 
     hashes = {name: config.token_hash(_token(name)) for name in ("bound", "limited")}
     await bare.start(
         TABLES.format(query=bare.named["by_country"], **hashes),
-        cache='stale_while_revalidate = "20s"\ndefinition_check = "30s"\nany_age_confirm = "40s"',
+        cache='stale_while_revalidate = "20s"\ndefinition_check = "30s"\nany_age_confirm = "40s"\nfailure_ttl = "60s"',
         second='floor = "2m"\nstale_while_revalidate = "0s"',
     )
     return bare
@@ -154,3 +161,134 @@ async def test_what_it_says_is_what_then_happens(explaining: World) -> None:
     cases = Cases(explaining, 1)
     await cases.run()
     assert cases.seen.keys() >= {"hit", "stale", "miss", "refused", "collapsed", "unknown"}, cases.seen
+
+
+async def test_it_says_what_is_stored_and_where_each_bound_comes_from(explaining: World) -> None:
+    world, country = explaining, explaining.named["by_country"]
+    question = {"client": "limited", "query": country, "max_age": 10}
+    unknown = await explained(world, question)
+    assert (unknown["decision"], unknown["credential"]) == ("unknown", "analyst")
+    assert unknown["credential_why"] == "a user's key; the first of query, analyst that can run this query"
+    await world.post("by_country", max_age=0, wait=20)
+    world.clock.turn(20)
+    made = await explained(world, question)
+    assert made["decision"] == "hit"
+    assert (made["max_age_seconds"], made["effective_max_age_seconds"]) == (10, 30)
+    bounds = {bound["name"]: (bound["value"], bound["origin"]) for bound in made["bounds"]}
+    assert bounds["floor"] == ("10 runtimes, at least 30s", "clients.limited")
+    assert bounds["ceiling"] == ("300 s", "cache.rules, number 1")
+    assert bounds["stale_while_revalidate"] == ("20 s", "cache")
+    assert 20 <= made["stored"]["age_seconds"] < 25
+    assert made["last_miss"]["reason"] == "forced"
+    assert made["last_miss"]["client"] == "dashboard"
+    world.sandbox.reset_counters()
+    await explained(world, question | {"max_age": 0, "client": "second"})
+    assert world.sandbox.counters.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "why"),
+    [
+        ({"client": "bound", "query": "kb1"}, "is not among those of client 'bound'"),
+        ({"client": "narrow", "query": "kb1"}, "None of the credentials of client 'narrow' can do this"),
+        ({"client": "dashboard", "query": "in_country", "arguments": [["land", "DE"]]}, "'land'"),
+        ({"client": "dashboard", "query": "in_country", "parameters": {"country": "XX"}}, "country"),
+        ({"client": "dashboard", "query": "undeclared", "parameters": {"x": "1"}}, "text_parameters"),
+    ],
+)
+async def test_it_says_why_a_request_would_be_refused(explaining: World, question: dict[str, Any], why: str) -> None:
+    world = explaining
+    name = question["query"]
+    await world.post(name, wait=20, client="sql", parameters=question.get("parameters", {}))  # so that it is known
+    made = await explained(world, question | {"query": world.named[name]})
+    assert made["decision"] == "refused"
+    assert why in made["why"]
+
+
+async def test_when_redash_does_not_work_it_says_so(explaining: World) -> None:
+    world = explaining
+    await world.post("kb1", max_age=0, wait=20)
+    world.clock.turn(100)
+    question = {"client": "dashboard", "query": world.named["kb1"], "max_age": 10}
+    world.sandbox.faults.add("reset_before_headers")
+    while not world.runtime.upstream.is_unavailable:
+        await world.post("kb1", max_age=0, client="second")
+        await world.post("above", client="second")
+    made = await explained(world, question)
+    assert made["decision"] == "stale"
+    assert "Redash does not work" in made["why"]
+    reply = await world.post("kb1", max_age=10)
+    assert "detail=stale-if-error" in reply.cache
+    assert (await explained(world, question | {"max_age": 0}))["decision"] == "refused"
+
+
+async def test_only_the_admin_token_opens_it(explaining: World) -> None:
+    """On loopback, too: a reverse proxy may be there (DESIGN 12)."""
+    world, question = explaining, {"client": "dashboard", "query": 1}
+    for headers in ({}, {"Authorization": f"Bearer {TOKENS['dashboard']}"}):
+        async with world.session.post(f"{world.admin}/api/explain", json=question, headers=headers) as response:
+            assert response.status == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"client": "nobody", "query": 1}, "There is no client 'nobody'; the clients are: bound, "),
+        ({"client": "dashboard"}, "missing required field `query`"),
+        ({"client": "dashboard", "query": 1, "sql": "x"}, "unknown field `sql`"),
+        ({"client": "dashboard", "query": 1, "parameters": {}, "arguments": []}, "not both"),
+    ],
+)
+async def test_a_question_that_is_none(explaining: World, body: dict[str, Any], text: str) -> None:
+    async with explaining.session.post(f"{explaining.admin}/api/explain", json=body, headers=AS_OPERATOR) as response:
+        answer: dict[str, Any] = await response.json()
+    assert text in (answer["detail"] if response.status == 400 else answer["why"])
+
+
+async def test_on_the_command_line(
+    explaining: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = explaining
+    await world.post("in_country", max_age=0, wait=20, parameters={"country": "DE"})
+    monkeypatch.setenv(admin_client.TOKEN_VARIABLE, ADMIN_TOKEN)
+    words = ["--admin", world.admin, "--client", "dashboard", "--query", str(world.named["in_country"])]
+    given = ["-p", "country=DE", "--max-age", "600"]
+    assert await asyncio.to_thread(_main, ["explain", *words, *given]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("hit: what is stored is fresh enough\n")
+    assert "Orders in a country" in shown
+    assert "clients.second" not in shown
+    assert await asyncio.to_thread(_main, ["explain", *words, "-p", "country=FR", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["decision"] == "miss"
+
+
+def _main(words: list[str]) -> int:
+    with mock.patch.object(admin_client, "_deadline", contextlib.nullcontext):  # signals belong to the main thread
+        return cli.main(words)
+
+
+async def test_on_the_console(explaining: World) -> None:
+    """A form with the session's CSRF token, for who has signed in (DESIGN 12)."""
+    world = explaining
+    await world.post("in_country", max_age=0, wait=20, parameters={"country": "DE"})
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        async with browser.get(f"{world.admin}/explain") as response:
+            assert "sign in" in await response.text()
+        fields = {
+            "client": "dashboard",
+            "query": str(world.named["in_country"]),
+            "values": "country=DE",
+            "max_age": "60",
+        }
+        async with browser.post(f"{world.admin}/explain", data=fields) as response:
+            assert response.status == 401
+        async with browser.post(f"{world.admin}/sign-in", data={"token": ADMIN_TOKEN}) as response:
+            assert response.status == 200
+        async with browser.get(f"{world.admin}/explain") as response:
+            (csrf,) = set(re.findall(r'name="csrf" value="([^"]+)"', await response.text()))
+        async with browser.post(f"{world.admin}/explain", data=fields | {"csrf": csrf}) as response:
+            shown = await response.text()
+        assert "hit: what is stored is fresh enough" in shown
+        assert ">country=DE</textarea>" in shown
+        async with browser.post(f"{world.admin}/explain", data=fields | {"csrf": csrf, "values": "DE"}) as response:
+            assert "each value is a line NAME=VALUE" in await response.text()
