@@ -5,7 +5,9 @@ make runs as a container does: read-only root, no rights.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import shlex
 import signal
 import subprocess
 import tomllib
@@ -25,6 +27,7 @@ from gateway.sandbox import Sandbox
 
 IMAGE: Final = ROOT / "deploy" / "image"
 LOCKS: Final = sorted(IMAGE.glob("*.lock"))
+RELEASE: Final = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
 PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -38,9 +41,11 @@ def locked(lock: Path) -> Iterator[tuple[Requirement, list[str]]]:
 
 def wanted(lock: Path) -> list[Requirement]:
     """What the project itself asks for."""
+    extras = PROJECT["project"]["optional-dependencies"]
     if lock.stem == "build":
         return [Requirement(text) for text in PROJECT["build-system"]["requires"]]
-    extras = PROJECT["project"]["optional-dependencies"]
+    if lock.stem == "sbom":
+        return [Requirement(text) for text in extras["lint"] if text.startswith("cyclonedx-bom")]
     return [Requirement(text) for text in (*PROJECT["project"]["dependencies"], *extras["redis"], *extras["otel"])]
 
 
@@ -107,6 +112,21 @@ def configure(image: Image, written: Path) -> Path:
     return path
 
 
+def bill_of_materials(program: str, image: Image) -> None:
+    """What a release writes about what the image runs: each package, and nothing else."""
+    (command,) = re.findall(r'"(\$RUNNER_TEMP/sbom/bin/cyclonedx-py" [^|]*?) -o', RELEASE.replace("\\\n", " "))
+    _, *arguments = shlex.split('"' + command.replace("$RUNNER_TEMP/image", image.here("/opt/redash-gateway")))
+    written = subprocess.run([program, *arguments], check=True, capture_output=True, timeout=60).stdout
+    bill = json.loads(written)
+    assert bill["bomFormat"] == "CycloneDX"
+    there = {canonicalize_name(one["name"]): one["version"] for one in bill["components"]}
+    here = [
+        package for package, _ in locked(IMAGE / "requirements.lock") if not package.marker or package.marker.evaluate()
+    ]
+    expected = {canonicalize_name(package.name): str(package.specifier)[2:] for package in here}
+    assert there == {**expected, canonicalize_name("redash-gateway"): __version__}
+
+
 @pytest.mark.long
 @pytest.mark.timeout(500)
 async def test_the_steps_of_the_image_work_one_by_one_and_what_they_make_serves_from_a_read_only_root(
@@ -145,5 +165,6 @@ async def test_the_steps_of_the_image_work_one_by_one_and_what_they_make_serves_
     finally:
         await gateway.kill()
     assert (data / "cache.db").exists()
+    bill_of_materials(needs("cyclonedx-py"), image)
     dead = await start(final.listed("HEALTHCHECK"), HEALTH_URL=f"{admin}/livez")
     assert await dead.ended() != 0
