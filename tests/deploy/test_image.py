@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from support.dockerfile import ROOT, Image, stages
+from support.dockerfile import ROOT, Image, context, stages
 from support.process import Process
 from support.world import token_table
 
@@ -84,6 +84,15 @@ def test_the_image_is_built_in_stages_and_runs_as_nobody() -> None:
     assert final.only("COPY") == "--from=build /opt/redash-gateway /opt/redash-gateway"
     assert all("--require-hashes" in step or "--no-index" in step for step in build.of("RUN"))
     assert "pip" not in final.only("RUN"), "the image itself has nothing from an index but what was built"
+
+
+def test_the_context_has_what_is_copied_and_nothing_else(tmp_path: Path) -> None:
+    """A key or a database that lies in the checkout gets into no layer."""
+    context(tmp_path)
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    copied = {source for arguments in stages()[0].of("COPY") for source in arguments.split()[:-1]}
+    assert {name for name in there if not name.startswith("gateway/")} == copied - {"gateway"}
+    assert all(name.endswith((".py", ".css", ".js", "py.typed")) for name in there if name.startswith("gateway/"))
 
 
 SEALED: Final = """

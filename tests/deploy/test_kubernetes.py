@@ -16,14 +16,14 @@ from gateway import __version__
 from gateway.cli.admin_client import TOKEN_VARIABLE
 
 EACH: Final = pytest.mark.parametrize("place", [SINGLE, SEVERAL], ids=["single", "several"])
+AUTOSCALER: Final[dict[str, Any]] = yaml.safe_load((SEVERAL / "autoscaler.yaml").read_text())
 DEPLOYMENTS: Final = {SINGLE: ["redash-gateway"], SEVERAL: ["redash-gateway", "redash-gateway-redis"]}
 
 
-@EACH
-def test_kubernetes_accepts_every_object(place: Path, tmp_path: Path, needs: Callable[[str], str]) -> None:
+def test_kubernetes_accepts_every_object(tmp_path: Path, needs: Callable[[str], str]) -> None:
     needs("kubectl")
     path = tmp_path / "all.yaml"
-    path.write_text(yaml.safe_dump_all(rendered(place)))
+    path.write_text(yaml.safe_dump_all([*rendered(SINGLE), *rendered(SEVERAL), AUTOSCALER]))
     command = [needs("kubernetes-validate"), "--strict", "--quiet", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -34,7 +34,8 @@ def test_every_file_belongs_to_the_kustomization(place: Path) -> None:
     for directory in (place, place.parent / "base"):
         made = yaml.safe_load((directory / "kustomization.yaml").read_text())
         files = {*made["resources"], *(file for one in made.get("configMapGenerator", ()) for file in one["files"])}
-        assert files - {"../base"} | {"kustomization.yaml"} == {path.name for path in directory.iterdir()}
+        there = {path.name for path in directory.iterdir()} - {"autoscaler.yaml"}
+        assert files - {"../base"} | {"kustomization.yaml"} == there
     volumes = [one for name in DEPLOYMENTS[place] for one in pod(place, name)["volumes"]]
     maps = {volume["configMap"]["name"] for volume in volumes if "configMap" in volume}
     assert maps == {one["metadata"]["name"] for one in rendered(place) if one["kind"] == "ConfigMap"}
@@ -104,6 +105,15 @@ def test_several_gateways_are_replaced_one_by_one_and_never_all_gone() -> None:
     assert spec["replicas"] >= 2
     assert spec["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert named(SEVERAL, "PodDisruptionBudget", "redash-gateway")["spec"]["maxUnavailable"] == 1
+
+
+def test_the_autoscaler_needs_one_line_and_keeps_what_the_files_begin_with() -> None:
+    assert "\n  #- autoscaler.yaml\n" in (SEVERAL / "kustomization.yaml").read_text()
+    spec, deployment = AUTOSCALER["spec"], named(SEVERAL, "Deployment", "redash-gateway")
+    target = spec["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == (deployment["kind"], deployment["metadata"]["name"])
+    assert target["apiVersion"] == deployment["apiVersion"]
+    assert spec["minReplicas"] == deployment["spec"]["replicas"] < spec["maxReplicas"]
 
 
 @EACH
