@@ -84,12 +84,12 @@ def test_every_metric_is_on_the_dashboard() -> None:
 def test_every_panel_says_what_it_shows_and_no_two_of_a_row_lie_on_each_other() -> None:
     panels = DASHBOARD["panels"]
     assert [panel["title"] for panel in panels if panel["type"] != "row" and not panel["description"]] == []
-    taken: dict[tuple[int, int], str] = {}
+    taken: dict[tuple[int, int], int] = {}
     for panel in panels:
         place = panel["gridPos"]
         for x in range(place["x"], place["x"] + place["w"]):
             for y in range(place["y"], place["y"] + place["h"]):
-                assert taken.setdefault((x, y), panel["title"]) == panel["title"], panel["title"]
+                assert taken.setdefault((x, y), panel["id"]) == panel["id"], panel["title"]
 
 
 def test_the_first_row_tells_the_story() -> None:

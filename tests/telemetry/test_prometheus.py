@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support import dashboard
 from support.inside import waiters
+from support.process import certificate
 from support.waiting import until
 from support.world import World
 
@@ -76,9 +77,12 @@ class Prometheus:
 
 @pytest.fixture
 async def prometheus(
-    world: World, tmp_path: Path, unused_tcp_port: int, needs: Callable[[str], str]
+    bare: World, tmp_path: Path, unused_tcp_port: int, needs: Callable[[str], str]
 ) -> AsyncIterator[Prometheus]:
-    runtime = needs("prometheus")
+    runtime, world = needs("prometheus"), bare
+    # A token and a certificate that expire, so that the dashboard has to say when.
+    needs("openssl")
+    await world.start(dashboard="expires = 2100-01-01", upstream=f'ca_file = "{certificate(tmp_path, "ca")[0]}"')
     settings = {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS * 1000:.0f}ms", "evaluation_interval": "100ms"},
         "rule_files": [str(path) for path in RULES],
