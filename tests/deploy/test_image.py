@@ -96,7 +96,8 @@ def test_the_context_has_what_is_copied_and_nothing_else(tmp_path: Path) -> None
 
 
 SEALED: Final = """
-for place in {writable}; do mount --bind $place $place; done
+for place in {root} {writable}; do mount --bind $place $place; done
+mount -o remount,ro,bind {root}
 mount -o remount,ro,bind /
 if touch {root}/anything 2>/dev/null; then exit 70; fi
 exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
@@ -116,7 +117,7 @@ def sealed(needs: Callable[[str], str], root: Path, *writable: Path) -> list[str
 def configure(image: Image, written: Path) -> Path:
     path = Path(image.here("/etc/redash-gateway/config.toml"))
     path.parent.mkdir(parents=True)
-    store = image.here("sqlite:/var/lib/redash-gateway/cache.db").replace("sqlite:/var", f"sqlite:{image.root}/var")
+    store = image.here("sqlite:/var/lib/redash-gateway/cache.db")
     path.write_text(written.read_text().replace("sqlite:gateway.db", store))
     return path
 
