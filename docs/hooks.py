@@ -18,6 +18,7 @@ PLACES = {
     "deploy/prometheus/redash-gateway.alerts.yml": "redash-gateway.alerts.yml",
     "deploy/systemd/redash-gateway.service": "redash-gateway.service.txt",
     ".ci/run": "ci-run.txt",
+    ".github/workflows/release.yml": "release.yml",
     "Dockerfile": "Dockerfile.txt",
     "config.example.toml": "config.example.toml",
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from gateway import needs_extra
 from gateway.concurrency.space import Space
 from gateway.config import Redis, RedisAddress, is_redis, split_store
 from gateway.errors import StoreError
@@ -116,7 +117,7 @@ def refusal(spec: str) -> str | None:
     cannot be read: opening says so."""
     scheme, place = split_store(spec)
     if is_redis(spec) and importlib.util.find_spec("redis") is None:
-        return "a Redis needs the extra 'redis': pip install 'redash-gateway[redis]'"
+        return f"a Redis {needs_extra('redis')}"
     if scheme != "sqlite":
         return None
     try:

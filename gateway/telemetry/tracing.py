@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
-from gateway import __version__
+from gateway import __version__, needs_extra
 from gateway.errors import ConfigurationError
 from gateway.model import Clock
 from gateway.outcome import ExecutionEnd, Outcome, Trace, UpstreamCall
@@ -24,7 +24,7 @@ MOST_STATE_BYTES: Final = 512
 MOST_STATE_MEMBERS: Final = 32
 EXPORT_SECONDS: Final = 5.0
 
-_MISSING: Final = "this needs the extra 'otel': pip install 'redash-gateway[otel]'"
+_MISSING: Final = f"this {needs_extra('otel')}"
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _KNOWN_FLAGS: Final = 0x03

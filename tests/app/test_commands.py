@@ -509,7 +509,7 @@ async def test_a_redis_without_the_extra_is_a_mistake(
     env = token_table(sandbox) | {"PYTHONPATH": path}
     status, text = await command(*arguments, "-c", str(written), cwd=written.parent, **env)
     assert status == 2, text
-    assert "cache.store: a Redis needs the extra 'redis': pip install 'redash-gateway[redis]'" in text
+    assert "cache.store: a Redis needs the extra 'redis': pip install '.[redis]' in a checkout" in text
 
 
 async def test_check_lists_mistakes_exits_with_two_and_sends_nothing(written: Path, sandbox: Sandbox) -> None:

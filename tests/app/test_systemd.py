@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -221,3 +222,27 @@ def test_systemd_accepts_the_units(tmp_path: Path, needs: Callable[[str], str]) 
     about_ours = [line for line in (done.stdout + done.stderr).splitlines() if "redash-gateway" in line]
     assert not about_ours
     assert done.returncode == 0, done.stderr
+
+
+MOST_EXPOSED = 1.5
+"""Of 10, as systemd counts it; 2 is where it stops saying "OK"."""
+
+
+def test_systemd_finds_the_service_well_protected(needs: Callable[[str], str]) -> None:
+    threshold = str(int(MOST_EXPOSED * 10))
+    command = ["security", "--offline=true", f"--threshold={threshold}", str(UNITS / "redash-gateway.service")]
+    done = subprocess.run(
+        [needs("systemd-analyze"), "--no-pager", *command], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr
+
+
+def test_a_credential_of_any_name_reaches_the_gateway_and_a_crash_leaves_none() -> None:
+    """systemd.exec(5): each file of a directory is a credential, whose name begins with that of the setting and `_`."""
+    text = (UNITS / "redash-gateway.service").read_text()
+    settings = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z]\w+=", line))
+    name, _, directory = settings["LoadCredential"].partition(":")
+    (written,) = re.findall(rf"install -m 600 /dev/stdin {directory}/(\w+)", text)
+    assert f'key_file = "/run/credentials/redash-gateway.service/{name}_{written}"' in text
+    assert f"install -d -m 700 {directory}\n" in text
+    assert settings["LimitCORE"] == "0"

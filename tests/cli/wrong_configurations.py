@@ -260,7 +260,7 @@ WRONG: Final[Mapping[str, Case]] = {
     "warmed without key": Case("warm[0].credential", "known: a", add=WARM.replace('"a"', '"zz"') + "query = 1\n"),
     "tracing without the extra": Case(
         "tracing.endpoint",
-        r"pip install 'redash-gateway\[otel\]'",
+        r"pip install '\.\[otel\]' in a checkout",
         add='[tracing]\nendpoint = "http://127.0.0.1:4318"\n',
     ),
     "event loop not installed": Case("server.event_loop", r"pip install uvloop", add=server('event_loop = "uvloop"')),
