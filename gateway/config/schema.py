@@ -97,6 +97,7 @@ class Server(Table, frozen=True, kw_only=True):
     idle_timeout: PositiveWait = 75.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
+    trusted_proxies: tuple[Annotated[str, ParsedBy(values.proxy)], ...] = ()
     event_loop: Annotated[EventLoop, TakesRestart()] = "auto"
 
     @property

@@ -40,6 +40,7 @@ KINDS: Final[dict[Callable[..., object], str]] = {
     values.listen: "address",
     values.sha256: "SHA-256",
     values.dashboard: "id or slug",
+    values.proxy: "network",
     values.host: "host name",
     values.origin: "origin",
     values.redash_version: "version",
