@@ -150,22 +150,6 @@ def host(value: object) -> str:
     raise ValueError('is not a host name; write it without scheme, port and path, "[::1]" for IPv6, "*" for any')
 
 
-def proxy(value: object) -> str:
-    """Parse the network of a proxy, "10.0.0.0/8", a single address, or "unix" for a Unix socket."""
-    given = text(value)
-    if given == "unix":
-        return given
-    try:
-        network = ipaddress.ip_network(given, strict=False)
-    except ValueError:
-        raise ValueError('is not a network; write "10.0.0.0/8", "fd00::/8", one address, or "unix"') from None
-    if network.prefixlen == 0:
-        raise ValueError("trusts everybody, so that anybody could write any address into the log; name your proxies")
-    if str(network.network_address) != given.partition("/")[0] and "/" in given:
-        raise ValueError(f'has bits set beyond its length; write "{network}"')
-    return str(network)
-
-
 def origin(value: object) -> str:
     """Parse an origin as browsers send it: "https://host" or "https://host:port"; "*" for any."""
     given = text(value)
