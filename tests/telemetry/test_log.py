@@ -351,7 +351,10 @@ async def test_the_last_lines_are_written_when_the_process_ends(tmp_path: Path, 
         assert response.status == 200
     process.child.terminate()
     assert await process.ended() == 0
-    assert any(json.loads(line)["message"] == "request" for line in process.lines)
+    messages = [json.loads(line)["message"] for line in process.lines]
+    assert "request" in messages
+    stop = ["SIGTERM has come", "stopping: open requests have 2 s to end", "every response is complete", "stopped"]
+    assert [message for message in messages if message in stop] == stop
 
 
 # -- refusals
