@@ -30,6 +30,7 @@ AGE_SECONDS: Final = 20.0
 
 METRICS_THAT_DIFFER: Final = {
     "redash_gateway_loop_lag_seconds": "how busy the machine is",
+    "redash_gateway_in_use": "how many connections the callers keep",
     "redash_gateway_memory_bytes": "what parts keep: the response cache takes a response from its second request on",
     "redash_gateway_request_duration_seconds_sum": "the fast path does not measure each request, it takes a constant",
 }
