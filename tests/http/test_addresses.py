@@ -61,7 +61,7 @@ def test_who_connects_over_a_unix_socket_can_be_trusted() -> None:
     assert caller("10.0.0.1", "198.51.100.1", trusted=("unix",)) == "10.0.0.1"
 
 
-@given(st.lists(st.text(alphabet=st.characters(exclude_characters="\r\n"), max_size=30), max_size=5))
+@given(st.lists(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30), max_size=5))
 def test_whatever_stands_there_an_address_goes_to_the_log(values: list[str]) -> None:
     assert caller("10.0.0.1", *values) == str(ip_address(caller("10.0.0.1", *values)))
 
