@@ -22,7 +22,7 @@ _FORWARD: Final = {"forced": "request", "stale": "stale", "unconfirmed": "stale"
 """RFC 9211 `fwd`; every other reason is `uri-miss`."""
 
 LineParts = tuple[str, str]
-"""Parts of an access line: between the request's id and its milliseconds, and after them."""
+"""Parts of an access line: between the caller's address and its milliseconds, and after them."""
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -72,6 +72,7 @@ class Outcome(msgspec.Struct):
     """One request, filled in while it is handled; recorded once, when the response is sent or the caller has left."""
 
     request_id: str
+    address: str = "-"  # of the caller, as far as it is known; for the log only
     method: str = ""
     route: str = "none"  # the template; never a raw path
     client: str = "-"
@@ -278,7 +279,9 @@ class Observer(Protocol):
     def access_line(self, outcome: Outcome) -> LineParts | None:
         """Return the parts of the access line that repetitions of this request share; None without an access log."""
 
-    def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts, trace_id: str = "") -> None:
+    def log_hit(
+        self, request_id: str, address: str, ended: float, seconds: float, line: LineParts, trace_id: str = ""
+    ) -> None:
         """Write the access line of one request served from the response cache; `record_hits` counts it later."""
 
     def record_hits(self, hits: OutcomeBatch) -> None:

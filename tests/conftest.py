@@ -139,8 +139,8 @@ def by_fast_path(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     served: list[bytes] = []
     original = FastPath.respond
 
-    def watched(self: FastPath, data: bytes, transport: Any) -> int:
-        found = original(self, data, transport)
+    def watched(self: FastPath, data: bytes, transport: Any, peer: str) -> int:
+        found = original(self, data, transport, peer)
         if found in (SENT, SENT_LAST):
             served.append(data)
         return found

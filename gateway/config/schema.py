@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gateway.config import stores, units, values
+from gateway.config import networks, stores, units, values
 from gateway.config.redis_url import NO_PASSWORD, RedisAddress, redis_address
 from gateway.config.units import Rate, RuntimeFloor
 from gateway.config.values import Listen
@@ -97,6 +97,7 @@ class Server(Table, frozen=True, kw_only=True):
     idle_timeout: PositiveWait = 75.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None
     tls_key: Path | None = None
+    trusted_proxies: tuple[Annotated[str, ParsedBy(networks.proxy)], ...] = ()
     event_loop: Annotated[EventLoop, TakesRestart()] = "auto"
 
     @property

@@ -60,7 +60,7 @@ class Api:
         self._clock = clock
         self._cache = cache
         self._compressor = compressor
-        self._fast_path = fast_path if fast_path_is_possible() else None
+        self._fast_path = fast_path
         self._draining = self._drained = False
         self._drained_until = math.inf  # in the time of the event loop
         self._server: Server | None = None
@@ -72,27 +72,30 @@ class Api:
 
     def server(self, most_connections: int) -> Server:
         """Return the server to run on a socket; it has at most so many connections open."""
-        if self._fast_path is None:
+        fast_path = self._fast_path if fast_path_is_possible() else None
+        if fast_path is None:
             log.warning("the fast path is off; every request takes the normal path")
         self._most_connections = most_connections
         limit = ConnectionLimit(most_connections)
-        self._server = Server(self.handle, self._refused, self._fast_path, limit=limit, idle_seconds=self._idle_seconds)
+        self._server = Server(self.handle, self._refused, fast_path, limit=limit, idle_seconds=self._idle_seconds)
         return self._server
 
     def _idle_seconds(self) -> float:
         return self._live.settings.server.idle_timeout
 
-    def _refused(self, status: int) -> None:
-        """Record a request that is not valid HTTP, too long or incomplete."""
+    def _refused(self, status: int, peer: str) -> None:
+        """Record a request from this address that is not valid HTTP, too long or incomplete."""
         reason = {414: "uri_too_long", 431: "headers_too_large", 499: "", 503: "unavailable"}.get(status, "bad_request")
         now = self._clock.monotonic()
-        self._observer.record_request(Outcome(request_id="-", status=status, reason=reason, started=now))
+        outcome = Outcome(request_id="-", address=peer, status=status, reason=reason, started=now)
+        self._observer.record_request(outcome)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to one request, and record its outcome once: when the response was sent or the caller has left."""
         if self._drained:
             raise ConnectionAbortedError("the gateway is stopping; callers repeat this over another connection")
         outcome = Outcome(request_id=request_id(request.headers), started=self._clock.monotonic(), status=499)
+        outcome.address = self._fast_path.proxies.caller_of(request)
         task = request.task  # the connection's, which has one request at a time
         self._open[task] = outcome
         repeated: CachedResponse | None = None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Container
 from typing import Final, Protocol, cast
 
+from gateway.http.addresses import UNKNOWN, peer_of
 from gateway.http.connection_limit import TOO_MANY
 from gateway.http.fast_path import SENT, SENT_LAST, FastPath
 from gateway.http.handler import Handler
@@ -28,8 +29,8 @@ FIRST_SECONDS: Final = 1.0
 class Owner(Protocol):
     """The server of a connection."""
 
-    refused: Callable[[int], None]
-    """Called with the status when something is refused, or ends, before it is a request."""
+    refused: Callable[[int, str], None]
+    """Called with the status and the peer's address when something is refused, or ends, before it is a request."""
 
     def admit(self, connection: Connection) -> None:
         """Count a new connection; make room for it, or refuse it."""
@@ -51,7 +52,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body_due", "_fast_path", "_handler", "_held", "_last_used", "_made", "_owner", "_partial_since", "_paused",
-        "_rounds", "_time", "_wanted", "transport",
+        "_peer", "_rounds", "_time", "_wanted", "transport",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, fast_path: FastPath | None, time: Callable[[], float]) -> None:
@@ -66,13 +67,14 @@ class Connection(asyncio.Protocol):
         self._wanted = 0  # the length of the request that is held, once its head is complete
         self._partial_since = 0.0  # since when an incomplete request waits for its rest; 0 without one
         self._body_due = 0  # bytes of a body that aiohttp waits for
-        self._paused = False
+        self._paused, self._peer = False, UNKNOWN
         self._last_used = self._made = time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room for one more connection."""
         self.transport = cast(asyncio.Transport, transport)
         limit_buffer(self.transport)
+        self._peer = peer_of(transport)
         self._last_used = self._made = self._time()
         self._owner.admit(self)
 
@@ -93,7 +95,7 @@ class Connection(asyncio.Protocol):
 
     def _read(self, fast_path: FastPath, data: bytes) -> None:
         """Deal with a request or the beginning of one; aiohttp is idle."""
-        found = fast_path.respond(data, None if self._paused else self.transport)
+        found = fast_path.respond(data, None if self._paused else self.transport, self._peer)
         if found == SENT:
             self._partial_since = 0.0
         elif found == SENT_LAST:
@@ -246,7 +248,7 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(TOO_MANY)
         self.close()
-        self._owner.refused(503)
+        self._owner.refused(503, self._peer)
 
     def begin_to_close(self, sending: Container[object]) -> bool:
         """Close it, if idle; returns whether a request waits (not yet `sending` a response) or is still to come."""
@@ -288,7 +290,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End; a request whose head is held here ends with the connection and is recorded."""
         if self._wanted:
-            self._owner.refused(499)
+            self._owner.refused(499, self._peer)
         self._held, self._wanted, self._rounds = None, 0, 0
         self._owner.remove(self)
         if self._handler is not None:

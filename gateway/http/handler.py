@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from gateway.http.addresses import peer_of
 from gateway.http.head import SERVER
 from gateway.http.problems import describe, problem
 from gateway.http.sending import CLOSED
@@ -33,8 +34,8 @@ class Handler(RequestHandler):
 
     __slots__ = ("_half_closed", "_last_body", "_refused")
 
-    def __init__(self, manager: web.Server, refused: Callable[[int], None], **settings: Any) -> None:
-        """`refused` is called with the status when the parser refuses a request."""
+    def __init__(self, manager: web.Server, refused: Callable[[int, str], None], **settings: Any) -> None:
+        """`refused` is called with the status and the peer's address when the parser refuses a request."""
         super().__init__(manager, **settings)
         self._refused = refused
         self._half_closed: asyncio.TimerHandle | None = None  # ends the request in progress after its time
@@ -117,7 +118,7 @@ class Handler(RequestHandler):
         if status == 500:
             log.error("internal error", exc_info=exc)
         else:
-            self._refused(status)
+            self._refused(status, peer_of(request.transport))
         response = web.Response(status=status, body=problem(status, title, detail, "-"), headers={hdrs.SERVER: SERVER})
         response.content_type = "application/problem+json"
         response.force_close()

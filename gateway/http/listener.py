@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.http.addresses import TrustedProxies
 from gateway.http.api import Api
 from gateway.http.fast_path import FastPath
 from gateway.http.response_cache import ResponseCache
@@ -34,7 +35,7 @@ class ApiListener:
         self._live = live
         self._clock = clock
         self.cache = ResponseCache(store, observer, clock, live.settings.cache.memory // 4)
-        self.fast_path = FastPath(self.cache, each=each)
+        self.fast_path = FastPath(self.cache, TrustedProxies(live.settings.server.trusted_proxies), each=each)
         self._compressor = Compressor(store)
         self.api = Api(
             pipeline,
@@ -50,6 +51,7 @@ class ApiListener:
 
     def _configuration_changed(self) -> None:
         self.cache.clear()
+        self.fast_path.proxies = TrustedProxies(self._live.settings.server.trusted_proxies)
         self.api.cut_off(self._live.access, self._clock.wall())
 
     def server(self, most_connections: int) -> web.Server:

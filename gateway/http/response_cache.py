@@ -81,6 +81,7 @@ class CachedResponse:
             trace=None,
             steps=[],
             quota=None,
+            address="-",
         )
         self.meter = meter
         """Set for a client with a rate: each response takes from it."""
@@ -172,13 +173,13 @@ class ResponseCache:
         cached.line = self._observer.access_line(outcome)
         cached.until = math.floor(now) + 1.0
 
-    def record_fast(self, cached: CachedResponse, request_id: str, trace_id: str) -> None:
+    def record_fast(self, cached: CachedResponse, request_id: str, address: str, trace_id: str) -> None:
         """Count one response that the fast path has sent, to be recorded in a batch; write its access log line."""
         if cached.by_fast_path == 0:
             self._record_soon(cached)
         cached.by_fast_path += 1
         if cached.line is not None:
-            self._observer.log_hit(request_id, self._monotonic(), FAST_PATH_SECONDS, cached.line, trace_id)
+            self._observer.log_hit(request_id, address, self._monotonic(), FAST_PATH_SECONDS, cached.line, trace_id)
 
     def record(self, cached: CachedResponse, outcome: Outcome) -> None:
         """Record one cached response that the normal path has just sent; in a batch, unless it is traced."""
@@ -190,9 +191,8 @@ class ResponseCache:
         durations = cached.durations
         durations.append(outcome.duration)
         if cached.line is not None:
-            self._observer.log_hit(
-                outcome.request_id, outcome.started + outcome.duration, outcome.duration, cached.line
-            )
+            ended = outcome.started + outcome.duration
+            self._observer.log_hit(outcome.request_id, outcome.address, ended, outcome.duration, cached.line)
         if len(durations) == 1:
             self._record_soon(cached)
         elif len(durations) >= MOST_DURATIONS:
@@ -212,10 +212,11 @@ class ResponseCache:
         again = RECORD_SECONDS if len(over) <= MOST_AT_ONCE else SOON_SECONDS
         self._timer = asyncio.get_running_loop().call_later(again, self._time_is_up) if self._unrecorded else None
 
-    def record_one(self, cached: CachedResponse, request_id: str) -> None:
+    def record_one(self, cached: CachedResponse, request_id: str, address: str) -> None:
         """Record one response that the fast path has sent on its own, with its request id."""
         started = self._monotonic() - FAST_PATH_SECONDS
-        self._observer.record_request(msgspec.structs.replace(cached.outcome, request_id=request_id, started=started))
+        own = {"request_id": request_id, "address": address, "started": started}
+        self._observer.record_request(msgspec.structs.replace(cached.outcome, **own))
 
     def flush(self, cached: CachedResponse) -> None:
         """Record what was sent since the last time as one batch: all had the same age."""

@@ -42,14 +42,14 @@ def fast_path_is_possible() -> bool:
 class Server(web.Server):
     """Makes a `Connection` for each socket, and closes those that are idle for too long.
 
-    `refused` is called with the status when the parser refuses a request. `cancels`: a handler ends when its caller
-    leaves. `idle_seconds` returns how long is too long.
+    `refused` is called with the status and the peer's address when the parser refuses a request. `cancels`: a handler
+    ends when its caller leaves. `idle_seconds` returns how long is too long.
     """
 
     def __init__(
         self,
         handler: _Handle,
-        refused: Callable[[int], None] = lambda status: None,
+        refused: Callable[[int, str], None] = lambda status, peer: None,
         fast_path: FastPath | None = None,
         *,
         make_request: _MakeRequest | None = None,

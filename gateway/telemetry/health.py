@@ -50,6 +50,7 @@ class UpstreamHealth:
     def _key(self, credential: str) -> TransitionLog:
         transitions = self._keys.get(credential)
         if transitions is None:
-            bad, good = (f"Redash {verb} the key of credential '{credential}'" for verb in ("rejects", "accepts"))
-            transitions = self._keys[credential] = TransitionLog(bad, f"{good} again", level=logging.ERROR)
+            bad = f"Redash rejects the key of credential '{credential}'"
+            good = f"Redash accepts the key of credential '{credential}' again"
+            transitions = self._keys[credential] = TransitionLog(bad, good, level=logging.ERROR)
         return transitions

@@ -164,9 +164,9 @@ def _lost(form: str, number: int) -> str:
 _MILLISECONDS: Final = tuple(f"{micros / 1000:.3f}" for micros in range(1000))
 """Milliseconds of short requests as text: formatting a float costs as much as the rest of a line."""
 
-Hit = tuple[str, float, float, LineParts, str]
-"""A request served from the response cache: its id (known to be plain), its end (monotonic), its duration (seconds),
-the rest of its line, and the id of its trace, "" without one."""
+Hit = tuple[str, str, float, float, LineParts, str]
+"""A request served from the response cache: its id and its caller's address (known to be plain), its end (monotonic),
+its duration (seconds), the rest of its line, and the id of its trace, "" without one."""
 
 
 def write_requests(requests: Sequence[Outcome | Hit], offset: float) -> None:
@@ -195,6 +195,7 @@ class AccessLines:
         self._before, self._end = ('{"time": "', "}\n") if self._json else ("", "\n")
         self._quote = '"' if self._json else ""
         self._middle = (middle if self._json else " info access: request") + self._mark("request_id") + self._quote
+        self._address = self._quote + self._mark("address") + self._quote
         names = ("bytes", "age", "upstream_ms", "execution", "trace")
         self._bytes, self._age, self._upstream, self._execution, self._trace = map(self._mark, names)
 
@@ -203,11 +204,11 @@ class AccessLines:
         lines = []
         for one in requests:
             if isinstance(one, tuple):
-                request_id, ended, duration, (before, after), trace_id = one
+                request_id, address, ended, duration, (before, after), trace_id = one
                 if trace_id:
                     after = f"{after.removesuffix(self._end)}{self._trace}{self._word(trace_id)}{self._end}"
             else:
-                request_id, duration = self._inside(one.request_id), one.duration
+                request_id, address, duration = self._inside(one.request_id), one.address, one.duration
                 ended = one.started + duration
                 before, after = self.parts_of(one)
             ended += offset
@@ -215,7 +216,7 @@ class AccessLines:
                 self._begin(ended)
             micros = int(duration * 1e6 + 0.5)
             ms = _MILLISECONDS[micros] if micros < 1000 else f"{duration * 1000:.3f}"
-            lines.append(f"{self._start}{request_id}{before}{ms}{after}")
+            lines.append(f"{self._start}{request_id}{self._address}{address}{before}{ms}{after}")
         return lines
 
     def _begin(self, moment: float) -> None:
@@ -225,7 +226,7 @@ class AccessLines:
         self._start = f"{self._before}{_stamp.of(millisecond)}{self._middle}"
 
     def parts_of(self, o: Outcome) -> LineParts:
-        """Return the part between a request's id and its milliseconds, and the part after them."""
+        """Return the part between the caller's address and the milliseconds, and the part after them."""
         kind = (o.client, o.method, o.route, o.status, o.counted, o.miss, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"

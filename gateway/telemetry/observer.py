@@ -65,10 +65,12 @@ class Telemetry:
         """See the protocol."""
         return log.parts_of_line(outcome) if self.access_log else None
 
-    def log_hit(self, request_id: str, ended: float, seconds: float, line: LineParts, trace_id: str = "") -> None:
+    def log_hit(
+        self, request_id: str, address: str, ended: float, seconds: float, line: LineParts, trace_id: str = ""
+    ) -> None:
         """Log one request served from the response cache, soon."""
         lines = self._lines
-        lines.append((request_id, ended, seconds, line, trace_id))
+        lines.append((request_id, address, ended, seconds, line, trace_id))
         if self._timer is None or len(lines) >= MOST_LINES:
             self._flush_soon()
 

@@ -121,7 +121,7 @@ class StatusRecorder:
         self._step.upstream_errors += call.unavailable
         if call.unavailable:
             self.unreached = now
-        else:
+        elif call.status:  # else its caller has left
             self.reached = now
             self.accepted[call.credential] = call.accepted
 

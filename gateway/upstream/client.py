@@ -205,7 +205,8 @@ class HttpUpstream:
             accepted = False
             raise
         except UpstreamError as error:
-            failure, detail = error.reason, error.detail
+            if attempt.silence is None or not attempt.silence.is_lost:  # else Redash works again
+                failure, detail = error.reason, error.detail
             raise
         finally:
             seconds = (self._clock.monotonic() if ended is None else ended) - started

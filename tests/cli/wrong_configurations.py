@@ -80,6 +80,10 @@ WRONG: Final[Mapping[str, Case]] = {
     "no hosts": Case("server.hosts", "name some, or leave the key out", add=server("hosts = []")),
     "host with port": Case("server.hosts[0]", "without scheme, port and path", add=server('hosts = ["gw:8080"]')),
     "host as URL": Case("server.hosts[0]", "without scheme, port and path", add=server('hosts = ["https://gw"]')),
+    "name as proxy": Case("server.trusted_proxies[0]", "one address, or", add=server('trusted_proxies = ["lb"]')),
+    "everybody as proxy": Case(
+        "server.trusted_proxies[0]", "name your proxies", add=server('trusted_proxies = ["::/0"]')
+    ),
     "origin with path": Case(
         "server.cors_origins[0]", "scheme, host and port only", add=server('cors_origins = ["https://a/b"]')
     ),

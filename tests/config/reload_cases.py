@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 from reload_lab import Lab
@@ -21,7 +22,7 @@ from security.front import key, token
 from support.calls import ADMIN_TOKEN
 
 from gateway import config
-from gateway.outcome import Sender
+from gateway.outcome import Outcome, Sender
 from gateway.redash.renderings import DateFormats
 
 See = Callable[[Lab], Awaitable[object]]
@@ -260,6 +261,18 @@ async def access_log(lab: Lab) -> object:
     return lab.runtime.telemetry.observer.access_log
 
 
+async def caller_in_the_log(lab: Lab) -> object:
+    """The address that a request is logged with, which a proxy has sent."""
+    seen: list[Outcome] = []
+    telemetry = lab.runtime.telemetry
+    telemetry.observer.flush()
+    with mock.patch.object(telemetry.recorder.incidents, "note", seen.extend):
+        await lab.call("GET", "/api/nowhere", headers={"X-Forwarded-For": "198.51.100.1"})
+        await lab.idle()
+        telemetry.observer.flush()
+    return seen[-1].address
+
+
 async def today(lab: Lab) -> object:
     """Whether `d_now` is the day of Kiritimati, which is never that of Pago Pago."""
     await lab.get("/api/queries/8/results.json?p_p=d_now&max_age=0")
@@ -324,6 +337,7 @@ LIVE: Final[dict[str, Case]] = {
         200,
     ),
     "server.path_prefix": Case("", "/redash", status("GET", "/redash/api/session"), 404, 200),
+    "server.trusted_proxies": Case([], ["127.0.0.0/8"], caller_in_the_log, "127.0.0.1", "198.51.100.1"),
     "server.cors_origins": Case(
         [],
         ["https://a.example"],

@@ -44,6 +44,12 @@ ONE_MISTAKE = [
     ('[server]\nlisten = "unix:relative"\n', "server.listen: 'unix:relative' is not an address"),
     ('[admin]\nlisten = "127.0.0.1:8080"\n', "admin.listen: is the same address as server.listen"),
     ("[server]\nhosts = []\n", "server.hosts: the list is empty"),
+    ('[server]\ntrusted_proxies = ["lb"]\n', "server.trusted_proxies[0]: 'lb' is not a network; write \"10.0.0.0/8\""),
+    (
+        '[server]\ntrusted_proxies = ["10.0.0.1/8"]\n',
+        "server.trusted_proxies[0]: '10.0.0.1/8' has bits set beyond its length; write \"10.0.0.0/8\"",
+    ),
+    ('[server]\ntrusted_proxies = ["0.0.0.0/0"]\n', "server.trusted_proxies[0]: '0.0.0.0/0' trusts everybody"),
     ('[server]\nhosts = "a"\n', "server.hosts: is not a list; write it in square brackets"),
     ('[server]\nhosts = ["a", "b:80"]\n', "server.hosts[1]: 'b:80' is not a host name; write it without scheme, port"),
     ('[server]\ncors_origins = ["https://a/b"]\n', "server.cors_origins[0]: 'https://a/b' is not an origin"),

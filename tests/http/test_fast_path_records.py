@@ -30,6 +30,8 @@ AGE_SECONDS: Final = 20.0
 
 METRICS_THAT_DIFFER: Final = {
     "redash_gateway_loop_lag_seconds": "how busy the machine is",
+    "redash_gateway_in_use": "how many connections the callers keep",
+    "redash_gateway_memory_bytes": "what parts keep: the response cache takes a response from its second request on",
     "redash_gateway_request_duration_seconds_sum": "the fast path does not measure each request, it takes a constant",
 }
 REPORT_THAT_DIFFERS: Final = {
@@ -162,6 +164,7 @@ async def test_every_path_counts_a_hit_in_the_same_way(
 
 OWN_FIELDS: Final = {
     "request_id": "each request has its own",
+    "address": "each request has its own",
     "method": "known before the response is looked up",
     "route": "known before the response is looked up",
     "client": "known before the response is looked up",
@@ -187,6 +190,7 @@ OWN_FIELDS: Final = {
 """Fields that `repeat` must not take from the first request."""
 
 CLEARED_FIELDS: Final = {
+    "address": "each request has its own",
     "duration": "a constant instead: the fast path does not measure each request",
     "upstream_seconds": "a cached response makes no call to Redash",
     "shared_seconds": "a cached response waits for nothing",
@@ -206,6 +210,7 @@ def full_outcome() -> Outcome:
     trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
     outcome = Outcome(
         request_id="first",
+        address="198.51.100.1",
         method="POST",
         route="/api/queries/{query_id}/results",
         client="sales",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec.structs import FieldInfo, fields
 
-from gateway.config import stores, units, values
+from gateway.config import networks, stores, units, values
 from gateway.config.schema import OrOne, ParsedBy, TakesRestart
 from gateway.redash.routes import ROUTES, Route
 from gateway.secret import Secret
@@ -40,6 +40,7 @@ KINDS: Final[dict[Callable[..., object], str]] = {
     values.listen: "address",
     values.sha256: "SHA-256",
     values.dashboard: "id or slug",
+    networks.proxy: "network",
     values.host: "host name",
     values.origin: "origin",
     values.redash_version: "version",

@@ -202,6 +202,11 @@ def test_any_response_of_redash_itself_shows_that_it_is_available(recorder: Stat
     assert recorder.upstream_routes["/api/jobs/{job_id}"].errors == 2  # its own 500 is about one request only
 
 
+def test_a_call_whose_caller_has_left_says_nothing_about_redash(recorder: StatusRecorder) -> None:
+    recorder.record_upstream(UpstreamCall("/api/jobs/{job_id}", 0, 0.2, "reporting", True))
+    assert (recorder.reached, recorder.unreached, recorder.accepted) == (None, None, {})
+
+
 def test_a_response_of_a_proxy_says_nothing_about_the_key(recorder: StatusRecorder) -> None:
     recorder.record_upstream(call(404, accepted=False))
     recorder.record_upstream(call(503))

@@ -57,7 +57,13 @@ def flushed(stream: io.StringIO) -> list[str]:
 
 
 def hit() -> Outcome:
-    outcome = Outcome(request_id="a" * 32, method="POST", route="/api/queries/{query_id}/results", client="sales")
+    outcome = Outcome(
+        request_id="a" * 32,
+        address="198.51.100.1",
+        method="POST",
+        route="/api/queries/{query_id}/results",
+        client="sales",
+    )
     outcome.status, outcome.query_id, outcome.duration, outcome.sent_bytes = 200, 42, 0.00123, 1024
     outcome.record_hit(30.0, 12.34, 0.5)
     return outcome
@@ -77,7 +83,8 @@ def test_an_access_line_in_text() -> None:
     outcome.upstream_seconds, outcome.execution_id = 0.0255, "3f2b8c1e-0000-4000-8000-000000000000"
     outcome.trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
     assert line_of(outcome, "text") == (
-        "2025-11-24T16:00:00.250Z info access: request request_id=" + "a" * 32 + " client=sales method=POST"
+        "2025-11-24T16:00:00.250Z info access: request request_id=" + "a" * 32 + " address=198.51.100.1 client=sales"
+        " method=POST"
         " route=/api/queries/{query_id}/results status=200 cache=hit query=42 ms=1.230 bytes=1024 age=12.3"
         " upstream_ms=25.500 execution=3f2b8c1e-0000-4000-8000-000000000000 trace=4bf92f3577b34da6a3ce929d0e0e4736"
     )
@@ -92,6 +99,7 @@ def test_an_access_line_in_json() -> None:
         "logger": "gateway.access",
         "message": "request",
         "request_id": "a" * 32,
+        "address": "198.51.100.1",
         "client": "sales",
         "method": "POST",
         "route": "/api/queries/{query_id}/results",
@@ -343,7 +351,10 @@ async def test_the_last_lines_are_written_when_the_process_ends(tmp_path: Path, 
         assert response.status == 200
     process.child.terminate()
     assert await process.ended() == 0
-    assert any(json.loads(line)["message"] == "request" for line in process.lines)
+    messages = [json.loads(line)["message"] for line in process.lines]
+    assert "request" in messages
+    stop = ["SIGTERM has come", "stopping: open requests have 2 s to end", "every response is complete", "stopped"]
+    assert [message for message in messages if message in stop] == stop
 
 
 # -- refusals
