@@ -21,6 +21,7 @@ from gateway.policy.context import RequestContext
 from gateway.policy.origins import check_cross_site
 from gateway.policy.plan import plan_for
 from gateway.policy.quotas import TokensNeeded
+from gateway.redash.purges import Purge
 from gateway.redash.requests import (
     CancelJob,
     Execute,
@@ -33,11 +34,10 @@ from gateway.redash.requests import (
     ReadParameterised,
     ReadResult,
     Relay,
+    Run,
     parse_operation,
 )
 from gateway.results.parts import ResultParts
-
-Run = Execute | ExecuteText | ReadParameterised
 
 
 class Pipeline:
@@ -130,6 +130,8 @@ class Pipeline:
                 return await self._responses.job(context, operation, allowed)
             case CancelJob():
                 return await self._responses.cancel(context, operation, allowed)
+            case Purge():
+                return await self._responses.purge(context, operation, allowed)
             case Relay():
                 return await self._metadata.respond(context, operation)
             case Ping():

@@ -86,14 +86,16 @@ class Actions:
 
     async def _purge(self, fields: Mapping[str, str]) -> str:
         match fields.get("what"), fields.get("which", "").strip():
-            case "query", query if query.isdecimal() and len(query) < 20:
-                what: Mapping[str, object] = {"query": int(query)}
+            case "query" | "data_source" as kind, number if number.isdecimal() and len(number) < 20:
+                what: Mapping[str, object] = {kind: int(number)}
+            case "tag", tag:
+                what = {"tag": tag}
             case "scope", scope:
                 what = {"scope": scope}
             case "all", _:
                 what = {"all": True}
             case _:
-                raise BadRequest("name a query by its number, or a credential.")
+                raise BadRequest("name a query or a data source by its number, a tag, or a credential.")
         entries, notes = await self._operations.purge(what)
         (name, of), *_ = what.items()
         done = f"Purged {name if of is True else f'{name} {of}'}: {entries} entries."

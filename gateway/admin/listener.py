@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway import config
 from gateway.admin.actions import Actions
 from gateway.admin.gate import Gate, Handler
-from gateway.admin.operations import Operations
+from gateway.admin.operations import PURGED, Operations
 from gateway.admin.status_routes import StatusRoutes, root_of
 from gateway.errors import BadRequest, GatewayError, Unauthorized
 from gateway.executions.explanation import Question
@@ -81,8 +81,8 @@ class AdminListener:
     async def _purge(self, request: web.Request) -> web.Response:
         self._gate.check_token(request)
         what = _parse(await self._body(request))
-        if not isinstance(what, dict) or len(what) != 1 or not set(what) <= {"query", "dashboard", "scope", "all"}:
-            raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
+        if not isinstance(what, dict) or len(what) != 1:
+            raise BadRequest(f"Send one of {PURGED}.")
         entries, notes = await self._operations.purge(what)
         return web.json_response({"purged": entries, **({"notes": notes} if notes else {})})
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.admin.report import Report, Running
 from gateway.admin.rows import Rows
 from gateway.executions.explanation import Explanation, Question
+from gateway.redash.purges import NAMED
+
+PURGED: Final = f'{NAMED}, {{"dashboard": 3}}, {{"scope": "…"}}, {{"all": true}}'
+"""What a purge takes, for messages."""
 
 
 class Purged(NamedTuple):

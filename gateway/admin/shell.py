@@ -111,8 +111,11 @@ def operator_forms(frame: Frame, credentials: Sequence[str]) -> str:
         return ""
     options = "".join(f"<option>{escape(name)}</option>" for name in credentials)
     number = '<input name="which" inputmode="numeric" pattern="[0-9]{1,16}" size="8" required>'
+    tag = '<input name="which" maxlength="200" size="12" required>'
     forms = (
         purge_form(frame, "query", f"<label>Results of query {number}</label>"),
+        purge_form(frame, "data_source", f"<label>Results of data source {number}</label>"),
+        purge_form(frame, "tag", f"<label>Results of queries with the tag {tag}</label>"),
         purge_form(frame, "scope", f'<label>Results fetched with <select name="which">{options}</select></label>'),
         form(frame, "actions/reload", "<button>Load the configuration again</button>"),
         f"<details><summary>Purge everything …</summary>{purge_form(frame, 'all', '', 'Purge all results')}</details>",

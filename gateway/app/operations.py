@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway import config
-from gateway.admin.operations import Operations, Purged, Reloaded
+from gateway.admin.operations import PURGED, Operations, Purged, Reloaded
 from gateway.admin.report import Report, Running
 from gateway.admin.report_builder import Parts, build_report, rows_of
 from gateway.admin.rows import Rows
@@ -24,6 +24,7 @@ from gateway.executions.explanation import Explanation, Question
 from gateway.model import SLUG
 from gateway.outcome import Sender
 from gateway.policy.configured import Configured
+from gateway.redash.purges import purge_of
 
 events = logging.getLogger("gateway.events")
 
@@ -107,22 +108,29 @@ class RuntimeOperations:
         return explanation
 
     async def purge(self, what: Mapping[str, object]) -> Purged:
-        """Delete the results of a query, of a dashboard's queries, of a scope (by its credential's name), or all.
+        """Delete the results of a query, of the queries of a data source, with a tag or on a dashboard, of a scope (by
+        its credential's name), or all.
 
         The store tells the gateways that share it; they do what `_purged_elsewhere` does.
 
         Raises:
             BadRequest: `what` is none of these, or names something unknown.
         """
-        count = await self._purge_named(what)
+        count, notes = await self._purge_named(what)
         sharing = self._runtime.sharing
-        return Purged(count, [NOT_PURGED] if sharing is not None and not sharing.stats().up else [])
+        return Purged(count, [*notes, *([NOT_PURGED] if sharing is not None and not sharing.stats().up else [])])
 
-    async def _purge_named(self, what: Mapping[str, object]) -> int:
+    async def _purge_named(self, what: Mapping[str, object]) -> tuple[int, list[str]]:
+        if (named := purge_of(what)) is not None:
+            if named.query is not None:  # in whatever scope, also of credentials that are not configured any more
+                return await self._purge(query_id=named.query), []
+            scopes = {credential.scope for credential in self._runtime.live.access.credentials.values()}
+            purged = await self._runtime.executions.purging.purge(named, scopes)
+            return purged.entries, purged.notes
+        return await self._purge_other(what), []
+
+    async def _purge_other(self, what: Mapping[str, object]) -> int:
         match dict(what):
-            case {"query": int(query)} if _is_id(query):
-                self._runtime.results.definitions.drop(query)
-                return await self._purge(query_id=query)
             case {"dashboard": int(dashboard)} if _is_id(dashboard):
                 return await self._purge_dashboard(dashboard)
             case {"dashboard": str(slug)} if re.fullmatch(SLUG, slug):
@@ -131,13 +139,10 @@ class RuntimeOperations:
                 return await self._purge_scope(name)
             case {"all": True}:
                 return await self._purge()
-        raise BadRequest('Send one of {"query": 42}, {"dashboard": 3}, {"scope": "…"}, {"all": true}.')
+        raise BadRequest(f"Send one of {PURGED}.")
 
     async def _purge(self, *, scope: str | None = None, query_id: int | None = None) -> int:
-        await self._runtime.executions.flights.purge(scope=scope, query_id=query_id)
-        number = await self._runtime.results.cache.purge(scope=scope, query_id=query_id)
-        events.info("purged", extra={"fields": {"query": query_id or "all", "entries": number}})
-        return number
+        return await self._runtime.executions.purging.delete(scope, query_id)
 
     def _purged_elsewhere(self, scope: str | None, query_id: int | None) -> None:
         """Do the rest of a purge by another gateway: what is under way here is not stored, and nothing is sent again.

@@ -25,7 +25,7 @@ dashboard = _checked(lambda text: int(text) if text.isdecimal() else text, r"[\w
 client = _checked(str, r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "is not the name of a client")
 max_age = _checked(int, "-1|[0-9]{1,12}", "not a number of seconds, or -1 for any age")
 parameter = _checked(lambda text: text.partition("=")[::2], r"(?s)[^=]+=.*", "write NAME=VALUE")
-scope = _checked(str, r".*\S.*", "is empty")
+scope = tag = _checked(str, r".*\S.*", "is empty")
 seconds = _checked(float, r"[0-9]{1,5}(\.[0-9]{1,3})?", "not a number of seconds")
 address = _checked(str, r"https?://[^/@\s]+(/\S*)?|unix:/.+", 'write "http://127.0.0.1:8081" or "unix:/run/name.sock"')
 variable = _checked(str, r"[A-Za-z_][A-Za-z0-9_]{0,63}", "is not the name of an environment variable")

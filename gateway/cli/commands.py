@@ -174,6 +174,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
             OneOf(
                 (
                     Option(("--query",), "the results of query N", "N", parse=parse.id_number),
+                    Option(("--data-source",), "of the queries of a data source", "N", parse=parse.id_number),
+                    Option(("--tag",), "of the queries with a tag", "TAG", parse=parse.tag),
                     Option(
                         ("--dashboard",), "of the queries on a dashboard: its id or slug", "N", parse=parse.dashboard
                     ),

@@ -82,12 +82,15 @@ def explain(arguments: argparse.Namespace) -> int:
 def purge(arguments: argparse.Namespace) -> int:
     """Delete cached results, and say what that means."""
     body, what = _purged(arguments)
-    count = _request(arguments, "POST", "/purge", body)["purged"]
+    response = _request(arguments, "POST", "/purge", body)
+    count = response["purged"]
     if count:
         print(f"purged {count} stored {'entry' if count == 1 else 'entries'}: {what}; a run under way is not stored")
     else:
         print(f"purged 0 stored entries: there was nothing of {what}")
         print("Nobody has requested it through this gateway, or it was purged, edited or evicted since.")
+    for note in response.get("notes", []):
+        print(paint(f"note: {printable(note)}", "yellow", sys.stdout))
     return 0
 
 
@@ -95,6 +98,10 @@ def _purged(arguments: argparse.Namespace) -> tuple[dict[str, object], str]:
     """Return the request, and what it purges in words."""
     if arguments.query:
         return {"query": arguments.query}, f"the results of query {arguments.query}"
+    if arguments.data_source:
+        return {"data_source": arguments.data_source}, f"the results of data source {arguments.data_source}"
+    if arguments.tag:
+        return {"tag": arguments.tag}, f"the results of queries with the tag '{printable(arguments.tag)}'"
     if arguments.dashboard:
         return {"dashboard": arguments.dashboard}, f"the results of the queries on dashboard {arguments.dashboard}"
     if arguments.scope:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Hashable
+from typing import Final, Generic, TypeVar
 
 MOST_KEYS: Final = 10_000
 
 
-class Marks:
+K = TypeVar("K", bound=Hashable)
+
+
+class Marks(Generic[K]):
     """The newest mark of each key. Marks only grow: they are times, or numbers of a counter.
 
     Keys can come from callers, so only the last `most` are remembered one by one. Of all others it is known that none
@@ -16,14 +20,14 @@ class Marks:
 
     def __init__(self, start: float, most: int = MOST_KEYS) -> None:
         self._most = most
-        self._by_key: dict[int, float] = {}
+        self._by_key: dict[K, float] = {}
         self._of_others = start
 
-    def get(self, key: int) -> float:
+    def get(self, key: K) -> float:
         """Return the newest mark of `key`, or a later one."""
         return self._by_key.get(key, self._of_others)
 
-    def set(self, key: int, mark: float) -> None:
+    def set(self, key: K, mark: float) -> None:
         """Mark one key."""
         self._by_key.pop(key, None)
         self._by_key[key] = mark

@@ -18,7 +18,7 @@ from gateway.config.units import Rate, RuntimeFloor
 from gateway.config.values import Listen
 from gateway.secret import Secret
 
-Capability = Literal["read", "execute", "adhoc", "write", "admin"]
+Capability = Literal["read", "execute", "adhoc", "purge", "write", "admin"]
 EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 _NEVER_PRINTED = {"token_sha256", "store"}

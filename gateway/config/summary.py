@@ -10,7 +10,7 @@ from gateway.config.values import AUTOMATIC
 
 _PATIENCE_SECONDS = 60.0
 
-_ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "write", "admin")
+_ORDER: tuple[Capability, ...] = ("read", "execute", "adhoc", "purge", "write", "admin")
 
 
 def summary(config: Config) -> list[str]:

@@ -96,7 +96,7 @@ class Executions:
         if plan.max_age is None and stored:
             return self._asides.get(plan.key)
         execution = self._by_key.get(plan.key)
-        if execution is None or execution.cancelling or execution.plan.marker != plan.marker:
+        if execution is None or execution.cancelling or execution.purged or execution.plan.marker != plan.marker:
             return None
         open_to_all = execution.phase in (Phase.QUEUED, Phase.RUNNING)
         return execution if open_to_all or plan.at_least_as_lenient(execution.max_age) else None

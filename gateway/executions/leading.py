@@ -185,7 +185,7 @@ class Leading:
         if not held.joinable or execution.is_known:
             return False
         record = await self._ledger.execution(held.execution_id)
-        if execution.is_known or (record is not None and record.status >= 3):
+        if execution.is_known or (record is not None and (record.status >= 3 or record.purged)):
             return False
         self._rename(execution, held.execution_id)
         return True

@@ -10,6 +10,7 @@ from gateway.executions.guard import Guard
 from gateway.executions.jobs import Jobs
 from gateway.executions.leading import Leading
 from gateway.executions.lookup import ResultLookup
+from gateway.executions.purging import Purging
 from gateway.executions.responses import ExecutionResponses
 from gateway.executions.revival import Revival
 from gateway.executions.runner import Runner
@@ -44,8 +45,9 @@ class ExecutionParts:
         self.cancelling = Cancelling(self.flights, leases, upstream, clock)
         self.jobs = Jobs(self.flights, self.revival, self.cancelling, leases, ledger, clock)
         self.lookup = ResultLookup(results.cache, self.flights, upstream, clock)
+        self.purging = Purging(self.flights, results.definitions, results.cache)
         self.responses = ExecutionResponses(
-            self.jobs, self.lookup, results.definitions, results.pauses, results.reader, clock
+            self.jobs, self.purging, self.lookup, results.definitions, results.pauses, results.reader, clock
         )
         self.explainer = Explainer(live, results, self.flights, self.lookup, upstream, clock)
         self.boards = BoardResults(results.dashboards, results.bindings, results.definitions, observer, clock)

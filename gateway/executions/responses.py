@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import msgspec
 from cachetools import LRUCache
 
 from gateway.body import Body
@@ -14,10 +15,12 @@ from gateway.executions.found import Pending, is_enough
 from gateway.executions.job_views import JobView
 from gateway.executions.jobs import Jobs
 from gateway.executions.lookup import ResultLookup
+from gateway.executions.purging import Purging
 from gateway.model import Clock, Definition, Entry, Response, ReuseTerms
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan, check_raw_sql
 from gateway.redash.downloads import CONTENT_TYPES
+from gateway.redash.purges import Purge
 from gateway.redash.requests import CancelJob, Operation, ReadJob, ReadParameterised, ResultForm
 from gateway.results.cache import AnyResult, StoredResult
 from gateway.results.definitions import Definitions
@@ -37,6 +40,7 @@ class ExecutionResponses:
     def __init__(
         self,
         jobs: Jobs,
+        purging: Purging,
         lookup: ResultLookup,
         definitions: Definitions,
         pauses: Pauses,
@@ -44,6 +48,7 @@ class ExecutionResponses:
         clock: Clock,
     ) -> None:
         self._jobs = jobs
+        self._purging = purging
         self._lookup = lookup
         self._joined: LRUCache[str, bool] = LRUCache(_RECENT)  # by job id: whether its caller joined another's run
         self._definitions = definitions
@@ -219,6 +224,17 @@ class ExecutionResponses:
         """
         await self._jobs.cancel(operation, context.caller, allowed, context.sender)
         return Response(body=Body.of(b"null"))
+
+    async def purge(self, context: RequestContext, what: Purge, allowed: frozenset[int] | None) -> Response:
+        """Purge in the scopes of the client, and of the queries that it may use.
+
+        Raises:
+            Forbidden: as `Purging.purge`.
+        """
+        scopes = context.configured.access.scopes(context.caller)
+        purged = await self._purging.purge(what, scopes, allowed)
+        told = {"purged": purged.entries, "queries": purged.queries} | ({"notes": purged.notes} if purged.notes else {})
+        return Response(body=Body.of(msgspec.json.encode(told)), cache_control="no-store")
 
     def _job(self, context: RequestContext, view: JobView) -> Response:
         pending = view.pending and context.wait is not None

@@ -146,6 +146,7 @@ class Runner:
     async def _run_or_read(self, execution: Execution, *, again: bool) -> Fetched | Job:
         """Send the POST with its max_age; cached rows that may be those of an earlier text are not taken."""
         max_age = 0 if again else execution.upstream_max_age(self._clock.monotonic())
+        max_age = self._results.age_to_ask_for(execution.plan, max_age)
         if max_age != 0 and await self._guard.may_be_mixed_up(execution.plan, execution.sender):
             max_age = 0
         before, posted_at = execution.rows_from, self._clock.monotonic()

@@ -12,6 +12,7 @@ from gateway.redash.arguments import parse_arguments
 from gateway.redash.footprint import weight
 from gateway.redash.json_text import canonical, load_json
 from gateway.redash.matching import Match
+from gateway.redash.purges import Purge, parse_purge
 
 ResultForm = Literal["json", "csv", "tsv", "xlsx"]
 ANY_AGE: Final = None
@@ -116,9 +117,8 @@ class Ping(msgspec.Struct, frozen=True):
     """The gateway responds itself."""
 
 
-Operation = (
-    Execute | ExecuteText | ReadLatest | ReadParameterised | ReadResult | ReadBoard | ReadJob | CancelJob | Relay | Ping
-)
+Run = Execute | ExecuteText | ReadParameterised
+Operation = Run | ReadLatest | ReadResult | ReadBoard | ReadJob | CancelJob | Purge | Relay | Ping
 
 
 def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
@@ -167,6 +167,8 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
             return CancelJob(match.parts["job_id"], match.query_id)
         case "board":
             return _parse_board(match, arguments)
+        case "purge":
+            return parse_purge(body)
         case "result":
             return ReadResult(match.number("result_id") or 0, form, match.query_id)
         case "latest":

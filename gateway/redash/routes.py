@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-Capability = Literal["read", "execute", "adhoc", "write", "admin"]
+Capability = Literal["read", "execute", "adhoc", "purge", "write", "admin"]
 
 Kind = Literal[
     "execute",  # POST of a saved query's results
@@ -24,6 +24,7 @@ Kind = Literal[
     "live",  # GET of what must not be kept
     "board",  # every widget's result of a dashboard: the gateway's own, made of the requests that its widgets make
     "write",
+    "purge",  # the gateway itself responds, as to the next one
     "ping",
 ]
 _RESULTS: Final = frozenset({"execute", "execute_text", "refresh", "latest", "result"})
@@ -74,6 +75,7 @@ def _rows(text: str) -> Iterator[Route]:
 ROUTES: Final = tuple(
     _rows("""
 read    ping         GET         /ping
+purge   purge        POST        /gateway/purge
 execute execute      POST        /api/queries/{query_id}/results                         query_key
 read    latest       GET         /api/queries/{query_id}/results                         query_key
 read    latest       GET         /api/queries/{query_id}/results.{form}                  query_key

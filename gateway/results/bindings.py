@@ -9,6 +9,7 @@ from gateway.model import Definition, Response
 from gateway.policy.access import Caller
 from gateway.policy.context import RequestContext
 from gateway.redash import routes
+from gateway.redash.purges import Purge
 from gateway.redash.requests import CancelJob, ExecuteText, Operation, Ping, ReadBoard, ReadJob, ReadResult, Relay
 from gateway.results.dashboards import Dashboards
 from gateway.results.definitions import Definitions
@@ -80,7 +81,7 @@ class Bindings:
         if context.match.route is routes.DROPDOWN:
             await self._check_dropdown(context, allowed)
             return allowed
-        if allowed is None or isinstance(operation, Ping | ReadJob | CancelJob):
+        if allowed is None or isinstance(operation, Ping | ReadJob | CancelJob | Purge):
             return allowed
         if isinstance(operation, ExecuteText):
             raise Forbidden(f"Client '{context.caller.name}' is bound to some queries and may send no SQL of its own.")

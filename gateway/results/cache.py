@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import uuid
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from gateway import config
 from gateway.body import Arriving, Body
-from gateway.concurrency.marks import Marks
 from gateway.concurrency.spool import Spool
 from gateway.errors import GatewayError, NotFound, ServiceUnavailable, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Entry, Form, Key, digest, result_identity
@@ -20,8 +19,11 @@ from gateway.outcome import MissReason
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.policy.plan import Plan, age_on_arrival
+from gateway.redash.purges import Purge
 from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
 from gateway.results.absences import Absences
+from gateway.results.file_names import day_in
+from gateway.results.purges import Purges
 from gateway.store import Fence, FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
 
@@ -73,9 +75,10 @@ class ResultCache:
         self._store = store
         self._ledger = ledger
         self._clock = clock
-        self._purged = Marks(-math.inf)
+        self._purges = Purges()
         self._absences = Absences()
         self.begin_spool = store.begin_spool
+        self.queries = store.queries
 
     async def get(self, key: Key) -> StoredResult | None:
         """Return the stored result under `key`, None without one."""
@@ -91,21 +94,21 @@ class ResultCache:
             return NotFound(text)
         return ServiceUnavailable("The gateway cannot read its records of results now; try again soon.", retry_after=1)
 
-    def absence(self, key: Key, query_id: int, marker: str | None = None) -> MissReason:
+    def absence(self, key: Key, scope: str, query_id: int, marker: str | None = None) -> MissReason:
         """Say why nothing is stored under `key`; `marker` is that of the definition in force, if there is one.
 
         What is in memory all the same was not proven to be what was requested: a look-up had brought it there.
         """
         if self._store.peek(key) is not None:
             return "unproven"
-        return self._absences.reason(key, marker, self._purged.get(query_id))
+        return self._absences.reason(key, marker, self._purges.last(scope, query_id))
 
     def why(self, plan: Plan, stored: StoredResult | None, now: float) -> MissReason:
         """Say why a plan is not satisfied by what is stored."""
         if plan.max_age == 0:
             return "forced"
         if stored is None:
-            return self.absence(plan.key, plan.query_id, plan.marker)
+            return self.absence(plan.key, plan.credential.scope, plan.query_id, plan.marker)
         return plan.rejection(stored.entry, now)
 
     def runtime(self, key: Key) -> float:
@@ -163,13 +166,13 @@ class ResultCache:
         self, keys: list[Key], entry: Entry, body: Body, begun: float, fence: Fence | None = None
     ) -> StoredResult:
         """Store it under `keys`; after a purge since `begun`, under a random key, for the waiting callers only."""
-        purged = self._purged_since(begun, entry.query_id)
+        purged = self._purged_since(begun, entry)
         if purged:
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
         if not purged and stored.body.is_kept:
             self._absences.note(keys, entry.marker, self._clock.monotonic())
-        if not purged and self._purged_since(begun, entry.query_id):  # purged while it was being stored
+        if not purged and self._purged_since(begun, entry):  # purged while it was being stored
             await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:
             body.spool.end()
@@ -208,13 +211,26 @@ class ResultCache:
 
     def note_purge(self, *, scope: str | None = None, query_id: int | None = None) -> None:
         """Do not store what was requested before now: it was purged, here or by another gateway."""
-        if query_id is not None and scope is None:
-            self._purged.set(query_id, self._clock.monotonic())
-        else:
-            self._purged.set_all(self._clock.monotonic())
+        self._purges.note(scope, query_id, self._clock.monotonic())
 
-    def _purged_since(self, begun: float, query_id: int) -> bool:
-        return begun <= self._purged.get(query_id)
+    def note_new_data(self, scopes: Iterable[str], what: Purge) -> None:
+        """Take no rows of Redash from before now for what was named: whoever loads data says that they are old."""
+        for scope in scopes:
+            self._purges.note_new_data(scope, what, self._clock.monotonic())
+
+    def age_to_ask_for(self, plan: Plan, max_age: int | None) -> int | None:
+        """Return the age with which to ask Redash, which knows of no purge: its rows must be from after the last one.
+
+        Where rows from after it are stored already, Redash has them, too.
+        """
+        since, stored = self._purges.new_data(plan), self._store.peek(plan.key)
+        if since == -math.inf or (stored is not None and stored.born >= since):
+            return max_age
+        seconds = max(0, math.floor(self._clock.monotonic() - since))
+        return seconds if max_age is None else min(max_age, seconds)
+
+    def _purged_since(self, begun: float, entry: Entry) -> bool:
+        return begun <= self._purges.last(entry.scope, entry.query_id)
 
 
 def _says_no_more(entry: Entry, stored: Entry) -> bool:
@@ -269,24 +285,6 @@ def arriving_result(
         retrieved_at=day_in(beginning.disposition),
     )
     return ArrivingResult(entry, spool)
-
-
-_DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.(?:json|csv|tsv|xlsx)\"?\s*(?:;|$)")
-
-
-def day_in(disposition: str) -> str:
-    """Return the day of a result from the file name that Redash gave it: CSV has it nowhere else, JSON at its end."""
-    day = _DAY.search(disposition)
-    return "-".join(day.groups()) if day else ""
-
-
-_ID: Final = re.compile(r"filename=\"?(\d{1,15})_\d{4}_\d{2}_\d{2}\.json")
-
-
-def id_in(disposition: str) -> int:
-    """Return the id of a result from the file name that Redash gave it; 0 where the name is that of a query."""
-    named = _ID.search(disposition)
-    return int(named[1]) if named else 0
 
 
 def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:

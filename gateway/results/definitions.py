@@ -187,6 +187,10 @@ class Definitions:
         self._known.pop_one((query_id, scope))
         await self._store.confirm(definition_key(scope, query_id), -math.inf)
 
+    async def remembered(self, query_id: int, scope: str) -> Definition | None:
+        """Return the definition as it was read last, however long ago, in memory or in the store; asks nobody."""
+        return await self._remembered((query_id, scope))
+
     def name_of(self, query_id: int) -> str:
         """Return the query's name, "" if no definition of it is in memory."""
         return self._known.name_of(query_id)

@@ -32,9 +32,9 @@ from gateway.results.cache import (
     ResultCache,
     StoredResult,
     arriving_result,
-    id_in,
     load_result,
 )
+from gateway.results.file_names import id_in
 from gateway.results.files import RenderedForm, form_of, whole_form_of
 from gateway.results.organisation import OrganisationReader
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal

@@ -31,7 +31,7 @@ class KnownDefinitions:
         self._by_place: dict[Place, _Known] = {}
         self._scopes: dict[int, set[str]] = {}
         self._drops = 0
-        self._generations = Marks(0)
+        self._generations: Marks[int] = Marks(0)
 
     @property
     def bytes(self) -> int:

@@ -81,7 +81,7 @@ class ResultReader:
             voucher = Voucher(definition.query_id, self._definitions.good_until(definition, credential.scope))
             return await self._show(context, credential, stored, operation.form, definition.name, voucher)
         latest = result_key(credential.scope, definition.latest_result_id or 0, "json")
-        why = self._results.absence(latest, definition.query_id, definition.marker)
+        why = self._results.absence(latest, credential.scope, definition.query_id, definition.marker)
         outcome.record_miss(why)
         whole = operation.form != "json" or context.caller.is_bound
         fetch = await self._fetcher.latest(credential, definition, context.sender, whole=whole)
@@ -136,7 +136,7 @@ class ResultReader:
                 voucher = Voucher(voucher.query_id, until)
             return await self._show(context, credential, stored, form, name, voucher)
         claims = await self._claims(context, known, path)
-        why = self._results.absence(key, operation.query_id or 0)
+        why = self._results.absence(key, credential.scope, operation.query_id or 0)
         context.outcome.record_miss(why)
         whole = form != "json" or allowed is not None
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=whole)
@@ -261,7 +261,7 @@ class ResultReader:
             rendering = stored
         else:
             voucher = None
-            why = self._results.absence(rendering_key(result.entry, form), result.entry.query_id)
+            why = self._results.absence(rendering_key(result.entry, form), credential.scope, result.entry.query_id)
             why = "stale" if why == "unproven" else why  # it is there, but too old
             context.outcome.record_miss(why)
             fetch = await self._fetcher.rendering(credential, result, form, context.sender)

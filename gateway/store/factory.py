@@ -20,7 +20,8 @@ from gateway.store.layered import LayeredStore
 from gateway.store.local_leases import LocalLeases
 from gateway.store.memory import MemoryStore
 from gateway.store.memory_ledger import MemoryLedger
-from gateway.store.protocols import FrontStore, Leases, Ledger, Sharing
+from gateway.store.protocols import FrontStore, Leases, Ledger
+from gateway.store.sharing import Sharing
 from gateway.store.sqlite import ownership
 from gateway.store.sqlite.ledger import SqliteLedger
 from gateway.store.sqlite.store import SqliteStore

@@ -111,6 +111,11 @@ class LayeredStore:
         finally:
             self._deletions += 1
 
+    async def queries(self, scope: str) -> set[int] | None:
+        """See the protocol."""
+        memory, backing = await self._memory.queries(scope), await self.backing.queries(scope)
+        return None if memory is None or backing is None else memory | backing
+
     def stats(self) -> list[TierStats]:
         """See the protocol."""
         return [*self._memory.stats(), *self.backing.stats()]

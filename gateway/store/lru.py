@@ -15,6 +15,10 @@ ENTRY_OVERHEAD = 900
 """Measured with tracemalloc: 1,250 bytes for a body with one key and a usual entry; further keys cost less."""
 
 
+MAX_BODY_SHARE = 8
+"""Bytes over 1/8 of the limit are not stored: they would evict too much else."""
+
+
 class CachedBody(msgspec.Struct, eq=False, gc=False):
     """A body, its gzip form and all its entries.
 

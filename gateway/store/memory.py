@@ -17,16 +17,12 @@ from gateway.errors import StoreError
 from gateway.model import Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
-from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, CachedBody, LruCache, cost_of
+from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, MAX_BODY_SHARE, CachedBody, LruCache, cost_of
 from gateway.store.temporary import TemporaryFiles
 
 OVERSIZE_SECONDS = 60.0
 """How long a body over the entry limit is stored: long enough for the requests that wait for it."""
-
 SWEEP_SECONDS = 5.0
-
-MAX_BODY_SHARE = 8
-"""Bytes over 1/8 of the limit are not stored: they would evict too much else."""
 
 
 class MemoryStore:
@@ -162,6 +158,10 @@ class MemoryStore:
     async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """See the protocol."""
         return self.remove(scope, query_id)
+
+    async def queries(self, scope: str) -> set[int] | None:
+        """See the protocol."""
+        return {query_id for _, query_id in self._matching(scope, None)}
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""

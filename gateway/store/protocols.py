@@ -9,10 +9,8 @@ from typing import Protocol
 import msgspec
 
 from gateway.body import Body
-from gateway.concurrency.leased_bucket import TokenSource
 from gateway.concurrency.spool import BeginSpool
-from gateway.config import RedisAddress
-from gateway.model import Entry, ExecutionRecord, JobRecord, Key, SharingStats, TierStats
+from gateway.model import Entry, ExecutionRecord, JobRecord, Key, TierStats
 
 
 class Fence(msgspec.Struct, frozen=True):
@@ -74,6 +72,9 @@ class Store(Protocol):
     async def delete(self, *, scope: str | None = None, query_id: int | None = None) -> int:
         """Delete the entries of that scope and query (None: of all), and bytes without an entry; return how many."""
 
+    async def queries(self, scope: str) -> set[int] | None:
+        """Return the queries of which it has entries in a scope, 0 for free SQL; None if that cannot be known now."""
+
     def stats(self) -> list[TierStats]:
         """Return how full each tier is; cheap, never waits."""
 
@@ -99,29 +100,6 @@ class FrontStore(Store, Protocol):
 
     def put_gzip(self, entry: Entry, body: Body, form: Body) -> None:
         """Store `form`, the gzip form of `body`, in memory only; an empty one means that compression does not help."""
-
-
-class Sharing(Protocol):
-    """What gateways with the same store tell each other, and what is known of them."""
-
-    @property
-    def tokens(self) -> TokenSource:
-        """Where buckets of rates are that all share."""
-
-    def stats(self) -> SharingStats:
-        """Return who shares the store; cheap, never waits."""
-
-    async def announce_reload(self) -> bool:
-        """Notify all others that they load their configuration again; False if they cannot be notified."""
-
-    def use(self, address: RedisAddress) -> None:
-        """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
-
-    def on_reload(self, reload: Callable[[], None]) -> None:
-        """Call `reload` when another gateway has asked all to load their configuration again."""
-
-    def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
-        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
 
 
 class Ledger(Protocol):

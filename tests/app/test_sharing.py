@@ -88,7 +88,9 @@ async def purged(sharer: Sharer) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("what", [{"query": 0}, {"all": True}, {"scope": "analyst"}])
+@pytest.mark.parametrize(
+    "what", [{"query": 0}, {"tag": "sales"}, {"data_source": 1}, {"all": True}, {"scope": "analyst"}]
+)
 async def test_a_purge_reaches_the_other_gateway(what: dict[str, object], pair: Callable[..., Any]) -> None:
     one, two = await pair()
     what = {"query": one.named["by_country"]} if "query" in what else what

@@ -16,7 +16,7 @@ from gateway.cli.completion import SHELLS
 Needs = Callable[[str], str]
 
 NAMES = {command.name for command in COMMANDS}
-PURGE = {"-c", "--config", "--admin", "--query", "--dashboard", "--scope", "--all"}
+PURGE = {"-c", "--config", "--admin", "--query", "--data-source", "--tag", "--dashboard", "--scope", "--all"}
 
 
 def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:

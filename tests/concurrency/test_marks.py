@@ -39,9 +39,9 @@ async def test_ids_that_are_written_or_purged_leave_nothing_behind(world: World)
     results = world.runtime.results
     for query_id in range(1, 2 * MOST_KEYS):
         await results.definitions.delete(query_id)
-        results.cache._purged.set(query_id, query_id)
+        results.cache._purges.note(None, query_id, query_id)
     assert len(results.definitions._known._generations._by_key) == MOST_KEYS
-    assert len(results.cache._purged._by_key) == MOST_KEYS
+    assert len(results.cache._purges._purged._by_key) == MOST_KEYS
 
 
 async def test_a_result_of_before_a_purge_is_not_stored_after_it(world: World) -> None:
@@ -50,6 +50,6 @@ async def test_a_result_of_before_a_purge_is_not_stored_after_it(world: World) -
         await world.sandbox.wait_executions(1)
         await world.purge({"query": world.named["by_country"]})
         for query_id in range(10_000, 10_000 + MOST_KEYS):  # the purge itself is forgotten
-            world.runtime.results.cache._purged.set(query_id, world.clock.monotonic())
+            world.runtime.results.cache._purges.note(None, query_id, world.clock.monotonic())
     assert (await world.finish(pending.job["id"]))["status"] == 3
     assert "fwd=" in (await world.post("by_country", max_age=60, wait=5)).cache

@@ -106,6 +106,8 @@ class Request:
     """Of the last run of this key."""
     interval: float | None = None
     """Of the schedule that is followed."""
+    purged: float = math.inf
+    """Seconds since the query was purged."""
 
     @property
     def unscheduled(self) -> float | None:
@@ -124,6 +126,16 @@ class Request:
     def upstream_max_age(self) -> int:
         """Floors and ceilings apply upstream, too; -1 is any age there."""
         return -1 if self.effective is None else math.floor(self.effective)
+
+    @property
+    def asked_ages(self) -> set[int]:
+        """The max_age of the POST: Redash knows of no purge, and must not give its own rows from before it. Where rows
+        from after it are stored, Redash has them, too; this is left open, as is the moment of the POST."""
+        if self.purged == math.inf:
+            return {self.upstream_max_age}
+        bounds = {math.floor(self.purged), math.floor(self.purged + 0.5), 10**13}
+        most = self.upstream_max_age
+        return {most if bound == 10**13 else bound if most == -1 else min(most, bound) for bound in bounds}
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,8 @@ class Model:
     """What a gateway knows after exactly these responses."""
 
     known: dict[tuple[str, int], Definition] = field(default_factory=dict)
+    renewed: dict[int, float] = field(default_factory=dict)
+    """When each query was purged by whoever knows of new data; no process knows it of an earlier one."""
     invalidated: set[tuple[str, int]] = field(default_factory=set)  # a run has ended: read it first
     dropped: set[tuple[str, int]] = field(default_factory=set)  # edited through the gateway: it is wrong
     entries: dict[tuple[str, Hashable], StoredEntry] = field(default_factory=dict)
@@ -188,6 +202,7 @@ class Model:
     def restarted(self) -> None:
         """The earlier process may have invalidated any definition: read it first; use it if Redash is unavailable."""
         self.invalidated |= set(self.known)
+        self.renewed.clear()
 
     def purged(self, query: int | None, scope: str | None = None) -> None:
         """Results are deleted."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import math
 import re
 import tempfile
 from collections import defaultdict
@@ -603,8 +604,11 @@ metadata_ttl = "5s"
         what = {"all": True} if query is None else {"query": query}
         await self.world.purge(what)
         self.model.purged(query)
+        if query is not None:
+            self.model.renewed[query] = self.clock.wall()
         if self.run is not None and query in (None, self.run.request.query):
             self.run.purged = True  # "A purge also keeps results of executions begun before it from being stored"
+            self.run.edited = True  # its rows may be from before the new data: no caller joins it
         # Purging drops stored definitions, too; DESIGN does not mention it, and what is in memory may stay.
         for place in [place for place in self.model.known if query in (None, place[1])]:
             if place in self.loaded:
@@ -801,6 +805,7 @@ metadata_ttl = "5s"
         return replace(
             request,
             runtime=last.runtime if last is not None and last.marker == definition.marker else 0.0,
+            purged=self.clock.wall() - self.model.renewed.get(query, -math.inf),
             interval=definition.interval if bounds.follow and not definition.archived else None,
         )
 
@@ -836,13 +841,11 @@ metadata_ttl = "5s"
         """
         q, database = self.sandbox.queries[query], self.sandbox.database
         sql = database.executed(self.sandbox.sql_of(query, values), bool(limit))
-        ages = {request.upstream_max_age, max(0, request.upstream_max_age - 1) if request.upstream_max_age >= 0 else -1}
-        found = (database.newest(database.hash_of(sql), q.data_source_id, age) for age in ages)
+        ages = {max(0, age - late) if age >= 0 else -1 for age in request.asked_ages for late in (0, 1)}
+        found = ((age, database.newest(database.hash_of(sql), q.data_source_id, age)) for age in ages)
         return {
-            result is not None
-            and request.upstream_max_age != 0
-            and (request.scope != "query" or result.retrieved_at >= q.updated_at)
-            for result in found
+            result is not None and age != 0 and (request.scope != "query" or result.retrieved_at >= q.updated_at)
+            for age, result in found
         }
 
     async def _send(self, client: str, query: int, values: Any, limit: bool | None, max_age: Any, way: str) -> Reply:
@@ -924,7 +927,7 @@ metadata_ttl = "5s"
             and self._may(request.scope, request.query)
         ):
             assert posts, message
-            assert posts[0].sent["max_age"] == request.upstream_max_age, message
+            assert posts[0].sent["max_age"] in request.asked_ages, message
             assert (started == 0) in before.allowed, (message, before.allowed)
         if not verdict.check:
             # Not read needlessly; but rows of a text that the definition does not explain make the gateway read it.

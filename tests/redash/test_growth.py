@@ -32,7 +32,7 @@ from gateway.redash.refusals import parse_error
 from gateway.redash.requests import parse_max_age, parse_operation
 from gateway.redash.responses import parse_beginning, parse_result_or_job
 from gateway.redash.sqltext import collision_text, matches, same_text, squeezed
-from gateway.results.cache import day_in, id_in
+from gateway.results.file_names import day_in, id_in
 from gateway.telemetry.log import _one_line, _plain
 from gateway.telemetry.tracing import _state
 

@@ -171,6 +171,19 @@ async def test_delete_by_scope_and_query(store: Any, moment: Any, what: dict[str
     assert all(tier.entries == len(left) for tier in store.stats())
 
 
+async def test_it_says_of_which_queries_it_has_entries(store: Any, moment: Any) -> None:
+    # A purge of a data source looks at each of them.
+    assert await store.queries("s") == set()
+    for scope, query in (("s", 1), ("s", 2), ("t", 3), ("s", 0)):
+        name = f"{scope}{query}"
+        await store.put([key(name)], entry(name, scope=scope, query_id=query), Body.of(name.encode()))
+    await moment(store)
+    assert [await store.queries(scope) for scope in "stu"] == [{0, 1, 2}, {3}, set()]
+    await store.delete(scope="s", query_id=1)
+    await settled(store)
+    assert await store.queries("s") == {0, 2}
+
+
 async def test_a_deleted_body_cannot_be_read(store: Any, moment: Any) -> None:
     await store.put([key(1)], entry(), Body.of(b"rows"))
     await moment(store)

@@ -227,6 +227,15 @@ class RedisStore:
         finally:
             self._deletions += 1
 
+    async def queries(self, scope: str) -> set[int] | None:
+        """See the protocol."""
+        memory = await self._memory.queries(scope)
+        try:
+            shared = await self._tier.queries(scope) if self.ready else None
+        except GIVEN_UP:
+            return None
+        return None if memory is None or shared is None else memory | shared
+
     def stats(self) -> list[TierStats]:
         """See the protocol."""
         tier = self._tier

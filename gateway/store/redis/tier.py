@@ -139,6 +139,10 @@ class SharedTier:
         split = [(name, *name.split(":")) for name in names]
         return [name for name, of, number in split if scope in (None, of) and query in (None, int(number))]
 
+    async def queries(self, scope: str) -> set[int]:
+        """Return the queries of which there are entries in a scope."""
+        return {int(group.partition(":")[2]) for group in await self._groups(_scope(scope), None)}
+
     async def _scan(self, command: str, name: str) -> list[bytes]:
         cursor, found = b"0", []
         while True:

@@ -108,6 +108,13 @@ class DiskTier:
         self._complaints.add(file or body_id.hex(), "has other bytes than were stored, or none")
         self.delete(body_id)
 
+    async def queries(self, scope: str) -> set[int] | None:
+        """Return the queries of which entries are committed in a scope; None if the file is unusable."""
+        try:
+            return await self._database.run(partial(rows.queries, scope))
+        except UnusableError:
+            return None
+
     # -- writing
 
     async def write(self, puts: list[PendingPut], given_up: Set[PendingPut] = frozenset()) -> None:

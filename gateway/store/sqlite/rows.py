@@ -161,6 +161,20 @@ def delete(db: sqlite3.Connection, scope: str | None, query_id: int | None, chan
     return {key for key, _ in rows}
 
 
+def delete_selected(
+    selection: tuple[str | None, int | None], keys: set[Key], db: sqlite3.Connection
+) -> tuple[set[Key], Change]:
+    """Delete as `delete` does; and older entries under the keys of puts that were cancelled."""
+    change = Change()
+    delete_keys(db, list(keys), change)
+    return delete(db, *selection, change), change
+
+
+def queries(scope: str, db: sqlite3.Connection) -> set[int]:
+    """Return the queries of which there are entries in a scope."""
+    return {row[0] for row in db.execute("SELECT DISTINCT query_id FROM entries WHERE scope = ?", (scope,))}
+
+
 def _delete_all(db: sqlite3.Connection, change: Change) -> set[Key]:
     keys = {row[0] for row in db.execute("SELECT key FROM entries")}
     bodies = db.execute("SELECT body_id, size, file FROM bodies").fetchall()

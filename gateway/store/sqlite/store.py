@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -221,13 +220,18 @@ class SqliteStore:
             self._deleting.remove(selection)
             self.disk.apply(done[1])
 
-        done = self.writer.submit(partial(_delete, selection, keys), priority=FIRST, then=committed)
+        done = self.writer.submit(partial(rows.delete_selected, selection, keys), priority=FIRST, then=committed)
         if self.ready:
             await done
         else:
             await self.room.unlink_all(scope, query_id)
             self.database.try_again()
         return counted
+
+    async def queries(self, scope: str) -> set[int] | None:
+        """See the protocol."""
+        committed = await self.disk.queries(scope)
+        return None if committed is None else committed | self._buffer.queries(scope)
 
     def stats(self) -> list[TierStats]:
         """See the protocol."""
@@ -290,9 +294,3 @@ class SqliteStore:
 
 def _matches(selection: Selection, entry: Entry) -> bool:
     return selection[0] in (None, entry.scope) and selection[1] in (None, entry.query_id)
-
-
-def _delete(selection: Selection, keys: set[Key], db: sqlite3.Connection) -> tuple[set[Key], rows.Change]:
-    change = rows.Change()
-    rows.delete_keys(db, list(keys), change)  # older entries under the keys of cancelled puts
-    return rows.delete(db, *selection, change), change

@@ -118,6 +118,11 @@ class WriteBuffer:
         self._oversize = [put for put in self._oversize if not put.cancelled]
         return keys, untaken
 
+    def queries(self, scope: str) -> set[int]:
+        """Return the queries of which there are puts in a scope."""
+        puts = [*self._queue, *self._taken, *self._oversize]
+        return {put.entry.query_id for put in puts if put.entry.scope == scope and not put.cancelled}
+
     def expire(self, now: float) -> list[PendingPut]:
         """Remove and return the oversize puts that have expired."""
         due = [put for put in self._oversize if _unless_expired(put, now) is None]

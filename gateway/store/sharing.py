@@ -1,0 +1,33 @@
+"""What gateways with the same store tell each other. Implemented in `redis`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.concurrency.leased_bucket import TokenSource
+from gateway.config import RedisAddress
+from gateway.model import SharingStats
+
+
+class Sharing(Protocol):
+    """What gateways with the same store tell each other, and what is known of them."""
+
+    @property
+    def tokens(self) -> TokenSource:
+        """Where buckets of rates are that all share."""
+
+    def stats(self) -> SharingStats:
+        """Return who shares the store; cheap, never waits."""
+
+    async def announce_reload(self) -> bool:
+        """Notify all others that they load their configuration again; False if they cannot be notified."""
+
+    def use(self, address: RedisAddress) -> None:
+        """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
+
+    def on_reload(self, reload: Callable[[], None]) -> None:
+        """Call `reload` when another gateway has asked all to load their configuration again."""
+
+    def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
+        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""

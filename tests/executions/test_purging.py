@@ -1,0 +1,201 @@
+"""Purges by those who load data: `POST /gateway/purge`, within the scopes and the binding of the client that asks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.calls import AS_OPERATOR
+from support.http import Reply
+from support.world import World
+
+LOADER = 'can = ["read", "execute", "purge"]\n'
+DAY = 86_400
+
+
+async def purge(world: World, what: object, client: str = "dashboard") -> Reply:
+    return await world.call("POST", "/gateway/purge", what, client=client)
+
+
+async def purged(world: World, what: object, client: str = "dashboard") -> dict[str, Any]:
+    reply = await purge(world, what, client)
+    assert reply.status == 200, reply.body
+    shown: dict[str, Any] = reply.json
+    return shown
+
+
+async def stored(world: World, *names: str, client: str = "dashboard") -> None:
+    """Let the gateway have results of these queries."""
+    for name in names:
+        await world.post(name, client=client, wait=20, max_age=DAY)
+        assert await is_hit(world, name, client=client), name
+
+
+async def is_hit(world: World, name: str, client: str = "dashboard") -> bool:
+    # Without a wait, and not forced: what is stored is the response, and nothing is run for the question.
+    query = world.named[name]
+    head = await world.call("HEAD", f"/api/queries/{query}/results.json?max_age={DAY}", client=client)
+    return "; hit" in head.cache
+
+
+async def data_source(world: World, name: str) -> int:
+    source: int = (await world.get(f"/api/queries/{world.named[name]}")).json["data_source_id"]
+    return source
+
+
+async def test_only_a_client_that_may_can_purge(world: World) -> None:
+    await stored(world, "kb1")
+    refused = await purge(world, {"query": world.named["kb1"]})
+    assert refused.status == 403
+    assert "'purge'" in refused.json["detail"]
+    assert await is_hit(world, "kb1")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *({}, [], "x", None, b"{", {"query": 0}, {"query": True}, {"query": "1"}, {"query": 2**60}, {"tag": ""}),
+        *({"tag": "x" * 201}, {"data_source": 1.0}, {"query": 1, "tag": "x"}, {"all": True}, {"scope": "analyst"}),
+    ],
+)
+async def test_nothing_else_can_be_purged(bare: World, what: object) -> None:
+    # A client names neither scopes nor everything: it has only its own.
+    await bare.start(dashboard=LOADER)
+    body = b"null" if what is None else what
+    assert (await purge(bare, body)).status == 400
+
+
+async def test_a_query_a_data_source_and_a_tag(bare: World) -> None:
+    await bare.start(dashboard=LOADER)
+    bare.sandbox.queries[bare.named["kb100"]].tags = ["sales"]
+    names = ("by_country", "kb100", "kb1")
+    for what, gone in (
+        ({"query": bare.named["kb1"]}, {"kb1"}),
+        ({"tag": "sales"}, {"by_country", "kb100"}),
+        ({"tag": "daily"}, {"by_country"}),
+        ({"tag": "none"}, set()),
+        ({"data_source": await data_source(bare, "kb1")}, set(names)),
+        ({"data_source": 99}, set()),
+    ):
+        await stored(bare, *names)
+        shown = await purged(bare, what)
+        assert {name for name in names if not await is_hit(bare, name)} == gone, what
+        assert shown["queries"] == len(gone), shown
+        assert bool(shown["purged"]) == bool(gone)
+        assert "notes" not in shown
+
+
+async def test_dashboards_see_new_data_at_once(bare: World) -> None:
+    # Redash knows of no purge: asked for rows of the last day, it would give those from before the load.
+    await bare.start(dashboard=LOADER)
+    await stored(bare, "now", "kb1")
+    before = await bare.rows("now", max_age=DAY)
+    for what in ({"query": bare.named["now"]}, {"data_source": await data_source(bare, "now")}):
+        bare.clock.turn(10)
+        await purged(bare, what)
+        bare.clock.turn(3)
+        started = bare.started
+        after = await bare.rows("now", max_age=DAY)
+        assert after != before, what
+        assert await bare.rows("now", max_age=DAY) == after
+        assert bare.started == started + 1
+        before = after
+    bare.clock.turn(60)
+    assert await bare.rows("now") == before, "rows of any age: those from after the purge are as good as new ones"
+    assert bare.started == started + 1
+
+
+async def test_what_is_not_known_of_a_query_is_said_and_the_query_purged(bare: World) -> None:
+    await bare.start(dashboard=LOADER)
+    await stored(bare, "kb1")
+    definitions = bare.runtime.results.definitions
+    definitions._known.pop(bare.named["kb1"])  # out of memory; the store has it
+    assert (await purged(bare, {"data_source": 99}))["queries"] == 0
+
+    async def lost(query_id: int, scope: str) -> None:
+        return None
+
+    definitions.remembered = lost  # type: ignore[method-assign]
+    shown = await purged(bare, {"tag": "none"})
+    assert (shown["queries"], len(shown["notes"])) == (1, 1), shown
+    assert not await is_hit(bare, "kb1")
+
+
+async def test_another_scope_keeps_what_it_has(bare: World) -> None:
+    await bare.start(dashboard=LOADER)
+    await stored(bare, "by_country")
+    await stored(bare, "by_country", client="writer")
+    for what in ({"query": bare.named["by_country"]}, {"tag": "sales"}, {"data_source": 1}):
+        await stored(bare, "by_country")
+        await purged(bare, what)
+        assert not await is_hit(bare, "by_country")
+        assert await is_hit(bare, "by_country", client="writer"), what
+
+
+async def test_a_bound_client_purges_its_queries_only(bare: World) -> None:
+    only = bare.named["by_country"]
+    bare.sandbox.queries[bare.named["kb100"]].tags = ["sales"]
+    await bare.start(dashboard=f"{LOADER}queries = [{only}]")
+    await stored(bare, "by_country", "kb100", "kb1", client="second")  # the same scope
+    refused = await purge(bare, {"query": bare.named["kb1"]})
+    assert refused.status == 403
+    assert (await purged(bare, {"tag": "sales"}))["queries"] == 1
+    assert [await is_hit(bare, name, "second") for name in ("by_country", "kb100", "kb1")] == [0, 1, 1]
+    await stored(bare, "by_country", client="second")
+    assert (await purged(bare, {"data_source": 1}))["queries"] == 1
+    assert [await is_hit(bare, name, "second") for name in ("by_country", "kb100", "kb1")] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("what", ["query", "data_source", "tag"])
+async def test_a_run_that_is_under_way_brings_rows_from_before_the_load(bare: World, what: str) -> None:
+    await bare.start(dashboard=LOADER)
+    target = {"query": bare.named["by_country"], "data_source": 1, "tag": "sales"}[what]
+    with bare.sandbox.hold():
+        first = asyncio.create_task(bare.post("by_country", wait=20, max_age=0))
+        await bare.sandbox.wait_executions(1)
+        await purged(bare, {what: target})
+        later = asyncio.create_task(bare.post("by_country", wait=20, max_age=DAY))
+        await asyncio.sleep(0.05)
+    assert (await first).status == 200
+    assert "fwd=uri-miss" in (await later).cache
+    assert "collapsed" not in (await later).cache, "who comes after the load does not join a run from before it"
+    assert bare.started == 2
+    assert (await first).json["query_result"]["id"] != (await later).json["query_result"]["id"]
+    assert await is_hit(bare, "by_country")
+
+
+async def test_free_sql_of_a_source_is_purged_and_has_no_tags(bare: World) -> None:
+    await bare.start()
+    sql = {"query": "select 1 as one", "data_source_id": 1, "max_age": DAY}
+    for _ in range(2):
+        reply = await bare.call("POST", "/api/query_results", sql, client="sql", headers={"Prefer": "wait=10"})
+    assert "; hit" in reply.cache
+    for what, kept in (({"tag": "sales"}, True), ({"data_source": 1}, False)):
+        await bare.purge(what)
+        reply = await bare.call("POST", "/api/query_results", sql, client="sql", headers={"Prefer": "wait=10"})
+        assert ("; hit" in reply.cache) is kept, what
+
+
+async def test_an_operator_purges_in_all_scopes(world: World) -> None:
+    for what in ({"tag": "sales"}, {"data_source": 1}, {"query": world.named["by_country"]}):
+        await stored(world, "by_country")
+        await stored(world, "by_country", client="writer")
+        async with world.session.post(f"{world.admin}/purge", json=what, headers=AS_OPERATOR) as response:
+            assert response.status == 200
+            assert (await response.json())["purged"] >= 2
+        assert not await is_hit(world, "by_country")
+        assert not await is_hit(world, "by_country", client="writer")
+
+
+async def test_where_the_store_cannot_be_listed_all_of_the_scope_is_purged(bare: World) -> None:
+    await bare.start(dashboard=LOADER)
+    await stored(bare, "kb1")
+
+    async def unlisted(_: str) -> None:
+        return None
+
+    bare.runtime.results.cache.queries = unlisted  # type: ignore[assignment]
+    shown = await purged(bare, {"tag": "none"})
+    assert len(shown["notes"]) == 1
+    assert not await is_hit(bare, "kb1")
