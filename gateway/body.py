@@ -6,7 +6,7 @@ What reads a file waits for the disk: call it in a thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from mmap import ACCESS_READ, mmap
@@ -72,6 +72,19 @@ class ArrivingReader(Protocol):
 
     def send(self, socket_fd: int, start: int, count: int) -> int:
         """Send bytes to a socket, as many as it accepts; returns how many, 0 if it accepts none now."""
+
+
+class Events:
+    """Bytes that are sent as they come, for as long as the caller listens: a stream of server-sent events."""
+
+    size = None
+
+    def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
+        self.source = source
+
+    async def follow(self, _: float) -> int:
+        """Return at once: nobody knows how many bytes will come, or when."""
+        return 0
 
 
 class Body(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from gateway.body import Body, Streamed
+from gateway.body import Body, Events, Streamed
 
 Key = bytes
 """32 bytes: SHA-256 over the canonical encoding of the request that an entry is stored for."""
@@ -61,7 +61,7 @@ class Response(msgspec.Struct, kw_only=True):
     """What a caller gets. Fields that all responses have (request id, Vary, Cache-Status …) are added in `http`."""
 
     status: int = 200
-    body: Body | Streamed
+    body: Body | Streamed | Events
     content_type: str = "application/json"
     disposition: str = ""
     cache_control: str = "private, no-cache"

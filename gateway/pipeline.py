@@ -10,9 +10,7 @@ import asyncio
 
 from gateway.body import Body
 from gateway.errors import UpstreamTimeout
-from gateway.executions.board import BoardResults
-from gateway.executions.lookup import ResultLookup
-from gateway.executions.responses import ExecutionResponses
+from gateway.executions.parts import ExecutionParts
 from gateway.model import Request, Response
 from gateway.outcome import Observer, Outcome
 from gateway.policy.access import check_operation
@@ -26,6 +24,7 @@ from gateway.redash.requests import (
     CancelJob,
     Execute,
     ExecuteText,
+    Listen,
     Operation,
     Ping,
     ReadBoard,
@@ -47,9 +46,7 @@ class Pipeline:
         self,
         admission: Admission,
         results: ResultParts,
-        lookup: ResultLookup,
-        responses: ExecutionResponses,
-        boards: BoardResults,
+        executions: ExecutionParts,
         observer: Observer,
     ) -> None:
         self._admission = admission
@@ -58,9 +55,10 @@ class Pipeline:
         self._pauses = results.pauses
         self._reader = results.reader
         self._metadata = results.metadata
-        self._lookup = lookup
-        self._responses = responses
-        self._boards = boards
+        self._lookup = executions.lookup
+        self._responses = executions.responses
+        self._boards = executions.boards
+        self._live = executions.live
         self.record = observer.record_request  # record
 
     async def admit(self, request: Request, outcome: Outcome) -> RequestContext:
@@ -102,6 +100,8 @@ class Pipeline:
             response = await self._run(context, operation, allowed)
         else:
             response = await self._read(context, operation, allowed)
+        if isinstance(operation, ReadLatest | ReadParameterised) and context.wait is not None:
+            response = await self._live.hold(context, operation, response)
         return self._bindings.limit(context, response)
 
     async def _run(self, context: RequestContext, operation: Run, allowed: frozenset[int] | None) -> Response:
@@ -124,6 +124,8 @@ class Pipeline:
         match operation:
             case ReadLatest():
                 return await self._reader.latest(context, operation)
+            case Listen():
+                return await self._live.events(context, operation.read)
             case ReadResult():
                 return await self._reader.by_id(context, operation, allowed)
             case ReadJob():

@@ -78,22 +78,31 @@ class Runtime:
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
             self.results,
-            self.executions.lookup,
-            self.executions.responses,
-            self.executions.boards,
+            self.executions,
             observer,
         )
         slots, breaker = self.executions.flights.slots, self.upstream.breaker
         self.warmer = Warmer(self.live, self.executions.lookup, self.results, slots, breaker, self.clock)
         each = self.telemetry.tracing is not None
         self.api = ApiListener(self.live, pipeline, quotas, self.store, observer, self.clock, each=each)
-        self.results.definitions.on_invalidated = self.api.cache.drop_query
-        self.results.pauses.on_dropped = self.api.cache.clear
+        self.watchers = self.executions.live.watchers
+        self._connect()
         self.listeners = Listeners(Handover(settings.cache.store), inherited or {})
         self.supervisor = supervisor or Supervisor({})
         self._resuming: asyncio.Task[None] | None = None
         self.tls: ssl.SSLContext | None = None
         self.operations = operations(self)
+
+    def _connect(self) -> None:
+        """Let the parts hear of what others notice."""
+        self.results.definitions.on_invalidated = self._invalidated
+        self.results.pauses.on_dropped = self.api.cache.clear
+        if self.sharing is not None:
+            self.sharing.on_stored(self.watchers.note_stored)
+
+    def _invalidated(self, query_id: int) -> None:
+        self.api.cache.drop_query(query_id)
+        self.watchers.note(query_id)
 
     async def start(self) -> None:
         """Listen, open the store, follow unfinished executions, accept connections.
@@ -154,6 +163,7 @@ class Runtime:
         requests, runs = self.api.api.requests_in_progress, len(flights.running)
         stop.begins(self.live.settings.server.drain_timeout, connections=open_, requests=requests, runs=runs)
         self.api.begin_to_drain()
+        self.watchers.close()
         flights.drain()
         await self.listeners.stop_accepting(API)
         stop.drained(await self.api.drain())
@@ -203,6 +213,7 @@ class Runtime:
             executions_in_flight=len(running),
             execution_waiters=sum(execution.waiters for execution in running),
             upstream_queue=flights.slots.queued + self.upstream.slots.queued,
+            watchers=self.watchers.count,
             waiting={**flights.waits.counts(), "request": self.upstream.slots.queued},
             breaker_open=self.upstream.breaker.is_open,
             tiers=self.store.stats(),

@@ -93,6 +93,7 @@ class Server(Table, frozen=True, kw_only=True):
     cors_origins: tuple[Annotated[str, ParsedBy(values.origin)], ...] = ()
     max_wait: Wait = 50.0
     max_request_body: Bytes = 10**6
+    max_watchers: CountOrZero = 10_000
     drain_timeout: Wait = 60.0
     idle_timeout: PositiveWait = 75.0
     tls_cert: Annotated[Path | None, TakesRestart(only_between_none_and_some=True)] = None

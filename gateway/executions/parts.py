@@ -9,6 +9,7 @@ from gateway.executions.flights import Executions
 from gateway.executions.guard import Guard
 from gateway.executions.jobs import Jobs
 from gateway.executions.leading import Leading
+from gateway.executions.live import LiveResults
 from gateway.executions.lookup import ResultLookup
 from gateway.executions.purging import Purging
 from gateway.executions.responses import ExecutionResponses
@@ -45,6 +46,7 @@ class ExecutionParts:
         self.cancelling = Cancelling(self.flights, leases, upstream, clock)
         self.jobs = Jobs(self.flights, self.revival, self.cancelling, leases, ledger, clock)
         self.lookup = ResultLookup(results.cache, self.flights, upstream, clock)
+        self.live = LiveResults(live, results, clock)
         self.purging = Purging(self.flights, results.definitions, results.cache)
         self.responses = ExecutionResponses(
             self.jobs, self.purging, self.lookup, results.definitions, results.pauses, results.reader, clock

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from gateway.body import Body
+from gateway.body import Body, Events
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
 from gateway.http.connection_limit import ConnectionLimit
@@ -186,6 +186,8 @@ class Api:
             failed = error_response(error, outcome)
             await send_response(request, failed, outcome, origins=origins, wall=self._clock.wall())
             return
+        if isinstance(response.body, Events):  # how long somebody has listened is not the time of a response
+            outcome.started = self._clock.monotonic() - outcome.duration
         body = response.body
         if response.reuse is None or not key or response.closes or not isinstance(body, Body):
             return

@@ -11,12 +11,15 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from gateway.body import Body, Streamed
+from gateway.body import Body, Events, Streamed
 from gateway.concurrency.open_file import OpenFile
 from gateway.errors import FileLost
 
 SEND_SECONDS: Final = 600.0
 """Limit for one whole response, however slowly its caller reads."""
+
+EVENT_SECONDS: Final = 10.0
+"""Limit for one event of a stream."""
 
 LARGEST_AT_ONCE: Final = 256 * 1024
 """How much a caller that does not read can make the gateway buffer for its connection."""
@@ -52,7 +55,7 @@ KEPT: Final = Sent(keep_alive=True)
 CLOSED: Final = Sent(keep_alive=False)
 
 
-async def send(request: web.BaseRequest, head: bytes, body: Body | Streamed, *, chunked: bool = False) -> None:
+async def send(request: web.BaseRequest, head: bytes, body: Body | Streamed | Events, *, chunked: bool = False) -> None:
     """Send head and body; waits while the caller reads slowly, so that memory use stays flat.
 
     `chunked` says that the head announces an arriving body as chunked.
@@ -66,6 +69,9 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Streamed, *, 
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the caller has left")
+    if isinstance(body, Events):
+        await _send_events(request, head, body)
+        return
     if not isinstance(body, Body):
         await _send_arriving(request, transport, head, body, chunked=chunked)
         return
@@ -190,6 +196,19 @@ async def _send_arriving(
                 deadline.reschedule(loop.time() + SEND_SECONDS)  # the whole may take longer, as long as it progresses
                 sent, there = there, await source.follow(there)
             await writer.write_eof()
+
+
+async def _send_events(request: web.BaseRequest, head: bytes, body: Events) -> None:
+    """Send events as they come, until there are no more; a caller that does not read them is cut off."""
+    writer = request.writer
+    async with contextlib.aclosing(body.source) as source:
+        await writer.write(head)
+        writer.enable_chunking()
+        async for event in source:
+            async with asyncio.timeout(EVENT_SECONDS):
+                await writer.write(event)
+                await writer.drain()
+        await writer.write_eof()
 
 
 async def _send_range(

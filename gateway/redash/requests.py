@@ -12,14 +12,10 @@ from gateway.redash.arguments import parse_arguments
 from gateway.redash.footprint import weight
 from gateway.redash.json_text import canonical, load_json
 from gateway.redash.matching import Match
+from gateway.redash.max_age import parse_max_age
 from gateway.redash.purges import Purge, parse_purge
 
 ResultForm = Literal["json", "csv", "tsv", "xlsx"]
-ANY_AGE: Final = None
-"""`max_age` is absent, null or -1: the newest result of any age."""
-
-LONGEST_MAX_AGE: Final = 10**12
-"""Recorded as accepted; Redash answers 10**15 with 500 (CONTRACT 6)."""
 
 
 class Execute(msgspec.Struct, frozen=True, weakref=True):
@@ -67,6 +63,12 @@ class ReadParameterised(msgspec.Struct, frozen=True):
     """The job id of the run that an earlier response has redirected this caller to."""
     hops: int = 0
     """How many such redirects it has followed: each one adds the argument once more, as no two may be the same URL."""
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """GET of the stream that tells of newer results of what `read` reads."""
+
+    read: ReadLatest | ReadParameterised
 
 
 class ReadResult(msgspec.Struct, frozen=True):
@@ -118,7 +120,7 @@ class Ping(msgspec.Struct, frozen=True):
 
 
 Run = Execute | ExecuteText | ReadParameterised
-Operation = Run | ReadLatest | ReadResult | ReadBoard | ReadJob | CancelJob | Purge | Relay | Ping
+Operation = Run | ReadLatest | Listen | ReadResult | ReadBoard | ReadJob | CancelJob | Purge | Relay | Ping
 
 
 def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
@@ -173,6 +175,8 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
             return ReadResult(match.number("result_id") or 0, form, match.query_id)
         case "latest":
             return _parse_latest(query_id, form, arguments)
+        case "events":
+            return Listen(_parse_latest(query_id, form, arguments))
         case "execute":
             return _parse_execute(query_id, body)
         case "refresh":
@@ -182,29 +186,6 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
             return _parse_execute_text(body, arguments)
         case _:
             return Relay(match.path(), arguments, _relayed_body(match.route.method, body), match.query_id)
-
-
-def parse_max_age(value: object) -> int | None:
-    """Parse `max_age` as Redash does, with Python's `int()` (CONTRACT 6).
-
-    Returns seconds, or `ANY_AGE`; 0 for every value with which Redash would execute.
-
-    Raises:
-        BadRequest: for what Redash answers with 500: text that is not a whole number, NaN, lists, beyond 10**12.
-    """
-    if value is None:
-        return ANY_AGE
-    try:
-        number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        raise _bad_max_age() from None
-    if number > LONGEST_MAX_AGE:
-        raise _bad_max_age()
-    return ANY_AGE if number == -1 else max(0, number)
-
-
-def _bad_max_age() -> BadRequest:
-    return BadRequest(f"max_age must be a whole number of seconds up to {LONGEST_MAX_AGE}; -1 or absent for any age.")
 
 
 def parse_json(body: bytes) -> object:
@@ -266,7 +247,9 @@ def _parse_board(match: Match, arguments: tuple[tuple[str, str], ...]) -> ReadBo
     return ReadBoard(dashboard, lines, refresh, 0 if refresh else max_age, given)
 
 
-def _parse_latest(query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]) -> Operation:
+def _parse_latest(
+    query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]
+) -> ReadLatest | ReadParameterised:
     given, max_age, others = _parse_aged(arguments)
     if not given and not any(name == "max_age" for name, _ in arguments):
         return ReadLatest(query_id, form, others)

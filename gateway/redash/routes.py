@@ -17,6 +17,7 @@ Kind = Literal[
     "execute_text",  # POST of free SQL
     "refresh",
     "latest",  # GET of a query's results: the latest, or, with p_ or max_age, the parameterised form
+    "events",  # GET of a stream that tells of new results; the gateway itself responds
     "result",  # GET of a result by id
     "job",
     "cancel",
@@ -79,6 +80,7 @@ purge   purge        POST        /gateway/purge
 execute execute      POST        /api/queries/{query_id}/results                         query_key
 read    latest       GET         /api/queries/{query_id}/results                         query_key
 read    latest       GET         /api/queries/{query_id}/results.{form}                  query_key
+read    events       GET         /api/queries/{query_id}/results/events                  query_key
 read    result       GET         /api/queries/{query_id}/results/{result_id}.{form}      query_key
 read    result       GET         /api/query_results/{result_id}
 read    result       GET         /api/query_results/{result_id}.{form}

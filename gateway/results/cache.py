@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -76,6 +76,7 @@ class ResultCache:
         self._ledger = ledger
         self._clock = clock
         self._purges = Purges()
+        self.on_stored: Callable[[int], None] = lambda query_id: None
         self._absences = Absences()
         self.begin_spool = store.begin_spool
         self.queries = store.queries
@@ -172,6 +173,7 @@ class ResultCache:
         stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
         if not purged and stored.body.is_kept:
             self._absences.note(keys, entry.marker, self._clock.monotonic())
+            self.on_stored(entry.query_id)
         if not purged and self._purged_since(begun, entry):  # purged while it was being stored
             await self._store.delete(scope=entry.scope, query_id=entry.query_id)
         if body.spool is not None:

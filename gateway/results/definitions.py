@@ -249,7 +249,7 @@ class Definitions:
         if definition.query_id != query_id:
             raise UpstreamUnusable("Redash's response is the object of another query than the requested one.")
         before = self._known.get(place)
-        if before is not None and before.marker != definition.marker:
+        if before is not None and _shown(before) != _shown(definition):
             self.on_invalidated(query_id)
         unchanged = generation == self._known.generation(query_id)
         if unchanged or not self._known.is_valid(place):  # else a newer one was read meanwhile
@@ -274,6 +274,11 @@ class Definitions:
         await self._store.put([key], entry, Body.of(data))
         if definition.latest_result_id is not None:
             await self._ledger.record_result(scope, definition.latest_result_id, definition.query_id)
+
+
+def _shown(definition: Definition) -> tuple[str, int | None]:
+    """Return what makes earlier responses out of date when it changes: the query itself, or its latest result."""
+    return definition.marker, definition.latest_result_id
 
 
 async def _parse(response: UpstreamResponse) -> Definition:

@@ -76,7 +76,7 @@ class ResultReader:
         credential, outcome = context.credential, context.outcome
         definition = await self._definitions.get(credential, operation.query_id, context.sender)
         check_others(definition, operation.others)
-        stored = await self._stored_latest(credential, definition)
+        stored = await self.stored_latest(credential, definition)
         if stored is not None:
             voucher = Voucher(definition.query_id, self._definitions.good_until(definition, credential.scope))
             return await self._show(context, credential, stored, operation.form, definition.name, voucher)
@@ -92,7 +92,7 @@ class ResultReader:
         outcome.age = entry.age(self._clock.monotonic()) if fetch.stored and operation.form == "json" else None
         return await self._show(context, credential, fetch.result, operation.form, definition.name)
 
-    async def _stored_latest(self, credential: Credential, definition: Definition) -> StoredResult | None:
+    async def stored_latest(self, credential: Credential, definition: Definition) -> StoredResult | None:
         """Return the latest result if it is stored and known to be the query's: its id alone proves nothing."""
         if definition.latest_result_id is None:
             return None

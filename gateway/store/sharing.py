@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.concurrency.leased_bucket import TokenSource
 from gateway.config import RedisAddress
-from gateway.model import SharingStats
+from gateway.model import Key, SharingStats
 
 
 class Sharing(Protocol):
@@ -28,6 +28,9 @@ class Sharing(Protocol):
 
     def on_reload(self, reload: Callable[[], None]) -> None:
         """Call `reload` when another gateway has asked all to load their configuration again."""
+
+    def on_stored(self, stored: Callable[[Sequence[Key] | None], None]) -> None:
+        """Call `stored` with the keys under which another gateway has stored results; None: nobody knows which."""
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""

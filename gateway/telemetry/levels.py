@@ -29,6 +29,7 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     executions_in_flight: int
     execution_waiters: int
     upstream_queue: int
+    watchers: int
     waiting: Mapping[str, int]
     """What waits, by what for."""
     breaker_open: bool
@@ -72,6 +73,7 @@ def collect_levels(levels: Levels) -> Iterator[Metric]:
 def _collect_parts(levels: Levels) -> Iterator[Metric]:
     yield gauge("executions_in_flight", "Executions under way.", (), {(): levels.executions_in_flight})
     yield gauge("execution_waiters", "Callers waiting for executions.", (), {(): levels.execution_waiters})
+    yield gauge("watchers", "Callers that wait for newer results.", (), {(): levels.watchers})
     yield gauge("upstream_queue", "Executions and requests waiting for a slot.", (), {(): levels.upstream_queue})
     yield gauge(
         "waiting",

@@ -295,3 +295,28 @@ async def status(sharer: Sharer) -> Any:
 def tile(report: Any) -> Any:
     (found,) = [part for part in report["health"] if part["name"] == "Gateways"]
     return found
+
+
+async def test_a_newer_result_reaches_who_waits_on_the_other_gateway(pair: Callable[..., Any]) -> None:
+    one, two = await pair()
+    germany: dict[str, Any] = {"parameters": {"country": "DE"}, "max_age": 0}
+    await one.post("in_country", wait=20, **germany)
+    path = f"/api/queries/{one.named['in_country']}/results.json?p_country=DE&max_age=86400"
+    first = await two.get(path)
+    held = asyncio.create_task(two.get(path, prefer="wait=20", if_none_match=first.headers["ETag"]))
+    await until(lambda: two.runtime.watchers.count == 1)
+    made = (await one.post("in_country", wait=20, **germany)).json["query_result"]["id"]
+    async with within(PROMISED_SECONDS):
+        reply = await held
+    assert (reply.status, reply.json["query_result"]["id"]) == (200, made)
+
+
+async def test_who_loads_data_says_so_to_one_gateway_for_all(pair: Callable[..., Any]) -> None:
+    one, two = await pair(dashboard='can = ["read", "execute", "purge"]')
+    await one.rows("by_country", max_age=600)
+    await two.hit()
+    assert (await one.call("POST", "/gateway/purge", {"tag": "sales"})).status == 200
+    await purged(two)
+    started = two.started
+    await two.rows("by_country", max_age=600)
+    assert two.started == started, "one of the two has run it after the purge, for both"

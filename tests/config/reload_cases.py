@@ -355,6 +355,7 @@ LIVE: Final[dict[str, Case]] = {
     "server.max_request_body": Case(
         "1MB", "1KB", status("POST", "/api/queries/5/results", b'{"max_age": 0}' + b" " * 2000), 200, 413
     ),
+    "server.max_watchers": Case(10_000, 0, status("HEAD", "/api/queries/5/results/events"), 200, 503),
     "server.drain_timeout": Case("1h", "0s", stops_at_once, UNSEEN, True),
     "server.idle_timeout": Case("1h", "300ms", closes_an_idle_connection, False, True),
     "server.tls_cert": Case(

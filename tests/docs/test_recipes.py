@@ -21,6 +21,7 @@ from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.documents import not_run, recipe
 from support.kitchen import Kitchen
+from support.waiting import until
 from support.world import World
 
 
@@ -190,3 +191,16 @@ async def test_fetch_from_a_page_of_another_origin(
     await tab.goto(f"{origin}/index.html")
     await tab.locator("#orders tr").first.wait_for(timeout=20_000)
     await kitchen.shows_all_rows(await tab.inner_text("#orders"))
+
+
+async def test_a_page_that_listens_to_events(bare: World, tmp_path: Path, tab: Any, page: tuple[str, Path]) -> None:
+    origin, file = page
+    await bare.start(server=f'cors_origins = ["{origin}"]')
+    kitchen = Kitchen(bare, tmp_path)
+    file.write_text("<!doctype html><title>events</title>" + kitchen.filled(recipe("events")))
+    await tab.goto(f"{origin}/index.html")
+    await until(lambda: bare.runtime.watchers.count == 1)
+    for count in (1, 2):
+        await bare.post("in_country", wait=20, max_age=0, parameters={"country": "DE"})
+        await tab.locator("#events li").nth(count - 1).wait_for(timeout=20_000)
+    assert await tab.locator("#events li").count() == 2

@@ -25,11 +25,12 @@ from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.arguments import parse_arguments
 from gateway.redash.downloads import content_disposition
 from gateway.redash.matching import match
+from gateway.redash.max_age import parse_max_age
 from gateway.redash.outline import outline
 from gateway.redash.parameters import is_raw_sql, parse_parameters
 from gateway.redash.redaction import body_without_own_keys, text_without_keys, without_keys
 from gateway.redash.refusals import parse_error
-from gateway.redash.requests import parse_max_age, parse_operation
+from gateway.redash.requests import parse_operation
 from gateway.redash.responses import parse_beginning, parse_result_or_job
 from gateway.redash.sqltext import collision_text, matches, same_text, squeezed
 from gateway.results.file_names import day_in, id_in

@@ -34,6 +34,7 @@ PROMISED = {
     "executions_total": {"outcome"},
     "executions_in_flight": set(),
     "execution_waiters": set(),
+    "watchers": set(),
     "execution_duration_seconds_count": set(),
     "saved_executions_total": {"cache"},
     "saved_execution_seconds_total": {"cache"},

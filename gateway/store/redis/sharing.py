@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from gateway.config import RedisAddress
-from gateway.model import SharingStats
+from gateway.model import Key, SharingStats
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
 from gateway.store.redis.rates import RedisTokens
@@ -16,8 +16,10 @@ from gateway.store.redis.scripts import Script
 
 RELOAD: Final = "reload"
 PURGED: Final = "purged"
+STORED: Final = "stored"
 
 _ANNOUNCE: Final = Script("return announce(ARGV[1], '')", makes_room=True)
+_KEYS: Final = msgspec.msgpack.Decoder(list[bytes])
 _PURGE: Final = msgspec.msgpack.Decoder(tuple[str | None, int | None])
 
 
@@ -57,6 +59,11 @@ class RedisSharing:
     def on_reload(self, reload: Callable[[], None]) -> None:
         """Call `reload` when another gateway has asked all to load their configuration again."""
         self._link.subscribe(RELOAD, lambda _payload: reload())
+
+    def on_stored(self, stored: Callable[[Sequence[Key] | None], None]) -> None:
+        """Call `stored` with the keys under which another gateway has stored results; None: nobody knows which."""
+        self._link.seen.on_gap.append(lambda: stored(None))
+        self._link.subscribe(STORED, lambda payload: stored(_KEYS.decode(payload)))
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
