@@ -82,10 +82,6 @@ class Events:
     def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
         self.source = source
 
-    async def follow(self, _: float) -> int:
-        """Return at once: nobody knows how many bytes will come, or when."""
-        return 0
-
 
 class Body(msgspec.Struct, frozen=True):
     """The bytes of a response: in memory (`data`) or, if they are many, in a file (`path`).

@@ -6,7 +6,7 @@ import math
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from gateway.body import Body
+from gateway.body import Body, Events
 from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
 from gateway.http.head import fixed_part, last_part, moving_part
 from gateway.http.problems import problem
@@ -24,7 +24,7 @@ async def negotiate(request: web.BaseRequest, response: Response, compressor: Co
     Raises:
         UpstreamError: an arriving body failed before its first byte could be sent.
     """
-    if not isinstance(response.body, Body):
+    if not isinstance(response.body, Body | Events):
         # With HTTP/1.0 a caller cannot distinguish the end of a body of unknown size from a failure.
         framed = response.body.size is not None or request.version >= HttpVersion11
         await response.body.follow(0 if framed else math.inf)

@@ -76,7 +76,7 @@ class ResultCache:
         self._ledger = ledger
         self._clock = clock
         self._purges = Purges()
-        self.on_stored: Callable[[int], None] = lambda query_id: None
+        self.on_stored: Callable[[int], None] = lambda _: None
         self._absences = Absences()
         self.begin_spool = store.begin_spool
         self.queries = store.queries
@@ -169,6 +169,7 @@ class ResultCache:
         """Store it under `keys`; after a purge since `begun`, under a random key, for the waiting callers only."""
         purged = self._purged_since(begun, entry)
         if purged:
+            self._purges.note_late(entry.scope, entry.query_id, self._clock.monotonic())
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
         if not purged and stored.body.is_kept:
@@ -221,10 +222,7 @@ class ResultCache:
             self._purges.note_new_data(scope, what, self._clock.monotonic())
 
     def age_to_ask_for(self, plan: Plan, max_age: int | None) -> int | None:
-        """Return the age with which to ask Redash, which knows of no purge: its rows must be from after the last one.
-
-        Where rows from after it are stored already, Redash has them, too.
-        """
+        """Return the age with which to ask Redash, which knows of no purge; where newer rows are stored, it has them."""
         since, stored = self._purges.new_data(plan), self._store.peek(plan.key)
         if since == -math.inf or (stored is not None and stored.born >= since):
             return max_age

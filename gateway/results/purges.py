@@ -30,6 +30,10 @@ class Purges:
         """Note that whoever loads data has said that these results are out of date."""
         self._renewed.set((scope, what), now)
 
+    def note_late(self, scope: str, query_id: int, now: float) -> None:
+        """Note that a run has ended that a purge has overtaken: it may have read old data, though its end is new."""
+        self._renewed.set((scope, Purge(query=query_id)), now)
+
     def last(self, scope: str, query_id: int) -> float:
         """Return when this query was purged last in this scope, or a later moment."""
         places: tuple[Hashable, ...] = ((scope, query_id), (None, query_id), (scope, None))
@@ -38,7 +42,7 @@ class Purges:
     def new_data(self, plan: Plan) -> float:
         """Return since when rows must be, because of what was purged, or a later moment."""
         scope, definition = plan.credential.scope, plan.definition
-        named = [Purge(query=plan.query_id)] if plan.query_id else []
+        named = [Purge(query=plan.query_id)]
         if plan.data_source_id is not None:
             named.append(Purge(data_source=plan.data_source_id))
         named += [Purge(tag=tag) for tag in (definition.tags if definition is not None else ())]

@@ -147,6 +147,20 @@ async def test_a_bound_client_purges_its_queries_only(bare: World) -> None:
     assert [await is_hit(bare, name, "second") for name in ("by_country", "kb100", "kb1")] == [0, 1, 1]
 
 
+async def test_rows_of_a_run_from_before_the_load_are_not_taken_from_redash_either(bare: World) -> None:
+    # Their end is after the load, so by its age Redash would give them; they may have been read before it.
+    await bare.start(dashboard=LOADER)
+    with bare.sandbox.hold():
+        first = asyncio.create_task(bare.post("by_country", wait=20, max_age=0))
+        await bare.sandbox.wait_executions(1)
+        await purged(bare, {"tag": "sales"})
+        bare.clock.turn(30)
+    old = (await first).json["query_result"]["id"]
+    bare.clock.turn(5)
+    reply = await bare.post("by_country", wait=20, max_age=DAY)
+    assert (reply.json["query_result"]["id"] != old, bare.started) == (True, 2)
+
+
 @pytest.mark.parametrize("what", ["query", "data_source", "tag"])
 async def test_a_run_that_is_under_way_brings_rows_from_before_the_load(bare: World, what: str) -> None:
     await bare.start(dashboard=LOADER)
