@@ -222,7 +222,7 @@ class ResultCache:
             self._purges.note_new_data(scope, what, self._clock.monotonic())
 
     def age_to_ask_for(self, plan: Plan, max_age: int | None) -> int | None:
-        """Return the age with which to ask Redash, which knows of no purge; where newer rows are stored, it has them."""
+        """Return the age with which to ask Redash, which knows of no purge; newer rows that are stored, it has, too."""
         since, stored = self._purges.new_data(plan), self._store.peek(plan.key)
         if since == -math.inf or (stored is not None and stored.born >= since):
             return max_age
