@@ -1,7 +1,5 @@
 """The gateway's own errors: one root, one status each. Exceptions of libraries are translated into these at the edge.
-
-Names and statuses are those of RFC 9110 and RFC 6585 where one error has the status for itself; docs/operation.md lists
-them all.
+Names and statuses are those of RFC 9110 and RFC 6585 where one error has the status for itself (docs/operation.md).
 """
 
 from __future__ import annotations
@@ -29,10 +27,8 @@ class GatewayError(Exception):
         self.refused = refused
 
     def copy(self) -> Self:
-        """Return an error to keep, or to raise once more, without traceback and causes.
-
-        These hold every frame on the way, with its bodies and texts; and where a frame holds the error, all of it waits
-        for the garbage collector.
+        """Return an error to keep, or to raise once more, without traceback and causes: these hold every frame on the
+        way, with its bodies and texts; and where a frame holds the error, all waits for the garbage collector.
         """
         copy = self.__class__.__new__(self.__class__, *self.args)
         copy.__dict__.update(self.__dict__)
@@ -113,11 +109,20 @@ class MethodNotAllowed(GatewayError):
 
 
 class NotAcceptable(GatewayError):
-    """The requested format cannot be made with this credential."""
+    """The requested form cannot be made: with this credential, here, or of so large a result."""
 
     status = 406
     title = "Not acceptable"
     reason = "not_acceptable"
+
+
+class RangeNotSatisfiable(GatewayError):
+    """The requested range of a body begins behind its end; `size` is that of the whole body."""
+
+    status = 416
+    title = "Range not satisfiable"
+    reason = "bad_range"
+    size: int = 0
 
 
 class ContentTooLarge(GatewayError):
@@ -201,8 +206,6 @@ class UpstreamUnusable(GatewayError):
 class UpstreamRedirected(UpstreamUnusable):
     """Redash, or a proxy, redirects. `leads_to` is for the operator only: the scheme and host of another server."""
 
-    reason = "upstream_unusable"
-
     def __init__(self, detail: str, leads_to: str) -> None:
         super().__init__(detail)
         self.leads_to = leads_to
@@ -251,8 +254,6 @@ class ServiceUnavailable(GatewayError):
 
 class FileLost(ServiceUnavailable):
     """The file of a stored result was removed or changed between look-up and use; the next look-up is a miss."""
-
-    reason = "unavailable"
 
     def __init__(self) -> None:
         super().__init__("The stored result was removed from the disk a moment ago; try again.", retry_after=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import uuid
 from typing import Final
 
@@ -20,9 +19,11 @@ from gateway.outcome import MissReason
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.policy.plan import Plan, age_on_arrival
+from gateway.redash.downloads import day_in
 from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
 from gateway.results.absences import Absences
 from gateway.store import Fence, FrontStore, Ledger
+from gateway.store.verification import hash_of
 from gateway.upstream.protocol import UpstreamResponse
 
 _TOO_LARGE: Final = (
@@ -137,11 +138,12 @@ class ResultCache:
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
-        retrieved = parse_time(head.retrieved_at)
+        retrieved, content = parse_time(head.retrieved_at), await _digest_of(response.body)
         age = age_on_arrival(retrieved, response.received, response.date)
         identity = result_identity(head.retrieved_at, head.query_hash)
+        place = (credential.scope.encode(), str(result_id).encode(), form.encode())
         entry = Entry(
-            body_id=digest(b"body", credential.scope.encode(), str(result_id).encode(), form.encode(), identity),
+            body_id=digest(b"body", *place, identity, content),
             scope=credential.scope,
             query_id=query_id,
             result_id=result_id,
@@ -222,6 +224,19 @@ def _says_no_more(entry: Entry, stored: Entry) -> bool:
     return (entry.query_id, entry.marker) in ((stored.query_id, stored.marker), (0, ""), (stored.query_id, ""))
 
 
+async def _digest_of(body: Body) -> bytes:
+    """Return the digest of a body's bytes: Redash may write the same result in another way after an upgrade, and who
+    has one part of it must not get the next one of the other.
+    """
+    if body.data is not None:
+        small = body.size <= PARSE_LIMIT
+        return digest(body.data) if small else await asyncio.to_thread(digest, body.data)
+    try:
+        return await asyncio.to_thread(hash_of, body) if body.path is not None else b""
+    except OSError:  # it is lost already, and will not be stored
+        return b""
+
+
 async def load_result_or_job(body: Body) -> ResultHead | Job:
     """Parse the head of a result, or a job; off the event loop where the body is large.
 
@@ -269,24 +284,6 @@ def arriving_result(
         retrieved_at=day_in(beginning.disposition),
     )
     return ArrivingResult(entry, spool)
-
-
-_DAY: Final = re.compile(r"_(\d{4})_(\d{2})_(\d{2})\.(?:json|csv|tsv|xlsx)\"?\s*(?:;|$)")
-
-
-def day_in(disposition: str) -> str:
-    """Return the day of a result from the file name that Redash gave it: CSV has it nowhere else, JSON at its end."""
-    day = _DAY.search(disposition)
-    return "-".join(day.groups()) if day else ""
-
-
-_ID: Final = re.compile(r"filename=\"?(\d{1,15})_\d{4}_\d{2}_\d{2}\.json")
-
-
-def id_in(disposition: str) -> int:
-    """Return the id of a result from the file name that Redash gave it; 0 where the name is that of a query."""
-    named = _ID.search(disposition)
-    return int(named[1]) if named else 0
 
 
 def _reduced_id(scope: str, key: Key, retrieved_at: str) -> int:
