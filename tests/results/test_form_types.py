@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import tracemalloc
 import zipfile
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,7 +23,7 @@ from support.libraries import library
 from gateway.errors import UpstreamUnusable
 from gateway.redash.renderings import DateFormats
 from gateway.redash.selection import Selection
-from gateway.results.forms.job import Job, reader_in
+from gateway.results.forms.job import Job, reader_in, reader_of
 from gateway.results.forms.json_stream import JsonStream
 from gateway.results.forms.kinds import kinds_of
 
@@ -335,6 +336,37 @@ def test_broken_json_is_an_error_and_no_table(data: bytes) -> None:
     job = Job(form="ndjson", selection=Selection(), formats=DateFormats(), size=len(data))
     with pytest.raises(UpstreamUnusable):
         b"".join(job.pieces(reader_in(data)))
+
+
+@pytest.mark.parametrize(
+    ("form", "selection"),
+    [
+        ("ndjson", Selection()),
+        ("xlsx", Selection(limit=10**6)),
+        ("parquet", Selection()),
+        ("json", Selection(order=("-b",), columns=("b",))),
+    ],
+)
+def test_a_form_of_a_large_result_takes_little_memory(form: Any, selection: Selection, tmp_path: Path) -> None:
+    # A batch, one group of Parquet or the index of an order: not the rows, however many they are.
+    library("pyarrow")
+    path = tmp_path / "result.json"
+    row = ", ".join(json.dumps({"a": "é" * 60, "b": number}) for number in range(250))
+    path.write_text(
+        f'{{"query_result": {{"data": {{"columns": [{{"name": "a"}}, {{"name": "b"}}], "rows": [{row}'
+        + f", {row}" * 39
+        + "]}}}"
+    )
+    job = Job(form=form, selection=selection, formats=DateFormats(), size=path.stat().st_size)
+    made(form, [{"a": "é", "b": 1}], order=selection.order)  # libraries are loaded
+    with path.open("rb") as file:
+        tracemalloc.start()
+        size = sum(map(len, job.pieces(reader_of(file.fileno()))))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert size > 1_000
+    assert path.stat().st_size > 3_600_000
+    assert most < 2_500_000
 
 
 def test_few_cells_in_each_of_many_rows_cost_no_more_than_they_weigh() -> None:
