@@ -206,6 +206,8 @@ class UpstreamUnusable(GatewayError):
 class UpstreamRedirected(UpstreamUnusable):
     """Redash, or a proxy, redirects. `leads_to` is for the operator only: the scheme and host of another server."""
 
+    reason = "upstream_unusable"
+
     def __init__(self, detail: str, leads_to: str) -> None:
         super().__init__(detail)
         self.leads_to = leads_to
@@ -255,6 +257,8 @@ class ServiceUnavailable(GatewayError):
 class FileLost(ServiceUnavailable):
     """The file of a stored result was removed or changed between look-up and use; the next look-up is a miss."""
 
+    reason = "unavailable"
+
     def __init__(self) -> None:
         super().__init__("The stored result was removed from the disk a moment ago; try again.", retry_after=1)
 
@@ -277,9 +281,8 @@ class UpstreamTimeout(UpstreamError):
 
 def is_denial(error: GatewayError) -> bool:
     """Whether it says that a credential may not see what it has requested, or that there is no such thing."""
-    return isinstance(error, CredentialRejected) or (
-        isinstance(error, UpstreamRefused) and error.status_code in (403, 404)
-    )
+    refused = isinstance(error, UpstreamRefused) and error.status_code in (403, 404)
+    return refused or isinstance(error, CredentialRejected)
 
 
 def reasons(root: type[GatewayError] = GatewayError) -> set[str]:
@@ -293,7 +296,4 @@ def own_failures() -> set[str]:
 
 
 def _kinds(root: type[GatewayError]) -> list[type[GatewayError]]:
-    kinds = [root]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    return kinds
+    return [root, *(kind for child in root.__subclasses__() for kind in _kinds(child))]
