@@ -177,6 +177,19 @@ class Body(msgspec.Struct, frozen=True):
             return head, file.read()
 
 
+class Part(msgspec.Struct, frozen=True):
+    """A range of a body's bytes."""
+
+    whole: Body
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last one."""
+        return self.start + self.size
+
+
 def mark_of(found: os.stat_result) -> FileMark:
     """Return the mark of a file."""
     return found.st_ino, found.st_mtime_ns

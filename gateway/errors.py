@@ -1,7 +1,5 @@
 """The gateway's own errors: one root, one status each. Exceptions of libraries are translated into these at the edge.
-
-Names and statuses are those of RFC 9110 and RFC 6585 where one error has the status for itself; docs/operation.md lists
-them all.
+Names and statuses are those of RFC 9110 and RFC 6585 where one error has the status for itself (docs/operation.md).
 """
 
 from __future__ import annotations
@@ -29,10 +27,8 @@ class GatewayError(Exception):
         self.refused = refused
 
     def copy(self) -> Self:
-        """Return an error to keep, or to raise once more, without traceback and causes.
-
-        These hold every frame on the way, with its bodies and texts; and where a frame holds the error, all of it waits
-        for the garbage collector.
+        """Return an error to keep, or to raise once more, without traceback and causes: these hold every frame on the
+        way, with its bodies and texts; and where a frame holds the error, all waits for the garbage collector.
         """
         copy = self.__class__.__new__(self.__class__, *self.args)
         copy.__dict__.update(self.__dict__)
@@ -113,11 +109,20 @@ class MethodNotAllowed(GatewayError):
 
 
 class NotAcceptable(GatewayError):
-    """The requested format cannot be made with this credential."""
+    """The requested form cannot be made: with this credential, here, or of so large a result."""
 
     status = 406
     title = "Not acceptable"
     reason = "not_acceptable"
+
+
+class RangeNotSatisfiable(GatewayError):
+    """The requested range of a body begins behind its end; `size` is that of the whole body."""
+
+    status = 416
+    title = "Range not satisfiable"
+    reason = "bad_range"
+    size: int = 0
 
 
 class ContentTooLarge(GatewayError):
@@ -276,9 +281,8 @@ class UpstreamTimeout(UpstreamError):
 
 def is_denial(error: GatewayError) -> bool:
     """Whether it says that a credential may not see what it has requested, or that there is no such thing."""
-    return isinstance(error, CredentialRejected) or (
-        isinstance(error, UpstreamRefused) and error.status_code in (403, 404)
-    )
+    refused = isinstance(error, UpstreamRefused) and error.status_code in (403, 404)
+    return refused or isinstance(error, CredentialRejected)
 
 
 def reasons(root: type[GatewayError] = GatewayError) -> set[str]:
@@ -292,7 +296,4 @@ def own_failures() -> set[str]:
 
 
 def _kinds(root: type[GatewayError]) -> list[type[GatewayError]]:
-    kinds = [root]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    return kinds
+    return [root, *(kind for child in root.__subclasses__() for kind in _kinds(child))]

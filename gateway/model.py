@@ -11,12 +11,12 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from gateway.body import Body, Events, Streamed
+from gateway.body import Body, Events, Part, Streamed
 
 Key = bytes
 """32 bytes: SHA-256 over the canonical encoding of the request that an entry is stored for."""
 
-Form = Literal["full", "reduced", "csv", "tsv", "xlsx", "definition", "metadata"]
+Form = Literal["full", "reduced", "csv", "tsv", "xlsx", "ndjson", "parquet", "arrow", "html", "definition", "metadata"]
 
 FIRST_GATEWAY_RESULT_ID = 2**52
 """Reduced results have no id of Redash; the gateway makes one, above all that Redash will reach, below 2**53 (JSON)."""
@@ -61,7 +61,7 @@ class Response(msgspec.Struct, kw_only=True):
     """What a caller gets. Fields that all responses have (request id, Vary, Cache-Status …) are added in `http`."""
 
     status: int = 200
-    body: Body | Streamed | Events
+    body: Body | Part | Streamed | Events
     content_type: str = "application/json"
     disposition: str = ""
     cache_control: str = "private, no-cache"
@@ -71,6 +71,13 @@ class Response(msgspec.Struct, kw_only=True):
     waited: int | None = None
     """The `Prefer: wait=N` that was honoured."""
     location: str = ""
+    content_location: str = ""
+    """Where exactly this body stays: a result by its id."""
+    ranges: Literal["", "bytes", "none"] = ""
+    """What `Accept-Ranges` says; "" where nothing is said."""
+    content_range: str = ""
+    content_policy: str = ""
+    """The `Content-Security-Policy` of a page."""
     reuse: ReuseTerms | None = None
     """Set for a hit that may be sent again without another decision."""
     entry: Entry | None = None

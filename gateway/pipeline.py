@@ -20,6 +20,7 @@ from gateway.policy.origins import check_cross_site
 from gateway.policy.plan import plan_for
 from gateway.policy.quotas import TokensNeeded
 from gateway.redash.purges import Purge
+from gateway.redash.readings import Reading
 from gateway.redash.requests import (
     CancelJob,
     Execute,
@@ -36,6 +37,7 @@ from gateway.redash.requests import (
     Run,
     parse_operation,
 )
+from gateway.results.forms.making import check_form
 from gateway.results.parts import ResultParts
 
 
@@ -88,7 +90,10 @@ class Pipeline:
             raise UpstreamTimeout("Redash did not answer within the time for one request (server.max_wait).") from None
 
     async def _respond(self, context: RequestContext, body: bytes) -> Response:
-        operation = parse_operation(context.match, context.request.query_string, body)  # parse
+        accept = context.request.headers.get("Accept")
+        operation = parse_operation(context.match, context.request.query_string, body, accept)  # parse
+        if isinstance(operation, Reading):
+            check_form(operation)
         check_operation(context.caller, operation)
         if isinstance(operation, Run | ReadBoard):
             origins = context.configured.settings.server.cors_origins

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.body import Body, Events
+from gateway.body import Body, Events, Part
 from gateway.concurrency.assembled import Assembled
 from gateway.errors import Forbidden, GatewayError, TooManyRequests, UpstreamRefused, UpstreamTimeout, UpstreamUnusable
 from gateway.model import Clock, Response
@@ -163,7 +163,7 @@ class BoardResults:
                 values = work.board.values(widget, definition, work.operation.arguments, local_time(context))
                 body = msgspec.json.encode({"max_age": work.operation.max_age, "parameters": values})
                 response = await _admitted(work.respond, context, body)
-                if not isinstance(response.body, Body | Events):
+                if not isinstance(response.body, Body | Events | Part):
                     await response.body.follow(math.inf)
                     response = await work.respond(context, body)  # it is stored by now
         except TimeoutError:

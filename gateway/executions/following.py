@@ -16,7 +16,7 @@ from gateway.outcome import ExecutionResult
 from gateway.redash import calls
 from gateway.redash.requests import Execute
 from gateway.redash.responses import Job, ResultHead
-from gateway.results.cache import load_result_or_job
+from gateway.results.loading import load_result_or_job
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 
 LOST_TEXT: Final = "Redash no longer knows this job (it was restarted, or the job expired); run the query again."

@@ -8,7 +8,8 @@ import msgspec
 
 from gateway.executions.execution import Execution
 from gateway.outcome import MissReason
-from gateway.redash.requests import ResultForm
+from gateway.redash.readings import is_made_here
+from gateway.redash.requests import ReadParameterised
 from gateway.results.cache import ArrivingResult, StoredResult
 
 
@@ -44,9 +45,11 @@ class Pending(msgspec.Struct, frozen=True):
         return self.execution.arriving if self.execution.serves(self.not_before) else None
 
 
-def is_enough(arriving: ArrivingResult, form: ResultForm | None) -> bool:
-    """Whether a response can begin while the result is still arriving; `form` is set where a file was requested.
+def is_enough(arriving: ArrivingResult, reading: ReadParameterised | None) -> bool:
+    """Whether a response can begin while the result is still arriving; `reading` is set where a file was requested.
 
     A file's name contains the day of the result; forms that are made from the JSON need all of it.
     """
-    return form is None or (form == "json" and arriving.entry.retrieved_at != "")
+    if reading is None:
+        return True
+    return reading.form == "json" and not is_made_here(reading) and arriving.entry.retrieved_at != ""

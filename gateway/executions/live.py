@@ -117,7 +117,7 @@ class LiveResults:
         context.outcome.record_hit(0.0, entry.age(self._clock.monotonic()), entry.runtime)
         context.outcome.ttl = None
         reader, credential = self._results.reader, context.credential
-        response = await reader.rendered(context, credential, newest.result, operation.form, newest.definition)
+        response = await reader.rendered(context, credential, newest.result, operation, newest.definition)
         response.waited = context.wait
         return response
 

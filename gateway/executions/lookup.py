@@ -17,7 +17,7 @@ from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import result_key
 from gateway.policy.plan import Plan, adapted
-from gateway.redash.requests import Operation, ReadParameterised, ResultForm
+from gateway.redash.requests import Operation, ReadParameterised
 from gateway.results.cache import ResultCache, StoredResult
 from gateway.upstream.protocol import Upstream
 
@@ -211,22 +211,24 @@ class ResultLookup:
         If Redash became unavailable, the stored result may be used instead. For a large result, the beginning is enough
         where a response can begin with it and there is no stored result to use if it fails.
         """
-        form = operation.form if isinstance(operation, ReadParameterised) else None
-        seconds = context.wait if form is None else context.configured.settings.server.max_wait
+        reading = operation if isinstance(operation, ReadParameterised) else None
+        seconds = context.wait if reading is None else context.configured.settings.server.max_wait
         if isinstance(found, StoredResult) or seconds is None:
             return found
         until = -math.inf if self._executions.draining else context.until_run(seconds)
         if found.fallback is None:
-            return await self._result_of(found, form, until, context.outcome)
+            return await self._result_of(found, reading, until, context.outcome)
         if self._upstream.is_unavailable:
             return self._use(found.fallback, plan, context.outcome)
         with suppress(UpstreamError):
             async with self._upstream.until_unavailable():
-                pending = await self._result_of(found, form, until, context.outcome)
+                pending = await self._result_of(found, reading, until, context.outcome)
             return self._or_fallback(pending, plan, context.outcome)
         return self._use(found.fallback, plan, context.outcome)
 
-    async def _result_of(self, pending: Pending, form: ResultForm | None, until: float, outcome: Outcome) -> Pending:
+    async def _result_of(
+        self, pending: Pending, reading: ReadParameterised | None, until: float, outcome: Outcome
+    ) -> Pending:
         """Wait for the result of an execution, or of the one that follows it; return what has come so far.
 
         Raises:
@@ -237,7 +239,7 @@ class ResultLookup:
             async with execution.until_unanswered() if pending.fallback is not None else nullcontext():
                 await self._wait(execution, self._until(execution.showable, until), outcome)
                 arriving = pending.arriving
-                shown = arriving is not None and pending.fallback is None and is_enough(arriving, form)
+                shown = arriving is not None and pending.fallback is None and is_enough(arriving, reading)
                 if execution.showable.is_set and not shown:  # not set: the time is up, or the gateway is stopping
                     await self._wait(execution, self._until(execution.ended, until), outcome)
             if (current := pending.current).execution is execution:

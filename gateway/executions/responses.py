@@ -19,9 +19,9 @@ from gateway.executions.purging import Purging
 from gateway.model import Clock, Definition, Entry, Response, ReuseTerms
 from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan, check_raw_sql
-from gateway.redash.downloads import CONTENT_TYPES
+from gateway.redash.downloads import CONTENT_TYPES, ResultForm
 from gateway.redash.purges import Purge
-from gateway.redash.requests import CancelJob, Operation, ReadJob, ReadParameterised, ResultForm
+from gateway.redash.requests import CancelJob, Operation, ReadJob, ReadParameterised
 from gateway.results.cache import AnyResult, StoredResult
 from gateway.results.definitions import Definitions
 from gateway.results.pauses import Pauses
@@ -171,7 +171,7 @@ class ExecutionResponses:
         """Respond with the result, never with a job: one URL for a spreadsheet, pandas or curl."""
         result: AnyResult | None
         if isinstance(found, Pending):
-            result = _result_of(found, operation.form)
+            result = _result_of(found, operation)
             if result is None:
                 return await self._redirect_to_run(context, operation, found)
             if isinstance(result, StoredResult):
@@ -179,7 +179,7 @@ class ExecutionResponses:
                 context.outcome.age = result.entry.age(self._clock.monotonic())
         else:
             result = found
-        return await self._reader.rendered(context, context.credential, result, operation.form, definition)
+        return await self._reader.rendered(context, context.credential, result, operation, definition)
 
     async def _redirect_to_run(
         self, context: RequestContext, operation: ReadParameterised, pending: Pending
@@ -245,7 +245,7 @@ def _unsized(form: ResultForm) -> Response:
     return Response(body=_NOTHING, content_type=CONTENT_TYPES[form], unsized=True)
 
 
-def _result_of(pending: Pending, form: ResultForm) -> AnyResult | None:
+def _result_of(pending: Pending, reading: ReadParameterised) -> AnyResult | None:
     """Return what it has brought, None if it has not ended.
 
     Raises:
@@ -254,7 +254,7 @@ def _result_of(pending: Pending, form: ResultForm) -> AnyResult | None:
     execution, arriving = pending.execution, pending.arriving
     if execution.stored is not None:
         return execution.stored
-    if arriving is not None and is_enough(arriving, form):
+    if arriving is not None and is_enough(arriving, reading):
         return arriving
     if execution.phase is not Phase.ENDED:
         return None

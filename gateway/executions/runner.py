@@ -24,9 +24,10 @@ from gateway.policy.plan import replanned
 from gateway.redash import calls
 from gateway.redash.responses import Job, ResultHead, parse_beginning, parse_time
 from gateway.redash.values import can_be_judged
-from gateway.results.cache import ResultCache, arriving_result, load_result, load_result_or_job
+from gateway.results.cache import ResultCache, arriving_result
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
+from gateway.results.loading import load_result, load_result_or_job
 from gateway.store import Fence
 from gateway.upstream.protocol import Upstream, UpstreamResponse, refusal
 

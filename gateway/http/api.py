@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from gateway.body import Body, Events
+from gateway.body import Body, Events, Part
 from gateway.errors import GatewayError
 from gateway.http.bodies import Bodies
 from gateway.http.connection_limit import ConnectionLimit
@@ -174,7 +174,7 @@ class Api:
         """
         # If the end of this message is uncertain, so is the beginning of the next: close the connection.
         response.closes = self._draining or (outcome.route == "none" and response.status in (400, 431))
-        if isinstance(response.body, Body):
+        if isinstance(response.body, Body | Part):
             self._sending[request.task] = request.protocol
         origins = self._live.settings.server.cors_origins
         outcome.duration = self._clock.monotonic() - outcome.started  # so far, for Server-Timing

@@ -24,13 +24,13 @@ Field = tuple[str, str]
 SERVER: Final = "redash-gateway"
 """The value of `Server` on both listeners: the software behind it is not disclosed."""
 
-_VARY: Final = ", ".join((*TOKEN_FIELDS, "Accept-Encoding", "Prefer", "Origin"))
+_VARY: Final = ", ".join((*TOKEN_FIELDS, "Accept", "Accept-Encoding", "Prefer", "Origin"))
 _ALLOWED: Final = ", ".join(
     (*TOKEN_FIELDS, "Content-Type", "Prefer", "traceparent", "If-None-Match", "Range", "If-Range")
 )
 _EXPOSED: Final = (
-    "Age, Cache-Status, Content-Disposition, Content-Range, ETag, Location, Retry-After, Preference-Applied, "
-    "RateLimit, RateLimit-Policy, Server-Timing, X-Request-ID"
+    "Accept-Ranges, Age, Cache-Status, Content-Disposition, Content-Location, Content-Range, ETag, Location, "
+    "Retry-After, Preference-Applied, RateLimit, RateLimit-Policy, Server-Timing, X-Request-ID"
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _BODILESS: Final = (204, 304)
@@ -80,6 +80,10 @@ def _of_response(response: Response) -> list[Field]:
         (hdrs.ETAG, response.tag),
         (hdrs.RETRY_AFTER, "" if response.retry_after is None else str(max(1, math.ceil(response.retry_after)))),
         (hdrs.LOCATION, response.location),
+        (hdrs.CONTENT_LOCATION, response.content_location),
+        (hdrs.ACCEPT_RANGES, response.ranges),
+        (hdrs.CONTENT_RANGE, response.content_range),
+        ("Content-Security-Policy", response.content_policy),
         (hdrs.ALLOW, ", ".join(response.allow)),
         (hdrs.WWW_AUTHENTICATE, "Key" if response.authenticate else ""),
         ("Preference-Applied", "" if response.waited is None else f"wait={response.waited}"),

@@ -14,7 +14,7 @@ from gateway.policy.access import TOKEN_FIELDS
 
 MEANINGFUL: Final = (
     hdrs.HOST, *TOKEN_FIELDS, hdrs.ACCEPT_ENCODING, "Prefer", hdrs.IF_NONE_MATCH, hdrs.ORIGIN, "Sec-Fetch-Site",
-    "Last-Event-ID",
+    "Last-Event-ID", hdrs.ACCEPT, hdrs.RANGE, hdrs.IF_RANGE,
 )  # fmt: skip
 """The header fields that a response can depend on. The normal path sees no others, so this list cannot be too short."""
 

@@ -6,10 +6,11 @@ import math
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from gateway.body import Body, Events
-from gateway.errors import GatewayError, MethodNotAllowed, Unauthorized, UpstreamRefused
+from gateway.body import Body, Events, Part
+from gateway.errors import GatewayError, MethodNotAllowed, RangeNotSatisfiable, Unauthorized, UpstreamRefused
 from gateway.http.head import fixed_part, last_part, moving_part
 from gateway.http.problems import problem
+from gateway.http.ranges import send_part, wanted_part
 from gateway.http.sending import send
 from gateway.model import Response
 from gateway.outcome import Outcome
@@ -19,16 +20,19 @@ NOTHING = Body.of(b"")
 
 
 async def negotiate(request: web.BaseRequest, response: Response, compressor: Compressor, *, gzip: bool) -> Response:
-    """Use the gzip form, if the caller accepts it (`gzip`); respond 304 without a body, if the caller has it already.
+    """Use the gzip form, if the caller accepts it (`gzip`); respond 304 without a body, if the caller has it already,
+    or with the part that the caller requests.
 
     Raises:
+        RangeNotSatisfiable: there is no such part.
         UpstreamError: an arriving body failed before its first byte could be sent.
     """
-    if not isinstance(response.body, Body | Events):
+    if not isinstance(response.body, Body | Events | Part):
         # With HTTP/1.0 a caller cannot distinguish the end of a body of unknown size from a failure.
         framed = response.body.size is not None or request.version >= HttpVersion11
         await response.body.follow(0 if framed else math.inf)
-    if gzip:
+    part = None if _has_already(request, response.tag) else wanted_part(request, response)
+    if gzip and part is None:
         form = response.gzip
         if form is None and response.entry is not None and isinstance(response.body, Body):
             form = await compressor.gzip(response.entry, response.body)
@@ -36,6 +40,8 @@ async def negotiate(request: web.BaseRequest, response: Response, compressor: Co
             response.body, response.encoding = form, "gzip"
     if _has_already(request, response.tag):
         response.status, response.body = 304, NOTHING
+    elif part is not None:
+        send_part(response, part)
     return response
 
 
@@ -82,4 +88,5 @@ def error_response(error: GatewayError, outcome: Outcome) -> Response:
         cache_control="no-store",
         allow=error.allow if isinstance(error, MethodNotAllowed) else (),
         authenticate=isinstance(error, Unauthorized),
+        content_range=f"bytes */{error.size}" if isinstance(error, RangeNotSatisfiable) else "",
     )

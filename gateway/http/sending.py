@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from gateway.body import Body, Events, Streamed
+from gateway.body import Body, Events, Part, Streamed
 from gateway.concurrency.open_file import OpenFile
 from gateway.errors import FileLost
 
@@ -55,7 +55,9 @@ KEPT: Final = Sent(keep_alive=True)
 CLOSED: Final = Sent(keep_alive=False)
 
 
-async def send(request: web.BaseRequest, head: bytes, body: Body | Streamed | Events, *, chunked: bool = False) -> None:
+async def send(
+    request: web.BaseRequest, head: bytes, body: Body | Part | Streamed | Events, *, chunked: bool = False
+) -> None:
     """Send head and body; waits while the caller reads slowly, so that memory use stays flat.
 
     `chunked` says that the head announces an arriving body as chunked.
@@ -72,6 +74,9 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Streamed | Ev
     if isinstance(body, Events):
         await _send_events(request, head, body)
         return
+    if isinstance(body, Part):
+        await _send_file(request, transport, head, body)
+        return
     if not isinstance(body, Body):
         await _send_arriving(request, transport, head, body, chunked=chunked)
         return
@@ -81,7 +86,7 @@ async def send(request: web.BaseRequest, head: bytes, body: Body | Streamed | Ev
         write(transport, head, data)
         return
     if body.path is not None:
-        await _send_file(request, transport, head, body)
+        await _send_file(request, transport, head, Part(body, 0, body.size))
         return
     async with asyncio.timeout(SEND_SECONDS):
         await request.writer.drain()  # what is buffered from before
@@ -147,25 +152,27 @@ async def _send_bytes(request: web.BaseRequest, head: bytes, data: bytes) -> Non
         await request.writer.drain()
 
 
-async def _send_file(request: web.BaseRequest, transport: asyncio.Transport, head: bytes, body: Body) -> None:
-    """Send a file: first what the kernel accepts at once, usually all of it, then the rest as the caller reads."""
+async def _send_file(request: web.BaseRequest, transport: asyncio.Transport, head: bytes, part: Part) -> None:
+    """Send a part of a file: first what the kernel accepts at once, usually all of it, then the rest as the caller
+    reads.
+    """
     try:
-        file = body.open()  # on the loop: a thread would cost ten times as much
+        file = part.whole.open()  # on the loop: a thread would cost ten times as much
     except OSError as error:
         raise FileLost from error
     try:
-        source, size = OpenFile(file), body.size
+        source = OpenFile(file)
         request.writer.output_size += len(head)
         transport.write(head)
-        sent = _send_at_once(transport, source, size) if _is_free(transport) else 0
-        if sent < size:
+        start = part.start + (_send_at_once(transport, source, part) if _is_free(transport) else 0)
+        if start < part.end:
             async with asyncio.timeout(SEND_SECONDS):
-                await _send_range(request, transport, source, sent, size)
+                await _send_range(request, transport, source, start, part.end)
     finally:
         os.close(file)
 
 
-def _send_at_once(transport: asyncio.Transport, source: Source, size: int) -> int:
+def _send_at_once(transport: asyncio.Transport, source: Source, part: Part) -> int:
     """Send what the socket accepts now; returns how many bytes that was.
 
     Most files fit whole into a buffer of 4 MB and the receiver's, so that the loop need not wait. The buffer holds
@@ -174,7 +181,7 @@ def _send_at_once(transport: asyncio.Transport, source: Source, size: int) -> in
     sock: socket.socket = transport.get_extra_info("socket")
     if _MAY_ENLARGE:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-    return source.send(sock.fileno(), 0, size)
+    return source.send(sock.fileno(), part.start, part.size)
 
 
 async def _send_arriving(

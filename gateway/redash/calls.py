@@ -9,8 +9,9 @@ import msgspec
 
 from gateway.redash import routes
 from gateway.redash.arguments import encode_arguments
+from gateway.redash.downloads import ResultForm
 from gateway.redash.json_text import canonical
-from gateway.redash.requests import Execute, ExecuteText, Relay, ResultForm
+from gateway.redash.requests import Execute, ExecuteText, Relay
 from gateway.redash.routes import Route
 
 DASHBOARDS_A_PAGE: Final = 250

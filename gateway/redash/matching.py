@@ -10,11 +10,12 @@ import msgspec
 
 from gateway.errors import BadRequest, MethodNotAllowed, NotFound
 from gateway.model import SLUG
+from gateway.redash.downloads import FORMS
 from gateway.redash.routes import EXECUTE, PING, ROUTES, Route
 
 _ID: Final = r"[1-9][0-9]{0,17}"
 _PARTS: Final = {
-    "form": "json|csv|tsv|xlsx",
+    "form": "|".join(FORMS),
     "job_id": r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
     "token": "[A-Za-z0-9]{40}",
     "dashboard": SLUG,

@@ -14,6 +14,7 @@ import msgspec
 from gateway.errors import UpstreamUnusable
 
 _STRFTIME = (("DD", "%d"), ("MM", "%m"), ("YYYY", "%Y"), ("YY", "%y"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"))
+_ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:", re.ASCII)
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d)?")
 
 _ROWS_AT_ONCE = 500
@@ -29,9 +30,11 @@ class DateFormats(msgspec.Struct, frozen=True):
 
 
 def render_pieces(
-    columns: object, rows: Iterable[object], delimiter: str, formats: DateFormats, most_cells: float = math.inf
+    columns: object, rows: Iterable[object], delimiter: str, formats: DateFormats | None, most_cells: float = math.inf
 ) -> Iterator[bytes]:
     """Render rows piece by piece, as far as each is wanted: a few hundred rows at a time.
+
+    Without `formats`, dates are written as in ISO 8601, with a space before the time, which Excel reads.
 
     Raises:
         UpstreamUnusable: that would be more than `most_cells`.
@@ -62,7 +65,9 @@ def _taken(text: io.StringIO) -> bytes:
     return written
 
 
-def _converters(formats: DateFormats) -> dict[str, Convert]:
+def _converters(formats: DateFormats | None) -> dict[str, Convert]:
+    if formats is None:
+        return {"boolean": _boolean, "date": _spaced, "datetime": _spaced}
     return {
         "boolean": _boolean,
         "date": lambda value: _formatted(value, _strftime(formats.date)),
@@ -82,6 +87,10 @@ def _as_is(value: object) -> object:
 
 def _boolean(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def _spaced(value: object) -> object:
+    return f"{value[:10]} {value[11:]}" if isinstance(value, str) and _ISO_TIME.match(value) else value
 
 
 def _formatted(value: object, strftime: str) -> object:

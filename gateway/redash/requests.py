@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 from cachetools import LRUCache
 
 from gateway.errors import BadRequest
+from gateway.redash.accept import preferred_form
 from gateway.redash.arguments import parse_arguments
+from gateway.redash.downloads import ResultForm
 from gateway.redash.footprint import weight
 from gateway.redash.json_text import canonical, load_json
 from gateway.redash.matching import Match
 from gateway.redash.max_age import parse_max_age
 from gateway.redash.purges import Purge, parse_purge
-
-ResultForm = Literal["json", "csv", "tsv", "xlsx"]
+from gateway.redash.selection import WHOLE, Selection, is_ours, parse_selection
 
 
 class Execute(msgspec.Struct, frozen=True, weakref=True):
@@ -48,6 +49,7 @@ class ReadLatest(msgspec.Struct, frozen=True):
     form: ResultForm
     others: tuple[str, ...] = ()
     """Names of arguments that are not ours; they may be meant for a parameter of the query."""
+    selection: Selection = WHOLE
 
 
 class ReadParameterised(msgspec.Struct, frozen=True):
@@ -63,6 +65,7 @@ class ReadParameterised(msgspec.Struct, frozen=True):
     """The job id of the run that an earlier response has redirected this caller to."""
     hops: int = 0
     """How many such redirects it has followed: each one adds the argument once more, as no two may be the same URL."""
+    selection: Selection = WHOLE
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -77,6 +80,7 @@ class ReadResult(msgspec.Struct, frozen=True):
     result_id: int
     form: ResultForm
     query_id: int | None
+    selection: Selection = WHOLE
 
 
 class ReadBoard(msgspec.Struct, frozen=True):
@@ -123,19 +127,20 @@ Run = Execute | ExecuteText | ReadParameterised
 Operation = Run | ReadLatest | Listen | ReadResult | ReadBoard | ReadJob | CancelJob | Purge | Relay | Ping
 
 
-def parse_operation(match: Match, query_string: str, body: bytes) -> Operation:
-    """Parse a matched request into its operation.
+def parse_operation(match: Match, query_string: str, body: bytes, accept: str | None = None) -> Operation:
+    """Parse a matched request into its operation. `accept` counts where the path does not name a form.
 
     Raises:
         BadRequest: Redash could not make sense of the arguments or the body.
     """
+    form = cast(ResultForm, match.parts.get("form")) or preferred_form(accept)
     if match.route.kind not in _REPEATED or len(query_string) + len(body) > _SMALL_BYTES:
-        return _parse(match, query_string, body)
-    place = (match.path(), match.route.method, query_string, body)
+        return _parse(match, query_string, body, form)
+    place = (match.path(), match.route.method, query_string, body, form)
     known = _known.get(place)
     if known is None:
         size = _OVERHEAD_BYTES + weight(body) + (weight(query_string.encode()) if query_string else 0)
-        known = _known[place] = _Parsed(_parse(match, query_string, body), size)
+        known = _known[place] = _Parsed(_parse(match, query_string, body, form), size)
     return known.operation
 
 
@@ -153,13 +158,12 @@ _KNOWN_BYTES: Final = 8 * 1024 * 1024
 """What all cached operations may take, also those of requests that were refused."""
 
 _OVERHEAD_BYTES: Final = 1_000
-_known: Final[LRUCache[tuple[str, str, str, bytes], _Parsed]] = LRUCache(_KNOWN_BYTES, getsizeof=lambda p: p.size)
+_known: Final[LRUCache[tuple[str, str, str, bytes, str], _Parsed]] = LRUCache(_KNOWN_BYTES, getsizeof=lambda p: p.size)
 
 
-def _parse(match: Match, query_string: str, body: bytes) -> Operation:
+def _parse(match: Match, query_string: str, body: bytes, form: ResultForm) -> Operation:
     arguments = parse_arguments(query_string)
     query_id = match.query_id or 0
-    form = cast(ResultForm, match.parts.get("form", "json"))
     match match.route.kind:
         case "ping":
             return Ping()
@@ -172,7 +176,8 @@ def _parse(match: Match, query_string: str, body: bytes) -> Operation:
         case "purge":
             return parse_purge(body)
         case "result":
-            return ReadResult(match.number("result_id") or 0, form, match.query_id)
+            selection = parse_selection(arguments, form)
+            return ReadResult(match.number("result_id") or 0, form, match.query_id, selection)
         case "latest":
             return _parse_latest(query_id, form, arguments)
         case "events":
@@ -250,11 +255,13 @@ def _parse_board(match: Match, arguments: tuple[tuple[str, str], ...]) -> ReadBo
 def _parse_latest(
     query_id: int, form: ResultForm, arguments: tuple[tuple[str, str], ...]
 ) -> ReadLatest | ReadParameterised:
+    selection = parse_selection(arguments, form)
     given, max_age, others = _parse_aged(arguments)
     if not given and not any(name == "max_age" for name, _ in arguments):
-        return ReadLatest(query_id, form, others)
+        return ReadLatest(query_id, form, others, selection)
     runs = [v for n, v in arguments if n == "run"]
-    return ReadParameterised(query_id, form, max_age, given, others, runs[-1] if runs else "", len(runs))
+    run = runs[-1] if runs else ""
+    return ReadParameterised(query_id, form, max_age, given, others, run, len(runs), selection)
 
 
 def _parse_aged(
@@ -263,7 +270,7 @@ def _parse_aged(
     """Return the `p_…` arguments, the first `max_age`, and the names of all others but `run`."""
     given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
     max_ages = [v for n, v in arguments if n == "max_age"]
-    others = tuple(n for n, _ in arguments if not n.startswith("p_") and n not in ("max_age", "run"))
+    others = tuple(n for n, _ in arguments if not (n.startswith("p_") or n in ("max_age", "run") or is_ours(n)))
     for name in others:
         if name.lower().replace("_", "").replace("-", "") == "maxage":
             raise BadRequest(f"Unknown argument '{name}'; it is called max_age.")

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from gateway.errors import BadRequest
 from gateway.model import Definition, result_identity
+from gateway.policy.access import Credential
 from gateway.redash import sqltext
 from gateway.redash.responses import ResultHead
 
 _OFF_LOOP_CHARACTERS: Final = 20_000
+
+
+class ResultOwner(msgspec.Struct, frozen=True):
+    """The credential in whose scope a result id was seen, and its queries there (0: no saved one), as in the ledger."""
+
+    credential: Credential
+    queries: Mapping[int, bytes]
 
 
 class Claim(msgspec.Struct, frozen=True):

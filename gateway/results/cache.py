@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import uuid
 from collections.abc import Callable, Iterable
@@ -19,10 +18,11 @@ from gateway.outcome import MissReason
 from gateway.policy.access import Credential
 from gateway.policy.keys import result_key
 from gateway.policy.plan import Plan, age_on_arrival
+from gateway.redash.downloads import day_in
 from gateway.redash.purges import Purge
-from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job, parse_time
+from gateway.redash.responses import ResultHead, parse_time
 from gateway.results.absences import Absences
-from gateway.results.file_names import day_in
+from gateway.results.loading import digest_of
 from gateway.results.purges import Purges
 from gateway.store import Fence, FrontStore, Ledger
 from gateway.upstream.protocol import UpstreamResponse
@@ -141,11 +141,12 @@ class ResultCache:
         """
         form: Form = "reduced" if head.reduced else "full"
         result_id = head.id or _reduced_id(credential.scope, key or b"", head.retrieved_at)
-        retrieved = parse_time(head.retrieved_at)
+        retrieved, content = parse_time(head.retrieved_at), await digest_of(response.body)
         age = age_on_arrival(retrieved, response.received, response.date)
         identity = result_identity(head.retrieved_at, head.query_hash)
+        place = (credential.scope.encode(), str(result_id).encode(), form.encode())
         entry = Entry(
-            body_id=digest(b"body", credential.scope.encode(), str(result_id).encode(), form.encode(), identity),
+            body_id=digest(b"body", *place, identity, content),
             scope=credential.scope,
             query_id=query_id,
             result_id=result_id,
@@ -236,34 +237,6 @@ class ResultCache:
 def _says_no_more(entry: Entry, stored: Entry) -> bool:
     """Whether the stored entry of the same bytes has the same query and marker, or `entry` has neither."""
     return (entry.query_id, entry.marker) in ((stored.query_id, stored.marker), (0, ""), (stored.query_id, ""))
-
-
-async def load_result_or_job(body: Body) -> ResultHead | Job:
-    """Parse the head of a result, or a job; off the event loop where the body is large.
-
-    Raises:
-        UpstreamUnusable: it is neither.
-    """
-    if body.size <= PARSE_LIMIT:
-        return parse_result_or_job(body)
-    try:
-        return await asyncio.to_thread(parse_result_or_job, body)
-    except UpstreamUnusable:
-        body.give_up()
-        raise
-
-
-async def load_result(body: Body) -> ResultHead:
-    """Parse the head of a result.
-
-    Raises:
-        UpstreamUnusable: it is not a result.
-    """
-    head = await load_result_or_job(body)
-    if not isinstance(head, ResultHead):
-        body.give_up()
-        raise UpstreamUnusable("Redash responded with a job where a result was requested.")
-    return head
 
 
 def arriving_result(

@@ -21,21 +21,14 @@ from gateway.policy.configured import Live
 from gateway.policy.keys import rendering_key, result_key
 from gateway.redash import calls
 from gateway.redash.calls import UpstreamRequest
+from gateway.redash.downloads import RenderedForm, ResultForm, id_in
 from gateway.redash.renderings import DateFormats
-from gateway.redash.requests import ResultForm
 from gateway.redash.responses import parse_beginning
 from gateway.results import own_renderings
 from gateway.results.attribution import Claim, owner_of
-from gateway.results.cache import (
-    AnyResult,
-    ArrivingResult,
-    ResultCache,
-    StoredResult,
-    arriving_result,
-    load_result,
-)
-from gateway.results.file_names import id_in
-from gateway.results.files import RenderedForm, form_of, whole_form_of
+from gateway.results.cache import AnyResult, ArrivingResult, ResultCache, StoredResult, arriving_result
+from gateway.results.files import form_of, whole_form_of
+from gateway.results.loading import load_result
 from gateway.results.organisation import OrganisationReader
 from gateway.upstream.protocol import Early, Upstream, UpstreamResponse, refusal
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
 
 from gateway.errors import UpstreamUnusable
-from gateway.redash.downloads import END_BYTES, is_csv_instead, is_end, is_file
+from gateway.redash.downloads import END_BYTES, RenderedForm, is_csv_instead, is_end, is_file
 from gateway.upstream.protocol import UpstreamResponse
-
-RenderedForm = Literal["csv", "tsv", "xlsx"]
 
 
 def form_of(response: UpstreamResponse, form: RenderedForm) -> RenderedForm:

@@ -9,6 +9,7 @@ from gateway.results.cache import ResultCache
 from gateway.results.dashboards import Dashboards
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
+from gateway.results.forms.making import ResultForms
 from gateway.results.identities import Identities
 from gateway.results.metadata import Metadata
 from gateway.results.organisation import OrganisationReader
@@ -32,7 +33,8 @@ class ResultParts:
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.pauses, self.bindings, clock)
         self.definitions.on_denied = self.metadata.drop_object
-        self.reader = ResultReader(live, self.definitions, self.cache, self.fetcher, ledger, clock)
+        self.forms = ResultForms(live, self.cache, self.organisation, clock)
+        self.reader = ResultReader(live, self.definitions, self.cache, self.fetcher, self.forms, ledger, clock)
 
     def query_changed(self, query_id: int) -> None:
         """Make the end of a run visible: after the job has ended, "latest" and the query object show the new result."""
@@ -46,5 +48,6 @@ class ResultParts:
         await self.definitions.aclose()
         await self.pauses.aclose()
         await self.fetcher.aclose()
+        await self.forms.aclose()
         await self.organisation.aclose()
         await self.identities.aclose()

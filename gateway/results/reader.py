@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from gateway.body import Body
 from gateway.errors import NotAcceptable, UpstreamRefused
-from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Response
+from gateway.model import FIRST_GATEWAY_RESULT_ID, Clock, Definition, Entry, Key, Response
 from gateway.policy.access import Credential
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import rendering_key, result_key
-from gateway.redash.downloads import CONTENT_TYPES, content_disposition
+from gateway.redash.downloads import RenderedForm
 from gateway.redash.parameters import check_others
-from gateway.redash.requests import ReadLatest, ReadResult, ResultForm
-from gateway.results.attribution import Claim
+from gateway.redash.readings import Reading, file_of_redash, is_made_here
+from gateway.redash.requests import ReadLatest, ReadResult
+from gateway.results.attribution import Claim, ResultOwner
 from gateway.results.cache import AnyResult, ResultCache, StoredResult, rendering_expired
 from gateway.results.definitions import Definitions
 from gateway.results.fetcher import ResultFetcher
+from gateway.results.forms.making import ResultForms
+from gateway.results.result_response import result_response
 from gateway.store import Ledger
 
-_FOR_A_YEAR: Final = "private, max-age=31557600"
-"""Redash's own Cache-Control for results by id (CONTRACT 4)."""
 _FOREIGN: Final = "Redash's response is not proven to be a result of this client's queries; run the query again."
 _OTHER: Final = "Redash now has another result under the id of this run; run the query again."
-
-
-class ResultOwner(msgspec.Struct, frozen=True):
-    """The credential in whose scope a result id was seen, and its queries there (0: no saved one), as in the ledger."""
-
-    credential: Credential
-    queries: Mapping[int, bytes]
 
 
 class Voucher(msgspec.Struct, frozen=True):
@@ -55,6 +47,7 @@ class ResultReader:
         definitions: Definitions,
         results: ResultCache,
         fetcher: ResultFetcher,
+        forms: ResultForms,
         ledger: Ledger,
         clock: Clock,
     ) -> None:
@@ -62,6 +55,7 @@ class ResultReader:
         self._definitions = definitions
         self._results = results
         self._fetcher = fetcher
+        self._forms = forms
         self._ledger = ledger
         self._clock = clock
 
@@ -79,18 +73,18 @@ class ResultReader:
         stored = await self.stored_latest(credential, definition)
         if stored is not None:
             voucher = Voucher(definition.query_id, self._definitions.good_until(definition, credential.scope))
-            return await self._show(context, credential, stored, operation.form, definition.name, voucher)
+            return await self._show(context, credential, stored, operation, definition.name, voucher)
         latest = result_key(credential.scope, definition.latest_result_id or 0, "json")
         why = self._results.absence(latest, credential.scope, definition.query_id, definition.marker)
         outcome.record_miss(why)
-        whole = operation.form != "json" or context.caller.is_bound
+        whole = _needs_all(operation) or context.caller.is_bound
         fetch = await self._fetcher.latest(credential, definition, context.sender, whole=whole)
         outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
         entry = fetch.result.entry
         if context.caller.is_bound and entry.query_id != definition.query_id:
             raise self._results.missing(_FOREIGN)
-        outcome.age = entry.age(self._clock.monotonic()) if fetch.stored and operation.form == "json" else None
-        return await self._show(context, credential, fetch.result, operation.form, definition.name)
+        outcome.age = entry.age(self._clock.monotonic()) if fetch.stored and not _needs_all(operation) else None
+        return await self._show(context, credential, fetch.result, operation, definition.name)
 
     async def stored_latest(self, credential: Credential, definition: Definition) -> StoredResult | None:
         """Return the latest result if it is stored and known to be the query's: its id alone proves nothing."""
@@ -119,8 +113,8 @@ class ResultReader:
             NotFound: an id that this client may not read. As everywhere here, ServiceUnavailable if nobody knows now.
             UpstreamRefused: Redash refuses it.
         """
-        result_id, form = operation.result_id, operation.form
-        if form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
+        result_id = operation.result_id
+        if operation.form == "xlsx" and result_id >= FIRST_GATEWAY_RESULT_ID:
             raise NotAcceptable("A query key's result cannot be made into XLSX; request csv, tsv or json.")
         known = await self._known(context, operation, allowed)
         credential, path = known.credential, None
@@ -134,16 +128,16 @@ class ResultReader:
             if path is not None:
                 until = min(voucher.until, self._definitions.good_until(path, credential.scope))
                 voucher = Voucher(voucher.query_id, until)
-            return await self._show(context, credential, stored, form, name, voucher)
+            return await self._show(context, credential, stored, operation, name, voucher)
         claims = await self._claims(context, known, path)
         why = self._results.absence(key, credential.scope, operation.query_id or 0)
         context.outcome.record_miss(why)
-        whole = form != "json" or allowed is not None
+        whole = _needs_all(operation) or allowed is not None
         fetch = await self._fetcher.by_id(credential, result_id, claims, context.sender, whole=whole)
         context.outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
         if allowed is not None and fetch.result.entry.query_id not in allowed:
             raise self._results.missing(_FOREIGN)
-        return await self._show(context, credential, fetch.result, form, name)
+        return await self._show(context, credential, fetch.result, operation, name)
 
     async def _known(
         self, context: RequestContext, operation: ReadResult, allowed: frozenset[int] | None
@@ -227,18 +221,21 @@ class ResultReader:
         context: RequestContext,
         credential: Credential,
         result: AnyResult,
-        form: ResultForm,
+        reading: Reading,
         definition: Definition,
     ) -> Response:
         """Respond with the given result in the form that was requested, stored or made now."""
-        if form != "json" and isinstance(result, StoredResult):
+        file = file_of_redash(reading)
+        if is_made_here(reading):
+            result, _ = await self._forms.make(result, reading, context.sender, context.until)
+        elif file is not None and isinstance(result, StoredResult):
             result = (
-                await self._rendering(credential, result, form)
-                or (await self._fetcher.rendering(credential, result, form, context.sender)).result
+                await self._rendering(credential, result, file)
+                or (await self._fetcher.rendering(credential, result, file, context.sender)).result
             )
-        return _file(context, result, form, definition.name)
+        return result_response(context, result, reading, definition.name)
 
-    async def _rendering(self, credential: Credential, of: StoredResult, form: ResultForm) -> StoredResult | None:
+    async def _rendering(self, credential: Credential, of: StoredResult, form: RenderedForm) -> StoredResult | None:
         """Return the stored CSV, TSV or XLSX of exactly this result, unless it is too old to be used."""
         stored = await self._results.get(rendering_key(of.entry, form))
         if stored is None or rendering_expired(stored.entry, self._clock.monotonic(), self._live.settings.cache):
@@ -250,51 +247,49 @@ class ResultReader:
         context: RequestContext,
         credential: Credential,
         result: AnyResult,
-        form: ResultForm,
+        reading: Reading,
         name: str | None,
         voucher: Voucher | None = None,
     ) -> Response:
         """Respond with the result in the requested form; it is a hit where a voucher allows it."""
-        if form == "json" or not isinstance(result, StoredResult):
-            rendering: AnyResult = result
-        elif (stored := await self._rendering(credential, result, form)) is not None:
-            rendering = stored
-        else:
-            voucher = None
-            why = self._results.absence(rendering_key(result.entry, form), credential.scope, result.entry.query_id)
-            why = "stale" if why == "unproven" else why  # it is there, but too old
-            context.outcome.record_miss(why)
-            fetch = await self._fetcher.rendering(credential, result, form, context.sender)
-            context.outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
-            rendering = fetch.result
-        if voucher is None or not isinstance(rendering, StoredResult):
-            return _file(context, rendering, form, name)
-        return self._hit(context, rendering, form, name, voucher)
-
-    def _hit(
-        self, context: RequestContext, stored: StoredResult, form: ResultForm, name: str | None, voucher: Voucher
-    ) -> Response:
-        entry, cache, now = stored.entry, self._live.settings.cache, self._clock.monotonic()
-        age = entry.age(now) if form == "json" else now - entry.born
-        context.outcome.record_hit(math.inf, age, entry.runtime)
-        context.outcome.ttl = None if form == "json" else cache.rendered_ttl - age
-        response = _file(context, stored, form, name)
-        until = math.inf if context.outcome.ttl is None else now + context.outcome.ttl
-        key = result_key(entry.scope, entry.result_id, "json") if form == "json" else rendering_key(entry, form)
-        until = min(until, voucher.until)
-        response.reuse = context.reuse(key, entry, voucher.query_id, until, self._clock.wall(), now)
+        shown, file = result, file_of_redash(reading)
+        key = result_key(result.entry.scope, result.entry.result_id, "json")
+        if is_made_here(reading):
+            shown, key = await self._forms.make(result, reading, context.sender, context.until)
+        elif file is not None and isinstance(result, StoredResult):
+            key = rendering_key(result.entry, file)
+            stored = await self._rendering(credential, result, file)
+            if stored is None:
+                voucher = None
+            shown = stored or await self._fetched(context, credential, result, file)
+        response = result_response(context, shown, reading, name)
+        if voucher is not None and isinstance(shown, StoredResult):
+            self._note_hit(context, response, key, shown.entry, voucher, lasts=file is None)
         return response
 
+    async def _fetched(
+        self, context: RequestContext, credential: Credential, result: StoredResult, file: RenderedForm
+    ) -> AnyResult:
+        """Fetch a file from Redash: a miss, though the result itself is stored."""
+        why = self._results.absence(rendering_key(result.entry, file), credential.scope, result.entry.query_id)
+        why = "stale" if why == "unproven" else why  # it is there, but too old
+        context.outcome.record_miss(why)
+        fetch = await self._fetcher.rendering(credential, result, file, context.sender)
+        context.outcome.record_miss(why, joined=fetch.joined, stored=fetch.stored)
+        return fetch.result
 
-def _file(context: RequestContext, result: AnyResult, form: ResultForm, name: str | None) -> Response:
-    entry = result.entry
-    kind = "csv" if entry.form == "csv" else form  # Redash 8 gives CSV for TSV
-    content = result.content if isinstance(result, StoredResult) else result.body
-    return Response(
-        body=content,
-        entry=entry if isinstance(content, Body) else None,
-        content_type=CONTENT_TYPES[kind],
-        disposition=content_disposition(name or str(entry.result_id), entry.retrieved_at, kind),
-        cache_control=_FOR_A_YEAR if context.match.route.kind == "result" else "private, no-cache",
-        etag=entry.body_id.hex()[:16],  # each rendering has its own id: its bytes may differ (CONTRACT 8)
-    )
+    def _note_hit(
+        self, context: RequestContext, response: Response, key: Key, entry: Entry, voucher: Voucher, *, lasts: bool
+    ) -> None:
+        """Record a hit, and that its response may be reused. `lasts`: the bytes depend on the result alone."""
+        now = self._clock.monotonic()
+        age = entry.age(now) if lasts else now - entry.born
+        context.outcome.record_hit(math.inf, age, entry.runtime)
+        context.outcome.ttl = None if lasts else self._live.settings.cache.rendered_ttl - age
+        until = voucher.until if lasts else min(voucher.until, now + (context.outcome.ttl or 0.0))
+        response.reuse = context.reuse(key, entry, voucher.query_id, until, self._clock.wall(), now)
+
+
+def _needs_all(reading: Reading) -> bool:
+    """Whether the response cannot begin while the result is still arriving."""
+    return reading.form != "json" or is_made_here(reading)

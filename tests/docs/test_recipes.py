@@ -1,13 +1,14 @@
-"""The recipes of `docs/clients.md`, run as they stand there: only address, token and query are those of the test."""
+"""The recipes of `docs/clients.md` and `docs/forms.md`, run as they stand there: only address, token and query are
+those of the test.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import http.server
-import importlib
 import importlib.util
-import os
+import json
 import re
 import sys
 import threading
@@ -21,15 +22,9 @@ from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.documents import not_run, recipe
 from support.kitchen import Kitchen
+from support.libraries import library
 from support.waiting import until
 from support.world import World
-
-
-def library(name: str) -> Any:
-    """Import a library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing one is a failure."""
-    if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
-        return importlib.import_module(name)
-    return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
 @pytest.fixture
@@ -53,8 +48,15 @@ async def test_curl(kitchen: Kitchen, needs: Callable[[str], str]) -> None:
         (recipe("pandas"), ("pandas",)),
         (recipe("polars"), ("polars", "requests")),
         (recipe("duckdb"), ("duckdb", "requests")),
+        (recipe("polars-scan"), ("pyarrow", "polars", "requests")),
+        (recipe("pandas-parquet"), ("pyarrow", "pandas", "requests")),
+        (recipe("pyarrow"), ("pyarrow", "requests")),
+        (recipe("duckdb-parquet"), ("pyarrow", "duckdb", "requests")),
     ],
-    ids=["requests", "toolbelt", "pandas", "polars", "duckdb"],
+    ids=[
+        *("requests", "toolbelt", "pandas", "polars", "duckdb"),
+        *("polars-scan", "pandas-parquet", "pyarrow", "duckdb-parquet"),
+    ],
 )
 async def test_python(kitchen: Kitchen, text: str, libraries: tuple[str, ...]) -> None:
     for name in libraries:
@@ -70,6 +72,20 @@ async def test_a_whole_dashboard(kitchen: Kitchen) -> None:
     printed = (await kitchen.run(sys.executable, str(script))).splitlines()
     assert printed[0].endswith(" rows")
     assert "may not see" in printed[2]
+
+
+async def test_the_commands_for_forms(kitchen: Kitchen, needs: Callable[[str], str]) -> None:
+    needs("curl")
+    shell, wanted = needs("bash"), await kitchen.cities()
+    top = await kitchen.run(shell, "-ec", kitchen.filled(recipe("top")))
+    best = sorted(wanted, key=lambda city: -wanted[city])[:3]
+    assert [json.loads(line)["city"] for line in top.splitlines()] == best
+    files = await kitchen.run(
+        shell, "-ec", kitchen.filled(recipe("resume") + recipe("excel-csv")) + "\ncat orders.ndjson; cat orders.csv"
+    )
+    lines = [line for line in files.splitlines() if line.startswith("{")]
+    assert {row["city"]: row["orders"] for row in map(json.loads, lines)} == wanted
+    assert files.partition("\ufeff")[2].startswith("city;orders\r\n")
 
 
 async def test_the_recipe_for_requests_waits_for_a_run_and_raises_its_error(kitchen: Kitchen) -> None:

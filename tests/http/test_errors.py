@@ -552,6 +552,7 @@ async def test_responses_and_errors_can_be_read_across_origins(bare: World) -> N
         assert exposed == {
             *("Age", "Cache-Status", "ETag", "Retry-After", "Preference-Applied", "X-Request-ID"),
             *("Content-Disposition", "Content-Range", "Location", "RateLimit", "RateLimit-Policy", "Server-Timing"),
+            *("Accept-Ranges", "Content-Location"),
         }
 
 

@@ -23,7 +23,7 @@ from gateway.policy.context import honoured_wait
 from gateway.redash import template
 from gateway.redash.ambiguity import is_ambiguous
 from gateway.redash.arguments import parse_arguments
-from gateway.redash.downloads import content_disposition
+from gateway.redash.downloads import content_disposition, day_in, id_in
 from gateway.redash.matching import match
 from gateway.redash.max_age import parse_max_age
 from gateway.redash.outline import outline
@@ -33,7 +33,6 @@ from gateway.redash.refusals import parse_error
 from gateway.redash.requests import parse_operation
 from gateway.redash.responses import parse_beginning, parse_result_or_job
 from gateway.redash.sqltext import collision_text, matches, same_text, squeezed
-from gateway.results.file_names import day_in, id_in
 from gateway.telemetry.log import _one_line, _plain
 from gateway.telemetry.tracing import _state
 

@@ -41,7 +41,7 @@ BATCH = 40
 
 _ID = r"[1-9][0-9]{0,17}"
 _PARTS = {
-    "form": "(json|csv|tsv|xlsx)",
+    "form": "(json|csv|tsv|xlsx|ndjson|parquet|arrow|html)",
     "job_id": "[0-9a-f-]{36}",
     "token": "[A-Za-z0-9]{40}",
     "dashboard": "[A-Za-z0-9_-]{1,200}",

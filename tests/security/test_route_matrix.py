@@ -327,7 +327,7 @@ UNKNOWN = [
     "/api/queries/11/nothing",
     "/api/queries/11/results/7",
     "/api/queries/11/results.",
-    "/api/queries/11/results.html",
+    "/api/queries/11/results.pdf",
     "/api/queries/11/results.JSON",
     "/api/queries/11/results.json/",
     "/api/queries/11/results/7.pdf",
@@ -456,7 +456,7 @@ def test_every_recorded_api_route_is_named() -> None:
         "{t}": "[a-zA-Z0-9]{40}",
         "{d}": "[a-z0-9_-]+",
         "{w}": "[a-z_]+",
-        "{form}": "(json|csv|tsv|xlsx)",
+        "{form}": "(json|csv|tsv|xlsx|ndjson|parquet|arrow|html)",
     }
     patterns = []
     for _, _, method, template in ROWS:
