@@ -21,7 +21,8 @@ from gateway.telemetry.levels import Levels
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tables import UpstreamRow
 from gateway.upstream.client import HttpUpstream
-from gateway.warm import Warmer, WarmState
+from gateway.warming.state import WarmState
+from gateway.warming.warmer import Warmer
 
 MOST_RUNNING: Final = 50
 MOST_QUERIES: Final = 10
