@@ -21,7 +21,7 @@ from gateway.warming.demand import Demand, Pair, moved
 
 Peek = Callable[[Key], Entry | None]
 
-RANK_SECONDS: Final = 10.0
+RANK_SECONDS: Final = 30.0
 """So often it is looked up anew what is popular."""
 
 _LEAD_SECONDS: Final = 2.0
