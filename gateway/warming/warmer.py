@@ -38,7 +38,8 @@ class Warmer:
         self._spare = spare
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
-        self._aheads: dict[str, RefreshAhead] = {}  # by the credential
+        self.aheads: dict[str, RefreshAhead] = {}
+        """What is popular, by the credential."""
         self.states: list[WarmState] = []
         live.on_change.append(self.start)
 
@@ -47,13 +48,13 @@ class Warmer:
         entries = self._live.settings.warm
         for task in self._tasks:
             task.cancel()
-        before, self._aheads = self._aheads, {}
+        before, self.aheads = self.aheads, {}
         self.states = [WarmState(_name(entry), entry.every or 0.0) for entry in entries]
         self._tasks = [
             asyncio.create_task(self._task(entry, state, before))
             for entry, state in zip(entries, self.states, strict=True)
         ]
-        gone = [ahead for name, ahead in before.items() if name not in self._aheads]
+        gone = [ahead for name, ahead in before.items() if name not in self.aheads]
         self._tasks += [asyncio.create_task(self._records.release(ahead)) for ahead in gone]
 
     def _task(
@@ -62,7 +63,7 @@ class Warmer:
         if entry.popular is None:
             return self._rounds.run(entry, state)
         ahead = RefreshAhead(entry, self._live.access.credentials[entry.credential].scope)
-        self._aheads[entry.credential] = ahead
+        self.aheads[entry.credential] = ahead
         earlier, now = before.get(entry.credential), self._clock.monotonic()
         if earlier is not None and earlier.scope == ahead.scope:
             ahead.restore(earlier.saved(now), now)
@@ -71,12 +72,12 @@ class Warmer:
 
     def note(self, plan: Plan) -> None:
         """Note what a caller asks for."""
-        for ahead in self._aheads.values():
+        for ahead in self.aheads.values():
             ahead.note(plan, self._clock.monotonic())
 
     def count(self, batch: OutcomeBatch) -> None:
         """Count requests that were recorded."""
-        for ahead in self._aheads.values() if batch.keys else ():
+        for ahead in self.aheads.values() if batch.keys else ():
             ahead.count(batch.keys, self._clock.monotonic() - RECORD_SECONDS, self._records.peek)
 
     def counts(self) -> dict[str, int]:
@@ -87,7 +88,7 @@ class Warmer:
     @property
     def ahead(self) -> AheadStats:
         """What refresh ahead did and saved, all entries together."""
-        return AheadStats.together(ahead.stats for ahead in self._aheads.values())
+        return AheadStats.together(ahead.stats for ahead in self.aheads.values())
 
     async def stop(self) -> None:
         """End every entry."""
@@ -95,7 +96,7 @@ class Warmer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        for ahead in self._aheads.values():
+        for ahead in self.aheads.values():
             await self._records.release(ahead)
 
 

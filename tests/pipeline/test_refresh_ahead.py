@@ -201,7 +201,7 @@ async def test_what_was_asked_for_and_spent_survives_a_restart(bare: World, step
     bare.sandbox.add_first_result(bare.named["kb1"], runtime=55.0)
     await asked(bare, "now", 2)
     await asked(bare, "kb1")
-    [ahead] = bare.runtime.warmer._aheads.values()
+    [ahead] = bare.runtime.warmer.aheads.values()
     ahead.account.spend(bare.clock.monotonic(), 8.0)
     await bare.restart()
     await steps.pass_by()
@@ -211,7 +211,7 @@ async def test_what_was_asked_for_and_spent_survives_a_restart(bare: World, step
     await bare.sandbox.wait_executions(1)
     await steps.pass_by()
     assert bare.sandbox.counters.started_by_query == {bare.named["now"]: 1}  # 55 s do not fit beside the 8 s
-    [ahead] = bare.runtime.warmer._aheads.values()
+    [ahead] = bare.runtime.warmer.aheads.values()
     assert ahead.account.spent(bare.clock.monotonic()) >= 8.0
 
 
