@@ -177,9 +177,9 @@ class Week:
             return running
         has, max_age = self._redash.get(plan.key), plan.upstream_max_age()
         if has is not None and has.marker == plan.marker and (max_age is None or now - has.made <= max_age):
-            self._keep(plan, has, now)
+            self._put(plan, has, now)
             inline = Running(plan.query_id, now, has.runtime, plan.marker)
-            self._at(now, lambda moment: self._answer(inline, has, moment))
+            self._at(now, lambda moment: self._respond(inline, has, moment))
             return inline
         self.figures.executions += 1
         return self._start(plan, now)
@@ -201,18 +201,18 @@ class Week:
         if isinstance(plan.operation, Execute) and plan.operation.parameters == defaults:
             self._latest[running.query] = result
         if running.asks or running.then:  # a run that only Redash's schedule began is not fetched
-            self._keep(plan, result, now)
+            self._put(plan, result, now)
             self._known.pop(running.query, None)
-        self._answer(running, result, now)
+        self._respond(running, result, now)
         for act in running.then:
             act(result)
 
-    def _answer(self, running: Running, result: Result, now: float) -> None:
+    def _respond(self, running: Running, result: Result, now: float) -> None:
         for since in running.asks:
             self.figures.waited += now - since
             self.figures.ages.append(now - result.made)
 
-    def _keep(self, plan: Plan, result: Result, now: float) -> None:
+    def _put(self, plan: Plan, result: Result, now: float) -> None:
         self._store[plan.key] = Entry(
             body_id=b"",
             scope=SCOPE,

@@ -179,4 +179,4 @@ def _gateways(levels: Levels) -> list[report.Gateway]:
 
 def _warm(entry: WarmState) -> report.Warm:
     state = "failing" if entry.last_error else "fresh" if entry.runs else "not run yet"
-    return report.Warm(entry.name, state, entry.every, entry.runs, entry.failures, entry.skips)
+    return report.Warm(entry.name, state, entry.every or None, entry.runs, entry.failures, entry.skips)
