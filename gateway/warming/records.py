@@ -8,8 +8,7 @@ from typing import Final
 import msgspec
 
 from gateway.body import Body
-from gateway.executions.execution import new_id
-from gateway.model import Clock, Entry, Key, digest
+from gateway.model import Clock, Entry, Key, digest, new_id
 from gateway.store import Claim, FrontStore, Held, Lease, LeaseLostError, Leases
 from gateway.store.protocols import Sharing
 from gateway.warming.ahead import RefreshAhead, Saved
