@@ -233,7 +233,7 @@ class Runtime:
             serving=self.serving,
             resumed=self.executions.revival.resumed,
             in_use=bounds.in_use(self.api, self.executions, self.upstream),
-            memory=bounds.memory(memory, self.api, self.results, self.executions, self.upstream),
+            memory=bounds.memory(memory, self.api, self.results, self.executions, self.upstream, self.warmer),
             client_expiries={name: c.expires for name, c in self.live.settings.clients.items() if c.expires},
             certificate_expiries=self.reload.certificates,
         )

@@ -12,6 +12,7 @@ from gateway.outcome import OutcomeBatch
 from gateway.policy.configured import Live
 from gateway.policy.plan import Plan
 from gateway.warming.ahead import AheadStats, RefreshAhead
+from gateway.warming.demand import LIMIT_BYTES
 from gateway.warming.records import Records
 from gateway.warming.refreshing import Refresher
 from gateway.warming.renewer import Renewer
@@ -89,6 +90,11 @@ class Warmer:
     def ahead(self) -> AheadStats:
         """What refresh ahead did and saved, all entries together."""
         return AheadStats.together(ahead.stats for ahead in self.aheads.values())
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """How many bytes the pairs that are asked for take, and how many they may take."""
+        return sum(ahead.demand.bytes for ahead in self.aheads.values()), len(self.aheads) * LIMIT_BYTES
 
     async def stop(self) -> None:
         """End every entry."""

@@ -6,6 +6,7 @@ The gateway looks each hundredth of a second what is due; its clock stands still
 from __future__ import annotations
 
 import pytest
+from support.documents import configuration_with
 from support.waiting import until
 from support.world import World
 
@@ -77,7 +78,7 @@ def expire(world: World, *, before: float = 2.0) -> None:
 
 async def test_nobody_waits_for_what_is_asked_for_again_and_again(bare: World, steps: Steps) -> None:
     # Recipe of docs/freshness.md.
-    await bare.start(popular())
+    await bare.start("\n" + configuration_with("freshness.md", "popular").replace('"reporting"', '"analyst"'))
     assert "fwd=" in (await asked(bare))[0]
     for runs in (2, 3, 4):
         expire(bare)
