@@ -88,6 +88,8 @@ async def test_nobody_waits_for_what_is_asked_for_again_and_again(bare: World, s
     assert await bare.metric("redash_gateway_refresh_ahead_total", result="success") == 3
     assert await bare.metric("redash_gateway_refresh_ahead_saved_waits_total") >= 2
     assert await bare.metric("redash_gateway_warm_runs_total", result="success") == 3
+    async with bare.session.get(bare.admin + "/", headers={"Accept": "text/html"}) as response:
+        assert "popular 20 of analyst" in await response.text()
 
 
 async def test_it_is_not_renewed_before_it_is_about_to_expire(bare: World, steps: Steps) -> None:
