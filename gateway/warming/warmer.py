@@ -55,7 +55,8 @@ class Warmer:
             asyncio.create_task(self._task(entry, state, before))
             for entry, state in zip(entries, self.states, strict=True)
         ]
-        gone = [ahead for name, ahead in before.items() if name not in self.aheads]
+        scopes = {ahead.scope for ahead in self.aheads.values()}
+        gone = [ahead for ahead in before.values() if ahead.scope not in scopes]
         self._tasks += [asyncio.create_task(self._records.release(ahead)) for ahead in gone]
 
     def _task(
