@@ -119,6 +119,7 @@ class Pipeline:
         await self._pauses.check(plan, context.sender)
         if context.request.method == "HEAD":  # runs nothing
             return await self._responses.head(context, operation, plan, await self._lookup.foresee(plan, outcome))
+        self._lookup.on_asked(plan)
         found = await self._lookup.find(plan, outcome, context.until)  # look up
         result = await self._lookup.join_or_execute(found, plan, outcome, context.until)  # join, execute
         result = await self._lookup.wait(result, context, operation, plan)  # store: done by the execution

@@ -29,7 +29,7 @@ LEVELS: Final = (
     ("results",),
     ("executions",),
     ("pipeline",),
-    ("warm", "http"),
+    ("warming", "http"),
     ("admin",),
     ("app",),
     ("demo",),
@@ -43,13 +43,13 @@ SANDBOX: Final = "sandbox"
 """Imports nothing of the rest; only `cli` and `demo` import it."""
 
 MOST_MODULES: Final = 9
-MOST_PACKAGES: Final = 15
+MOST_PACKAGES: Final = 16  # `warming` came when one module could not hold refresh ahead with its decisions
 MOST_PARAMETERS: Final = 9
 
 PURE: Final = frozenset({"", "body", "model", "outcome", "secret", "errors", "config", "redash", "policy"})
 """No await, no socket, no clock of its own: time is an argument."""
 
-NO_NETWORK: Final = frozenset({"concurrency", "store", "results", "executions", "pipeline", "warm"})
+NO_NETWORK: Final = frozenset({"concurrency", "store", "results", "executions", "pipeline", "warming"})
 """Waits, but knows no network and no HTTP library."""
 
 LIBRARIES: Final = frozenset({"aiohttp", "yarl", "requests", "urllib3", "httpx"})

@@ -190,7 +190,8 @@ class Warm(msgspec.Struct, frozen=True):
 
     name: str
     state: str
-    every_seconds: float
+    every_seconds: float | None
+    """None for what is renewed as it is asked for."""
     runs: int
     failures: int
     skips: int

@@ -21,7 +21,8 @@ from gateway.telemetry.levels import Levels
 from gateway.telemetry.recorder import StatusRecorder
 from gateway.telemetry.tables import UpstreamRow
 from gateway.upstream.client import HttpUpstream
-from gateway.warm import Warmer, WarmState
+from gateway.warming.state import WarmState
+from gateway.warming.warmer import Warmer
 
 MOST_RUNNING: Final = 50
 MOST_QUERIES: Final = 10
@@ -178,4 +179,4 @@ def _gateways(levels: Levels) -> list[report.Gateway]:
 
 def _warm(entry: WarmState) -> report.Warm:
     state = "failing" if entry.last_error else "fresh" if entry.runs else "not run yet"
-    return report.Warm(entry.name, state, entry.every, entry.runs, entry.failures, entry.skips)
+    return report.Warm(entry.name, state, entry.every or None, entry.runs, entry.failures, entry.skips)

@@ -7,6 +7,7 @@ from gateway.http.listener import ApiListener
 from gateway.results.parts import ResultParts
 from gateway.telemetry.levels import Bound
 from gateway.upstream.client import HttpUpstream
+from gateway.warming.warmer import Warmer
 
 
 def in_use(api: ApiListener, executions: ExecutionParts, upstream: HttpUpstream) -> dict[str, Bound]:
@@ -20,13 +21,19 @@ def in_use(api: ApiListener, executions: ExecutionParts, upstream: HttpUpstream)
 
 
 def memory(
-    cache_memory: int, api: ApiListener, results: ResultParts, executions: ExecutionParts, upstream: HttpUpstream
+    cache_memory: int,
+    api: ApiListener,
+    results: ResultParts,
+    executions: ExecutionParts,
+    upstream: HttpUpstream,
+    warmer: Warmer,
 ) -> dict[str, Bound]:
     """Return what takes memory up to a limit of its own, in bytes; `cache_memory` is the limit of some."""
     metadata = results.metadata.entries
     return {
         "definitions": Bound(*results.definitions.memory),
         "metadata": Bound(int(metadata.currsize), int(metadata.maxsize)),
+        "popular": Bound(*warmer.memory),
         "request_bodies": Bound(api.api.bytes_of_bodies, cache_memory),
         "responses": Bound(*api.cache.memory),
         "runs": Bound(executions.flights.weight, cache_memory),

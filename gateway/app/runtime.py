@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 
+import msgspec
 from aiohttp import http_parser, web
 
 from gateway import __version__, config
@@ -39,7 +40,11 @@ from gateway.telemetry import log
 from gateway.telemetry.levels import Levels
 from gateway.telemetry.metrics import registry
 from gateway.upstream.client import HttpUpstream
-from gateway.warm import Warmer
+from gateway.warming.records import Records
+from gateway.warming.refreshing import Refresher
+from gateway.warming.rounds import Rounds
+from gateway.warming.spare import Spare
+from gateway.warming.warmer import Warmer
 
 events = logging.getLogger("gateway.events")
 
@@ -81,8 +86,7 @@ class Runtime:
             self.executions,
             observer,
         )
-        slots, breaker = self.executions.flights.slots, self.upstream.breaker
-        self.warmer = Warmer(self.live, self.executions.lookup, self.results, slots, breaker, self.clock)
+        self.warmer = self._warmer()
         each = self.telemetry.tracing is not None
         self.api = ApiListener(self.live, pipeline, quotas, self.store, observer, self.clock, each=each)
         self.watchers = self.executions.live.watchers
@@ -103,6 +107,16 @@ class Runtime:
     def _invalidated(self, query_id: int) -> None:
         self.api.cache.drop_query(query_id)
         self.watchers.note(query_id)
+
+    def _warmer(self) -> Warmer:
+        spare = Spare(self.executions.flights.slots, self.upstream.breaker)
+        refresher = Refresher(self.live, self.executions.lookup, self.results.definitions, self.clock)
+        rounds = Rounds(self.live, refresher, self.results.dashboards, spare)
+        records = Records(self.store, self.leases, self.sharing, self.name, self.clock)
+        warmer = Warmer(self.live, refresher, rounds, records, spare, self.clock)
+        self.executions.lookup.on_asked = warmer.note
+        self.telemetry.observer.on_requests = warmer.count
+        return warmer
 
     async def start(self) -> None:
         """Listen, open the store, follow unfinished executions, accept connections.
@@ -224,12 +238,13 @@ class Runtime:
             reload_successful=self.reload.successful,
             reloaded_at=self.reload.at,
             warm=self.warmer.counts(),
+            ahead=msgspec.structs.asdict(self.warmer.ahead),
             log_lines_dropped=log.lines_dropped(),
             loop_lag=self.loop_lag.longest(),
             serving=self.serving,
             resumed=self.executions.revival.resumed,
             in_use=bounds.in_use(self.api, self.executions, self.upstream),
-            memory=bounds.memory(memory, self.api, self.results, self.executions, self.upstream),
+            memory=bounds.memory(memory, self.api, self.results, self.executions, self.upstream, self.warmer),
             client_expiries={name: c.expires for name, c in self.live.settings.clients.items() if c.expires},
             certificate_expiries=self.reload.certificates,
         )

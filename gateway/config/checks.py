@@ -32,8 +32,7 @@ def check(config: Config, mistakes: Mistakes) -> None:
     _tokens(config, mistakes)
     _cache(config.cache, mistakes)
     _redis(config, mistakes)
-    for number, warm in enumerate(config.warm):
-        _warm(warm, f"warm[{number}]", config.credentials, mistakes)
+    _warm_all(config, mistakes)
 
 
 def _listeners(config: Config, mistakes: Mistakes) -> None:
@@ -212,15 +211,47 @@ def _redis_login(config: Config, mistakes: Mistakes) -> None:
 
 
 def _warm(warm: Warm, path: str, credentials: dict[str, Credential], mistakes: Mistakes) -> None:
-    query, dashboard = f"{path}.query", f"{path}.dashboard"
-    if (warm.query is None) == (warm.dashboard is None):
-        mistakes.add(path, "needs exactly one of query and dashboard", unless=(query, dashboard))
-    elif warm.parameters and warm.dashboard is not None:
+    kinds = [name for name in ("query", "dashboard", "popular") if getattr(warm, name) is not None]
+    keys = [f"{path}.{name}" for name in ("query", "dashboard", "popular")]
+    if len(kinds) != 1:
+        mistakes.add(path, "needs exactly one of query, dashboard and popular", unless=keys)
+    elif warm.parameters and warm.query is None:
         mistakes.add(f"{path}.parameters", "goes with query only; a dashboard's queries run with their defaults")
+    else:
+        _warm_keys(warm, kinds[0], path, mistakes)
     key = f"{path}.credential"
     if warm.credential is None or not _exists(warm.credential, key, credentials, mistakes):
         return
     credential = credentials[warm.credential]
-    if credential.kind == "query" and credential.query not in (None, warm.query):
+    if credential.kind == "query" and credential.query not in (None, warm.query) and warm.popular is None:
         text = f"{shown(warm.credential)} is the key of query {credential.query} and can run only that one"
-        mistakes.add(key, text, unless=(query, dashboard))
+        mistakes.add(key, text, unless=keys)
+
+
+_POPULAR = ("within", "budget", "quiet")
+"""Keys that go with `popular` only; the first two are needed there."""
+
+
+def _warm_keys(warm: Warm, kind: str, path: str, mistakes: Mistakes) -> None:
+    """Add a mistake for each key that this kind of entry needs or cannot have."""
+    needed = ("within", "budget") if kind == "popular" else ("every",)
+    foreign = ("every",) if kind == "popular" else _POPULAR
+    for name in needed:
+        if getattr(warm, name) is None:
+            text = "is missing and has no default" if name == "every" else f"is missing; {kind} needs it"
+            mistakes.add(f"{path}.{name}", text, unless=(f"{path}.{name}",))
+    for name in foreign:
+        if getattr(warm, name) is not None:
+            other = "query and dashboard" if kind == "popular" else "popular"
+            mistakes.add(f"{path}.{name}", f"goes with {other} only; leave it out", unless=(f"{path}.{kind}",))
+
+
+def _warm_all(config: Config, mistakes: Mistakes) -> None:
+    seen: dict[str, str] = {}
+    for number, warm in enumerate(config.warm):
+        path = f"warm[{number}]"
+        _warm(warm, path, config.credentials, mistakes)
+        if warm.popular is not None and warm.credential is not None:
+            first = seen.setdefault(warm.credential, path)
+            if first != path:
+                mistakes.add(f"{path}.credential", f"{first} renews what is popular with it already; keep one of them")

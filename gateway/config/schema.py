@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.config import networks, stores, units, values
 from gateway.config.redis_url import NO_PASSWORD, RedisAddress, redis_address
-from gateway.config.units import Rate, RuntimeFloor
+from gateway.config.units import Budget, Quiet, Rate, RuntimeFloor
 from gateway.config.values import Listen
 from gateway.secret import Secret
 
@@ -64,6 +64,8 @@ Wait = Annotated[float, ParsedBy(units.wait)]
 PositiveWait = Annotated[float, ParsedBy(units.positive_wait)]
 Bytes = Annotated[int, ParsedBy(units.size)]
 RateLimit = Annotated[Rate, ParsedBy(units.rate)]
+WorkBudget = Annotated[Budget, ParsedBy(units.budget)]
+QuietHours = Annotated[Quiet, ParsedBy(units.quiet)]
 Count = Annotated[int, ParsedBy(values.WholeNumber(1))]
 CountOrZero = Annotated[int, ParsedBy(values.WholeNumber(0))]
 Text = Annotated[str, ParsedBy(values.text)]
@@ -221,12 +223,16 @@ class Redis(Table, frozen=True, kw_only=True):
 
 
 class Warm(Table, frozen=True, kw_only=True):
-    """A query, or every query on a dashboard, that is kept fresh without requests."""
+    """A query, or every query on a dashboard, that is kept fresh without requests; or what is asked for most."""
 
     query: Count | None = None
     dashboard: Dashboard | None = None
+    popular: Annotated[int, ParsedBy(values.WholeNumber(1, most=1_000))] | None = None
     parameters: Annotated[dict[str, object], ParsedBy(values.parameters)] = {}
-    every: PositiveSeconds
+    every: PositiveSeconds | None = None
+    within: PositiveSeconds | None = None
+    budget: WorkBudget | None = None
+    quiet: QuietHours | None = None
     credential: Text
 
 

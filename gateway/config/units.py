@@ -24,6 +24,7 @@ _LARGEST_BYTES = 2**62
 
 _NUMBER_AND_UNIT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,9}) ?/ ?([smhd])", re.ASCII)
+_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _BUDGET = re.compile(r"([^/]+?) ?/ ?([smhdw])", re.ASCII)
 
 
@@ -62,6 +63,26 @@ class RuntimeFloor(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         most = "" if self.at_most == math.inf else f", at most {_short(self.at_most)}"
         return f"{self.runtimes:g} runtimes, at least {_short(self.at_least)}{most}"
+
+
+class Quiet(msgspec.Struct, frozen=True):
+    """The hours of a day in which nothing is done, as minutes of the day; they may go over midnight."""
+
+    begin: int
+    end: int
+
+    def covers(self, minute: int) -> bool:
+        """Whether this minute of the day is one of them."""
+        if self.begin <= self.end:
+            return self.begin <= minute < self.end
+        return minute >= self.begin or minute < self.end
+
+    def __str__(self) -> str:
+        return f"{_clock(self.begin)}-{_clock(self.end)}"
+
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60:02d}:{minute % 60:02d}"
 
 
 def _short(seconds: float) -> str:
@@ -145,6 +166,17 @@ def floor(value: object) -> float | RuntimeFloor:
     if made.at_least > made.at_most:
         raise ValueError("has an at_least above its at_most")
     return made
+
+
+def quiet(value: object) -> Quiet:
+    """Parse hours such as "22:00-06:00"."""
+    match = _QUIET.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('is not a time of quiet; write for example "22:00-06:00"')
+    begin, end = (int(match[hour]) * 60 + int(match[hour + 1]) for hour in (1, 3))
+    if begin == end:
+        raise ValueError("begins when it ends; to do nothing at all, leave the table out")
+    return Quiet(begin, end)
 
 
 def expiry(value: object) -> float:

@@ -86,15 +86,17 @@ def text(value: object) -> str:
 
 
 class WholeNumber:
-    """Parses whole numbers from `least` to 2**53 (what JSON carries safely)."""
+    """Parses whole numbers from `least` to `most`, by default to 2**53 (what JSON carries safely)."""
 
-    def __init__(self, least: int) -> None:
+    def __init__(self, least: int, most: int = 2**53) -> None:
         self.least = least
+        self.most = most
 
     def __call__(self, value: object) -> int:
         """Return the number."""
-        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= 2**53:
-            raise ValueError(f"is not a whole number of at least {self.least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not self.least <= value <= self.most:
+            most = "" if self.most == 2**53 else f" and at most {self.most}"
+            raise ValueError(f"is not a whole number of at least {self.least}{most}")
         return value
 
 

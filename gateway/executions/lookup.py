@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 
 from gateway.concurrency.events import Event, wait_for
@@ -30,13 +30,15 @@ class ResultLookup:
         self._executions = executions
         self._upstream = upstream
         self._clock = clock
+        self.on_asked: Callable[[Plan], None] = lambda plan: None
+        """Called with what each caller asks for."""
 
     async def adapted(self, plan: Plan) -> Plan:
         """Return the plan with the bounds that depend on its query's last run and its schedule."""
-        if not plan.is_adaptive:
-            return plan
-        last = await self._results.get(plan.key)
-        return adapted(plan, last.entry if last is not None else None, self._clock.wall())
+        if plan.is_adaptive:
+            last = await self._results.get(plan.key)
+            plan = adapted(plan, last.entry if last is not None else None, self._clock.wall())
+        return plan
 
     async def find(self, plan: Plan, outcome: Outcome, until: float = math.inf) -> StoredResult | Miss:
         """Look up what the store has, and what is in progress.

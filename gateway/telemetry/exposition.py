@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
@@ -73,3 +73,16 @@ def histogram(name: str, text: str, labels: Sequence[str], values: Mapping[Any, 
     for key, observed in values.items():
         family.add_metric(key, observed.buckets(), observed.total)
     return family
+
+
+def refresh_ahead(did: Mapping[str, float]) -> Iterator[Metric]:
+    """Yield what refresh ahead did and saved, since the configuration was loaded."""
+    results = {"success": "renewed", "failure": "failed", "over_budget": "over_budget"}
+    counts = {(result,): did.get(name, 0) for result, name in results.items()}
+    yield counter("refresh_ahead", "Renewals of popular results that were due, by result.", ("result",), counts)
+    for name, text in (
+        ("seconds", "Work in Redash for renewals of popular results."),
+        ("saved_waits", "Requests that would have waited for a run without a renewal."),
+        ("saved_seconds", "Time that these requests would have waited."),
+    ):
+        yield counter(f"refresh_ahead_{name}", text, (), {(): did.get(name, 0)})

@@ -10,7 +10,7 @@ from prometheus_client.core import InfoMetricFamily, Metric
 
 from gateway import __version__
 from gateway.model import SharingStats, TierStats
-from gateway.telemetry.exposition import PREFIX, counter, gauge
+from gateway.telemetry.exposition import PREFIX, counter, gauge, refresh_ahead
 
 WARM: Final = ("success", "failure", "skipped")
 WAITS: Final = ("slot", "collision", "earlier_run", "request")
@@ -44,6 +44,8 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     reloaded_at: float
     warm: Mapping[str, int]
     """Rounds of the `[[warm]]` entries by result."""
+    ahead: Mapping[str, float]
+    """What refresh ahead did and saved, see `exposition.refresh_ahead`."""
     log_lines_dropped: int
     serving: bool
     """False while the gateway stops."""
@@ -97,6 +99,7 @@ def _collect_parts(levels: Levels) -> Iterator[Metric]:
         ("result",),
         {(result,): levels.warm.get(result, 0) for result in WARM},
     )
+    yield from refresh_ahead(levels.ahead)
     yield counter(
         "log_lines_dropped",
         "Log lines dropped because the reader was too slow.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
@@ -44,6 +45,8 @@ class Telemetry:
         self._health = UpstreamHealth()
         self._tracing = tracing
         self.access_log = access_log
+        self.on_requests: Callable[[OutcomeBatch], None] = lambda batch: None
+        """Called with what was recorded, too."""
         self._requests: list[Outcome] = []
         self._hits: list[OutcomeBatch] = []
         self._lines: list[Outcome | log.Hit] = []  # for the access log
@@ -119,6 +122,7 @@ class Telemetry:
     def _flush_requests(self, requests: list[Outcome], hits: list[OutcomeBatch]) -> None:
         for batch in chain(batched(requests), hits):
             self._metrics.record_requests(batch)
+            self.on_requests(batch)
             if self._recorder is not None:
                 self._recorder.record_requests(batch)
         if self._recorder is not None:

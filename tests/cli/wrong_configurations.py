@@ -259,7 +259,7 @@ WRONG: Final[Mapping[str, Case]] = {
     "directory for a store": Case("cache.store", "choose another path", add='[cache]\nstore = "sqlite:."\n'),
     "time zone": Case("cache.timezone", "did you mean 'Europe/Berlin'", add='[cache]\ntimezone = "Europe/Berln"\n'),
     "rule without queries": Case("cache.rules[0]", "needs queries, data_sources or tags", add=RULE + "floor = 1\n"),
-    "nothing to warm": Case("warm[0]", "exactly one of query and dashboard", add=WARM),
+    "nothing to warm": Case("warm[0]", "exactly one of query, dashboard and popular", add=WARM),
     "id in quotes": Case("warm[0].dashboard", "write ids without quotes", add=WARM + 'dashboard = "3"\n'),
     "warmed without key": Case("warm[0].credential", "known: a", add=WARM.replace('"a"', '"zz"') + "query = 1\n"),
     "tracing without the extra": Case(

@@ -305,11 +305,19 @@ async def warmed_every(lab: Lab) -> object:
     return [state.every for state in lab.runtime.warmer.states]
 
 
+def popular(part: str) -> See:
+    async def see(lab: Lab) -> object:
+        return [str(getattr(ahead.entry, part)) for ahead in lab.runtime.warmer.aheads.values()]
+
+    return see
+
+
 # -- the keys ----------------------------------------------------------------------------------------------------------
 
 ONE_RULE: Final = {"cache.rules.queries": [5]}
 FLOORED: Final = {"cache.rules.queries": None, "cache.rules.floor": "1h"}
 WARM: Final = {"warm.query": 5, "warm.every": "40ms", "warm.credential": "user"}
+POPULAR: Final = {"warm.popular": 5, "warm.within": "1d", "warm.budget": "10m/h", "warm.credential": "user"}
 FIRST: Final = {"server.tls_cert": "{directory}/first.pem", "server.tls_key": "{directory}/first.key.pem"}
 OTHER: Final = {"server.tls_cert": "{directory}/other.pem", "server.tls_key": "{directory}/other.key.pem"}
 HASH: Final = config.token_hash("rg_another")
@@ -451,6 +459,10 @@ LIVE: Final[dict[str, Case]] = {
         {"p": "y"}, {"p": "z"}, warmed_parameters, {"p": "y"}, {"p": "z"}, {**WARM, "warm.query": 7}
     ),
     "warm.every": Case("40ms", "50ms", warmed_every, [0.04], [0.05], WARM),
+    "warm.popular": Case(5, 6, popular("popular"), ["5"], ["6"], POPULAR),
+    "warm.within": Case("1d", "2d", popular("within"), ["86400.0"], ["172800.0"], POPULAR),
+    "warm.budget": Case("10m/h", "1h/d", popular("budget"), ["10m/h"], ["1h/d"], POPULAR),
+    "warm.quiet": Case(None, "22:00-06:00", popular("quiet"), ["None"], ["22:00-06:00"], POPULAR),
     "warm.credential": Case("user", "second", warmed("key"), key("user"), key("second"), WARM),
     "log.access": Case(False, True, access_log, False, True),
     "metrics.per_query": Case(50, 0, is_a_label, True, False),

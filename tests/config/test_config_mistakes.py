@@ -11,6 +11,7 @@ from gateway.config import load
 from gateway.errors import ConfigurationError
 
 RULE = "[[cache.rules]]\n"
+POPULAR = '[[warm]]\npopular = 5\nwithin = "1d"\nbudget = "10m/h"\ncredential = "a"\n'
 WARM = '[[warm]]\nevery = "10m"\ncredential = "a"\n'
 
 ONE_MISTAKE = [
@@ -129,8 +130,8 @@ ONE_MISTAKE = [
         "credentials.x.key_file: 'a\\x00b' has control characters in it",
     ),
     # warm
-    (WARM, "warm[0]: needs exactly one of query and dashboard"),
-    (WARM + "query = 1\ndashboard = 2\n", "warm[0]: needs exactly one of query and dashboard"),
+    (WARM, "warm[0]: needs exactly one of query, dashboard and popular"),
+    (WARM + "query = 1\ndashboard = 2\n", "warm[0]: needs exactly one of query, dashboard and popular"),
     (WARM + "dashboard = 1\nparameters = { a = 1 }\n", "warm[0].parameters: goes with query only"),
     (WARM + "query = 1\nparameters = { a = 2027-01-01 }\n", "warm[0].parameters: a table has a date in it"),
     (WARM + "query = 1\nparameters = { a = [inf] }\n", "warm[0].parameters: a table has a number in it that JSON"),
@@ -139,6 +140,14 @@ ONE_MISTAKE = [
     (WARM.replace('"a"', '"b"') + "query = 1\n", "warm[0].credential: there is no credential 'b'; known: a, q"),
     (WARM.replace('"a"', '"q"') + "query = 1\n", "warm[0].credential: 'q' is the key of query 42"),
     (WARM.replace('"a"', '"q"') + "dashboard = 1\n", "warm[0].credential: 'q' is the key of query 42"),
+    ('[[warm]]\npopular = 5\nwithin = "1d"\ncredential = "a"\n', "warm[0].budget: is missing; popular needs it"),
+    (POPULAR + 'every = "5m"\n', "warm[0].every: goes with query and dashboard only"),
+    (WARM + 'query = 1\nquiet = "22:00-06:00"\n', "warm[0].quiet: goes with popular only"),
+    (POPULAR + 'quiet = "22:00-24:00"\n', "warm[0].quiet: '22:00-24:00' is not a time of quiet"),
+    (POPULAR + 'quiet = "22:00-22:00"\n', "warm[0].quiet: '22:00-22:00' begins when it ends"),
+    (POPULAR.replace("10m/h", "10m"), "warm[0].budget: '10m' is not a budget; write for example"),
+    (POPULAR.replace("5", "5000"), "warm[0].popular: 5000 is not a whole number of at least 1 and at most 1000"),
+    (POPULAR + POPULAR, "warm[1].credential: warm[0] renews what is popular with it already"),
     ('[[warm]]\nquery = 1\ncredential = "a"\n', "warm[0].every: is missing and has no default"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.documents import configuration_with
 from support.http import Reply
 from support.waiting import until
 from support.world import World
@@ -13,7 +14,8 @@ from gateway.sandbox.sample_objects import parameter
 
 pytestmark = pytest.mark.standing_clock
 
-BY_RUNTIME = 'floor = { runtimes = 10, at_least = "30s", at_most = "1h" }'
+BY_RUNTIME = configuration_with("freshness.md", "runtimes").removeprefix("[cache]\n")
+FOLLOWS = configuration_with("freshness.md", "follow_schedule").removeprefix("[cache]\n")
 HOUR, DAY = 3_600, 86_400
 HOURLY = {"interval": HOUR, "time": None, "day_of_week": None, "until": None}
 AT_TEN = {"interval": DAY, "time": "10:00", "day_of_week": None, "until": None}
@@ -137,7 +139,7 @@ async def test_a_floor_by_runtime_survives_a_restart(bare: World) -> None:
 @pytest.mark.parametrize("redash_version", ["8", "10", "26"])
 async def test_a_scheduled_result_stands_in_until_the_next_one_is_due(bare: World) -> None:
     # Recipe of docs/freshness.md: the dashboard asks for a minute, Redash refreshes once an hour.
-    await bare.start(cache="follow_schedule = true")
+    await bare.start(cache=FOLLOWS)
     query = scheduled(bare, HOURLY)
     first = (await ask(bare, query, 60)).rows
     bare.clock.turn(HOUR - 1)
@@ -184,6 +186,7 @@ async def test_redash_is_asked_for_what_stands_in_also_if_nothing_is_stored(bare
     assert "; hit" in (await ask(bare, query)).cache
 
 
+@pytest.mark.parametrize("redash_version", ["8", "10", "26"])
 async def test_only_the_default_values_are_scheduled(bare: World) -> None:
     await bare.start(cache="follow_schedule = true")
     country = parameter("country", "enum", "DE", enumOptions="DE\nFR")

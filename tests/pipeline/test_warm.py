@@ -10,7 +10,8 @@ import pytest
 from support.waiting import until
 from support.world import World
 
-import gateway.warm
+import gateway.warming.rounds
+import gateway.warming.state
 from gateway.sandbox.sample_objects import parameter
 
 pytestmark = pytest.mark.standing_clock
@@ -53,7 +54,7 @@ class Naps:
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> Naps:
     made = Naps()
-    monkeypatch.setattr(gateway.warm, "asyncio", made)
+    monkeypatch.setattr(gateway.warming.rounds, "asyncio", made)
     return made
 
 
@@ -63,7 +64,7 @@ def entry(*, every: str = "10m", credential: str = "analyst", **what: Any) -> st
     return "\n".join(["", "[[warm]]", *lines, f'every = "{every}"', f'credential = "{credential}"', ""])
 
 
-def state(world: World, number: int = 0) -> gateway.warm.WarmState:
+def state(world: World, number: int = 0) -> gateway.warming.state.WarmState:
     return world.runtime.warmer.states[number]
 
 
@@ -182,7 +183,7 @@ async def test_an_edit_is_noticed(bare: World, naps: Naps) -> None:
 
 async def test_many_entries_do_not_start_at_once(bare: World, naps: Naps, monkeypatch: pytest.MonkeyPatch) -> None:
     # A start with many entries causes no burst on the warehouse, and nothing is run before the first pause.
-    monkeypatch.setattr(gateway.warm, "random", random.Random(7))
+    monkeypatch.setattr(gateway.warming.rounds, "random", random.Random(7))
     await bare.start("".join(entry(query=bare.named["now"]) for _ in range(20)))
     await naps.asleep(20)
     assert bare.sandbox.counters.requests == 0

@@ -44,6 +44,14 @@ def recipe(name: str) -> str:
     return found.text
 
 
+def configuration_with(page: str, key: str) -> str:
+    """Return the only block of TOML on a page that has this key."""
+    (found,) = [
+        b.text for b in blocks() if (b.page, b.language) == (page, "toml") and re.search(rf"\b{key} = ", b.text)
+    ]
+    return found
+
+
 def not_run(page: str, language: str) -> list[str]:
     """Return the texts of a page in one language that cannot be run as they are."""
     return [b.text for b in blocks() if (b.page, b.language, b.mark) == (page, language, "not run")]

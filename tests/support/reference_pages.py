@@ -35,6 +35,8 @@ KINDS: Final[dict[Callable[..., object], str]] = {
     units.positive_wait: "duration above 0, up to 1h",
     units.size: "size",
     units.rate: "rate",
+    units.budget: "budget",
+    units.quiet: "hours",
     units.expiry: "date or time",
     values.text: "text",
     values.listen: "address",
@@ -131,7 +133,8 @@ def _kind(kind: Any) -> str:
 
 def _parsed(parse: Callable[[object], object]) -> str:
     if isinstance(parse, values.WholeNumber):
-        return f"number from {parse.least}"
+        most = "" if parse.most == 2**53 else f" to {parse.most}"
+        return f"number from {parse.least}{most}"
     return KINDS[parse]
 
 
