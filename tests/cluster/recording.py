@@ -47,7 +47,6 @@ class Recorder:
         """The processes of the gateways, in order."""
         self._history = history
         self._now = now
-        self._cancelled: dict[str, float] = {}
         watch_sandbox(sandbox, self._arrived, self._sent)
 
     def _arrived(self, request: Any) -> None:
@@ -55,7 +54,7 @@ class Recorder:
         is_post = request.method == "POST" and request.path.endswith("/results")
         request.gateway = self._sender(request.port) if is_post else None
         if request.method == "DELETE" and request.path.startswith("/api/jobs/"):
-            self._cancelled.setdefault(request.path.rpartition("/")[2], request.at)
+            self._history.deleted.setdefault(request.path.rpartition("/")[2], request.at)
 
     def _sent(self, request: Any, route: str, _: int, body: bytes) -> None:
         key = request.headers.get("Authorization", "").removeprefix("Key ")
@@ -83,7 +82,7 @@ class Recorder:
         """Add what is only known at the end: when runs ended, and what the results are."""
         for job in redash_jobs(self.sandbox):
             ended = job.ended_at / 1e6 if job.ended_at else NEVER
-            self._history.ended[job.id] = min(ended, self._cancelled.get(job.id, NEVER))
+            self._history.ended[job.id] = min(ended, self._history.deleted.get(job.id, NEVER))
         for result in self.sandbox.database.results.values():
             if (found := _VERSION.search(result.query)) is not None:
                 made = Result(found[1], int(found[2]), found[3], result.retrieved_at / 1e6)
