@@ -70,8 +70,10 @@ class Cancelling:
             del self._again[execution]
 
     async def _stop(self, execution: Execution, sender: Sender) -> None:
-        over = execution.cancelling or execution.phase is Phase.ENDED
-        if over or execution.standing.follows or self.is_wanted(execution):
+        standing, over = execution.standing, execution.cancelling or execution.phase is Phase.ENDED
+        # Another gateway leads it, or will: that one knows who has use for it.
+        elsewhere = standing.follows or (standing.inherits and not standing.lease.number)
+        if over or elsewhere or self.is_wanted(execution):
             return
         if execution.phase is Phase.QUEUED and execution.task is not None:
             if await self._is_closed(execution):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from support.inside import redash_jobs, watch_sandbox
 
@@ -47,12 +48,14 @@ class Recorder:
         """The processes of the gateways, in order."""
         self._history = history
         self._now = now
+        self._senders: WeakKeyDictionary[object, int] = WeakKeyDictionary()  # by connection
         watch_sandbox(sandbox, self._arrived, self._sent)
 
     def _arrived(self, request: Any) -> None:
         request.at = self._now()
-        is_post = request.method == "POST" and request.path.endswith("/results")
-        request.gateway = self._sender(request.port) if is_post else None
+        request.gateway = self._senders.get(request.connection)
+        if request.gateway is None and (sender := self._sender(request.port)) is not None:
+            request.gateway = self._senders[request.connection] = sender  # it may be closed when the next one is read
         if request.method == "DELETE" and request.path.startswith("/api/jobs/"):
             self._history.deleted.setdefault(request.path.rpartition("/")[2], request.at)
 

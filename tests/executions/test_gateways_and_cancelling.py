@@ -167,3 +167,21 @@ async def test_a_cancel_ends_no_job_that_was_given_out_where_nobody_could_hear_o
     await one.runtime.store.link.open()
     assert await ended(two, unheard) == result
     assert await is_cancelled(two, queued)
+
+
+async def test_a_cancel_elsewhere_does_not_end_a_run_that_waits_for_an_earlier_one(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """Nobody leads it yet: only the gateway that gave its jobs out knows who has use for it."""
+    one, two, three = gateways
+    hold = sandbox.hold()
+    earlier = await begun(one)
+    sandbox.edit_query(one.named["slow_seconds"], query="select sleep({{ seconds }}) as slept, 1 as edited")
+    two.runtime.results.definitions.drop(one.named["slow_seconds"])
+    first, second = await join(two), await join(two)
+    await cancel(three, first)
+    for world in gateways:
+        assert (await world.get(f"/api/jobs/{second}")).job["status"] in (1, 2)
+    hold.release()
+    await ended(one, earlier)
+    await ended(three, second)
