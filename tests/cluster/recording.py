@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from support.inside import redash_jobs, watch_sandbox
 
@@ -48,7 +47,7 @@ class Recorder:
         """The processes of the gateways, in order."""
         self._history = history
         self._now = now
-        self._senders: WeakKeyDictionary[object, int] = WeakKeyDictionary()  # by connection
+        self._senders: dict[object, int] = {}  # by connection
         watch_sandbox(sandbox, self._arrived, self._sent)
 
     def _arrived(self, request: Any) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from unittest import mock
 
+import pytest
 from support.gateways import SECONDS, awaited, begun, ended, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
+from gateway.model import JobRecord
 from gateway.sandbox import Sandbox
 from gateway.store import Claim, Held
 from gateway.store.redis.leases import RedisLease, RedisLeases
+from gateway.store.redis.ledger import RedisLedger
 
 CANCELLED = "Query cancelled by user."
 
@@ -112,6 +115,33 @@ async def test_a_gateway_does_not_leave_a_run_that_another_of_its_callers_is_abo
         assert (await waits).rows
     assert cancels(sandbox) == 0
     assert sandbox.counters.started == 1
+
+
+@pytest.mark.parametrize("joins", [0, 1])
+async def test_a_caller_whose_job_is_being_recorded_keeps_the_run_alive(
+    gateways: list[World], sandbox: Sandbox, joins: int
+) -> None:
+    """A DELETE of the only other job comes while the caller has joined, but has no job id yet."""
+    one = gateways[0]
+    hold = sandbox.hold()
+    first = await begun(one)
+    recording, go_on, record = asyncio.Event(), asyncio.Event(), RedisLedger.record_job
+
+    async def slow(ledger: RedisLedger, job: JobRecord) -> None:
+        if job.id != first:
+            recording.set()
+            await go_on.wait()
+        await record(ledger, job)
+
+    with mock.patch.object(RedisLedger, "record_job", slow):
+        joining = asyncio.create_task(join(gateways[joins]))
+        await recording.wait()
+        await cancel(one, first)
+        go_on.set()
+        second = await joining
+    hold.release()
+    await ended(one, second)
+    assert cancels(sandbox) == 0
 
 
 async def test_a_run_that_is_being_cancelled_takes_no_callers_of_other_gateways(
