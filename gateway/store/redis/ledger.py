@@ -179,7 +179,8 @@ class RedisLedger:
         runs = [record for record in self._unwritten.values() if isinstance(record, ExecutionRecord)]
         refused = await self._write_all(runs)
         if is_new:
-            others = [record for record in self._recent.executions() if record.id not in self._unwritten]
+            written = {run.id for run in runs}
+            others = [run for run in self._recent.executions() if run.id not in written]
             refused += await self._write_all(others, only_missing=True)
         await self._part(refused)
         self._note_written(runs)
