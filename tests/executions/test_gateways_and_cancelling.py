@@ -6,12 +6,13 @@ import asyncio
 from unittest import mock
 
 import pytest
-from support.gateways import SECONDS, awaited, begun, ended, lose_lease
+from support.fault_proxy import FaultProxy
+from support.gateways import SECONDS, awaited, begun, ended, ended_unseen, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
-from gateway.model import JobRecord
+from gateway.model import ExecutionRecord, JobRecord
 from gateway.sandbox import Sandbox
 from gateway.store import Claim, Held
 from gateway.store.redis.leases import RedisLease, RedisLeases
@@ -141,6 +142,36 @@ async def test_a_caller_whose_job_is_being_recorded_keeps_the_run_alive(
         second = await joining
     hold.release()
     await ended(one, second)
+    assert cancels(sandbox) == 0
+
+
+async def test_a_caller_that_joins_a_later_run_as_it_begins_keeps_it_alive(
+    gateways: list[World], sandbox: Sandbox, proxy: FaultProxy
+) -> None:
+    """Jobs are moved to the later run at once. Who joins it before its record is read has none, and waits for one."""
+    one, two, _ = gateways
+    first = await ended_unseen(one, proxy)
+    moved = (await two.post("now", max_age=0)).job["id"]
+    flights = two.runtime.executions.flights
+    (earlier,) = flights.running
+    go_on, read = asyncio.Event(), RedisLedger.execution
+
+    async def slow(ledger: RedisLedger, run: str) -> ExecutionRecord | None:
+        if ledger._link is two.runtime.store.link and run != earlier.id:
+            await go_on.wait()
+        return await read(ledger, run)
+
+    hold = sandbox.hold()
+    with mock.patch.object(RedisLedger, "execution", slow):
+        proxy.clear()
+        await ended(one, first)
+        await until(lambda: any(moved in run.seen for run in flights.running if run is not earlier))
+        joining = asyncio.create_task(two.post("now", max_age=0, wait=30))
+        await until(lambda: any(moved in run.seen and run.can_respond.waiting for run in flights.running))
+        await cancel(two, moved)
+        go_on.set()
+    hold.release()
+    assert (await joining).rows
     assert cancels(sandbox) == 0
 
 
