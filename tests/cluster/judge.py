@@ -264,12 +264,12 @@ class Judge:
         """Whether its run joined a job in Redash while the cancel of another run with that job was on its way.
 
         Redash joins POSTs of the same text, also with other keys, and then both runs end. One gateway alone has this
-        race, too. A gateway that is cut off cannot even know of the other run.
+        race, too. A gateway that is cut off cannot even know of the other run. It takes a poll to notice the end.
         """
         made = self._created.get(a.job, a)
         for post in self._posts_for(a):
             deleted = self.history.deleted.get(post.job, NEVER)
-            if not (made.since <= deleted and post.at <= min(deleted, a.answered)):
+            if not (made.since <= deleted + _SLOP and post.at <= min(deleted, a.answered)):
                 continue
             joined = any(p.job == post.job and p.at < post.at for p in self.history.posts)
             alone = any(self.history.troubled({post.gateway}, deleted - _AT_ONCE, deleted, CUT, ALONE))
