@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from gateway.errors import GatewayError
@@ -29,18 +32,32 @@ class Cancelling:
         self._leases = leases
         self._upstream = upstream
         self._clock = clock
+        self._coming: Counter[Execution] = Counter()  # how many callers are about to get a job id
         self._again: dict[Execution, bool] = {}  # those that are being stopped, and whether to try once more
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_wanted(self, execution: Execution) -> bool:
-        """Whether a caller of this gateway waits for it, has polled one of its jobs lately, or is about to join it."""
+        """Whether a caller of this gateway waits for it, polled one of its jobs lately, or is about to have one."""
         horizon = self._clock.monotonic() - ALIVE_SECONDS
         others = [one for one in self._executions.running if one is not execution]
         run = execution.plan.key, execution.plan.marker
         if any(one.standing.joins and (one.plan.key, one.plan.marker) == run for one in others):
             return True
         same = [execution, *(one for one in others if one.id == execution.id)]
-        return any(one.is_awaited or any(seen >= horizon for seen in one.seen.values()) for one in same)
+        return any(
+            one.is_awaited or one in self._coming or any(seen >= horizon for seen in one.seen.values()) for one in same
+        )
+
+    @contextmanager
+    def prevented(self, execution: Execution) -> Iterator[None]:
+        """Keep it alive for a caller that has joined it and has no job id yet."""
+        self._coming[execution] += 1
+        try:
+            yield
+        finally:
+            self._coming[execution] -= 1
+            if not self._coming[execution]:
+                del self._coming[execution]
 
     def stop_soon(self, execution: Execution) -> None:
         """Do so in the background, because of what has happened on another gateway."""
@@ -70,8 +87,10 @@ class Cancelling:
             del self._again[execution]
 
     async def _stop(self, execution: Execution, sender: Sender) -> None:
-        over = execution.cancelling or execution.phase is Phase.ENDED
-        if over or execution.standing.follows or self.is_wanted(execution):
+        standing, over = execution.standing, execution.cancelling or execution.phase is Phase.ENDED
+        # Another gateway leads it, or will: that one knows who has use for it.
+        elsewhere = standing.follows or (standing.inherits and not standing.lease.number)
+        if over or elsewhere or self.is_wanted(execution):
             return
         if execution.phase is Phase.QUEUED and execution.task is not None:
             if await self._is_closed(execution):

@@ -263,8 +263,8 @@ class Execution:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a caller waits for its result; waiting for a job id does not count."""
-        return self.showable.waiting + self.ended.waiting > 0
+        """Whether a caller waits for its result, or for the job id that it will be given."""
+        return self.can_respond.waiting + self.showable.waiting + self.ended.waiting > 0
 
     def release_waiters(self) -> None:
         """Wake the callers that wait for its result, a poll or one of its jobs, though it has not ended."""

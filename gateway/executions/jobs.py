@@ -64,6 +64,12 @@ class Jobs:
         The caller needs rows from `not_before` (monotonic) on. `fallback` is the id of a stored result with which the
         job ends if Redash turns out to be unavailable.
         """
+        with self._cancelling.prevented(execution):
+            return await self._given(execution, client, token_sha256, not_before, fallback)
+
+    async def _given(
+        self, execution: Execution, client: str, token_sha256: str, not_before: float, fallback: int | None
+    ) -> JobView:
         execution.is_known = True
         if not execution.recorded:
             await self._executions.record(execution)

@@ -138,12 +138,13 @@ class Run:
         sent = Counter(a.kind for a in self.history.asked)
         shown = Counter("hit" if a.hit else "fresh" for a in self.history.asked if a.result is not None)
         slow = max(self.history.asked, key=_taken)
+        unknown = sum(post.gateway is None for post in self.history.posts)
         return "\n".join(
             [
                 f"{len(self.history.asked)} requests, seed {self._seed}: {dict(sent)}",
                 f"results {dict(shown)}, statuses {dict(Counter(a.status for a in self.history.asked))}",
-                f"{len(self.history.posts)} POSTs reached Redash, {len(self.history.ended)} runs; "
-                f"{len(self.history.edits)} edits, {len(self.history.purges)} purges, "
+                f"{len(self.history.posts)} POSTs reached Redash ({unknown} of unknown gateways), "
+                f"{len(self.history.ended)} runs; {len(self.history.edits)} edits, {len(self.history.purges)} purges, "
                 f"{len(self.history.revocations)} revocations",
                 f"troubles {dict(Counter(t.kind for t in self.history.troubles))}",
                 f"the slowest response took {_taken(slow):.1f} s ({slow.kind})",

@@ -120,6 +120,8 @@ class History:
     posts: list[Post] = field(default_factory=list)
     ended: dict[str, float] = field(default_factory=dict)
     """By Redash's job: when its run ended or was cancelled."""
+    deleted: dict[str, float] = field(default_factory=dict)
+    """By Redash's job: when it was asked to cancel it."""
     results: dict[int, Result] = field(default_factory=dict)
     given: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     """When Redash has given this result to this key."""

@@ -268,14 +268,21 @@ def test_an_error_is_found() -> None:
     assert found(failed).keys() == {"no request fails"}
 
 
-def test_a_cancelled_run_is_excused_only_where_somebody_cancelled_the_same_text() -> None:
-    """Redash joins a POST to a run that is being cancelled, and both end."""
-    failed = changed(status=422, result=None, hit=False)
-    cancel = replace(POLL, kind="cancel", asked=103.0, answered=103.05, job_status=0)
-    failed.asked.append(cancel)
-    assert "another caller cancelled the same text meanwhile" in excuses(failed)
-    failed.asked[-1] = replace(cancel, asked=101.0, answered=101.05)
-    assert found(failed).keys() == {"no request fails"}, "it was over long before"
+def test_a_cancelled_run_is_excused_only_where_its_job_in_redash_was_just_being_cancelled() -> None:
+    """Redash joins a POST to a run that another key is cancelling, and both end."""
+    failed = good()
+    failed.asked[1] = replace(POLL, job_status=4)
+    ours = replace(failed.posts[0], query="short")
+    earlier, later = replace(ours, key="key b", at=99.9), replace(ours, key="key b", at=100.1)
+    reason = "its run joined a job in Redash that was just being cancelled"
+    failed.posts, failed.deleted = [ours, earlier], {"redash 1": 100.3}
+    assert reason in excuses(failed)
+    failed.deleted = {"redash 1": 101.9}
+    assert found(failed).keys() == {"every job id is known, and gives a result"}, "long after it had joined"
+    failed.troubles = [Trouble(CUT, 0, 101.5, 103.0)]
+    assert reason in excuses(failed)
+    failed.posts, failed.deleted, failed.troubles = [ours, later], {"redash 1": 100.3}, []
+    assert found(failed).keys() == {"every job id is known, and gives a result"}, "the other one has joined it"
 
 
 def polled(*troubles: Trouble, asked: float = 151.0, **changes: object) -> History:

@@ -131,6 +131,7 @@ class Troubles:
         """Note when a gateway says that it is without Redis: a busy machine makes it wait too long at times."""
         gateway, known, since, losses = self.place.cluster.gateways[number], self._now(), None, 0.0
         while True:
+            asked = self._now()
             try:
                 async with asyncio.timeout(5.0):
                     samples = await gateway.metrics()
@@ -144,7 +145,7 @@ class Troubles:
             if since is not None and up:
                 self._history.troubles.append(Trouble(ALONE, number, since, now))
                 since = None
-            known, losses = now, lost
+            known, losses = asked, lost  # what it says may be true no more when its response is here
             await asyncio.sleep(LOOKS_EVERY)
 
 

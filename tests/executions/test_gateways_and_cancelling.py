@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from unittest import mock
 
-from support.gateways import SECONDS, awaited, begun, ended, lose_lease
+import pytest
+from support.fault_proxy import FaultProxy
+from support.gateways import SECONDS, awaited, begun, ended, ended_unseen, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
+from gateway.model import ExecutionRecord, JobRecord
 from gateway.sandbox import Sandbox
 from gateway.store import Claim, Held
 from gateway.store.redis.leases import RedisLease, RedisLeases
+from gateway.store.redis.ledger import RedisLedger
 
 CANCELLED = "Query cancelled by user."
 
@@ -114,6 +118,63 @@ async def test_a_gateway_does_not_leave_a_run_that_another_of_its_callers_is_abo
     assert sandbox.counters.started == 1
 
 
+@pytest.mark.parametrize("joins", [0, 1])
+async def test_a_caller_whose_job_is_being_recorded_keeps_the_run_alive(
+    gateways: list[World], sandbox: Sandbox, joins: int
+) -> None:
+    """A DELETE of the only other job comes while the caller has joined, but has no job id yet."""
+    one = gateways[0]
+    hold = sandbox.hold()
+    first = await begun(one)
+    recording, go_on, record = asyncio.Event(), asyncio.Event(), RedisLedger.record_job
+
+    async def slow(ledger: RedisLedger, job: JobRecord) -> None:
+        if job.id != first:
+            recording.set()
+            await go_on.wait()
+        await record(ledger, job)
+
+    with mock.patch.object(RedisLedger, "record_job", slow):
+        joining = asyncio.create_task(join(gateways[joins]))
+        await recording.wait()
+        await cancel(one, first)
+        go_on.set()
+        second = await joining
+    hold.release()
+    await ended(one, second)
+    assert cancels(sandbox) == 0
+
+
+async def test_a_caller_that_joins_a_later_run_as_it_begins_keeps_it_alive(
+    gateways: list[World], sandbox: Sandbox, proxy: FaultProxy
+) -> None:
+    """Jobs are moved to the later run at once. Who joins it before its record is read has none, and waits for one."""
+    one, two, _ = gateways
+    first = await ended_unseen(one, proxy)
+    moved = (await two.post("now", max_age=0)).job["id"]
+    flights = two.runtime.executions.flights
+    (earlier,) = flights.running
+    go_on, read = asyncio.Event(), RedisLedger.execution
+
+    async def slow(ledger: RedisLedger, run: str) -> ExecutionRecord | None:
+        if ledger._link is two.runtime.store.link and run != earlier.id:
+            await go_on.wait()
+        return await read(ledger, run)
+
+    hold = sandbox.hold()
+    with mock.patch.object(RedisLedger, "execution", slow):
+        proxy.clear()
+        await ended(one, first)
+        await until(lambda: any(moved in run.seen for run in flights.running if run is not earlier))
+        joining = asyncio.create_task(two.post("now", max_age=0, wait=30))
+        await until(lambda: any(moved in run.seen and run.can_respond.waiting for run in flights.running))
+        await cancel(two, moved)
+        go_on.set()
+    hold.release()
+    assert (await joining).rows
+    assert cancels(sandbox) == 0
+
+
 async def test_a_run_that_is_being_cancelled_takes_no_callers_of_other_gateways(
     gateways: list[World], sandbox: Sandbox
 ) -> None:
@@ -167,3 +228,21 @@ async def test_a_cancel_ends_no_job_that_was_given_out_where_nobody_could_hear_o
     await one.runtime.store.link.open()
     assert await ended(two, unheard) == result
     assert await is_cancelled(two, queued)
+
+
+async def test_a_cancel_elsewhere_does_not_end_a_run_that_waits_for_an_earlier_one(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """Nobody leads it yet: only the gateway that gave its jobs out knows who has use for it."""
+    one, two, three = gateways
+    hold = sandbox.hold()
+    earlier = await begun(one)
+    sandbox.edit_query(one.named["slow_seconds"], query="select sleep({{ seconds }}) as slept, 1 as edited")
+    two.runtime.results.definitions.drop(one.named["slow_seconds"])
+    first, second = await join(two), await join(two)
+    await cancel(three, first)
+    for world in gateways:
+        assert (await world.get(f"/api/jobs/{second}")).job["status"] in (1, 2)
+    hold.release()
+    await ended(one, earlier)
+    await ended(three, second)

@@ -9,30 +9,15 @@ import asyncio
 
 import pytest
 from support.fault_proxy import FaultProxy
-from support.gateways import SECONDS, begun, ended, lose_lease
+from support.gateways import POLLS, SECONDS, begun, ended, ended_unseen, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
 from gateway.sandbox import Sandbox
 
-POLLS = "^/api/jobs/"
-
-
 UNCERTAIN_SECONDS = 0.3
 """More than what a gateway may be wrong about Redis' clock when it goes on with the run of another one."""
-
-
-async def ended_unseen(world: World, proxy: FaultProxy, seconds: float = 0.0) -> str:
-    """A run that ends in Redash, after so long, while no poll gets through; the job id of its caller."""
-    hold = world.sandbox.hold()
-    job = await begun(world, "now", parameters={})
-    proxy.add("reset", POLLS)
-    await asyncio.sleep(seconds)
-    hold.release()
-    await world.sandbox.wait_finished(1)
-    await world.sandbox.wait_idle()
-    return job
 
 
 async def test_who_joins_elsewhere_after_the_end_of_a_run_gets_another_one(

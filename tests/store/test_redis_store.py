@@ -109,6 +109,21 @@ async def test_a_confirmation_is_not_that_of_another_result(pair: Any) -> None:
     assert (await other.get(key(1))).confirmed == 4_100.0
 
 
+@pytest.mark.parametrize("invalidates", ["delete", "confirm"])
+async def test_what_is_fetched_while_a_script_is_sent_again_does_not_stay_in_memory(
+    pair: Any, invalidates: str
+) -> None:
+    """A server that was restarted knows no script yet, so the purge comes after the fetch that began after it."""
+    one, other = pair
+    await one.put([key(1)], entry(), Body.of(ROWS))
+    await other.link.command("SCRIPT", "FLUSH")
+    await other.get(key(2))  # now it knows the script of a fetch
+    first = other.delete() if invalidates == "delete" else other.confirm(key(1), -math.inf)
+    await asyncio.gather(first, other.get(key(1)))
+    seen = other.peek(key(1))
+    assert seen is None or seen.confirmed == -math.inf
+
+
 @pytest.mark.parametrize("what", [{}, {"scope": "s"}, {"query_id": 1}, {"scope": "s", "query_id": 1}])
 async def test_a_purge_holds_in_all_gateways(pair: Any, what: dict[str, Any]) -> None:
     one, other = pair

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from support.fault_proxy import FaultProxy
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
 SECONDS = {"seconds": 0}
+POLLS = "^/api/jobs/"
 
 
 async def begun(world: World, query: str = "slow_seconds", **body: Any) -> str:
@@ -41,3 +44,15 @@ async def lose_lease(world: World, redis: RedisServer) -> None:
     assert isinstance(keys, list)
     for key in keys:
         await redis.ask("DEL", str(key))
+
+
+async def ended_unseen(world: World, proxy: FaultProxy, seconds: float = 0.0) -> str:
+    """A run that ends in Redash, after so long, while no poll gets through; the job id of its caller."""
+    hold = world.sandbox.hold()
+    job = await begun(world, "now", parameters={})
+    proxy.add("reset", POLLS)
+    await asyncio.sleep(seconds)
+    hold.release()
+    await world.sandbox.wait_finished(1)
+    await world.sandbox.wait_idle()
+    return job

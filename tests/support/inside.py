@@ -100,14 +100,15 @@ def watch_sandbox(
 ) -> None:
     """Call `arrived` with each request of the sandbox, and `finished` with its route, status and body.
 
-    A request gets the attribute `port`: that from which its sender has connected.
+    A request gets the attributes `connection`, an object that stands for it, and `port`, from which its sender has
+    connected (0 if that is closed by now).
     """
     parse, finish = sandbox.dispatcher._parse, sandbox.dispatcher._finish
 
     def parsed(*arguments: Any) -> Any:
         request: Any
         request, resource = parse(*arguments)
-        transport = arguments[0].transport
+        transport, request.connection = arguments[0].transport, arguments[0].protocol
         request.port = transport.get_extra_info("peername")[1] if transport is not None else 0
         arrived(request)
         return request, resource

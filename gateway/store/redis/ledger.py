@@ -179,7 +179,9 @@ class RedisLedger:
         runs = [record for record in self._unwritten.values() if isinstance(record, ExecutionRecord)]
         refused = await self._write_all(runs)
         if is_new:
-            refused += await self._write_all(self._recent.executions(), only_missing=True)
+            written = {run.id for run in runs}
+            others = [run for run in self._recent.executions() if run.id not in written]
+            refused += await self._write_all(others, only_missing=True)
         await self._part(refused)
         self._note_written(runs)
         await self._write_all(self._unwritten_jobs())
@@ -189,21 +191,27 @@ class RedisLedger:
 
     async def _part(self, refused: Sequence[ExecutionRecord | JobRecord]) -> None:
         """Let runs whose other end Redis has be runs of their own; their jobs are yet to be written."""
-        for run in refused:
-            jobs = self._recent.get_jobs_of(run.id)
-            if not isinstance(run, ExecutionRecord) or run.status < 3 or not jobs:
-                continue
-            other = await self.execution(run.id)
-            if other is None or _end_of(other) == _end_of(run):
-                continue
+        for run in await self._with_other_ends(refused):
             own = msgspec.structs.replace(run, id=str(uuid.uuid4()))
             await self._write(own)
             self._recent.put_execution(own)
-            for job in jobs:
+            for job in self._recent.get_jobs_of(run.id):
                 known = job if job.id in self._unwritten else await self.job(job.id)
                 if known is not None and known.execution_id == run.id and not known.is_over:
                     moved = self._unwritten[job.id] = msgspec.structs.replace(known, execution_id=own.id, ask=0)
                     self._recent.put_job(moved)
+
+    async def _with_other_ends(self, refused: Iterable[ExecutionRecord | JobRecord]) -> list[ExecutionRecord]:
+        """Return the runs that have ended here with jobs, and of which Redis knows another end, or none."""
+        runs = [run for run in refused if isinstance(run, ExecutionRecord) and run.status >= 3]
+        runs = [run for run in runs if self._recent.get_jobs_of(run.id)]
+        found: list[ExecutionRecord] = []
+        for first in range(0, len(runs), AT_ONCE):
+            some = runs[first : first + AT_ONCE]
+            known = await asyncio.gather(*(self.execution(run.id) for run in some))
+            pairs = zip(some, known, strict=True)
+            found += [run for run, other in pairs if other is not None and _end_of(other) != _end_of(run)]
+        return found
 
     def _unwritten_jobs(self) -> list[JobRecord]:
         return [record for record in self._unwritten.values() if isinstance(record, JobRecord)]

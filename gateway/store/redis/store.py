@@ -210,6 +210,7 @@ class RedisStore:
         self._memory.set_confirmed(key, confirmed)
         if confirmed == -math.inf:
             await self._invalidate([key], self._tier.deny)
+            self._heard_denied([key])  # a fetch that came before it may have brought it here meanwhile
             return
         with contextlib.suppress(*GIVEN_UP):
             await self._tier.confirm(key, known.body_id if known is not None else b"", confirmed)
@@ -225,7 +226,7 @@ class RedisStore:
             self._missed.purge(selection)
             return count
         finally:
-            self._deletions += 1
+            self._heard_purged(scope, query_id)  # a fetch that came before it may have brought it here meanwhile
 
     async def queries(self, scope: str) -> set[int] | None:
         """See the protocol."""
