@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,14 +32,18 @@ def test_every_fence_is_one_of_the_blocks_or_a_drawing() -> None:
 
 
 def test_every_recipe_is_run_and_every_recipe_that_is_run_exists() -> None:
-    told = [block.told for block in blocks() if block.mark == "recipe"]
-    assert len(told) == len(set(told))
+    told = {block.told for block in blocks() if block.mark == "recipe"}
     run = {
         name
         for path in Path(__file__).parent.glob("*.py")
         for name in re.findall(r'recipe\("([\w-]+)"\)', path.read_text())
     }
-    assert run == set(told)
+    assert run == told
+
+
+def test_a_recipe_that_two_pages_show_is_the_same_on_both() -> None:
+    shown = {(block.told, block.text) for block in blocks() if block.mark == "recipe"}
+    assert sorted(name for name, count in Counter(name for name, _ in shown).items() if count > 1) == []
 
 
 @pytest.mark.parametrize("block", [b for b in blocks() if b.language == "python"], ids=lambda block: block.told)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import http.server
-import importlib
 import importlib.util
 import os
 import re
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support.browser import library, tab, web_server
 from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.documents import not_run, recipe
 from support.process import Process
 from support.world import World
-
-
-def library(name: str) -> Any:
-    """Import a library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing one is a failure."""
-    if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
-        return importlib.import_module(name)
-    return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
 class Kitchen:
@@ -195,42 +185,14 @@ def test_the_source_of_grafana_sends_the_token_in_a_header_that_the_gateway_read
 # -- a page of another origin ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server of another origin: its address and its page."""
-    directory = tmp_path / "site"
-    directory.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(directory)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", directory / "index.html"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-async def tab(needs: Callable[[str], str]) -> AsyncIterator[Any]:
-    playwright = library("playwright.async_api")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-    async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=needs("chromium"), args=arguments)
-        yield await browser.new_page()
-        await browser.close()
-
-
-async def test_fetch_from_a_page_of_another_origin(
-    bare: World, tmp_path: Path, tab: Any, page: tuple[str, Path]
-) -> None:
-    origin, file = page
-    await bare.start(server=f'cors_origins = ["{origin}"]')
-    kitchen = Kitchen(bare, tmp_path)
-    file.write_text("<!doctype html><title>orders</title>" + kitchen.filled(recipe("fetch")))
-    await tab.goto(f"{origin}/index.html")
-    await tab.locator("#orders tr").first.wait_for(timeout=20_000)
-    await kitchen.shows_all_rows(await tab.inner_text("#orders"))
+async def test_fetch_from_a_page_of_another_origin(bare: World, tmp_path: Path, needs: Callable[[str], str]) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    with web_server(site) as origin:
+        await bare.start(server=f'cors_origins = ["{origin}"]')
+        kitchen = Kitchen(bare, tmp_path)
+        (site / "index.html").write_text("<!doctype html><title>orders</title>" + kitchen.filled(recipe("fetch")))
+        async with tab(needs("chromium")) as page:
+            await page.goto(f"{origin}/index.html")
+            await page.locator("#orders tr").first.wait_for(timeout=20_000)
+            await kitchen.shows_all_rows(await page.inner_text("#orders"))

@@ -7,6 +7,7 @@ it, or `<!-- not run: REASON -->`. A block without a language is a drawing.
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,11 +40,18 @@ def blocks() -> list[Block]:
 
 
 def recipe(name: str) -> str:
-    """Return the text of a recipe. Tests call this with its name in quotes, so that a test can find them."""
-    (found,) = [block for block in blocks() if (block.mark, block.told) == ("recipe", name)]
-    return found.text
+    """Return the text of a recipe, which several pages may show. Tests call this with its name in quotes."""
+    (text,) = {block.text for block in blocks() if (block.mark, block.told) == ("recipe", name)}
+    return text
 
 
 def not_run(page: str, language: str) -> list[str]:
     """Return the texts of a page in one language that cannot be run as they are."""
     return [b.text for b in blocks() if (b.page, b.language, b.mark) == (page, language, "not run")]
+
+
+def copy_of_the_checkout(directory: Path) -> None:
+    """Put what the package is built from into a directory."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, directory)
+    shutil.copytree(ROOT / "gateway", directory / "gateway", ignore=shutil.ignore_patterns("__pycache__"))
