@@ -420,7 +420,7 @@ def test_architecture_has_every_room_with_its_level_and_no_other() -> None:
 
 
 def test_architecture_draws_the_levels_in_their_order() -> None:
-    (drawing,) = re.findall(r"(?s)```\n(.*?)```", section(ARCHITECTURE, "Directions"))
+    (drawing,) = re.findall(r"(?s)```text\n(.*?)```", section(ARCHITECTURE, "Directions"))
     levels = [{room for room in level if not room.startswith("__") and room} for level in LEVELS]
     assert [set(line.split()) for line in reversed(drawing.splitlines())] == [level for level in levels if level]
 
@@ -431,7 +431,7 @@ def test_architecture_names_the_pure_rooms() -> None:
 
 
 def test_architecture_draws_the_steps_of_the_pipeline_in_their_order() -> None:
-    (drawing,) = re.findall(r"(?s)```\n(.*?)```", section(ARCHITECTURE, "The way of a request"))
+    (drawing,) = re.findall(r"(?s)```text\n(.*?)```", section(ARCHITECTURE, "The way of a request"))
     assert [step.lower() for step in re.findall(r"\b(?:LOOK UP|[A-Z]{4,})\b", drawing)] == list(STEPS)
 
 

@@ -1,7 +1,7 @@
-"""The code blocks of README and of the pages in docs.
+"""The code blocks of README, of the pages in docs and of the other documents.
 
 A block of TOML is a configuration. Every other block has a comment above it: `<!-- recipe: NAME -->`, then a test runs
-it, or `<!-- not run: REASON -->`. A block without a language is a drawing.
+it, or `<!-- not run: REASON -->`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
+DOCUMENTS: Final = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "deploy/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _BLOCK: Final = re.compile(r"(?ms)^(?: *<!-- ([a-z ]+): ([^\n]+) -->\n)?( *)```(\w+)\n(.*?)^ *```$")
+
+
+def name_of(path: Path) -> str:
+    """The name of a document: pages in docs by their file names."""
+    return path.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
 @dataclass(frozen=True)
@@ -31,10 +40,9 @@ class Block:
 
 def blocks() -> list[Block]:
     """Return every code block that has a language."""
-    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     return [
-        Block(path.name, language, re.sub(rf"(?m)^{indent}", "", text), mark, told)
-        for path in paths
+        Block(name_of(path), language, re.sub(rf"(?m)^{indent}", "", text), mark, told)
+        for path in DOCUMENTS
         for mark, told, indent, language, text in _BLOCK.findall(path.read_text(encoding="utf-8"))
     ]
 
