@@ -224,19 +224,12 @@ def test_other_texts_name_only_commands_that_exist(capsys: pytest.CaptureFixture
         assert set(re.findall(r"`redash-gateway ([a-z]+)\b", text)) <= commands(capsys)
 
 
-def test_the_guide_names_every_option_of_commands_to_a_gateway(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for command in ("check", "status", "purge", "reload"):
-        options = set(re.findall(r"--[a-z]+", help_of(capsys, command))) - {"--help", "--config"}
-        assert options <= set(re.findall(r"--[a-z]+", GUIDE)), command
-
-
 def test_options_that_the_guide_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
     helps = [help_of(capsys), *(help_of(capsys, name) for name in commands(capsys))]
-    known = {option for text in helps for option in re.findall(r"--[a-z]+", text)}
+    known = {option for text in helps for option in re.findall(r"--[a-z][a-z-]*", text)}
     ours = [span for span in spans() if span.startswith(("--", "redash-gateway"))]
-    assert {option for span in ours for option in re.findall(r"(?<!\w)--[a-z]+", span)} - known == OF_ANOTHER_PROGRAM
+    named = {option for span in ours for option in re.findall(r"(?<!\w)--[a-z][a-z-]*", span)}
+    assert named - known == OF_ANOTHER_PROGRAM
 
 
 OF_ANOTHER_PROGRAM: Final = {"--readme"}
