@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -467,6 +469,35 @@ def test_ci_runs_the_test_command_of_readme() -> None:
     extras = re.findall(r"'\.\[(.+?)\]'", command)[0].split(",")
     assert re.search(rf"(?m)^GATEWAY_TEST_REQUIRE_ALL=1 .*\b{re.escape(run)} -m ''$", CI)
     assert set(extras) <= set(re.findall(r"'\.\[(.+?)\]'", CI)[0].split(","))
+
+
+def test_the_test_command_of_readme_installs_what_tests_import_first() -> None:
+    """A module that is missing then stops the whole run; what a test imports itself only skips this test."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    installed = {_distribution(line) for line in [*project["dependencies"], *extras["test"]]}
+    installed |= {_distribution(line) for name in ("aiohttp",) for line in metadata.requires(name) or ()}
+    files = [*ROOT.glob("gateway/**/*.py"), *ROOT.glob("tests/**/test_*.py"), *ROOT.glob("tests/support/*.py")]
+    imported = {name for path in files for name in _imported_first(path)} - sys.stdlib_module_names
+    of = metadata.packages_distributions()
+    assert [name for name in sorted(imported) if name in of and not {*map(_normal, of[name])} & installed] == []
+
+
+def _distribution(requirement: str) -> str:
+    return _normal(re.split(r"[^\w.-]", requirement)[0])
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _imported_first(path: Path) -> Iterator[str]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
 
 
 def test_ci_knows_the_package_of_every_program_that_tests_need() -> None:

@@ -17,7 +17,7 @@ from gateway.http.request_key import MEANINGFUL
 from gateway.outcome import CacheResult, ExecutionResult
 from gateway.redash.routes import ROUTES, Capability
 from gateway.store.redis import scripts
-from gateway.telemetry import metrics
+from gateway.telemetry import levels, metrics
 
 SOURCES: Final = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.py"))}
 SOURCE: Final = "\n".join(SOURCES.values())
@@ -37,13 +37,17 @@ TEXTS: Final = {
 
 # -- names of any kind -------------------------------------------------------------------------------------------------
 
-OF_OTHERS: Final = {"p_x": "stands for any parameter", "proxy_cache": "of nginx"}
+OF_OTHERS: Final = {
+    "process_cpu_seconds_total": "of every process that Prometheus scrapes",
+    "proxy_cache": "of nginx",
+    "runbook_url": "of alerts",
+}
 
 
 def test_names_in_code_font_are_those_of_the_code() -> None:
     named = {span for span in spans() if re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", span)}
-    ours = {name for name in named if not name.startswith("redash_gateway_") and not re.search(rf"\b{name}\b", SOURCE)}
-    assert ours == OF_OTHERS.keys()
+    ours = {name for name in named if not name.startswith(("redash_gateway_", "p_"))}
+    assert {name for name in ours if not re.search(rf"\b{name}\b", SOURCE)} == OF_OTHERS.keys()
 
 
 def test_metrics_that_any_text_names_are_in_the_table_of_operation() -> None:
@@ -140,7 +144,8 @@ def test_clients_names_every_member_of_an_error() -> None:
 
 
 def test_freshness_has_every_part_of_cache_status_and_no_other() -> None:
-    rows = re.findall(r"(?m)^\| (`.*?`) \|", section(PAGES["freshness"], "What a response says about it"))[1:]
+    table = PAGES["freshness"].partition("| `Cache-Status: ")[2].partition("\n\n")[0]
+    rows = re.findall(r"(?m)^\| (`.*?`) \|", table)
     parts = {part.strip() for row in rows for span in spans(row) for part in span.split(";")}
     forwards = {f"fwd={value}" for value in {*outcome._FORWARD.values(), "uri-miss", "bypass", "method"}}
     details = {f"detail={text}" for text in re.findall(r'record_stale\(.*"([\w-]+)"\)', SOURCE)}
@@ -153,8 +158,10 @@ VALUES: Final = {
     "redash_gateway_saved_executions_total": metrics.SAVED,
     "redash_gateway_saved_execution_seconds_total": metrics.SAVED,
     "redash_gateway_executions_total": get_args(ExecutionResult),
-    "redash_gateway_waiting": metrics.WAITS,
-    "redash_gateway_warm_runs_total": metrics.WARM,
+    "redash_gateway_upstream_failures_total": metrics.UPSTREAM_FAILURES,
+    "redash_gateway_certificate_expiry_timestamp_seconds": ("server.tls_cert", "upstream.ca_file"),
+    "redash_gateway_waiting": levels.WAITS,
+    "redash_gateway_warm_runs_total": levels.WARM,
 }
 """The values of labels that the table of metrics lists."""
 
