@@ -37,19 +37,24 @@ class Server:
         for made in (self.checkout, self.elsewhere):
             made.mkdir()
         self.operator, self.client = Terminal(self.checkout, shell), Terminal(self.elsewhere, shell)
-        port, admin_port = free_ports(2)
         self._replaced = {
             "/opt/redash-gateway": str(directory / "opt"),
             "/etc/redash-gateway": str(directory / "etc"),
             "/var/lib/redash-gateway": str(directory / "var"),
             "https://redash.example.com": sandbox.url,
             "https://intranet.example.com": origin,
+        }
+        for terminal in (self.operator, self.client):
+            terminal.export(PYTHONPATH="", no_proxy="*")
+
+    def take_ports(self) -> None:
+        """Choose addresses that are free; as late as possible, because others look for free ones, too."""
+        port, admin_port = free_ports(2)
+        self._replaced |= {
             "0.0.0.0:8080": f"127.0.0.1:{port}",
             "localhost:8080": f"localhost:{port}",
             "127.0.0.1:8081": f"127.0.0.1:{admin_port}",
         }
-        for terminal in (self.operator, self.client):
-            terminal.export(PYTHONPATH="", no_proxy="*")
 
     def filled(self, text: str, query: str = "by_country") -> str:
         """Put the addresses, the paths and a query of this server in place of those of the page."""
@@ -127,6 +132,7 @@ async def install_and_configure(server: Server) -> tuple[str, str]:
 
     printed = await server.paste(recipe("production-init"))
     token, _, admin, admin_hash = re.findall(r"rg_[\w-]{43}|[0-9a-f]{64}", printed)
+    server.take_ports()
     (block,) = [block.text for block in blocks() if (block.page, block.language) == ("production.md", "toml")]
     server.edit(block.replace("1" * 64, admin_hash))
     server.operator.export(REDASH_GATEWAY_ADMIN_TOKEN=admin)
