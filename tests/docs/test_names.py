@@ -99,10 +99,10 @@ def test_the_page_of_commands_names_every_variable_that_is_read_and_no_other() -
 
 def test_methods_that_stand_before_a_path_are_those_of_the_route() -> None:
     known = {(route.method, re.sub(r"\{\w+\}", "*", route.template)) for route in ROUTES}
+    known |= set(re.findall(r"(?m)^\| `(GET|POST) (/[^\s`]*)` \|", section(PAGES["operation"], "The admin listener")))
     for method, path in re.findall(r"`(GET|POST|DELETE) (/(?:api|ping)[^`\s?]*)", GUIDE):
         plain = re.sub(r"\{\w+\}|(?<=/)\d+(?=/|$)", "*", path)
-        if path != "/api/status":  # of the admin listener
-            assert (method, plain) in known or "..." in path, f"{method} {path}"
+        assert (method, plain) in known or "..." in path, f"{method} {path}"
 
 
 def test_the_admin_listener_has_the_paths_that_operation_and_console_name_and_no_other() -> None:
@@ -178,12 +178,15 @@ def test_the_table_of_metrics_lists_the_values_of_labels() -> None:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_file_of_deploy_is_named_there_or_by_a_file_that_is() -> None:
+def test_every_file_of_deploy_is_named_there_with_its_folder_or_in_a_file_that_is() -> None:
     text = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
-    entries = {ROOT / "deploy" / span for span in spans(text) if "/" in span and (ROOT / "deploy" / span).is_file()}
-    mentioned = "\n".join(path.read_text(encoding="utf-8") for path in entries)
-    entries.add(ROOT / "deploy" / "README.md")
-    left = [str(path) for path in DEPLOYED if path not in entries and path.name not in mentioned + text]
+    named = {ROOT / "deploy" / span for span in spans(text) if "/" in span}
+    mentioned = "\n".join(DEPLOYED[path] for path in named & DEPLOYED.keys())
+    left = [
+        str(path.relative_to(ROOT))
+        for path in DEPLOYED
+        if not named & {path, *path.parents} and path.name not in mentioned + text and path.name != "README.md"
+    ]
     assert left == []
 
 
