@@ -10,7 +10,7 @@ import msgspec
 from gateway.body import Body
 from gateway.model import Clock, Entry, Key, digest, new_id
 from gateway.store import Claim, FrontStore, Held, Lease, LeaseLostError, Leases
-from gateway.store.protocols import Sharing
+from gateway.store.sharing import Sharing
 from gateway.warming.ahead import RefreshAhead, Saved
 
 _VERSION: Final = b"1"

@@ -6,11 +6,12 @@ import ast
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.documents import ROOT, Block, blocks, recipe
+from support.documents import DOCUMENTS, Block, blocks, name_of, recipe
 
 from gateway.config import token_hash
 
@@ -24,21 +25,29 @@ def test_every_block_is_a_configuration_or_a_recipe_or_says_why_it_is_not_run(bl
     assert block.mark == "recipe" or len(block.told.split()) >= 5, "a reason is a sentence"
 
 
-def test_every_fence_is_one_of_the_blocks_or_a_drawing() -> None:
-    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    opened = sum(len(re.findall(r"(?m)^ *```\w+$", path.read_text(encoding="utf-8"))) for path in paths)
-    assert len(blocks()) == opened
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_code_stands_nowhere_but_in_blocks_that_have_a_language(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    fences = re.findall(r"(?m)^ *(?:```|~~~)(\w*)", text)
+    assert fences[::2] == [block.language for block in blocks() if block.page == name_of(path)]
+    assert fences[1::2] == [""] * len(fences[::2])
+    outside = re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
+    assert re.findall(r"\n\n(?: {4}|\t)\S.*", outside) == [], "an indented block"
 
 
 def test_every_recipe_is_run_and_every_recipe_that_is_run_exists() -> None:
-    told = [block.told for block in blocks() if block.mark == "recipe"]
-    assert len(told) == len(set(told))
+    told = {block.told for block in blocks() if block.mark == "recipe"}
     run = {
         name
         for path in Path(__file__).parent.glob("*.py")
         for name in re.findall(r'recipe\("([\w-]+)"\)', path.read_text())
     }
-    assert run == set(told)
+    assert run == told
+
+
+def test_a_recipe_that_two_pages_show_is_the_same_on_both() -> None:
+    shown = {(block.told, block.text) for block in blocks() if block.mark == "recipe"}
+    assert sorted(name for name, count in Counter(name for name, _ in shown).items() if count > 1) == []
 
 
 @pytest.mark.parametrize("block", [b for b in blocks() if b.language == "python"], ids=lambda block: block.told)

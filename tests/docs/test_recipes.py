@@ -5,19 +5,18 @@ those of the test.
 from __future__ import annotations
 
 import asyncio
-import functools
-import http.server
 import importlib.util
 import json
 import re
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support.browser import library, tab, web_server
 from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.documents import not_run, recipe
@@ -168,55 +167,30 @@ def test_the_source_of_grafana_sends_the_token_in_a_header_that_the_gateway_read
 # -- a page of another origin ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server of another origin: its address and its page."""
-    directory = tmp_path / "site"
-    directory.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(directory)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", directory / "index.html"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+async def test_fetch_from_a_page_of_another_origin(bare: World, tmp_path: Path, needs: Callable[[str], str]) -> None:
+    async with _page(bare, tmp_path, "fetch", needs("chromium")) as (kitchen, page):
+        await page.locator("#orders tr").first.wait_for(timeout=20_000)
+        await kitchen.shows_all_rows(await page.inner_text("#orders"))
 
 
-@pytest.fixture
-async def tab(needs: Callable[[str], str]) -> AsyncIterator[Any]:
-    playwright = library("playwright.async_api")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-    async with playwright.async_playwright() as driver:
-        browser = await driver.chromium.launch(executable_path=needs("chromium"), args=arguments)
-        yield await browser.new_page()
-        await browser.close()
+async def test_a_page_that_listens_to_events(bare: World, tmp_path: Path, needs: Callable[[str], str]) -> None:
+    async with _page(bare, tmp_path, "events", needs("chromium")) as (_, page):
+        await until(lambda: bare.runtime.watchers.count == 1)
+        for count in (1, 2):
+            await bare.post("in_country", wait=20, max_age=0, parameters={"country": "DE"})
+            await page.locator("#events li").nth(count - 1).wait_for(timeout=20_000)
+        assert await page.locator("#events li").count() == 2
 
 
-async def test_fetch_from_a_page_of_another_origin(
-    bare: World, tmp_path: Path, tab: Any, page: tuple[str, Path]
-) -> None:
-    origin, file = page
-    await bare.start(server=f'cors_origins = ["{origin}"]')
-    kitchen = Kitchen(bare, tmp_path)
-    file.write_text("<!doctype html><title>orders</title>" + kitchen.filled(recipe("fetch")))
-    await tab.goto(f"{origin}/index.html")
-    await tab.locator("#orders tr").first.wait_for(timeout=20_000)
-    await kitchen.shows_all_rows(await tab.inner_text("#orders"))
-
-
-async def test_a_page_that_listens_to_events(bare: World, tmp_path: Path, tab: Any, page: tuple[str, Path]) -> None:
-    origin, file = page
-    await bare.start(server=f'cors_origins = ["{origin}"]')
-    kitchen = Kitchen(bare, tmp_path)
-    file.write_text("<!doctype html><title>events</title>" + kitchen.filled(recipe("events")))
-    await tab.goto(f"{origin}/index.html")
-    await until(lambda: bare.runtime.watchers.count == 1)
-    for count in (1, 2):
-        await bare.post("in_country", wait=20, max_age=0, parameters={"country": "DE"})
-        await tab.locator("#events li").nth(count - 1).wait_for(timeout=20_000)
-    assert await tab.locator("#events li").count() == 2
+@asynccontextmanager
+async def _page(world: World, directory: Path, name: str, chromium: str) -> AsyncIterator[tuple[Kitchen, Any]]:
+    """A browser at a page of another origin with this recipe."""
+    site = directory / "site"
+    site.mkdir()
+    with web_server(site) as origin:
+        await world.start(server=f'cors_origins = ["{origin}"]')
+        kitchen = Kitchen(world, directory)
+        (site / "index.html").write_text("<!doctype html><title>page</title>" + kitchen.filled(recipe(name)))
+        async with tab(chromium) as page:
+            await page.goto(f"{origin}/index.html")
+            yield kitchen, page

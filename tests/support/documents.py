@@ -1,18 +1,28 @@
-"""The code blocks of README and of the pages in docs.
+"""The code blocks of README, of the pages in docs and of the other documents.
 
 A block of TOML is a configuration. Every other block has a comment above it: `<!-- recipe: NAME -->`, then a test runs
-it, or `<!-- not run: REASON -->`. A block without a language is a drawing.
+it, or `<!-- not run: REASON -->`.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
+DOCUMENTS: Final = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "deploy/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _BLOCK: Final = re.compile(r"(?ms)^(?: *<!-- ([a-z ]+): ([^\n]+) -->\n)?( *)```(\w+)\n(.*?)^ *```$")
+
+
+def name_of(path: Path) -> str:
+    """The name of a document: pages in docs by their file names."""
+    return path.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
 @dataclass(frozen=True)
@@ -30,18 +40,17 @@ class Block:
 
 def blocks() -> list[Block]:
     """Return every code block that has a language."""
-    paths = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     return [
-        Block(path.name, language, re.sub(rf"(?m)^{indent}", "", text), mark, told)
-        for path in paths
+        Block(name_of(path), language, re.sub(rf"(?m)^{indent}", "", text), mark, told)
+        for path in DOCUMENTS
         for mark, told, indent, language, text in _BLOCK.findall(path.read_text(encoding="utf-8"))
     ]
 
 
 def recipe(name: str) -> str:
-    """Return the text of a recipe. Tests call this with its name in quotes, so that a test can find them."""
-    (found,) = [block for block in blocks() if (block.mark, block.told) == ("recipe", name)]
-    return found.text
+    """Return the text of a recipe, which several pages may show. Tests call this with its name in quotes."""
+    (text,) = {block.text for block in blocks() if (block.mark, block.told) == ("recipe", name)}
+    return text
 
 
 def configuration_with(page: str, key: str) -> str:
@@ -55,3 +64,10 @@ def configuration_with(page: str, key: str) -> str:
 def not_run(page: str, language: str) -> list[str]:
     """Return the texts of a page in one language that cannot be run as they are."""
     return [b.text for b in blocks() if (b.page, b.language, b.mark) == (page, language, "not run")]
+
+
+def copy_of_the_checkout(directory: Path) -> None:
+    """Put what the package is built from into a directory."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, directory)
+    shutil.copytree(ROOT / "gateway", directory / "gateway", ignore=shutil.ignore_patterns("__pycache__"))
