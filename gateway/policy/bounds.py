@@ -39,10 +39,11 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
 def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cache) -> Bounds:
     """Collect the limits for one client and query: client's table, first rule that matches, cache section."""
-    tables = [table for _, table in _tables(caller, definition, cache)]
+    rule = next((r for r in cache.rules if definition is not None and _applies(r, definition)), None)
+    tables = (caller.settings, rule, cache)
 
     def first(name: str, otherwise: Any) -> Any:
-        values = (getattr(table, name) for table in tables)
+        values = (getattr(table, name) for table in tables if table is not None)
         return next((value for value in values if value is not None), otherwise)
 
     floor = first("floor", 0.0)
@@ -76,15 +77,11 @@ _NAMES: Final = ("floor", "follow_schedule", "ceiling", "stale_while_revalidate"
 def _tables(
     caller: Caller, definition: Definition | None, cache: config.Cache
 ) -> list[tuple[str, config.Client | config.Rule | config.Cache]]:
-    """Return the tables that limit a request, the one that counts first, each with its name in the file."""
+    """Return the tables that limit a request, as in `bounds_for`, each with its name in the file."""
     rules = enumerate(cache.rules, start=1) if definition is not None else ()
     applying = ((f"cache.rules, number {n}", rule) for n, rule in rules if definition and _applies(rule, definition))
     rule = next(applying, None)
-    return [
-        (f"clients.{caller.name}", caller.settings),
-        *([rule] if rule is not None else []),
-        ("cache", cache),
-    ]
+    return [(f"clients.{caller.name}", caller.settings), *([rule] if rule is not None else []), ("cache", cache)]
 
 
 def _applies(rule: config.Rule, definition: Definition) -> bool:

@@ -51,6 +51,10 @@ class Histogram:
         return [(name, float(count)) for name, count in zip(names, accumulate(self.counts), strict=True)]
 
 
+REFRESH_AHEAD: Final = ("success", "failure", "over_budget")
+"""How renewals of popular results end."""
+
+
 def counter(name: str, text: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
     """Make a counter; `values` by label values."""
     family = CounterMetricFamily(PREFIX + name, text, labels=labels)
@@ -77,7 +81,7 @@ def histogram(name: str, text: str, labels: Sequence[str], values: Mapping[Any, 
 
 def refresh_ahead(did: Mapping[str, float]) -> Iterator[Metric]:
     """Yield what refresh ahead did and saved, since the configuration was loaded."""
-    results = {"success": "renewed", "failure": "failed", "over_budget": "over_budget"}
+    results = dict(zip(REFRESH_AHEAD, ("renewed", "failed", "over_budget"), strict=True))
     counts = {(result,): did.get(name, 0) for result, name in results.items()}
     yield counter("refresh_ahead", "Renewals of popular results that were due, by result.", ("result",), counts)
     for name, text in (

@@ -51,6 +51,8 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", without_network)
     monkeypatch.setattr(serving, "Runtime", made)
+    for known in [name for name in sys.modules if name.startswith("opentelemetry.")]:
+        monkeypatch.delitem(sys.modules, known)  # of another test
     for missing in ("uvloop", "opentelemetry", "opentelemetry.exporter"):
         monkeypatch.setitem(sys.modules, missing, None)
 

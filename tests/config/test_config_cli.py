@@ -24,7 +24,20 @@ from gateway import __version__, cli
 from gateway.cli import admin_client
 from gateway.config import token_hash
 
-COMMANDS = ["demo", "serve", "check", "init", "token", "status", "purge", "reload", "completion", "man", "sandbox"]
+COMMANDS = [
+    "demo",
+    "serve",
+    "check",
+    "init",
+    "token",
+    "status",
+    "explain",
+    "purge",
+    "reload",
+    "completion",
+    "man",
+    "sandbox",
+]
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from gateway.http.request_key import MEANINGFUL
 from gateway.outcome import CacheResult, ExecutionResult
 from gateway.redash.routes import ROUTES, Capability
 from gateway.store.redis import scripts
-from gateway.telemetry import levels, metrics
+from gateway.telemetry import exposition, levels, metrics
 
 SOURCES: Final = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.py"))}
 SOURCE: Final = "\n".join(SOURCES.values())
@@ -162,6 +162,7 @@ VALUES: Final = {
     "redash_gateway_certificate_expiry_timestamp_seconds": ("server.tls_cert", "upstream.ca_file"),
     "redash_gateway_waiting": levels.WAITS,
     "redash_gateway_warm_runs_total": levels.WARM,
+    "redash_gateway_refresh_ahead_total": exposition.REFRESH_AHEAD,
 }
 """The values of labels that the table of metrics lists."""
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from support.browser import library, tab, web_server
+from support.browser import tab, web_server
 from support.documents import ROOT, blocks, copy_of_the_checkout, recipe
+from support.libraries import library
 from support.process import Process
 from support.terminal import Terminal, free_ports, token_in
 

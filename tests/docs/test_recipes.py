@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support.browser import library, tab, web_server
+from support.browser import tab, web_server
 from support.calls import TOKENS
 from support.client_requests import client_requests
 from support.documents import not_run, recipe
@@ -168,13 +168,13 @@ def test_the_source_of_grafana_sends_the_token_in_a_header_that_the_gateway_read
 
 
 async def test_fetch_from_a_page_of_another_origin(bare: World, tmp_path: Path, needs: Callable[[str], str]) -> None:
-    async with _page(bare, tmp_path, "fetch", needs("chromium")) as (kitchen, page):
+    async with _page(bare, tmp_path, recipe("fetch"), needs("chromium")) as (kitchen, page):
         await page.locator("#orders tr").first.wait_for(timeout=20_000)
         await kitchen.shows_all_rows(await page.inner_text("#orders"))
 
 
 async def test_a_page_that_listens_to_events(bare: World, tmp_path: Path, needs: Callable[[str], str]) -> None:
-    async with _page(bare, tmp_path, "events", needs("chromium")) as (_, page):
+    async with _page(bare, tmp_path, recipe("events"), needs("chromium")) as (_, page):
         await until(lambda: bare.runtime.watchers.count == 1)
         for count in (1, 2):
             await bare.post("in_country", wait=20, max_age=0, parameters={"country": "DE"})
@@ -183,14 +183,14 @@ async def test_a_page_that_listens_to_events(bare: World, tmp_path: Path, needs:
 
 
 @asynccontextmanager
-async def _page(world: World, directory: Path, name: str, chromium: str) -> AsyncIterator[tuple[Kitchen, Any]]:
+async def _page(world: World, directory: Path, text: str, chromium: str) -> AsyncIterator[tuple[Kitchen, Any]]:
     """A browser at a page of another origin with this recipe."""
     site = directory / "site"
     site.mkdir()
     with web_server(site) as origin:
         await world.start(server=f'cors_origins = ["{origin}"]')
         kitchen = Kitchen(world, directory)
-        (site / "index.html").write_text("<!doctype html><title>page</title>" + kitchen.filled(recipe(name)))
+        (site / "index.html").write_text("<!doctype html><title>page</title>" + kitchen.filled(text))
         async with tab(chromium) as page:
             await page.goto(f"{origin}/index.html")
             yield kitchen, page

@@ -52,6 +52,39 @@ async def test_who_joins_after_the_end_of_a_run_gets_another_one(made: World, pr
     assert made.started == 2
 
 
+async def test_who_comes_after_a_purge_does_not_join_a_run_from_before_it(world: World) -> None:
+    """Whoever purges says that the data is new. A run in progress may have read the old one, however old rows may be.
+
+    With a query's own key, its result would also be 404 at once: only the gateway's store has it.
+    """
+    hold = world.sandbox.hold()
+    first = (await world.post("now", max_age=0)).job["id"]
+    await world.sandbox.wait_executions(1)
+    await world.purge({"query": world.named["now"]})
+    waiting = asyncio.create_task(world.post("now", max_age=600, client="second", wait=30))
+    await until(lambda: len(world.runtime.executions.flights.running) == 2)
+    hold.release()
+    second = (await waiting).json["query_result"]["id"]
+    assert await result_of(world, first) != second
+    assert world.started == 2
+
+
+@pytest.mark.parametrize("max_age", [600, None])
+async def test_after_a_purge_redash_does_not_give_rows_of_before_from_its_own_cache(
+    world: World, max_age: int | None
+) -> None:
+    """docs/freshness.md: a load job that calls `purge` shows its rows at once, whatever age the dashboards accept."""
+    body = {} if max_age is None else {"max_age": max_age}
+    before = (await world.post("now", max_age=0, wait=30)).rows
+    world.clock.turn(2)
+    await world.purge({"query": world.named["now"]})
+    after = (await world.post("now", wait=30, **body)).rows
+    assert after != before
+    assert world.started == 2
+    again = await world.post("now", **body)
+    assert ("hit" in again.cache, again.rows) == (True, after)
+
+
 @pytest.mark.parametrize("skew", [-3600.0, -1.5, 1.5, 3600.0])
 async def test_a_redash_whose_clock_is_wrong_changes_nothing(made: World, proxy: FaultProxy, skew: float) -> None:
     """Rows that carry a moment in the future are not new for that: `Date` shows how far Redash's clock is ahead."""

@@ -67,6 +67,9 @@ TABLE = {
         plain  GET    /api/organization/status
     """,
     "execute": """
+        board  GET    /api/dashboards/{d}/results
+        board  GET    /api/dashboards/{d}/results.ndjson
+        board  POST   /api/dashboards/{d}/refresh
         query  POST   /api/queries/{q}/results
         query  POST   /api/queries/{q}/refresh
         job    DELETE /api/jobs/{j}

@@ -5,23 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import importlib
-import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
+from support.libraries import library
 
 ARGUMENTS: Final = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking")
-
-
-def library(name: str) -> Any:
-    """Import a library, or skip; with GATEWAY_TEST_REQUIRE_ALL=1 a missing one is a failure."""
-    if os.environ.get("GATEWAY_TEST_REQUIRE_ALL") == "1":
-        return importlib.import_module(name)
-    return pytest.importorskip(name, reason=f"{name} is not installed")
 
 
 @contextlib.asynccontextmanager

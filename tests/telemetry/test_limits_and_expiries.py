@@ -78,7 +78,7 @@ async def test_limits_are_those_of_the_configuration(bare: World) -> None:
     ]:
         limit = name.replace("in_use{", "in_use_limit{").replace("memory_bytes", "memory_limit_bytes")
         assert 0 <= samples[name] <= samples[limit], name
-        assert samples[limit] > 0, name
+        assert samples[limit] > 0 or 'part="popular"' in name, name  # no [[warm]] entry is of popular results
 
 
 async def test_what_is_taken_is_counted(world: World) -> None:
