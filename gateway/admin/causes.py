@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 CAUSES: Final = {
+    "bad_range": "Range begins behind the end of the result",
     "bad_request": "path, body or max_age means nothing",
     "unauthorized": "no token, or one that is unknown or expired",
     "forbidden": "the client may not do this",
