@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from functools import lru_cache
 
 COUNTRIES = (
     ("DE", "Germany", ("Berlin", "Hamburg", "Köln")),
@@ -68,21 +70,37 @@ from orders o join products p on p.id in (1 + o.id % 8, 1 + (o.id * 5 + 3) % 8 *
 
 
 def filler(orders: int, seed: int) -> Callable[[sqlite3.Connection], None]:
-    """The function for `Warehouse.build`. It makes a tenth as many customers as orders."""
-    customers = max(orders // 10, 200)
+    """The function for `Warehouse.build`: it copies the tables into a database without tables."""
 
     def fill(connection: sqlite3.Connection) -> None:
-        connection.executescript(_TABLES)
-        connection.executemany("insert into countries values (?, ?)", [country[:2] for country in COUNTRIES])
-        connection.executemany("insert into customers values (?, ?, ?, ?, ?, ?)", _customers(customers, seed))
-        connection.executemany(
-            "insert into products values (?, ?, ?, ?)", [(i, *product) for i, product in enumerate(_PRODUCTS, 1)]
-        )
-        connection.executescript(_CALENDAR)
-        connection.execute(_ORDERS, {"orders": orders, "customers": customers, "seed": seed * 97})
-        connection.execute(_LINES)
+        with closing(sqlite3.connect(":memory:")) as made:
+            made.deserialize(_made(orders, seed))
+            made.backup(connection)
 
     return fill
+
+
+@lru_cache(maxsize=1)
+def _made(orders: int, seed: int) -> bytes:
+    """A database with all tables, as bytes: tests start thousands of sandboxes with the same one."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        with connection:
+            _fill(connection, orders, seed)
+        return connection.serialize()
+
+
+def _fill(connection: sqlite3.Connection, orders: int, seed: int) -> None:
+    """Make a tenth as many customers as orders."""
+    customers = max(orders // 10, 200)
+    connection.executescript(_TABLES)
+    connection.executemany("insert into countries values (?, ?)", [country[:2] for country in COUNTRIES])
+    connection.executemany("insert into customers values (?, ?, ?, ?, ?, ?)", _customers(customers, seed))
+    connection.executemany(
+        "insert into products values (?, ?, ?, ?)", [(i, *product) for i, product in enumerate(_PRODUCTS, 1)]
+    )
+    connection.executescript(_CALENDAR)
+    connection.execute(_ORDERS, {"orders": orders, "customers": customers, "seed": seed * 97})
+    connection.execute(_LINES)
 
 
 def _customers(count: int, seed: int) -> list[tuple[int, str, str, str, str, str]]:
