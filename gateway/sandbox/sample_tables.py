@@ -6,7 +6,6 @@ import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from functools import lru_cache
 
 COUNTRIES = (
     ("DE", "Germany", ("Berlin", "Hamburg", "Köln")),
@@ -80,13 +79,21 @@ def filler(orders: int, seed: int) -> Callable[[sqlite3.Connection], None]:
     return fill
 
 
-@lru_cache(maxsize=1)
+_last: dict[tuple[int, int], bytes] = {}
+"""The database that was made last, by its size and seed: tests start thousands of sandboxes with the same one."""
+
+
 def _made(orders: int, seed: int) -> bytes:
-    """A database with all tables, as bytes: tests start thousands of sandboxes with the same one."""
+    """A database with all tables, as bytes."""
+    if (known := _last.get((orders, seed))) is not None:
+        return known
     with closing(sqlite3.connect(":memory:")) as connection:
         with connection:
             _fill(connection, orders, seed)
-        return connection.serialize()
+        made = connection.serialize()
+    _last.clear()
+    _last[orders, seed] = made
+    return made
 
 
 def _fill(connection: sqlite3.Connection, orders: int, seed: int) -> None:
