@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 
 COUNTRIES = (
     ("DE", "Germany", ("Berlin", "Hamburg", "Köln")),
@@ -68,21 +69,45 @@ from orders o join products p on p.id in (1 + o.id % 8, 1 + (o.id * 5 + 3) % 8 *
 
 
 def filler(orders: int, seed: int) -> Callable[[sqlite3.Connection], None]:
-    """The function for `Warehouse.build`. It makes a tenth as many customers as orders."""
-    customers = max(orders // 10, 200)
+    """The function for `Warehouse.build`: it copies the tables into a database without tables."""
 
     def fill(connection: sqlite3.Connection) -> None:
-        connection.executescript(_TABLES)
-        connection.executemany("insert into countries values (?, ?)", [country[:2] for country in COUNTRIES])
-        connection.executemany("insert into customers values (?, ?, ?, ?, ?, ?)", _customers(customers, seed))
-        connection.executemany(
-            "insert into products values (?, ?, ?, ?)", [(i, *product) for i, product in enumerate(_PRODUCTS, 1)]
-        )
-        connection.executescript(_CALENDAR)
-        connection.execute(_ORDERS, {"orders": orders, "customers": customers, "seed": seed * 97})
-        connection.execute(_LINES)
+        with closing(sqlite3.connect(":memory:")) as made:
+            made.deserialize(_made(orders, seed))
+            made.backup(connection)
 
     return fill
+
+
+_last: dict[tuple[int, int], bytes] = {}
+"""The database that was made last, by its size and seed: tests start thousands of sandboxes with the same one."""
+
+
+def _made(orders: int, seed: int) -> bytes:
+    """A database with all tables, as bytes."""
+    if (known := _last.get((orders, seed))) is not None:
+        return known
+    with closing(sqlite3.connect(":memory:")) as connection:
+        with connection:
+            _fill(connection, orders, seed)
+        made = connection.serialize()
+    _last.clear()
+    _last[orders, seed] = made
+    return made
+
+
+def _fill(connection: sqlite3.Connection, orders: int, seed: int) -> None:
+    """Make a tenth as many customers as orders."""
+    customers = max(orders // 10, 200)
+    connection.executescript(_TABLES)
+    connection.executemany("insert into countries values (?, ?)", [country[:2] for country in COUNTRIES])
+    connection.executemany("insert into customers values (?, ?, ?, ?, ?, ?)", _customers(customers, seed))
+    connection.executemany(
+        "insert into products values (?, ?, ?, ?)", [(i, *product) for i, product in enumerate(_PRODUCTS, 1)]
+    )
+    connection.executescript(_CALENDAR)
+    connection.execute(_ORDERS, {"orders": orders, "customers": customers, "seed": seed * 97})
+    connection.execute(_LINES)
 
 
 def _customers(count: int, seed: int) -> list[tuple[int, str, str, str, str, str]]:

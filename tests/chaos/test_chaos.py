@@ -1,4 +1,4 @@
-"""Hundreds of schedules of faults over mixed traffic, each from its seed."""
+"""Schedules of faults over mixed traffic, each from its seed; with GATEWAY_TEST_TIMES=10 there are hundreds."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from support.clocks import TurnableClock
 from support.fault_proxy import FaultProxy
 from support.inside import canary_after, is_at_rest, left_over, request_patience, retrying_every
+from support.length import TIMES
 from support.waiting import until
 from support.world import World
 
@@ -119,8 +120,8 @@ async def test_nothing_wrong_is_served_in_any_weather(tmp_path: Path, note: Call
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("first", [100, 200, 300, 400])
+@pytest.mark.parametrize("first", [100, 300])
 async def test_nothing_wrong_is_served_in_any_weather_for_longer(
     tmp_path: Path, note: Callable[[str], None], first: int
 ) -> None:
-    await weather_the_storms(tmp_path, range(first, first + 60), note)
+    await weather_the_storms(tmp_path, range(first, first + 20 * TIMES), note)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "arguments",
-    [("--minutes", "0.2"), ("--kills", "8"), ("--outages", "7", "--patience", "30")],
+    [("--minutes", "0.1"), ("--kills", "5"), ("--outages", "6", "--patience", "30")],
     ids=lambda arguments: arguments[0].strip("-"),
 )
 def test_a_short_soak_keeps_every_promise(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.length import TIMES
 
 from .checker import check
 
@@ -26,7 +27,7 @@ async def test_several_gateways_keep_every_promise_amid_troubles(
     tmp_path: Path, needs: Callable[[str], str], note: Callable[[str], None]
 ) -> None:
     needs("redis-server")
-    await checked(1, 1_500, tmp_path, note)
+    await checked(1, 800 * TIMES, tmp_path, note)
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ import pytest
 
 from .outages import OUTAGES, course
 
-SECONDS = 3.0
+SECONDS = 2.0
 MOST_ADDED = 0.25
 """Seconds at the median. The promise is 0.05 at most; a machine with other tests on it is slower at some times."""
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from support.calls import token
 from support.clocks import TurnableClock
+from support.length import TIMES
 
 from gateway.executions.guard import Guard
 from gateway.executions.job_search import JobFinder
@@ -27,7 +28,7 @@ from .isolation_redash import Redash
 from .isolation_requests import Draw, Memory, in_form, object_of
 from .isolation_setup import PEOPLE, first_setup
 
-REQUESTS = 1_500
+REQUESTS = 5_000 * TIMES
 SEARCH = 12_000
 
 
@@ -38,14 +39,6 @@ async def test_no_row_job_or_key_reaches_a_client_that_may_not_have_it(note: Cal
     assert len(made.redash.born) > 50, "too few runs gave rows that could be judged"
     assert {"hit", "miss", "collapsed", "denied"} <= made.figures.cache.keys()
     assert {status for _, status in made.figures.sent} >= {"200", "401", "403", "404"}
-
-
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", [2, 3])
-async def test_no_row_job_or_key_reaches_a_client_that_may_not_have_it_for_longer(seed: int) -> None:
-    made = await fuzz(seed, 10_000)
-    assert not made.findings, "\n".join(made.findings)
 
 
 def test_a_request_made_of_another_one_has_the_token_of_the_same_person() -> None:
@@ -79,8 +72,7 @@ async def _any_job(self: Any, operation: Any, *_: Any) -> Any:
 
 
 async def _old_definition(self: Any, credential: Any, query_id: int, sender: Any) -> Any:
-    known = self._known.get(query_id, {}).get(credential.scope)
-    return known or (await self._read(credential, query_id, sender))
+    return self._known.get((query_id, credential.scope)) or await self._read(credential, query_id, sender)
 
 
 _make = access._credential
@@ -114,4 +106,5 @@ async def test_the_oracle_finds_a_gateway_without_one_check(
     monkeypatch.setattr(*FAULTS[fault])
     made = await fuzz(1, SEARCH, most=1)
     assert made.findings
+    assert "internal error" not in made.findings[0], "the fault is no longer one of this gateway's"
     note(f"{fault}: found after {made.figures.sent.total()} requests: {made.findings[0].splitlines()[0]}")

@@ -42,6 +42,7 @@ from support.calls import ADMIN_TOKEN, token
 from support.clocks import TurnableClock
 from support.http import Reply, send
 from support.inside import flights, is_connected, polling_every
+from support.length import TIMES
 from support.versions import EVERY_KIND
 from support.world import World
 
@@ -51,8 +52,8 @@ from gateway.sandbox import Sandbox
 from gateway.sandbox.sample_objects import SHOP, parameter
 from gateway.sandbox.timestamps import timestamp
 
-MACHINES, STEPS = 25, 45
-"""About 3,000 steps in all; most of them end with a request that is judged."""
+MACHINES, STEPS = 12 * TIMES, 45
+"""About 500 steps for each version; most of them end with a request that is judged."""
 
 SLOP = 0.5
 """Seconds by which the clock of the model may differ: real time passes within a step."""

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from support.length import TIMES
 
 from .front import Front, Seen, Stub, Upstream, client, credential, key, query_object, result_object
 
@@ -253,7 +254,10 @@ TROUBLE = st.dictionaries(
 
 # Without shrinking: an example takes a second, and the response is in the message.
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
+    max_examples=20 * TIMES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
 )
 @given(TROUBLE, st.lists(STEP, min_size=2, max_size=4))
 def test_no_byte_crosses_a_scope_or_a_binding(

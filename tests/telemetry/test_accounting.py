@@ -1,6 +1,6 @@
 """Metrics, log and callers agree exactly after a mixed load with hang-ups, errors, faults of Redash and reloads.
 
-3,000 requests; 50,000 where it may take long.
+2,000 requests, and as many more as GATEWAY_TEST_TIMES says: 50,000 with 25.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 from support.calls import TOKENS
 from support.http import Reply, exchange
 from support.inside import open_requests
+from support.length import TIMES
 from support.waiting import until
 from support.world import World, configuration, token_table
 
@@ -27,7 +28,7 @@ from gateway.telemetry import log
 from gateway.telemetry.log_writer import LogWriter
 from gateway.telemetry.metrics import CACHE
 
-REQUESTS = [3_000, pytest.param(50_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+REQUESTS = 2_000 * TIMES
 CALLERS = 40
 FAULTS = ("reset_before_headers", "reset_after_headers", "reset_in_body", "truncate", "html", "garbage", "status")
 
@@ -190,20 +191,19 @@ async def start(bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *,
     return RuntimeOperations(bare.runtime, tmp_path / "config.toml")
 
 
-@pytest.mark.parametrize("requests", REQUESTS)
 @pytest.mark.parametrize("access_log", [False, True], ids=["without access log", "with access log"])
 async def test_every_request_is_recorded_exactly_once(
-    bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access_log: bool, requests: int
+    bare: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, access_log: bool
 ) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(log, "_handler", log.Handler("json", LogWriter(stream, str)))
     load = Load(bare, await start(bare, tmp_path, monkeypatch, access_log=access_log), seed=7)
-    await load.run(requests)
+    await load.run(REQUESTS)
     await until(lambda: not open_requests(bare.runtime) and not bare.runtime.executions.flights.running, timeout=60)
 
     caches = await summed(bare, "requests_total", "cache")
     statuses = await summed(bare, "requests_total", "status")
-    assert sum(caches.values()) == sum(statuses.values()) == load.sent >= requests
+    assert sum(caches.values()) == sum(statuses.values()) == load.sent >= REQUESTS
     assert set(caches) <= set(CACHE)
     durations = await summed(bare, "request_duration_seconds_count", "cache")
     assert {name: number for name, number in durations.items() if number} == dict(caches)

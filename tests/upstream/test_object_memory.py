@@ -17,7 +17,7 @@ from support.waiting import until
 from gateway.upstream.reading import LEAST_OBJECT, ObjectMemory
 
 FIELDS = {"Authorization": f"Key {token('user')}", "Accept-Encoding": "identity"}
-MEMORY = 140 * 10**6
+MEMORY = 56 * 10**6
 LARGEST = ObjectMemory(MEMORY).largest
 
 
