@@ -24,7 +24,7 @@ from gateway.cli import admin_client
 CASES = int(os.environ.get("GATEWAY_EXPLAIN_CASES", "400"))
 """10,000 take some minutes."""
 
-CLIENTS = ("dashboard", "second", "writer", "narrow", "bound", "limited")
+CLIENTS = ("dashboard", "second", "writer", "narrow", "bound", "limited", "spender")
 TABLES = """
 [clients.bound]
 token_sha256 = ["{bound}"]
@@ -35,6 +35,11 @@ token_sha256 = ["{limited}"]
 credentials = ["query", "analyst"]
 max_executions = 1
 floor = {{ runtimes = 10, at_least = "30s" }}
+[clients.spender]
+token_sha256 = ["{spender}"]
+credentials = ["analyst"]
+budget = ["20ms/h", "1m/d"]
+stale_over_budget = "1m"
 [[cache.rules]]
 queries = [{query}]
 ceiling = "5m"
@@ -61,7 +66,7 @@ def happened(reply: Reply) -> str:
 @pytest.fixture
 async def explaining(bare: World) -> World:
 
-    hashes = {name: config.token_hash(_token(name)) for name in ("bound", "limited")}
+    hashes = {name: config.token_hash(_token(name)) for name in ("bound", "limited", "spender")}
     await bare.start(
         TABLES.format(query=bare.named["by_country"], **hashes),
         cache='stale_while_revalidate = "20s"\ndefinition_check = "30s"\nany_age_confirm = "40s"\nfailure_ttl = "60s"',
@@ -292,3 +297,28 @@ async def test_on_the_console(explaining: World) -> None:
         assert ">country=DE</textarea>" in shown
         async with browser.post(f"{world.admin}/explain", data=fields | {"csrf": csrf, "values": "DE"}) as response:
             assert "each value is a line NAME=VALUE" in await response.text()
+
+
+async def test_it_says_what_a_budget_allows(explaining: World) -> None:
+    world, query = explaining, explaining.named["by_country"]
+    question = {"client": "spender", "query": query, "max_age": 10}
+    await world.post("by_country", max_age=0, wait=20)
+    world.clock.turn(60)
+    assert (await explained(world, question))["decision"] == "miss"
+    hold, spending = world.sandbox.hold(), {"Authorization": f"Key {_token('spender')}"}
+    job = await world.call("POST", f"/api/queries/{query}/results", {"max_age": 0}, client=None, headers=spending)
+    await world.sandbox.wait_executions(2)
+    (running,) = world.runtime.executions.flights.running
+    await until(lambda: running.upstream_status == 2)
+    world.clock.turn(30)
+    await world.call("DELETE", f"/api/jobs/{job.job['id']}", client=None, headers=spending)
+    await until(lambda: not world.runtime.executions.flights.running)
+    hold.release()
+    made = await explained(world, question | {"max_age": 60})
+    assert made["decision"] == "stale"
+    assert "has spent or reserved too much of its budget (20ms/h and 1m/d)" in made["why"]
+    refused = await explained(world, question | {"max_age": 0})
+    assert (refused["decision"], refused["credential"]) == ("refused", "analyst")
+    bounds = {bound["name"]: (bound["value"], bound["origin"]) for bound in made["bounds"]}
+    assert bounds["budget"] == ("20ms/h, 1m/d", "clients.spender")
+    assert bounds["stale_over_budget"] == ("60 s", "clients.spender")
