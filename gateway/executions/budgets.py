@@ -46,6 +46,7 @@ class Budgets:
         self._clock = clock
         self._offset = clock.wall() - clock.monotonic()
         self._clients: dict[str, Spending] = {}
+        self._was_shared = self._shared is not None
         self._owed: dict[str, dict[str, float]] = {}
         self._alone: set[str] = set()  # runs that were reserved here only, because the others could not be reached
         self._restored = False  # until then the ledger has what an earlier process has recorded
@@ -61,7 +62,9 @@ class Budgets:
         return self._clock.monotonic() + self._offset if shared is None else shared.now()
 
     def _configuration_changed(self) -> None:
-        old, self._clients = self._clients, {}
+        shared = self._shared is not None
+        old = self._clients if shared == self._was_shared else {}  # else it is another account, in another time
+        self._clients, self._was_shared = {}, shared
         for name, client in self._live.settings.clients.items():
             if client.budget:
                 made = self._clients[name] = Spending(client.budget)
@@ -146,10 +149,11 @@ class Budgets:
         finally:
             if payer and not goes_on:
                 await self._settle(payer, execution)
+            self._alone.discard(execution.id)
 
     async def _payer(self, execution: Execution) -> str:
         """Return the client that pays, "" if nobody has to."""
-        if execution.is_others and (owner := await self._owner(execution.id)):
+        if execution.is_others and self._clients and (owner := await self._owner(execution.id)):
             return owner
         if execution.upstream_job:  # it runs already
             return ""
@@ -178,24 +182,26 @@ class Budgets:
             if spent is not None:
                 return spent.granted
             seconds *= shared.sharers  # as if all others did the same meanwhile
-            self._alone.add(run)
+        spending = self._clients.get(client, spending)  # an exchange may have replaced it
         granted = spending.reserve(run, self._now(), seconds)
         if granted and shared is None:
             await self._record(client, spending)
+        elif granted:
+            self._alone.add(run)
         return granted
 
     async def _settle(self, client: str, execution: Execution) -> None:
-        spending, seconds, shared = self._clients.get(client), self._seconds(client, execution), self._shared
-        if spending is None:  # a reload has taken the budget away, or its client has it on another gateway
-            spending = Spending(())
+        seconds, shared = self._seconds(client, execution), self._shared
+        spending = self._clients.get(client) or Spending(())  # without: a reload has taken the budget away
         if shared is None:
             spending.settle(execution.id, self._now(), seconds)
-            await self._record(client, spending)
+            if spending.accounts:
+                await self._record(client, spending)
             return
         surely = execution.id in self._alone
-        self._alone.discard(execution.id)
+        self._alone.discard(execution.id)  # now: what the exchange brings has it no more
         if await self._exchange(shared, client, spending, ended=Ended(execution.id, seconds, surely)) is None:
-            spending.settle(execution.id, self._now(), seconds * shared.sharers)
+            self._clients.get(client, spending).settle(execution.id, self._now(), seconds * shared.sharers)
             owed = self._owed.setdefault(client, {})
             run = execution.id if len(owed) < MOST_OWED else _REST
             owed[run] = owed.get(run, 0.0) + seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from random import Random
 from typing import Any
 
 import pytest
@@ -322,3 +323,45 @@ async def test_a_run_that_never_left_costs_nothing(queue_of_one: World, took: To
     await until(lambda: spent(world) == (100.0, 0.0))
     hold.release()
     await world.finish(blocking.job["id"], client="second")
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_nothing_leaks_whatever_happens(bare: World, seed: int) -> None:
+    """Random callers, ends, cancellations, failures, restarts: what is reserved is what runs, and no run starts beyond
+    the budget."""
+    world, chance = await budgeted(bare, 'stale_over_budget = "1m"', second='budget = "1h/d"'), Random(seed)
+    hold, jobs = world.sandbox.hold(), list[tuple[str, str]]()
+    for _ in range(30):
+        roll, before = chance.random(), spent(world)
+        if roll < 0.5:
+            started, client = world.started, chance.choice(("dashboard", "second"))
+            name = chance.choice(("in_country", "slow_seconds", "failing"))
+            values = {"in_country": {"country": chance.choice(("DE", "FR"))}, "slow_seconds": SECOND}.get(name, {})
+            reply = await world.post(name, client=client, parameters=values, max_age=chance.choice((0, 0, 5)))
+            if reply.status == 200 and "job" in reply.json:
+                jobs.append((client, reply.job["id"]))
+            elif reply.status == 429:
+                assert client == "second" or sum(before) > 0
+            if world.started > started and spent(world)[1] > before[1]:
+                assert sum(before) < 600
+        elif roll < 0.65:
+            world.clock.turn(chance.choice((1, 100, 900)))
+        elif roll < 0.8 and jobs:
+            client, job = jobs.pop(chance.randrange(len(jobs)))
+            await world.call("DELETE", f"/api/jobs/{job}", client=client)
+        elif roll < 0.95:
+            hold.release()
+            for client, job in jobs:
+                await world.finish(job, client=client)
+            jobs, hold = [], world.sandbox.hold()
+        else:
+            await world.restart()
+        runs = {run.id for run in world.runtime.executions.flights.running}
+        for client in ("dashboard", "second"):
+            budgets: Any = world.runtime.executions.budgets
+            assert budgets._clients[client].open.keys() <= runs
+    hold.release()
+    for client, job in jobs:
+        await world.finish(job, client=client)
+    await until(lambda: not world.runtime.executions.flights.running)
+    assert spent(world)[1] == spent(world, "second")[1] == 0
