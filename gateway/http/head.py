@@ -66,9 +66,12 @@ def moving_part(outcome: Outcome, wall: float) -> bytes:
 
 def last_part(request_id: str, quota: Quota | None, budgets: tuple[Quota, ...] = ()) -> bytes:
     """Return the fields that differ for each request, and the end of the head."""
-    if quota is None and not budgets:
+    if budgets:  # never of a hit, which is to cost little
+        left = ", ".join(f"{name};r={one.remaining};t={one.reset}" for name, one in _named(quota, budgets))
+    elif quota is None:
         return f"X-Request-ID: {request_id}\r\n\r\n".encode()
-    left = ", ".join(f"{name};r={one.remaining};t={one.reset}" for name, one in _named(quota, budgets))
+    else:
+        left = f'"client";r={quota.remaining};t={quota.reset}'
     return f"X-Request-ID: {request_id}\r\nRateLimit: {left}\r\n\r\n".encode()
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from random import Random
 from typing import Any
 
 import pytest
+from support.documents import ROOT
 from support.fault_proxy import FaultProxy
 from support.http import Reply
 from support.waiting import until
@@ -162,6 +164,20 @@ async def test_beyond_it_a_stored_result_is_used_within_its_window(bare: World, 
     assert refused.status == 429
     assert (await world.call("HEAD", head)).status == 429
     assert world.started == 1
+
+
+async def test_the_recipe_of_the_guide(bare: World, took: Took) -> None:
+    """docs/access.md, Budgets: half an hour of runs in any hour, then results that are up to a day too old."""
+    lines = re.findall(r"(?m)^(?:budget|stale_over_budget) = .*", (ROOT / "docs/access.md").read_text())
+    assert len(lines) == 2
+    await bare.start(dashboard="\n".join(lines))
+    took.seconds = 1_700.0
+    await run(bare)
+    bare.clock.turn(600)
+    assert (await run(bare)).status == 429
+    assert "detail=budget" in (await run(bare, max_age=60)).cache
+    bare.clock.turn(3_700)
+    assert (await run(bare, max_age=60)).cache == "redash-gateway; fwd=stale; stored; detail=stale"
 
 
 async def test_a_query_that_takes_longer_than_the_budget_is_refused_without_a_time(bare: World, took: Took) -> None:
