@@ -60,7 +60,7 @@ def happened(reply: Reply) -> str:
         return "collapsed" if "collapsed" in cache else "miss"
     if "hit" not in cache:
         return "refused"
-    return "stale" if "detail=stale" in cache else "hit"
+    return "stale" if "detail=stale" in cache or "detail=budget" in cache else "hit"
 
 
 @pytest.fixture
