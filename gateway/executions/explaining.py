@@ -177,6 +177,8 @@ class Explainer:
                 "stale",
                 f"{because}; Redash does not work, so it is used (stale_if_error)",
             )
+        elif late <= plan.bounds.stale_over_budget and self._limits.refusal(plan, explained.client) is not None:
+            explained.decide("stale", f"{because}; the budget is spent, so it is used (stale_over_budget)")
         else:
             explained.decide("refused", f"{because}, and Redash does not work")
 

@@ -71,6 +71,7 @@ class Limits:
         """
         outcome.budgets = self._budgets.quotas(outcome.client)
         outcome.cache, outcome.forward, outcome.miss, outcome.execution_id = "none", "", "", ""  # nothing has run
-        if stored is None or -slack > plan.bounds.stale_over_budget:
+        now = self._clock.monotonic()
+        if stored is None or -slack > plan.bounds.stale_over_budget or plan.shown_lately(stored.entry, now) < 0:
             raise refusal
-        return use_stale(stored, slack, outcome, "budget", self._clock.monotonic())
+        return use_stale(stored, slack, outcome, "budget", now)

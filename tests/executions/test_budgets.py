@@ -15,6 +15,7 @@ from support.waiting import until
 from support.world import World
 
 from gateway.errors import BudgetSpent
+from gateway.executions.explanation import Question
 from gateway.outcome import Sender
 from gateway.sandbox import warehouse
 
@@ -164,6 +165,31 @@ async def test_beyond_it_a_stored_result_is_used_within_its_window(bare: World, 
     assert refused.status == 429
     assert (await world.call("HEAD", head)).status == 429
     assert world.started == 1
+
+
+async def test_free_sql_is_not_stale_beyond_what_redash_has_shown_lately(bare: World, took: Took) -> None:
+    """Only a run shows whether the credential may still read its data source: a revoked right must be noticed."""
+    world, took.seconds = await budgeted(bare, 'stale_over_budget = "1h"\ncan = ["read", "execute", "adhoc"]'), 400.0
+    sql = {"query": "select 1 as one", "data_source_id": 1, "parameters": {}}
+    path, headers = "/api/query_results", {"Prefer": "wait=10"}
+    assert (await world.call("POST", path, sql | {"max_age": 0}, headers=headers)).status == 200
+    world.clock.turn(20)
+    assert "detail=budget" in (await world.call("POST", path, sql | {"max_age": 5}, headers=headers)).cache
+    world.clock.turn(60)
+    assert (await world.call("POST", path, sql | {"max_age": 5}, headers=headers)).status == 429
+
+
+async def test_in_an_outage_explain_knows_of_the_budget(behind: World, proxy: FaultProxy, took: Took) -> None:
+    world = await budgeted(behind, 'stale_over_budget = "1h"\nstale_if_error = "0s"')
+    took.seconds = 400.0
+    await run(world)
+    world.clock.turn(30)
+    proxy.add("reset", "^/api/queries/[0-9]+/results")
+    while not world.runtime.upstream.is_unavailable:
+        await world.post("by_country", max_age=0, client="second")
+    question = Question("dashboard", world.named["in_country"], 10, parameters=KEY)
+    assert (await world.runtime.operations.explain(question)).decision == "stale"
+    assert "detail=budget" in (await run(world, max_age=10)).cache
 
 
 async def test_the_recipe_of_the_guide(bare: World, took: Took) -> None:
