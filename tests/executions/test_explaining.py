@@ -20,6 +20,7 @@ from support.world import World
 
 from gateway import cli, config
 from gateway.cli import admin_client
+from gateway.executions.execution import LIFE_SECONDS
 
 CASES = int(os.environ.get("GATEWAY_EXPLAIN_CASES", "400"))
 """10,000 take some minutes."""
@@ -148,6 +149,8 @@ class Cases:
 
     async def _case(self, number: int) -> None:
         world, question = self.world, self._question()
+        runs, oldest = world.runtime.executions.flights, world.clock.monotonic() - LIFE_SECONDS
+        await until(lambda: all(run.started > oldest for run in runs.running))  # at its next poll it is given up
         foreseen = await explained(world, question)
         reply = await self._send(question)
         found = happened(reply)
