@@ -160,7 +160,8 @@ class Cases:
             told = json.dumps([number, question, foreseen, reply.status, reply.cache, str(reply.body[:200])], indent=1)
             assert foreseen["decision"] == found, told
         self.seen[foreseen["decision"]] = self.seen.get(foreseen["decision"], 0) + 1
-        await until(lambda: len(world.runtime.executions.flights.running) <= 1)
+        slow = world.named["slow_seconds"]
+        await until(lambda: all(run.plan.query_id == slow for run in runs.running))
         if any("query has changed" in one for one in foreseen["asks_first"]) or foreseen["decision"] == "unknown":
             self.known[place] = edits
 
