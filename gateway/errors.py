@@ -35,18 +35,6 @@ class GatewayError(Exception):
         return copy
 
 
-def without_frames(error: BaseException) -> BaseException:
-    """Take the tracebacks from an error of aiohttp's and from its causes, and return it.
-
-    aiohttp keeps the error of a body with the body: all frames that read it, and what these hold, would stay as long.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        cause.__traceback__ = None
-        cause = cause.__cause__ or cause.__context__
-    return error
-
-
 class ConfigurationError(GatewayError):
     """The configuration has mistakes; `mistakes` has one line for each."""
 
@@ -163,6 +151,12 @@ class TooManyRequests(GatewayError):
     status = 429
     title = "Too many requests"
     reason = "rate_limited"
+
+
+class BudgetSpent(TooManyRequests):
+    """The client has caused as much work in Redash as its budget allows."""
+
+    reason = "budget_spent"
 
 
 class RequestHeaderFieldsTooLarge(GatewayError):

@@ -92,6 +92,7 @@ class Outcome(msgspec.Struct):
     reason: str = ""  # of a rejection or error
     refused: str = ""  # the Host or the shape of the path that was not accepted
     quota: Quota | None = None
+    budgets: tuple[Quota, ...] = ()  # in seconds of runs, where one was wanted
     sent_bytes: int = 0
     started: float = 0.0  # monotonic
     duration: float = 0.0

@@ -185,7 +185,7 @@ async def test_the_table_of_metrics_has_every_metric_with_its_labels_and_no_othe
 ) -> None:
     needs("openssl")
     cert, _ = certificate(tmp_path, "here")
-    await bare.start(dashboard="expires = 2099-01-01", upstream=f'ca_file = "{cert}"')
+    await bare.start(dashboard='expires = 2099-01-01\nbudget = "1h/h"', upstream=f'ca_file = "{cert}"')
     await bare.rows("by_country", max_age=0)  # so that every metric has a sample
     rows = re.findall(r"(?m)^\| (`redash_gateway_[^|]+) \|([^|]*)\|", section(PAGES["operation"], "Metrics"))
     table = {name: _labels(told) for names, told in rows for name in re.findall(r"redash_gateway_\w+", names)}

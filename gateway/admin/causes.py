@@ -17,6 +17,7 @@ CAUSES: Final = {
     "misdirected": "the Host is not among server.hosts",
     "headers_too_large": "the header fields are too long",
     "query_failed": "the query failed in Redash",
+    "budget_spent": "over the client's budget of execution seconds",
     "rate_limited": "over the client's rate or its executions",
     "upstream_error": "Redash cannot be reached",
     "upstream_unhealthy": "Redash fails every request",

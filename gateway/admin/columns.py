@@ -33,6 +33,8 @@ CLIENT: Final = (
     Column("Errors", "errors", "alarm"),
     Column("Rate", "rate", "text"),
     Column("Left now", "remaining"),
+    Column("Budget", "budget", "text"),
+    Column("Budget left", "budget_left", "duration"),
     Column("Tokens expire", "expires", "expiry"),
     Column("Last seen", "seen_seconds", "ago"),
 )

@@ -144,6 +144,10 @@ class Client(msgspec.Struct, frozen=True):
     """The limit of its requests; "" without one."""
     remaining: int | None
     """Requests that it may send now, with a limit."""
+    budget: str
+    """The execution seconds that it may cause; "" without a limit."""
+    budget_left: float | None
+    """What is left of that now, in seconds: of the budget that has the least."""
     expires: float | None
     """When its tokens expire, in unix seconds."""
 

@@ -10,6 +10,7 @@ from gateway.admin.causes import MISSES, meaning
 from gateway.admin.health import Health
 from gateway.admin.rows import Rows, by_requests, by_run_time
 from gateway.concurrency.slots import FairSlots
+from gateway.executions.budgets import Budgets
 from gateway.executions.flights import Executions
 from gateway.model import TierStats
 from gateway.policy.access import Access
@@ -46,6 +47,7 @@ class Parts(NamedTuple):
     settings: config.Config
     access: Access
     quotas: Quotas
+    budgets: Budgets
     definitions: Definitions
     recorder: StatusRecorder
     executions: Executions
@@ -102,7 +104,7 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
 
 def rows_of(parts: Parts, now: float, wall: float) -> Rows:
     """Return what makes the rows of tables at this moment."""
-    return Rows(parts.settings, parts.quotas, parts.definitions, parts.recorder, now, wall)
+    return Rows(parts.settings, parts.quotas, parts.budgets, parts.definitions, parts.recorder, now, wall)
 
 
 def _health(parts: Parts, levels: Levels, now: float, wall: float) -> list[Health]:

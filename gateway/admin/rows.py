@@ -12,6 +12,7 @@ from gateway import config
 from gateway.admin import report
 from gateway.admin.causes import meaning
 from gateway.admin.formats import duration
+from gateway.executions.budgets import Budgets
 from gateway.executions.execution import Execution, Phase
 from gateway.policy.quotas import Quotas
 from gateway.results.definitions import Definitions
@@ -50,6 +51,7 @@ class Rows:
         self,
         settings: config.Config,
         quotas: Quotas,
+        budgets: Budgets,
         definitions: Definitions,
         recorder: StatusRecorder,
         now: float,
@@ -57,6 +59,7 @@ class Rows:
     ) -> None:
         self._settings = settings
         self._quotas = quotas
+        self._budgets = budgets
         self._definitions = definitions
         self._recorder = recorder
         self._now = now
@@ -110,7 +113,7 @@ class Rows:
 
     def _client(self, name: str, row: ClientRow | None) -> report.Client:
         settings, meter = self._settings.clients.get(name), self._quotas.of(name)
-        cache = row.cache if row is not None else {}
+        cache, budgets = row.cache if row is not None else {}, self._budgets.states(name)
         return report.Client(
             client=NO_CLIENT if name == "-" else name,
             requests=sum(cache.values()),
@@ -120,6 +123,8 @@ class Rows:
             seen_seconds=round(self._now - row.seen, 1) if row is not None else None,
             rate=str(meter.rate) if meter is not None else "",
             remaining=meter.left(self._now).remaining if meter is not None else None,
+            budget=" ".join(str(state.budget) for state in budgets),
+            budget_left=min((round(state.left, 1) for state in budgets), default=None),
             expires=settings.expires if settings is not None else None,
         )
 

@@ -75,6 +75,7 @@ class RuntimeOperations:
             runtime.live.settings,
             runtime.live.access,
             runtime.quotas,
+            runtime.executions.budgets,
             runtime.results.definitions,
             runtime.telemetry.recorder,
             runtime.executions.flights,

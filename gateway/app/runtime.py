@@ -78,8 +78,9 @@ class Runtime:
         self.upstream = HttpUpstream(self.live, tls, self.clock, observer, self.store.begin_spool, ledger.has_results)
         self.results = ResultParts(self.live, self.upstream, self.store, ledger, self.clock)
         parts = self.live, self.upstream, self.results
-        self.executions = ExecutionParts(*parts, ledger, self.leases, observer, self.clock)
-        self.quotas = quotas = Quotas(self.live, self.clock, self.sharing.tokens if self.sharing else None)
+        tokens, spending = (self.sharing.tokens, self.sharing.spending) if self.sharing else (None, None)
+        self.executions = ExecutionParts(*parts, ledger, self.leases, spending, observer, self.clock)
+        self.quotas = quotas = Quotas(self.live, self.clock, tokens)
         pipeline = Pipeline(
             Admission(self.live, quotas, self.clock),
             self.results,
@@ -162,7 +163,9 @@ class Runtime:
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""
         await self.store.usable()
+        await self.executions.budgets.restore()
         log_resumed(await self.executions.revival.resume())
+        self.executions.budgets.give_up_all_but({run.id for run in self.executions.flights.running})
 
     async def stop(self) -> None:
         """Stop listening, let open requests finish within `drain_timeout`, leave executions to be resumed.
@@ -243,6 +246,7 @@ class Runtime:
             loop_lag=self.loop_lag.longest(),
             serving=self.serving,
             resumed=self.executions.revival.resumed,
+            budgets=self.executions.budgets.levels(),
             in_use=bounds.in_use(self.api, self.executions, self.upstream),
             memory=bounds.memory(memory, self.api, self.results, self.executions, self.upstream, self.warmer),
             client_expiries={name: c.expires for name, c in self.live.settings.clients.items() if c.expires},

@@ -107,10 +107,21 @@ def _clients(config: Config, mistakes: Mistakes) -> None:
         _bounds(client, path, mistakes)
         if client.burst is not None and client.rate is None:
             mistakes.add(f"{path}.burst", 'needs rate; write for example rate = "50/s"', unless=(f"{path}.rate",))
+        _budget(client, path, mistakes)
         if not client.token_sha256 and name != "anonymous":
             hashes = f"{path}.token_sha256"
             text = "names no token, so nobody could call as this client; `redash-gateway token` makes one"
             mistakes.add(hashes, text, unless=(hashes,))
+
+
+def _budget(client: Client, path: str, mistakes: Mistakes) -> None:
+    seen: dict[float, int] = {}
+    for number, budget in enumerate(client.budget):
+        if budget is not None and seen.setdefault(budget.per_seconds, number) != number:
+            mistakes.add(f"{path}.budget[{number}]", "is for the same time as another one; keep one of them")
+    if client.stale_over_budget is not None and not client.budget:
+        key = f"{path}.budget"
+        mistakes.add(f"{path}.stale_over_budget", 'needs budget; write for example budget = "30m/h"', unless=(key,))
 
 
 def _binding(client: Client, path: str, mistakes: Mistakes) -> None:

@@ -65,6 +65,7 @@ PositiveWait = Annotated[float, ParsedBy(units.positive_wait)]
 Bytes = Annotated[int, ParsedBy(units.size)]
 RateLimit = Annotated[Rate, ParsedBy(units.rate)]
 WorkBudget = Annotated[Budget, ParsedBy(units.budget)]
+Budgets = Annotated[tuple[WorkBudget, ...], NotEmpty(), OrOne()]
 QuietHours = Annotated[Quiet, ParsedBy(units.quiet)]
 Count = Annotated[int, ParsedBy(values.WholeNumber(1))]
 CountOrZero = Annotated[int, ParsedBy(values.WholeNumber(0))]
@@ -158,6 +159,8 @@ class Client(Table, frozen=True, kw_only=True):
     rate: RateLimit | None = None
     burst: Count | None = None
     max_executions: Count | None = None
+    budget: Budgets = ()
+    stale_over_budget: Seconds | None = None
     floor: Floor | None = None
     follow_schedule: bool | None = None
     ceiling: Seconds | None = None

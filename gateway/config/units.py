@@ -45,8 +45,13 @@ class Budget(msgspec.Struct, frozen=True):
     seconds: float
     per_seconds: float
 
+    @property
+    def per(self) -> str:
+        """Return the unit of its time, as it is written."""
+        return _short(self.per_seconds).removeprefix("1")
+
     def __str__(self) -> str:
-        return f"{_short(self.seconds)}/{_short(self.per_seconds).removeprefix('1')}"
+        return f"{_short(self.seconds)}/{self.per}"
 
 
 class RuntimeFloor(msgspec.Struct, frozen=True):

@@ -11,7 +11,15 @@ import msgspec
 
 from gateway.body import Body, Events, Part
 from gateway.concurrency.assembled import Assembled
-from gateway.errors import Forbidden, GatewayError, TooManyRequests, UpstreamRefused, UpstreamTimeout, UpstreamUnusable
+from gateway.errors import (
+    BudgetSpent,
+    Forbidden,
+    GatewayError,
+    TooManyRequests,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnusable,
+)
 from gateway.model import Clock, Response
 from gateway.outcome import Observer, Outcome
 from gateway.policy.context import RequestContext
@@ -194,6 +202,8 @@ async def _admitted(respond: Respond, context: RequestContext, body: bytes) -> R
     while True:
         try:
             return await respond(context, body)
+        except BudgetSpent:  # nobody knows for how long
+            raise
         except TooManyRequests:
             await asyncio.sleep(AGAIN_SECONDS)
 

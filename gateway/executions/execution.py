@@ -1,4 +1,4 @@
-"""The state of one run of a query, from the POST to the stored result, and how it ended.
+"""The state of one run of a query, from the POST to the stored result; `ending` has how it ended.
 
 `runner` does the run; `flights` lets callers join it; `records` has its record in the ledger.
 """
@@ -12,24 +12,21 @@ from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Final
 
-import msgspec
-
 from gateway.concurrency.early_exits import EarlyExits
 from gateway.concurrency.events import Event
-from gateway.errors import CredentialRejected, GatewayError, UpstreamError, UpstreamRefused
+from gateway.errors import GatewayError, UpstreamError
+from gateway.executions.ending import Ending
 from gateway.executions.polling import Polls
 from gateway.executions.standing import Standing
+from gateway.executions.work import Work
 from gateway.model import new_id
-from gateway.outcome import ExecutionResult, Sender
+from gateway.outcome import Sender
 from gateway.policy.plan import Plan, stricter
 from gateway.redash.footprint import weight
-from gateway.redash.refusals import parse_error
 from gateway.results.cache import ArrivingResult, StoredResult
 
 OVERHEAD_BYTES: Final = 10_000
 """Of an execution without parameters: its task, its events, its caller's."""
-
-CANCELLED_TEXT: Final = "Query cancelled by user."
 
 LIFE_SECONDS: Final = 12 * 3600.0
 """How long a job id is valid, and how long a run is followed. Redash keeps a job that succeeded, and the lock that lets
@@ -43,51 +40,6 @@ class Phase(IntEnum):
     POSTING = 1  # the POST is in progress
     RUNNING = 2  # Redash runs it
     ENDED = 3
-
-
-class Ending(msgspec.Struct, frozen=True):
-    """How an execution ended: with a stored result, or with an error text for every caller that has a job id."""
-
-    result: ExecutionResult
-    stored: StoredResult | None = None
-    """Set for `success`."""
-    error: str = ""
-    failure: GatewayError | None = None
-    """What callers without a job id get instead; None where Redash itself failed or cancelled the job."""
-    made: float = -math.inf
-    """The earliest moment (monotonic) at which the query may have ended in Redash."""
-
-    @property
-    def status(self) -> int:
-        """Return the status that a job shows (CONTRACT 9)."""
-        return 3 if self.result == "success" else 4
-
-    @property
-    def result_id(self) -> int | None:
-        """Return the id of the result, None without one."""
-        return self.stored.entry.result_id if self.stored is not None else None
-
-    @property
-    def cause(self) -> str:
-        """Return why it failed: a reason of `errors`, or `lost`."""
-        if self.result not in ("failure", "lost"):
-            return ""
-        return self.failure.reason if self.failure is not None else "lost" if self.result == "lost" else "query_failed"
-
-    @property
-    def is_refusal(self) -> bool:
-        """Whether Redash or the gateway did not allow the run (4xx), so that nothing ran."""
-        failure = self.failure
-        status = failure.status_code if isinstance(failure, UpstreamRefused) else failure.status if failure else 500
-        return 400 <= status < 500
-
-    @classmethod
-    def failed(cls, error: GatewayError) -> Ending:
-        """Return the ending for an error of the gateway or a refusal by Redash."""
-        return cls("failure", error=failure_text(error), failure=error.copy())
-
-
-CANCELLED: Final = Ending("cancelled", error=CANCELLED_TEXT)
 
 
 class Execution:
@@ -109,6 +61,8 @@ class Execution:
         self.updated_at: object = 0  # as Redash reports it while the job is started (CONTRACT 9)
         self._arriving: ArrivingResult | None = None
         self.callers = 1
+        self.payers = {sender.client: -math.inf}  # the clients of its callers, and from when on each needs rows
+        self.work = Work()
         self.cancelling = False  # no caller may join it any more
         self.recorded = False  # in the ledger
         self.is_known = False  # others know it by its id, so it cannot become part of another run
@@ -137,6 +91,16 @@ class Execution:
         self.standing.lead_no_more()
         self.phase, self.rows_from = Phase.RUNNING, -math.inf
         self._drop_arriving()
+
+    def join(self, client: str, not_before: float) -> None:
+        """Note a caller of that client that needs rows from that moment on."""
+        self.payers[client] = max(not_before, self.payers.get(client, -math.inf))
+        self.attach(not_before)
+
+    @property
+    def is_others(self) -> bool:
+        """Whether another process began it, or leads it."""
+        return self.resumed or self.standing.inherits
 
     def begin_anew(self) -> None:
         """It is another run from now on; nobody knows of it yet."""
@@ -287,12 +251,3 @@ def _weight(plan: Plan) -> int:
         counted += len(plan.definition.text)
         counted += sum(50 + len(option) for p in plan.definition.parameters for option in p.enumOptions)
     return counted
-
-
-def failure_text(error: GatewayError) -> str:
-    """Return the text that a job in status 4 shows for an error."""
-    if isinstance(error, UpstreamRefused) and error.body.data is not None:
-        return parse_error(error.body.data) or error.detail
-    if isinstance(error, CredentialRejected):
-        return "Redash does not accept the gateway's key."
-    return error.detail

@@ -62,8 +62,12 @@ class Expectations:
         The stored result is that of the same parameters, and outlives the process.
         """
         last = self._last.get(plan.query_id or plan.key, Expectation())
-        runtime = self._results.runtime(plan.key) or last.runtime
-        return min(LIFE_SECONDS, Expectation(runtime, last.overhead).seconds())
+        return min(LIFE_SECONDS, Expectation(self.runtime(plan), last.overhead).seconds())
+
+    def runtime(self, plan: Plan) -> float:
+        """Return how many seconds the data source will work, 0 if that is unknown."""
+        last = self._last.get(plan.query_id or plan.key, Expectation())
+        return self._results.runtime(plan.key) or last.runtime
 
     def learn(self, plan: Plan, runtime: float, polls: Polls | None) -> None:
         """Take note of a run that has ended; without polls, of a result that Redash had already."""

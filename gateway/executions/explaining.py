@@ -14,6 +14,7 @@ from gateway.errors import BadRequest, GatewayError, UpstreamRefused
 from gateway.executions.explanation import WHY, Bound, Explanation, Question, Stored
 from gateway.executions.flights import Executions
 from gateway.executions.guard import check_size
+from gateway.executions.limits import Limits
 from gateway.executions.lookup import ResultLookup
 from gateway.model import Clock, Definition, Request
 from gateway.outcome import Outcome
@@ -42,6 +43,7 @@ class Explainer:
         results: ResultParts,
         flights: Executions,
         lookup: ResultLookup,
+        limits: Limits,
         upstream: Upstream,
         clock: Clock,
     ) -> None:
@@ -49,6 +51,7 @@ class Explainer:
         self._results = results
         self._flights = flights
         self._lookup = lookup
+        self._limits = limits
         self._upstream = upstream
         self._clock = clock
 
@@ -154,9 +157,19 @@ class Explainer:
                 f"{because}; another run is just being sent to Redash, and it waits",
             )
         else:
-            self._lookup.check_limit(plan, explained.client)
+            self._limits.check(plan, explained.client)
             check_size(plan)
+            await self._decide_by_budget(explained, plan, because, late if usable else math.inf)
+
+    async def _decide_by_budget(self, explained: Explanation, plan: Plan, because: str, late: float) -> None:
+        await self._limits.refresh(explained.client)
+        refusal = self._limits.refusal(plan, explained.client)
+        if refusal is None:
             explained.decide("miss", f"{because}; the query runs in Redash")
+        elif late <= plan.bounds.stale_over_budget:
+            explained.decide("stale", f"{because}; {refusal.detail} So it is used (stale_over_budget)")
+        else:
+            explained.decide("refused", f"{because}; {refusal.detail}")
 
     def _decide_in_outage(self, explained: Explanation, plan: Plan, because: str, late: float) -> None:
         if late <= plan.bounds.stale_if_error:
@@ -164,6 +177,8 @@ class Explainer:
                 "stale",
                 f"{because}; Redash does not work, so it is used (stale_if_error)",
             )
+        elif late <= plan.bounds.stale_over_budget and self._limits.refusal(plan, explained.client) is not None:
+            explained.decide("stale", f"{because}; the budget is spent, so it is used (stale_over_budget)")
         else:
             explained.decide("refused", f"{because}, and Redash does not work")
 

@@ -16,7 +16,9 @@ import msgspec
 
 from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError
-from gateway.executions.execution import CANCELLED, Ending, Execution, Phase
+from gateway.executions.budgets import Budgets
+from gateway.executions.ending import CANCELLED, Ending
+from gateway.executions.execution import Execution, Phase
 from gateway.executions.failures import Failures
 from gateway.executions.leading import LOOK_SECONDS, Leading
 from gateway.executions.records import end_of, record_of
@@ -42,6 +44,7 @@ class Executions:
         self,
         leading: Leading,
         waits: Waits,
+        budgets: Budgets,
         ledger: Ledger,
         clock: Clock,
         observer: Observer,
@@ -50,6 +53,7 @@ class Executions:
     ) -> None:
         """`changed` is called with the query's id after each run in Redash."""
         self._leading = leading
+        self._budgets = budgets
         self._ledger = ledger
         self._clock = clock
         self._observer = observer
@@ -174,14 +178,14 @@ class Executions:
         if before is not None:  # a run of the same key with an older definition, or one that is being cancelled
             await self.waits.after(before, execution)
         if aside:  # needs no lease: where rows are stored, Redash has them mostly, and runs nothing
-            async with self.waits.apart(execution):
+            async with self._budgets.paying(execution), self.waits.apart(execution):
                 return await self._leading.runner.run(execution, self._followed)
         return await self._leading.carry(execution, partial(self._lead, execution))
 
     async def _lead(self, execution: Execution) -> Ending:
         runner = self._leading.runner
         await runner.prepare(execution)
-        async with self.waits.apart(execution):
+        async with self._budgets.paying(execution), self.waits.apart(execution):
             if not self.slots.free():
                 execution.can_respond.set()
                 await self._leading.announce("posted", execution)
@@ -225,7 +229,7 @@ class Executions:
             await self._follow_up(execution, ending)
             if (execution.recorded or standing.lease.number) and not self._closing and not standing.follows:
                 await self.record(execution, ending)
-            await self._give_up_lease(execution)
+            await self._leading.give_up(execution, stopping=self._closing)
         finally:  # it may be cancelled meanwhile, and nobody may wait for it any more
             self._running.pop(execution, None)
             self.weight -= execution.weight
@@ -234,13 +238,6 @@ class Executions:
             execution.end(ending)
             for act in self.on_end:
                 act(execution)
-
-    async def _give_up_lease(self, execution: Execution) -> None:
-        lease, follow_up = execution.standing.lease, execution.follow_up
-        if self._closing:
-            await lease.release()
-        else:
-            await lease.end(*(() if follow_up is None else (follow_up.id, follow_up.plan.marker)))
 
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
         """Run it once more for callers that joined after its end in Redash; move their jobs."""
@@ -264,6 +261,8 @@ class Executions:
         follow_up = self.by_id(standing.follow_up) or self.begin(
             plan, execution.sender, after=after, execution_id=standing.follow_up
         )
+        needy = {client: need for client, need in execution.payers.items() if not execution.serves(need)}
+        follow_up.payers = needy or follow_up.payers
         if not standing.is_provided_for(execution.latest_need):
             follow_up.attach(execution.latest_need)
         if standing.follows:  # it may turn out to be a run that another gateway has begun, with another id

@@ -9,7 +9,8 @@ import msgspec
 
 from gateway.concurrency.events import wait_for
 from gateway.errors import UpstreamError, UpstreamUnusable
-from gateway.executions.execution import CANCELLED, CANCELLED_TEXT, LIFE_SECONDS, Ending, Execution
+from gateway.executions.ending import CANCELLED, CANCELLED_TEXT, Ending
+from gateway.executions.execution import LIFE_SECONDS, Execution
 from gateway.executions.polling import Polls
 from gateway.model import Clock
 from gateway.outcome import ExecutionResult
@@ -43,6 +44,11 @@ class Fetched(msgspec.Struct, frozen=True):
     response: UpstreamResponse
     head: ResultHead
 
+    @property
+    def runtime(self) -> float | None:
+        """Return for how many seconds the data source worked, None where that is not said (CONTRACT 8)."""
+        return None if self.head.reduced else self.head.runtime
+
 
 Ask = Callable[[], Awaitable[Fetched | Job]]
 """Sends the POST of the execution again. While Redash has the job, it responds with the same one (CONTRACT 9)."""
@@ -64,6 +70,8 @@ class Follower:
         doubt = _Doubt(self._clock.monotonic(), started=job.status == 2)
         failing_since: float | None = None
         polled_again = False
+        execution.work.begin(doubt.since)
+        execution.work.note(job.status, doubt.since)
         while job.status != 3:
             if job.status in _NO_MORE and (job.error or polled_again):
                 return _failed(job)
@@ -93,6 +101,7 @@ class Follower:
                 return found
             job = found
             polls.record(job.status, self._clock.monotonic())
+            execution.work.note(job.status, self._clock.monotonic())
             if job.status in (1, 2):
                 execution.polled.wake()
         return job
@@ -106,8 +115,11 @@ class Follower:
             return Job(status=_UNKNOWN)
         # Counted from here even if no response comes: this POST may have started a run, and the next one another.
         doubt.since, doubt.unanswered = self._clock.monotonic(), True
+        lost = execution.upstream_job
         found = await ask()
         doubt.unanswered = False
+        if execution.upstream_job != lost:
+            execution.work.begin(self._clock.monotonic())
         return found
 
     async def _state(self, execution: Execution) -> Job:

@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from gateway.executions.execution import Execution
-from gateway.outcome import MissReason
+from gateway.outcome import MissReason, Outcome
 from gateway.redash.readings import is_made_here
 from gateway.redash.requests import ReadParameterised
 from gateway.results.cache import ArrivingResult, StoredResult
@@ -43,6 +43,13 @@ class Pending(msgspec.Struct, frozen=True):
     def arriving(self) -> ArrivingResult | None:
         """Return a large result if this caller may have it while it arrives: its end says from when its rows are."""
         return self.execution.arriving if self.execution.serves(self.not_before) else None
+
+
+def use_stale(stored: StoredResult, slack: float, outcome: Outcome, detail: str, now: float) -> StoredResult:
+    """Return a stored result that is not fresh, and record which window allows it."""
+    outcome.record_stale(slack, stored.entry.age(now), stored.entry.runtime, detail)
+    outcome.saves_run = True
+    return stored
 
 
 def is_enough(arriving: ArrivingResult, reading: ReadParameterised | None) -> bool:

@@ -8,7 +8,8 @@ import math
 import msgspec
 
 from gateway.errors import UpstreamError
-from gateway.executions.execution import CANCELLED_TEXT, Execution
+from gateway.executions.ending import CANCELLED_TEXT
+from gateway.executions.execution import Execution
 from gateway.model import ExecutionRecord, JobRecord
 
 

@@ -11,7 +11,8 @@ import msgspec
 from gateway.concurrency.events import Event, wait_for
 from gateway.errors import NotFound, ServiceUnavailable, UpstreamError
 from gateway.executions.cancelling import Cancelling
-from gateway.executions.execution import Ending, Execution, Phase
+from gateway.executions.ending import Ending
+from gateway.executions.execution import Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.executions.job_search import UNKNOWN_TEXT, JobFinder
 from gateway.executions.job_views import JobView, view_of

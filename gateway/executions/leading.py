@@ -12,7 +12,8 @@ from typing import Final
 
 from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError, UpstreamError
-from gateway.executions.execution import Ending, Execution, Phase
+from gateway.executions.ending import Ending
+from gateway.executions.execution import Execution, Phase
 from gateway.executions.following import kind_of
 from gateway.executions.news import News
 from gateway.executions.records import inherit, mirror, record_of
@@ -128,6 +129,14 @@ class Leading:
             return other
         await self._news.arrives(execution, min(LOOK_SECONDS, until - self._clock.monotonic()))
         return ""
+
+    async def give_up(self, execution: Execution, *, stopping: bool) -> None:
+        """Hand its lease over: to the next process, or to a follow-up, if there is one."""
+        lease, follow_up = execution.standing.lease, execution.follow_up
+        if stopping:
+            await lease.release()
+        else:
+            await lease.end(*(() if follow_up is None else (follow_up.id, follow_up.plan.marker)))
 
     # -- leading ---------------------------------------------------------------------------------------------------
 

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 
 from gateway.concurrency.events import Event, wait_for
-from gateway.errors import ServiceUnavailable, TooManyRequests, UpstreamError
+from gateway.errors import UpstreamError
 from gateway.executions.execution import Execution
 from gateway.executions.flights import Executions
-from gateway.executions.found import Miss, Pending, is_enough
+from gateway.executions.found import Miss, Pending, is_enough, use_stale
 from gateway.executions.guard import check_size
+from gateway.executions.limits import Limits
 from gateway.model import Clock, JobRecord
 from gateway.outcome import Outcome, Sender
 from gateway.policy.context import RequestContext
@@ -25,9 +26,12 @@ from gateway.upstream.protocol import Upstream
 class ResultLookup:
     """Finds a result in the store where the plan accepts it, else joins or starts the one execution of its key."""
 
-    def __init__(self, results: ResultCache, executions: Executions, upstream: Upstream, clock: Clock) -> None:
+    def __init__(
+        self, results: ResultCache, executions: Executions, limits: Limits, upstream: Upstream, clock: Clock
+    ) -> None:
         self._results = results
         self._executions = executions
+        self._limits = limits
         self._upstream = upstream
         self._clock = clock
         self.on_asked: Callable[[Plan], None] = lambda plan: None
@@ -65,7 +69,7 @@ class ResultLookup:
                 stored, slack = None, -math.inf
             elif -slack <= plan.bounds.stale_while_revalidate and plan.shown_lately(stored.entry, now) >= 0:
                 self._revalidate(plan, outcome.sender)
-                return self._stale(stored, slack, outcome, "stale-while-revalidate")
+                return use_stale(stored, slack, outcome, "stale-while-revalidate", self._clock.monotonic())
             joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)
             other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
             if other is None:
@@ -94,7 +98,7 @@ class ResultLookup:
         """Return what a look-up would give at once, None where it would call Redash; runs and joins nothing.
 
         Raises:
-            TooManyRequests: the client has reached its limit of running executions.
+            TooManyRequests: the client has reached its limit of running executions, or has spent its budget.
         """
         stored = await self._results.get(plan.key)
         slack = plan.accepts(stored.entry, self._clock.monotonic()) if stored is not None else None
@@ -104,7 +108,11 @@ class ResultLookup:
         if (failed := self._executions.failures.get(plan)) is not None:
             return Pending(failed)
         if self._executions.would_join(plan, stored=slack is not None) is None:
-            self.check_limit(plan, outcome.client)
+            self._limits.check(plan, outcome.client)
+            if (refusal := self._limits.refusal(plan, outcome.client)) is not None:
+                return self._limits.in_place_of_run(
+                    stored, -math.inf if slack is None else slack, refusal, plan, outcome
+                )
         return None
 
     async def join_or_execute(
@@ -116,7 +124,7 @@ class ResultLookup:
         the latest at `until` (monotonic).
 
         Raises:
-            TooManyRequests: the client has reached its limit of running executions.
+            TooManyRequests: the client has reached its limit of running executions, or has spent its budget.
             ServiceUnavailable: the parameters of executions in progress take too much memory.
             BadRequest: the SQL would be too long.
         """
@@ -127,7 +135,7 @@ class ResultLookup:
             pending = self._join_or_begin(miss, None, plan, outcome)
             await self._wait(pending.execution, pending.execution.can_respond.wait(), outcome)
             _note_joined(pending, outcome)
-            return pending.current
+            return self._limits.within_budget(pending.current, miss, plan, outcome)
         with suppress(UpstreamError):
             async with self._upstream.until_unavailable():
                 if self._upstream.is_unavailable:  # it is time for a probe
@@ -136,13 +144,14 @@ class ResultLookup:
                 pending = self._join_or_begin(miss, fallback, plan, outcome)
                 if await self._can_respond(pending, until, outcome):
                     _note_joined(pending, outcome)
-                    return self._or_fallback(pending, plan, outcome)
+                    found = self._or_fallback(pending, plan, outcome)
+                    return self._limits.within_budget(found, miss, plan, outcome)
         return self._use(fallback, plan, outcome)
 
     def _join_or_begin(self, miss: Miss, fallback: StoredResult | None, plan: Plan, outcome: Outcome) -> Pending:
         execution, not_before = miss.joinable, plan.not_before(self._clock.monotonic())
         if execution is None:
-            self.check_limit(plan, outcome.client)
+            self._limits.check(plan, outcome.client)
             check_size(plan)
         outcome.record_miss(miss.why, joined=execution is not None)
         if execution is None:
@@ -151,7 +160,7 @@ class ResultLookup:
         else:
             execution.callers += 1
         outcome.execution_id = execution.id
-        execution.attach(not_before)
+        execution.join(outcome.client, not_before)
         return Pending(execution, fallback, not_before)
 
     async def _can_respond(self, pending: Pending, until: float, outcome: Outcome) -> bool:
@@ -169,33 +178,11 @@ class ResultLookup:
                 await self._wait(execution, self._until(execution.ended, until), outcome)
         return execution.can_respond.is_set and execution.arriving is None
 
-    def check_limit(self, plan: Plan, client: str) -> None:
-        """Refuse what would start one run too many.
-
-        Raises:
-            TooManyRequests: the client has reached its limit of running executions.
-            ServiceUnavailable: the runs in progress take too much memory.
-        """
-        running = 0
-        if plan.bounds.max_executions < math.inf:
-            led = (execution for execution in self._executions.running if not execution.standing.follows)
-            running = sum(execution.sender.client == client for execution in led)
-        if running >= plan.bounds.max_executions:
-            raise TooManyRequests(
-                f"Client '{client}' has {running} executions running, its limit; wait for one to end.",
-                retry_after=1,
-            )
-        if self._executions.is_full:
-            raise ServiceUnavailable(
-                "The runs in progress use all the memory that they may take (cache.memory); try again soon.",
-                retry_after=5,
-            )
-
     def _revalidate(self, plan: Plan, sender: Sender) -> None:
         """Request the result from Redash in the background, unless that is in progress already."""
         aside = plan.max_age is None
         current = self._executions.joinable(plan, stored=True) or self._executions.blocking(plan, stored=aside)
-        if current is None:
+        if current is None and self._limits.refusal(plan, sender.client) is None:
             self._executions.begin(plan, sender, aside=aside)
 
     async def pending(self, execution: Execution, job: JobRecord) -> Pending:
@@ -257,16 +244,13 @@ class ResultLookup:
 
     def _use(self, fallback: StoredResult, plan: Plan, outcome: Outcome) -> StoredResult:
         slack = plan.accepts(fallback.entry, self._clock.monotonic())
-        return self._stale(fallback, -math.inf if slack is None else slack, outcome, "stale-if-error")
+        return use_stale(
+            fallback, -math.inf if slack is None else slack, outcome, "stale-if-error", self._clock.monotonic()
+        )
 
     async def _until(self, event: Event, until: float) -> None:
         """Wait for the event, at most until then (monotonic)."""
         await wait_for(event, until - self._clock.monotonic())
-
-    def _stale(self, stored: StoredResult, slack: float, outcome: Outcome, detail: str) -> StoredResult:
-        outcome.record_stale(slack, stored.entry.age(self._clock.monotonic()), stored.entry.runtime, detail)
-        outcome.saves_run = True
-        return stored
 
     async def _wait(self, execution: Execution, waiting: Awaitable[None], outcome: Outcome) -> None:
         began, calls = self._clock.monotonic(), outcome.upstream_seconds

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 
 from gateway.errors import UpstreamError
-from gateway.executions.execution import Ending, Execution
+from gateway.executions.ending import Ending
+from gateway.executions.execution import Execution
 from gateway.executions.standing import served_by
 from gateway.model import ExecutionRecord, JobRecord
 from gateway.outcome import ExecutionEnd, Sender

@@ -13,7 +13,8 @@ import msgspec
 
 from gateway.concurrency.spool import Spool
 from gateway.errors import CredentialRejected, UpstreamError, UpstreamRefused, UpstreamUnusable, is_denial
-from gateway.executions.execution import Ending, Execution, Phase
+from gateway.executions.ending import Ending
+from gateway.executions.execution import Execution, Phase
 from gateway.executions.expectations import Expectations
 from gateway.executions.following import AGAIN_SECONDS, PATIENCE_SECONDS, Ask, Fetched, Follower
 from gateway.executions.guard import Guard, may_be_of_earlier_text
@@ -48,19 +49,15 @@ class Runner:
         definitions: Definitions,
         results: ResultCache,
         fetcher: ResultFetcher,
+        expectations: Expectations,
         waits: Waits,
         guard: Guard,
         clock: Clock,
     ) -> None:
-        self._upstream = upstream
-        self._definitions = definitions
-        self._results = results
-        self._fetcher = fetcher
-        self._follower = Follower(upstream, clock)
-        self._expectations = Expectations(results)
-        self._waits = waits
-        self._guard = guard
-        self._clock = clock
+        self._upstream, self._fetcher = upstream, fetcher
+        self._definitions, self._results = definitions, results
+        self._follower, self._expectations = Follower(upstream, clock), expectations
+        self._waits, self._guard, self._clock = waits, guard, clock
 
     async def run(self, execution: Execution, followed: Followed) -> Ending:
         """Run it to its end. `followed` is called when Redash has made a job for it.
@@ -183,7 +180,10 @@ class Runner:
         """Follow the job to its end, then fetch its result. `expected`: its length in seconds, 0 if unknown."""
         execution.polls = Polls(self._clock.monotonic(), expected)
         found = await self._follower.follow(execution, job, execution.polls, ask)
-        return await self._fetch_patiently(execution, found, ask) if isinstance(found, Job) else found
+        if isinstance(found, Job):
+            found = await self._fetch_patiently(execution, found, ask)
+        execution.work.end(self._clock.monotonic(), found.runtime if isinstance(found, Fetched) else None)
+        return found
 
     async def _ask(self, execution: Execution, followed: Followed, *, again: bool) -> Fetched | Job:
         """Send the POST once more, as Redash may have lost the job, or the run may have ended without it.

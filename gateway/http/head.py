@@ -44,7 +44,7 @@ def fixed_part(
     Raises:
         ValueError: a field holds a control character, which could end it.
     """
-    fields = [*_of_response(response), *_policy(outcome.quota), *_cors(request, origins)]
+    fields = [*_of_response(response), *_policy(outcome), *_cors(request, origins)]
     if response.status not in _BODILESS and not response.unsized:  # RFC 9110 section 8.6
         fields.append(_framing(size))
     fields += _connection(request, keep=not response.closes)
@@ -64,11 +64,14 @@ def moving_part(outcome: Outcome, wall: float) -> bytes:
     return text.encode()
 
 
-def last_part(request_id: str, quota: Quota | None) -> bytes:
+def last_part(request_id: str, quota: Quota | None, budgets: tuple[Quota, ...] = ()) -> bytes:
     """Return the fields that differ for each request, and the end of the head."""
-    if quota is None:
+    if budgets:  # never of a hit, which is to cost little
+        left = ", ".join(f"{name};r={one.remaining};t={one.reset}" for name, one in _named(quota, budgets))
+    elif quota is None:
         return f"X-Request-ID: {request_id}\r\n\r\n".encode()
-    left = f'"client";r={quota.remaining};t={quota.reset}'
+    else:
+        left = f'"client";r={quota.remaining};t={quota.reset}'
     return f"X-Request-ID: {request_id}\r\nRateLimit: {left}\r\n\r\n".encode()
 
 
@@ -97,9 +100,20 @@ def _of_response(response: Response) -> list[Field]:
     ]
 
 
-def _policy(quota: Quota | None) -> list[Field]:
-    """Return the field that the IETF draft "RateLimit header fields for HTTP" defines for a client with a rate."""
-    return [] if quota is None else [("RateLimit-Policy", f'"client";q={quota.limit};w={quota.window}')]
+def _policy(outcome: Outcome) -> list[Field]:
+    """Return the field that the IETF draft "RateLimit header fields for HTTP" defines, for a client with limits."""
+    unit = {True: "", False: ';qu="execution-seconds"'}
+    items = [
+        f"{name};q={one.limit};w={one.window}{unit[one is outcome.quota]}"
+        for name, one in _named(outcome.quota, outcome.budgets)
+    ]
+    return [("RateLimit-Policy", ", ".join(items))] if items else []
+
+
+def _named(quota: Quota | None, budgets: tuple[Quota, ...]) -> list[tuple[str, Quota]]:
+    """Return rate and budgets with their names in the fields."""
+    rate = [] if quota is None else [('"client"', quota)]
+    return rate + [(f'"budget-{one.window}"', one) for one in budgets]
 
 
 def _cors(request: web.BaseRequest, origins: tuple[str, ...]) -> list[Field]:

@@ -18,7 +18,6 @@ from gateway.errors import (
     ContentTooLarge,
     MisdirectedRequest,
     RequestHeaderFieldsTooLarge,
-    without_frames,
 )
 from gateway.http.bodies import Bodies
 from gateway.http.request_key import MAX_HEAD_BYTES, MEANINGFUL
@@ -26,6 +25,7 @@ from gateway.model import Request
 from gateway.policy.access import TOKEN_FIELDS
 from gateway.redash.footprint import weight
 from gateway.redash.matching import is_ping
+from gateway.upstream.frames import without_frames
 
 BODY_SECONDS: Final = 30.0
 _UNCOUNTED_BYTES: Final = 1_024

@@ -69,7 +69,7 @@ async def send_response(
     size = response.body.size  # read once: the size of an arriving body may become known later
     fixed = fixed_part(request, response, size, outcome, origins)
     body = NOTHING if request.method == hdrs.METH_HEAD else response.body
-    head = fixed + moving_part(outcome, wall) + last_part(outcome.request_id, outcome.quota)
+    head = fixed + moving_part(outcome, wall) + last_part(outcome.request_id, outcome.quota, outcome.budgets)
     await send(request, head, body, chunked=size is None)
     outcome.sent_bytes = body.size or 0
     return fixed

@@ -24,6 +24,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """A result of a query that Redash refreshes by schedule stands in until the next one is due."""
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
+    stale_over_budget: float = 0.0
     any_age_confirm: float = 60.0
     definition_check: float = 60.0
     max_executions: float = math.inf
@@ -55,6 +56,7 @@ def bounds_for(caller: Caller, definition: Definition | None, cache: config.Cach
         ceiling=first("ceiling", math.inf),
         stale_while_revalidate=first("stale_while_revalidate", 0.0),
         stale_if_error=first("stale_if_error", 0.0),
+        stale_over_budget=caller.settings.stale_over_budget or 0.0,
         any_age_confirm=cache.any_age_confirm,
         definition_check=cache.definition_check,
         max_executions=caller.settings.max_executions or math.inf,
@@ -68,6 +70,10 @@ def origins_of(caller: Caller, definition: Definition | None, cache: config.Cach
         for name in _NAMES:
             if (value := getattr(table, name)) is not None:
                 found.setdefault(name, (value, place))
+    client, place = caller.settings, f"clients.{caller.name}"
+    if client.budget:
+        found["budget"] = (", ".join(map(str, client.budget)), place)
+        found["stale_over_budget"] = (client.stale_over_budget or 0.0, place)
     return found | {name: (getattr(cache, name), "cache") for name in ("any_age_confirm", "definition_check")}
 
 

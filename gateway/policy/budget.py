@@ -1,4 +1,4 @@
-"""How much work in Redash is spent within a time that moves along. Pure: time is an argument, in monotonic seconds."""
+"""How much work in Redash is spent within a time that moves along. Pure: time is an argument, in seconds."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ class BudgetAccount:
         """Reserve so many seconds; None if with them more would be spent or reserved than the budget allows."""
         if not self._fits(self.spent(now) + self.reserved, seconds):
             return None
+        return self.hold(seconds)
+
+    def hold(self, seconds: float) -> Reservation:
+        """Reserve so many seconds for a run that is in progress already, whatever is left."""
         reservation = Reservation(seconds)
         self._reserved.add(reservation)
         return reservation
@@ -78,6 +82,10 @@ class BudgetAccount:
         """Return the seconds that can still be reserved; never negative."""
         return max(0.0, self.budget.seconds - self.spent(now) - self.reserved)
 
+    def resets_in(self, now: float) -> float:
+        """Return in how many seconds nothing counts any more of what is spent now."""
+        return self._over(self._spent[-1][0]) - now if self.spent(now) else 0.0
+
     def opens_in(self, now: float, seconds: float) -> float:
         """Return in how many seconds so many can be reserved, if nothing else is spent and no run in progress ends.
 
@@ -98,7 +106,7 @@ class BudgetAccount:
 
     def history(self) -> list[tuple[float, float]]:
         """Return when how many seconds were spent, for a restart: `spend` takes them back in this order."""
-        return [(number * self._slot, seconds) for number, seconds in self._spent]
+        return [((number + 0.5) * self._slot, seconds) for number, seconds in self._spent]
 
     def restore(self, history: Iterable[tuple[float, float]]) -> None:
         """Take back what `history` returned; its moments may be those of another clock, moved to this one."""

@@ -34,6 +34,7 @@ class MemoryLedger:
         self._results: dict[tuple[str, int], dict[int, bytes]] = {}
         self._scopes: set[str] = set()  # of results, also of those that are deleted by now
         self._scopes_by_name: dict[str, str] = {}
+        self._spending: dict[str, str] = {}
 
     # -- Ledger
 
@@ -84,6 +85,14 @@ class MemoryLedger:
         if len(self._scopes_by_name) < MOST_SCOPES:
             self._scopes_by_name.setdefault(name, scope)
         return self._scopes_by_name.get(name)
+
+    async def spending(self, client: str) -> str | None:
+        """See the protocol."""
+        return self._spending.get(client)
+
+    async def record_spending(self, client: str, text: str) -> None:
+        """See the protocol."""
+        self._spending[client] = text
 
     # -- the same without awaiting
 

@@ -154,6 +154,12 @@ class Ledger(Protocol):
         Some thousand names can have one. It survives a kill -9 once this returns, and does not expire.
         """
 
+    async def spending(self, client: str) -> str | None:
+        """Return what was recorded last of a client's spending; None if nothing was."""
+
+    async def record_spending(self, client: str, text: str) -> None:
+        """Record what a client has spent on this gateway. In Redis, where all count together, only memory holds it."""
+
 
 class LeaseLostError(Exception):
     """Another gateway has the lease by now: what this one has in hand must not be written."""

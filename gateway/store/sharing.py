@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gateway.concurrency.leased_bucket import TokenSource
+from gateway.concurrency.shared_spending import SpendingSource
 from gateway.config import RedisAddress
 from gateway.model import Key, SharingStats
 
@@ -16,6 +17,10 @@ class Sharing(Protocol):
     @property
     def tokens(self) -> TokenSource:
         """Where buckets of rates are that all share."""
+
+    @property
+    def spending(self) -> SpendingSource:
+        """Where the spending of clients is counted that all share."""
 
     def stats(self) -> SharingStats:
         """Return who shares the store; cheap, never waits."""

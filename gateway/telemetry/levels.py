@@ -53,6 +53,8 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
     """How many runs of an earlier process it has followed."""
     loop_lag: float
     """Seconds: the longest pause of the event loop within the last minute."""
+    budgets: Mapping[tuple[str, str], tuple[float, float, float]]
+    """By client and length of time: the budget, what is spent and what is reserved of it, in seconds."""
     in_use: Mapping[str, Bound]
     """What is there in a limited number, by its name."""
     memory: Mapping[str, Bound]
@@ -66,6 +68,7 @@ class Levels(msgspec.Struct, frozen=True, kw_only=True):
 def collect_levels(levels: Levels) -> Iterator[Metric]:
     """Yield every metric of the levels."""
     yield from _collect_parts(levels)
+    yield from _collect_budgets(levels)
     yield from _collect_bounds(levels)
     yield from _collect_expiries(levels)
     yield from _collect_stores(levels.tiers)
@@ -112,6 +115,13 @@ def _collect_parts(levels: Levels) -> Iterator[Metric]:
     yield InfoMetricFamily(
         PREFIX + "build", "The version that runs.", value={"version": __version__, "name": levels.name}
     )
+
+
+def _collect_budgets(levels: Levels) -> Iterator[Metric]:
+    labels, shown = ("client", "per"), levels.budgets.items()
+    yield gauge("budget_seconds", "Seconds of runs that a client may cause.", labels, {k: v[0] for k, v in shown})
+    yield gauge("budget_spent_seconds", "What is spent of a budget now.", labels, {k: v[1] for k, v in shown})
+    yield gauge("budget_reserved_seconds", "What runs in progress reserve.", labels, {k: v[2] for k, v in shown})
 
 
 def _collect_bounds(levels: Levels) -> Iterator[Metric]:

@@ -17,7 +17,7 @@ from cachetools import LRUCache
 from gateway import __version__
 from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
-from gateway.errors import UpstreamError, UpstreamTimeout, without_frames
+from gateway.errors import UpstreamError, UpstreamTimeout
 from gateway.model import Clock
 from gateway.outcome import Sender, Trace
 from gateway.policy.access import Credential
@@ -27,6 +27,7 @@ from gateway.redash.redaction import text_without_keys, without_own_keys
 from gateway.upstream.availability import Silence
 from gateway.upstream.causes import sentence
 from gateway.upstream.checks import usable
+from gateway.upstream.frames import without_frames
 from gateway.upstream.kept_connections import Connection, ConnectionPool, KeptConnectionError, current, lost_race
 from gateway.upstream.protocol import Early, UpstreamResponse
 from gateway.upstream.reading import BodyReader, ObjectMemory

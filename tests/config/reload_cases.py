@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import grp
 import os
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -99,6 +100,20 @@ def asked_again(method: str, pattern: str, path: str, body: object = None) -> Se
         return len(lab.asked(method, pattern))
 
     return see
+
+
+async def windows_of_budgets(lab: Lab) -> object:
+    reply = await lab.call("POST", "/api/queries/5/results", PLAIN_RUN)
+    return re.findall(r'"budget-(\d+)"', reply.headers.get("RateLimit", ""))
+
+
+async def over_budget(lab: Lab) -> object:
+    """After a run that has spent it all; the second time it is refused."""
+    await lab.post(5, max_age=0)
+    await lab.idle()
+    lab.turn(30)
+    reply = await lab.get("/api/queries/5/results.json?max_age=10")
+    return reply.cache.split("; ")[1] if reply.status == 200 else reply.status
 
 
 async def stale_metadata(lab: Lab) -> object:
@@ -427,6 +442,8 @@ LIVE: Final[dict[str, Case]] = {
     ),
     "clients.burst": Case(3, 5, quota_left, '"client";r=2', '"client";r=4', {"clients.rate": "6/m"}),
     "clients.max_executions": Case(1, 2, statuses_of_two_runs, [200, 429], [200, 200]),
+    "clients.budget": Case(["1h/h"], ["1h/h", "2h/d"], windows_of_budgets, ["3600"], ["3600", "86400"]),
+    "clients.stale_over_budget": Case("0s", "1h", over_budget, 429, "hit", {"clients.budget": ["1ms/h"]}),
     "clients.text_parameters": Case(
         False,
         True,

@@ -20,11 +20,12 @@ from support.world import World
 
 from gateway import cli, config
 from gateway.cli import admin_client
+from gateway.executions.execution import LIFE_SECONDS
 
 CASES = int(os.environ.get("GATEWAY_EXPLAIN_CASES", "400"))
 """10,000 take some minutes."""
 
-CLIENTS = ("dashboard", "second", "writer", "narrow", "bound", "limited")
+CLIENTS = ("dashboard", "second", "writer", "narrow", "bound", "limited", "spender")
 TABLES = """
 [clients.bound]
 token_sha256 = ["{bound}"]
@@ -35,6 +36,11 @@ token_sha256 = ["{limited}"]
 credentials = ["query", "analyst"]
 max_executions = 1
 floor = {{ runtimes = 10, at_least = "30s" }}
+[clients.spender]
+token_sha256 = ["{spender}"]
+credentials = ["analyst"]
+budget = ["20ms/h", "1m/d"]
+stale_over_budget = "1m"
 [[cache.rules]]
 queries = [{query}]
 ceiling = "5m"
@@ -55,13 +61,13 @@ def happened(reply: Reply) -> str:
         return "collapsed" if "collapsed" in cache else "miss"
     if "hit" not in cache:
         return "refused"
-    return "stale" if "detail=stale" in cache else "hit"
+    return "stale" if "detail=stale" in cache or "detail=budget" in cache else "hit"
 
 
 @pytest.fixture
 async def explaining(bare: World) -> World:
 
-    hashes = {name: config.token_hash(_token(name)) for name in ("bound", "limited")}
+    hashes = {name: config.token_hash(_token(name)) for name in ("bound", "limited", "spender")}
     await bare.start(
         TABLES.format(query=bare.named["by_country"], **hashes),
         cache='stale_while_revalidate = "20s"\ndefinition_check = "30s"\nany_age_confirm = "40s"\nfailure_ttl = "60s"',
@@ -143,6 +149,8 @@ class Cases:
 
     async def _case(self, number: int) -> None:
         world, question = self.world, self._question()
+        runs, oldest = world.runtime.executions.flights, world.clock.monotonic() - LIFE_SECONDS
+        await until(lambda: all(run.started > oldest for run in runs.running))  # at its next poll it is given up
         foreseen = await explained(world, question)
         reply = await self._send(question)
         found = happened(reply)
@@ -152,7 +160,8 @@ class Cases:
             told = json.dumps([number, question, foreseen, reply.status, reply.cache, str(reply.body[:200])], indent=1)
             assert foreseen["decision"] == found, told
         self.seen[foreseen["decision"]] = self.seen.get(foreseen["decision"], 0) + 1
-        await until(lambda: len(world.runtime.executions.flights.running) <= 1)
+        slow = world.named["slow_seconds"]
+        await until(lambda: all(run.plan.query_id == slow for run in runs.running))
         if any("query has changed" in one for one in foreseen["asks_first"]) or foreseen["decision"] == "unknown":
             self.known[place] = edits
 
@@ -292,3 +301,28 @@ async def test_on_the_console(explaining: World) -> None:
         assert ">country=DE</textarea>" in shown
         async with browser.post(f"{world.admin}/explain", data=fields | {"csrf": csrf, "values": "DE"}) as response:
             assert "each value is a line NAME=VALUE" in await response.text()
+
+
+async def test_it_says_what_a_budget_allows(explaining: World) -> None:
+    world, query = explaining, explaining.named["by_country"]
+    question = {"client": "spender", "query": query, "max_age": 10}
+    await world.post("by_country", max_age=0, wait=20)
+    world.clock.turn(60)
+    assert (await explained(world, question))["decision"] == "miss"
+    hold, spending = world.sandbox.hold(), {"Authorization": f"Key {_token('spender')}"}
+    job = await world.call("POST", f"/api/queries/{query}/results", {"max_age": 0}, client=None, headers=spending)
+    await world.sandbox.wait_executions(2)
+    (running,) = world.runtime.executions.flights.running
+    await until(lambda: running.upstream_status == 2)
+    world.clock.turn(30)
+    await world.call("DELETE", f"/api/jobs/{job.job['id']}", client=None, headers=spending)
+    await until(lambda: not world.runtime.executions.flights.running)
+    hold.release()
+    made = await explained(world, question | {"max_age": 60})
+    assert made["decision"] == "stale"
+    assert "has spent or reserved too much of its budget (20ms/h and 1m/d)" in made["why"]
+    refused = await explained(world, question | {"max_age": 0})
+    assert (refused["decision"], refused["credential"]) == ("refused", "analyst")
+    bounds = {bound["name"]: (bound["value"], bound["origin"]) for bound in made["bounds"]}
+    assert bounds["budget"] == ("20ms/h, 1m/d", "clients.spender")
+    assert bounds["stale_over_budget"] == ("60 s", "clients.spender")

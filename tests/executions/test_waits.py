@@ -11,7 +11,8 @@ from support.world import World
 
 from gateway.concurrency.turns import TurnsByText
 from gateway.errors import ServiceUnavailable
-from gateway.executions.execution import Ending, Execution, Phase
+from gateway.executions.ending import Ending
+from gateway.executions.execution import Execution, Phase
 from gateway.sandbox.sample_objects import parameter
 
 SECTION = "select {{#x}}'{{x}}'{{/x}}{{^x}}'none'{{/x}} as x"

@@ -179,6 +179,18 @@ async def test_widgets_wait_for_their_turn(bare: World) -> None:
     assert max(at_once) == 2
 
 
+async def test_a_widget_beyond_the_budget_is_an_entry_with_its_error_at_once(bare: World) -> None:
+    """Each widget is a run of its own: it must not be tried again and again until the time is up."""
+    await bare.start(dashboard='budget = "100ms/h"')
+    named, slow = bare.named, {"seconds": 0.15}
+    board = board_of(bare.sandbox.database, (named["slow_seconds"], mapped("seconds", "static-value", value=0.15)))
+    await bare.post("slow_seconds", max_age=0, wait=10, parameters=slow)
+    (widget,) = await shown(bare, board, "?max_age=0")
+    assert widget["status"] == 429
+    assert "budget of client 'dashboard' (0.1s/h)" in widget["error"]
+    assert bare.started == 1
+
+
 async def test_refresh_answers_with_jobs_at_once(world: World) -> None:
     n = world.named
     board = board_of(

@@ -25,6 +25,9 @@ from gateway.telemetry.metrics import CACHE, RESULT_ROUTES, Metrics, registry
 from gateway.telemetry.query_counts import QueryCounts
 
 PROMISED = {
+    "budget_seconds": {"client", "per"},
+    "budget_spent_seconds": {"client", "per"},
+    "budget_reserved_seconds": {"client", "per"},
     "requests_total": {"route", "client", "cache", "status"},
     "request_duration_seconds_count": {"route", "cache"},
     "query_requests_total": {"query", "cache"},
@@ -94,7 +97,7 @@ async def test_every_promised_metric_is_there_with_its_labels_and_no_other(
 ) -> None:
     needs("openssl")
     cert, _ = certificate(tmp_path, "here")
-    await bare.start(dashboard="expires = 2099-01-01", upstream=f'ca_file = "{cert}"')
+    await bare.start(dashboard='expires = 2099-01-01\nbudget = "1h/h"', upstream=f'ca_file = "{cert}"')
     await bare.rows("by_country", max_age=60)
     await bare.rows("by_country", max_age=60)
     assert labels_of(await bare.metrics()) == PROMISED

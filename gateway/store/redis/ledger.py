@@ -126,6 +126,14 @@ class RedisLedger:
         found = await self._read(self._link.call(layout.RECORD_SCOPE, name, scope, MOST_SCOPES))
         return None if found is None else found.decode()
 
+    async def spending(self, client: str) -> str | None:
+        """See the protocol."""
+        return await self._recent.spending(client)
+
+    async def record_spending(self, client: str, text: str) -> None:
+        """See the protocol."""
+        await self._recent.record_spending(client, text)
+
     async def sweep(self) -> None:
         """Write result ids; delete what is older than 12 h, and the oldest of what is too much."""
         try:

@@ -13,6 +13,7 @@ from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
 from gateway.store.redis.rates import RedisTokens
 from gateway.store.redis.scripts import Script
+from gateway.store.redis.spending import RedisSpending
 
 RELOAD: Final = "reload"
 PURGED: Final = "purged"
@@ -29,6 +30,7 @@ class RedisSharing:
     def __init__(self, link: Link) -> None:
         self._link = link
         self.tokens = RedisTokens(link)
+        self.spending = RedisSpending(link)
 
     def stats(self) -> SharingStats:
         """Return who shares the store, and how Redis is; cheap, never waits."""

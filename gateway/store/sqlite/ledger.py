@@ -149,6 +149,14 @@ class SqliteLedger:
         found: str | None = await self._commit(partial(_record_scope, name, scope), 500)
         return found
 
+    async def spending(self, client: str) -> str | None:
+        """See the protocol."""
+        return await self._read(partial(_spending, client))
+
+    async def record_spending(self, client: str, text: str) -> None:
+        """See the protocol."""
+        await self._commit(partial(_record_spending, client, text), 200 + len(text))
+
     async def sweep(self) -> None:
         """Delete what is older than 12 h, and the oldest result ids, in small steps; now and then what is too much."""
         if self._clock.monotonic() >= self._count_at and self._database.up:
@@ -233,6 +241,16 @@ def _record_scope(name: str, scope: str, db: sqlite3.Connection) -> str | None:
         (f"scope of {name}", scope, MOST_SCOPES),
     )
     return _scope_of(name, db)
+
+
+def _spending(client: str, db: sqlite3.Connection) -> str | None:
+    found = db.execute("SELECT value FROM meta WHERE name = ?", (f"spending of {client}",)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _record_spending(client: str, text: str, db: sqlite3.Connection) -> bool:
+    db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (f"spending of {client}", text))
+    return True
 
 
 def _delete_surplus(limit: int, db: sqlite3.Connection) -> bool:
