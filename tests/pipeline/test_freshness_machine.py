@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import math
 import re
 import tempfile
 from collections import defaultdict
@@ -424,6 +423,8 @@ metadata_ttl = "5s"
             ended.append((client, job))
         self.run = None
         await self._settled()
+        if run.purged:
+            self.model.late[run.request.scope, run.request.query] = self.clock.wall()
         self._listen(run)
         # One run for all of them; only an edit that looks like a mix-up after a restart may cost another.
         runs = self.sandbox.counters.started_by_query[run.request.query] - run.started
@@ -806,7 +807,7 @@ metadata_ttl = "5s"
         return replace(
             request,
             runtime=last.runtime if last is not None and last.marker == definition.marker else 0.0,
-            purged=self.clock.wall() - self.model.renewed.get(query, -math.inf),
+            purged=self.clock.wall() - self.model.new_data(scope, query),
             interval=definition.interval if bounds.follow and not definition.archived else None,
         )
 
