@@ -97,7 +97,9 @@ from types import SimpleNamespace
 from gateway.app import serve
 
 class Runtime:
-    results = SimpleNamespace(organisation=SimpleNamespace(read_soon=lambda: None))
+    results = SimpleNamespace(
+        organisation=SimpleNamespace(read_soon=lambda: None), identities=SimpleNamespace(begin=lambda: None)
+    )
     async def start(self): pass
     async def stop(self): pass
 

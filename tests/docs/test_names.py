@@ -149,7 +149,7 @@ def test_freshness_has_every_part_of_cache_status_and_no_other() -> None:
     parts = {part.strip() for row in rows for span in spans(row) for part in span.split(";")}
     forwards = {f"fwd={value}" for value in {*outcome._FORWARD.values(), "uri-miss", "bypass", "method"}}
     details = {f"detail={text}" for text in re.findall(r'record_stale\(.*"([\w-]+)"\)', SOURCE)}
-    details |= {f"detail={text}" for text in re.findall(r'self\._stale\(.*"([\w-]+)"\)', SOURCE)}
+    details |= {f"detail={text}" for text in re.findall(r'(?:self\._stale|use_stale)\(.*"([\w-]+)"[,)]', SOURCE)}
     known = forwards | details | {"hit", "stored", "collapsed", "fwd=…", "detail=…"}
     assert {part for part in parts if not part.startswith("ttl=")} == known
 
