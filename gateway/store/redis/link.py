@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS: Final = 0.25
 """How often Redis is asked for the number of the last announcement; and how often it is probed while it is down."""
 
+SETTLE_SECONDS: Final = 1.0
+"""So soon after a loss a request may wait for Redis, and for what other gateways write when it is back."""
+
 GOOD_SECONDS: Final = 1.0
 """For so long after such a question memory may serve without another one."""
 
@@ -77,6 +80,8 @@ class Link:
         self.good_until = math.inf
         """Until then (`time.monotonic()`) memory may serve; always while Redis is down."""
         self.usable = asyncio.Event()
+        self.settled_at = -math.inf
+        """Until then (`times.monotonic()`) what Redis does not say may still come: it was lost just before."""
         self._server = Server(options)
         self.use = self._server.use
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
@@ -268,6 +273,7 @@ class Link:
         self._health = Health(up=False, reason=reason)
         if was_up:
             self.losses += 1
+            self.settled_at = monotonic() + SETTLE_SECONDS
             self._wake.set()
             for notify in self.on_down:
                 notify()
