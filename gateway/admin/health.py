@@ -70,7 +70,7 @@ def store(tiers: list[tuple[str, bool]], entries: int) -> Health:
 def sharing(stats: SharingStats) -> Health:
     """Return the health of what gateways share; an outage of Redis is the store's trouble."""
     if not stats.up:
-        return Health("Gateways", "bad", "Redis is unavailable: this one works alone")
+        return Health("Gateways", "bad", f"Redis is unavailable, this one works alone: {stats.reason}")
     if stats.evicts:
         trouble = "Redis may remove jobs and leases, because its maxmemory-policy is not noeviction"
         return Health("Gateways", "bad", "Redis evicts by itself", trouble)

@@ -270,12 +270,8 @@ async def test_metrics_and_status_tell_who_shares_the_store(pair: Callable[..., 
     assert metrics["redash_gateway_redis_losses_total"] == 1
     report = await status(one)
     assert report["gateways"] == []
-    assert tile(report) == {
-        "name": "Gateways",
-        "state": "bad",
-        "text": "Redis is unavailable: this one works alone",
-        "trouble": "",
-    }
+    assert tile(report)["state"] == "bad"
+    assert re.match("Redis is unavailable, this one works alone: .*[Cc]onnect", tile(report)["text"]), tile(report)
     assert "part of the store is down" in report["verdict"]
 
 

@@ -19,8 +19,9 @@ import msgspec
 from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store.background import run_forever
-from gateway.store.redis.failures import NoScriptError, RefusedError, UnavailableError
+from gateway.store.redis.failures import DeniedError, NoScriptError, RefusedError, UnavailableError
 from gateway.store.redis.heartbeat import BEAT, JOIN
+from gateway.store.redis.rights import COMMANDS, RIGHTS, without
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
 from gateway.store.redis.sequence import parse
@@ -82,6 +83,7 @@ class Link:
         self.usable = asyncio.Event()
         self.settled_at = -math.inf
         """Until then (`times.monotonic()`) what Redis does not say may still come: it was lost just before."""
+        self._options = options
         self._server = Server(options)
         self.use = self._server.use
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
@@ -94,7 +96,7 @@ class Link:
         self._health = Health(up=False, reason="not opened")
         self._peers: list[tuple[str, float]] = []
         self._beats = self._behind = 0
-        self._logged_down = False  # one line in the log for each change
+        self._logged = ""  # the last reason of this outage that the log has; one line, and one that names rights
 
     # -- for those who use it
 
@@ -149,6 +151,8 @@ class Link:
         """
         try:
             await self._join(self.seen.begin)
+        except (DeniedError, RefusedError) as error:
+            raise StoreError(f"{self._server.address} cannot be used: {error}") from None
         except UnavailableError as error:
             self._down(str(error))
         self._keeper = asyncio.create_task(run_forever(self._maintain))
@@ -176,14 +180,14 @@ class Link:
         try:
             if session is None:
                 await self._join(self.seen.reset)
-                self._logged_down = False
+                self._logged = ""
                 log.warning("%s is usable again", self._server.address)
             else:
                 await self._beat(session)
         except (UnavailableError, RefusedError, StoreError) as error:
             if session is not None:
                 session.end(str(error))
-            self._down(str(error))
+            self._down(str(error), denied=isinstance(error, DeniedError))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BEAT_SECONDS):
                 await self._wake.wait()
@@ -195,6 +199,7 @@ class Link:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await session.subscribe()
             async with asyncio.timeout(JOIN_SECONDS):
+                await self._check_rights()
                 sent = monotonic()
                 epoch, number, now, gateways = await self.call(JOIN, facts.run_id, self.name)
                 self.gateways = max(self.gateways, gateways)  # a Redis that was emptied knows nobody yet
@@ -215,6 +220,10 @@ class Link:
             self.usable.set()
             for notify in self.on_joined:
                 notify()
+
+    async def _check_rights(self) -> None:
+        if missing := await self.call(RIGHTS, *COMMANDS):
+            raise DeniedError(without(missing, self._options))
 
     async def _beat(self, session: Session) -> None:
         sent = monotonic()
@@ -263,12 +272,12 @@ class Link:
             self._session = None
             self._down(reason)
 
-    def _down(self, reason: str) -> None:
+    def _down(self, reason: str, *, denied: bool = False) -> None:
         self.good_until = math.inf
         was_up = self.up
         self.usable.clear()
-        if not self._logged_down:
-            self._logged_down = True
+        if not self._logged or (denied and reason != self._logged):
+            self._logged = reason
             log.warning("%s is not usable, this gateway works alone: %s", self._server.address, reason)
         self._health = Health(up=False, reason=reason)
         if was_up:
