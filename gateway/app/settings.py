@@ -76,7 +76,7 @@ def remarks(settings: config.Config) -> list[str]:
         for key, file in secrets.items()
         if file is not None and file.stat().st_mode & stat.S_IROTH
     ]
-    remark = factory.remark(settings.cache.store)
+    remark = factory.remark(settings.cache.store, settings.cache.memory, settings.cache.max_entry)
     return found if remark is None else [*found, f"cache.store: {remark}"]
 
 

@@ -197,9 +197,9 @@ class Link:
         session = self._session = Session(connections, self.base + "news", self._heard, self._lost)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
+                await self._check_rights()
                 await session.subscribe()
             async with asyncio.timeout(JOIN_SECONDS):
-                await self._check_rights()
                 sent = monotonic()
                 epoch, number, now, gateways = await self.call(JOIN, facts.run_id, self.name)
                 self.gateways = max(self.gateways, gateways)  # a Redis that was emptied knows nobody yet
