@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from store_helpers import (
@@ -29,7 +31,7 @@ from support.waiting import until, within
 
 from gateway.body import Body
 from gateway.config import RedisAddress
-from gateway.store.redis import silence
+from gateway.store.redis import link, silence
 from gateway.store.redis.ledger import RedisLedger
 from gateway.store.redis.link import Link
 from gateway.store.redis.server import RedisOptions
@@ -342,6 +344,19 @@ async def test_an_emptied_redis_hides_no_job_that_another_gateway_is_about_to_wr
     await asyncio.sleep(0)
     lock.release()
     assert await asked is not None
+
+
+@pytest.mark.parametrize("name", ["seq", "time", "peers", "bytes"])
+async def test_keys_that_no_gateway_has_written_fill_no_log(
+    redis: RedisServer, stack: AsyncExitStack, clock: FakeClock, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    store = await gateway(stack, redis, clock)
+    await redis.ask("SET", store.link.base + name, "x")
+    with mock.patch("gateway.store.background.PAUSE_SECONDS", 0.01), mock.patch.object(link, "BEAT_SECONDS", 0.01):
+        await asyncio.sleep(0.7)
+    lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.exc_info for record in lines] == [None] * (name != "bytes")
+    assert [record for record in lines if "or choose another redis.prefix" not in record.getMessage()] == []
 
 
 async def test_one_line_in_the_log_for_each_change(

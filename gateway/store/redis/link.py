@@ -21,7 +21,7 @@ from gateway.model import Clock
 from gateway.store.background import run_forever
 from gateway.store.redis.failures import DeniedError, NoScriptError, RefusedError, UnavailableError
 from gateway.store.redis.heartbeat import BEAT, JOIN
-from gateway.store.redis.rights import COMMANDS, RIGHTS, without
+from gateway.store.redis.rights import COMMANDS, RIGHTS, foreign, without
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
 from gateway.store.redis.sequence import parse
@@ -184,7 +184,9 @@ class Link:
                 log.warning("%s is usable again", self._server.address)
             else:
                 await self._beat(session)
-        except (UnavailableError, RefusedError, StoreError) as error:
+        except (UnavailableError, RefusedError, StoreError, ValueError, TypeError, AttributeError) as error:
+            if not isinstance(error, (UnavailableError, StoreError)):  # a reply of another kind or shape
+                error = RefusedError(f"{error}; {foreign(self._options)}")
             if session is not None:
                 session.end(str(error))
             self._down(str(error), denied=isinstance(error, DeniedError))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.store.redis.scripts import Script
+from gateway.store.redis.scripts import FORMAT, Script
 from gateway.store.redis.server import RedisOptions
 
 COMMANDS: Final = (
@@ -49,6 +49,12 @@ def without(missing: Sequence[bytes], options: RedisOptions) -> str:
     """Say what a user may not do, and how to change it."""
     commands = ", ".join(command.decode() for command in missing)
     return f"its user may not use {commands} on {options.prefix}:*{remedy(options)}"
+
+
+def foreign(options: RedisOptions) -> str:
+    """Say what to do where keys hold what scripts cannot work with."""
+    name = f"{options.prefix}:{FORMAT}"
+    return f"keys {name}:* hold what no gateway has written: delete them all, or choose another redis.prefix"
 
 
 def remedy(options: RedisOptions) -> str:
