@@ -74,6 +74,8 @@ def sharing(stats: SharingStats) -> Health:
     if stats.evicts:
         trouble = "Redis may remove jobs and leases, because its maxmemory-policy is not noeviction"
         return Health("Gateways", "bad", "Redis evicts by itself", trouble)
+    if stats.trouble:
+        return Health("Gateways", "warn", "Not all belong together", stats.trouble)
     number = max(1, len(stats.gateways))
     shared = f"{count(number)} share{'s' if number == 1 else ''} the store"
     if stats.limit_bytes and stats.used_bytes > NEARLY_FULL * stats.limit_bytes:

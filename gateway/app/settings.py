@@ -91,4 +91,5 @@ def store_options(settings: config.Config, clock: Clock) -> StoreOptions:
         address=settings.redis_address if config.is_redis(settings.cache.store) else None,
         redis=settings.redis,
         name=name_of(settings),
+        upstream_url=str(settings.upstream.url),
     )

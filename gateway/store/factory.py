@@ -49,6 +49,7 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     redis: Redis = Redis()
     name: str = ""
     """Of this gateway, for those with which it shares the store."""
+    upstream_url: str = ""
 
 
 def _front(options: StoreOptions) -> MemoryStore:
@@ -99,7 +100,11 @@ def _redis_options(options: StoreOptions) -> RedisOptions:
 
     assert options.address is not None  # noqa: S101 - the configuration has it for these schemes
     return RedisOptions(
-        address=options.address, prefix=options.redis.prefix, ca_file=options.redis.ca_file, name=options.name
+        address=options.address,
+        prefix=options.redis.prefix,
+        ca_file=options.redis.ca_file,
+        name=options.name,
+        upstream_url=options.upstream_url,
     )
 
 

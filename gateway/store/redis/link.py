@@ -21,6 +21,7 @@ from gateway.model import Clock
 from gateway.store.background import run_forever
 from gateway.store.redis.failures import DeniedError, NoScriptError, RefusedError, UnavailableError
 from gateway.store.redis.heartbeat import BEAT, JOIN
+from gateway.store.redis.neighbours import Neighbours
 from gateway.store.redis.rights import COMMANDS, RIGHTS, foreign, without
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
@@ -72,6 +73,7 @@ class Link:
         self.origin = secrets.token_hex(8)
         """This process, in announcements."""
         self.name = options.name or self.origin
+        self.neighbours = Neighbours(self.name, options.upstream_url)
         self.base = f"{options.prefix}:{FORMAT}:"
         self.time = SharedTime(clock)
         self.seen = Seen()
@@ -250,6 +252,7 @@ class Link:
         self._health = msgspec.structs.replace(
             self._health, used_bytes=info.used_bytes, limit_bytes=info.limit_bytes, policy=info.policy
         )
+        await self.neighbours.update(self.call)
         await self.transfer([("PING",)])  # servers close connections that are idle
         found = await self.command("ZREVRANGE", self.base + "peers", 0, MOST_PEERS - 1, "WITHSCORES")
         names, scores = found[::2], found[1::2]

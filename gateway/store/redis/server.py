@@ -29,6 +29,7 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = "redash-gateway"
     ca_file: Path | None = None
     name: str = ""
+    upstream_url: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True):
