@@ -247,6 +247,8 @@ class SharingStats(msgspec.Struct, frozen=True, kw_only=True):
     up: bool
     reason: str
     """Why it is not up."""
+    trouble: str
+    """What is wrong with the other gateways, "" if nothing is."""
     losses: int
     """How often it was lost since the start."""
     round_trip: float

@@ -70,10 +70,12 @@ def store(tiers: list[tuple[str, bool]], entries: int) -> Health:
 def sharing(stats: SharingStats) -> Health:
     """Return the health of what gateways share; an outage of Redis is the store's trouble."""
     if not stats.up:
-        return Health("Gateways", "bad", "Redis is unavailable: this one works alone")
+        return Health("Gateways", "bad", f"Redis is unavailable, this one works alone: {stats.reason}")
     if stats.evicts:
         trouble = "Redis may remove jobs and leases, because its maxmemory-policy is not noeviction"
         return Health("Gateways", "bad", "Redis evicts by itself", trouble)
+    if stats.trouble:
+        return Health("Gateways", "warn", "Not all belong together", stats.trouble)
     number = max(1, len(stats.gateways))
     shared = f"{count(number)} share{'s' if number == 1 else ''} the store"
     if stats.limit_bytes and stats.used_bytes > NEARLY_FULL * stats.limit_bytes:

@@ -215,11 +215,10 @@ class RuntimeOperations:
         others = [name for name, _ in sharing.stats().gateways if name != self._runtime.name]
         if not await sharing.announce_reload():
             return ["Redis is unavailable: only this gateway has loaded its configuration again"]
-        return (
-            [f"{', '.join(others)} also load{'s' if len(others) == 1 else ''} the configuration again"]
-            if others
-            else []
-        )
+        if not others:
+            return []
+        whose = "was asked to load its own file" if len(others) == 1 else "were asked to load their own files"
+        return [f"{', '.join(others)} {whose}; the log there says whether it has mistakes"]
 
     async def _load(self, source: Path) -> Reloaded:
         """Load the file and put it in force. Raises as `reload`."""

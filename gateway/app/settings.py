@@ -76,7 +76,7 @@ def remarks(settings: config.Config) -> list[str]:
         for key, file in secrets.items()
         if file is not None and file.stat().st_mode & stat.S_IROTH
     ]
-    remark = factory.remark(settings.cache.store)
+    remark = factory.remark(settings.cache.store, settings.cache.memory, settings.cache.max_entry)
     return found if remark is None else [*found, f"cache.store: {remark}"]
 
 
@@ -91,4 +91,5 @@ def store_options(settings: config.Config, clock: Clock) -> StoreOptions:
         address=settings.redis_address if config.is_redis(settings.cache.store) else None,
         redis=settings.redis,
         name=name_of(settings),
+        upstream_url=str(settings.upstream.url),
     )

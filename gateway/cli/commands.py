@@ -91,7 +91,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
         "list every mistake in a configuration, or summarise it",
         check,
         "-c config.toml --online",
-        (_CONFIG, Option(("--online",), "also try Redash with every credential")),
+        (_CONFIG, Option(("--online",), "also try Redash with every credential, and Redis if the store is there")),
     ),
     Command(
         "init",

@@ -77,7 +77,8 @@ def _same(host: str) -> str:
 def text(value: object) -> str:
     """Parse a string that is not empty and has no control characters."""
     if not isinstance(value, str):
-        raise ValueError("is not a string; write it in quotes")
+        hint = "is a list; write one string, without brackets"
+        raise ValueError(hint if isinstance(value, list) else "is not a string; write it in quotes")
     if not value.strip():
         raise ValueError("is empty; give it a value or leave the key out")
     if _UNUSABLE.search(value):

@@ -79,6 +79,8 @@ class Jobs:
         while execution.serving(not_before) is not execution:  # it ended meanwhile, too early
             execution = await self._asked_to_serve(execution, not_before)
             job = await self._moved(job, execution, not_before)
+        if self._leases.shared and execution.standing.lease.is_safe:
+            execution.standing.handed_over.add(job.id)
         view = view_of(job, execution)
         self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
         execution.seen[job.id] = self._clock.monotonic()
@@ -101,7 +103,7 @@ class Jobs:
         for job_id in [job_id for job_id, moment in execution.not_before.items() if not execution.serves(moment)]:
             recent = self._recent.get(job_id)
             job = recent[0] if recent is not None else await self._ledger.job(job_id)
-            if job is None or job.is_over:
+            if job is None or job.is_over or await self._is_final(job, execution):
                 continue
             not_before = execution.not_before.pop(job_id)
             serving = follow_up.serving(not_before)  # it may have ended by now, too early as well
@@ -115,6 +117,14 @@ class Jobs:
             self._recent[job_id] = (moved, view_of(moved, serving) if serving.phase is Phase.ENDED else serving)
             asks = not execution.standing.is_provided_for(not_before)
             await self._moved(job, serving, not_before if asks else -math.inf)
+
+    async def _is_final(self, job: JobRecord, execution: Execution) -> bool:
+        """Whether another gateway has led the run to the end of this job, and all others say so by now."""
+        standing = execution.standing
+        if not standing.follows or job.id not in standing.handed_over:
+            return False
+        recorded = await self._ledger.job(job.id)
+        return recorded is not None and recorded.execution_id == execution.id
 
     async def _moved(self, job: JobRecord, execution: Execution, not_before: float) -> JobRecord:
         """Record that a job is one of this execution now."""

@@ -43,6 +43,8 @@ class Standing:
         self.asking = -math.inf
         """From which moment on rows are asked for just now: callers that come meanwhile do not count."""
         self.own: dict[int, float] = {}  # all asks of this gateway for this run, by number, whoever led it
+        self.handed_over: set[str] = set()
+        """The jobs that were recorded under the lease: whoever leads the run later has provided for them."""
         self.asks: list[tuple[float, int]] = []  # from which moment (monotonic) rows were asked for, and the number
 
     @property
@@ -130,6 +132,7 @@ class Standing:
         self.fence = 0
         self.asks.clear()
         self.own.clear()
+        self.handed_over.clear()
 
 
 def is_within(number: int, ranges: Ranges) -> bool:

@@ -49,6 +49,7 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
     redis: Redis = Redis()
     name: str = ""
     """Of this gateway, for those with which it shares the store."""
+    upstream_url: str = ""
 
 
 def _front(options: StoreOptions) -> MemoryStore:
@@ -99,7 +100,11 @@ def _redis_options(options: StoreOptions) -> RedisOptions:
 
     assert options.address is not None  # noqa: S101 - the configuration has it for these schemes
     return RedisOptions(
-        address=options.address, prefix=options.redis.prefix, ca_file=options.redis.ca_file, name=options.name
+        address=options.address,
+        prefix=options.redis.prefix,
+        ca_file=options.redis.ca_file,
+        name=options.name,
+        upstream_url=options.upstream_url,
     )
 
 
@@ -141,11 +146,19 @@ def obstacle(spec: str) -> str | None:
     return None
 
 
-def remark(spec: str) -> str | None:
+def remark(spec: str, memory_bytes: int, max_entry_bytes: int) -> str | None:
     """Return what the store lacks on this machine, though it works without it; None if it is complete."""
     scheme, _ = split_store(spec)
-    if scheme != "sqlite" and (why := temporary.directory_refusal()) is not None:
+    if scheme == "sqlite":
+        return None
+    if (why := temporary.directory_refusal()) is not None:
         return f"no temporary directory, so results over 256 KB will be passed on, but not cached ({why})"
+    if max_entry_bytes > memory_bytes:
+        return (
+            f"results may be as large as cache.max_entry, but all large results on this machine, also those that "
+            f"arrive, have {2 * memory_bytes / 1e6:g} MB (twice cache.memory): those that find no room are passed on, "
+            "but not cached; let cache.memory be at least cache.max_entry"
+        )
     return None
 
 

@@ -15,6 +15,7 @@ class LocalLease:
     """Costs nothing, and waits for nothing."""
 
     number = 0
+    is_safe = False
     needs: Mapping[int, float] = MappingProxyType({})
 
     def until_lost(self) -> AbstractAsyncContextManager[None]:

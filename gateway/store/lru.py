@@ -18,6 +18,9 @@ ENTRY_OVERHEAD = 900
 MAX_BODY_SHARE = 8
 """Bytes over 1/8 of the limit are not stored: they would evict too much else."""
 
+OVERSIZE_SECONDS = 60.0
+"""How long a body over the entry limit is stored: long enough for the requests that wait for it."""
+
 
 class CachedBody(msgspec.Struct, eq=False, gc=False):
     """A body, its gzip form and all its entries.
@@ -47,6 +50,29 @@ class LruCache(LRUCache[bytes, CachedBody]):
     def __init__(self, limit_bytes: int, on_evict: Callable[[CachedBody], None]) -> None:
         super().__init__(limit_bytes, getsizeof=cost_of)
         self._on_evict = on_evict
+        self._files: dict[bytes, None] = {}  # in the order in which they were stored
+
+    def fits(self, body: Body, cost: int, keys: int) -> bool:
+        """Whether a body with so many keys may be stored."""
+        share = MAX_BODY_SHARE if body.path is None else 1
+        return cost + BODY_OVERHEAD + ENTRY_OVERHEAD * keys <= self.maxsize // share
+
+    def __setitem__(self, body_id: bytes, cached: CachedBody) -> None:
+        super().__setitem__(body_id, cached)
+        if cached.body.path is not None and body_id in self:
+            self._files[body_id] = None
+
+    def __delitem__(self, body_id: bytes) -> None:
+        super().__delitem__(body_id)
+        self._files.pop(body_id, None)
+
+    def evict_file(self) -> bool:
+        """Evict the body in a file that was stored first; False if there is none."""
+        body_id = next(iter(self._files), None)
+        if body_id is None:
+            return False
+        self._on_evict(self.pop(body_id))
+        return True
 
     def popitem(self) -> tuple[bytes, CachedBody]:
         """Evict the least recently used body."""

@@ -17,11 +17,9 @@ from gateway.errors import StoreError
 from gateway.model import Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
-from gateway.store.lru import BODY_OVERHEAD, ENTRY_OVERHEAD, MAX_BODY_SHARE, CachedBody, LruCache, cost_of
+from gateway.store.lru import ENTRY_OVERHEAD, OVERSIZE_SECONDS, CachedBody, LruCache, cost_of
 from gateway.store.temporary import TemporaryFiles
 
-OVERSIZE_SECONDS = 60.0
-"""How long a body over the entry limit is stored: long enough for the requests that wait for it."""
 SWEEP_SECONDS = 5.0
 
 
@@ -30,7 +28,7 @@ class MemoryStore:
 
     Files: in front of another store, a body with a `path` belongs to that store and only its entry counts here. Used
     alone, this store has temporary files for them. They count against the same limit; a file larger than half of it
-    counts as half.
+    counts as half. They make way for a new one that the directory has no room for.
     """
 
     def __init__(
@@ -41,6 +39,8 @@ class MemoryStore:
         self._max_entry = max_entry_bytes
         self._temporary = temporary
         self._cache = LruCache(limit_bytes, self._evicted)
+        if temporary is not None:
+            temporary.evict_file = self._cache.evict_file
         self._by_key: dict[Key, CachedBody] = {}
         # Keys in a dict, not in a set: the garbage collector looks through every set, but not through such a dict.
         self._by_query: dict[tuple[str, int], dict[Key, None]] = {}
@@ -173,7 +173,7 @@ class MemoryStore:
     def insert(self, keys: Sequence[Key], entry: Entry, body: Body) -> bool:
         """Store it if it fits; return whether it did."""
         entry = msgspec.structs.replace(entry, size=body.size)
-        if not self._fits(body, len(keys)):
+        if not self._cache.fits(body, self._cost(body), len(keys)):
             self._refuse(keys, body)
             return False
         cached = self._cached_body(entry.body_id, body, len(keys))
@@ -237,13 +237,9 @@ class MemoryStore:
                 return old
         return await asyncio.to_thread(files.adopt, body.path, body_id, body.size)
 
-    def _fits(self, body: Body, keys: int) -> bool:
-        overhead = BODY_OVERHEAD + ENTRY_OVERHEAD * keys
-        if body.path is not None:
-            return overhead + self._file_cost(body) <= self._limit
-        return body.size + overhead <= self._limit // MAX_BODY_SHARE
-
-    def _file_cost(self, body: Body) -> int:
+    def _cost(self, body: Body) -> int:
+        if body.path is None:
+            return body.size
         return min(body.size, self._limit // 2) if self._temporary is not None else 0
 
     def _refuse(self, keys: Sequence[Key], body: Body) -> None:
@@ -258,7 +254,7 @@ class MemoryStore:
             if old.body == body and cost_of(old) + keys * ENTRY_OVERHEAD <= self._limit:
                 return old
             self._drop(old)
-        cached = CachedBody(body_id, body, self._file_cost(body) if body.path else body.size)
+        cached = CachedBody(body_id, body, self._cost(body))
         if body.size > self._max_entry:
             cached.expires = self._clock.monotonic() + OVERSIZE_SECONDS
             self._oversize.add(cached)

@@ -192,6 +192,10 @@ class Lease(Protocol):
         It is counted from the moment at which the ask was received, so it is never too early.
         """
 
+    @property
+    def is_safe(self) -> bool:
+        """Whether it is known that no other gateway has it: it was kept a moment ago."""
+
     def until_lost(self) -> AbstractAsyncContextManager[None]:
         """End what is awaited within when another gateway has taken the lease.
 

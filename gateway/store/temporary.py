@@ -10,6 +10,7 @@ import secrets
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,8 @@ class TemporaryFiles:
         self.files: BodyFiles | None = None
         self.up = True
         """False: the disk does not work now."""
+        self.evict_file: Callable[[], bool] = lambda: False
+        """Gives up a stored file; False if there is none."""
         self._space = Space(limit_bytes)
         self._max_entry = max_entry_bytes
         self._windows = windows
@@ -94,8 +97,10 @@ class TemporaryFiles:
                 log.warning("the temporary directory %s is usable again", self.files.directory)
 
     async def _make_room(self, count: int) -> None:
-        if self.files is not None and not self._space.fits(count):
+        while self.files is not None and not self._space.fits(count):
             await self.files.empty_trash(at_once=True)
+            if self._space.fits(count) or not self.evict_file():
+                return
 
     def _report_failure(self, error: OSError) -> None:
         if self.up and self.files is not None:

@@ -125,7 +125,8 @@ async def test_a_reload_reaches_the_other_gateway_which_reads_its_own_file(pair:
     one, two = await pair()
     two.write(two.text.replace("[clients.second]", "[clients.third]"))
     reply = await one.tell("reload")
-    assert reply == {"reloaded": True, "changed": [], "notes": ["two also loads the configuration again"]}
+    note = "two was asked to load its own file; the log there says whether it has mistakes"
+    assert reply == {"reloaded": True, "changed": [], "notes": [note]}
     await until(lambda: "third" in two.runtime.live.settings.clients, timeout=PROMISED_SECONDS)
     assert "second" not in two.runtime.live.settings.clients
 
@@ -270,12 +271,8 @@ async def test_metrics_and_status_tell_who_shares_the_store(pair: Callable[..., 
     assert metrics["redash_gateway_redis_losses_total"] == 1
     report = await status(one)
     assert report["gateways"] == []
-    assert tile(report) == {
-        "name": "Gateways",
-        "state": "bad",
-        "text": "Redis is unavailable: this one works alone",
-        "trouble": "",
-    }
+    assert tile(report)["state"] == "bad"
+    assert re.match("Redis is unavailable, this one works alone: .*[Cc]onnect", tile(report)["text"]), tile(report)
     assert "part of the store is down" in report["verdict"]
 
 

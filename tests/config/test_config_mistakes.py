@@ -51,6 +51,10 @@ ONE_MISTAKE = [
         "server.trusted_proxies[0]: '10.0.0.1/8' has bits set beyond its length; write \"10.0.0.0/8\"",
     ),
     ('[server]\ntrusted_proxies = ["0.0.0.0/0"]\n', "server.trusted_proxies[0]: '0.0.0.0/0' trusts everybody"),
+    (
+        '[admin]\ntoken_sha256 = ["a"]\n',
+        "admin.token_sha256: the value is a list; write one string, without brackets",
+    ),
     ('[server]\nhosts = "a"\n', "server.hosts: is not a list; write it in square brackets"),
     ('[server]\nhosts = ["a", "b:80"]\n', "server.hosts[1]: 'b:80' is not a host name; write it without scheme, port"),
     ('[server]\ncors_origins = ["https://a/b"]\n', "server.cors_origins[0]: 'https://a/b' is not an origin"),

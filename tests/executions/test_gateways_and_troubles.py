@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -12,6 +13,7 @@ from support.waiting import until
 from support.world import World
 
 from gateway.executions.execution import Execution
+from gateway.executions.runner import Runner
 from gateway.sandbox import Sandbox, parameter
 from gateway.store.redis.lease_scripts import LIFE_MILLISECONDS
 from gateway.store.redis.leases import RedisLease, RedisLeases
@@ -48,6 +50,35 @@ async def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
     assert one.runtime.leases.losses == 1
     assert await redis.ask("KEYS", "*:l:*") == []
     assert sandbox.counters.started == 1
+
+
+async def test_a_job_keeps_the_end_that_was_reported_when_its_leader_wakes(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """It brings newer rows by then, or finds them; but callers of others have read the end of the job already."""
+    one, two, _ = gateways
+    hold, awake = sandbox.hold(), asyncio.Event()
+    first = await begun(one)
+    (execution,) = one.runtime.executions.flights.running
+    lease, fetch = execution.standing.lease, Runner._fetch_patiently
+
+    async def sleepy(runner: Runner, fetched: Execution, *more: Any) -> Any:
+        if fetched is execution:
+            await awake.wait()
+        return await fetch(runner, fetched, *more)
+
+    with mock.patch.object(Runner, "_fetch_patiently", sleepy):
+        with mock.patch.object(RedisLease, "renew", return_value=False):
+            await take_lease(two, redis, first)
+            hold.release()
+            result = await ended(two, first)
+            assert await ended(two, (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]) != result
+        awake.set()
+        await lease.renew()
+        assert {await ended(world, first) for world in gateways} == {result}
+    await until(lambda: not one.runtime.executions.flights.running)
+    assert {await ended(world, first) for world in gateways} == {result}
+    assert sandbox.counters.started == 2
 
 
 async def test_a_leader_that_has_lost_its_lease_follows_the_new_one(

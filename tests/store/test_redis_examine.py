@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from store_helpers import MB, FakeClock, job, make_memory, opened
 from support.redis_server import RedisServer, Sentinel, free_port
 from support.waiting import until
 
 from gateway.config.redis_url import redis_address
+from gateway.errors import StoreError
 from gateway.model import SystemClock
-from gateway.store.redis.examine import COMMANDS, examine
+from gateway.store.redis.examine import examine
+from gateway.store.redis.ledger import RedisLedger
 from gateway.store.redis.link import Link
+from gateway.store.redis.rights import COMMANDS
 from gateway.store.redis.server import RedisOptions
+from gateway.store.redis.store import RedisStore
 
 SOURCE = Path(__file__).parents[2] / "gateway" / "store" / "redis"
 DISK = 80 * 10**6
@@ -110,6 +116,45 @@ async def test_the_rights_that_it_names_are_enough(tmp_path: Path) -> None:
         await link.open()
         await until(lambda: link.up)
         await until(lambda: link.peers() != [])  # it goes on after its first heartbeat
+        await link.close()
+
+
+@pytest.mark.parametrize("right", ["hget", "pexpire", "zadd", "eval", "info"])
+async def test_a_right_that_is_taken_away_is_an_outage_until_it_is_back(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture, patience: None, right: str
+) -> None:
+    """Else what could not be read would look as if it were not there, and what was not written as if it were."""
+    async with server(tmp_path) as redis:
+        await redis.ask("ACL", "SETUSER", "u", "on", ">secret-word", "~*", "&*", "+@all")
+        address = redis_address(f"redis://u:secret-word@127.0.0.1:{redis.port}")
+        async with AsyncExitStack() as stack:
+            link = Link(RedisOptions(address=address), clock)
+            store = RedisStore(link, make_memory(Path(), clock), disk_bytes=MB, max_entry_bytes=MB, clock=clock)
+            ledger = RedisLedger(link, clock, limit_bytes=MB)
+            await stack.enter_async_context(opened(store))
+            await ledger.record_job(job())
+            await redis.ask("ACL", "SETUSER", "u", f"-{right}")
+            await asyncio.gather(ledger.record_job(job()), ledger.job("j2"), ledger.sweep(), store.delete(query_id=1))
+            await until(lambda: "may not use" in link.health().reason or right in link.health().reason)
+            for _ in range(5):
+                link._wake.set()
+                await asyncio.sleep(0.02)
+                assert not link.up
+            lines = [record.getMessage() for record in caplog.records if "is not usable" in record.getMessage()]
+            assert len(lines) <= 2, lines
+            assert right in lines[-1].lower()
+            assert len(set(lines)) == len(lines)
+            await redis.ask("ACL", "SETUSER", "u", f"+{right}")
+            await until(lambda: link.up)
+            assert await ledger.job("j1") == job()
+
+
+async def test_a_user_without_a_right_stops_the_start(tmp_path: Path, clock: FakeClock) -> None:
+    async with server(tmp_path) as redis:
+        await redis.ask("ACL", "SETUSER", "u", "on", ">secret-word", "~*", "&*", "+@all", "-pexpire")
+        link = Link(RedisOptions(address=redis_address(f"redis://u:secret-word@127.0.0.1:{redis.port}")), clock)
+        with pytest.raises(StoreError, match=r"its user may not use PEXPIRE on .* ACL SETUSER u"):
+            await link.open()
         await link.close()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from store_helpers import (
@@ -29,7 +31,7 @@ from support.waiting import until, within
 
 from gateway.body import Body
 from gateway.config import RedisAddress
-from gateway.store.redis import silence
+from gateway.store.redis import link, silence
 from gateway.store.redis.ledger import RedisLedger
 from gateway.store.redis.link import Link
 from gateway.store.redis.server import RedisOptions
@@ -301,6 +303,60 @@ async def test_what_the_ledger_could_not_write_is_there_when_redis_is_back(
     assert [(await others.job(name)).id for name in ("before", "during")] == ["before", "during"]
     assert [found.id for found in await others.unfinished()] == ["before", "during"]
     assert await others.queries_of_result("s", 7) == {1: b""}
+
+
+async def test_a_hiccup_of_redis_hides_no_job_of_another_gateway(
+    redis: RedisServer, stack: AsyncExitStack, clock: FakeClock
+) -> None:
+    """What only Redis knows is worth a second; after that, and for what memory knows, nobody waits any more."""
+    stores = [await gateway(stack, redis, clock) for _ in range(2)]
+    one, two = [RedisLedger(store.link, clock, limit_bytes=MB) for store in stores]
+    await one.record_execution(execution())
+    await one.record_job(job())
+    await one.record_result("s", 7, 1)
+    await one.sweep()
+    redis.pause()
+    reads = [asyncio.create_task(read) for read in (two.job("j1"), two.execution("e1"), two.queries_of_result("s", 7))]
+    await until(lambda: not stores[1].ready)
+    reads.append(asyncio.create_task(two.job("j1")))
+    assert await seconds(one.job("j1")) < A_MOMENT
+    redis.resume()
+    assert [found is not None and found != {} for found in await asyncio.gather(*reads)] == [True] * len(reads)
+    redis.pause()
+    await until(lambda: not any(store.ready for store in stores))
+    stores[1].link.settled_at = time.monotonic()
+    assert await seconds(two.job("j2")) < NO_TIME
+    redis.resume()
+
+
+async def test_an_emptied_redis_hides_no_job_that_another_gateway_is_about_to_write(
+    redis: RedisServer, stack: AsyncExitStack, clock: FakeClock
+) -> None:
+    stores = [await gateway(stack, redis, clock) for _ in range(2)]
+    one, two = [RedisLedger(store.link, clock, limit_bytes=MB) for store in stores]
+    await one.record_job(job())
+    lock = asyncio.Lock()
+    stores[0].link.on_up.insert(0, lock.acquire)
+    await lock.acquire()
+    await redis.ask("FLUSHALL")
+    await until(lambda: stores[1].link.losses == 1 and stores[1].ready)
+    asked = asyncio.create_task(two.job("j1"))
+    await asyncio.sleep(0)
+    lock.release()
+    assert await asked is not None
+
+
+@pytest.mark.parametrize("name", ["seq", "time", "peers", "bytes"])
+async def test_keys_that_no_gateway_has_written_fill_no_log(
+    redis: RedisServer, stack: AsyncExitStack, clock: FakeClock, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    store = await gateway(stack, redis, clock)
+    await redis.ask("SET", store.link.base + name, "x")
+    with mock.patch("gateway.store.background.PAUSE_SECONDS", 0.01), mock.patch.object(link, "BEAT_SECONDS", 0.01):
+        await asyncio.sleep(0.7)
+    lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.exc_info for record in lines] == [None] * (name != "bytes")
+    assert [record for record in lines if "or choose another redis.prefix" not in record.getMessage()] == []
 
 
 async def test_one_line_in_the_log_for_each_change(

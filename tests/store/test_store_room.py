@@ -323,6 +323,21 @@ async def test_temporary_files_have_a_bound_and_recover(
     assert len(lines) == 2, lines
 
 
+async def test_temporary_files_make_way_for_the_next_one(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file over half of the limit counts as half, so two of them may fit there, but not in the directory."""
+    monkeypatch.setattr("tempfile.tempdir", str(path.parent))
+    async with opened(make_memory(path, clock, memory_bytes=4 * MB, max_entry_bytes=8 * MB)) as store:
+        for number, size in enumerate([6, 6, 5, 3, 1]):
+            body = await spooled(store, bytes([number]) * (size * MB))
+            assert body.path is not None
+            await store.put([key(number)], entry(number), body)
+            assert await bytes_of(store, number) == bytes([number]) * (size * MB)
+        assert await store.get(key(0)) is None
+        assert on_disk(path) <= 8 * MB
+
+
 async def test_a_store_in_memory_needs_no_temporary_directory(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -336,7 +351,7 @@ async def test_a_store_in_memory_needs_no_temporary_directory(
         assert (await spooled(store, b"r" * MB)).load() == b"r" * MB
         assert [tier.up for tier in store.stats()] == [True]
     assert "no temporary directory" in caplog.text
-    assert "no temporary directory" in (remark("memory:") or "")
+    assert "no temporary directory" in (remark("memory:", MB, MB) or "")
 
 
 async def test_temporary_directories_of_killed_processes_are_removed(

@@ -9,47 +9,14 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from gateway.errors import StoreError
-from gateway.store.redis.failures import RefusedError, UnavailableError
-from gateway.store.redis.scripts import FORMAT, Script
+from gateway.store.redis.failures import DeniedError, RefusedError, UnavailableError
+from gateway.store.redis.rights import COMMANDS, RIGHTS, remedy, without
+from gateway.store.redis.scripts import FORMAT
 from gateway.store.redis.server import RedisOptions, Server, parse_info
 from gateway.store.redis.session import Session
 
 SECONDS: Final = 5.0
 SLOW_SECONDS: Final = 0.01
-
-COMMANDS: Final = (
-    *(
-        "DECR K",
-        "DECRBY K 1",
-        "DEL K",
-        "EXISTS K",
-        "GET K",
-        "INCR K",
-        "INCRBY K 1",
-        "PERSIST K",
-        "PEXPIRE K 1",
-        "SET K 1",
-    ),
-    *("STRLEN K", "UNLINK K", "HDEL K 1", "HGET K 1", "HGETALL K", "HLEN K", "HMGET K 1", "HSET K 1 1", "HVALS K"),
-    *("LINDEX K 0", "LLEN K", "LRANGE K 0 1", "RPUSH K 1", "SADD K 1", "SMEMBERS K", "SREM K 1", "SSCAN K 0"),
-    *("ZADD K 1 1", "ZCARD K", "ZPOPMIN K", "ZRANGE K 0 1", "ZREM K 1", "ZREMRANGEBYSCORE K 0 1", "ZREVRANGE K 0 1"),
-    *("ZSCAN K 0", "ZSCORE K 1", "EVALSHA 1 1 K", "PUBLISH C 1", "SUBSCRIBE C", "TIME"),
-)
-"""What a gateway sends, and what its scripts call; K stands for a key, C for a channel."""
-
-_RIGHTS: Final = Script(
-    """
-local missing = {}
-for _, command in ipairs(ARGV) do
-  local words = {}
-  for word in command:gmatch('%S+') do
-    table.insert(words, word == 'K' and P..'check' or word == 'C' and P..'news' or word)
-  end
-  if not redis.acl_check_cmd(unpack(words)) then table.insert(missing, words[1]) end
-end
-return missing
-"""
-)
 
 
 async def examine(options: RedisOptions, disk_bytes: int) -> tuple[list[str], list[str]]:
@@ -62,17 +29,17 @@ async def examine(options: RedisOptions, disk_bytes: int) -> tuple[list[str], li
             sent = time.monotonic()
             info = parse_info(await session.ask(("INFO",)))
             passed = time.monotonic() - sent
-            missing = await session.ask(("EVAL", _RIGHTS.text, 1, f"{options.prefix}:{FORMAT}:", *COMMANDS, "check"))
+            missing = await session.ask(("EVAL", RIGHTS.text, 1, f"{options.prefix}:{FORMAT}:", *COMMANDS, "check"))
             if not missing:
                 await session.subscribe()
                 await session.ask(("PUBLISH", _channel(options), "check"))
                 await heard.wait()
-    except (StoreError, RefusedError) as error:
+    except (StoreError, RefusedError, DeniedError) as error:
         told = str(error) if isinstance(error, StoreError) else f"{options.address} refuses: {error}"
-        return [], [f"{told}{_remedy(options) if 'no permissions' in told else ''}"]
+        return [], [f"{told}{remedy(options) if 'no permissions' in told else ''}"]
     except (UnavailableError, TimeoutError) as error:
         return [], [f"{options.address} cannot be used: {str(error) or f'no answer within {SECONDS:g} s'}"]
-    rights = [_without(missing, options)] if missing else []
+    rights = [without(missing, options)] if missing else []
     return _notes(info, options, passed), [*rights, *_limits(info, disk_bytes)]
 
 
@@ -89,16 +56,6 @@ async def _session(options: RedisOptions) -> AsyncIterator[tuple[Session, asynci
 
 def _channel(options: RedisOptions) -> str:
     return f"{options.prefix}:{FORMAT}:check"
-
-
-def _without(missing: list[bytes], options: RedisOptions) -> str:
-    commands = ", ".join(command.decode() for command in missing)
-    return f"its user may not use {commands} on {options.prefix}:*{_remedy(options)}"
-
-
-def _remedy(options: RedisOptions) -> str:
-    name, prefix = options.address.username or "default", options.prefix
-    return f"; as an administrator: ACL SETUSER {name} ~{prefix}:* &{prefix}:* +@all -@dangerous +info"
 
 
 def _notes(info: Mapping[str, str], options: RedisOptions, passed: float) -> list[str]:

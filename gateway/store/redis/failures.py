@@ -9,6 +9,10 @@ class UnavailableError(Exception):
     """Redis cannot be asked now, or did not answer in time. What was sent may have been executed."""
 
 
+class DeniedError(UnavailableError):
+    """The user lacks a right, so gateways cannot share this Redis until an administrator has given it back."""
+
+
 class RefusedError(Exception):
     """Redis answered with an error. The text is Redash-free and key-free: Redis' own words."""
 
@@ -21,6 +25,9 @@ class NoScriptError(RefusedError):
     """Redis does not know a script by its hash yet."""
 
 
+_DENIALS = ("The user executing the script can't", "ACL failure in script")
+"""What Redis says of a command in a script: such an error has no code of its own in 7.0."""
+
 _GONE = (exceptions.ReadOnlyError, exceptions.BusyLoadingError, exceptions.MasterDownError)
 """It answers, but as a replica, or before it has read its file: not the server that the gateways share."""
 
@@ -29,6 +36,8 @@ def translated(reply: object) -> object:
     """Return the reply of a command, or the exception of ours that it means."""
     if not isinstance(reply, Exception):
         return reply
+    if isinstance(reply, exceptions.NoPermissionError) or any(words in str(reply) for words in _DENIALS):
+        return DeniedError(f"its user lacks a right: {reply}")
     if isinstance(reply, exceptions.NoScriptError):
         return NoScriptError(str(reply))
     if isinstance(reply, exceptions.OutOfMemoryError):

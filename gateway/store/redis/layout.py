@@ -99,7 +99,7 @@ local old = redis.call('HMGET', P..'b:'..id, 'd', 'w')
 local is_same = old[1] == digest
 local more = is_same and 0 or weight + BODY - (old[2] and old[2] + BODY or 0)
 more = more + ENTRY * (#ARGV - FIRST + 1)
-if tonumber(redis.call('GET', P..'bytes') or 0) + more > tonumber(limit) then return -1 end
+if (tonumber(redis.call('GET', P..'bytes') or 0) or 0) + more > tonumber(limit) then return -1 end
 if is_same then
   drop_pieces(token, tonumber(pieces))
 else
@@ -188,18 +188,18 @@ local most, used = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time, count = int(now()), 0
 for i = 3, 2 + used do redis.call('ZADD', P..'lru', 'XX', time, ARGV[i]) end
 for i = 3 + used, #ARGV do
-  if tonumber(redis.call('GET', P..'bytes') or 0) <= most then break end
+  if (tonumber(redis.call('GET', P..'bytes') or 0) or 0) <= most then break end
   drop_entries_of(ARGV[i])
   count = count + 1
 end
-return {tonumber(redis.call('GET', P..'bytes') or 0), count}
+return {(tonumber(redis.call('GET', P..'bytes') or 0) or 0), count}
 """
 )
 TOUCH: Final = _script(
     """
 local time = int(now())
 for i = 1, #ARGV do redis.call('ZADD', P..'lru', 'XX', time, ARGV[i]) end
-return {tonumber(redis.call('GET', P..'bytes') or 0), tonumber(redis.call('GET', P..'entries') or 0)}
+return {(tonumber(redis.call('GET', P..'bytes') or 0) or 0), tonumber(redis.call('GET', P..'entries') or 0)}
 """
 )
 CONFIRM: Final = _script(

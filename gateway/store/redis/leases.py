@@ -69,14 +69,15 @@ class RedisLease:
 
     async def confirm(self) -> None:
         """See the protocol."""
-        while not self.is_lost and not self._is_safe:
+        while not self.is_lost and not self.is_safe:
             if not await self.renew():
                 return
         if self.is_lost:
             raise LeaseLostError
 
     @property
-    def _is_safe(self) -> bool:
+    def is_safe(self) -> bool:
+        """See the protocol."""
         return self.number > 0 and self._leases.clock.monotonic() - self._kept < SAFE_SECONDS
 
     async def renew(self) -> bool:

@@ -22,8 +22,10 @@ from gateway.store.redis import ledger_layout as layout
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
 from gateway.store.redis.scripts import Script
+from gateway.store.redis.times import monotonic
 
 R = TypeVar("R", ExecutionRecord, JobRecord)
+T = TypeVar("T")
 
 GIVEN_UP: Final = (UnavailableError, RefusedError)
 
@@ -33,6 +35,7 @@ MOST_RESULTS: Final = 1_000_000
 MOST_UNWRITTEN: Final = 20_000
 RESULTS_AT_ONCE: Final = 100
 AT_ONCE: Final = 100
+AGAIN_SECONDS: Final = 0.05
 SWEEP_STEPS: Final = 20
 
 Ids = tuple[str, int, int]
@@ -71,14 +74,16 @@ class RedisLedger:
 
     async def job(self, job_id: str) -> JobRecord | None:
         """See the protocol."""
-        packed = await self._read(self._link.command("HGET", f"{self._link.base}j:{job_id}", "v"))
-        found = self._decoded(packed, JobRecord) or self._recent.get_job(job_id)
+        recent, name = self._recent.get_job(job_id), f"{self._link.base}j:{job_id}"
+        packed = await self._patiently(lambda: self._link.command("HGET", name, "v"), recent)
+        found = self._decoded(packed, JobRecord) or recent
         return found if found is not None and found.noted_at >= self._recent.oldest_time() else None
 
     async def execution(self, execution_id: str) -> ExecutionRecord | None:
         """See the protocol."""
-        packed = await self._read(self._link.command("GET", f"{self._link.base}x:{execution_id}"))
-        found = self._decoded(packed, ExecutionRecord) or self._recent.get_execution(execution_id)
+        recent, name = self._recent.get_execution(execution_id), f"{self._link.base}x:{execution_id}"
+        packed = await self._patiently(lambda: self._link.command("GET", name), recent)
+        found = self._decoded(packed, ExecutionRecord) or recent
         return found if found is not None and found.started_at >= self._recent.oldest_time() else None
 
     async def unfinished(self) -> list[ExecutionRecord]:
@@ -106,9 +111,9 @@ class RedisLedger:
     async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """See the protocol."""
         name = f"{self._link.base}i:{_scope_digest(scope)}:{result_id}"
-        flat = await self._read(self._link.command("HGETALL", name)) or []
-        found = {int(query): identity for query, identity in zip(flat[::2], flat[1::2], strict=True)}
         recent = self._recent.get_queries(scope, result_id)
+        flat = await self._patiently(lambda: self._link.command("HGETALL", name), recent) or []
+        found = {int(query): identity for query, identity in zip(flat[::2], flat[1::2], strict=True)}
         return {**recent, **found, **{query_id: identity for query_id, identity in recent.items() if identity}}
 
     async def has_results(self, scope: str) -> bool:
@@ -254,7 +259,19 @@ class RedisLedger:
                 break
         return found
 
-    async def _read(self, reply: Awaitable[R]) -> R | None:
+    async def _patiently(self, ask: Callable[[], Awaitable[T]], recent: object) -> T | None:
+        """Return what Redis has; what is not `recent` here either is asked for again while Redis was lost just now.
+
+        It is mostly back within a moment, and then the other gateways write what it lacks.
+        """
+        found = await self._read(ask())
+        until = self._link.settled_at
+        while not found and not recent and monotonic() < until:
+            await asyncio.sleep(AGAIN_SECONDS)
+            found = await self._read(ask())
+        return found
+
+    async def _read(self, reply: Awaitable[T]) -> T | None:
         try:
             return await reply
         except GIVEN_UP:

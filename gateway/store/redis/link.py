@@ -19,8 +19,10 @@ import msgspec
 from gateway.errors import StoreError
 from gateway.model import Clock
 from gateway.store.background import run_forever
-from gateway.store.redis.failures import NoScriptError, RefusedError, UnavailableError
+from gateway.store.redis.failures import DeniedError, NoScriptError, RefusedError, UnavailableError
 from gateway.store.redis.heartbeat import BEAT, JOIN
+from gateway.store.redis.neighbours import Neighbours
+from gateway.store.redis.rights import COMMANDS, RIGHTS, foreign, without
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
 from gateway.store.redis.sequence import parse
@@ -33,6 +35,9 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 0.25
 """How often Redis is asked for the number of the last announcement; and how often it is probed while it is down."""
+
+SETTLE_SECONDS: Final = 1.0
+"""So soon after a loss a request may wait for Redis, and for what other gateways write when it is back."""
 
 GOOD_SECONDS: Final = 1.0
 """For so long after such a question memory may serve without another one."""
@@ -68,6 +73,7 @@ class Link:
         self.origin = secrets.token_hex(8)
         """This process, in announcements."""
         self.name = options.name or self.origin
+        self.neighbours = Neighbours(self.name, options.upstream_url)
         self.base = f"{options.prefix}:{FORMAT}:"
         self.time = SharedTime(clock)
         self.seen = Seen()
@@ -77,6 +83,9 @@ class Link:
         self.good_until = math.inf
         """Until then (`time.monotonic()`) memory may serve; always while Redis is down."""
         self.usable = asyncio.Event()
+        self.settled_at = -math.inf
+        """Until then (`times.monotonic()`) what Redis does not say may still come: it was lost just before."""
+        self._options = options
         self._server = Server(options)
         self.use = self._server.use
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
@@ -89,7 +98,7 @@ class Link:
         self._health = Health(up=False, reason="not opened")
         self._peers: list[tuple[str, float]] = []
         self._beats = self._behind = 0
-        self._logged_down = False  # one line in the log for each change
+        self._logged = ""  # the last reason of this outage that the log has; one line, and one that names rights
 
     # -- for those who use it
 
@@ -144,6 +153,8 @@ class Link:
         """
         try:
             await self._join(self.seen.begin)
+        except (DeniedError, RefusedError) as error:
+            raise StoreError(f"{self._server.address} cannot be used: {error}") from None
         except UnavailableError as error:
             self._down(str(error))
         self._keeper = asyncio.create_task(run_forever(self._maintain))
@@ -171,14 +182,16 @@ class Link:
         try:
             if session is None:
                 await self._join(self.seen.reset)
-                self._logged_down = False
+                self._logged = ""
                 log.warning("%s is usable again", self._server.address)
             else:
                 await self._beat(session)
-        except (UnavailableError, RefusedError, StoreError) as error:
+        except (UnavailableError, RefusedError, StoreError, ValueError, TypeError, AttributeError) as error:
+            if not isinstance(error, (UnavailableError, StoreError)):  # a reply of another kind or shape
+                error = RefusedError(f"{error}; {foreign(self._options)}")
             if session is not None:
                 session.end(str(error))
-            self._down(str(error))
+            self._down(str(error), denied=isinstance(error, DeniedError))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BEAT_SECONDS):
                 await self._wake.wait()
@@ -188,6 +201,7 @@ class Link:
         session = self._session = Session(connections, self.base + "news", self._heard, self._lost)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
+                await self._check_rights()
                 await session.subscribe()
             async with asyncio.timeout(JOIN_SECONDS):
                 sent = monotonic()
@@ -210,6 +224,10 @@ class Link:
             self.usable.set()
             for notify in self.on_joined:
                 notify()
+
+    async def _check_rights(self) -> None:
+        if missing := await self.call(RIGHTS, *COMMANDS):
+            raise DeniedError(without(missing, self._options))
 
     async def _beat(self, session: Session) -> None:
         sent = monotonic()
@@ -234,6 +252,7 @@ class Link:
         self._health = msgspec.structs.replace(
             self._health, used_bytes=info.used_bytes, limit_bytes=info.limit_bytes, policy=info.policy
         )
+        await self.neighbours.update(self.call)
         await self.transfer([("PING",)])  # servers close connections that are idle
         found = await self.command("ZREVRANGE", self.base + "peers", 0, MOST_PEERS - 1, "WITHSCORES")
         names, scores = found[::2], found[1::2]
@@ -258,16 +277,17 @@ class Link:
             self._session = None
             self._down(reason)
 
-    def _down(self, reason: str) -> None:
+    def _down(self, reason: str, *, denied: bool = False) -> None:
         self.good_until = math.inf
         was_up = self.up
         self.usable.clear()
-        if not self._logged_down:
-            self._logged_down = True
+        if not self._logged or (denied and reason != self._logged):
+            self._logged = reason
             log.warning("%s is not usable, this gateway works alone: %s", self._server.address, reason)
         self._health = Health(up=False, reason=reason)
         if was_up:
             self.losses += 1
+            self.settled_at = monotonic() + SETTLE_SECONDS
             self._wake.set()
             for notify in self.on_down:
                 notify()

@@ -29,6 +29,7 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = "redash-gateway"
     ca_file: Path | None = None
     name: str = ""
+    upstream_url: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -79,7 +80,9 @@ class Server:
     def _meaning(self, error: Exception) -> Exception:
         reply = translated(error)
         if isinstance(error, _FATAL) or isinstance(reply, RefusedError):
-            return StoreError(f"{self.address} cannot be used: {error}")
+            is_login = isinstance(error, exceptions.AuthenticationError)
+            keys = "; see redis.username and redis.password_file" if is_login else ""
+            return StoreError(f"{self.address} cannot be used: {error}{keys}")
         return UnavailableError(str(error) or "no answer in time")
 
     def _judged(self, info: Mapping[str, str]) -> Facts:

@@ -39,6 +39,7 @@ class RedisSharing:
             gateways=tuple(sorted(self._link.peers())),
             up=health.up,
             reason=health.reason,
+            trouble=self._link.neighbours.trouble,
             losses=self._link.losses,
             round_trip=health.round_trip,
             used_bytes=health.used_bytes,

@@ -22,7 +22,7 @@ from gateway.errors import StoreError
 from gateway.model import Clock, Entry, Key, TierStats
 from gateway.store.background import run_forever
 from gateway.store.body_files import BodyFiles
-from gateway.store.memory import OVERSIZE_SECONDS
+from gateway.store.lru import OVERSIZE_SECONDS
 from gateway.store.spools import Spools
 from gateway.store.sqlite import ownership, rows
 from gateway.store.sqlite.database import Database
