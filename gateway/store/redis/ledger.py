@@ -1,9 +1,8 @@
 """The ledger that several gateways share: in Redis, with the newest records of this gateway in memory too.
 
-Redis is asked first, as other gateways change records; memory answers while it is down, and what could not be written
-is written before it is used again. A run that this gateway has seen to its end, while Redis has another end of it, is
-parted: with the jobs that were given out here it becomes a run of its own, as only this end is known to be good for
-them.
+Redis is asked first; memory answers while it is down, and what could not be written is written before it is used again.
+A run that this gateway has seen to its end, while Redis has another end of it, is parted: with the jobs that were given
+out here it becomes a run of its own, as only this end is known to be good for them.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ MEMORY_BYTES: Final = 16 * 2**20
 MEMORY_RESULTS: Final = 50_000
 MOST_RESULTS: Final = 1_000_000
 MOST_UNWRITTEN: Final = 20_000
-RESULTS_AT_ONCE: Final = 100
 AT_ONCE: Final = 100
 AGAIN_SECONDS: Final = 0.05
 SWEEP_STEPS: Final = 20
@@ -179,7 +177,7 @@ class RedisLedger:
     async def _write_results(self) -> None:
         """Write what was seen before a record, before the record."""
         while self._seen_results:
-            some = dict(list(self._seen_results.items())[:RESULTS_AT_ONCE])
+            some = dict(list(self._seen_results.items())[:AT_ONCE])
             rows = [(f"{scope}:{result}", query, identity) for (scope, result, query), identity in some.items()]
             await self._link.call(layout.RECORD_RESULTS, self._results, *[value for row in rows for value in row])
             for ids, identity in some.items():
@@ -239,9 +237,8 @@ class RedisLedger:
         records, refused = list(records), []
         for first in range(0, len(records), AT_ONCE):
             some = records[first : first + AT_ONCE]
-            done = await asyncio.gather(
-                *(self._write(record, only_missing=only_missing) for record in some), return_exceptions=True
-            )
+            writes = (self._write(record, only_missing=only_missing) for record in some)
+            done = await asyncio.gather(*writes, return_exceptions=True)
             for record, written in zip(some, done, strict=True):
                 if isinstance(written, BaseException) and not isinstance(written, RefusedError):
                     raise written
@@ -290,8 +287,7 @@ class RedisLedger:
         if isinstance(record, ExecutionRecord):
             return msgspec.structs.replace(record, started_at=convert(record.started_at))
         not_before = convert(record.not_before) + self._link.time.uncertainty
-        times = {"noted_at": convert(record.noted_at), "not_before": not_before}
-        return msgspec.structs.replace(record, **times)
+        return msgspec.structs.replace(record, noted_at=convert(record.noted_at), not_before=not_before)
 
 
 def _end_of(run: ExecutionRecord) -> tuple[int, int | None, str]:
