@@ -412,7 +412,7 @@ async def test_a_page_has_a_policy_that_forbids_everything(world: World) -> None
 
 async def test_a_process_that_fails_is_a_clear_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_environment", lambda: {"PYTHONPATH": str(world.directory)})
-    (world.directory / "gateway.py").write_text("raise SystemExit(3)\n")  # found before the gateway itself
+    (world.directory / "gateway.py").write_text("raise SystemExit(1)\n")  # found before the gateway itself
     reply = await world.get(latest(world, "ndjson"))
     assert reply.status == 503
     assert "could not be made" in reply.json["detail"]
