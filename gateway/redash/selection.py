@@ -102,7 +102,10 @@ def _plain(name: str) -> str:
 
 def _names(argument: str, values: Sequence[str]) -> tuple[str, ...]:
     """Split at commas; a name with a comma is written in double quotes, as in CSV."""
-    names = [name for value in values for line in csv.reader([value]) for name in line]
+    try:
+        names = [name for value in values for line in csv.reader([value]) for name in line]
+    except csv.Error:  # the end of a line outside quotes
+        names = []
     if not names or "" in names or len(names) > _MOST_NAMES:
         raise BadRequest(f"'{argument}' takes names of columns with commas between them, such as {argument}=a,b.")
     return tuple(dict.fromkeys(names))
@@ -110,8 +113,8 @@ def _names(argument: str, values: Sequence[str]) -> tuple[str, ...]:
 
 def _joined(names: Sequence[str]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
+    csv.writer(text).writerow(names)  # with its own ends of lines, so that those in names are quoted
+    return text.getvalue().removesuffix("\r\n")
 
 
 def _one(argument: str, values: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.libraries import library
 
-from gateway.errors import UpstreamUnusable
+from gateway.errors import BadRequest, UpstreamUnusable
 from gateway.redash.renderings import DateFormats
 from gateway.redash.selection import Selection
 from gateway.results.forms.job import Job, reader_in, reader_of
@@ -235,6 +235,21 @@ def test_half_a_character_and_odd_numbers_break_no_form() -> None:
     assert json.loads(made("ndjson", rows).splitlines()[0]) == {"a": "?é", "b": None, "c": 10**40}
 
 
+def test_numbers_beyond_floating_point_break_no_form() -> None:
+    library("pyarrow")
+    rows = [{"a": 10**400, "b": -(10**400)}, {"a": 1, "b": 1.5}]
+    for form in ("json", "ndjson", "csv", "html", "xlsx", "parquet", "arrow"):
+        assert made(form, rows, order=("a", "-b")), form
+    assert sheet(made("xlsx", rows)) == [["a", "b"], [str(10**400), str(-(10**400))], ["1", "1.5"]]
+
+
+def test_the_error_of_an_unknown_column_can_be_sent() -> None:
+    """Names are the caller's and Redash's: of any length, and with halves of characters."""
+    with pytest.raises(BadRequest) as raised:
+        made("csv", [{"\ud800": 1, "b" * 10_000: 2}], columns=("n" * 10_000,))
+    assert len(raised.value.detail.encode()) < 500
+
+
 def test_a_page_shows_texts_and_runs_none() -> None:
     evil = "<script>alert(1)</script>\"'&"
     page = made("html", [{evil: evil}])
@@ -262,7 +277,16 @@ def test_a_workbook_has_the_selected_cells() -> None:
     ]
 
 
-KEYS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.integers(2**53, 2**70), TEXTS, NESTED)
+KEYS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.integers(2**53, 2**70),
+    st.sampled_from([10**400, -(10**400)]),
+    TEXTS,
+    NESTED,
+)
 
 
 def rank(value: Any) -> tuple[Any, ...]:

@@ -195,6 +195,8 @@ async def test_a_parameter_may_be_called_like_an_argument(world: World) -> None:
     [
         ("columns=nope", "no column 'nope'. Its columns are: city, orders."),
         ("columns=", "takes names of columns"),
+        ("columns=a%0Db", "takes names of columns"),
+        ("columns=orders&order=a%0Ab", "takes names of columns"),
         ("order=-nope", "no column 'nope'"),
         ("limit=-1", "'limit' must be a whole number"),
         ("limit=1&limit=2", "'limit' is given 2 times"),
@@ -210,7 +212,7 @@ async def test_what_cannot_be_meant_is_a_clear_400(world: World, arguments: str,
     reply = await world.get(path(world, f".csv?{arguments}"))
     assert reply.status == 400
     assert told in reply.json["detail"]
-    if not arguments.startswith(("columns=nope", "order")):  # those need the result
+    if "nope" not in arguments:  # those need the result
         reply = await world.get(path(world, f".csv?p_country=GB&max_age=0&{arguments}"))
         assert reply.status == 400
         assert world.started == 0, "it is refused before a query runs"
@@ -240,7 +242,7 @@ async def test_csv_for_excel(world: World) -> None:
     assert marked.body == b"\xef\xbb\xbf" + plain.body, "dates as in Redash's own CSV"
 
 
-NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5)
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\r\n"), min_size=1, max_size=5)
 
 
 @given(
@@ -418,6 +420,45 @@ async def test_a_process_that_fails_is_a_clear_503(world: World, monkeypatch: py
     assert "could not be made" in reply.json["detail"]
     monkeypatch.undo()
     assert (await world.get(latest(world, "ndjson"))).status == 200
+
+
+@pytest.mark.parametrize("name", ["n" * 6_000, ",".join(f"{n}-{'é' * 200}" for n in range(5))])
+async def test_a_long_unknown_column_is_a_clear_400_from_a_process(world: World, name: str) -> None:
+    reply = await world.get(f"{latest(world, 'ndjson')}?columns={name}")
+    assert reply.status == 400
+    assert "The result has no column '" in reply.json["detail"]
+    assert len(reply.json["detail"]) < 3_000
+
+
+async def test_an_unknown_column_of_a_result_with_long_names_is_a_clear_400(world: World) -> None:
+    """Names are Redash's, and of any length."""
+    library("pyarrow")
+    query, names = world.named["kb1"], [f"{n}{'é' * 3_000}" for n in range(30)]
+    world.sandbox.add_result(query, [(name, "string") for name in names], [], retrieved_at=world.clock.wall())
+    for form in ("ndjson", "parquet"):  # the second is made in a process
+        reply = await world.get(f"/api/queries/{query}/results.{form}?columns=nope")
+        assert reply.status == 400
+        assert "Its columns are: 0éé" in reply.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["import sys; sys.stderr.write('[\"BadRequest'); sys.exit(3)", "import sys; sys.exit('x' * 1_000_000)"],
+    ids=["cut", "long"],
+)
+async def test_whatever_a_process_says_is_a_clear_503(
+    world: World, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """A process that fails must not wait for the reader of its traceback either."""
+    start = asyncio.create_subprocess_exec
+
+    async def other(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+        return await start(sys.executable, "-c", script, **options)
+
+    monkeypatch.setattr(process, "STALLED_SECONDS", 5.0)
+    monkeypatch.setattr(process.asyncio, "create_subprocess_exec", other)
+    reply = await world.get(latest(world, "ndjson"))
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "60")
 
 
 async def test_a_form_that_takes_too_long_is_found_by_the_next_request(

@@ -6,6 +6,7 @@ import heapq
 import json
 import math
 import struct
+import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -98,11 +99,9 @@ def _int_key(value: int) -> bytes:
         return _float_key(value) + b"\x80"
     try:
         nearest = float(value)
-    except OverflowError:
-        nearest = math.copysign(math.inf, value)
-        rest = value
-    else:
-        rest = value - int(nearest)
+    except OverflowError:  # it is still less than infinity
+        nearest = sys.float_info.max if value > 0 else -sys.float_info.max
+    rest = value - int(nearest)
     size = (rest.bit_length() + 7) // 8
     digits = size.to_bytes(4, "big") + abs(rest).to_bytes(size, "big")
     sign = b"\x80" if rest == 0 else b"\x81" + digits if rest > 0 else b"\x7f" + digits.translate(_INVERTED)

@@ -23,7 +23,8 @@ PIECE_BYTES: Final = 256 * 1024
 STALLED_SECONDS: Final = 120.0
 """A process that neither writes nor ends for so long is ended; the first pass over 64 MB takes a few seconds."""
 
-_LONGEST_COMPLAINT: Final = 4_096
+_LONGEST_COMPLAINT: Final = 64 * 1024
+"""Of stderr: an error with 20 names of columns is shorter."""
 _KEPT: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "TMPDIR", "LANG")
 """No other variable is passed on: some hold Redash's keys."""
 _FAILED: Final = "This form could not be made; request JSON, or try again later."
@@ -62,7 +63,7 @@ async def _read(process: asyncio.subprocess.Process, job: Job) -> AsyncGenerator
     with contextlib.suppress(ConnectionError):
         given.write(msgspec.json.encode(job))
         given.close()
-    complaint = asyncio.create_task(err.read(_LONGEST_COMPLAINT))
+    complaint = asyncio.create_task(_end_of(err))
     try:
         while piece := await asyncio.wait_for(out.read(PIECE_BYTES), STALLED_SECONDS):
             yield piece
@@ -76,10 +77,19 @@ async def _read(process: asyncio.subprocess.Process, job: Job) -> AsyncGenerator
         raise _error(status, said)
 
 
+async def _end_of(stream: asyncio.StreamReader) -> bytes:
+    """Read to the end, so that the writer never has to wait; return the last part."""
+    end = b""
+    while piece := await stream.read(_LONGEST_COMPLAINT):
+        end = (end + piece)[-_LONGEST_COMPLAINT:]
+    return end
+
+
 def _error(status: int, said: bytes) -> GatewayError:
     if status == REFUSED:
-        name, detail = msgspec.json.decode(said, type=tuple[str, str])
-        return ERRORS[name](detail)
+        with contextlib.suppress(msgspec.DecodeError, KeyError):  # a library may write there, too
+            name, detail = msgspec.json.decode(said, type=tuple[str, str])
+            return ERRORS[name](detail)
     # Its last line names the exception; what is before may show values of the result.
     last = said.decode("utf-8", "replace").strip().rpartition("\n")[2].partition(":")[0]
     log.error("a process for a form of a result failed (status %s, %s)", status, last[:100])

@@ -18,6 +18,7 @@ MOST_CELLS: Final = 10
 """Per byte of a result. Every row of a table names all columns; few columns in each of many rows cost as if it did."""
 
 _SHOWN_NAMES: Final = 20
+_SHOWN_CHARACTERS: Final = 100
 _TOO_EMPTY: Final = "Too few of the result's rows have its columns; there would be too many empty cells."
 
 
@@ -139,9 +140,15 @@ def _columns(read: Read) -> Iterator[tuple[str, Column]]:
 
 def _known(name: str, known: Mapping[str, Column]) -> Column:
     if name not in known:
-        shown = ", ".join(list(known)[:_SHOWN_NAMES]) + (", ..." if len(known) > _SHOWN_NAMES else "")
-        raise BadRequest(f"The result has no column '{name}'. Its columns are: {shown}.")
+        shown = ", ".join(map(_shown, islice(known, _SHOWN_NAMES))) + (", ..." if len(known) > _SHOWN_NAMES else "")
+        raise BadRequest(f"The result has no column '{_shown(name)}'. Its columns are: {shown}.")
     return known[name]
+
+
+def _shown(name: str) -> str:
+    """Return a name as it stands in an error: not too long, and without halves of characters."""
+    cut = name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}..."
+    return cut.encode("utf-8", "replace").decode()
 
 
 def _ordered(name: str, known: Mapping[str, Column]) -> tuple[str, bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import zipfile
 from collections.abc import Iterator
@@ -83,7 +82,7 @@ def _cell(value: object) -> str:
         return "<c/>"
     if isinstance(value, bool):
         return f'<c t="b"><v>{int(value)}</v></c>'
-    if isinstance(value, int | float) and math.isfinite(value) and abs(value) < _LARGEST_NUMBER:
+    if isinstance(value, int | float) and abs(value) < _LARGEST_NUMBER:  # NaN is not
         return f"<c><v>{value}</v></c>"
     text = value if isinstance(value, str) else json_text(value)
     text = _NOT_IN_XML.sub("\ufffd", text[:_LONGEST_CELL])
