@@ -98,6 +98,8 @@ class Outcome(msgspec.Struct):
     duration: float = 0.0
     upstream_seconds: float = 0.0  # spent so far in this request's own calls to Redash
     shared_seconds: float = 0.0  # so far of waiting for runs and calls that others share
+    held_seconds: float = 0.0  # of waiting for what is newer than the caller has: not in `duration`
+    streams: bool = False  # it sends events for as long as its caller listens
     queue_seconds: float = 0.0  # so far of waiting for a run that has not been sent to Redash
     render_seconds: float = 0.0  # spent so far in making the form that is sent
     saves_run: bool = False  # a hit that avoided a query run
@@ -113,6 +115,16 @@ class Outcome(msgspec.Struct):
     def counted(self) -> CacheResult:
         """Return the label of metrics and console: `none` for what brought no result, whatever the cache did."""
         return self.cache if self.status < 300 or self.status == 304 else "none"
+
+    @property
+    def ended(self) -> float:
+        """Return when it ended, in monotonic seconds."""
+        return self.started + self.duration + self.held_seconds
+
+    @property
+    def redash_seconds(self) -> float:
+        """Return how long it has waited for Redash so far: for calls of its own, and for those that others share."""
+        return self.upstream_seconds + self.shared_seconds
 
     def record_hit(self, ttl: float, age: float, runtime: float) -> None:
         """Record a response from the store that is still fresh, for `ttl` seconds.
@@ -156,19 +168,6 @@ class Outcome(msgspec.Struct):
         """Count a wait for a run: `queued` seconds before it was sent; its own calls since then took `calls`."""
         self.queue_seconds += queued
         self.shared_seconds += max(0.0, seconds - queued - calls)
-
-    def server_timing(self) -> str | None:
-        """Return the Server-Timing field (W3C): where the milliseconds so far went; None for what is no result or job.
-
-        What is neither queue, Redash nor rendering is the cache: its own work, the store, the check of rights.
-        """
-        if self.cache == "none" and not self.execution_id:
-            return None
-        redash = self.upstream_seconds + self.shared_seconds
-        cache = max(0.0, self.duration - self.queue_seconds - redash - self.render_seconds)
-        parts = [f"cache;desc={self.cache};dur={cache * 1000:.2f}"]
-        others = (("queue", self.queue_seconds), ("redash", redash), ("render", self.render_seconds))
-        return ", ".join([*parts, *(f"{name};dur={seconds * 1000:.2f}" for name, seconds in others if seconds)])
 
     def cache_status(self) -> str | None:
         """Return the Cache-Status field (RFC 9211); None if the cache took no part."""

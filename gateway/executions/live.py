@@ -102,15 +102,18 @@ class LiveResults:
         response.reuse, response.waited, response.retry_after = None, context.wait, 1.0
         if not self._has_room():
             return response
-        with self.watchers.watching(operation.query_id) as watch:
-            while (left := until - self._clock.monotonic()) > 0 and not self.watchers.closed:
-                newest = await self._newest(context, operation, watch, entry)
-                if newest is not None and newest.is_after(entry):
-                    context.outcome.shared_seconds += self._clock.monotonic() - began
-                    return await self._respond(context, operation, newest)
-                await watch.wait(left)
-        context.outcome.shared_seconds += self._clock.monotonic() - began
-        return response
+        newest = None
+        try:
+            with self.watchers.watching(operation.query_id) as watch:
+                while (left := until - self._clock.monotonic()) > 0 and not self.watchers.closed:
+                    found = await self._newest(context, operation, watch, entry)
+                    if found is not None and found.is_after(entry):
+                        newest = found
+                        break
+                    await watch.wait(left)
+        finally:
+            context.outcome.held_seconds = self._clock.monotonic() - began
+        return response if newest is None else await self._respond(context, operation, newest)
 
     async def _respond(self, context: RequestContext, operation: Read, newest: _Newest) -> Response:
         entry = newest.result.entry

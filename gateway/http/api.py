@@ -116,14 +116,18 @@ class Api:
             if repeated is not None:
                 repeated.repeat(outcome)
             left = isinstance(error, _CALLER_HAS_LEFT) or not isinstance(error, Exception)  # or was cancelled here
-            outcome.status, repeated = 499 if left else 500, None
+            # A stream has no other end than this: its caller got what it came for.
+            outcome.status, repeated = (outcome.status if outcome.streams else 499) if left else 500, None
             outcome.reason = outcome.reason if left else GatewayError.reason
             raise
         finally:
             self._bodies.release(task)
             self._sending.pop(task, None)
             del self._open[task], task  # the task holds the error, its traceback holds this frame and the body
-            outcome.duration = self._clock.monotonic() - outcome.started
+            taken = self._clock.monotonic() - outcome.started
+            if outcome.streams:  # how long somebody has listened is not the time of a response
+                outcome.held_seconds = taken - outcome.duration
+            outcome.duration = taken - outcome.held_seconds
             if repeated is not None:
                 self._cache.record(repeated, outcome)
             else:
@@ -177,7 +181,8 @@ class Api:
         if isinstance(response.body, Body | Part):
             self._sending[request.task] = request.protocol
         origins = self._live.settings.server.cors_origins
-        outcome.duration = self._clock.monotonic() - outcome.started  # so far, for Server-Timing
+        outcome.duration = self._clock.monotonic() - outcome.started - outcome.held_seconds  # so far, for Server-Timing
+        outcome.streams = isinstance(response.body, Events)
         try:
             fixed = await send_response(request, response, outcome, origins=origins, wall=self._clock.wall())
         except GatewayError as error:
@@ -186,8 +191,6 @@ class Api:
             failed = error_response(error, outcome)
             await send_response(request, failed, outcome, origins=origins, wall=self._clock.wall())
             return
-        if isinstance(response.body, Events):  # how long somebody has listened is not the time of a response
-            outcome.started = self._clock.monotonic() - outcome.duration
         body = response.body
         if response.reuse is None or not key or response.closes or not isinstance(body, Body):
             return

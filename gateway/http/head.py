@@ -57,11 +57,24 @@ def moving_part(outcome: Outcome, wall: float) -> bytes:
     text = f"Date: {_date(int(wall))}\r\n"
     if cache_status is not None:
         text += f"Cache-Status: {cache_status}\r\n"
-    if (timing := outcome.server_timing()) is not None:
+    if (timing := server_timing(outcome)) is not None:
         text += f"Server-Timing: {timing}\r\n"
     if outcome.age is not None and outcome.cache in ("hit", "stale", "collapsed"):
         text += f"Age: {int(outcome.age)}\r\n"
     return text.encode()
+
+
+def server_timing(outcome: Outcome) -> str | None:
+    """Return the Server-Timing field (W3C): where the milliseconds so far went; None for what is no result or job.
+
+    What is neither queue, Redash nor rendering is the cache: its own work, the store, the check of rights.
+    """
+    if outcome.cache == "none" and not outcome.execution_id:
+        return None
+    others = (("queue", outcome.queue_seconds), ("redash", outcome.redash_seconds), ("render", outcome.render_seconds))
+    cache = max(0.0, outcome.duration - sum(seconds for _, seconds in others))
+    parts = [f"cache;desc={outcome.cache};dur={cache * 1000:.2f}"]
+    return ", ".join([*parts, *(f"{name};dur={seconds * 1000:.2f}" for name, seconds in others if seconds)])
 
 
 def last_part(request_id: str, quota: Quota | None, budgets: tuple[Quota, ...] = ()) -> bytes:

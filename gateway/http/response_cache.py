@@ -75,6 +75,8 @@ class CachedResponse:
             duration=FAST_PATH_SECONDS,
             upstream_seconds=0.0,
             shared_seconds=0.0,
+            held_seconds=0.0,
+            budgets=(),
             queue_seconds=0.0,
             render_seconds=0.0,
             execution_id="",

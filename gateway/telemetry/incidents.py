@@ -40,7 +40,7 @@ class Incident(msgspec.Struct, frozen=True):
 def of_request(outcome: Outcome) -> Incident:
     """Return the incident of one request."""
     return Incident(
-        ended=outcome.started + outcome.duration,
+        ended=outcome.ended,
         request_id=outcome.request_id[:LONGEST_ID],
         client=outcome.client,
         route=outcome.route,
@@ -48,7 +48,7 @@ def of_request(outcome: Outcome) -> Incident:
         status=outcome.status,
         cause=outcome.reason or outcome.miss or outcome.counted,
         seconds=outcome.duration,
-        upstream_seconds=outcome.upstream_seconds,
+        upstream_seconds=outcome.redash_seconds,
         execution_id=outcome.execution_id,
     )
 

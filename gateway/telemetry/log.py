@@ -209,7 +209,7 @@ class AccessLines:
                     after = f"{after.removesuffix(self._end)}{self._trace}{self._word(trace_id)}{self._end}"
             else:
                 request_id, address, duration = self._inside(one.request_id), one.address, one.duration
-                ended = one.started + duration
+                ended = one.ended
                 before, after = self.parts_of(one)
             ended += offset
             if not self._from <= ended < self._until:
@@ -230,14 +230,14 @@ class AccessLines:
         kind = (o.client, o.method, o.route, o.status, o.counted, o.miss, o.reason, o.query_id)
         head = self._heads.get(kind) or self._head(kind)
         age = "" if o.age is None else f"{self._age}{o.age:.1f}"
-        rare = o.execution_id or o.upstream_seconds or o.refused or o.trace is not None
+        rare = o.execution_id or o.redash_seconds or o.refused or o.trace is not None
         more = self._more(o) if rare else self._end
         return head, f"{self._bytes}{o.sent_bytes}{age}{more}"
 
     def _more(self, o: Outcome) -> str:
         """Return the end of the line, with the fields of requests that called Redash, were refused, or have a trace."""
         refused = f"{self._mark('refused')}{self._quoted(o.refused)}" if o.refused else ""
-        more = refused + (f"{self._upstream}{o.upstream_seconds * 1000:.3f}" if o.upstream_seconds else "")
+        more = refused + (f"{self._upstream}{o.redash_seconds * 1000:.3f}" if o.redash_seconds else "")
         if o.execution_id:
             more += f"{self._execution}{self._word(o.execution_id)}"
         if o.trace is not None:

@@ -126,7 +126,7 @@ class Tracing:
                 self.begin_span(trace), step.name, kinds.INTERNAL, step.started, step.ended, {}, link=step.link
             )
         name = "request" if outcome.route == "none" else f"{clean(outcome.method)} {outcome.route}"
-        failed, ended = outcome.status >= 500, outcome.started + outcome.duration
+        failed, ended = outcome.status >= 500, outcome.ended
         self._export(trace, name, kinds.SERVER, outcome.started, ended, _request_attributes(outcome), failed=failed)
 
     def record_upstream(self, call: UpstreamCall) -> None:

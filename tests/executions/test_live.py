@@ -14,6 +14,8 @@ from support.calls import TOKENS
 from support.waiting import until, within
 from support.world import World
 
+from gateway.outcome import Outcome
+
 DAY = 86_400
 
 
@@ -146,7 +148,31 @@ async def test_beyond_the_bound_nothing_is_held(bare: World) -> None:
     await waiting(bare, 0)
 
 
+async def test_the_hold_is_not_the_time_of_a_response(world: World) -> None:
+    # Percentiles and the list of slow requests are about the gateway, not about how seldom a result comes.
+    await ran(world, "kb1")
+    target = path(world, "kb1", arguments="?max_age=86400")
+    tag = (await world.get(target)).headers["ETag"]
+    assert (await world.get(target, prefer="wait=1", if_none_match=tag)).status == 304
+    assert await world.metric("redash_gateway_request_duration_seconds_sum") < 0.8
+
+
 # -- events
+
+
+async def test_a_stream_ends_well_when_its_caller_leaves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ran(world, "kb1")
+    route = "/api/queries/{query_id}/results/events"
+    recorded: list[Outcome] = []
+    monkeypatch.setattr(world.runtime.api.api._pipeline, "record", recorded.append)
+    async with listening(world, "kb1") as stream:
+        await stream.next()
+        await asyncio.sleep(0.6)  # it listens for longer than a response may take
+    await waiting(world, 0)
+    await until(lambda: world.runtime.api.api.requests_in_progress == 0)
+    (outcome,) = recorded
+    assert (outcome.route, outcome.status) == (route, 200)
+    assert outcome.duration < 0.5 < outcome.held_seconds
 
 
 async def test_each_new_result_is_an_event(world: World) -> None:

@@ -12,6 +12,7 @@ from support.inside import waiters
 from support.waiting import until
 from support.world import World
 
+from gateway.http.head import server_timing
 from gateway.http.response_cache import FAST_PATH_SECONDS
 from gateway.outcome import Outcome
 
@@ -101,4 +102,4 @@ async def test_pages_of_allowed_origins_may_see_it(bare: World, origin: str | No
 def test_the_parts_are_never_more_than_the_whole() -> None:
     outcome = Outcome(request_id="x", cache="miss", duration=1.0, queue_seconds=0.25, upstream_seconds=0.5)
     outcome.add_wait(0.75, queued=0.5, calls=0.25)  # a run of its own: its calls are counted already
-    assert outcome.server_timing() == "cache;desc=miss;dur=0.00, queue;dur=750.00, redash;dur=500.00"
+    assert server_timing(outcome) == "cache;desc=miss;dur=0.00, queue;dur=750.00, redash;dur=500.00"
