@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
 
-from gateway.model import Clock, ExecutionRecord, JobRecord, digest
+from gateway.model import Clock, ExecutionRecord, JobRecord
 from gateway.store.memory_ledger import LIFETIME_SECONDS, MOST_SCOPES, MemoryLedger, select_unfinished, sort_by_age
 from gateway.store.redis import ledger_layout as layout
 from gateway.store.redis.failures import RefusedError, UnavailableError
@@ -101,14 +100,14 @@ class RedisLedger:
     async def record_result(self, scope: str, result_id: int, query_id: int, identity: bytes = b"") -> None:
         """See the protocol; a recently recorded one costs nothing."""
         if self._recent.put_result(scope, result_id, query_id, identity):
-            ids = (_scope_digest(scope), result_id, query_id)
+            ids = (layout.scope_digest(scope), result_id, query_id)
             self._seen_results[ids] = identity or self._seen_results.get(ids, b"")
             if len(self._seen_results) > MOST_UNWRITTEN:
                 del self._seen_results[next(iter(self._seen_results))]
 
     async def queries_of_result(self, scope: str, result_id: int) -> Mapping[int, bytes]:
         """See the protocol."""
-        name = f"{self._link.base}i:{_scope_digest(scope)}:{result_id}"
+        name = f"{self._link.base}i:{layout.scope_digest(scope)}:{result_id}"
         recent = self._recent.get_queries(scope, result_id)
         flat = await self._patiently(lambda: self._link.command("HGETALL", name), recent) or []
         found = {int(query): identity for query, identity in zip(flat[::2], flat[1::2], strict=True)}
@@ -116,7 +115,7 @@ class RedisLedger:
 
     async def has_results(self, scope: str) -> bool:
         """See the protocol."""
-        name = f"{self._link.base}is:{_scope_digest(scope)}"
+        name = f"{self._link.base}is:{layout.scope_digest(scope)}"
         return await self._recent.has_results(scope) or bool(await self._read(self._link.command("EXISTS", name)))
 
     async def scope_of(self, name: str) -> str | None:
@@ -293,8 +292,3 @@ class RedisLedger:
 def _end_of(run: ExecutionRecord) -> tuple[int, int | None, str]:
     """Return what its callers see of its end."""
     return run.status, run.result_id, run.error
-
-
-@lru_cache(maxsize=256)
-def _scope_digest(scope: str) -> str:
-    return digest(scope.encode())[:16].hex()

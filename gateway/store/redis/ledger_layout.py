@@ -12,8 +12,10 @@ Everything else expires an hour after its 12 hours, in case that no gateway is t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
+from gateway.model import digest
 from gateway.store.redis.scripts import Script
 
 ROW_BYTES: Final = 400
@@ -26,6 +28,12 @@ _KEPT_MILLISECONDS: Final = 13 * 3_600_000
 _COMMON: Final = f"""
 local ROW, KEPT, STEP = {ROW_BYTES}, {_KEPT_MILLISECONDS}, {STEP}
 """
+
+
+@lru_cache(maxsize=256)
+def scope_digest(scope: str) -> str:
+    """Return a scope as it stands in keys."""
+    return digest(scope.encode())[:16].hex()
 
 
 def _script(text: str) -> Script:
