@@ -80,9 +80,10 @@ async def prometheus(
     bare: World, tmp_path: Path, unused_tcp_port: int, needs: Callable[[str], str]
 ) -> AsyncIterator[Prometheus]:
     runtime, world = needs("prometheus"), bare
-    # A token and a certificate that expire, so that the dashboard has to say when.
+    # A token and a certificate that expire, so that the dashboard has to say when; and a budget that it has to show.
     needs("openssl")
-    await world.start(dashboard="expires = 2100-01-01", upstream=f'ca_file = "{certificate(tmp_path, "ca")[0]}"')
+    ca = certificate(tmp_path, "ca")[0]
+    await world.start(dashboard='expires = 2100-01-01\nbudget = "1h/h"', upstream=f'ca_file = "{ca}"')
     settings = {
         "global": {"scrape_interval": f"{SCRAPE_SECONDS * 1000:.0f}ms", "evaluation_interval": "100ms"},
         "rule_files": [str(path) for path in RULES],
