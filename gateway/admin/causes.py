@@ -39,7 +39,7 @@ MISSES: Final = {
     "unconfirmed": "not confirmed lately as the newest",
     "unproven": "not proven to be one of the client's queries",
     "marker_changed": "the query was edited",
-    "purged": "purged by an operator",
+    "purged": "purged by an operator or a client",
     "evicted": "removed to make room, or lost",
     "forced": "the caller required a run",
     "continued": "a caller came back for its run",

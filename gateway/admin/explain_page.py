@@ -13,7 +13,6 @@ from gateway.executions.explanation import Explanation, Question
 _ABOUT = (
     '<p class="about">What the gateway would do with a request now, and why. Nothing runs, and Redash is not asked.</p>'
 )
-_SIGN_IN = '<p class="empty">This needs the admin token: sign in.</p>'
 
 
 def render(
@@ -21,7 +20,9 @@ def render(
 ) -> str:
     """Return the page; `given` are the fields of the form as they were sent."""
     if not frame.csrf:
-        return document(frame, "explain", "Explain", "", before=_ABOUT + _SIGN_IN)
+        link = f'<a href="{frame.root}sign-in">sign in</a>'
+        needed = f'<p class="empty">This needs the admin token: {link}.</p>'
+        return document(frame, "explain", "Explain", "", before=_ABOUT + needed)
     alert = f'<p class="alarm" role="alert">{escape(trouble)}</p>' if trouble else ""
     main = f'{_ABOUT}{alert}<section class="sheet card" aria-label="Request">{_form(frame, clients, given)}</section>'
     shown = _explained(explanation) if explanation is not None else ""
@@ -79,7 +80,7 @@ def _explained(explanation: Explanation) -> str:
     shown = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in rows if value)
     return (
         f'<section class="sheet card" aria-labelledby="decision"><h2 id="decision">{explanation.decision}: '
-        f"{escape(explanation.why)}</h2><dl>{shown}</dl></section>"
+        f'{escape(explanation.why)}</h2><dl class="facts">{shown}</dl></section>'
     )
 
 

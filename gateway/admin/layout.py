@@ -143,6 +143,7 @@ TABLES: Final = (
         QUERY,
         "No queries yet.",
         "queries_count",
+        wide=True,
         page="queries",
     ),
     Table(
@@ -151,6 +152,7 @@ TABLES: Final = (
         "slowest",
         QUERY,
         "No query has run yet.",
+        wide=True,
         page="queries?sort=-mean_seconds",
     ),
     Table(

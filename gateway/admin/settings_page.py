@@ -27,10 +27,15 @@ _COUNTED: Final = {"token_sha256": "token"}
 _UNITS: Final[dict[object, str]] = {
     units.duration: "duration",
     units.positive_duration: "duration",
+    units.wait: "duration",
+    units.positive_wait: "duration",
     units.floor: "duration",
     units.size: "size",
     units.expiry: "moment",
 }
+
+_BINDINGS: Final = frozenset({"queries", "dashboards"})
+"""Where both are empty, a client is bound to nothing: it may use all."""
 
 _HIDDEN: Final = frozenset({"parameters", "key"})
 
@@ -64,9 +69,11 @@ def _tables(settings: config.Config) -> Iterator[tuple[str, msgspec.Struct]]:
 
 
 def _table(name: str, table: msgspec.Struct) -> str:
+    free = _BINDINGS if isinstance(table, config.Client) and not table.is_bound else frozenset()
     rows = "".join(
         f'<tr><th scope="row"><code>{field}</code></th>'
-        f'<td class="words">{escape(shown(field, value, _unit(type(table), field)))}</td></tr>'
+        f'<td class="words">{"all" if field in free else escape(shown(field, value, _unit(type(table), field)))}</td>'
+        "</tr>"
         for field in table.__struct_fields__
         if field != "rules" and (value := getattr(table, field)) is not None
     )

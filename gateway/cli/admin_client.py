@@ -109,5 +109,7 @@ def _parse_response(status: int, data: bytes, where: str) -> Any:
     if 200 <= status < 300:
         return value
     reason = (value.get("detail") or value.get("message")) if isinstance(value, dict) else None
-    hint = f" (the token is taken from {TOKEN_VARIABLE})" if status in (401, 403) else ""
+    has_token = bool(os.environ.get(TOKEN_VARIABLE, "").strip())
+    source = f"the token is taken from {TOKEN_VARIABLE}" if has_token else f"{TOKEN_VARIABLE} is not set"
+    hint = f" ({source})" if status in (401, 403) else ""
     raise GatewayError(f"{where} answered {status}: {printable(str(reason or 'no reason given'))}{hint}")

@@ -111,7 +111,7 @@ def _next_steps(file: Path, source: Source, client: str, listen: str, made: str)
 
     config = "" if file == Path("config.toml") else f" -c {file}"
     key = f"  export {source.value}=...\n" if source.option == "key_env" and source.value not in os.environ else ""
-    where = "http://localhost" if listen.startswith("unix:") else address(listen).url
+    where = "http://localhost" if listen.startswith("unix:") else address(listen).url.replace("127.0.0.1", "localhost")
     unix = f"--unix-socket {listen.removeprefix('unix:')} " if listen.startswith("unix:") else ""
     return f"""{file} is written. The token of client '{client}', shown only now:
 
@@ -140,7 +140,8 @@ def _from_redash(url: str, sources: list[Source]) -> int:
     taken: set[str] = set()
     for seen, source in zip(found, sources, strict=True):
         print(_listed(seen))
-        print(_tables(seen, source, taken, tokens))
+        name = seen.user.name if len(sources) > 1 else template.DEFAULT_CREDENTIAL  # as in what `init` writes
+        print(_tables(seen, source, template.table_name(name, taken), taken, tokens))
     for client, made in tokens.items():
         print(f"token of client {client}, shown only now: {made}", file=sys.stderr)
     return 0
@@ -156,11 +157,10 @@ def _listed(seen: Seen) -> str:
     return "\n".join(f"# {printable(line)}".rstrip() for line in lines) + "\n"
 
 
-def _tables(seen: Seen, source: Source, taken: set[str], tokens: dict[str, str]) -> str:
+def _tables(seen: Seen, source: Source, credential: str, taken: set[str], tokens: dict[str, str]) -> str:
     """Return the table of the key, and one for each dashboard; adds the tokens of these clients."""
     from gateway.config import token_hash  # noqa: PLC0415
 
-    credential = template.table_name(seen.user.name, taken)
     text = template.credential_table(credential, source)
     for board in seen.dashboards[:_MOST_TABLES]:
         client = template.table_name(board.name, taken)

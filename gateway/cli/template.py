@@ -6,6 +6,9 @@ import json
 import re
 from typing import Final, NamedTuple
 
+DEFAULT_CREDENTIAL: Final = "reporting"
+"""The name of the only key."""
+
 TEMPLATE: Final = """\
 # Redash Gateway. `redash-gateway check --online` says what is wrong here; SIGHUP applies a change.
 # All keys with their defaults: config.example.toml in the project's repository.
@@ -113,8 +116,8 @@ def configuration(url: str, source: Source, listen: str, client: str, token_sha2
         listen=quoted(listen),
         hosts=f"[{', '.join(map(quoted, names))}]",
         url=quoted(url),
-        credential=credential_table("redash", source),
-        credential_name=quoted("redash"),
+        credential=credential_table(DEFAULT_CREDENTIAL, source),
+        credential_name=quoted(DEFAULT_CREDENTIAL),
         client=client,
         token_sha256=quoted(token_sha256),
     )

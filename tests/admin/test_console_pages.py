@@ -288,6 +288,14 @@ async def test_every_key_of_the_configuration_is_shown(world: World) -> None:
                 assert f"<code>{field}</code>" in page, field
 
 
+async def test_the_configuration_says_what_a_client_may_use_and_has_units(world: World) -> None:
+    page = await read(world, "/configuration")
+    table = page.partition('aria-label="clients.dashboard"')[2].partition("</section>")[0]
+    assert '<code>queries</code></th><td class="words">all</td>' in table
+    assert '<code>max_wait</code></th><td class="words">50 s</td>' in page
+    assert '<code>connect_timeout</code></th><td class="words">5 s</td>' in page
+
+
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [

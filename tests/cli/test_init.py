@@ -61,7 +61,7 @@ def test_by_options_the_file_passes_check(directory: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("listen", "curl"),
     [
-        ("0.0.0.0:80", "http://127.0.0.1:80/"),  # what Host it gets must be among the hosts
+        ("0.0.0.0:80", "http://localhost:80/"),  # what Host it gets must be among the hosts
         ("[::1]:80", "http://[::1]:80/"),
         ("unix:/run/api.sock", "--unix-socket /run/api.sock"),
     ],
@@ -157,6 +157,20 @@ def test_names_of_tables_are_usable_and_differ(text: str) -> None:
 async def listed(sandbox: Sandbox, *options: str) -> int:
     """In a thread: the command has an event loop of its own."""
     return await asyncio.to_thread(cli.main, ["init", "--from-redash", sandbox.url, *options])
+
+
+async def test_the_tables_for_one_key_fit_what_init_writes(
+    sandbox: Sandbox, directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REDASH_API_KEY", sandbox.user_keys["analyst"])
+    assert cli.main(["init", "--url", sandbox.url]) == 0
+    capsys.readouterr()
+    assert await listed(sandbox) == 0
+    clients = re.search(r"(?ms)^\[clients\..*", capsys.readouterr().out)
+    assert clients is not None
+    with (directory / "config.toml").open("a") as file:
+        file.write(clients[0])
+    assert await asyncio.to_thread(cli.main, ["check"]) == 0
 
 
 async def test_it_lists_what_each_key_sees_with_tables_to_paste(

@@ -283,7 +283,7 @@ def test_purge_and_reload_send_the_token(
 @pytest.mark.parametrize(
     ("status", "answer", "expected"),
     [
-        (401, {"detail": "no token"}, "answered 401: no token (the token is taken from REDASH_GATEWAY_ADMIN_TOKEN)"),
+        (401, {"detail": "no token"}, "answered 401: no token (REDASH_GATEWAY_ADMIN_TOKEN is not set)"),
         (500, {"message": "mistakes\x1b"}, "answered 500: mistakes�"),
         (404, [], "answered 404: no reason given"),
         (200, b"<html>", "answered 200, not in JSON"),
@@ -295,6 +295,15 @@ def test_what_went_wrong_is_told(
     admin.answers = [(status, answer)]
     assert cli.main(["reload", "--admin", admin.url]) == 1
     assert expected in capsys.readouterr().err
+
+
+def test_a_token_that_is_refused_is_traced_to_its_variable(
+    admin: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REDASH_GATEWAY_ADMIN_TOKEN", "rg_t")
+    admin.answers = [(401, {"detail": "wrong"})]
+    assert cli.main(["reload", "--admin", admin.url]) == 1
+    assert "wrong (the token is taken from REDASH_GATEWAY_ADMIN_TOKEN)" in capsys.readouterr().err
 
 
 def test_address_comes_from_the_configuration(admin: Any, config: Path) -> None:

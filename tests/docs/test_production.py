@@ -129,17 +129,21 @@ async def install_and_configure(server: Server) -> tuple[str, str]:
     server.operator.export(REDASH_KEY=server.sandbox.user_keys["analyst"])
     listed = await server.paste(recipe("production-look"))
     assert "# Key of " in listed
-    assert "\n[clients." in listed
+    pasted = re.search(r"(?ms)^\[clients\..*?^$", listed)
+    assert pasted is not None
+    assert "shown only now: " in listed, "the tokens of these clients"
 
     printed = await server.paste(recipe("production-init"))
     token, _, admin, admin_hash = re.findall(r"rg_[\w-]{43}|[0-9a-f]{64}", printed)
     server.take_ports()
     (block,) = [block.text for block in blocks() if (block.page, block.language) == ("production.md", "toml")]
     server.edit(block.replace("1" * 64, admin_hash))
+    (token_hash,) = re.findall(r'(?m)^token_sha256 = \["(\w+)"\]$', server.settings.read_text())
+    with server.settings.open("a") as file:
+        file.write(pasted[0])
     server.operator.export(REDASH_GATEWAY_ADMIN_TOKEN=admin)
 
     assert "online: Redash answers and accepts every credential" in await server.paste(recipe("production-check"))
-    (token_hash,) = re.findall(r'(?m)^token_sha256 = \["(\w+)"\]$', server.settings.read_text())
     return token, token_hash
 
 

@@ -142,7 +142,7 @@ async def test_without_pyarrow_the_error_says_what_to_install(world: World, monk
     for form in ("parquet", "arrow"):
         reply = await world.get(path(world, f".{form}?p_country=JP&max_age=0"))
         assert reply.status == 406
-        assert "redash-gateway[arrow]" in reply.json["detail"]
+        assert "pip install '.[arrow]'" in reply.json["detail"]
     assert world.started == 0, "no query runs for what nobody can make"
 
 

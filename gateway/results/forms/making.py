@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from gateway import needs_extra
 from gateway.body import Body
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.slots import FairSlots
@@ -34,7 +35,7 @@ _RETRY_SECONDS: Final = 5.0
 _NO_ROOM: Final = "The gateway has no room for this form now (cache.disk); request JSON, or try again later."
 _NOT_KEPT: Final = "This result is larger than the gateway can keep now (cache.max_entry, cache.disk); request JSON."
 _NOT_YET: Final = "The gateway is still making this form of the result; request the same URL again."
-_NO_PYARROW: Final = "This gateway cannot make .{form}: its operator can install pip install 'redash-gateway[arrow]'."
+_NO_PYARROW: Final = f"This gateway cannot make .{{form}}: that {needs_extra('arrow')}."
 
 
 def check_form(reading: Reading) -> None:
