@@ -43,10 +43,11 @@ _FAILED: Final = 4
 AGAIN_SECONDS: Final = 0.1
 """A widget that is refused because its client runs so many queries already tries again after this time."""
 
-LATE_SECONDS: Final = 1.0
-"""Whoever reads slowly still gets what is stored: each widget has at least so long."""
+LATE_SECONDS: Final = 0.2
+"""Whoever reads slowly still gets what is stored: after the time is up, each widget may be looked up for so long."""
 
 _NOT_IN_TIME: Final = "This widget was not ready in the time for one request (server.max_wait); request it again."
+_NO_TURN: Final = "The time for one request was up before its turn (max_executions of the client); request it again."
 _NOT_KEPT: Final = "This result is larger than the gateway can keep now; request it by its query."
 _RESTRICTED: Final = "The credential may not see the query of this widget."
 
@@ -61,6 +62,7 @@ class Entry(msgspec.Struct, omit_defaults=True):
     cache: str = ""
     age: int | None = None
     error: str = ""
+    retry_after: int | None = None
 
 
 class BoardResults:
@@ -127,6 +129,7 @@ class BoardResults:
         parent = work.context.outcome
         outcome = Outcome(
             request_id=parent.request_id,
+            address=parent.address,
             method=parent.method,
             route=parent.route,
             client=parent.client,
@@ -145,7 +148,7 @@ class BoardResults:
             entry.status, body, entry.error = refused.status_code, refused.body, refused.detail
             outcome.record_error(refused.reason, refused.refused)
         except GatewayError as error:
-            entry.status, entry.error = error.status, error.detail
+            entry.status, entry.error, entry.retry_after = error.status, error.detail, _seconds(error.retry_after)
             outcome.record_error(error.reason, error.refused)
         except BaseException:  # the caller has left
             entry.status = 499
@@ -163,22 +166,42 @@ class BoardResults:
         """
         if widget.query_id is None:
             raise Forbidden(_RESTRICTED)
-        context = _of_query(work.context, widget.query_id, outcome)
-        left = work.context.outcome.started + context.patience - self._clock.monotonic()
+        left = work.context.outcome.started + work.context.patience - self._clock.monotonic()
+        context = _of_query(work.context, widget.query_id, outcome, left)
         try:
             async with asyncio.timeout(max(left, LATE_SECONDS)):
                 definition = await self._definitions.get(context.credential, widget.query_id, context.sender)
                 values = work.board.values(widget, definition, work.operation.arguments, local_time(context))
                 body = msgspec.json.encode({"max_age": work.operation.max_age, "parameters": values})
-                response = await _admitted(work.respond, context, body)
+                response = await self._admitted(work, context, body)
                 if not isinstance(response.body, Body | Events | Part):
                     await response.body.follow(math.inf)
                     response = await work.respond(context, body)  # it is stored by now
         except TimeoutError:
-            raise UpstreamTimeout(_NOT_IN_TIME) from None
+            raise _too_late(context, left) from None
+        if response.unsized:
+            raise _too_late(context, left)
         if not isinstance(response.body, Body) or not response.body.is_kept:
             raise UpstreamUnusable(_NOT_KEPT)
         return response.body
+
+    async def _admitted(self, work: _Work, context: RequestContext, body: bytes) -> Response:
+        """Respond to a request, once the client's limit of executions allows it.
+
+        Raises:
+            TooManyRequests: it does not in the time for which the caller waits.
+        """
+        parent = work.context
+        seconds = (parent.wait or 0) if parent.request.method == "POST" else parent.patience
+        while True:
+            try:
+                return await work.respond(context, body)
+            except BudgetSpent:  # nobody knows for how long
+                raise
+            except TooManyRequests:
+                if self._clock.monotonic() + AGAIN_SECONDS >= parent.outcome.started + seconds:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
 
 
 class _Work(msgspec.Struct, frozen=True):
@@ -197,27 +220,29 @@ def _cancel(tasks: list[asyncio.Task[list[Body]]]) -> None:
         task.cancel()
 
 
-async def _admitted(respond: Respond, context: RequestContext, body: bytes) -> Response:
-    """Respond to a request, once the client's limit of executions allows it."""
-    while True:
-        try:
-            return await respond(context, body)
-        except BudgetSpent:  # nobody knows for how long
-            raise
-        except TooManyRequests:
-            await asyncio.sleep(AGAIN_SECONDS)
-
-
-def _of_query(context: RequestContext, query_id: int, outcome: Outcome) -> RequestContext:
-    """Return the request that the caller would send for one query.
+def _of_query(context: RequestContext, query_id: int, outcome: Outcome, left: float) -> RequestContext:
+    """Return the request that the caller would send for one query, with so many seconds left; without any, it only asks
+    for what needs no run.
 
     Raises:
         Forbidden: the client may not send it.
     """
     found = execution_of(query_id)
     chosen = context.configured.access.grant(context.caller, found)
-    wait = context.wait if context.request.method == "POST" else int(context.configured.settings.server.max_wait)
-    return msgspec.structs.replace(context, match=found, outcome=outcome, chosen=chosen, wait=wait)
+    request, wait = context.request, context.wait
+    if request.method != "POST":
+        wait = int(max(0.0, min(left, context.configured.settings.server.max_wait)))
+    if left <= 0:
+        request = msgspec.structs.replace(request, method="HEAD")
+    return msgspec.structs.replace(context, request=request, match=found, outcome=outcome, chosen=chosen, wait=wait)
+
+
+def _too_late(context: RequestContext, left: float) -> GatewayError:
+    """Return the error of a widget that was not ready. It is not Redash's where the client's own limit made it wait."""
+    most = context.caller.settings.max_executions
+    if left <= 0 and most is not None and most < MOST_AT_ONCE:
+        return TooManyRequests(_NO_TURN, retry_after=1)
+    return UpstreamTimeout(_NOT_IN_TIME)
 
 
 def _head(board: Board) -> bytes:
@@ -230,6 +255,10 @@ def _failure(body: Body) -> str:
         return ""
     job = msgspec.json.decode(body.data)["job"]
     return str(job["error"]) if job["status"] == _FAILED else ""
+
+
+def _seconds(delay: float | None) -> int | None:
+    return None if delay is None else math.ceil(delay)
 
 
 def _whole(seconds: float | None) -> int | None:

@@ -116,8 +116,7 @@ class ExecutionResponses:
         """Respond to a HEAD: as to a GET where that needs no run, else without a length."""
         if found is not None:
             return await self.respond(context, operation, plan, found)
-        assert isinstance(operation, ReadParameterised)  # noqa: S101 - no other GET starts a run
-        return _unsized(operation.form)
+        return _unsized(operation.form if isinstance(operation, ReadParameterised) else "json")
 
     async def go_on(
         self,

@@ -206,6 +206,33 @@ async def test_refresh_answers_with_jobs_at_once(world: World) -> None:
     assert ["query_result" in widget["response"] for widget in waited.json["widgets"]] == [True, True]
 
 
+async def test_a_refresh_does_not_wait_for_the_clients_own_runs(bare: World) -> None:
+    """The jobs come at once; what the client's limit does not allow says so, and when to try again."""
+    await bare.start(dashboard="max_executions = 1")
+    slow = [(bare.named["slow_seconds"], mapped("seconds", "static-value", value=x)) for x in (30, 31, 32)]
+    board = board_of(bare.sandbox.database, *slow)
+    async with asyncio.timeout(4):
+        reply = await bare.call("POST", f"/api/dashboards/{board}/refresh")
+    first, *others = reply.json["widgets"]
+    assert "job" in first["response"]
+    assert [(w["status"], w["retry_after"]) for w in others] == [(429, 1)] * 2
+
+
+async def test_after_the_time_for_one_request_only_hits_come(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Late widgets took a second each, one after another; what the client's own limit delays is no error of Redash."""
+    monkeypatch.setattr("gateway.policy.context.LEAST_SECONDS", 0.0)
+    await bare.start(server='max_wait = "1s"', dashboard="max_executions = 1")
+    slow = [(bare.named["slow_seconds"], mapped("seconds", "static-value", value=x)) for x in range(30, 40)]
+    board = board_of(bare.sandbox.database, *slow, (bare.named["kb1"], {}))
+    await bare.post("kb1", max_age=0, wait=1)
+    began = asyncio.get_running_loop().time()
+    *late, stored = await shown(bare, board, "?max_age=3600")
+    assert asyncio.get_running_loop().time() - began < 3.0
+    assert {w["status"] for w in late} <= {200, 429}
+    assert [w["status"] for w in late].count(429) >= 8
+    assert (stored["status"], stored["cache"]) == (200, "hit")
+
+
 async def test_the_same_widget_twice_runs_once(world: World) -> None:
     n = world.named
     slow = mapped("seconds", "static-value", value=0.2)
