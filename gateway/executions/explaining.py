@@ -25,6 +25,7 @@ from gateway.policy.context import RequestContext
 from gateway.policy.plan import Plan, plan_for
 from gateway.policy.values import fit
 from gateway.redash.matching import Match, execution_of
+from gateway.redash.max_age import parse_max_age
 from gateway.redash.requests import Execute, ReadParameterised
 from gateway.results.cache import StoredResult
 from gateway.results.definitions import LATE_SECONDS
@@ -194,9 +195,9 @@ def _operation(question: Question) -> Execute | ReadParameterised:
     if question.arguments is not None and question.parameters is not None:
         raise BadRequest("Give arguments or parameters, not both.")
     if question.parameters is not None:
-        return Execute(question.query, question.max_age, question.parameters, None)
+        return Execute(question.query, parse_max_age(question.max_age), question.parameters, None)
     given = tuple((f"p_{name}", value) for name, value in question.arguments or ())
-    return ReadParameterised(question.query, "json", question.max_age, given)
+    return ReadParameterised(question.query, "json", parse_max_age(question.max_age), given)
 
 
 def _choice(context: RequestContext) -> str:

@@ -11,7 +11,7 @@ from gateway.body import Body, Part
 from gateway.errors import RangeNotSatisfiable
 from gateway.model import Response
 
-_RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.ASCII | re.IGNORECASE)
+_RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,100})-([0-9]{0,100})|-([0-9]{1,100}))", re.ASCII | re.IGNORECASE)
 
 
 def wanted_part(request: web.BaseRequest, response: Response) -> Part | None:

@@ -127,7 +127,7 @@ class Cases:
         made: dict[str, Any] = {
             "client": self.chance.choice(CLIENTS if name != "slow_seconds" else ("dashboard", "second", "limited")),
             "query": self.world.named[name],
-            "max_age": self.chance.choice((None, 0, 1, 10, 60, 600, 86400)),
+            "max_age": self.chance.choice((None, -1, 0, 1, 10, 60, 600, 86400)),
         }
         if name != "slow_seconds" and self.chance.random() < 0.5:
             made["arguments"] = [[name, str(value)] for name, value in values.items()]
@@ -203,6 +203,7 @@ async def test_it_says_what_is_stored_and_where_each_bound_comes_from(explaining
         ({"client": "dashboard", "query": "in_country", "arguments": [["land", "DE"]]}, "'land'"),
         ({"client": "dashboard", "query": "in_country", "parameters": {"country": "XX"}}, "country"),
         ({"client": "dashboard", "query": "undeclared", "parameters": {"x": "1"}}, "text_parameters"),
+        ({"client": "dashboard", "query": "kb1", "max_age": 10**13}, "max_age must be a whole number"),
     ],
 )
 async def test_it_says_why_a_request_would_be_refused(explaining: World, question: dict[str, Any], why: str) -> None:
