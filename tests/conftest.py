@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from support.world import SECRETS, World, configuration
 from gateway.http.fast_path import SENT, SENT_LAST, FastPath
 from gateway.sandbox import NEWEST, Sandbox
 from gateway.telemetry.log import Formatter
+
+sys.path.append(str(Path(__file__).parents[1]))  # for `bench`, which is not installed
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
