@@ -19,6 +19,9 @@ _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d)?")
 
 _ROWS_AT_ONCE = 500
 
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+"""As Redash writes each form."""
+
 Convert = Callable[[object], object]
 
 

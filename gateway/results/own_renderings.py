@@ -14,7 +14,7 @@ from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
 from gateway.errors import FileLost, ServiceUnavailable, UpstreamUnusable
 from gateway.redash.limits import NOT_SUCH
-from gateway.redash.renderings import DateFormats, render_pieces
+from gateway.redash.renderings import DELIMITERS, DateFormats, render_pieces
 from gateway.redash.responses import PARSE_LIMIT
 
 LARGEST_ODD: Final = 4 * 1024 * 1024
@@ -27,8 +27,6 @@ _TOO_ODD: Final = "Redash's result is too large for what is wrong with its JSON 
 
 MOST_CELLS: Final = 10
 """Per byte of a result. Every row of a table names all columns; few columns in each of many rows cost as if it did."""
-
-DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
 
 class _Data(msgspec.Struct):

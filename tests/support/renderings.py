@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.redash.renderings import DateFormats, render_pieces
-from gateway.results.own_renderings import DELIMITERS
+from gateway.redash.renderings import DELIMITERS, DateFormats, render_pieces
 
 
 def rendered(data: Mapping[str, Any], form: str = "csv", formats: DateFormats | None = None) -> bytes:

@@ -10,14 +10,13 @@ from typing import Final
 
 import msgspec
 
-from gateway.redash.renderings import DateFormats, render_pieces
+from gateway.redash.renderings import DELIMITERS, DateFormats, render_pieces
 from gateway.redash.selection import Selection
 from gateway.results.forms.table import Row, Table
 
 BATCH_ROWS: Final = 2_000
 BATCH_BYTES: Final = 1 << 18
 
-DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _BOM: Final = b"\xef\xbb\xbf"
 
 PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox"
