@@ -105,7 +105,8 @@ class FaultProxy:
         self.forwarded: list[tuple[str, str]] = []
         """Method and target of each request that reached the sandbox."""
         self.at_once = self.most_at_once = 0
-        """Requests that are with the sandbox; the gateway's own for the session are not counted."""
+        """Requests that are with the sandbox and whose response the gateway still waits for; its own for the session
+        are not counted."""
 
     async def __aenter__(self) -> FaultProxy:
         await self._listen(0)
@@ -192,7 +193,8 @@ class FaultProxy:
             return
         if fault is not None and fault.kind == "delay":
             await asyncio.sleep(fault.seconds)
-        counted = target != "/api/session"
+        gave_up = reader.at_eof() or reader.exception() is not None  # while it was late; it arrives all the same
+        counted = target != "/api/session" and not gave_up
         self.at_once += counted
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
