@@ -23,12 +23,12 @@ GATEWAYS = 3
 ENTRIES = 2_000
 """Results of 1 KB, more than the second gateway keeps in memory: each of its hits comes from Redis."""
 
-LITTLE = "1MB"
+LITTLE = 'memory = "1MB"'
 TARGETS = {"1 KB": 1.0, "5 MB": 30.0}
 """Milliseconds at the median for a hit from Redis."""
 
 LARGE_RESULTS = 5
-ROOM_FOR_SOME = "8MB"
+ROOM_FOR_SOME = 'memory = "8MB"'
 """Its temporary files may take twice that: not enough for all, so each read comes from Redis."""
 
 _LARGE_TIMES = 30
@@ -116,7 +116,7 @@ def _small_from_redis(options: Options, directory: Path) -> list[dict[str, objec
         upstream = stack.enter_context(fixed_upstream(directory))
         store = stack.enter_context(redis_server(directory))
         writer = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store.url))
-        reader = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store.url, memory=LITTLE))
+        reader = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store.url, cache=LITTLE))
         writing, reading = Caller.of(writer), Caller.of(reader)
         for n in range(ENTRIES):
             writing.post(KILOBYTE, n)
@@ -146,7 +146,7 @@ def _large_from_redis(options: Options, directory: Path) -> list[dict[str, objec
         store = stack.enter_context(redis_server(directory))
         writer = stack.enter_context(gateway(directory, upstream, loop=options.loop, store=store.url))
         reader = stack.enter_context(
-            gateway(directory, upstream, loop=options.loop, store=store.url, memory=ROOM_FOR_SOME)
+            gateway(directory, upstream, loop=options.loop, store=store.url, cache=ROOM_FOR_SOME)
         )
         writing, reading = Caller.of(writer), Caller.of(reader)
         for caller in (writing, reading):

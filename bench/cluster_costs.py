@@ -52,7 +52,9 @@ def _of_gateways(options: Options, directory: Path) -> list[Figures]:
         redis = stack.enter_context(redis_server(directory))
         before = redis.info("used_memory"), redis.info("connected_clients")
         servers = [
-            stack.enter_context(gateway(directory, upstream, loop=options.loop, store=redis.url, memory="1MB"))
+            stack.enter_context(
+                gateway(directory, upstream, loop=options.loop, store=redis.url, cache='memory = "1MB"')
+            )
             for _ in range(GATEWAYS)
         ]
         idle = _cpu(redis, lambda: time.sleep(IDLE_SECONDS)) / GATEWAYS / IDLE_SECONDS

@@ -44,7 +44,7 @@ class Running:
 
     def cpu_seconds(self) -> float:
         """CPU time of the process and all its descendants, so far."""
-        return sum(_cpu(pid) for pid in _family(self.pid))
+        return sum(_cpu(pid) for pid in family(self.pid))
 
     def resident_bytes(self) -> int:
         """Resident memory of the process."""
@@ -73,11 +73,12 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += _family(int(child))
+            found += family(int(child))
     return found
 
 

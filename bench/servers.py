@@ -67,10 +67,10 @@ def redash(directory: Path) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def fixed_upstream(directory: Path) -> Iterator[str]:
-    """Run `bench.upstream`; yields its URL."""
+def fixed_upstream(directory: Path, *data: Path) -> Iterator[str]:
+    """Run `bench.upstream`, with a file of data if there is one; yields its URL."""
     port = free_port()
-    with running([sys.executable, "-m", "bench.upstream", str(port)], directory) as process:
+    with running([sys.executable, "-m", "bench.upstream", str(port), *map(str, data)], directory) as process:
         url = f"http://127.0.0.1:{port}"
         process.wait_for(f"{url}/bench/counts")
         yield url
@@ -103,11 +103,11 @@ def settings(
     unix: bool = False,
     certificate: Certificate | None = None,
     loop: EventLoop = LOOPS[0],
-    memory: str = "",
+    cache: str = "",
 ) -> Settings:
     """Write a configuration with free ports; the store is new unless `store` names its file, or is the URL of a Redis.
 
-    `memory` limits what is kept in front of the store.
+    `cache` has more lines for that table.
     """
     port, admin = free_port(), free_port()
     path = directory / f"gateway-{port}.toml"
@@ -132,7 +132,7 @@ def settings(
         can = ["read", "execute", "adhoc"]
         [cache]
         store = "{store if "://" in store else f"sqlite:{store or f'gateway-{port}.db'}"}"
-        {f'memory = "{memory}"' if memory else ""}
+        {cache}
         definition_check = "1h"
         [log]
         access = {"true" if access_log else "false"}
@@ -161,7 +161,7 @@ def gateway(
     unix: bool = False,
     certificate: Certificate | None = None,
     store: str = "",
-    memory: str = "",
+    cache: str = "",
 ) -> Iterator[Server]:
     """Run the gateway; `before` is Python code to run first."""
     written = settings(
@@ -172,7 +172,7 @@ def gateway(
         certificate=certificate,
         loop=loop,
         store=store,
-        memory=memory,
+        cache=cache,
     )
     runtime = command(written, before=before)
     with running(runtime, directory, {"BENCH_KEY": key, **(env or {})}) as process:

@@ -1,7 +1,8 @@
 """A fixed upstream in its own process: a minimal Redash, as fast as Python can be, that counts its requests.
 
 The id of a query says what it does; each has the text `select {{n}}` and one number parameter. The upstream neither
-joins runs nor caches results: the counts show what the gateway saves.
+joins runs nor caches results: the counts show what the gateway saves. A second argument names a file with the `data`
+of a result, columns and rows.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
-INLINE, SLOW, LARGE, KILOBYTE, ARRIVING, DENSE, MEDIUM = 1, 2, 3, 4, 5, 6, 7
+INLINE, SLOW, LARGE, KILOBYTE, ARRIVING, DENSE, MEDIUM, FILE = 1, 2, 3, 4, 5, 6, 7, 8
 """Query ids: a result in the POST; a job of one second; a job of 100 MB that is ready at once; 1 KB in the POST; 50 MB
-that arrive in a second; just under 16 MB, and 5 MB, that are hard to compress."""
+that arrive in a second; just under 16 MB, and 5 MB, that are hard to compress; the data in the file."""
 
 LASTING: Final = 1_000_000
 """Added to a number of milliseconds: the id of a query whose runs last as long."""
@@ -61,7 +63,8 @@ class Job:
 class Upstream:
     """Responds, and counts the requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path | None = None) -> None:
+        self._data = data
         self.posts = self.definitions = self.polls = self.fetches = self.executions = 0
         self.finished_at = 0.0
         """Monotonic: when a poll first reported 'finished'; all processes share this clock."""
@@ -111,6 +114,8 @@ class Upstream:
         return _json(_job_body(job_id, 3, job.result_id))
 
     async def _result(self, request: web.BaseRequest, job: Job) -> web.StreamResponse:
+        if job.query_id == FILE:
+            return await self._from_file(request, job)
         if job.query_id not in SIZES:
             return _json(b"".join((_head(job), _rows(job), _tail(job))))
         chunk = _CHUNKS[job.query_id]
@@ -126,18 +131,31 @@ class Upstream:
         await response.write_eof()
         return response
 
+    async def _from_file(self, request: web.BaseRequest, job: Job) -> web.StreamResponse:
+        assert self._data is not None, "started without a file"
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(_before_data(job))
+        with self._data.open("rb") as file:
+            while piece := file.read(1 << 18):
+                await response.write(piece)
+        await response.write(_after_data(job))
+        await response.write_eof()
+        return response
+
 
 def _json(body: bytes) -> web.Response:
     return web.Response(body=body, content_type="application/json")
 
 
-def _head(job: Job) -> bytes:
+def _before_data(job: Job) -> bytes:
     sql = f"select {job.n}"
     digest = hashlib.md5(sql.encode()).hexdigest()
-    return (
-        f'{{"query_result": {{"id": {job.result_id}, "query_hash": "{digest}", "query": "{sql}", "data": '
-        '{"columns": [{"name": "n", "friendly_name": "n", "type": "integer"}], "rows": ['
-    ).encode()
+    return (f'{{"query_result": {{"id": {job.result_id}, "query_hash": "{digest}", "query": "{sql}", "data": ').encode()
+
+
+def _head(job: Job) -> bytes:
+    return _before_data(job) + b'{"columns": [{"name": "n", "friendly_name": "n", "type": "integer"}], "rows": ['
 
 
 def _rows(job: Job) -> bytes:
@@ -146,8 +164,12 @@ def _rows(job: Job) -> bytes:
 
 
 def _tail(job: Job) -> bytes:
+    return b"]}" + _after_data(job)
+
+
+def _after_data(job: Job) -> bytes:
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return f']}}, "data_source_id": 1, "runtime": {job.seconds or 0.01}, "retrieved_at": "{now}"}}}}'.encode()
+    return f', "data_source_id": 1, "runtime": {job.seconds or 0.01}, "retrieved_at": "{now}"}}}}'.encode()
 
 
 def _job_body(job_id: str, status: int, result_id: int | None) -> bytes:
@@ -173,12 +195,13 @@ def _definition(query_id: int) -> bytes:
     ).encode()
 
 
-async def _main(port: int) -> None:
-    runner = web.ServerRunner(web.Server(Upstream().handle, access_log=None))
+async def _main(port: int, *data: str) -> None:
+    upstream = Upstream(*map(Path, data))
+    runner = web.ServerRunner(web.Server(upstream.handle, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1])))
+    asyncio.run(_main(int(sys.argv[1]), *sys.argv[2:]))

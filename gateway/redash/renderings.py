@@ -14,7 +14,7 @@ import msgspec
 from gateway.errors import UpstreamUnusable
 
 _STRFTIME = (("DD", "%d"), ("MM", "%m"), ("YYYY", "%Y"), ("YY", "%y"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"))
-_ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:", re.ASCII)
+_ISO_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d)?")
 
 _ROWS_AT_ONCE = 500
@@ -37,7 +37,8 @@ def render_pieces(
 ) -> Iterator[bytes]:
     """Render rows piece by piece, as far as each is wanted: a few hundred rows at a time.
 
-    Without `formats`, dates are written as in ISO 8601, with a space before the time, which Excel reads.
+    Without `formats`, dates are written as in ISO 8601, with a space before the time and without its zone, which Excel
+    does not read; Redash's own formats have no zone, either.
 
     Raises:
         UpstreamUnusable: that would be more than `most_cells`.
@@ -93,7 +94,8 @@ def _boolean(value: object) -> object:
 
 
 def _spaced(value: object) -> object:
-    return f"{value[:10]} {value[11:]}" if isinstance(value, str) and _ISO_TIME.match(value) else value
+    found = _ISO_TIME.fullmatch(value) if isinstance(value, str) else None
+    return value if found is None else f"{found[1]} {found[2]}"
 
 
 def _formatted(value: object, strftime: str) -> object:

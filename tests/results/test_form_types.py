@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.libraries import library
+from support.readers import EVERY_TOOL
 
 from gateway.errors import BadRequest, UpstreamUnusable
 from gateway.redash.renderings import DateFormats
@@ -79,43 +80,6 @@ def expected(value: Any, kind: str) -> Any:
     return value
 
 
-def with_pyarrow(data: Path) -> Rows:
-    import pyarrow.parquet as pq
-
-    if data.suffix == ".arrow":
-        return list(library("pyarrow").ipc.open_file(data.read_bytes()).read_all().to_pylist())
-    return list(pq.read_table(data).to_pylist())
-
-
-def with_polars(data: Path) -> Rows:
-    polars = library("polars")
-    return list((polars.read_ipc if data.suffix == ".arrow" else polars.read_parquet)(data).to_dicts())
-
-
-def with_pandas(data: Path) -> Rows:
-    pandas = library("pandas")
-    read = pandas.read_feather if data.suffix == ".arrow" else pandas.read_parquet
-    rows = read(data, dtype_backend="pyarrow").to_dict("records")
-    return [{name: _plain(value) for name, value in row.items()} for row in rows]
-
-
-def with_duckdb(data: Path) -> Rows:
-    with library("duckdb").connect() as connection:
-        connection.execute("set timezone = 'UTC'")
-        if data.suffix == ".arrow":
-            found = connection.from_arrow(library("pyarrow").ipc.open_file(data.read_bytes()).read_all())
-        else:
-            found = connection.read_parquet(str(data))
-        return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
-
-
-def _plain(value: Any) -> Any:
-    pandas = library("pandas")
-    if value is None or (not isinstance(value, str) and pandas.isna(value)):
-        return None
-    return value.to_pydatetime() if isinstance(value, pandas.Timestamp) else value
-
-
 @settings(max_examples=15)
 @given(rows=TABLES)
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
@@ -126,8 +90,8 @@ def test_every_reader_finds_the_same_table(form: str, rows: Rows, tmp_path_facto
     wanted = [{name: expected(row[name], kinds[name]) for name in names} for row in rows]
     data = tmp_path_factory.mktemp("forms") / f"rows.{form}"
     data.write_bytes(made(form, rows, names))
-    for read in (with_pyarrow, with_polars, with_pandas, with_duckdb):
-        assert read(data) == wanted, read.__name__
+    for read in EVERY_TOOL:
+        assert list(read(data)) == wanted, read.__name__
 
 
 @settings(max_examples=40)
@@ -145,15 +109,12 @@ def test_text_forms_have_the_same_table(rows: Rows) -> None:
     assert [[cell == "" for cell in line] for line in lines[1:]] == [[r[n] in (None, "") for n in names] for r in rows]
 
 
-def test_ndjson_is_read_by_pandas_polars_and_duckdb(tmp_path: Path) -> None:
+def test_ndjson_is_read_by_every_tool(tmp_path: Path) -> None:
     rows = [{"i": n, "f": n / 7, "t": f"é {n}\n", "b": n % 2 == 0, "n": None if n else "x"} for n in range(50)]
     data = tmp_path / "rows.ndjson"
     data.write_bytes(made("ndjson", rows))
-    assert library("polars").read_ndjson(data, infer_schema_length=None).to_dicts() == rows
-    found = library("duckdb").read_json(str(data), format="newline_delimited")
-    assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows
-    frame = library("pandas").read_json(data, lines=True, precise_float=True, dtype_backend="pyarrow")
-    assert [{name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")] == rows
+    for read in EVERY_TOOL:
+        assert list(read(data)) == rows, read.__name__
 
 
 def shown(value: Any) -> str:

@@ -223,20 +223,28 @@ async def test_csv_arguments_are_for_csv_only(world: World) -> None:
     assert (reply.status, "are for .csv" in reply.json["detail"]) == (400, True)
 
 
+ZONES = ("", "Z", "+02:00", "-0930")
+"""Excel takes a time with a zone for a text. Redash's own CSV has none, either."""
+
+
 async def test_csv_for_excel(world: World) -> None:
     query = world.named["kb1"]
     world.sandbox.add_result(
         query,
         [("day", "date"), ("at", "datetime"), ("text", "string"), ("n", "float")],
-        [{"day": "2026-11-26", "at": "2026-11-26T10:11:12", "text": 'a;"é"', "n": 1.5}],
+        [{"day": "2026-11-26", "at": f"2026-11-26T10:11:12{zone}", "text": 'a;"é"', "n": 1.5} for zone in ZONES],
         retrieved_at=world.clock.wall(),
     )
     base = f"/api/queries/{query}/results.csv"
     excel = await world.get(f"{base}?csv=excel")
-    assert excel.body.decode() == '\ufeffday;at;text;n\r\n2026-11-26;2026-11-26 10:11:12;"a;""é""";1.5\r\n'
+    row = '2026-11-26;2026-11-26 10:11:12;"a;""é""";1.5\r\n'
+    assert excel.body.decode() == "\ufeffday;at;text;n\r\n" + len(ZONES) * row
     assert excel.headers["Content-Type"] == CONTENT_TYPES["csv"]
     tabs = await world.get(f"{base}?csv=excel&csv_delimiter=tab&csv_bom=0")
-    assert tabs.body.decode() == 'day\tat\ttext\tn\r\n2026-11-26\t2026-11-26 10:11:12\t"a;""é"""\t1.5\r\n'
+    assert (
+        tabs.body.decode()
+        == "day\tat\ttext\tn\r\n" + len(ZONES) * '2026-11-26\t2026-11-26 10:11:12\t"a;""é"""\t1.5\r\n'
+    )
     plain = await world.get(base)
     marked = await world.get(f"{base}?csv_bom=1")
     assert marked.body == b"\xef\xbb\xbf" + plain.body, "dates as in Redash's own CSV"

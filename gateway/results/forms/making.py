@@ -28,7 +28,7 @@ from gateway.results.forms.job import COLUMNAR, Job, reader_in
 from gateway.results.forms.process import PIECE_BYTES, pieces_of
 from gateway.results.organisation import OrganisationReader
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Increase it if the bytes of a form change: forms that were stored before are then made again."""
 
 _RETRY_SECONDS: Final = 5.0
@@ -58,7 +58,9 @@ class ResultForms:
         self._clock = clock
         self._flights: Flights[StoredResult] = Flights()
         # One at a time: so their memory is bounded, and a core is left for requests.
-        self._turns = FairSlots(1, timeout=live.settings.upstream.queue_timeout)
+        self._turns = FairSlots(
+            1, timeout=live.settings.upstream.queue_timeout, busy="The gateway is busy with other forms"
+        )
 
     async def make(self, of: AnyResult, reading: Reading, sender: Sender, until: float) -> tuple[StoredResult, Key]:
         """Return the requested form of exactly this result, and the key under which it is stored.

@@ -13,13 +13,16 @@ from typing import Any, Final
 
 from gateway.errors import NotAcceptable
 
-MOST_BYTES: Final = 56 * 10**6
-"""Of all keys and places together: enough for a million rows by a number or a short text."""
+MOST_BYTES: Final = 46 * 10**6
+"""Of all keys and places together: enough for a million rows by a number and a short text. The process that holds them
+takes about 15 MB more."""
 
 _RUN_ROWS: Final = 1 << 16
 """So many keys at once are objects; all others are bytes in one array."""
 
-_PLACE_BYTES: Final = 3 * 8
+_PLACE_BYTES: Final = 8 + 3 * 4
+"""Of a row: its beginning, its length, the end of its key, and its number in the order."""
+_LONGEST_ROW: Final = 2**32 - 1
 _TOO_LARGE: Final = "This result is too large to be put into another order here; order it in the query."
 _INVERTED: Final = bytes(range(255, -1, -1))
 _NULL, _VALUE = b"\xff", b"\x00"
@@ -36,9 +39,9 @@ class RowIndex:
         """`order` has names of columns, and whether each is descending."""
         self._order = order
         self._keys = bytearray()
-        self._key_ends = array("Q", [0])
+        self._key_ends = array("I", [0])
         self._starts = array("Q")
-        self._ends = array("Q")
+        self._lengths = array("I")
 
     def add(self, row: Mapping[str, Any], start: int, end: int) -> None:
         """Add a row by its place.
@@ -48,21 +51,22 @@ class RowIndex:
         """
         for name, descending in self._order:
             self._keys += _key(row.get(name), descending=descending)
+        places = _PLACE_BYTES * (len(self._starts) + 1)
+        if len(self._keys) + places > MOST_BYTES or end - start > _LONGEST_ROW:
+            raise NotAcceptable(_TOO_LARGE)
         self._key_ends.append(len(self._keys))
         self._starts.append(start)
-        self._ends.append(end)
-        if len(self._keys) + _PLACE_BYTES * len(self._starts) > MOST_BYTES:
-            raise NotAcceptable(_TOO_LARGE)
+        self._lengths.append(end - start)
 
     def in_order(self) -> Iterator[tuple[int, int]]:
         """Yield beginning and end of each row."""
         count = len(self._starts)
         runs = [self._run(start, min(start + _RUN_ROWS, count)) for start in range(0, count, _RUN_ROWS)]
         for number in heapq.merge(*runs, key=self._key_of) if len(runs) > 1 else (n for run in runs for n in run):
-            yield self._starts[number], self._ends[number]
+            yield self._starts[number], self._starts[number] + self._lengths[number]
 
     def _run(self, start: int, end: int) -> array[int]:
-        return array("Q", sorted(range(start, end), key=self._key_of))
+        return array("I", sorted(range(start, end), key=self._key_of))
 
     def _key_of(self, number: int) -> bytes:
         return bytes(self._keys[self._key_ends[number] : self._key_ends[number + 1]])
