@@ -23,6 +23,7 @@ from gateway.http.bodies import Bodies
 from gateway.http.request import read_body
 from gateway.http.server import Server
 from gateway.model import Clock
+from gateway.redash.json_text import load_strict_json
 
 MOST_BODIES: Final = 8
 """So many bodies of the largest size are read at once; operators send few and small ones."""
@@ -89,8 +90,8 @@ class AdminListener:
     async def _explain(self, request: web.Request) -> web.Response:
         self._gate.check_token(request)
         try:
-            question = msgspec.json.decode(await self._body(request), type=Question)
-        except (msgspec.DecodeError, RecursionError) as error:
+            question = msgspec.convert(_parse(await self._body(request)), Question)
+        except msgspec.ValidationError as error:
             raise BadRequest(f'{error}. Send {{"client": "...", "query": 42, "max_age": 600}}.') from None
         explanation = await self._operations.explain(question)
         return web.Response(body=msgspec.json.encode(explanation), content_type="application/json")
@@ -139,9 +140,9 @@ async def _expect(_: web.Request) -> None:
 
 def _parse(body: bytes) -> object:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # not UTF-8 and too long numbers are ValueErrors, too
-        raise BadRequest("The body is not JSON.") from None
+        return load_strict_json(body)
+    except ValueError:  # not UTF-8 and too long numbers are ValueErrors, too
+        raise BadRequest("The body is not JSON, or a key is repeated in it.") from None
 
 
 def _problem(status: int, detail: str) -> web.Response:

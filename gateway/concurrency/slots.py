@@ -13,12 +13,20 @@ class FairSlots:
     """`size` slots. Owners take turns in the queue, so no owner starves another."""
 
     def __init__(
-        self, size: int, *, timeout: float, queue: int = 10_000, is_stuck: Callable[[float], bool] = lambda since: False
+        self,
+        size: int,
+        *,
+        timeout: float,
+        queue: int = 10_000,
+        busy: str = "Redash is busy",
+        is_stuck: Callable[[float], bool] = lambda since: False,
     ) -> None:
-        """`is_stuck` says whether Redash, for which the slots are, has not answered since then (the loop's clock)."""
+        """`busy` says in an error what takes the slots, `is_stuck` whether Redash has not answered since then (the
+        loop's clock)."""
         self.size = size
         self.timeout = timeout
         self._queue = queue
+        self._busy = busy
         self._is_stuck = is_stuck
         self._taken = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -60,7 +68,7 @@ class FairSlots:
 
     async def _wait(self, owner: str) -> None:
         if self.queued >= self._queue:
-            raise ServiceUnavailable("The gateway's queue for Redash is full; try again soon.", retry_after=5)
+            raise ServiceUnavailable(f"{self._busy}, and the queue is full; try again soon.", retry_after=5)
         turn = asyncio.get_running_loop().create_future()
         line = self._waiting.setdefault(owner, deque())
         line.append(turn)
@@ -73,7 +81,7 @@ class FairSlots:
             if self._is_stuck(began):
                 raise UpstreamTimeout("Redash does not answer: no request got a response for a while.") from None
             raise ServiceUnavailable(
-                "Redash is busy: no slot became free in time; try again soon.", retry_after=5
+                f"{self._busy}: no slot became free in time; try again soon.", retry_after=5
             ) from None
         except asyncio.CancelledError:
             self._return_slot(turn)

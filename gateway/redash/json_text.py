@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import BadRequest
@@ -17,8 +18,32 @@ def load_json(text: bytes | str) -> object:
     Raises:
         ValueError: it is not JSON, or nested more deeply than `DEEPEST`.
     """
+    return _load(text, json.loads)
+
+
+def load_strict_json(text: bytes | str) -> object:
+    """Parse what only the gateway reads, not Redash: no key may be repeated, because one of them would do nothing.
+
+    Raises:
+        ValueError: as `load_json`, or a key is repeated.
+    """
+    return _load(text, _loads_once)
+
+
+def _loads_once(text: bytes | str) -> object:
+    return json.loads(text, object_pairs_hook=_without_repetition)
+
+
+def _without_repetition(members: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(members)
+    if len(found) < len(members):
+        raise ValueError("a key is repeated")
+    return found
+
+
+def _load(text: bytes | str, loads: Callable[[bytes | str], object]) -> object:
     try:
-        value = json.loads(text)
+        value = loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.errors import BadRequest
 from gateway.model import Definition
-from gateway.redash.json_text import load_json
+from gateway.redash.json_text import load_strict_json
 
 NAMED: Final = '{"query": 42}, {"data_source": 1}, {"tag": "sales"}'
 LONGEST_TAG: Final = 200
@@ -51,7 +51,7 @@ def parse_purge(body: bytes) -> Purge:
         BadRequest: it names nothing, several, or what cannot be.
     """
     try:
-        what = load_json(body)
+        what = load_strict_json(body)
     except ValueError:
         what = None
     purge = purge_of(what) if isinstance(what, dict) else None

@@ -65,7 +65,9 @@ class ResultFetcher:
         self._clock = clock
         self._flights: Flights[AnyResult] = Flights()
         # One at a time: several would only take the interpreter from each other, and from the event loop.
-        self._renderings = FairSlots(1, timeout=live.settings.upstream.queue_timeout)
+        self._renderings = FairSlots(
+            1, timeout=live.settings.upstream.queue_timeout, busy="The gateway is busy with other large files"
+        )
 
     async def by_id(
         self, credential: Credential, result_id: int, claims: tuple[Claim, ...], sender: Sender, *, whole: bool

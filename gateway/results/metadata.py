@@ -80,7 +80,9 @@ class Metadata:
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
         # One large body at a time: it takes many times its size while it is parsed.
-        self._cleaning = FairSlots(1, timeout=live.settings.upstream.queue_timeout)
+        self._cleaning = FairSlots(
+            1, timeout=live.settings.upstream.queue_timeout, busy="The gateway is busy with other large lists"
+        )
 
     async def respond(self, context: RequestContext, operation: Relay) -> Response:
         """Respond to a metadata GET or a write.

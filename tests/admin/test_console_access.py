@@ -114,6 +114,16 @@ async def test_acting_needs_the_token_on_loopback_too(world: World, path: str) -
         assert reply.status == 401, path
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/purge", b'{"query": 1, "query": 2}'), ("/api/explain", b'{"client": "dashboard", "query": 1, "query": 2}')],
+)
+async def test_no_key_is_repeated_in_what_only_the_gateway_reads(world: World, path: str, body: bytes) -> None:
+    """One of the two would do nothing, and nobody would notice."""
+    reply = await send(world.session, "POST", world.admin + path, body, headers=AS_OPERATOR)
+    assert (reply.status, "repeated" in reply.json["detail"]) == (400, True)
+
+
 async def test_without_a_token_in_the_configuration_nobody_acts(bare: World) -> None:
     await bare.start(admin=NO_TOKEN)
     for path in ("/purge", "/reload"):

@@ -56,6 +56,7 @@ async def test_only_a_client_that_may_can_purge(world: World) -> None:
     "what",
     [
         *({}, [], "x", None, b"{", {"query": 0}, {"query": True}, {"query": "1"}, {"query": 2**60}, {"tag": ""}),
+        b'{"query": 1, "query": 2}',  # one of them would stay
         *({"tag": "x" * 201}, {"data_source": 1.0}, {"query": 1, "tag": "x"}, {"all": True}, {"scope": "analyst"}),
     ],
 )
