@@ -18,12 +18,13 @@ from gateway.executions.job_search import UNKNOWN_TEXT, JobFinder
 from gateway.executions.job_views import JobView, view_of
 from gateway.executions.records import record_of
 from gateway.executions.revival import Revival
+from gateway.executions.standing import UNASKED
 from gateway.model import Clock, JobRecord, new_id
 from gateway.outcome import Sender
 from gateway.policy.access import Caller
 from gateway.policy.plan import Plan
 from gateway.redash.requests import CancelJob, ReadJob
-from gateway.store import Leases, Ledger
+from gateway.store import LeaseLostError, Leases, Ledger
 
 NEAR_SECONDS: Final = 0.1
 """How long a caller that polls may wait for a poll of Redash that is due, and for the result that it has shown."""
@@ -76,7 +77,8 @@ class Jobs:
             await self._executions.record(execution)
         execution = await self._asked_to_serve(execution, not_before)
         job = await self._new_record(execution, client, token_sha256, not_before, fallback)
-        while execution.serving(not_before) is not execution:  # it ended meanwhile, too early
+        # It may have ended meanwhile, too early; or another gateway leads it by now, and knows nothing of this caller.
+        while execution.serving(not_before) is not execution or not await _is_sure(execution):
             execution = await self._asked_to_serve(execution, not_before)
             job = await self._moved(job, execution, not_before)
         if self._leases.shared and execution.standing.lease.is_safe:
@@ -93,7 +95,8 @@ class Jobs:
         while True:
             execution = execution.serving(not_before)
             standing, left = execution.standing, until - self._clock.monotonic()
-            if left < 0 or execution.phase is Phase.ENDED or not (self._leases.shared and standing.lacks(not_before)):
+            asks = self._leases.shared and (standing.lacks(not_before) or standing.is_unsettled)
+            if left < 0 or execution.phase is Phase.ENDED or not asks:
                 return execution
             execution.attach(not_before)
             await wait_for(standing.noted, left)
@@ -128,7 +131,7 @@ class Jobs:
 
     async def _moved(self, job: JobRecord, execution: Execution, not_before: float) -> JobRecord:
         """Record that a job is one of this execution now."""
-        ask = execution.standing.ask_for(not_before)
+        ask = self._ask(execution, not_before)
         job = msgspec.structs.replace(job, execution_id=execution.id, ask=ask)
         await self._ledger.record_job(job)
         return job
@@ -159,11 +162,18 @@ class Jobs:
             noted_at=self._clock.wall(),
             token_sha256=token_sha256,
             not_before=not_before + self._clock.wall() - self._clock.monotonic(),
-            ask=execution.standing.ask_for(not_before),
+            ask=self._ask(execution, not_before),
             fallback=fallback,
         )
         await self._ledger.record_job(job)
         return job
+
+    def _ask(self, execution: Execution, not_before: float) -> int:
+        """Return the number under which the leader of the run knows of a caller's need."""
+        standing = execution.standing
+        if self._leases.shared and standing.is_unsettled and not_before > -math.inf:
+            return UNASKED
+        return standing.ask_for(not_before)
 
     async def look_up(
         self,
@@ -251,6 +261,16 @@ class Jobs:
             self._finder.drop(job_id, execution)
         if execution is not None and (known or not execution.standing.follows):
             self._cancelling.stop_soon(execution)
+
+
+async def _is_sure(execution: Execution) -> bool:
+    """Whether this gateway still leads the run, if it did: whoever takes it over then knows of all jobs until now."""
+    if execution.phase is not Phase.ENDED:
+        try:
+            await execution.standing.lease.confirm()
+        except LeaseLostError:
+            return False
+    return True
 
 
 async def _wait(job: JobRecord, execution: Execution, seconds: float) -> None:

@@ -58,6 +58,13 @@ class Standing:
         return self.asks[-1][0] if self.asks else -math.inf
 
     @property
+    def is_unsettled(self) -> bool:
+        """Whether another gateway may lead it by now, and this one has not yet heard which."""
+        if self.follows or self.is_apart:
+            return False
+        return self.lease.is_lost or (self.inherits and not self.lease.number)
+
+    @property
     def written_under(self) -> int:
         """Return the number of the lease under which its record is written now.
 

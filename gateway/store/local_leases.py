@@ -15,7 +15,7 @@ class LocalLease:
     """Costs nothing, and waits for nothing."""
 
     number = 0
-    is_safe = False
+    is_safe = is_lost = False
     needs: Mapping[int, float] = MappingProxyType({})
 
     def until_lost(self) -> AbstractAsyncContextManager[None]:

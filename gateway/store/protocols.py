@@ -196,6 +196,10 @@ class Lease(Protocol):
     def is_safe(self) -> bool:
         """Whether it is known that no other gateway has it: it was kept a moment ago."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether another gateway has it, as far as this one knows."""
+
     def until_lost(self) -> AbstractAsyncContextManager[None]:
         """End what is awaited within when another gateway has taken the lease.
 

@@ -81,6 +81,34 @@ async def test_a_job_keeps_the_end_that_was_reported_when_its_leader_wakes(
     assert sandbox.counters.started == 2
 
 
+async def test_who_comes_to_a_leader_that_has_just_woken_gets_rows_from_after_that(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """It does not know yet that another gateway has led its run to the end, and would give out one more job of it."""
+    one, two, three = gateways
+    hold, awake = sandbox.hold(), asyncio.Event()
+    first = await begun(one)
+    (execution,) = one.runtime.executions.flights.running
+    fetch = Runner._fetch_patiently
+
+    async def sleepy(runner: Runner, fetched: Execution, *more: Any) -> Any:
+        if fetched is execution:
+            await awake.wait()
+        return await fetch(runner, fetched, *more)
+
+    with mock.patch.object(Runner, "_fetch_patiently", sleepy):
+        with mock.patch.object(RedisLease, "renew", return_value=False):
+            await take_lease(two, redis, first)
+            hold.release()
+            old = await ended(two, first)
+        job = (await one.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+        assert await ended(three, job) != old
+        awake.set()
+    assert await ended(one, job) == await ended(two, job) == await ended(three, job) != old
+    assert {await ended(world, first) for world in gateways} == {old}
+    assert sandbox.counters.started == 2
+
+
 async def test_a_leader_that_has_lost_its_lease_follows_the_new_one(
     gateways: list[World], sandbox: Sandbox, redis: RedisServer
 ) -> None:
