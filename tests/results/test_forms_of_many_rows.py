@@ -17,8 +17,8 @@ TOOLS = ("pyarrow", "polars", "pandas", "duckdb")
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_every_tool_finds_every_row_of_the_json_in_every_form_in_bounded_memory(tmp_path: Path) -> None:
-    """The command compares each row with that of the JSON, and memory with `cache.memory` and 64 MB: what it does with
-    a million rows (docs/performance.md), it does here with a few."""
+    """The command compares each row with that of the JSON, and memory with 64 MB: what it does with a million rows
+    (docs/performance.md), it does here with a few."""
     for name in TOOLS:
         library(name)
     command = [sys.executable, "-m", "bench.forms", "--rows", "20000"]

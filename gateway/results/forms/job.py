@@ -52,6 +52,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
                 return write_xlsx(table)
             case "parquet" | "arrow":
+                table.sort()  # before pyarrow takes its memory
                 from gateway.results.forms.columnar import write_columnar  # noqa: PLC0415 - needs pyarrow
 
                 return write_columnar(table, self.form)

@@ -59,11 +59,21 @@ class RowIndex:
         self._lengths.append(end - start)
 
     def in_order(self) -> Iterator[tuple[int, int]]:
-        """Yield beginning and end of each row."""
+        """Yield beginning and end of each row, when they are sorted."""
+        for start, length in zip(self._starts, self._lengths, strict=True):
+            yield start, start + length
+
+    def sort(self) -> None:
+        """Put the places in order, and drop the keys: what reads the rows needs the memory. No row comes after that."""
+        order = array("I", self._merged())
+        self._keys, self._key_ends = bytearray(), array("I")
+        self._starts = array("Q", map(self._starts.__getitem__, order))
+        self._lengths = array("I", map(self._lengths.__getitem__, order))
+
+    def _merged(self) -> Iterator[int]:
         count = len(self._starts)
         runs = [self._run(start, min(start + _RUN_ROWS, count)) for start in range(0, count, _RUN_ROWS)]
-        for number in heapq.merge(*runs, key=self._key_of) if len(runs) > 1 else (n for run in runs for n in run):
-            yield self._starts[number], self._starts[number] + self._lengths[number]
+        return heapq.merge(*runs, key=self._key_of) if len(runs) > 1 else (n for run in runs for n in run)
 
     def _run(self, start: int, end: int) -> array[int]:
         return array("I", sorted(range(start, end), key=self._key_of))

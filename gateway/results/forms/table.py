@@ -74,14 +74,17 @@ class Table:
         for name in _result(stream):
             yield (name, None) if name == "data" else (name, stream.value())
 
-    def _ordered(self) -> Iterator[Row]:
-        if not self._order:
-            return self._stored()
-        if self._index is None:
+    def sort(self) -> None:
+        """Put the rows in their order, once. Where nobody calls this, `rows` does."""
+        if self._order and self._index is None:
             self._index = RowIndex(self._order)
             for start, end, row in self._placed():
                 self._index.add(row, start, end)
-        return self._indexed(self._index)
+            self._index.sort()
+
+    def _ordered(self) -> Iterator[Row]:
+        self.sort()
+        return self._stored() if self._index is None else self._indexed(self._index)
 
     def _indexed(self, index: RowIndex) -> Iterator[Row]:
         for start, end in index.in_order():
