@@ -80,8 +80,7 @@ class Leading:
             elif await self._joined(execution, claim):
                 ending, claim = await self._follow(execution, claim)
             elif execution.upstream_job:
-                execution.standing.go_apart()
-                return await work()
+                ending, claim = await self._apart(execution, work), None
             else:
                 if not claim.joinable:
                     force_at = min(force_at, self._clock.monotonic() + self._waits.slots.timeout)
@@ -155,6 +154,16 @@ class Leading:
                 return ending
         except LeaseLostError:
             execution.lead_no_more()
+            return None
+
+    async def _apart(self, execution: Execution, work: Work) -> Ending | None:
+        """Follow its own job beside the lease of another run; None if that is not enough, and a POST is needed."""
+        execution.standing.go_apart()
+        try:
+            return await work()
+        except LeaseLostError:
+            execution.lead_no_more()
+            execution.upstream_job = ""
             return None
 
     async def _inherit(self, execution: Execution) -> Ending | None:

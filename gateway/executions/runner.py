@@ -164,7 +164,7 @@ class Runner:
     async def _post(self, execution: Execution, max_age: int | None) -> Fetched | Job:
         request = calls.execution(execution.plan.operation, max_age)
         early = partial(self._show_early, execution)
-        await execution.standing.lease.confirm()
+        await execution.standing.confirm()
         try:
             response = await self._upstream.send(execution.plan.credential, request, execution.sender, early=early)
             if response.status != 200:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gateway.concurrency.events import Event
-from gateway.store import Lease
+from gateway.store import Lease, LeaseLostError
 from gateway.store.local_leases import LOCAL
 
 UNASKED: Final = -1
@@ -115,9 +115,19 @@ class Standing:
         self.joins = False
         self.settled.set()
 
+    async def confirm(self) -> None:
+        """Make sure that a POST may be sent now.
+
+        Raises:
+            LeaseLostError: another gateway has the lease, or another run.
+        """
+        if self.is_apart:
+            raise LeaseLostError
+        await self.lease.confirm()
+
     def lead_no_more(self) -> None:
         """The lease was lost."""
-        self.lease, self.inherits = LOCAL, True
+        self.lease, self.inherits, self.is_apart = LOCAL, True, False
 
     def follow(self) -> None:
         """Another gateway leads."""

@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from support.gateways import SECONDS, awaited, begun, ended
+from support.gateways import SECONDS, awaited, begun, ended, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
@@ -153,6 +153,30 @@ async def test_no_post_leaves_without_the_lease(gateways: list[World], sandbox: 
     hold.release()
     assert await ended(one, job) == await ended(two, job)
     assert sandbox.counters.posts[query] == 1
+
+
+async def test_a_run_beside_the_lease_of_another_sends_no_post(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """It follows its own job; when the rows of that are of an old text, the query is run again by who has the lease."""
+    one, two, three = gateways
+    query = one.named["slow_seconds"]
+    slot, hold = sandbox.hold(one.named["now"]), sandbox.hold(query)
+    first = await begun(one)
+    await lose_lease(one, redis)
+    sandbox.edit_query(query, query="select sleep({{ seconds }}) as slept, 1 as edited")
+    two.runtime.results.definitions.drop(query)
+    second, _ = await waiting_for_a_slot(two)
+    assert (await three.get(f"/api/jobs/{first}")).job["status"] in (1, 2)
+    (execution,) = three.runtime.executions.flights.running
+    await until(lambda: execution.standing.is_apart)
+    hold.release()
+    await until(lambda: not execution.standing.is_apart)
+    assert sandbox.counters.posts[query] == 1
+    slot.release()
+    new = await ended(two, second)
+    assert await ended(three, first) >= new
+    assert "edited" in (await three.get(f"/api/queries/{query}/results/{await ended(three, first)}.json")).rows[0]
 
 
 async def test_a_leader_that_wakes_when_its_run_has_ended_does_not_run_it_again(
