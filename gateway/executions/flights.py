@@ -240,9 +240,10 @@ class Executions:
                 act(execution)
 
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
-        """Run it once more for callers that joined after its end in Redash; move their jobs."""
+        """Run it once more for callers that joined after its end in Redash, or when its leader took no more of them."""
         execution.rows_from = max(execution.rows_from, ending.made)
-        if ending.stored is None or self._closing or execution.serves(execution.latest_need):
+        too_late = ending.result == "cancelled" and execution.standing.follows
+        if not (ending.stored or too_late) or self._closing or execution.serves(execution.latest_need):
             return
         # Rows of this age at the POST are new enough: then Redash decides by its own clock whether to run the query.
         max_age = max(0, math.floor(self._clock.monotonic() - execution.latest_need))

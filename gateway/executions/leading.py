@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError, UpstreamError
-from gateway.executions.ending import Ending
+from gateway.executions.ending import CANCELLED_TEXT, Ending
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.following import kind_of
 from gateway.executions.news import News
@@ -281,6 +281,8 @@ class Leading:
                 return None
         mirror(execution, record)
         if record.status == 4:
+            if record.error == CANCELLED_TEXT:  # whoever has come since its leader was asked last, has come too late
+                execution.rows_from = standing.covered
             failure = UpstreamError(record.error) if record.unavailable else None
             return Ending(kind_of(record.error), error=record.error, failure=failure)
         standing.follow_up = record.follow_up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from unittest import mock
 
 import pytest
@@ -12,7 +13,10 @@ from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
+from gateway.executions.cancelling import Cancelling
+from gateway.executions.execution import Execution
 from gateway.model import ExecutionRecord, JobRecord
+from gateway.outcome import Sender
 from gateway.sandbox import Sandbox
 from gateway.store import Claim, Held
 from gateway.store.redis.leases import RedisLease, RedisLeases
@@ -71,6 +75,47 @@ async def test_a_job_is_cancelled_on_a_gateway_that_did_not_give_it_out(
         await sandbox.wait_until(lambda: cancels(sandbox) == 1)
         for world in gateways:
             assert await is_cancelled(world, first)
+
+
+@pytest.mark.parametrize("wait", [None, 30])
+async def test_who_comes_while_a_run_is_being_cancelled_gets_rows(
+    gateways: list[World], sandbox: Sandbox, wait: int | None
+) -> None:
+    """The gateway where it comes follows the run, and does not know yet that the leader takes no more callers."""
+    one, two, _ = gateways
+    first = await begun_and_followed(one, two)
+    began, goes_on = asyncio.Event(), asyncio.Event()
+    cancel_in_redash = Cancelling._cancel
+
+    async def slowly(cancelling: Cancelling, execution: Execution, sender: Sender) -> None:
+        began.set()
+        await goes_on.wait()
+        await cancel_in_redash(cancelling, execution, sender)
+
+    with mock.patch.object(Cancelling, "_cancel", slowly):
+        await cancel(two, first)
+        await began.wait()
+        (followed,) = two.runtime.executions.flights.running
+        coming = asyncio.create_task(two.post("slow_seconds", max_age=0, parameters=SECONDS, wait=wait))
+        await until(lambda: followed.latest_need > -math.inf or len(two.runtime.executions.flights.running) > 1)
+        goes_on.set()
+        await sandbox.wait_until(lambda: cancels(sandbox) == 1)
+    sandbox.release()
+    reply = await coming
+    if wait is None:
+        assert await ended(two, reply.job["id"])
+    assert reply.status == 200
+    assert await is_cancelled(one, first)
+    assert sandbox.counters.started == 2
+
+
+async def begun_and_followed(one: World, two: World) -> str:
+    """A run that one gateway leads and another one follows, with one job."""
+    one.sandbox.hold()
+    first = await begun(one)
+    await two.get(f"/api/jobs/{first}")
+    await until(lambda: any(e.standing.follows for e in two.runtime.executions.flights.running))
+    return first
 
 
 async def test_a_caller_that_waits_elsewhere_keeps_the_run_alive(gateways: list[World], sandbox: Sandbox) -> None:
