@@ -163,6 +163,7 @@ class Runtime:
     async def _resume(self) -> None:
         """Follow the executions of an earlier process, as soon as the ledger can be read."""
         await self.store.usable()
+        await self.results.cache.restore()
         await self.executions.budgets.restore()
         log_resumed(await self.executions.revival.resume())
         self.executions.budgets.give_up_all_but({run.id for run in self.executions.flights.running})

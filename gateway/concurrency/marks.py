@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 MOST_KEYS: Final = 10_000
@@ -38,3 +38,16 @@ class Marks(Generic[K]):
         """Mark every key."""
         self._by_key.clear()
         self._of_others = mark
+
+    def newest(self, most: int) -> tuple[float, list[tuple[K, float]]]:
+        """Return so many marks, and the newest of all others: what `restore` takes."""
+        marks = list(self._by_key.items())
+        others = marks[-most - 1][1] if len(marks) > most else self._of_others
+        return others, marks[-most:]
+
+    def restore(self, others: float, marks: Iterable[tuple[K, float]]) -> None:
+        """Take back earlier marks; those that were set meanwhile are later, and stay."""
+        later, self._by_key = self._by_key, {}
+        self._of_others = max(self._of_others, others)
+        for key, mark in [*marks, *later.items()]:
+            self.set(key, mark)

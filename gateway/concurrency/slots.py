@@ -81,7 +81,7 @@ class FairSlots:
             if self._is_stuck(began):
                 raise UpstreamTimeout("Redash does not answer: no request got a response for a while.") from None
             raise ServiceUnavailable(
-                f"{self._busy}: no slot became free in time; try again soon.", retry_after=5
+                f"{self._busy}: no slot became free within upstream.queue_timeout; try again soon.", retry_after=5
             ) from None
         except asyncio.CancelledError:
             self._return_slot(turn)

@@ -70,7 +70,8 @@ class Purging:
             if allowed is None:
                 self._results.note_new_data(scopes, what)
             found = await self._covered(what, scopes, allowed)
-        entries = sum([await self.delete(*place) for place in sorted(found.places, key=str)])
+        entries = sum([await self._delete(*place) for place in sorted(found.places, key=str)])
+        await self._results.record_new_data()
         return Purged(entries, len({query for _, query in found.places}), found.notes())
 
     async def _covered(self, what: Purge, scopes: list[str], allowed: frozenset[int] | None) -> _Found:
@@ -95,6 +96,11 @@ class Purging:
 
     async def delete(self, scope: str | None, query_id: int | None) -> int:
         """Delete what is stored of a scope and query (None: of all); return how many entries there were."""
+        number = await self._delete(scope, query_id)
+        await self._results.record_new_data()
+        return number
+
+    async def _delete(self, scope: str | None, query_id: int | None) -> int:
         if query_id is not None:
             self._definitions.drop(query_id)
         await self._executions.purge(scope=scope, query_id=query_id)

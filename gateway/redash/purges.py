@@ -16,7 +16,7 @@ LONGEST_TAG: Final = 200
 MOST_ID: Final = 2**53
 
 
-class Purge(msgspec.Struct, frozen=True, kw_only=True):
+class Purge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The results of one query, of all queries of a data source, or of all with a tag: one of the three is set."""
 
     query: int | None = None

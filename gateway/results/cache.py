@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -171,6 +172,7 @@ class ResultCache:
         purged = self._purged_since(begun, entry)
         if purged:
             self._purges.note_late(entry.scope, entry.query_id, self._clock.monotonic())
+            await self.record_new_data()
             keys = [digest(b"unlisted", uuid.uuid4().bytes)]
         stored = await self._confirmed(keys, entry) or StoredResult(entry, await self._put(keys, entry, body, fence))
         if not purged and stored.body.is_kept:
@@ -221,6 +223,19 @@ class ResultCache:
         """Take no rows of Redash from before now for what was named: whoever loads data says that they are old."""
         for scope in scopes:
             self._purges.note_new_data(scope, what, self._clock.monotonic())
+
+    async def record_new_data(self) -> None:
+        """Let what was purged outlive this process: Redash's cache outlives it, too."""
+        await self._ledger.record_purges(self._purges.record(self._offset()))
+
+    async def restore(self) -> None:
+        """Take back what an earlier process has recorded, as soon as the ledger can be read."""
+        if text := await self._ledger.purges():
+            with suppress(msgspec.MsgspecError):  # of another version
+                self._purges.restore(text, self._offset(), self._clock.monotonic())
+
+    def _offset(self) -> float:
+        return self._clock.wall() - self._clock.monotonic()
 
     def age_to_ask_for(self, plan: Plan, max_age: int | None) -> int | None:
         """Return the age with which to ask Redash, which knows of no purge; newer rows that are stored, it has, too."""

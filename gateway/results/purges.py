@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from typing import Final
+
+import msgspec
 
 from gateway.concurrency.marks import Marks
 from gateway.policy.plan import Plan
 from gateway.redash.purges import Purge
+
+MOST_RECORDED: Final = 2_000
+"""So many purges outlive the process one by one: a text of at most 700 KB, 150 KB where they name numbers."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What outlives the process, in unix seconds: since when rows must be, by scope and what was purged."""
+
+    others: float | None
+    """The same for all that is not named here; None if nothing else was purged."""
+    marks: list[tuple[str | None, Purge, float]]
 
 
 class Purges:
@@ -15,7 +29,7 @@ class Purges:
 
     def __init__(self) -> None:
         self._purged: Marks[Hashable] = Marks(-math.inf)
-        self._renewed: Marks[Hashable] = Marks(-math.inf)
+        self._renewed: Marks[tuple[str | None, Purge]] = Marks(-math.inf)
 
     def note(self, scope: str | None, query_id: int | None, now: float) -> None:
         """Note that the results of a scope and query (None: of all) are gone."""
@@ -47,3 +61,20 @@ class Purges:
             named.append(Purge(data_source=plan.data_source_id))
         named += [Purge(tag=tag) for tag in (definition.tags if definition is not None else ())]
         return max((self._renewed.get((s, purge)) for s in (scope, None) for purge in named), default=-math.inf)
+
+    def record(self, offset: float) -> str:
+        """Return what outlives this process; `offset` is that of unix seconds from monotonic ones."""
+        others, marks = self._renewed.newest(MOST_RECORDED)
+        since = None if others == -math.inf else others + offset
+        record = Record(since, [(scope, what, mark + offset) for (scope, what), mark in marks])
+        return msgspec.json.encode(record).decode()
+
+    def restore(self, text: str, offset: float, now: float) -> None:
+        """Take back what an earlier process has recorded.
+
+        Raises:
+            msgspec.MsgspecError: another version has written it.
+        """
+        record = msgspec.json.decode(text, type=Record)
+        others = -math.inf if record.others is None else min(record.others - offset, now)
+        self._renewed.restore(others, [((s, what), min(mark - offset, now)) for s, what, mark in record.marks])

@@ -35,6 +35,7 @@ class MemoryLedger:
         self._scopes: set[str] = set()  # of results, also of those that are deleted by now
         self._scopes_by_name: dict[str, str] = {}
         self._spending: dict[str, str] = {}
+        self._purges: str | None = None
 
     # -- Ledger
 
@@ -93,6 +94,14 @@ class MemoryLedger:
     async def record_spending(self, client: str, text: str) -> None:
         """See the protocol."""
         self._spending[client] = text
+
+    async def purges(self) -> str | None:
+        """See the protocol."""
+        return self._purges
+
+    async def record_purges(self, text: str) -> None:
+        """See the protocol."""
+        self._purges = text
 
     # -- the same without awaiting
 

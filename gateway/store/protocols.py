@@ -160,6 +160,12 @@ class Ledger(Protocol):
     async def record_spending(self, client: str, text: str) -> None:
         """Record what a client has spent on this gateway. In Redis, where all count together, only memory holds it."""
 
+    async def purges(self) -> str | None:
+        """Return what was recorded last of purges; None if nothing was."""
+
+    async def record_purges(self, text: str) -> None:
+        """Record since when rows must be, because of purges on this gateway. Of Redis, only memory holds it."""
+
 
 class LeaseLostError(Exception):
     """Another gateway has the lease by now: what this one has in hand must not be written."""

@@ -34,6 +34,19 @@ def test_a_key_that_is_not_forgotten_keeps_its_own_mark() -> None:
     assert marks.get(99) == 1, "the newest mark that was forgotten: that of 2"
 
 
+@given(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 9)), st.integers(1, 5))
+def test_no_mark_is_earlier_in_the_next_process(before: list[int], after: list[int], most: int) -> None:
+    """The next process may set marks before it can read what the last one has recorded."""
+    old, new, last = Marks[int](-math.inf), Marks[int](-math.inf), dict.fromkeys(range(10), -math.inf)
+    for now, (marks, key) in enumerate([*((old, key) for key in before), *((new, key) for key in after)]):
+        marks.set(key, now)
+        last[key] = now
+    new.restore(*old.newest(most))
+    for key, mark in last.items():
+        assert mark <= new.get(key) <= len(before + after)
+        assert len(set(before)) > most or new.get(key) == mark, "nothing was left out, so nothing is later"
+
+
 async def test_ids_that_are_written_or_purged_leave_nothing_behind(world: World) -> None:
     # Each id, known to Redash or not, left a number for good: a client with `write` could fill the memory.
     results = world.runtime.results

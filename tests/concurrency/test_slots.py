@@ -10,7 +10,9 @@ from gateway.concurrency.slots import FairSlots
 from gateway.errors import ServiceUnavailable
 
 
-@pytest.mark.parametrize(("queue", "text"), [(10, "no slot became free in time"), (0, "the queue is full")])
+@pytest.mark.parametrize(
+    ("queue", "text"), [(10, "no slot became free within upstream.queue_timeout"), (0, "the queue is full")]
+)
 async def test_an_error_names_who_is_busy(queue: int, text: str) -> None:
     """Not always Redash: large forms wait for each other, too."""
     slots = FairSlots(1, timeout=0.01, queue=queue, busy="The gateway is busy with other forms")

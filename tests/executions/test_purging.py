@@ -180,6 +180,38 @@ async def test_a_run_that_is_under_way_brings_rows_from_before_the_load(bare: Wo
     assert await is_hit(bare, "by_country")
 
 
+@pytest.mark.parametrize("what", ["query", "data_source", "tag"])
+async def test_a_restart_brings_no_rows_from_before_the_load_back(bare: World, what: str) -> None:
+    # The store has deleted them, but Redash has them still, and would give them by their age.
+    await bare.start(dashboard=LOADER)
+    await stored(bare, "by_country")
+    await purged(bare, {what: {"query": bare.named["by_country"], "data_source": 1, "tag": "sales"}[what]})
+    before = bare.started
+    await bare.restart()
+    assert not await is_hit(bare, "by_country")
+    await bare.post("by_country", wait=20, max_age=DAY)
+    assert bare.started == before + 1
+    await bare.post("by_country", wait=20, max_age=DAY)
+    assert bare.started == before + 1, "rows from after the load count by their age, as before"
+
+
+async def test_a_restart_brings_no_rows_of_a_run_back_that_the_load_has_overtaken(bare: World) -> None:
+    # It ends after the load, and after the restart: as a result of the store, and as one that only Redash has.
+    await bare.start(dashboard=LOADER)
+    with bare.sandbox.hold():
+        first = asyncio.create_task(bare.post("by_country", max_age=0))
+        await bare.sandbox.wait_executions(1)
+        await purged(bare, {"tag": "sales"})
+        await first
+        await bare.restart()
+        bare.clock.turn(30)
+    await bare.finish((await first).job["id"])
+    await bare.restart()
+    assert not await is_hit(bare, "by_country")
+    await bare.post("by_country", wait=20, max_age=DAY)
+    assert bare.started == 2
+
+
 async def test_free_sql_of_a_source_is_purged_and_has_no_tags(bare: World) -> None:
     await bare.start()
     sql = {"query": "select 1 as one", "data_source_id": 1, "max_age": DAY}

@@ -227,3 +227,12 @@ async def test_what_a_client_has_spent_is_replaced_by_what_is_recorded_later(
         await ledger.record_spending("one", text)
     await ledger.record_spending("two", "other")
     assert [await ledger.spending(name) for name in ("one", "two", "three")] == ["second", "other", None]
+
+
+async def test_purges_are_replaced_by_what_is_recorded_later(ledger: Any, request: pytest.FixtureRequest) -> None:
+    if "bare redis" in request.node.name:
+        return  # as above
+    assert await ledger.purges() is None
+    for text in ("first", "second"):
+        await ledger.record_purges(text)
+    assert (await ledger.purges(), await ledger.spending("purges")) == ("second", None)

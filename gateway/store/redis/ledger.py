@@ -47,6 +47,7 @@ class RedisLedger:
         self._limit = limit_bytes
         self._results = min(MOST_RESULTS, max(1_000, limit_bytes // layout.RESULT_BYTES))
         self._recent = MemoryLedger(clock, limit_bytes=MEMORY_BYTES, results=MEMORY_RESULTS)
+        self.purges, self.record_purges = self._recent.purges, self._recent.record_purges
         self._unwritten: dict[str, ExecutionRecord | JobRecord] = {}
         self._seen_results: dict[Ids, bytes] = {}  # not written yet
         self._epoch = ""

@@ -151,11 +151,19 @@ class SqliteLedger:
 
     async def spending(self, client: str) -> str | None:
         """See the protocol."""
-        return await self._read(partial(_spending, client))
+        return await self._read(partial(_text, f"spending of {client}"))
 
     async def record_spending(self, client: str, text: str) -> None:
         """See the protocol."""
-        await self._commit(partial(_record_spending, client, text), 200 + len(text))
+        await self._commit(partial(_record_text, f"spending of {client}", text), 200 + len(text))
+
+    async def purges(self) -> str | None:
+        """See the protocol."""
+        return await self._read(partial(_text, "purges"))
+
+    async def record_purges(self, text: str) -> None:
+        """See the protocol."""
+        await self._commit(partial(_record_text, "purges", text), 200 + len(text))
 
     async def sweep(self) -> None:
         """Delete what is older than 12 h, and the oldest result ids, in small steps; now and then what is too much."""
@@ -243,13 +251,13 @@ def _record_scope(name: str, scope: str, db: sqlite3.Connection) -> str | None:
     return _scope_of(name, db)
 
 
-def _spending(client: str, db: sqlite3.Connection) -> str | None:
-    found = db.execute("SELECT value FROM meta WHERE name = ?", (f"spending of {client}",)).fetchone()
+def _text(name: str, db: sqlite3.Connection) -> str | None:
+    found = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return None if found is None else str(found[0])
 
 
-def _record_spending(client: str, text: str, db: sqlite3.Connection) -> bool:
-    db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (f"spending of {client}", text))
+def _record_text(name: str, text: str, db: sqlite3.Connection) -> bool:
+    db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, text))
     return True
 
 
