@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STOP_SECONDS = 30.0
+_SAMPLE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,73 @@ def family(pid: int) -> list[int]:
         for child in task.read_text().split():
             found += family(int(child))
     return found
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a process and all its descendants have in memory, in MB."""
+
+    own: float
+    """Without files that are mapped, such as the code of libraries, which the system may drop."""
+    all: float
+    """With them; what several processes share counts in each."""
+
+    def above(self, other: Memory) -> Memory:
+        """Return the difference."""
+        return Memory(self.own - other.own, self.all - other.all)
+
+
+def memory_of(pid: int) -> Memory:
+    """Return what a process and all its descendants have now."""
+    command = _command(pid)
+    # A child that has not begun its own program has the memory of its parent.
+    children = [child for child in family(pid)[1:] if _command(child) != command]
+    found = [_sizes_kb(process) for process in (pid, *children)]
+    own = sum(sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0) for sizes in found)
+    return Memory(own / 1024, sum(sizes.get("VmRSS", 0) for sizes in found) / 1024)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def _sizes_kb(pid: int) -> dict[str, int]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has ended
+        return {}
+    return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
+
+
+class MemoryWatch:
+    """The most that a process and all its descendants have, above that at the start."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._ended = threading.Event()
+        self._start = memory_of(pid)
+        self.most = Memory(0, 0)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Measure every few milliseconds."""
+        self.most = Memory(0, 0)
+        self._ended.clear()
+        thread = threading.Thread(target=self._sample)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            now = memory_of(self._pid).above(self._start)
+            self.most = Memory(max(self.most.own, now.own), max(self.most.all, now.all))
 
 
 def free_port() -> int:

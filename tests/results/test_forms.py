@@ -469,6 +469,24 @@ async def test_whatever_a_process_says_is_a_clear_503(
     assert (reply.status, reply.headers["Retry-After"]) == (503, "60")
 
 
+async def test_a_process_may_be_silent_for_longer_over_a_large_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first byte it reads all rows twice where they are put in order or types are decided: over gigabytes,
+    no fixed time is long enough.
+    """
+    start = asyncio.create_subprocess_exec
+
+    async def slow(*command: Any, **options: Any) -> asyncio.subprocess.Process:
+        return await start(sys.executable, "-c", "import time; time.sleep(1); print(1)", **options)
+
+    monkeypatch.setattr(process, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(process.asyncio, "create_subprocess_exec", slow)
+    monkeypatch.setattr(process, "SLOWEST_BYTES", 10)  # a second: so the small result counts as a large one
+    reply = await world.get(latest(world, "parquet"))
+    assert (reply.status, reply.body) == (200, b"1\n")
+
+
 async def test_a_form_that_takes_too_long_is_found_by_the_next_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,12 @@ def lines_of_json(data: Path) -> Iterator[Row]:
         yield from map(json.loads, file)
 
 
+def cells_with_commas(data: Path) -> Iterator[Row]:
+    """Read CSV as it is; every cell is a text."""
+    with data.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
 def cells_for_excel(data: Path) -> Iterator[Row]:
     """Read CSV as Excel does where the list separator is `;`; every cell is a text."""
     with data.open(encoding="utf-8-sig", newline="") as file:

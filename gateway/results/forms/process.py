@@ -21,7 +21,10 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES: Final = 256 * 1024
 STALLED_SECONDS: Final = 120.0
-"""A process that neither writes nor ends for so long is ended; the first pass over 64 MB takes a few seconds."""
+SLOWEST_BYTES: Final = 4 << 20
+"""A process that neither writes nor ends for so long is ended; and a second more for so many bytes of the result, which
+it may have to read twice before it writes anything. It reads them five to ten times as fast.
+"""
 
 _LONGEST_COMPLAINT: Final = 64 * 1024
 """Of stderr: an error with 20 names of columns is shorter."""
@@ -64,11 +67,12 @@ async def _read(process: asyncio.subprocess.Process, job: Job) -> AsyncGenerator
         given.write(msgspec.json.encode(job))
         given.close()
     complaint = asyncio.create_task(_end_of(err))
+    patience = STALLED_SECONDS + job.size / SLOWEST_BYTES
     try:
-        while piece := await asyncio.wait_for(out.read(PIECE_BYTES), STALLED_SECONDS):
+        while piece := await asyncio.wait_for(out.read(PIECE_BYTES), patience):
             yield piece
-        status = await asyncio.wait_for(process.wait(), STALLED_SECONDS)
-        said = await asyncio.wait_for(complaint, STALLED_SECONDS)
+        status = await asyncio.wait_for(process.wait(), patience)
+        said = await asyncio.wait_for(complaint, patience)
     except TimeoutError:
         raise ServiceUnavailable(_FAILED, retry_after=60) from None
     finally:
