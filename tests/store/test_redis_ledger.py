@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from store_helpers import MB, FakeClock, execution, job, make_link, opened
+from support.waiting import until
 
+from gateway.store.redis.leases import RedisLeases
 from gateway.store.redis.ledger import RedisLedger
 from gateway.store.redis.link import Link
 
@@ -184,6 +186,22 @@ async def test_the_same_end_that_two_gateways_saw_is_one_end(apart: tuple[Link, 
     await two.record_execution(execution(status=3, result_id=7, started_at=1_800_000_000.5))
     await link.open()
     assert (await one.job("ours")).execution_id == "e1"
+
+
+async def test_a_job_that_was_cancelled_elsewhere_stays_so_when_redis_is_emptied(
+    link: Link, path: Path, clock: FakeClock
+) -> None:
+    """The gateway that gave it out writes what it remembers; it has heard of the DELETE."""
+    async with opened(make_link(path, clock)) as other:
+        one, two = ledger(link, clock), ledger(other, clock)
+        await one.record_job(job())
+        await two.record_job(job(cancelled=True))
+        await RedisLeases(other, clock).announce("cancelled", "e1", "j1")
+        await until(lambda: one._recent.get_job("j1") == job(cancelled=True))
+        await link.close()
+        await other.command("FLUSHALL")
+        await link.open()
+        assert (await ledger(other, clock).job("j1")).cancelled
 
 
 async def test_what_was_done_elsewhere_with_a_job_meanwhile_stays(

@@ -48,10 +48,12 @@ class RedisLedger:
         self._results = min(MOST_RESULTS, max(1_000, limit_bytes // layout.RESULT_BYTES))
         self._recent = MemoryLedger(clock, limit_bytes=MEMORY_BYTES, results=MEMORY_RESULTS)
         self.purges, self.record_purges = self._recent.purges, self._recent.record_purges
+        self.spending, self.record_spending = self._recent.spending, self._recent.record_spending
         self._unwritten: dict[str, ExecutionRecord | JobRecord] = {}
         self._seen_results: dict[Ids, bytes] = {}  # not written yet
         self._epoch = ""
         link.on_up.append(self._catch_up)
+        link.subscribe("run", self._heard)
 
     # -- Ledger
 
@@ -129,14 +131,6 @@ class RedisLedger:
         found = await self._read(self._link.call(layout.RECORD_SCOPE, name, scope, MOST_SCOPES))
         return None if found is None else found.decode()
 
-    async def spending(self, client: str) -> str | None:
-        """See the protocol."""
-        return await self._recent.spending(client)
-
-    async def record_spending(self, client: str, text: str) -> None:
-        """See the protocol."""
-        await self._recent.record_spending(client, text)
-
     async def sweep(self) -> None:
         """Write result ids; delete what is older than 12 h, and the oldest of what is too much."""
         try:
@@ -149,6 +143,12 @@ class RedisLedger:
             return
 
     # -- inside
+
+    def _heard(self, payload: bytes) -> None:
+        """Let no job come back from memory that was cancelled elsewhere."""
+        what, _, *ids = payload.decode().split(" ")
+        if what == "cancelled" and (job := self._recent.get_job("".join(ids))) is not None:
+            self._recent.put_job(msgspec.structs.replace(job, cancelled=True))
 
     async def _record(self, record: ExecutionRecord | JobRecord) -> None:
         self._unwritten[record.id] = record
