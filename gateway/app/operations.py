@@ -49,6 +49,8 @@ class RuntimeOperations:
         if (sharing := runtime.sharing) is not None:
             sharing.on_reload(lambda: self._start(reload_and_log(self)))
             sharing.on_purge(self._purged_elsewhere)
+            sharing.on_new_data(runtime.results.cache.note_new_data)
+            runtime.executions.purging.on_new_data = sharing.announce_new_data
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -48,6 +48,8 @@ class Marks(Generic[K]):
     def restore(self, others: float, marks: Iterable[tuple[K, float]]) -> None:
         """Take back earlier marks; those that were set meanwhile are later, and stay."""
         later, self._by_key = self._by_key, {}
-        self._of_others = max(self._of_others, others)
-        for key, mark in [*marks, *later.items()]:
+        since, self._of_others = self._of_others, max(self._of_others, others)
+        for key, mark in marks:
+            self.set(key, max(mark, since))  # every key may have been marked meanwhile
+        for key, mark in later.items():
             self.set(key, mark)

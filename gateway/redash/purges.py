@@ -17,7 +17,10 @@ MOST_ID: Final = 2**53
 
 
 class Purge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The results of one query, of all queries of a data source, or of all with a tag: one of the three is set."""
+    """The results of one query, of all queries of a data source, or of all with a tag: one of the three is set.
+
+    None of them is set where an operator purges a whole scope, or everything.
+    """
 
     query: int | None = None
     data_source: int | None = None
@@ -30,6 +33,10 @@ class Purge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             or (self.data_source is not None and definition.data_source_id == self.data_source)
             or self.tag in definition.tags
         )
+
+
+NewData = tuple[str | None, Purge]
+"""In which scope (None: in all) a client or an operator has said what is out of date."""
 
 
 def purge_of(what: Mapping[str, object]) -> Purge | None:

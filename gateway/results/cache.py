@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -219,10 +219,9 @@ class ResultCache:
         """Do not store what was requested before now: it was purged, here or by another gateway."""
         self._purges.note(scope, query_id, self._clock.monotonic())
 
-    def note_new_data(self, scopes: Iterable[str], what: Purge) -> None:
-        """Take no rows of Redash from before now for what was named: whoever loads data says that they are old."""
-        for scope in scopes:
-            self._purges.note_new_data(scope, what, self._clock.monotonic())
+    def note_new_data(self, scope: str | None, what: Purge) -> None:
+        """Take no rows of Redash from before now for what was named: a client or an operator says that they are old."""
+        self._purges.note_new_data(scope, what, self._clock.monotonic())
 
     async def record_new_data(self) -> None:
         """Let what was purged outlive this process: Redash's cache outlives it, too."""

@@ -1,4 +1,8 @@
-"""What was purged, and when: nothing that was requested before is stored, nor older rows of Redash taken. Pure."""
+"""What was purged, and when: nothing that was requested before is stored, nor older rows of Redash taken. Pure.
+
+The gateway also purges by itself, because of an edit, lost rights, or purges that it may have missed. That says nothing
+of the rows that Redash has. Only what people and jobs say does: else an outage of Redis would run every query again.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +36,18 @@ class Purges:
         self._renewed: Marks[tuple[str | None, Purge]] = Marks(-math.inf)
 
     def note(self, scope: str | None, query_id: int | None, now: float) -> None:
-        """Note that the results of a scope and query (None: of all) are gone."""
+        """Note that the results of a scope and query (None: of all) are gone, whatever the reason."""
         if scope is None and query_id is None:
             self._purged.set_all(now)
-            return
-        self._purged.set((scope, query_id), now)
-        if query_id is not None:
-            self._renewed.set((scope, Purge(query=query_id)), now)
+        else:
+            self._purged.set((scope, query_id), now)
 
-    def note_new_data(self, scope: str, what: Purge, now: float) -> None:
-        """Note that whoever loads data has said that these results are out of date."""
-        self._renewed.set((scope, what), now)
+    def note_new_data(self, scope: str | None, what: Purge, now: float) -> None:
+        """Note that a client or an operator has said that these results are out of date, in a scope (None: in all)."""
+        if scope is None and what == Purge():
+            self._renewed.set_all(now)
+        else:
+            self._renewed.set((scope, what), now)
 
     def note_late(self, scope: str, query_id: int, now: float) -> None:
         """Note that a run has ended that a purge has overtaken: it may have read old data, though its end is new."""
@@ -56,11 +61,11 @@ class Purges:
     def new_data(self, plan: Plan) -> float:
         """Return since when rows must be, because of what was purged, or a later moment."""
         scope, definition = plan.credential.scope, plan.definition
-        named = [Purge(query=plan.query_id)]
+        named = [Purge(), Purge(query=plan.query_id)]
         if plan.data_source_id is not None:
             named.append(Purge(data_source=plan.data_source_id))
         named += [Purge(tag=tag) for tag in (definition.tags if definition is not None else ())]
-        return max((self._renewed.get((s, purge)) for s in (scope, None) for purge in named), default=-math.inf)
+        return max(self._renewed.get((s, purge)) for s in (scope, None) for purge in named)
 
     def record(self, offset: float) -> str:
         """Return what outlives this process; `offset` is that of unix seconds from monotonic ones."""

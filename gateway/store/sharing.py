@@ -9,6 +9,7 @@ from gateway.concurrency.leased_bucket import TokenSource
 from gateway.concurrency.shared_spending import SpendingSource
 from gateway.config import RedisAddress
 from gateway.model import Key, SharingStats
+from gateway.redash.purges import NewData, Purge
 
 
 class Sharing(Protocol):
@@ -28,6 +29,12 @@ class Sharing(Protocol):
     async def announce_reload(self) -> bool:
         """Notify all others that they load their configuration again; False if they cannot be notified."""
 
+    async def announce_new_data(self, said: Sequence[NewData]) -> None:
+        """Pass on to all others what a client or an operator has said; later, if they cannot be reached now."""
+
+    def on_new_data(self, note: Callable[[str | None, Purge], None]) -> None:
+        """Call `note` with what was said on another gateway."""
+
     def use(self, address: RedisAddress) -> None:
         """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
 
@@ -38,4 +45,4 @@ class Sharing(Protocol):
         """Call `stored` with the keys under which another gateway has stored results; None: nobody knows which."""
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
-        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
+        """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have, why ever."""

@@ -101,6 +101,53 @@ async def test_a_purge_reaches_the_other_gateway(what: dict[str, object], pair: 
     await purged(two)
 
 
+@pytest.mark.parametrize(
+    "what", [{"query": 0}, {"tag": "sales"}, {"data_source": 1}, {"all": True}, {"scope": "analyst"}]
+)
+async def test_no_gateway_takes_rows_of_redash_from_before_a_purge(
+    what: dict[str, object], pair: Callable[..., Any]
+) -> None:
+    # Nobody has stored anything of the query, so there is nothing to delete: what was said must reach the other.
+    one, two = await pair()
+    one.sandbox.queries[one.named["kb1"]].tags = ["sales"]
+    old = await one.sandbox.execute_directly(one.named["kb1"])
+    noted = two.runtime.results.cache._purges
+    before = noted.record(0)
+    await one.tell("purge", **({"query": one.named["kb1"]} if "query" in what else what))
+    await until(lambda: noted.record(0) != before, timeout=PROMISED_SECONDS)
+    assert (await two.post("kb1", max_age=600, wait=20)).json["query_result"]["id"] != old.id
+
+
+async def test_what_gateways_purge_by_themselves_runs_nothing_again(
+    pair: Callable[..., Any], redis: RedisServer
+) -> None:
+    # An emptied Redis may have lost a purge, and an edit deletes: that says nothing of the rows that Redash has.
+    one, two = await pair()
+    old = await one.sandbox.execute_directly(one.named["kb1"])
+    await redis.ask("FLUSHALL")
+    links = [each.runtime.store.link for each in (one, two)]
+    await until(lambda: all(link.losses and link.up for link in links))
+    await one.runtime.results.definitions.delete(one.named["kb1"])
+    edited = (None, one.named["kb1"])
+    await until(lambda: edited in two.runtime.results.cache._purges._purged._by_key)
+    assert (await two.post("kb1", max_age=600, wait=20)).json["query_result"]["id"] == old.id
+
+
+async def test_what_is_said_while_redis_is_away_is_said_later(pair: Callable[..., Any], redis: RedisServer) -> None:
+    one, two = await pair()
+    old = await one.sandbox.execute_directly(one.named["kb1"])
+    link = one.runtime.store.link
+    link.usable.clear()  # only this one has lost it
+    noted, before = two.runtime.results.cache._purges, two.runtime.results.cache._purges.record(0)
+    await one.tell("purge", all=True)
+    assert noted.record(0) == before
+    for step in link.on_up:
+        await step()
+    link.usable.set()
+    await until(lambda: noted.record(0) != before, timeout=PROMISED_SECONDS)
+    assert (await two.post("kb1", max_age=600, wait=20)).json["query_result"]["id"] != old.id
+
+
 async def test_a_run_that_a_purge_elsewhere_has_overtaken_is_not_stored(pair: Callable[..., Any]) -> None:
     one, two = await pair()
     job = (await two.post("slow_seconds", parameters={"seconds": 1}, max_age=0)).job

@@ -47,6 +47,14 @@ def test_no_mark_is_earlier_in_the_next_process(before: list[int], after: list[i
         assert len(set(before)) > most or new.get(key) == mark, "nothing was left out, so nothing is later"
 
 
+def test_all_that_is_marked_before_the_record_is_read_stays_marked() -> None:
+    old, new = Marks[int](-math.inf), Marks[int](-math.inf)
+    old.set(1, 10)
+    new.set_all(20)
+    new.restore(*old.newest(5))
+    assert (new.get(1), new.get(2)) == (20, 20)
+
+
 async def test_ids_that_are_written_or_purged_leave_nothing_behind(world: World) -> None:
     # Each id, known to Redash or not, left a number for good: a client with `write` could fill the memory.
     results = world.runtime.results

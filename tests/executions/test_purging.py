@@ -148,6 +148,45 @@ async def test_a_bound_client_purges_its_queries_only(bare: World) -> None:
     assert [await is_hit(bare, name, "second") for name in ("by_country", "kb100", "kb1")] == [0, 1, 1]
 
 
+def board_with(world: World, name: str) -> int:
+    """The id of a dashboard that shows one query."""
+    database = world.sandbox.database
+    board = database.add_dashboard("Bound", 1, is_draft=False).id
+    database.add_widget(board, database.visualizations_of(world.named[name])[0].id)
+    return board
+
+
+@pytest.mark.parametrize("what", [{"data_source": 1}, {"tag": "sales"}])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("binding", ["queries", "dashboards"])
+async def test_a_bound_client_purges_also_what_only_redash_has(
+    bare: World, what: dict[str, Any], known: bool, binding: str
+) -> None:
+    # Its own query, whether its source and tags are known or not, and no other one, though that is covered, too.
+    own, other = "kb1", "by_country"
+    bare.sandbox.queries[bare.named[own]].tags = ["sales"]
+    bound = [bare.named[own]] if binding == "queries" else [board_with(bare, own)]
+    await bare.start(dashboard=f"{LOADER}{binding} = {bound}")
+    for name in (own, other) if known else ():
+        assert not await is_hit(bare, name, client="second")  # this reads its definition
+    old = {name: await bare.sandbox.execute_directly(bare.named[name]) for name in (own, other)}
+    bare.clock.turn(10)
+    assert (await purged(bare, what))["queries"] == known, "of which anything is stored: a definition"
+    for name, same in ((own, False), (other, True)):
+        reply = await bare.post(name, client="second", wait=20, max_age=DAY)
+        assert (reply.json["query_result"]["id"] == old[name].id) is same, name
+
+
+async def test_a_bound_client_s_purge_leaves_its_other_queries(bare: World) -> None:
+    await bare.start(dashboard=f"{LOADER}queries = [{bare.named['kb1']}]")
+    assert not await is_hit(bare, "kb1", client="second")  # known: it has neither the tag nor the source
+    old = await bare.sandbox.execute_directly(bare.named["kb1"])
+    bare.clock.turn(10)
+    for what in ({"tag": "none"}, {"data_source": 99}):
+        await purged(bare, what)
+    assert (await bare.post("kb1", wait=20, max_age=DAY)).json["query_result"]["id"] == old.id
+
+
 async def test_rows_of_a_run_from_before_the_load_are_not_taken_from_redash_either(bare: World) -> None:
     # Their end is after the load, so by its age Redash would give them; they may have been read before it.
     await bare.start(dashboard=LOADER)
@@ -246,3 +285,44 @@ async def test_where_the_store_cannot_be_listed_all_of_the_scope_is_purged(bare:
     shown = await purged(bare, {"tag": "none"})
     assert len(shown["notes"]) == 1
     assert not await is_hit(bare, "kb1")
+
+
+@pytest.mark.parametrize("what", [{"all": True}, {"scope": "analyst"}])
+async def test_an_operator_s_purge_of_everything_is_no_less_than_that_of_a_query(
+    bare: World, what: dict[str, Any]
+) -> None:
+    # Redash would give the rows from before it: those that were stored here, and others.
+    await bare.start()
+    await stored(bare, "by_country")
+    await bare.sandbox.execute_directly(bare.named["kb1"])
+    bare.clock.turn(10)
+    started = bare.started
+    await bare.purge(what)
+    await bare.restart()
+    bare.clock.turn(5)
+    for name in ("by_country", "kb1", "by_country", "kb1"):
+        await bare.post(name, wait=20, max_age=DAY)
+    assert bare.started == started + 2, "each once"
+
+
+async def test_purging_a_scope_runs_nothing_in_another_one(bare: World) -> None:
+    await bare.start()
+    old = await bare.sandbox.execute_directly(bare.named["by_country"])
+    bare.clock.turn(10)
+    await bare.purge({"scope": "analyst"})
+    reply = await bare.post("by_country", client="writer", wait=20, max_age=DAY)
+    assert reply.json["query_result"]["id"] == old.id
+
+
+async def test_where_the_store_cannot_be_listed_only_what_was_named_is_run_again(bare: World) -> None:
+    # All of the scope is deleted, because nobody knows better; but Redash need not run all of it again for that.
+    await bare.start(dashboard=LOADER)
+    old = await bare.sandbox.execute_directly(bare.named["kb1"])
+    bare.clock.turn(10)
+
+    async def unlisted(_: str) -> None:
+        return None
+
+    bare.runtime.results.cache.queries = unlisted  # type: ignore[assignment]
+    await purged(bare, {"tag": "none"})
+    assert (await bare.post("kb1", wait=20, max_age=DAY)).json["query_result"]["id"] == old.id

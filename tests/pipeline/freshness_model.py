@@ -161,10 +161,10 @@ class Model:
     """What a gateway knows after exactly these responses."""
 
     known: dict[tuple[str, int], Definition] = field(default_factory=dict)
-    renewed: dict[int, float] = field(default_factory=dict)
+    renewed: dict[int | None, float] = field(default_factory=dict)
+    """When each query was purged (None: all) by whoever knows of new data; it survives a restart, as does `late`."""
     late: dict[tuple[str, int], float] = field(default_factory=dict)
     """When a run ended that a purge had overtaken, by scope and query: its rows may be old, though its end is new."""
-    """When each query was purged by whoever knows of new data; no process knows it of an earlier one."""
     invalidated: set[tuple[str, int]] = field(default_factory=set)  # a run has ended: read it first
     dropped: set[tuple[str, int]] = field(default_factory=set)  # edited through the gateway: it is wrong
     entries: dict[tuple[str, Hashable], StoredEntry] = field(default_factory=dict)
@@ -203,13 +203,12 @@ class Model:
 
     def new_data(self, scope: str, query: int) -> float:
         """Since when (wall clock) rows must be: Redash may not give older ones from its own cache."""
-        return max(self.renewed.get(query, -math.inf), self.late.get((scope, query), -math.inf))
+        said = (self.renewed.get(which, -math.inf) for which in (query, None))
+        return max(*said, self.late.get((scope, query), -math.inf))
 
     def restarted(self) -> None:
         """The earlier process may have invalidated any definition: read it first; use it if Redash is unavailable."""
         self.invalidated |= set(self.known)
-        self.renewed.clear()
-        self.late.clear()
 
     def purged(self, query: int | None, scope: str | None = None) -> None:
         """Results are deleted."""

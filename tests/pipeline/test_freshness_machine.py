@@ -606,8 +606,7 @@ metadata_ttl = "5s"
         what = {"all": True} if query is None else {"query": query}
         await self.world.purge(what)
         self.model.purged(query)
-        if query is not None:
-            self.model.renewed[query] = self.clock.wall()
+        self.model.renewed[query] = self.clock.wall()
         if self.run is not None and query in (None, self.run.request.query):
             self.run.purged = True  # "A purge also keeps results of executions begun before it from being stored"
             self.run.edited = True  # its rows may be from before the new data: no caller joins it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -9,6 +11,7 @@ import msgspec
 
 from gateway.config import RedisAddress
 from gateway.model import Key, SharingStats
+from gateway.redash.purges import NewData, Purge
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
 from gateway.store.redis.rates import RedisTokens
@@ -19,8 +22,16 @@ RELOAD: Final = "reload"
 PURGED: Final = "purged"
 STORED: Final = "stored"
 
-_ANNOUNCE: Final = Script("return announce(ARGV[1], '')", makes_room=True)
+NEW_DATA: Final = "new-data"
+
+_STEP: Final = 500
+MOST_UNSAID: Final = 10_000
+"""So much that was said while Redis was down is passed on one by one; the rest as "everything is out of date"."""
+
+_EVERYTHING: Final[NewData] = (None, Purge())
+_ANNOUNCE: Final = Script("return announce(ARGV[1], ARGV[2])", makes_room=True)
 _KEYS: Final = msgspec.msgpack.Decoder(list[bytes])
+_NEW_DATA: Final = msgspec.msgpack.Decoder(list[NewData])
 _PURGE: Final = msgspec.msgpack.Decoder(tuple[str | None, int | None])
 
 
@@ -31,6 +42,8 @@ class RedisSharing:
         self._link = link
         self.tokens = RedisTokens(link)
         self.spending = RedisSpending(link)
+        self._unsaid: dict[NewData, None] = {}
+        link.on_up.append(self._catch_up)
 
     def stats(self) -> SharingStats:
         """Return who shares the store, and how Redis is; cheap, never waits."""
@@ -50,10 +63,35 @@ class RedisSharing:
     async def announce_reload(self) -> bool:
         """Notify all others that they load their configuration again; False if they cannot be notified."""
         try:
-            await self._link.call(_ANNOUNCE, RELOAD)
+            await self._link.call(_ANNOUNCE, RELOAD, "")
         except (UnavailableError, RefusedError):
             return False
         return True
+
+    async def announce_new_data(self, said: Sequence[NewData]) -> None:
+        """See the protocol; in steps, since each announcement reaches every gateway at once."""
+        self._unsaid.update(dict.fromkeys(said))
+        if self._link.up:
+            with contextlib.suppress(UnavailableError, RefusedError):
+                await self._catch_up()
+        if len(self._unsaid) > MOST_UNSAID:
+            self._unsaid = {_EVERYTHING: None}
+
+    async def _catch_up(self) -> None:
+        """Say what was not said yet. Raises UnavailableError, RefusedError."""
+        while some := list(itertools.islice(self._unsaid, _STEP)):
+            await self._link.call(_ANNOUNCE, NEW_DATA, msgspec.msgpack.encode(some))
+            for said in some:
+                self._unsaid.pop(said, None)
+
+    def on_new_data(self, note: Callable[[str | None, Purge], None]) -> None:
+        """See the protocol."""
+
+        def hear(payload: bytes) -> None:
+            for scope, what in _NEW_DATA.decode(payload):
+                note(scope, what)
+
+        self._link.subscribe(NEW_DATA, hear)
 
     def use(self, address: RedisAddress) -> None:
         """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
