@@ -46,6 +46,7 @@ class Budgets:
         self._clock = clock
         self._offset = clock.wall() - clock.monotonic()
         self._clients: dict[str, Spending] = {}
+        self._former: dict[str, Spending] = {}  # of clients whose budget a reload has taken away, maybe by mistake
         self._was_shared = self._shared is not None
         self._owed: dict[str, dict[str, float]] = {}
         self._alone: set[str] = set()  # runs that were reserved here only, because the others could not be reached
@@ -63,13 +64,16 @@ class Budgets:
 
     def _configuration_changed(self) -> None:
         shared = self._shared is not None
-        old = self._clients if shared == self._was_shared else {}  # else it is another account, in another time
-        self._clients, self._was_shared = {}, shared
+        same = shared == self._was_shared  # else it is another account, in another time
+        old = self._former | self._clients if same else {}
+        self._clients, self._former, self._was_shared = {}, {}, shared
         for name, client in self._live.settings.clients.items():
             if client.budget:
                 made = self._clients[name] = Spending(client.budget)
                 if name in old:
                     made.restore(old[name].record(), self._now())
+            elif name in old:
+                self._former[name] = old[name]
 
     # -- what is known here
 
@@ -192,7 +196,7 @@ class Budgets:
 
     async def _settle(self, client: str, execution: Execution) -> None:
         seconds, shared = self._seconds(client, execution), self._shared
-        spending = self._clients.get(client) or Spending(())  # without: a reload has taken the budget away
+        spending = self._clients.get(client) or self._former.get(client) or Spending(())
         if shared is None:
             spending.settle(execution.id, self._now(), seconds)
             if spending.accounts:

@@ -90,9 +90,13 @@ class Spending:
         return Record({one.budget.per_seconds: one.history() for one in self.accounts}, dict(self.open))
 
     def restore(self, record: Record, now: float) -> None:
-        """Take back what another process has recorded, or this one with other budgets."""
+        """Take back what another process has recorded, or this one with other budgets.
+
+        A budget with a time that is new takes what is known: from the next longer time, else from the longest one.
+        """
         for account in self.accounts:
-            history = record.spent.get(account.budget.per_seconds, [])
+            longer = [length for length in record.spent if length >= account.budget.per_seconds]
+            history = record.spent[min(longer) if longer else max(record.spent)] if record.spent else []
             account.restore((min(moment, now), seconds) for moment, seconds in history)
         for run, held in record.open.items():
             self._hold(run, held)

@@ -303,6 +303,44 @@ async def test_a_reload_keeps_what_is_spent(bare: World, took: Took) -> None:
     assert world.runtime.executions.budgets.states("dashboard") == []
 
 
+async def test_a_reload_without_the_budget_keeps_what_is_spent_for_one_that_has_it_again(
+    bare: World, took: Took
+) -> None:
+    world, took.seconds = await budgeted(bare), 400.0
+    before = world.text
+    await run(world)
+    world.reconfigure(before.replace('budget = "10m/h"', ""))
+    await run(world)
+    world.reconfigure(before)
+    assert spent(world) == (400.0, 0.0), "what is run without a budget costs nothing"
+
+
+async def test_a_run_over_two_reloads_is_settled_once(bare: World, took: Took) -> None:
+    world, took.seconds = await budgeted(bare), 100.0
+    before = world.text
+    await run(world)
+    hold = world.sandbox.hold()
+    job = (await world.post("in_country", max_age=0, parameters=KEY)).job["id"]
+    await world.sandbox.wait_executions(2)
+    world.reconfigure(before.replace('budget = "10m/h"', ""))
+    hold.release()
+    await world.finish(job)
+    world.reconfigure(before)
+    assert spent(world) == (200.0, 0.0), "reserved when it began, so it counts; and nothing stays reserved"
+
+
+async def test_a_budget_that_is_added_knows_what_was_spent_in_its_time(bare: World, took: Took) -> None:
+    world, took.seconds = await budgeted(bare), 400.0
+    await run(world)
+    world.clock.turn(1800)
+    world.reconfigure(world.text.replace('"10m/h"', '["10m/h", "20m/d"]'))
+    assert [state.spent for state in world.runtime.executions.budgets.states("dashboard")] == [400.0, 400.0]
+    world.clock.turn(1900)
+    assert [state.spent for state in world.runtime.executions.budgets.states("dashboard")] == [0.0, 400.0]
+    await world.restart()
+    assert [state.spent for state in world.runtime.executions.budgets.states("dashboard")] == [0.0, 400.0]
+
+
 @pytest.fixture
 async def queue_of_one(bare: World) -> World:
     return await budgeted(bare, upstream="max_executions = 1", second='budget = "1h/h"')
