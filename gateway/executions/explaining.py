@@ -70,6 +70,9 @@ class Explainer:
         explained = Explanation(
             decision="refused", why="", client=caller.name, query_id=question.query, max_age_seconds=question.max_age
         )
+        if caller.has_expired(self._clock.wall()):
+            explained.why = f"401: the tokens of client '{caller.name}' have expired (clients.{caller.name}.expires)"
+            return explained
         try:
             await self._follow(explained, _context(self._live, caller, found, question, self._clock), question)
         except GatewayError as error:

@@ -76,6 +76,10 @@ class Caller(msgspec.Struct, frozen=True, eq=False, weakref=True):
         """Whether the capability is granted."""
         return capability in self.settings.can
 
+    def has_expired(self, now: float) -> bool:
+        """Whether its tokens are refused by now (unix seconds): the date in its table is that of all of them."""
+        return self.settings.expires is not None and now >= self.settings.expires
+
     @property
     def is_bound(self) -> bool:
         """Whether it may use some queries only."""
@@ -141,7 +145,7 @@ class Access:
             caller, hashed = self._admitted(*token)
         else:
             caller, hashed = self._by_field(*token)
-        if _expired(caller, now):
+        if caller.has_expired(now):
             raise Unauthorized(_REFUSED)
         return caller, hashed
 
@@ -171,7 +175,7 @@ class Access:
     def still_admits(self, client: str, token_sha256: str, now: float) -> bool:
         """Whether a request that was admitted before would be admitted now, after a change of the configuration."""
         caller = self._by_digest.get(token_sha256) if token_sha256 else self.callers.get(ANONYMOUS)
-        return caller is not None and caller.name == client and not _expired(caller, now)
+        return caller is not None and caller.name == client and not caller.has_expired(now)
 
     def _grant(self, caller: Caller, match: Match) -> Credential | None:
         """Return the credential for Redash, None where no credential of the client can be used.
@@ -222,10 +226,6 @@ def _within(old: config.Client, new: config.Client) -> bool:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _expired(caller: Caller, now: float) -> bool:
-    return caller.settings.expires is not None and now >= caller.settings.expires
 
 
 def _credential(name: str, settings: config.Credential, url: str) -> Credential:

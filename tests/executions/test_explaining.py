@@ -333,3 +333,18 @@ async def test_it_says_what_a_budget_allows(explaining: World) -> None:
     bounds = {bound["name"]: (bound["value"], bound["origin"]) for bound in made["bounds"]}
     assert bounds["budget"] == ("20ms/h, 1m/d", "clients.spender")
     assert bounds["stale_over_budget"] == ("60 s", "clients.spender")
+
+
+async def test_a_client_whose_tokens_have_expired_is_refused(bare: World) -> None:
+    await bare.start(dashboard="expires = 2100-01-01")
+    await bare.post("by_country", max_age=0, wait=20, client="second")
+    question = {"client": "dashboard", "query": bare.named["by_country"], "max_age": 600}
+    assert (await explained(bare, question))["decision"] == "hit", "not yet"
+    bare.reconfigure(bare.text.replace("2100-01-01", "2020-01-01"))
+    assert (await bare.post("by_country", max_age=600)).status == 401
+    made = await explained(bare, question)
+    assert (made["decision"], made["why"]) == (
+        "refused",
+        "401: the tokens of client 'dashboard' have expired (clients.dashboard.expires)",
+    )
+    assert "stored" not in made or made["stored"] is None
