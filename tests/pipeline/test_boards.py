@@ -308,3 +308,14 @@ def test_odd_objects_are_read_as_having_nothing(widgets: list[Any]) -> None:
     (widget,) = board.widgets
     with pytest.raises(BadRequest, match="give p_w1_x=<value>"):
         board.values(widget, definition("select {{ x }}"), (), None)  # type: ignore[arg-type]
+
+
+def test_a_place_of_hundreds_of_digits_is_far_down_on_the_page() -> None:
+    """No double is that large, and whoever may edit a widget can write it."""
+    rows = [10**400, 7, -(10**400), 10**401, "x"]
+    widgets = [
+        {"id": n, "options": {"position": {"row": row, "col": row}}, "visualization": {"query": {"id": n}}}
+        for n, row in enumerate(rows)
+    ]
+    board = parse_board(json.dumps({"id": 3, "widgets": widgets}).encode())
+    assert [widget.id for widget in board.widgets] == [2, 1, 0, 3, 4]
