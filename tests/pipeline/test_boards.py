@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from support.calls import TOKENS
@@ -15,11 +17,18 @@ from support.waiting import until
 from support.world import World
 
 from gateway.errors import BadRequest
+from gateway.executions.board import READING_SECONDS
 from gateway.model import Definition
 from gateway.redash.widgets import parse_board
 from gateway.sandbox.database import Database
 
 SALES = 1
+
+HUGE = (
+    "with recursive part(n) as (select 1 union all select n + 1 from part where n < 8000)"
+    " select n, hex(zeroblob(500)) as text from part"
+)
+"""8 MB: more than the buffers of the kernel hold for a caller that does not read."""
 
 
 def board_of(database: Database, *widgets: tuple[int, dict[str, Any]]) -> int:
@@ -231,6 +240,100 @@ async def test_after_the_time_for_one_request_only_hits_come(bare: World, monkey
     assert {w["status"] for w in late} <= {200, 429}
     assert [w["status"] for w in late].count(429) >= 8
     assert (stored["status"], stored["cache"]) == (200, "hit")
+
+
+RIGHTS = 'max_executions = 1\ncan = ["read", "execute"]'
+
+
+def change(world: World, before: str, after: str) -> None:
+    """Reload with another line."""
+    assert before in world.text
+    world.reconfigure(world.text.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected", "runs"),
+    [
+        ('"execute"]', '"execute"]\nexpires = 2099-01-01', 200, 2),  # takes nothing away
+        ('can = ["read", "execute"]', 'can = ["read"]', 503, 1),
+        ("max_executions = 1", "max_executions = 1\nqueries = [999]", 503, 1),
+    ],
+    ids=["nothing", "execute", "queries"],
+)
+async def test_no_run_begins_and_no_rows_come_after_a_reload_took_rights(
+    bare: World, before: str, after: str, expected: int, runs: int
+) -> None:
+    """A single request that waits ends with 503 then; here each widget does that is not handed out yet."""
+    await bare.start(dashboard=RIGHTS)
+    slow = [(bare.named["slow_seconds"], mapped("seconds", "static-value", value=x)) for x in (0.01, 0.02)]
+    board = board_of(bare.sandbox.database, *slow)
+    hold = bare.sandbox.hold()
+    asked = asyncio.create_task(shown(bare, board, "?max_age=0"))
+    await bare.sandbox.wait_executions(1)
+    change(bare, before, after)
+    hold.release()
+    widgets = await asked
+    assert [w["status"] for w in widgets] == [expected] * 2
+    assert ["response" in w for w in widgets] == [expected == 200] * 2
+    assert [w.get("retry_after") for w in widgets] == [None if expected == 200 else 1] * 2
+    assert bare.started == runs
+
+
+async def huge_and_small(world: World, small: int) -> int:
+    """Make a dashboard whose first widget is large; all results are stored."""
+    huge, kb1 = world.sandbox.add_query("huge", HUGE), world.named["kb1"]
+    for query in (huge, kb1):
+        await world.rows(query, max_age=86400, client="second")
+    return board_of(world.sandbox.database, (huge, {}), *[(kb1, {})] * small)
+
+
+async def slow_reader(world: World, board: int) -> socket.socket:
+    """Request a dashboard, and read only the beginning of the response."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.setblocking(False)
+    loop, at = asyncio.get_running_loop(), urlsplit(world.url)
+    await loop.sock_connect(slow, (at.hostname, at.port))
+    head = f"GET /api/dashboards/{board}/results?max_age=86400 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    await loop.sock_sendall(slow, f"{head}Authorization: Key {TOKENS['dashboard']}\r\n\r\n".encode())
+    assert b" 200 " in await loop.sock_recv(slow, 20)
+    return slow
+
+
+async def rest_of(slow: socket.socket) -> bytes:
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    received = b""
+    while data := await asyncio.get_running_loop().sock_recv(slow, 1 << 20):
+        received += data
+    return received
+
+
+async def test_a_slow_reader_gets_no_rows_for_which_it_has_lost_the_right(bare: World) -> None:
+    """It was admitted once, and could read for hours: what was looked up before is not handed out either."""
+    await bare.start(dashboard=RIGHTS.replace("1", "3"))
+    board, route = await huge_and_small(bare, 3), "/api/dashboards/{dashboard}/results"
+    with await slow_reader(bare, board) as slow:
+        while await bare.metric("redash_gateway_requests_total", route=route, cache="hit") < 3:
+            pass
+        change(bare, 'can = ["read", "execute"]', 'can = ["read"]')
+        received = await rest_of(slow)
+    assert received.count(b'"status":200') == 1, "the one whose beginning was on its way"
+    assert received.count(b'"status":503') == 3
+    assert received.count(b'"query_result"') == 1
+
+
+async def test_a_slow_reader_cannot_have_more_looked_up_without_end(
+    bare: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each late widget is looked up when its turn comes, with the rows of that moment."""
+    monkeypatch.setattr("gateway.executions.board.LATE_SECONDS", 5.0)
+    await bare.start(dashboard="max_executions = 1")
+    board = await huge_and_small(bare, 1)
+    for seconds, status in ((READING_SECONDS, b'"status":200'), (READING_SECONDS + 60, b'"status":503')):
+        with await slow_reader(bare, board) as slow:
+            bare.clock.turn(seconds)
+            received = await rest_of(slow)
+        assert status in received[-3_000:], received[-500:]
 
 
 async def test_the_same_widget_twice_runs_once(world: World) -> None:
