@@ -28,6 +28,9 @@ class Sharing(Protocol):
     async def announce_reload(self) -> bool:
         """Notify all others that they load their configuration again; False if they cannot be notified."""
 
+    async def announce_write(self) -> None:
+        """Notify all others that somebody has changed something in Redash; later, if they cannot be notified now."""
+
     def use(self, address: RedisAddress) -> None:
         """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
 
@@ -39,3 +42,6 @@ class Sharing(Protocol):
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
+
+    def on_write(self, drop: Callable[[], None]) -> None:
+        """Call `drop` when somebody has changed something in Redash through another gateway, or may have."""

@@ -375,6 +375,34 @@ async def test_it_needs_to_execute_and_the_dashboard_itself(bare: World) -> None
     assert bare.started == 0
 
 
+async def test_a_write_through_the_gateway_shows_at_once(bare: World) -> None:
+    """Both in what is shown, and in what a bound client may use: the widgets are checked one by one."""
+    await bare.start(second=f"dashboards = [{SALES}, 'tests']")
+    n, database = bare.named, bare.sandbox.database
+    board = board_of(database, (n["dropdown"], mapped("country", "static-value", value="JP")))
+    (before,) = await shown(bare, board, client="second")
+    assert {row["country"] for row in rows(before)} == {"JP"}
+
+    async def write(method: str, path: str, **more: Any) -> dict[str, Any]:
+        reply = await bare.call(method, path, client="writer", **more)
+        assert reply.status == 200, reply.body
+        found: dict[str, Any] = reply.json
+        return found
+
+    options = mapped("country", "static-value", value="FR")
+    await write("POST", f"/api/widgets/{before['id']}", body={"text": "", "options": options})
+    (after,) = await shown(bare, board, client="second")
+    assert {row["country"] for row in rows(after)} == {"FR"}
+    assert (await bare.post("kb1", client="second")).status == 403
+    table = next(v.id for v in database.visualizations.values() if v.query_id == n["kb1"] and v.type == "TABLE")
+    more = {"dashboard_id": board, "visualization_id": table, "text": "", "width": 1, "options": {}}
+    added = await write("POST", "/api/widgets", body=more)
+    assert [w["status"] for w in await shown(bare, board, client="second")] == [200, 200]
+    await write("DELETE", f"/api/widgets/{added['id']}")
+    assert len(await shown(bare, board, client="second")) == 1
+    assert (await bare.post("kb1", client="second")).status == 403
+
+
 async def test_a_head_request_runs_nothing(world: World) -> None:
     reply = await world.call("HEAD", f"/api/dashboards/{SALES}/results")
     assert (reply.status, reply.body) == (200, b"")

@@ -1,4 +1,4 @@
-"""What gateways that share a Redis tell each other besides what is stored: purges, reloads, rates, who is there."""
+"""What gateways that share a Redis tell each other besides what is stored: purges, writes, reloads, rates, peers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gateway.store.redis.spending import RedisSpending
 RELOAD: Final = "reload"
 PURGED: Final = "purged"
 STORED: Final = "stored"
+WRITTEN: Final = "written"
 
 _ANNOUNCE: Final = Script("return announce(ARGV[1], '')", makes_room=True)
 _KEYS: Final = msgspec.msgpack.Decoder(list[bytes])
@@ -29,6 +30,8 @@ class RedisSharing:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._owes_write = False
+        link.on_up.append(self._catch_up)
         self.tokens = RedisTokens(link)
         self.spending = RedisSpending(link)
 
@@ -55,6 +58,19 @@ class RedisSharing:
             return False
         return True
 
+    async def announce_write(self) -> None:
+        """Notify all others that somebody has changed something in Redash; later, if they cannot be notified now."""
+        try:
+            await self._link.call(_ANNOUNCE, WRITTEN)
+        except (UnavailableError, RefusedError):
+            self._owes_write = True
+
+    async def _catch_up(self) -> None:
+        """Announce what could not be announced before."""
+        if self._owes_write:
+            self._owes_write = False
+            await self.announce_write()
+
     def use(self, address: RedisAddress) -> None:
         """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
         self._link.use(address)
@@ -72,3 +88,8 @@ class RedisSharing:
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
         self._link.seen.on_gap.append(lambda: purge(None, None))  # a purge may be among what was missed
         self._link.subscribe(PURGED, lambda payload: purge(*_PURGE.decode(payload)))
+
+    def on_write(self, drop: Callable[[], None]) -> None:
+        """Call `drop` when somebody has changed something in Redash through another gateway, or may have."""
+        self._link.seen.on_gap.append(drop)
+        self._link.subscribe(WRITTEN, lambda _payload: drop())
