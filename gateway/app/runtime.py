@@ -104,6 +104,8 @@ class Runtime:
         self.results.pauses.on_dropped = self.api.cache.clear
         if self.sharing is not None:
             self.sharing.on_stored(self.watchers.note_stored)
+            self.sharing.on_write(self.results.metadata.drop_all)
+            self.results.metadata.announce_write = self.sharing.announce_write
 
     def _invalidated(self, query_id: int) -> None:
         self.api.cache.drop_query(query_id)

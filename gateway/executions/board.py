@@ -15,21 +15,22 @@ from gateway.errors import (
     BudgetSpent,
     Forbidden,
     GatewayError,
+    ServiceUnavailable,
     TooManyRequests,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnusable,
 )
+from gateway.executions.board_entry import Entry, MadeEntry, failed, failure_of, pieces
 from gateway.model import Clock, Response
 from gateway.outcome import Observer, Outcome
+from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.values import local_time
 from gateway.redash.matching import execution_of
 from gateway.redash.requests import ReadBoard
 from gateway.redash.widgets import Board, Widget
-from gateway.results.bindings import Bindings
-from gateway.results.dashboards import Dashboards
-from gateway.results.definitions import Definitions
+from gateway.results.parts import ResultParts
 
 Respond = Callable[[RequestContext, bytes], Awaitable[Response]]
 """Responds to one request with that body, after all checks."""
@@ -37,43 +38,34 @@ Respond = Callable[[RequestContext, bytes], Awaitable[Response]]
 MOST_AT_ONCE: Final = 8
 """So many widgets of one request are executed, or wait to be sent."""
 
-_FAILED: Final = 4
-"""Redash's status of a job."""
-
 AGAIN_SECONDS: Final = 0.1
 """A widget that is refused because its client runs so many queries already tries again after this time."""
 
 LATE_SECONDS: Final = 0.2
 """Whoever reads slowly still gets what is stored: after the time is up, each widget may be looked up for so long."""
 
+READING_SECONDS: Final = 300.0
+"""But only until so long after the time is up: then nothing more is looked up, however slowly the response is read."""
+
 _NOT_IN_TIME: Final = "This widget was not ready in the time for one request (server.max_wait); request it again."
+_READ_SLOWLY: Final = "The response was read so slowly that this widget was not looked up any more; request it again."
 _NO_TURN: Final = "The time for one request was up before its turn (max_executions of the client); request it again."
 _NOT_KEPT: Final = "This result is larger than the gateway can keep now; request it by its query."
 _RESTRICTED: Final = "The credential may not see the query of this widget."
 
 
-class Entry(msgspec.Struct, omit_defaults=True):
-    """What the response says of a widget, before the response that Redash would give to its request."""
-
-    id: int
-    query_id: int | None
-    visualization_id: int | None
-    status: int
-    cache: str = ""
-    age: int | None = None
-    error: str = ""
-    retry_after: int | None = None
-
-
 class BoardResults:
-    """Responds to requests for whole dashboards."""
+    """Responds to requests for whole dashboards.
 
-    def __init__(
-        self, dashboards: Dashboards, bindings: Bindings, definitions: Definitions, observer: Observer, clock: Clock
-    ) -> None:
-        self._dashboards = dashboards
-        self._bindings = bindings
-        self._definitions = definitions
+    A reader may take its time. So the rights in force are judged again before each look-up and run, and before each
+    widget is handed out.
+    """
+
+    def __init__(self, live: Live, results: ResultParts, observer: Observer, clock: Clock) -> None:
+        self._live = live
+        self._dashboards = results.dashboards
+        self._bindings = results.bindings
+        self._definitions = results.definitions
         self._record = observer.record_request
         self._clock = clock
 
@@ -93,38 +85,49 @@ class BoardResults:
             return Response(body=Body.of(b""), content_type=kind, unsized=True)
         most = min(MOST_AT_ONCE, context.caller.settings.max_executions or math.inf)
         work = _Work(context, operation, board, asyncio.Semaphore(int(most)), respond)
-        tasks: list[asyncio.Task[list[Body]]] = []
+        tasks: list[asyncio.Task[MadeEntry]] = []
         parts = self._lines(work, tasks) if operation.lines else self._document(work, tasks)
         body = Assembled(parts, lambda: _cancel(tasks))
         return Response(body=body, content_type=kind, cache_control="no-store")
 
-    def _begin(self, work: _Work, tasks: list[asyncio.Task[list[Body]]]) -> None:
+    def _begin(self, work: _Work, tasks: list[asyncio.Task[MadeEntry]]) -> None:
         tasks += [asyncio.create_task(self._widget(work, widget)) for widget in work.board.widgets]
 
-    async def _document(self, work: _Work, tasks: list[asyncio.Task[list[Body]]]) -> AsyncIterator[Body]:
+    async def _document(self, work: _Work, tasks: list[asyncio.Task[MadeEntry]]) -> AsyncIterator[Body]:
         """One JSON document, with the widgets in the order of the page."""
         yield Body.of(b'{"dashboard": ' + _head(work.board) + b', "widgets": [')
         self._begin(work, tasks)
         for number, task in enumerate(tasks):
             if number:
                 yield Body.of(b", ")
-            for part in await task:
+            for part in self._handed_out(work, await task):
                 yield part
             work.slots.release()
         yield Body.of(b"]}")
 
-    async def _lines(self, work: _Work, tasks: list[asyncio.Task[list[Body]]]) -> AsyncIterator[Body]:
+    async def _lines(self, work: _Work, tasks: list[asyncio.Task[MadeEntry]]) -> AsyncIterator[Body]:
         """A line for the dashboard, then one for each widget as soon as it is ready."""
         yield Body.of(b'{"dashboard": ' + _head(work.board) + b"}\n")
         self._begin(work, tasks)
         for ready in asyncio.as_completed(tasks):
-            for part in await ready:
+            for part in self._handed_out(work, await ready):
                 yield part
             yield Body.of(b"\n")
             work.slots.release()
 
-    async def _widget(self, work: _Work, widget: Widget) -> list[Body]:
-        """Return the entry of a widget in pieces. The slot that it takes is given back when they are sent."""
+    def _handed_out(self, work: _Work, made: MadeEntry) -> list[Body]:
+        """Return the entry of a widget in pieces; without its response, if the client has lost a right meanwhile."""
+        try:
+            self._check_continues(work)
+        except GatewayError as error:
+            return pieces(failed(made.entry.bare(), error), None)
+        return pieces(made.entry, made.body)
+
+    def _check_continues(self, work: _Work) -> None:
+        work.context.check_continues(self._live.configured, self._clock.wall())
+
+    async def _widget(self, work: _Work, widget: Widget) -> MadeEntry:
+        """Return the entry of a widget. The slot that it takes is given back when it is sent."""
         await work.slots.acquire()
         parent = work.context.outcome
         outcome = Outcome(
@@ -142,13 +145,13 @@ class BoardResults:
         body: Body | None = None
         try:
             body = await self._result(work, widget, outcome)
-            entry.error = _failure(body)
-            entry.cache, entry.age = outcome.cache, _whole(outcome.age)
+            entry.error = failure_of(body)
+            entry.cache, entry.age = outcome.cache, None if outcome.age is None else int(outcome.age)
         except UpstreamRefused as refused:
             entry.status, body, entry.error = refused.status_code, refused.body, refused.detail
             outcome.record_error(refused.reason, refused.refused)
         except GatewayError as error:
-            entry.status, entry.error, entry.retry_after = error.status, error.detail, _seconds(error.retry_after)
+            failed(entry, error)
             outcome.record_error(error.reason, error.refused)
         except BaseException:  # the caller has left
             entry.status = 499
@@ -156,7 +159,7 @@ class BoardResults:
         finally:
             outcome.status, outcome.duration = entry.status, self._clock.monotonic() - outcome.started
             self._record(outcome)
-        return _pieces(entry, body)
+        return MadeEntry(entry, body)
 
     async def _result(self, work: _Work, widget: Widget, outcome: Outcome) -> Body:
         """Return what Redash would respond to the request of a widget.
@@ -166,7 +169,10 @@ class BoardResults:
         """
         if widget.query_id is None:
             raise Forbidden(_RESTRICTED)
+        self._check_continues(work)
         left = work.context.outcome.started + work.context.patience - self._clock.monotonic()
+        if left <= -READING_SECONDS:
+            raise ServiceUnavailable(_READ_SLOWLY, retry_after=1)
         context = _of_query(work.context, widget.query_id, outcome, left)
         try:
             async with asyncio.timeout(max(left, LATE_SECONDS)):
@@ -176,7 +182,7 @@ class BoardResults:
                 response = await self._admitted(work, context, body)
                 if not isinstance(response.body, Body | Events | Part):
                     await response.body.follow(math.inf)
-                    response = await work.respond(context, body)  # it is stored by now
+                    response = await self._respond(work, context, body)  # it is stored by now
         except TimeoutError:
             raise _too_late(context, left) from None
         if response.unsized:
@@ -195,13 +201,17 @@ class BoardResults:
         seconds = (parent.wait or 0) if parent.request.method == "POST" else parent.patience
         while True:
             try:
-                return await work.respond(context, body)
+                return await self._respond(work, context, body)
             except BudgetSpent:  # nobody knows for how long
                 raise
             except TooManyRequests:
                 if self._clock.monotonic() + AGAIN_SECONDS >= parent.outcome.started + seconds:
                     raise
                 await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _respond(self, work: _Work, context: RequestContext, body: bytes) -> Response:
+        self._check_continues(work)
+        return await work.respond(context, body)
 
 
 class _Work(msgspec.Struct, frozen=True):
@@ -214,7 +224,7 @@ class _Work(msgspec.Struct, frozen=True):
     respond: Respond
 
 
-def _cancel(tasks: list[asyncio.Task[list[Body]]]) -> None:
+def _cancel(tasks: list[asyncio.Task[MadeEntry]]) -> None:
     """Let go of what the caller does not wait for any more. Executions go on for their other callers."""
     for task in tasks:
         task.cancel()
@@ -247,27 +257,3 @@ def _too_late(context: RequestContext, left: float) -> GatewayError:
 
 def _head(board: Board) -> bytes:
     return msgspec.json.encode({"id": board.id, "name": board.name, "slug": board.slug})
-
-
-def _failure(body: Body) -> str:
-    """Return why a query failed, "" if it did not: its job says so."""
-    if body.data is None or not body.data.startswith(b'{"job":'):
-        return ""
-    job = msgspec.json.decode(body.data)["job"]
-    return str(job["error"]) if job["status"] == _FAILED else ""
-
-
-def _seconds(delay: float | None) -> int | None:
-    return None if delay is None else math.ceil(delay)
-
-
-def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds)
-
-
-def _pieces(entry: Entry, body: Body | None) -> list[Body]:
-    """Return the entry, with Redash's response as its last member."""
-    head = msgspec.json.encode(entry)
-    if body is None:
-        return [Body.of(head)]
-    return [Body.of(head[:-1] + b', "response": '), body, Body.of(b"}")]

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.body import Events
 from gateway.concurrency.watchers import Watch, Watchers
-from gateway.errors import BadRequest, GatewayError, ServiceUnavailable, Unauthorized
+from gateway.errors import BadRequest, GatewayError, ServiceUnavailable
 from gateway.model import Clock, Definition, Entry, Response
 from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
@@ -164,7 +164,7 @@ class LiveResults:
         Raises:
             GatewayError: the caller may not have it any more.
         """
-        self._check_admitted(context)
+        context.check_continues(self._live.configured, self._clock.wall())
         await self._bindings.check(context, operation)
         definitions, results = self._results.definitions, self._results.cache
         if isinstance(operation, ReadLatest):
@@ -193,12 +193,6 @@ class LiveResults:
         if stored is None or (context.caller.is_bound and stored.entry.query_id != definition.query_id):
             return None
         return _Newest(stored, definition)
-
-    def _check_admitted(self, context: RequestContext) -> None:
-        context.check_delivery(self._live.configured)
-        outcome = context.outcome
-        if not self._live.access.still_admits(outcome.client, outcome.token_sha256, self._clock.wall()):
-            raise Unauthorized("The token is not valid any more.")
 
     def _has_room(self) -> bool:
         return self.watchers.count < self._live.settings.server.max_watchers

@@ -62,4 +62,4 @@ class ExecutionParts:
             self.jobs, self.purging, self.lookup, results.definitions, results.pauses, results.reader, clock
         )
         self.explainer = Explainer(live, results, self.flights, self.lookup, limits, upstream, clock)
-        self.boards = BoardResults(results.dashboards, results.bindings, results.definitions, observer, clock)
+        self.boards = BoardResults(live, results, observer, clock)

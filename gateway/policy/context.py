@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.errors import Forbidden, ServiceUnavailable
+from gateway.errors import Forbidden, ServiceUnavailable, Unauthorized
 from gateway.model import Entry, Key, Request, ReuseTerms
 from gateway.outcome import Outcome, Sender
 from gateway.policy.access import Access, Caller, Credential
@@ -86,6 +86,17 @@ class RequestContext(msgspec.Struct, frozen=True):
         if self.match.route.kind == "write":
             raise ServiceUnavailable(f"{changed}; the change in Redash may have been made.")
         raise ServiceUnavailable(f"{changed}; send it again.", retry_after=1)
+
+    def check_continues(self, now: Configured, wall: float) -> None:
+        """Judge by the configuration in force whether more may follow in a response that began some time ago.
+
+        Raises:
+            ServiceUnavailable: as `check_delivery`.
+            Unauthorized: the token has expired since then, or was removed.
+        """
+        self.check_delivery(now)
+        if not now.access.still_admits(self.outcome.client, self.outcome.token_sha256, wall):
+            raise Unauthorized("The token is not valid any more.")
 
     def _scopes_stay(self, access: Access, caller: Caller) -> bool:
         """Whether the client still has the credentials that this response may have come from."""

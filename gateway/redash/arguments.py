@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, UpstreamUnusable
 
 _NOT_FOR_REDASH: Final = frozenset({"api_key", "signature", "expires", "user_id"})
 
@@ -39,3 +39,19 @@ def parse_query_token(query_string: str) -> str | None:
 def encode_arguments(arguments: tuple[tuple[str, str], ...]) -> str:
     """Encode arguments as a query string for Redash."""
     return urlencode(arguments) if arguments else ""
+
+
+def search_location(location: str) -> str:
+    """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5).
+
+    It is relative, because the caller's path may begin with the slug, or with the prefix of a proxy in front.
+    Only its arguments are taken: Redash 8 and 10 name a host, and with several organisations the path has a slug.
+
+    Raises:
+        UpstreamUnusable: its arguments cannot be decoded.
+    """
+    try:
+        arguments = parse_arguments(location.partition("?")[2].partition("#")[0])
+    except BadRequest:
+        raise UpstreamUnusable("Redash answered with a redirect whose arguments cannot be decoded.") from None
+    return f"../queries?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

@@ -6,6 +6,7 @@ own, or a fixed one. The server stores that and does not read it; the rules are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -237,7 +238,8 @@ def _position(widget: _Widget) -> tuple[float, float, int]:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("inf")
+    """Return a number as it is: an integer of hundreds of digits is larger than every double, but has its place."""
+    return value if isinstance(value, int | float) else math.inf
 
 
 def _text(value: object) -> str:

@@ -49,12 +49,14 @@ class _Slugs(msgspec.Struct, frozen=True):
 class _Read(msgspec.Struct, frozen=True):
     dashboard: DashboardQueries
     requested_at: float
+    generation: int
 
 
 class _Shown(msgspec.Struct, frozen=True):
     board: Board
     size: int
     requested_at: float
+    generation: int
 
 
 class Dashboards:
@@ -63,12 +65,13 @@ class Dashboards:
     def __init__(self, upstream: Upstream, clock: Clock) -> None:
         self._upstream = upstream
         self._clock = clock
+        self._generation = 0
         self._recent: dict[tuple[str, int | str], _Read] = {}
         self._slugs: LRUCache[str, _Slugs] = LRUCache(_MOST_SLUGS, getsizeof=lambda slugs: len(slugs.by_id) + 1)
         self._shown: LRUCache[tuple[str, int | str], _Shown] = LRUCache(
             _SHOWN_BYTES, getsizeof=lambda shown: shown.size
         )
-        self._flights: Flights[_Read] = Flights()
+        self._flights: Flights[_Read] = Flights()  # a read that was sent before a write does not serve callers after it
         self._reads: Flights[_Shown] = Flights()
         self._lists: Flights[_Slugs] = Flights()
 
@@ -83,7 +86,7 @@ class Dashboards:
         return parse_dashboard(response.body.load()).queries
 
     async def board(self, credential: Credential, dashboard: int | str, sender: Sender) -> Board:
-        """Return a dashboard with its widgets, as it was at most `REREAD_SECONDS` ago.
+        """Return a dashboard with its widgets, as it was at most `REREAD_SECONDS` ago, and after the last write.
 
         Raises:
             UpstreamRefused: Redash does not show it to this credential.
@@ -91,21 +94,24 @@ class Dashboards:
         """
         place = (credential.scope, dashboard)
         shown = self._shown.get(place)
-        if shown is None or self._clock.monotonic() - shown.requested_at > REREAD_SECONDS:
-            shown, _ = await self._reads.share(place, lambda: self._show(credential, dashboard, sender))
+        if shown is None or self._clock.monotonic() > self._good_until(shown):
+            show = partial(self._show, credential, dashboard, sender)
+            shown, _ = await self._reads.share((*place, self._generation), show)
         return shown.board
 
     async def _show(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Shown:
         place = (credential.scope, dashboard)
         self._shown.pop(place, None)
+        generation = self._generation
         response = await self._request(credential, dashboard, sender)
-        shown = _Shown(parse_board(response.body.load()), response.body.size, response.sent)
+        shown = _Shown(parse_board(response.body.load()), response.body.size, response.sent, generation)
         if shown.size <= _SHOWN_BYTES:
             self._shown[place] = shown
         return shown
 
     async def recent(self, credential: Credential, dashboard: int | str, sender: Sender) -> DashboardQueries:
-        """Return a dashboard as it was at most `REREAD_SECONDS` ago; concurrent callers share one request.
+        """Return a dashboard as it was at most `REREAD_SECONDS` ago, and after the last write; concurrent callers share
+        one request.
 
         One that Redash refuses (deleted, or not for this credential) has no queries.
 
@@ -116,7 +122,7 @@ class Dashboards:
         if self._clock.monotonic() <= self.valid_until(credential, dashboard):
             return self._recent[place].dashboard
         refresh = partial(self._refresh, credential, dashboard, sender)
-        return (await self._flights.share(place, refresh, sender.outcome))[0].dashboard
+        return (await self._flights.share((*place, self._generation), refresh, sender.outcome))[0].dashboard
 
     def known(self, credential: Credential, dashboard: int | str) -> DashboardQueries | None:
         """Return what `recent` would return without a request; None if it would send one."""
@@ -134,7 +140,17 @@ class Dashboards:
     def valid_until(self, credential: Credential, dashboard: int | str) -> float:
         """Return until when (monotonic) `recent` needs no request; -inf where nothing is cached."""
         recent = self._recent.get((credential.scope, dashboard))
-        return recent.requested_at + REREAD_SECONDS if recent is not None else -math.inf
+        return self._good_until(recent) if recent is not None else -math.inf
+
+    def drop_all(self) -> None:
+        """Let every dashboard be read again before it is used: a write was made, which may affect any of them.
+
+        Ids of slugs stay known: a request in progress has read the dashboards of its client already.
+        """
+        self._generation += 1
+
+    def _good_until(self, read: _Read | _Shown) -> float:
+        return read.requested_at + REREAD_SECONDS if read.generation == self._generation else -math.inf
 
     async def aclose(self) -> None:
         """Cancel the requests in flight."""
@@ -143,16 +159,16 @@ class Dashboards:
         await self._lists.aclose()
 
     async def _refresh(self, credential: Credential, dashboard: int | str, sender: Sender) -> _Read:
-        began = self._clock.monotonic()
+        began, generation = self._clock.monotonic(), self._generation
         try:
             response = await self._request(credential, dashboard, sender)
-            read = _Read(parse_dashboard(response.body.load()), response.sent)
+            read = _Read(parse_dashboard(response.body.load()), response.sent, generation)
         except UpstreamRefused as refused:
             if not is_denial(refused):
                 raise
             log.warning("Redash refuses dashboard %s to credential '%s': it opens no query", dashboard, credential.name)
             board = dashboard if isinstance(dashboard, int) else _NO_DASHBOARD
-            read = _Read(DashboardQueries(board, frozenset()), began)
+            read = _Read(DashboardQueries(board, frozenset()), began, generation)
         self._recent[credential.scope, dashboard] = read
         return read
 

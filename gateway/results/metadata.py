@@ -15,7 +15,6 @@ from gateway.body import Body
 from gateway.concurrency.flights import Flights
 from gateway.concurrency.slots import FairSlots
 from gateway.errors import (
-    BadRequest,
     CredentialRejected,
     UpstreamError,
     UpstreamRefused,
@@ -28,7 +27,7 @@ from gateway.policy.configured import Live
 from gateway.policy.context import RequestContext
 from gateway.policy.keys import metadata_key
 from gateway.redash import calls, routes
-from gateway.redash.arguments import encode_arguments, parse_arguments
+from gateway.redash.arguments import search_location
 from gateway.redash.matching import Match
 from gateway.redash.objects import parse_named
 from gateway.redash.redaction import body_without_own_keys, without_keys
@@ -79,6 +78,10 @@ class Metadata:
         self._job_results = JobResults(upstream, clock)
         self._flights: Flights[MetadataEntry] = Flights()
         self._generation = 0
+        self.on_dropped: Callable[[], None] = lambda: None
+        """Called when everything was dropped."""
+        self.announce_write: Callable[[], Awaitable[None]] = _alone
+        """Lets the gateways with the same store drop everything, too."""
         # One large body at a time: it takes many times its size while it is parsed.
         self._cleaning = FairSlots(
             1, timeout=live.settings.upstream.queue_timeout, busy="The gateway is busy with other large lists"
@@ -184,7 +187,7 @@ class Metadata:
         body = await self._cleaned(context, response)
         if redirected:
             return MetadataEntry(
-                body, response.content_type, "", response.sent, None, _search_location(response.location)
+                body, response.content_type, "", response.sent, None, search_location(response.location)
             )
         await _off_loop(partial(_check_object, context.match, operation), body)
         etag = (await _off_loop(_digest, body))[:16]
@@ -203,6 +206,7 @@ class Metadata:
                 await self._definitions.delete(operation.query_id)
             elif operation.query_id is not None:
                 self._definitions.drop(operation.query_id)
+            await self.announce_write()
         content_type = entry.content_type if entry.body.size else ""
         return Response(status=entry.status, body=entry.body, content_type=content_type)
 
@@ -218,9 +222,10 @@ class Metadata:
             return response.body.with_data(await asyncio.to_thread(lambda: clean(response.body.load())))
 
     def drop_all(self) -> None:
-        """Drop everything: a write was made, which may affect any object and list."""
+        """Drop everything: a write was made, here or by another gateway, which may affect any object and list."""
         self._generation += 1
         self.entries.clear()
+        self.on_dropped()
 
     def drop_object(self, query_id: int) -> None:
         """Drop a query's object in every scope: Redash refuses the query to one of them."""
@@ -236,6 +241,10 @@ class Metadata:
     async def aclose(self) -> None:
         """Cancel the requests in progress."""
         await self._flights.aclose()
+
+
+async def _alone() -> None:
+    """Nobody shares the store."""
 
 
 async def _off_loop(work: Callable[[Body], T], body: Body) -> T:
@@ -279,19 +288,3 @@ def _response(entry: MetadataEntry) -> Response:
         etag=entry.etag,
         location=entry.location,
     )
-
-
-def _search_location(location: str) -> str:
-    """Return the target of the only redirect in Redash's API: the old search redirects to the list (CONTRACT 5).
-
-    It is relative, because the caller's path may begin with the slug, or with the prefix of a proxy in front.
-    Only its arguments are taken: Redash 8 and 10 name a host, and with several organisations the path has a slug.
-
-    Raises:
-        UpstreamUnusable: its arguments cannot be decoded.
-    """
-    try:
-        arguments = parse_arguments(location.partition("?")[2].partition("#")[0])
-    except BadRequest:
-        raise UpstreamUnusable("Redash answered with a redirect whose arguments cannot be decoded.") from None
-    return f"../queries?{encode_arguments(tuple((n, v) for n, v in arguments if n != 'org_slug'))}"

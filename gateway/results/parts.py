@@ -33,6 +33,7 @@ class ResultParts:
         self.bindings = Bindings(self.dashboards, self.definitions)
         self.metadata = Metadata(live, upstream, self.definitions, self.pauses, self.bindings, clock)
         self.definitions.on_denied = self.metadata.drop_object
+        self.metadata.on_dropped = self.dashboards.drop_all
         self.forms = ResultForms(live, self.cache, self.organisation, clock)
         self.reader = ResultReader(live, self.definitions, self.cache, self.fetcher, self.forms, ledger, clock)
 

@@ -35,6 +35,9 @@ class Sharing(Protocol):
     def on_new_data(self, note: Callable[[str | None, Purge], None]) -> None:
         """Call `note` with what was said on another gateway."""
 
+    async def announce_write(self) -> None:
+        """Notify all others that somebody has changed something in Redash; later, if they cannot be notified now."""
+
     def use(self, address: RedisAddress) -> None:
         """Log in with the password of this address from the next connection on, if it is the same Redis and user."""
 
@@ -46,3 +49,6 @@ class Sharing(Protocol):
 
     def on_purge(self, purge: Callable[[str | None, int | None], None]) -> None:
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have, why ever."""
+
+    def on_write(self, drop: Callable[[], None]) -> None:
+        """Call `drop` when somebody has changed something in Redash through another gateway, or may have."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from support.gateways import SECONDS, awaited, begun, ended, lose_lease
 from support.redis_server import RedisServer
-from support.waiting import until
+from support.waiting import TICK_SECONDS, until, within
 from support.world import World
 
 from gateway.sandbox import Sandbox
@@ -149,3 +150,31 @@ async def test_a_refused_run_is_refused_to_callers_of_each_gateway(gateways: lis
     fault.clear()
     assert {reply.status for reply in replies} == {502}
     assert len({reply.json["detail"] for reply in replies}) == 1
+
+
+async def test_a_write_through_one_gateway_shows_on_all(gateways: list[World], sandbox: Sandbox) -> None:
+    one, two, _ = gateways
+    board, query = min(sandbox.database.dashboards), one.named["by_country"]
+    widget = next(w["id"] for w in (await shown(two, board))["widgets"] if w["query_id"] == query)
+    assert (await two.get(f"/api/dashboards/{board}")).status == 200  # from now on, both are cached
+    assert (await one.call("DELETE", f"/api/widgets/{widget}", client="writer")).status == 200
+    await until_not_shown(two, board, query)
+
+
+async def shown(world: World, board: int) -> dict[str, Any]:
+    reply = await world.call("GET", f"/api/dashboards/{board}/results?max_age=3600")
+    assert reply.status == 200, reply.body
+    found: dict[str, Any] = reply.json
+    return found
+
+
+async def until_not_shown(world: World, board: int, query: int) -> None:
+    """Wait until neither object nor results of a dashboard show a query: an announcement takes a moment."""
+    async with within(4.0):  # less than what objects are cached for
+        while True:
+            results = {widget["query_id"] for widget in (await shown(world, board))["widgets"]}
+            objects = (await world.get(f"/api/dashboards/{board}")).json["widgets"]
+            named = {w["visualization"]["query"]["id"] for w in objects if (w.get("visualization") or {}).get("query")}
+            if query not in results | named:
+                return
+            await asyncio.sleep(TICK_SECONDS)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from support.calls import TOKENS
@@ -15,11 +17,18 @@ from support.waiting import until
 from support.world import World
 
 from gateway.errors import BadRequest
+from gateway.executions.board import READING_SECONDS
 from gateway.model import Definition
 from gateway.redash.widgets import parse_board
 from gateway.sandbox.database import Database
 
 SALES = 1
+
+HUGE = (
+    "with recursive part(n) as (select 1 union all select n + 1 from part where n < 8000)"
+    " select n, hex(zeroblob(500)) as text from part"
+)
+"""8 MB: more than the buffers of the kernel hold for a caller that does not read."""
 
 
 def board_of(database: Database, *widgets: tuple[int, dict[str, Any]]) -> int:
@@ -233,6 +242,100 @@ async def test_after_the_time_for_one_request_only_hits_come(bare: World, monkey
     assert (stored["status"], stored["cache"]) == (200, "hit")
 
 
+RIGHTS = 'max_executions = 1\ncan = ["read", "execute"]'
+
+
+def change(world: World, before: str, after: str) -> None:
+    """Reload with another line."""
+    assert before in world.text
+    world.reconfigure(world.text.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected", "runs"),
+    [
+        ('"execute"]', '"execute"]\nexpires = 2099-01-01', 200, 2),  # takes nothing away
+        ('can = ["read", "execute"]', 'can = ["read"]', 503, 1),
+        ("max_executions = 1", "max_executions = 1\nqueries = [999]", 503, 1),
+    ],
+    ids=["nothing", "execute", "queries"],
+)
+async def test_no_run_begins_and_no_rows_come_after_a_reload_took_rights(
+    bare: World, before: str, after: str, expected: int, runs: int
+) -> None:
+    """A single request that waits ends with 503 then; here each widget does that is not handed out yet."""
+    await bare.start(dashboard=RIGHTS)
+    slow = [(bare.named["slow_seconds"], mapped("seconds", "static-value", value=x)) for x in (0.01, 0.02)]
+    board = board_of(bare.sandbox.database, *slow)
+    hold = bare.sandbox.hold()
+    asked = asyncio.create_task(shown(bare, board, "?max_age=0"))
+    await bare.sandbox.wait_executions(1)
+    change(bare, before, after)
+    hold.release()
+    widgets = await asked
+    assert [w["status"] for w in widgets] == [expected] * 2
+    assert ["response" in w for w in widgets] == [expected == 200] * 2
+    assert [w.get("retry_after") for w in widgets] == [None if expected == 200 else 1] * 2
+    assert bare.started == runs
+
+
+async def huge_and_small(world: World, small: int) -> int:
+    """Make a dashboard whose first widget is large; all results are stored."""
+    huge, kb1 = world.sandbox.add_query("huge", HUGE), world.named["kb1"]
+    for query in (huge, kb1):
+        await world.rows(query, max_age=86400, client="second")
+    return board_of(world.sandbox.database, (huge, {}), *[(kb1, {})] * small)
+
+
+async def slow_reader(world: World, board: int) -> socket.socket:
+    """Request a dashboard, and read only the beginning of the response."""
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.setblocking(False)
+    loop, at = asyncio.get_running_loop(), urlsplit(world.url)
+    await loop.sock_connect(slow, (at.hostname, at.port))
+    head = f"GET /api/dashboards/{board}/results?max_age=86400 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    await loop.sock_sendall(slow, f"{head}Authorization: Key {TOKENS['dashboard']}\r\n\r\n".encode())
+    assert b" 200 " in await loop.sock_recv(slow, 20)
+    return slow
+
+
+async def rest_of(slow: socket.socket) -> bytes:
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    received = b""
+    while data := await asyncio.get_running_loop().sock_recv(slow, 1 << 20):
+        received += data
+    return received
+
+
+async def test_a_slow_reader_gets_no_rows_for_which_it_has_lost_the_right(bare: World) -> None:
+    """It was admitted once, and could read for hours: what was looked up before is not handed out either."""
+    await bare.start(dashboard=RIGHTS.replace("1", "3"))
+    board, route = await huge_and_small(bare, 3), "/api/dashboards/{dashboard}/results"
+    with await slow_reader(bare, board) as slow:
+        while await bare.metric("redash_gateway_requests_total", route=route, cache="hit") < 3:
+            pass
+        change(bare, 'can = ["read", "execute"]', 'can = ["read"]')
+        received = await rest_of(slow)
+    assert received.count(b'"status":200') == 1, "the one whose beginning was on its way"
+    assert received.count(b'"status":503') == 3
+    assert received.count(b'"query_result"') == 1
+
+
+async def test_a_slow_reader_cannot_have_more_looked_up_without_end(
+    bare: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each late widget is looked up when its turn comes, with the rows of that moment."""
+    monkeypatch.setattr("gateway.executions.board.LATE_SECONDS", 5.0)
+    await bare.start(dashboard="max_executions = 1")
+    board = await huge_and_small(bare, 1)
+    for seconds, status in ((READING_SECONDS, b'"status":200'), (READING_SECONDS + 60, b'"status":503')):
+        with await slow_reader(bare, board) as slow:
+            bare.clock.turn(seconds)
+            received = await rest_of(slow)
+        assert status in received[-3_000:], received[-500:]
+
+
 async def test_the_same_widget_twice_runs_once(world: World) -> None:
     n = world.named
     slow = mapped("seconds", "static-value", value=0.2)
@@ -272,6 +375,34 @@ async def test_it_needs_to_execute_and_the_dashboard_itself(bare: World) -> None
     assert bare.started == 0
 
 
+async def test_a_write_through_the_gateway_shows_at_once(bare: World) -> None:
+    """Both in what is shown, and in what a bound client may use: the widgets are checked one by one."""
+    await bare.start(second=f"dashboards = [{SALES}, 'tests']")
+    n, database = bare.named, bare.sandbox.database
+    board = board_of(database, (n["dropdown"], mapped("country", "static-value", value="JP")))
+    (before,) = await shown(bare, board, client="second")
+    assert {row["country"] for row in rows(before)} == {"JP"}
+
+    async def write(method: str, path: str, **more: Any) -> dict[str, Any]:
+        reply = await bare.call(method, path, client="writer", **more)
+        assert reply.status == 200, reply.body
+        found: dict[str, Any] = reply.json
+        return found
+
+    options = mapped("country", "static-value", value="FR")
+    await write("POST", f"/api/widgets/{before['id']}", body={"text": "", "options": options})
+    (after,) = await shown(bare, board, client="second")
+    assert {row["country"] for row in rows(after)} == {"FR"}
+    assert (await bare.post("kb1", client="second")).status == 403
+    table = next(v.id for v in database.visualizations.values() if v.query_id == n["kb1"] and v.type == "TABLE")
+    more = {"dashboard_id": board, "visualization_id": table, "text": "", "width": 1, "options": {}}
+    added = await write("POST", "/api/widgets", body=more)
+    assert [w["status"] for w in await shown(bare, board, client="second")] == [200, 200]
+    await write("DELETE", f"/api/widgets/{added['id']}")
+    assert len(await shown(bare, board, client="second")) == 1
+    assert (await bare.post("kb1", client="second")).status == 403
+
+
 async def test_a_head_request_runs_nothing(world: World) -> None:
     reply = await world.call("HEAD", f"/api/dashboards/{SALES}/results")
     assert (reply.status, reply.body) == (200, b"")
@@ -308,3 +439,14 @@ def test_odd_objects_are_read_as_having_nothing(widgets: list[Any]) -> None:
     (widget,) = board.widgets
     with pytest.raises(BadRequest, match="give p_w1_x=<value>"):
         board.values(widget, definition("select {{ x }}"), (), None)  # type: ignore[arg-type]
+
+
+def test_a_place_of_hundreds_of_digits_is_far_down_on_the_page() -> None:
+    """No double is that large, and whoever may edit a widget can write it."""
+    rows = [10**400, 7, -(10**400), 10**401, "x"]
+    widgets = [
+        {"id": n, "options": {"position": {"row": row, "col": row}}, "visualization": {"query": {"id": n}}}
+        for n, row in enumerate(rows)
+    ]
+    board = parse_board(json.dumps({"id": 3, "widgets": widgets}).encode())
+    assert [widget.id for widget in board.widgets] == [2, 1, 0, 3, 4]

@@ -35,6 +35,7 @@ from gateway.store.redis import link, silence
 from gateway.store.redis.ledger import RedisLedger
 from gateway.store.redis.link import Link
 from gateway.store.redis.server import RedisOptions
+from gateway.store.redis.sharing import RedisSharing
 from gateway.store.redis.store import RedisStore
 
 SILENT_SECONDS = 0.2
@@ -224,6 +225,25 @@ async def test_nothing_is_lost_on_a_line_that_is_cut_and_mended(
     assert await other.get(key(1)) is None
     denied = [(await other.get(key(name))).confirmed for name in (2, 3)]
     assert denied == [float("-inf")] * 2, "its newer result is not in Redis, so the older one must be confirmed first"
+
+
+async def test_a_write_by_a_gateway_that_is_cut_off_is_announced_later(
+    redis: RedisServer, network: Network, stack: AsyncExitStack, clock: FakeClock
+) -> None:
+    """The others have heard everything else, and would show for a minute what was changed."""
+    stores = [await gateway(stack, network, clock), await gateway(stack, redis, clock)]
+    cut_off, other = (RedisSharing(store.link) for store in stores)
+    dropped: list[str] = []
+    other.on_write(lambda: dropped.append("other"))
+    await network.kill()
+    await until(lambda: not stores[0].ready)
+    await cut_off.announce_write()
+    assert dropped == []
+    await network.start()
+    await back(*stores)
+    await until(lambda: dropped == ["other"])
+    await cut_off.announce_write()
+    await until(lambda: dropped == ["other"] * 2)
 
 
 async def test_announcements_that_do_not_arrive_are_noticed(

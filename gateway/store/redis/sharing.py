@@ -1,4 +1,4 @@
-"""What gateways that share a Redis tell each other besides what is stored: purges, reloads, rates, who is there."""
+"""What gateways that share a Redis tell each other besides what is stored: purges, writes, reloads, rates, peers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gateway.store.redis.spending import RedisSpending
 RELOAD: Final = "reload"
 PURGED: Final = "purged"
 STORED: Final = "stored"
+WRITTEN: Final = "written"
 
 NEW_DATA: Final = "new-data"
 
@@ -40,6 +41,7 @@ class RedisSharing:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._owes_write = False
         self.tokens = RedisTokens(link)
         self.spending = RedisSpending(link)
         self._unsaid: dict[NewData, None] = {}
@@ -71,14 +73,29 @@ class RedisSharing:
     async def announce_new_data(self, said: Sequence[NewData]) -> None:
         """See the protocol; in steps, since each announcement reaches every gateway at once."""
         self._unsaid.update(dict.fromkeys(said))
-        if self._link.up:
-            with contextlib.suppress(UnavailableError, RefusedError):
-                await self._catch_up()
+        await self._catch_up_now()
         if len(self._unsaid) > MOST_UNSAID:
             self._unsaid = {_EVERYTHING: None}
 
+    async def announce_write(self) -> None:
+        """See the protocol."""
+        self._owes_write = True
+        await self._catch_up_now()
+
+    async def _catch_up_now(self) -> None:
+        if self._link.up:
+            with contextlib.suppress(UnavailableError, RefusedError):
+                await self._catch_up()
+
     async def _catch_up(self) -> None:
         """Say what was not said yet. Raises UnavailableError, RefusedError."""
+        if self._owes_write:
+            self._owes_write = False
+            try:
+                await self._link.call(_ANNOUNCE, WRITTEN, "")
+            except BaseException:
+                self._owes_write = True
+                raise
         while some := list(itertools.islice(self._unsaid, _STEP)):
             await self._link.call(_ANNOUNCE, NEW_DATA, msgspec.msgpack.encode(some))
             for said in some:
@@ -110,3 +127,8 @@ class RedisSharing:
         """Call `purge` with scope and query (None: all) of what another gateway has deleted, or may have."""
         self._link.seen.on_gap.append(lambda: purge(None, None))  # a purge may be among what was missed
         self._link.subscribe(PURGED, lambda payload: purge(*_PURGE.decode(payload)))
+
+    def on_write(self, drop: Callable[[], None]) -> None:
+        """Call `drop` when somebody has changed something in Redash through another gateway, or may have."""
+        self._link.seen.on_gap.append(drop)
+        self._link.subscribe(WRITTEN, lambda _payload: drop())
