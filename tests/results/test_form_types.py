@@ -109,6 +109,22 @@ def test_text_forms_have_the_same_table(rows: Rows) -> None:
     assert [[cell == "" for cell in line] for line in lines[1:]] == [[r[n] in (None, "") for n in names] for r in rows]
 
 
+@pytest.mark.parametrize("depth", [100, 490, 700, 900, 960, 985, 5_000])
+@pytest.mark.parametrize("form", ["ndjson", "json", "csv", "html", "xlsx", "parquet", "arrow"])
+def test_deeply_nested_values_are_written_or_refused(form: str, depth: int) -> None:
+    # Python 3.11 parses and writes nearly 1,000 levels. Half a character and NaN make NDJSON take its slower way.
+    value = '{"a":[' * (depth // 2) + '"\\ud800",NaN' + "]}" * (depth // 2)
+    body = f'{{"query_result": {{"data": {{"columns": [{{"name": "c"}}], "rows": [{{"c": {value}}}]}}}}}}'.encode()
+    job = Job(form=form, selection=Selection(), formats=DateFormats(), size=len(body))  # type: ignore[arg-type]
+    try:
+        written = b"".join(job.pieces(reader_in(body)))
+    except UpstreamUnusable:
+        assert depth > 900
+    else:
+        if form == "ndjson":
+            assert written.rstrip() == b'{"c":' + value.replace("\\ud800", "?").replace("NaN", "null").encode() + b"}"
+
+
 def test_ndjson_is_read_by_every_tool(tmp_path: Path) -> None:
     rows = [{"i": n, "f": n / 7, "t": f"é {n}\n", "b": n % 2 == 0, "n": None if n else "x"} for n in range(50)]
     data = tmp_path / "rows.ndjson"
