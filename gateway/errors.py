@@ -197,10 +197,16 @@ class UpstreamUnusable(GatewayError):
     reason = "upstream_unusable"
 
 
+class UpstreamUnreadable(GatewayError):
+    """Redash's result is nested too deeply for any parser here. As it stays the same, nobody requests it again."""
+
+    status = 502
+    title = "Bad gateway"
+    reason = "upstream_unusable"
+
+
 class UpstreamRedirected(UpstreamUnusable):
     """Redash, or a proxy, redirects. `leads_to` is for the operator only: the scheme and host of another server."""
-
-    reason = "upstream_unusable"
 
     def __init__(self, detail: str, leads_to: str) -> None:
         super().__init__(detail)
