@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import tracemalloc
 import zipfile
 from datetime import UTC, datetime
@@ -252,6 +253,24 @@ def test_a_workbook_has_the_selected_cells() -> None:
         ["a<b\ufffd", "1", "1", "1.5", str(10**20)],
         ["", "", "", "-1.0", "1"],
     ]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\rb\r\n", "_x0041_", "_x000D_", "_x005F_x0041_", "_x0041_x0042_<b>", "__x00e9__", "_x41_", " x _X0041_ "]
+)
+def test_a_workbook_has_texts_unchanged_for_every_reader(text: str) -> None:
+    # Excel reads `_xHHHH_` in an element as a character (ECMA-376, ST_Xstring); openpyxl and XML itself do not.
+    with zipfile.ZipFile(io.BytesIO(made("xlsx", [{text: text}]))) as archive:
+        root = ElementTree.fromstring(archive.read("xl/worksheets/sheet1.xml"))
+    for cell in (cell for cell in root.iter() if cell.tag.endswith("}c")):
+        parts = ["".join(element.itertext()) for element in cell.iter() if element.tag.endswith("}t")]
+        assert "".join(parts) == text
+        assert "".join(re.sub("_x([0-9A-Fa-f]{4})_", lambda at: chr(int(at[1], 16)), part) for part in parts) == text
+
+
+def test_a_text_in_a_workbook_ends_where_excel_ends_it() -> None:
+    # As in Redash's own XLSX; docs/forms.md says so.
+    assert sheet(made("xlsx", [{"t": "ab" * 20_000}]))[1] == ["ab" * 16_383 + "a"]
 
 
 KEYS = st.one_of(
