@@ -27,9 +27,7 @@ class GatewayError(Exception):
         self.refused = refused
 
     def copy(self) -> Self:
-        """Return an error to keep, or to raise once more, without traceback and causes: these hold every frame on the
-        way, with its bodies and texts; and where a frame holds the error, all waits for the garbage collector.
-        """
+        """Return it to keep or raise once more, without traceback and causes: their frames hold bodies, and itself."""
         copy = self.__class__.__new__(self.__class__, *self.args)
         copy.__dict__.update(self.__dict__)
         return copy
@@ -207,6 +205,8 @@ class UpstreamUnreadable(GatewayError):
 
 class UpstreamRedirected(UpstreamUnusable):
     """Redash, or a proxy, redirects. `leads_to` is for the operator only: the scheme and host of another server."""
+
+    reason = "upstream_unusable"
 
     def __init__(self, detail: str, leads_to: str) -> None:
         super().__init__(detail)
