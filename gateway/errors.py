@@ -27,9 +27,7 @@ class GatewayError(Exception):
         self.refused = refused
 
     def copy(self) -> Self:
-        """Return an error to keep, or to raise once more, without traceback and causes: these hold every frame on the
-        way, with its bodies and texts; and where a frame holds the error, all waits for the garbage collector.
-        """
+        """Return it to keep or raise once more, without traceback and causes: their frames hold bodies, and itself."""
         copy = self.__class__.__new__(self.__class__, *self.args)
         copy.__dict__.update(self.__dict__)
         return copy
@@ -191,6 +189,14 @@ class UpstreamBusy(GatewayError):
 
 class UpstreamUnusable(GatewayError):
     """Redash's response cannot be used: HTML, broken JSON, an incomplete body, or the result of other SQL."""
+
+    status = 502
+    title = "Bad gateway"
+    reason = "upstream_unusable"
+
+
+class UpstreamUnreadable(GatewayError):
+    """Redash's result is nested too deeply for any parser here. As it stays the same, nobody requests it again."""
 
     status = 502
     title = "Bad gateway"

@@ -9,12 +9,15 @@ from traceback import clear_frames
 from typing import Any, Final
 
 from aiohttp import hdrs, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from gateway.http.addresses import peer_of
 from gateway.http.head import SERVER
+from gateway.http.pieces import Pieces
 from gateway.http.problems import describe, problem
+from gateway.http.request_key import LONGEST_REQUEST
 from gateway.http.sending import CLOSED
 
 log = logging.getLogger("gateway.http")
@@ -32,7 +35,7 @@ class Handler(RequestHandler):
     aiohttp's own response to a bad head echoes the offending line, token included, into body and log.
     """
 
-    __slots__ = ("_half_closed", "_last_body", "_refused")
+    __slots__ = ("_half_closed", "_last_body", "_pieces", "_refused")
 
     def __init__(self, manager: web.Server, refused: Callable[[int, str], None], **settings: Any) -> None:
         """`refused` is called with the status and the peer's address when the parser refuses a request."""
@@ -40,6 +43,7 @@ class Handler(RequestHandler):
         self._refused = refused
         self._half_closed: asyncio.TimerHandle | None = None  # ends the request in progress after its time
         self._last_body: StreamReader = EMPTY_PAYLOAD  # of the last request whose head has come
+        self._pieces: Pieces | None = None  # from the first `Upgrade` on
 
     def waits(self) -> bool:
         """Whether it waits for a request, or will once its task has started (uvloop may read before that)."""
@@ -59,12 +63,44 @@ class Handler(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and begin with the request."""
-        super().data_received(data)
+        if self._reading_paused or self._buffer_paused or self._upgraded:
+            self._pieces = None  # the parser joins what it has kept with what comes
+        elif self._pieces is None and b"upgrade" in data.lower():
+            self._pieces = Pieces()
+        if self._pieces is None or not data:  # aiohttp goes on with what it has kept when there is nothing new
+            self._parse(data)
+        else:
+            self._parse_pieces(self._pieces, data)
+
+    def _parse_pieces(self, pieces: Pieces, data: bytes) -> None:
+        cut = 0
+        while cut < len(data):
+            at, cut = cut, pieces.next_cut(data, cut)
+            if self._reading_paused or self._buffer_paused:
+                self._pieces, cut = None, len(data)
+            self._parse(data[at:cut])
+
+    def _parse(self, piece: bytes) -> None:
+        count = self._request_count
+        super().data_received(piece)
         if self._messages:
-            message, self._last_body = self._messages[-1]
+            message, body = self._messages[-1]
             if isinstance(message, _ErrInfo):
                 message.exc.__traceback__ = None  # its frames hold this connection
+                if not self._last_body.is_eof():
+                    self._last_body.set_exception(web.RequestPayloadError())  # of a request that has not begun yet
+                body = EMPTY_PAYLOAD
+            elif self._request_count > count:
+                self._note_head(message, body)
+            self._last_body = body
         self._break_body_off()
+
+    def _note_head(self, message: RawRequestMessage, body: StreamReader) -> None:
+        """Keep in step with the parser. Where what follows an upgrade may be lost, the connection ends with it."""
+        length = 0 if self._pieces is None else self._pieces.begin_body(message)
+        is_certain = self._pieces is not None and not self._upgraded and not message.chunked
+        if message.upgrade and not (is_certain and length <= LONGEST_REQUEST):
+            self._messages[-1] = message._replace(should_close=True), body
 
     def _break_body_off(self) -> None:
         """Fail the body after a parser error: aiohttp only queues the error, and the reader would wait for ever."""

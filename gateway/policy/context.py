@@ -21,7 +21,10 @@ LEAST_SECONDS: Final = 5.0
 _RESPONDING_SECONDS: Final = 1.0
 """So much of that time, but at most a tenth, is kept for the response after the last wait."""
 
-_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:[;,]|$)", re.IGNORECASE)
+_MOST_DIGITS: Final = 9
+"""Of a number: three decades in seconds are longer than any `max_wait`."""
+
+_WAIT: Final = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d++)\"?\s*(?:[;,]|$)", re.IGNORECASE)
 
 
 class RequestContext(msgspec.Struct, frozen=True):
@@ -123,4 +126,4 @@ def honoured_wait(request: Request, max_wait: float) -> int | None:
     """Return the seconds of `Prefer: wait=N` (RFC 7240), at most `max_wait`; None without one."""
     given = request.headers.get("Prefer")
     found = _WAIT.search(given) if given is not None else None
-    return min(int(found[1]), math.floor(max_wait)) if found else None
+    return min(int(found[1].lstrip("0")[:_MOST_DIGITS] or "0"), math.floor(max_wait)) if found else None

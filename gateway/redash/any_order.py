@@ -53,5 +53,6 @@ def parse_without_rows(body: Body) -> object:
     Raises:
         TooManyStepsError: it is nested or divided in a way that takes too long to read.
         ValueError: it is not JSON, or too long without its rows.
+        RecursionError: it is nested too deeply.
     """
     return json.loads(outline(body.pieces(_PIECE_BYTES), _LONGEST_OUTLINE))

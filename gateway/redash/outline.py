@@ -73,7 +73,7 @@ class Outline:
     """Takes a document piece by piece, and looks at each byte a bounded number of times.
 
     Every method raises ValueError where the document is not JSON as Python's `json` reads it, or its outline too long;
-    `TooManyStepsError` where it has too much that is no usual row.
+    `TooManyStepsError` where it has too much that is no usual row; RecursionError where it is nested too deeply.
     """
 
     def __init__(self, most: int) -> None:
@@ -198,7 +198,7 @@ class Outline:
             self._add(token)
             self._open += token
             if len(self._open) > _DEEPEST:
-                raise ValueError("nested too deeply")
+                raise RecursionError("nested too deeply")
             self._next = following
         elif token in b"}]":
             if not self._open or _PARTNER[self._open.pop()] != ord(token):
@@ -265,6 +265,7 @@ def outline(pieces: Iterable[bytes], most: int) -> bytes:
 
     Raises:
         ValueError: it is not JSON, or its outline is longer than `most` bytes.
+        RecursionError: it is nested too deeply.
     """
     taken = Outline(most)
     for piece in pieces:

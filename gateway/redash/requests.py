@@ -16,7 +16,7 @@ from gateway.redash.json_text import canonical, load_json
 from gateway.redash.matching import Match
 from gateway.redash.max_age import parse_max_age
 from gateway.redash.purges import Purge, parse_purge
-from gateway.redash.selection import WHOLE, Selection, is_ours, parse_selection
+from gateway.redash.selection import WHOLE, Selection, is_ours, only_one, parse_selection
 
 
 class Execute(msgspec.Struct, frozen=True, weakref=True):
@@ -267,14 +267,14 @@ def _parse_latest(
 def _parse_aged(
     arguments: tuple[tuple[str, str], ...],
 ) -> tuple[tuple[tuple[str, str], ...], int | None, tuple[str, ...]]:
-    """Return the `p_…` arguments, the first `max_age`, and the names of all others but `run`."""
+    """Return the `p_…` arguments, `max_age`, and the names of all others but `run`."""
     given = tuple((n, v) for n, v in arguments if n.startswith("p_"))
     max_ages = [v for n, v in arguments if n == "max_age"]
     others = tuple(n for n, _ in arguments if not (n.startswith("p_") or n in ("max_age", "run") or is_ours(n)))
     for name in others:
         if name.lower().replace("_", "").replace("-", "") == "maxage":
             raise BadRequest(f"Unknown argument '{name}'; it is called max_age.")
-    return given, parse_max_age(max_ages[0] if max_ages else None), others
+    return given, parse_max_age(only_one("max_age", max_ages) if max_ages else None), others
 
 
 def _relayed_body(method: str, body: bytes) -> bytes | None:

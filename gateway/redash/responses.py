@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.body import Body
-from gateway.errors import UpstreamRefused, UpstreamUnusable
+from gateway.errors import UpstreamRefused, UpstreamUnreadable, UpstreamUnusable
 from gateway.model import FIRST_GATEWAY_RESULT_ID
 from gateway.redash.any_order import TooManyStepsError, parse_before_rows, parse_without_rows
 from gateway.redash.limits import NOT_SUCH, Id, Short
@@ -21,6 +21,8 @@ PARSE_LIMIT: Final = 256 * 1024
 
 BEGINNING_BYTES: Final = 64 * 1024
 """How much of a large result is parsed while it arrives; a result with longer SQL is not forwarded early."""
+
+_TOO_DEEP: Final = "A value of Redash's result is nested too deeply to be read: select less of it, or its text."
 
 _HEAD_BYTES: Final = 1 << 20
 _TAIL_BYTES: Final = 4096
@@ -78,6 +80,7 @@ def parse_result_or_job(body: Body) -> ResultHead | Job:
 
     Raises:
         UpstreamUnusable: it is none of these, or incomplete.
+        UpstreamUnreadable: it is nested too deeply.
     """
     if body.size > PARSE_LIMIT:
         return _parse_large(body)
@@ -104,7 +107,9 @@ def _parse_whole(body: Body) -> ResultHead | Job:
     try:
         found = _without_rows(body) if body.size > PARSE_LIMIT else json.loads(body.load())
         response = msgspec.convert(found, _ResultOrJob, strict=False)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise UpstreamUnreadable(_TOO_DEEP) from None
+    except ValueError:
         raise UpstreamUnusable("Redash's response is not the JSON of a result or a job.") from None
     return _found(response)
 

@@ -117,27 +117,32 @@ def _joined(names: Sequence[str]) -> str:
     return text.getvalue().removesuffix("\r\n")
 
 
-def _one(argument: str, values: Sequence[str]) -> str:
+def only_one(argument: str, values: Sequence[str]) -> str:
+    """Return the value of an argument of the gateway's own.
+
+    Raises:
+        BadRequest: it is given more than once, so one of them would do nothing.
+    """
     if len(values) > 1:
         raise BadRequest(f"'{argument}' is given {len(values)} times; give it once.")
     return values[0]
 
 
 def _count(argument: str, values: Sequence[str]) -> int:
-    text = _one(argument, values)
+    text = only_one(argument, values)
     if not _COUNT.fullmatch(text):
         raise BadRequest(f"'{argument}' must be a whole number from 0 on.")
     return int(text)
 
 
 def _excel(argument: str, values: Sequence[str]) -> bool:
-    if _one(argument, values) != "excel":
+    if only_one(argument, values) != "excel":
         raise BadRequest("'csv' takes only the value excel.")
     return True
 
 
 def _delimiter(argument: str, values: Sequence[str]) -> str:
-    text = _one(argument, values)
+    text = only_one(argument, values)
     text = _WORDS.get(text, text)
     if text not in _DELIMITERS:
         raise BadRequest(f"'{argument}' must be one of {', '.join(_WORDS)}, or that character.")
@@ -145,7 +150,7 @@ def _delimiter(argument: str, values: Sequence[str]) -> str:
 
 
 def _truth(argument: str, values: Sequence[str]) -> bool:
-    found = _TRUTH.get(_one(argument, values).lower())
+    found = _TRUTH.get(only_one(argument, values).lower())
     if found is None:
         raise BadRequest(f"'{argument}' must be 1 or 0.")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.body import Body
-from gateway.errors import UpstreamUnusable
+from gateway.errors import UpstreamUnreadable, UpstreamUnusable
 from gateway.model import digest
 from gateway.redash.responses import PARSE_LIMIT, Job, ResultHead, parse_result_or_job
 from gateway.store.verification import hash_of
@@ -29,12 +29,13 @@ async def load_result_or_job(body: Body) -> ResultHead | Job:
 
     Raises:
         UpstreamUnusable: it is neither.
+        UpstreamUnreadable: it is nested too deeply.
     """
     if body.size <= PARSE_LIMIT:
         return parse_result_or_job(body)
     try:
         return await asyncio.to_thread(parse_result_or_job, body)
-    except UpstreamUnusable:
+    except (UpstreamUnusable, UpstreamUnreadable):
         body.give_up()
         raise
 
@@ -44,6 +45,7 @@ async def load_result(body: Body) -> ResultHead:
 
     Raises:
         UpstreamUnusable: it is not a result.
+        UpstreamUnreadable: it is nested too deeply.
     """
     head = await load_result_or_job(body)
     if not isinstance(head, ResultHead):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 import pytest
@@ -61,6 +62,23 @@ async def test_a_deep_result_is_502(world: World, by: str) -> None:
     else:
         reply = await world.get(f"/api/queries/{query}/results/{result.id}.json")
     assert reply.status == 502, reply.body
+
+
+@pytest.mark.parametrize("client", ["dashboard", "narrow"])
+async def test_a_run_with_a_deep_result_fails_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    # It was taken for an outage: fetched once a second for a minute, while the run held its slot.
+    deep = f'{{"columns": [{{"name": "c"}}], "rows": [{{"c": {nested(TOO_DEEP)}}}]}}'
+    monkeypatch.setattr("gateway.sandbox.results.Result._rendered", lambda *_: deep)
+    reply = await world.post("in_country", max_age=0, parameters={"country": "DE"}, client=client)
+    async with asyncio.timeout(10.0):
+        job = await world.finish(reply.job["id"], client=client)
+    assert job["status"] == 4
+    assert world.sandbox.counters.started == 1
+    if client == "dashboard":
+        assert "nested too deeply" in job["error"]
+        assert world.sandbox.counters.by_route["GET /api/query_results/<query_result_id>.<filetype>"] == 1
 
 
 async def test_a_deep_result_that_is_large_is_502_where_it_has_to_be_parsed(world: World) -> None:

@@ -595,6 +595,24 @@ async def test_a_name_that_is_almost_right_is_refused(world: World, method: str,
     assert len(posts(world)) == sent
 
 
+async def test_a_second_max_age_is_refused(world: World) -> None:
+    # Redash has no such argument: nobody needs one of the two, and the other one would give older rows than requested.
+    for arguments in ("max_age=60000&max_age=0", "max_age=0&max_age=60000", "max_age=60&max_age=60"):
+        reply = await world.get(target(world, "in_country", arguments))
+        assert (reply.status, "give it once" in reply.json["detail"]) == (400, True)
+    assert posts(world) == []
+
+
+async def test_of_repeated_keys_in_a_body_the_last_one_counts_as_in_redash(world: World) -> None:
+    # CONTRACT 6: refusing them would break clients that Redash takes.
+    path = f"/api/queries/{world.named['in_country']}/results"
+    sent = b'{"max_age":60000,"parameters":{"country":"DE","country":"FR"},"max_age":0}'
+    reply = await world.call("POST", path, sent)
+    assert (await world.finish(reply.job["id"]))["status"] == 3
+    (ran,) = posts(world)
+    assert (ran["max_age"], ran["parameters"]) == (0, {"country": "FR"})
+
+
 async def test_the_ends_of_a_range_without_prefix_are_refused(world: World) -> None:
     path = target(world, "revenue_by_month", "period.start=2024-02-01&period.end=2024-03-01")
     reply = await world.get(path)

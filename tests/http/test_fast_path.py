@@ -1123,8 +1123,6 @@ CLOSING: Final = {"close", "close-again", "http10"} | {
     name for name, client in CLIENTS.items() if ("Connection", "close") in client.fields
 }
 """What is sent after one of these may meet a closed socket, whose reset can take the response with it."""
-UPGRADING: Final = {"upgrade"} | {name for name, client in CLIENTS.items() if "\nUpgrade: " in client.head}
-"""aiohttp drops what comes in the same segment after one of these; none of those clients sends more."""
 BROKEN: Final = ("malformed", "two-lengths")
 STEPS: Final = st.builds(
     Step,
@@ -1180,7 +1178,7 @@ class Pair:
                 if not set(step.requests).isdisjoint(BROKEN):  # what it ends depends on whether it arrived too early
                     found, due = [*found, *await self._read(line, due)], []
                 kinds = step.requests
-                last = next((number for number, kind in enumerate(kinds, 1) if kind in CLOSING | UPGRADING), len(kinds))
+                last = next((number for number, kind in enumerate(kinds, 1) if kind in CLOSING), len(kinds))
                 closes = kinds[last - 1] in CLOSING
                 sent = [self.requests[kind] for kind in kinds[:last]]
                 for _ in range(1 if closes else step.times):

@@ -497,6 +497,55 @@ async def test_nothing_is_upgraded_and_a_body_stays_a_body(front: Front, upstrea
     assert (await ask(front.url, get("/api/queries")))[0].status == 200
 
 
+UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+BLANK = SQL[:-1] + b"\r\n\r\n}"
+BEFORE_OTHERS = {
+    "get": get("/api/queries/1", *UPGRADE),
+    "post": post(LENGTH, *UPGRADE),
+    "post in chunks": post(CHUNKED, *UPGRADE, body=CHUNKS),
+    "second of two": get("/api/queries/5") + get("/api/queries/1", *UPGRADE),
+    "behind a body": post(LENGTH) + get("/api/queries/1", *UPGRADE),
+    "two": get("/api/queries/1", *UPGRADE) * 2,
+    "a blank line in a body": post(f"Content-Length: {len(BLANK)}", *UPGRADE, body=BLANK),
+    "a large body": post("Content-Length: 300000", *UPGRADE, body=SQL.ljust(300_000)),
+    "websocket": get("/api/queries/1", "Connection: Upgrade", "Upgrade: websocket"),
+    "many": get("/api/queries/1") * 50 + get("/api/queries/1", *UPGRADE),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_OTHERS)
+async def test_no_request_vanishes_behind_one_with_upgrade(front: Front, upstream: Upstream, name: str) -> None:
+    # Java's HttpClient sends such requests by default. aiohttp's parser drops what it is given together with one.
+    first = BEFORE_OTHERS[name]
+    alone = len(await ask(front.url, first))
+    upstream.drain()
+    got = await ask(front.url, first + get("/api/queries/66") + get("/api/queries/67", "Connection: close"))
+    if len(got) == alone + 2:
+        assert upstream.log[-1].target == "/api/queries/67"
+    else:
+        assert got[-1].field("Connection") == "close"
+    assert len(got) == alone + 2 or name in ("post in chunks", "a large body", "websocket", "many")
+
+
+@pytest.mark.parametrize("name", ["get", "post", "a blank line in a body"])
+async def test_nothing_vanishes_wherever_the_bytes_are_cut(front: Front, name: str) -> None:
+    sent = BEFORE_OTHERS[name] + get("/api/queries/66") + get("/api/queries/67", "Connection: close")
+    length = len(BEFORE_OTHERS[name])
+    for cut in [*range(length - 6, length + 7), length - len(SQL) - 2]:
+        async with await Wire.open(front.url) as wire:
+            await wire.send(sent[:cut])
+            await asyncio.sleep(0.002)  # another segment
+            await wire.send(sent[cut:])
+            assert [got.status for got in await wire.responses(quiet=5.0)] == [200] * 3, cut
+
+
+@pytest.mark.parametrize("more", [(CHUNKED, *UPGRADE), (*UPGRADE, CHUNKED)])
+async def test_a_broken_body_behind_an_upgrade_is_refused_at_once(
+    front: Front, upstream: Upstream, more: tuple[str, ...]
+) -> None:
+    await refused(front, upstream, post(*more, body=b"zz\r\n" + SQL))
+
+
 # -- sizes
 
 

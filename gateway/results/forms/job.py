@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.errors import UpstreamUnusable
 from gateway.redash.downloads import ResultForm
 from gateway.redash.renderings import DateFormats
 from gateway.redash.selection import Selection
@@ -17,6 +18,8 @@ from gateway.results.forms.texts import write_csv, write_html, write_json, write
 
 COLUMNAR: Final = frozenset({"parquet", "arrow"})
 """They are made with pyarrow, which takes 50 MB: only in a process that ends."""
+
+_TOO_DEEP: Final = "A value of Redash's result is nested too deeply for this form; request JSON."
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +38,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             BadRequest: the result has no such column.
             NotAcceptable: it is too large for this form or order.
-            UpstreamUnusable: its JSON is broken, or mostly empty.
+            UpstreamUnusable: its JSON is broken, nested too deeply, or mostly empty.
         """
+        try:
+            yield from self._begun(read)
+        except RecursionError:
+            raise UpstreamUnusable(_TOO_DEEP) from None
+
+    def _begun(self, read: Read) -> Iterator[bytes]:
         table = Table(read, self.size, self.selection)
         match self.form:
             case "json":

@@ -28,7 +28,7 @@ from gateway.results.forms.job import COLUMNAR, Job, reader_in
 from gateway.results.forms.process import PIECE_BYTES, pieces_of
 from gateway.results.organisation import OrganisationReader
 
-VERSION: Final = "2"
+VERSION: Final = "3"
 """Increase it if the bytes of a form change: forms that were stored before are then made again."""
 
 _RETRY_SECONDS: Final = 5.0

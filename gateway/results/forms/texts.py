@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -73,12 +73,17 @@ def write_ndjson(table: Table) -> Iterator[bytes]:
             yield "".join(f"{json_text(_plain(row))}\n" for row in rows).encode("utf-8", "replace")
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
-    return [_plain(element) for element in value] if isinstance(value, list) else value
+def _plain(row: Row) -> Row:
+    """Replace what JSON does not have by null, in the values themselves: they may be nested too deeply for calls."""
+    left: list[Any] = [row]
+    while left:
+        outer = left.pop()
+        for place, value in outer.items() if isinstance(outer, dict) else enumerate(outer):
+            if isinstance(value, float) and not math.isfinite(value):
+                outer[place] = None
+            elif isinstance(value, dict | list):
+                left.append(value)
+    return row
 
 
 def write_csv(table: Table, form: str, selection: Selection, formats: DateFormats) -> Iterator[bytes]:

@@ -38,6 +38,12 @@ _PARTS: Final = {
     f'<Relationship Id="r1" Type="{_OFFICE}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
 }
 _NOT_IN_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_RETURN: Final = {"\r": "&#13;"}
+"""Every XML parser reads a carriage return as a newline, unless it is written so."""
+_LIKE_ESCAPE: Final = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
+"""Excel reads `_x0041_` as `A` (ECMA-376 part 1, ST_Xstring), openpyxl as it stands. Divided between two runs of the
+same text, it is itself for both."""
+_TEXT: Final = '<t xml:space="preserve">'
 _YEAR: Final = (1980, 1, 1, 0, 0, 0)
 """The same for all files: equal tables have equal bytes."""
 
@@ -85,8 +91,11 @@ def _cell(value: object) -> str:
     if isinstance(value, int | float) and abs(value) < _LARGEST_NUMBER:  # NaN is not
         return f"<c><v>{value}</v></c>"
     text = value if isinstance(value, str) else json_text(value)
-    text = _NOT_IN_XML.sub("\ufffd", text[:_LONGEST_CELL])
-    return f'<c t="inlineStr"><is><t xml:space="preserve">{escape(text)}</t></is></c>'
+    text = escape(_NOT_IN_XML.sub("\ufffd", text[:_LONGEST_CELL]), _RETURN)
+    if "_x" in text:
+        text = _LIKE_ESCAPE.sub(f"_</t></r><r>{_TEXT}", text)
+    runs = f"{_TEXT}{text}</t>" if "</t>" not in text else f"<r>{_TEXT}{text}</t></r>"
+    return f'<c t="inlineStr"><is>{runs}</is></c>'
 
 
 def _too_large() -> NotAcceptable:
