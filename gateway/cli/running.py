@@ -87,7 +87,7 @@ def purge(arguments: argparse.Namespace) -> int:
     if count:
         print(f"purged {count} stored {'entry' if count == 1 else 'entries'}: {what}; a run under way is not stored")
     else:
-        print(f"purged 0 stored entries: there was nothing of {what}")
+        print(f"nothing to purge: of {what}, nothing is stored")
         print("Nobody has requested it through this gateway, or it was purged, edited or evicted since.")
     for note in response.get("notes", []):
         print(paint(f"note: {printable(note)}", "yellow", sys.stdout))

@@ -190,7 +190,7 @@ def test_what_takes_long_says_what_it_does_and_what_is_quick_says_nothing(
         (12, "purged 12 stored entries: the results of query 42; a run under way is not stored\n"),
         (
             0,
-            "purged 0 stored entries: there was nothing of the results of query 42\n"
+            "nothing to purge: of the results of query 42, nothing is stored\n"
             "Nobody has requested it through this gateway, or it was purged, edited or evicted since.\n",
         ),
     ],

@@ -141,7 +141,7 @@ async def install_and_configure(server: Server) -> tuple[str, str]:
     assert "shown only now: " in listed, "the tokens of these clients"
 
     printed = await server.paste(recipe("production-init"))
-    token, _, admin, admin_hash = re.findall(r"rg_[\w-]{43}|[0-9a-f]{64}", printed)
+    token, admin, admin_hash = re.findall(r"rg_[\w-]{43}|[0-9a-f]{64}", printed)
     server.take_ports()
     (block,) = [block.text for block in blocks() if (block.page, block.language) == ("production.md", "toml")]
     server.edit(block.replace("1" * 64, admin_hash))
