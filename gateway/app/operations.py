@@ -235,18 +235,10 @@ class RuntimeOperations:
         settings = loaded.configured.settings
         before = self._runtime.live.settings
         changed, restart = config.changes(before, settings), config.restart_needed(self._runtime.started_with, settings)
-        keys = {name: accepted.get(name) for name in _new_keys(before, settings)}
+        keys = {name: accepted.get(name) for name in config.new_keys(before, settings)}
         self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
         self._runtime.telemetry.keys_changed(keys)
         return Reloaded(changed, [*(f"{key} has changed; this takes a restart" for key in restart), *_doubts(keys)])
-
-
-def _new_keys(before: config.Config, after: config.Config) -> list[str]:
-    """Return the credentials whose key is another one, or goes to another Redash."""
-    if before.upstream.url != after.upstream.url:
-        return list(after.credentials)
-    old = {name: credential.key.fingerprint() for name, credential in before.credentials.items()}
-    return [name for name, credential in after.credentials.items() if old.get(name) != credential.key.fingerprint()]
 
 
 def _doubts(keys: Mapping[str, bool | None]) -> Iterator[str]:
