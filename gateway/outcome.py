@@ -21,6 +21,8 @@ MissReason = Literal[
 _FORWARD: Final = {"forced": "request", "stale": "stale", "unconfirmed": "stale"}
 """RFC 9211 `fwd`; every other reason is `uri-miss`."""
 
+_REFUSED: Final = "upstream_refused"
+
 LineParts = tuple[str, str]
 """Parts of an access line: between the caller's address and its milliseconds, and after them."""
 
@@ -170,9 +172,10 @@ class Outcome(msgspec.Struct):
         self.shared_seconds += max(0.0, seconds - queued - calls)
 
     def cache_status(self) -> str | None:
-        """Return the Cache-Status field (RFC 9211); None if the cache took no part."""
+        """Return the Cache-Status field (RFC 9211); None if neither cache nor Redash made the response."""
+        refused = self.reason if self.reason == _REFUSED else ""
         if self.cache == "none":
-            return None
+            return f"redash-gateway; detail={refused}" if refused else None
         parts = ["redash-gateway"]
         if self.cache in ("hit", "stale"):
             parts.append("hit")
@@ -182,7 +185,7 @@ class Outcome(msgspec.Struct):
             parts.append(f"fwd={self.forward}")
             parts += ["collapsed"] if self.cache == "collapsed" else []
             parts += ["stored"] if self.stored else []
-        detail = self.detail or self.miss
+        detail = refused or self.detail or self.miss
         return "; ".join([*parts, f"detail={detail}"] if detail else parts)
 
 

@@ -11,7 +11,7 @@ CAUSES: Final = {
     "forbidden": "the client may not do this",
     "not_found": "no such route, job or result for this client",
     "method_not_allowed": "the route does not take this method",
-    "not_acceptable": "the form cannot be made with this credential",
+    "not_acceptable": "the form cannot be made here, or not of this result",
     "content_too_large": "the body is over server.max_request_body",
     "uri_too_long": "the request target is too long",
     "misdirected": "the Host is not among server.hosts",

@@ -21,7 +21,7 @@ QUERY: Final = (
     Column("Without a run", "hit_rate", "percent"),
     Column("Runs", "runs"),
     Column("Failed", "failures", "alarm"),
-    Column("Mean run time", "mean_seconds", "duration"),
+    Column("Mean in Redash", "mean_seconds", "duration"),
     Column("Saved", "saved_seconds", "duration"),
 )
 

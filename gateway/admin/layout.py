@@ -148,7 +148,7 @@ TABLES: Final = (
     ),
     Table(
         "Slowest queries",
-        "By mean run time, since the start.",
+        "By mean run time, as Redash reports it, also of results that it had already; since the start.",
         "slowest",
         QUERY,
         "No query has run yet.",

@@ -91,7 +91,7 @@ def build_report(parts: Parts, levels: Levels, *, ready: bool, now: float, wall:
         slowest=rows.queries(by_run_time, MOST_QUERIES),
         queries_count=len(recorder.queries),
         clients=rows.clients(MOST_CLIENTS),
-        clients_count=len(recorder.clients),
+        clients_count=len(recorder.clients.keys() | parts.settings.clients.keys()),
         upstream=_routes(recorder.upstream_routes),
         credentials=sorted(parts.access.credentials),
         slots=[_slots("requests", parts.upstream.slots), _slots("executions", parts.executions.slots)],

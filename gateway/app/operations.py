@@ -7,7 +7,7 @@ import gc
 import logging
 import re
 import ssl
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -226,17 +226,28 @@ class RuntimeOperations:
         """Load the file and put it in force. Raises as `reload`."""
         try:
             loaded = await _loaded(source, self._listen)
-            await self._runtime.results.identities.adopt(loaded.configured.access)
+            accepted = await self._runtime.results.identities.adopt(loaded.configured.access)
         except ConfigurationError:
             self._runtime.reload.successful = False
             raise
         if not self._runtime.serving:
             raise ConfigurationError(["the gateway is stopping, or does not serve yet"])
         settings = loaded.configured.settings
-        changed = config.changes(self._runtime.live.settings, settings)
-        restart = config.restart_needed(self._runtime.started_with, settings)
+        before = self._runtime.live.settings
+        changed, restart = config.changes(before, settings), config.restart_needed(self._runtime.started_with, settings)
+        keys = {name: accepted.get(name) for name in config.new_keys(before, settings)}
         self._runtime.reconfigure(loaded.configured, loaded.upstream_tls)
-        return Reloaded(changed, [f"{key} has changed; this takes a restart" for key in restart])
+        self._runtime.telemetry.keys_changed(keys)
+        return Reloaded(changed, [*(f"{key} has changed; this takes a restart" for key in restart), *_doubts(keys)])
+
+
+def _doubts(keys: Mapping[str, bool | None]) -> Iterator[str]:
+    """Say of each new key if Redash does not accept it, or if that is not known yet."""
+    for name, accepted in keys.items():
+        if accepted is False:
+            yield f"credentials.{name}: Redash does not accept the new key"
+        elif accepted is None:
+            yield f"credentials.{name}: the new key has not been used yet; `check --online` says if Redash accepts it"
 
 
 async def reload_and_log(operations: Operations) -> None:

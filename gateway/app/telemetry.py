@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gateway.model import Clock
 from gateway.policy.configured import Live
@@ -31,6 +31,14 @@ class TelemetryParts:
     def _configuration_changed(self) -> None:
         self.observer.access_log = self._live.settings.log.access
         self.metrics.configure(self._live.access.credentials, self._live.settings.metrics.per_query)
+
+    def keys_changed(self, accepted: Mapping[str, bool | None]) -> None:
+        """Replace what is known of these credentials: whether Redash accepts the new key, None if unknown."""
+        for name, verdict in accepted.items():
+            self.recorder.accepted.pop(name, None)
+            if verdict is not None:
+                self.recorder.accepted[name] = verdict
+            self.metrics.credential_up[name,] = int(verdict is not False)
 
     async def aclose(self) -> None:
         """Record and export what is pending."""

@@ -27,7 +27,8 @@ def check(arguments: argparse.Namespace) -> int:
         say(f"reading {source} and the files that it names")
         loaded = load(source)
         refuse_obstacles(source, loaded)
-    print(paint(f"{source}: ok", "green", sys.stdout), *config.summary(loaded), sep="\n")
+    verdict = "the file is ok" if arguments.online else "ok"
+    print(paint(f"{source}: {verdict}", "green", sys.stdout), *config.summary(loaded), sep="\n")
     for note in (*config.notes(loaded, time.time()), *remarks(loaded)):
         print(paint(f"note: {note}", "yellow", sys.stdout))
     return _online(source, loaded) if arguments.online else 0

@@ -78,6 +78,16 @@ class Command(NamedTuple):
                 yield option
 
 
+_EXAMPLE = "example: "
+
+
+class _Help(argparse.HelpFormatter):
+    """Breaks no example: it is there to be pasted."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return indent + text if text.startswith(_EXAMPLE) else super()._fill_text(text, width, indent)
+
+
 def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     """Return the parser of all commands; it exits with 2 for wrong usage."""
     about = f"{ABOUT} `{PROGRAM} COMMAND --help` explains each command."
@@ -85,8 +95,10 @@ def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parsers = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
-        example = f"example: %(prog)s {command.example}"
-        one = parsers.add_parser(command.name, help=command.about, description=command.about, epilog=example)
+        example = f"{_EXAMPLE}%(prog)s {command.example}"
+        one = parsers.add_parser(
+            command.name, help=command.about, description=command.about, epilog=example, formatter_class=_Help
+        )
         one.set_defaults(run=command.run)
         for option in command.options:
             _add(option, one)

@@ -63,7 +63,7 @@ def _write(arguments: argparse.Namespace, sources: list[Source]) -> int:
     if len(sources) > 1:
         raise GatewayError("a first configuration has one key; more are added as tables [credentials.NAME]")
     url = arguments.url or _ask("URL of Redash, as in the browser", "--url", parse.redash_url)
-    source = sources[0] if sources else Source("key_env", _ask_or_default(_VARIABLE, DEFAULT_VARIABLE, parse.variable))
+    source = sources[0] if sources else _source(_ask_or_default(_KEY, DEFAULT_VARIABLE, _source))
     client = arguments.client or _ask_or_default("Name of the first client", DEFAULT_CLIENT, parse.table_name)
     listen = arguments.listen or _ask_or_default("Address for clients", DEFAULT_LISTEN, parse.listen)
     made = new_token()
@@ -74,7 +74,13 @@ def _write(arguments: argparse.Namespace, sources: list[Source]) -> int:
     return 0
 
 
-_VARIABLE: Final = "Environment variable that will hold the API key of a Redash user"
+_KEY: Final = "Environment variable with the API key of a Redash user, or a file with it (a path with a slash)"
+
+
+def _source(text: str) -> Source:
+    if "/" in text:
+        return Source("key_file", str(Path(text).absolute()))
+    return Source("key_env", parse.variable(text))
 
 
 def _ask(question: str, option: str, check: Callable[[str], object]) -> str:
@@ -121,7 +127,8 @@ Next:
 
 {key}  redash-gateway check{config} --online
   redash-gateway serve{config}
-  curl {unix}-H 'Authorization: Key {made}' {where}/api/session
+  read -rs GATEWAY_TOKEN    # waits for the token, and shows nothing
+  curl {unix}-H "Authorization: Key $GATEWAY_TOKEN" {where}/api/session
 """
 
 
@@ -165,6 +172,6 @@ def _tables(seen: Seen, source: Source, credential: str, taken: set[str], tokens
     for board in seen.dashboards[:_MOST_TABLES]:
         client = template.table_name(board.name, taken)
         tokens[client] = new_token()
-        text += f"# Dashboard {printable(board.name)}: only its queries\n"
-        text += template.bound_client_table(client, token_hash(tokens[client]), credential, board.id) + "\n"
+        text += f"\n# Dashboard {printable(board.name)}: only its queries\n"
+        text += template.bound_client_table(client, token_hash(tokens[client]), credential, board.id)
     return text

@@ -22,6 +22,10 @@ _DECISIONS: Final[dict[object, Colour]] = {"hit": "green", "stale": "green", "re
 _TOO_LONG: Final = frozenset({"history"})
 """Members with too many points for a terminal."""
 
+_FIRST: Final = ("verdict", "state", "hour", "running", "waiting", "slots", "failures", "health", "queries", "clients")
+_RARELY_CHANGES: Final = frozenset({"name", "version", "redash_version", "redash", "at", "redash_url", "totals"})
+"""Members that `--watch` leaves out: it has one screen."""
+
 
 def _request(arguments: argparse.Namespace, method: str, path: str, body: object = None) -> Any:
     where = admin_client.address(arguments)
@@ -46,11 +50,18 @@ def _shown(response: dict[str, Any]) -> list[str]:
     return shown if colour is None else [paint(shown[0], colour, sys.stdout), *shown[1:]]
 
 
+def _short(response: dict[str, Any]) -> dict[str, Any]:
+    """Return a report for one screen: what changes from minute to minute first, and no lists that are empty."""
+    shown = {name: value for name, value in response.items() if name not in _RARELY_CHANGES and value != []}
+    order = [name for name in _FIRST if name in shown]
+    return {name: shown[name] for name in dict.fromkeys((*order, *shown))}
+
+
 def _watch(arguments: argparse.Namespace) -> None:
     """Show the state until Ctrl-C. A gateway that is not there may come back."""
     while True:
         try:
-            shown = _shown(_request(arguments, "GET", "/api/status"))
+            shown = _shown(_short(_request(arguments, "GET", "/api/status")))
         except GatewayError as error:
             shown = [paint(error.detail, "red", sys.stdout)]
         if is_terminal(sys.stdout):
@@ -87,7 +98,7 @@ def purge(arguments: argparse.Namespace) -> int:
     if count:
         print(f"purged {count} stored {'entry' if count == 1 else 'entries'}: {what}; a run under way is not stored")
     else:
-        print(f"purged 0 stored entries: there was nothing of {what}")
+        print(f"nothing to purge: of {what}, nothing is stored")
         print("Nobody has requested it through this gateway, or it was purged, edited or evicted since.")
     for note in response.get("notes", []):
         print(paint(f"note: {printable(note)}", "yellow", sys.stdout))

@@ -24,7 +24,7 @@ hosts = {hosts}
 [admin]
 # Address for metrics, health, console, purge and reload: for operators only.
 listen = "127.0.0.1:8081"
-# The hash of the admin token (`redash-gateway token` makes both), which the commands purge and reload need.
+# The hash of the admin token (`redash-gateway token` makes both), which the commands explain, purge and reload need.
 #token_sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
 
 [upstream]

@@ -5,7 +5,7 @@ Other rooms import from here, not from the modules.
 
 from gateway.config.load import admin_listen, load, parse, token_hash
 from gateway.config.redis_url import RedisAddress
-from gateway.config.restart import changes, restart_needed
+from gateway.config.restart import changes, new_keys, restart_needed
 from gateway.config.schema import (
     Admin,
     Cache,
@@ -51,6 +51,7 @@ __all__ = [
     "changes",
     "is_redis",
     "load",
+    "new_keys",
     "notes",
     "parse",
     "restart_needed",

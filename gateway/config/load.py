@@ -91,4 +91,14 @@ def _located(message: str, text: str) -> str:
     found = re.fullmatch(r"line (\d+), column (\d+)\)", place)
     lines = text.splitlines() or [""]
     line, column = (found[1], found[2]) if found else (len(lines), len(lines[-1]) + 1)
-    return f"line {line}, column {column}: {'not valid TOML' if may_be_secret(what) else what}"
+    hint = _remedy(lines[min(int(line), len(lines)) - 1])
+    return f"line {line}, column {column}: {'not valid TOML' if may_be_secret(what) else what}{hint}"
+
+
+def _remedy(line: str) -> str:
+    """Return what is probably missing in a line that is no TOML; quotes mostly. Shows nothing of the line."""
+    if re.match(r"\s*\[[\w. -]*\w [\w]", line):
+        return '; a name with spaces needs quotes: [clients."sales dashboard"]'
+    if re.match(r"\s*[\w.-]+\s*=\s*[^\s\"'\[{#]", line):
+        return '; a text needs quotes: disk = "4GB"'
+    return ""

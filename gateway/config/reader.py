@@ -30,6 +30,7 @@ _PASSWORDS_ELSEWHERE = (
 _HASHES_ONLY = "tokens are not written in this file; put the SHA-256 into token_sha256 (`redash-gateway token`)"
 _MISPLACED = {
     (schema.Credential, "key"): _KEYS_ELSEWHERE,
+    (schema.Credential, "api_key"): _KEYS_ELSEWHERE,
     (schema.Redis, "password"): _PASSWORDS_ELSEWHERE,
     (schema.Client, "token"): _HASHES_ONLY,
     (schema.Admin, "token"): _HASHES_ONLY,
@@ -120,7 +121,7 @@ class Reader:
         origin, item = get_origin(kind), get_args(kind)[0]
         if not isinstance(raw, list):
             self._mistakes.add(path, _not_a_list(item, raw, path))
-            return origin()
+            return origin([self._value(item, raw, path, None)] if isinstance(raw, str) else [])
         if not raw and not_empty:
             text = "the list is empty, which could mean none or all; name some, or leave the key out"
             self._mistakes.add(path, text)

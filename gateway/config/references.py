@@ -64,7 +64,9 @@ def _password(redis: Redis, environ: Mapping[str, str], mistakes: Mistakes) -> S
 def _key(credential: Credential, path: str, environ: Mapping[str, str], mistakes: Mistakes) -> Secret:
     sources = (f"{path}.key_env", f"{path}.key_file")
     if (credential.key_env is None) == (credential.key_file is None):
-        mistakes.add(path, "needs exactly one of key_env and key_file", unless=(*sources, f"{path}.key"))
+        mistakes.add(
+            path, "needs exactly one of key_env and key_file", unless=(*sources, f"{path}.key", f"{path}.api_key")
+        )
         return Secret("")
     if credential.key_env is not None:
         source, text = sources[0], _variable(credential.key_env, sources[0], environ, mistakes)

@@ -17,6 +17,14 @@ def changes(old: Config, new: Config) -> list[str]:
     return list(_different(old, new, ""))
 
 
+def new_keys(before: Config, after: Config) -> list[str]:
+    """Return the credentials whose key is another one, or goes to another Redash."""
+    if before.upstream.url != after.upstream.url:
+        return list(after.credentials)
+    old = {name: credential.key.fingerprint() for name, credential in before.credentials.items()}
+    return [name for name, credential in after.credentials.items() if old.get(name) != credential.key.fingerprint()]
+
+
 def _different(old: Table, new: Table, path: str) -> Iterator[str]:
     for field in fields(old):
         key, before, after = dotted(path, field.name), getattr(old, field.name), getattr(new, field.name)

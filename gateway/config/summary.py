@@ -35,6 +35,8 @@ def _client(client: Client) -> Iterator[str]:
     yield "through " + ", ".join(client.credentials)
     if client.is_bound:
         yield "only " + ", and also ".join(_bound(client))
+    else:
+        yield f"all queries that {'its keys see' if len(client.credentials) > 1 else 'this key sees'}"
     if client.rate:
         yield f"at most {client.rate}"
     yield f"{len(client.token_sha256)} token{'' if len(client.token_sha256) == 1 else 's'}"

@@ -109,7 +109,8 @@ class Budgets:
             return None
         seconds = self._expectations.runtime(plan)
         opens = spending.opens_in(self._now(), seconds)
-        return _refusal(client, spending, seconds, opens) if opens > 0 else None
+        others = "" if self._expectations.is_of_these_values(plan) else ", perhaps with other values,"
+        return _refusal(client, spending, seconds, opens, others) if opens > 0 else None
 
     # -- over a restart
 
@@ -250,11 +251,15 @@ class Budgets:
             await self._ledger.record_spending(client, msgspec.json.encode(spending.record()).decode())
 
 
-def _refusal(client: str, spending: Spending, seconds: float, opens: float) -> BudgetSpent:
+def _refusal(client: str, spending: Spending, seconds: float, opens: float, others: str) -> BudgetSpent:
     budgets = " and ".join(str(account.budget) for account in spending.accounts)
-    text = f"The last run of this query took {round(seconds, 1 if seconds >= 1 else 3):g} s. " if seconds else ""
+    took = f"{round(seconds, 1 if seconds >= 1 else 3):g} s"
+    text = f"The last run of this query{others} took {took}. " if seconds else ""
     if opens == math.inf:
-        return BudgetSpent(f"{text}That is more than the budget of client '{client}' ({budgets}) ever allows.")
+        return BudgetSpent(
+            f"{text}That is more than the budget of client '{client}' ({budgets}) ever allows. Raise the budget, "
+            "if only for one run, or let another client of the same credential run the query with these values."
+        )
     return BudgetSpent(
         f"{text}Client '{client}' has spent or reserved too much of its budget ({budgets}) to start it now.",
         retry_after=opens,

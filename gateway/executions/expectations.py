@@ -69,6 +69,10 @@ class Expectations:
         last = self._last.get(plan.query_id or plan.key, Expectation())
         return self._results.runtime(plan.key) or last.runtime
 
+    def is_of_these_values(self, plan: Plan) -> bool:
+        """Whether `runtime` is that of the same values for sure."""
+        return not plan.query_id or self._results.runtime(plan.key) > 0
+
     def learn(self, plan: Plan, runtime: float, polls: Polls | None) -> None:
         """Take note of a run that has ended; without polls, of a result that Redash had already."""
         of = plan.query_id or plan.key

@@ -11,6 +11,8 @@ from gateway.redash.limits import NOT_SUCH, Short
 from gateway.redash.renderings import DateFormats
 
 _MAJOR: Final = re.compile(r"v?(\d{1,4})(?:\.|\Z)")
+_HANDLED: Final = ". The gateway checks the SQL of what it gets, so there is nothing to do."
+
 _SHOWN: Final = re.compile(r"[0-9][A-Za-z0-9.+-]{0,30}")
 """What is shown to the operator; anything else is no version."""
 
@@ -32,10 +34,12 @@ class RedashVersion(msgspec.Struct, frozen=True):
     def meaning(self) -> str:
         """Return what follows from it, as one sentence for the operator."""
         if not self.number:
-            return "A Redash of unknown version may take SQL that differs in white space or letter case for the same."
+            return (
+                f"A Redash of unknown version may take SQL of other white space or letter case for the same{_HANDLED}"
+            )
         if self.hash_folds_case:
-            return f"Redash {self.number} takes SQL that differs in white space or letter case for the same."
-        return f"Redash {self.number} takes SQL that differs in white space for the same."
+            return f"Redash {self.number} takes SQL that differs in white space or letter case for the same{_HANDLED}"
+        return f"Redash {self.number} takes SQL that differs in white space for the same{_HANDLED}"
 
 
 class _ClientConfig(msgspec.Struct):

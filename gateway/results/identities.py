@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from typing import Final
 
-from gateway.errors import GatewayError
+from gateway.errors import CredentialRejected, GatewayError
 from gateway.model import digest
 from gateway.outcome import Sender
 from gateway.policy.access import Access, Credential
@@ -42,13 +43,16 @@ class Identities:
         self._upstream = upstream
         self._ledger = ledger
         self._known: dict[str, str] = {}  # by the scope of the key alone; of the credentials in force
+        self._accepted: dict[str, bool] = {}  # what Redash has said to each key that it was asked about, by name
         self._learning: asyncio.Task[None] | None = None
 
-    async def adopt(self, access: Access) -> None:
+    async def adopt(self, access: Access) -> Mapping[str, bool]:
         """Give the credentials the scopes of their users, before any of them is used.
 
-        Redash is asked about new keys only if a user of the same server is known, whose key one of them may be.
+        Redash is asked about new keys only if a user of the same server is known, whose key one of them may be. Returns
+        by name which of those Redash accepts, as far as it has responded.
         """
+        accepted = self._accepted = {}
         users = [credential for credential in access.credentials.values() if not credential.is_query_key]
         found = {one.scope: scope for one in users if (scope := await self._recorded(one)) is not None}
         unknown = [one for one in users if one.scope not in found and await self._has_users(one.url)]
@@ -56,6 +60,7 @@ class Identities:
             found |= await self._ask(unknown)
         self._known = found
         access.adopt(found)
+        return accepted
 
     async def _ask(self, unknown: list[Credential]) -> dict[str, str]:
         tasks = [asyncio.create_task(self._learn(one)) for one in unknown]
@@ -93,8 +98,11 @@ class Identities:
         """Return a name for server and user. The address is part of it: a new installation counts its users anew."""
         try:
             response = await self._upstream.send(credential, calls.session(), _SENDER)
-        except GatewayError:
+        except GatewayError as error:
+            if isinstance(error, CredentialRejected):
+                self._accepted[credential.name] = False
             return None
+        self._accepted[credential.name] = True
         session = parse_session(response.body.load()) if response.status == 200 else None
         if session is None or session.user.id < 1 or not session.user.email:
             return None

@@ -212,3 +212,10 @@ async def test_the_status_command_prints_the_report(world: World) -> None:
     assert "history" not in text
     done, text = await Process.run("status", "--json", "--admin", world.admin, cwd=world.directory)
     assert json.loads(text)["history"]["requests"]
+
+
+async def test_the_number_of_clients_is_that_of_the_rows_below_it(world: World) -> None:
+    """Clients of the configuration that have sent nothing yet have a row, too."""
+    await world.get("/api/session")
+    report = await status(world)
+    assert report["clients_count"] == len(report["clients"]) > 1

@@ -395,7 +395,7 @@ async def test_check_online_tries_every_credential(written: Path, sandbox: Sandb
     status, text = await command("check", "--online", "-c", str(written), cwd=written.parent, **keys)
     assert status == 0, text
     assert "accepts every credential" in text
-    assert "Redash 26.08.0-dev takes SQL that differs in white space for the same." in text
+    assert "Redash 26.08.0-dev takes SQL that differs in white space for the same. The gateway checks" in text
     keys_used = {request.headers["Authorization"].removeprefix("Key ") for request in sandbox.log}
     narrow = sandbox.query_key(sandbox.named["in_country"])
     assert keys_used == {keys["KEY_ANALYST"], keys["KEY_ADMIN"], narrow}

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from gateway.cli.commands import COMMANDS
-from gateway.cli.definitions import Argument, Command
+from gateway.cli.definitions import Argument, Command, parser
 
 PAGE: Final = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
 SECTIONS: Final = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", PAGE))
@@ -40,3 +40,13 @@ def test_the_section_names_defaults_and_choices(command: Command) -> None:
     for option in command.flat:
         for value in (option.default, *option.choices):
             assert value is None or str(value) in SECTIONS[command.name]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_example_of_help_is_in_one_line_to_be_pasted(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        parser(COMMANDS).parse_args([command.name, "--help"])
+    assert f"example: redash-gateway {command.name} {command.example}".rstrip() in capsys.readouterr().out

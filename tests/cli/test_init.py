@@ -55,7 +55,8 @@ def test_by_options_the_file_passes_check(directory: Path, capsys: pytest.Captur
     assert loaded.clients["sales"].token_sha256 == (config.token_hash(token),)
     assert token not in (directory / "config.toml").read_text()
     assert "export KEY=..." in said
-    assert f"curl -H 'Authorization: Key {token}' http://10.0.0.1:80/api/session" in said
+    assert said.count(token) == 1  # commands are pasted, and then stand in a history: no token in them
+    assert 'curl -H "Authorization: Key $GATEWAY_TOKEN" http://10.0.0.1:80/api/session' in said
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,12 @@ def test_it_asks_on_a_terminal_until_the_answer_fits(
     ]
     assert "is not a URL" in capsys.readouterr().err
     assert "[clients.board]" in (directory / "config.toml").read_text()
+
+
+def test_the_key_may_be_in_a_file(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed(monkeypatch, "https://r.example", "keys/reporting", "", "")
+    assert cli.main(["init"]) == 0
+    assert f'key_file = "{directory}/keys/reporting"' in (directory / "config.toml").read_text()
 
 
 def test_options_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,21 @@ def test_on_a_terminal_each_state_takes_the_place_of_the_last_one(
     assert len(out.splitlines()) < 12
 
 
+@pytest.mark.usefixtures("screen")
+def test_a_watched_terminal_shows_the_work_before_the_rest(
+    gateway: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LINES", "12")
+    gateway.append(REPORT | {"version": "1", "outcomes": [{"outcome": str(n)} for n in range(9)], "refusals": []})
+    gateway[0] |= {"hour": {"requests": 7}, "running": [{"query": 42}]}
+    ticks(monkeypatch, 1)
+    assert cli.main(["status", "--watch"]) == 130
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if line[0] != " "][1:4] == ["state", "hour", "running"]
+    assert "refusals" not in out  # an empty list takes no line
+    assert "version" not in out
+
+
 # -- colours
 
 
@@ -190,7 +205,7 @@ def test_what_takes_long_says_what_it_does_and_what_is_quick_says_nothing(
         (12, "purged 12 stored entries: the results of query 42; a run under way is not stored\n"),
         (
             0,
-            "purged 0 stored entries: there was nothing of the results of query 42\n"
+            "nothing to purge: of the results of query 42, nothing is stored\n"
             "Nobody has requested it through this gateway, or it was purged, edited or evicted since.\n",
         ),
     ],

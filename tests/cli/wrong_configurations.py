@@ -48,6 +48,12 @@ WARM: Final = '[[warm]]\nevery = "10m"\ncredential = "a"\n'
 WRONG: Final[Mapping[str, Case]] = {
     # the file itself
     "no TOML": Case("line 1, column 10", "Expected", replace={"\n[upstream]": "[upstream\n"}),
+    "text without quotes": Case("line 12, column 9", 'needs quotes: disk = "4GB"', add="[cache]\ndisk = 4GB\n"),
+    "name with a space": Case(
+        "line 8, column 16",
+        r'needs quotes: \[clients."sales dashboard"\]',
+        replace={"[clients.c]": "[clients.sales dashboard]"},
+    ),
     "no UTF-8": Case("", "is not UTF-8", add="# \udcff"),
     "others can write the file": Case("", "run chmod o-w", modes={"config.toml": 0o646}),
     "unknown table": Case("serve", "did you mean 'server'", add='[serve]\nlisten = ":80"\n'),
@@ -195,6 +201,9 @@ WRONG: Final[Mapping[str, Case]] = {
     "no version": Case("upstream.version", 'write "auto"', replace=upstream('version = "ten"')),
     # keys
     "key in the file": Case("credentials.a.key", "key_env, or a file", replace={KEY: f'{KEY}\nkey = "abc"'}),
+    "key in the file, by another name": Case(
+        "credentials.a.api_key", "key_env, or a file", replace={KEY: 'api_key = "abc"'}
+    ),
     "no source of the key": Case("credentials.a", "exactly one of key_env and key_file", replace={KEY: ""}),
     "two sources of the key": Case(
         "credentials.a", "exactly one", replace={KEY: f'{KEY}\nkey_file = "key"'}, files={"key": "k" * 40}

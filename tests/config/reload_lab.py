@@ -218,7 +218,8 @@ class Lab:
         await until(lambda: not self.runtime.executions.flights.running)
 
     async def reload(self) -> list[str]:
-        return (await self.runtime.operations.reload()).notes
+        notes = (await self.runtime.operations.reload()).notes
+        return [note for note in notes if "the new key has not been used yet" not in note]  # true of each new key here
 
     async def admin(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         url = self.runtime.admin_address.url + path

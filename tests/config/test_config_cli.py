@@ -106,7 +106,7 @@ def test_check_sums_up_a_right_file(config: Path) -> None:
     done = run("check", "-c", config, KEY="k" * 40)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{config}: ok\n")
-    assert "c  can read, execute; through a; 1 token" in done.stdout
+    assert "c  can read, execute; through a; all queries that this key sees; 1 token" in done.stdout
     assert "q  query 42" in done.stdout
     assert "kkkk" not in done.stdout
 

@@ -262,6 +262,14 @@ def test_an_empty_file_names_what_is_needed() -> None:
     assert [line.partition(":")[0] for line in mistakes("")] == ["upstream.url", "clients"]
 
 
+def test_a_token_in_the_place_of_a_list_of_hashes_is_two_mistakes() -> None:
+    text = BASE.replace(f'token_sha256 = ["{HASH}"]', f'token_sha256 = "rg_{"x1" * 21}"')
+    assert [line.partition("token_sha256: ")[2] for line in mistakes(text)] == [
+        "is not a list; write it in square brackets",
+        "the value looks like a token itself; the file holds its SHA-256: `redash-gateway token` prints both",
+    ]
+
+
 def test_all_mistakes_are_told_at_once_and_consequences_are_not() -> None:
     text = '[upstream]\nurll = "x"\n[credentials]\na = 3\n[clients.c]\ncredentials = ["a"]\ntoken_sha256 = [3]\n'
     assert mistakes(text) == [

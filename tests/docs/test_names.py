@@ -12,6 +12,7 @@ from test_docs import CHANGELOG, EXAMPLE, GUIDE, PAGES, section, spans
 
 from gateway import outcome
 from gateway.cli.commands import COMMANDS
+from gateway.errors import UpstreamRefused
 from gateway.http import problems
 from gateway.http.request_key import MEANINGFUL
 from gateway.outcome import CacheResult, ExecutionResult
@@ -150,7 +151,8 @@ def test_freshness_has_every_part_of_cache_status_and_no_other() -> None:
     forwards = {f"fwd={value}" for value in {*outcome._FORWARD.values(), "uri-miss", "bypass", "method"}}
     details = {f"detail={text}" for text in re.findall(r'record_stale\(.*"([\w-]+)"\)', SOURCE)}
     details |= {f"detail={text}" for text in re.findall(r'(?:self\._stale|use_stale)\(.*"([\w-]+)"[,)]', SOURCE)}
-    known = forwards | details | {"hit", "stored", "collapsed", "fwd=…", "detail=…"}
+    details |= {"detail=…", f"detail={UpstreamRefused.reason}"}
+    known = forwards | details | {"hit", "stored", "collapsed", "fwd=…"}
     assert {part for part in parts if not part.startswith("ttl=")} == known
 
 

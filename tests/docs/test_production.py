@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import sqlite3
+import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
@@ -21,6 +24,7 @@ from support.process import Process
 from support.terminal import Terminal, free_ports, token_in
 
 from gateway import __version__
+from gateway.cli import template
 from gateway.sandbox import Sandbox
 
 OLD_STORE: Final = ROOT / "tests" / "recorded" / "stores" / "entry-4.sql"
@@ -42,6 +46,7 @@ class Server:
             "/opt/redash-gateway": str(directory / "opt"),
             "/etc/redash-gateway": str(directory / "etc"),
             "/var/lib/redash-gateway": str(directory / "var"),
+            "/etc/systemd/system": str(directory / "units"),
             "https://redash.example.com": sandbox.url,
             "https://intranet.example.com": origin,
         }
@@ -125,6 +130,8 @@ async def install_and_configure(server: Server) -> tuple[str, str]:
     """Steps 1 to 4: the token of the first client, and its hash."""
     copy_of_the_checkout(server.checkout)
     assert __version__ in await server.paste(recipe("install"), timeout=200)
+    extras = await server.paste(recipe("install-extras").replace("install", "install --dry-run"), timeout=200)
+    assert {"redis", "pyarrow"} <= {name.rpartition("-")[0] for name in extras.rpartition("Would install")[2].split()}
 
     server.operator.export(REDASH_KEY=server.sandbox.user_keys["analyst"])
     listed = await server.paste(recipe("production-look"))
@@ -134,7 +141,7 @@ async def install_and_configure(server: Server) -> tuple[str, str]:
     assert "shown only now: " in listed, "the tokens of these clients"
 
     printed = await server.paste(recipe("production-init"))
-    token, _, admin, admin_hash = re.findall(r"rg_[\w-]{43}|[0-9a-f]{64}", printed)
+    token, admin, admin_hash = re.findall(r"rg_[\w-]{43}|[0-9a-f]{64}", printed)
     server.take_ports()
     (block,) = [block.text for block in blocks() if (block.page, block.language) == ("production.md", "toml")]
     server.edit(block.replace("1" * 64, admin_hash))
@@ -209,3 +216,36 @@ async def a_new_version_comes_out(server: Server, token: str) -> None:
     assert list(server.cache.parent.glob("cache.db.old-*"))
     assert (await server.call(token))[1].startswith("fwd=uri-miss")
     assert await server.operator.interrupt(process) == 0
+
+
+async def test_the_pasted_commands_of_step_6_fit_the_units_to_the_configuration(
+    server: Server, tmp_path: Path, needs: Callable[[str], str]
+) -> None:
+    """Whoever pastes only the blocks has a service: same addresses on both sides, and the key where systemd puts it."""
+    shutil.copytree(ROOT / "deploy" / "systemd", server.checkout / "deploy" / "systemd")
+    units = tmp_path / "units"
+    for made in (units, server.settings.parent):
+        made.mkdir()
+    server.settings.write_text(written_by_init("https://redash.example.com", "reporting"))
+    (block,) = [block.text for block in blocks() if (block.page, block.language) == ("production.md", "toml")]
+    server.edit(block)
+    await server.paste(recipe("production-units"))
+
+    settings = tomllib.loads(server.settings.read_text())
+    for table, name in (("server", "redash-gateway"), ("admin", "redash-gateway-admin")):
+        listens = re.findall(r"(?m)^ListenStream=(.+)$", (units / f"{name}.socket").read_text())
+        assert listens == [settings[table]["listen"]]
+    service = (units / "redash-gateway.service").read_text()
+    (credential,) = re.findall(r"(?m)^LoadCredential=(\w+):", service)
+    key_file = settings["credentials"]["reporting"]["key_file"]
+    assert key_file == f"/run/credentials/redash-gateway.service/{credential}_reporting"
+
+    (units / "redash-gateway.service").write_text(re.sub(r"(?m)^(Exec\w+=)/opt\S+", r"\1/bin/true", service))
+    verify = [needs("systemd-analyze"), "verify", *sorted(map(str, units.iterdir()))]
+    done = subprocess.run(verify, check=False, capture_output=True, text=True)  # noqa: ASYNC221 - nothing else runs
+    assert (done.returncode, "redash-gateway" in done.stdout + done.stderr) == (0, False), done.stderr
+
+
+def written_by_init(url: str, key: str) -> str:
+    source = template.Source("key_file", f"/etc/redash-gateway/keys/{key}")
+    return template.configuration(url, source, "127.0.0.1:8080", "sales-dashboard", "0" * 64)

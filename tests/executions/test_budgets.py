@@ -216,6 +216,19 @@ async def test_a_query_that_takes_longer_than_the_budget_is_refused_without_a_ti
     assert "Retry-After" not in refused.headers
 
 
+async def test_a_slow_run_of_other_values_is_named_as_such_and_there_is_a_way_out(bare: World, took: Took) -> None:
+    """What other values took is the best guess. A run of the same values, by another client, knows better."""
+    world, took.seconds = await budgeted(bare), 700.0
+    await run(world, parameters={"country": "FR"})
+    world.clock.turn(4000)
+    refused = (await run(world)).json["detail"]
+    assert "The last run of this query, perhaps with other values, took 700 s. That is more than" in refused
+    assert "let another client of the same credential run the query with these values" in refused
+    took.seconds = 1.0
+    assert (await world.post("in_country", wait=10, max_age=0, parameters=KEY, client="second")).status == 200
+    assert (await run(world)).status == 200
+
+
 async def test_responses_of_runs_say_what_is_left(bare: World, took: Took) -> None:
     world = await budgeted(bare, 'rate = "50/s"', '["10m/h", "20m/d"]')
     took.seconds = 250.0

@@ -407,6 +407,10 @@ async def test_refusals_of_redash_are_passed_on_unchanged(world: World) -> None:
     reply = await world.get("/api/queries/99999")
     assert (reply.status, reply.headers["Content-Type"]) == (404, "application/json")
     assert reply.json["message"].startswith("The requested URL was not found")
+    assert reply.cache.endswith("; detail=upstream_refused")  # whose 404 it is: the text does not say it
+    posted = await world.post(99999, max_age=60)
+    assert (posted.status, posted.cache) == (404, "redash-gateway; detail=upstream_refused")
+    assert (await world.get("/api/nothing")).cache != reply.cache
     reply = await world.get("/api/queries?page=999")
     assert (reply.status, reply.headers["Content-Type"]) == (400, "application/json")
     reply = await world.get("/api/dashboards/no-such-slug")

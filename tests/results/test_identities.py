@@ -16,6 +16,7 @@ from support.process import Process
 from support.world import World, configuration
 
 from gateway import config
+from gateway.admin.operations import Reloaded
 from gateway.app.operations import RuntimeOperations
 from gateway.policy.access import Credential
 from gateway.sandbox import Sandbox
@@ -45,8 +46,8 @@ class Keyed(World):
         (self.directory / "config.toml").write_text(self.text)
         return config.load(self.directory / "config.toml", {})
 
-    async def reload(self) -> None:
-        await RuntimeOperations(self.runtime, self.directory / "config.toml").reload()
+    async def reload(self) -> Reloaded:
+        return await RuntimeOperations(self.runtime, self.directory / "config.toml").reload()
 
     def regenerate(self, name: str) -> User:
         """As Redash does it: the old key is dead at once."""
@@ -246,3 +247,24 @@ async def test_a_running_gateway_learns_by_itself_and_keeps_its_hits_through_sig
         assert await process.ended() == 0
     finally:
         await process.kill()
+
+
+async def test_a_reload_says_whether_redash_accepts_a_new_key_and_drops_what_it_said_of_the_old_one(
+    keyed: Keyed,
+) -> None:
+    """A mistyped key is noticed at once. A repaired one is not shown as rejected until somebody uses it."""
+    await keyed.begin()
+    await keyed.learn()
+    old = keyed.user("analyst").api_key
+    file = keyed.directory / "KEY_ANALYST"
+    file.write_text("x" * 40)
+    assert (await keyed.reload()).notes == ["credentials.analyst: Redash does not accept the new key"]
+    assert await keyed.metric("redash_gateway_credential_up", credential="analyst") == 0
+    file.write_text(old)
+    (note,) = (await keyed.reload()).notes  # known from before, so Redash is not asked again
+    assert "`check --online` says if Redash accepts it" in note
+    assert await keyed.metric("redash_gateway_credential_up", credential="analyst") == 1
+    assert keyed.runtime.telemetry.recorder.accepted.get("analyst") is None
+    keyed.put("analyst", keyed.regenerate("analyst"))
+    assert (await keyed.reload()).notes == []
+    assert keyed.runtime.telemetry.recorder.accepted["analyst"]
