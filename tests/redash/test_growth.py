@@ -74,7 +74,7 @@ def _with_query(text: str) -> bytes:
 
 
 def _outline(data: bytes) -> object:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         return outline(Body.of(data).pieces(64 * 1024), len(data))
 
 
