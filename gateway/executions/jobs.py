@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Final
 
 import msgspec
@@ -66,11 +66,18 @@ class Jobs:
         The caller needs rows from `not_before` (monotonic) on. `fallback` is the id of a stored result with which the
         job ends if Redash turns out to be unavailable.
         """
-        with self._cancelling.prevented(execution):
-            return await self._given(execution, client, token_sha256, not_before, fallback)
+        with ExitStack() as kept:
+            kept.enter_context(self._cancelling.prevented(execution))
+            return await self._given(kept, execution, client, token_sha256, not_before, fallback)
 
     async def _given(
-        self, execution: Execution, client: str, token_sha256: str, not_before: float, fallback: int | None
+        self,
+        kept: ExitStack,
+        execution: Execution,
+        client: str,
+        token_sha256: str,
+        not_before: float,
+        fallback: int | None,
     ) -> JobView:
         execution.is_known = True
         if not execution.recorded:
@@ -80,6 +87,7 @@ class Jobs:
         # It may have ended meanwhile, too early; or another gateway leads it by now, and knows nothing of this caller.
         while execution.serving(not_before) is not execution or not await _is_sure(execution):
             execution = await self._asked_to_serve(execution, not_before)
+            kept.enter_context(self._cancelling.prevented(execution))
             job = await self._moved(job, execution, not_before)
         if self._leases.shared and execution.standing.lease.is_safe:
             execution.standing.handed_over.add(job.id)
