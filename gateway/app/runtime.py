@@ -183,9 +183,10 @@ class Runtime:
         requests, runs = self.api.api.requests_in_progress, len(flights.running)
         stop.begins(self.live.settings.server.drain_timeout, connections=open_, requests=requests, runs=runs)
         self.api.begin_to_drain()
+        # Only then let go who waits: whoever comes again at once is to come to the next process.
+        await self.listeners.stop_accepting(API)
         self.watchers.close()
         flights.drain()
-        await self.listeners.stop_accepting(API)
         stop.drained(await self.api.drain())
         await self.listeners.stop_accepting(ADMIN)
         left = len(flights.running)

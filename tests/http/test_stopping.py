@@ -184,3 +184,20 @@ async def test_a_form_that_waits_is_redirected_once_to_the_next_process(patient:
             received = await reader.read()
     assert received.startswith(b"HTTP/1.1 307")
     assert b"connection: close" in received.lower()
+
+
+async def test_nobody_is_sent_away_before_the_port_is_closed(patient: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Who comes again at once on a new connection would still reach this process, and be redirected again and again.
+    listeners, flights = patient.runtime.listeners, patient.runtime.executions.flights
+    close, seen = listeners.stop_accepting, list[bool]()
+
+    async def stop_accepting(name: str) -> None:
+        seen.append(flights.draining)
+        await close(name)
+        seen.append(flights.draining)
+
+    monkeypatch.setattr(listeners, "stop_accepting", stop_accepting)
+    async with stopping(patient):
+        pass
+    assert seen[:2] == [False, False]
+    assert flights.draining
