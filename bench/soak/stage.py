@@ -56,6 +56,7 @@ class Stage:
         self.url, self.admin = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in self.sockets)
         self.process: Process
         self.killed: list[float] = []
+        self._is_back = True
         self.begun = 0.0
         self.visitor: bool | None = True
         """Whether the visitor's token is in force; None while that changes."""
@@ -95,15 +96,18 @@ class Stage:
 
     async def kill(self, *, again_after: float | None = None) -> None:
         """Kill -9 and start the next one at once; that one is killed, too, after `again_after` seconds."""
+        self._is_back = False
         self.killed.append(time.monotonic())
         await self._kill()
         if again_after is not None:
             self.process = await self._launch(with_sockets=True)
             await asyncio.sleep(again_after)
+            self.killed.append(time.monotonic())
             await self._kill()
             self.journal.figures["killed while starting"] += 1
         await self.start()
         self.killed.append(time.monotonic())
+        self._is_back = True
         self.edits.killed(weather=self.had_weather_since(self.killed[-1]))
         self.journal.figures["kills"] += 1
 
@@ -158,7 +162,7 @@ class Stage:
 
     def was_killed_since(self, moment: float) -> bool:
         """Whether a process was killed since then, or was not yet back."""
-        return any(killed >= moment for killed in self.killed)
+        return not self._is_back or any(killed >= moment for killed in self.killed)
 
     # -- what happens to it
 
