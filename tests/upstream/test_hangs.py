@@ -94,7 +94,7 @@ async def test_every_broken_response_ends_in_time_and_leaves_nothing(
 @pytest.mark.parametrize("kind", [*BROKEN, "hang", "stall", "half_close", "malformed_chunk"])
 @pytest.mark.parametrize("path", ["^/api/jobs/", r"^/api/query_results/\d+"])
 async def test_a_run_outlives_every_broken_response(behind: World, proxy: FaultProxy, kind: str, path: str) -> None:
-    await behind.start(upstream='read_timeout = "1s"\nbreaker_failures = 1000')
+    await behind.start(upstream='read_timeout = "2s"\nbreaker_failures = 1000')
     proxy.add(kind, path, count=2, at=40)
     with retrying_every(0.05):
         reply = await behind.post("by_country", max_age=0, wait=30)
