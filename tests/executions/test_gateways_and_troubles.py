@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -31,6 +33,20 @@ async def take_lease(world: World, redis: RedisServer, job: str) -> None:
     await until(lambda: world.runtime.leases.held == 1)
 
 
+@contextmanager
+def asleep_before_its_result(execution: Execution) -> Iterator[asyncio.Event]:
+    """Let the gateway of an execution not fetch its result before the event is set."""
+    awake, fetch = asyncio.Event(), Runner._fetch_patiently
+
+    async def sleepy(runner: Runner, fetched: Execution, *more: Any) -> Any:
+        if fetched is execution:
+            await awake.wait()
+        return await fetch(runner, fetched, *more)
+
+    with mock.patch.object(Runner, "_fetch_patiently", sleepy):
+        yield awake
+
+
 async def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
     gateways: list[World], sandbox: Sandbox, redis: RedisServer
 ) -> None:
@@ -57,17 +73,12 @@ async def test_a_job_keeps_the_end_that_was_reported_when_its_leader_wakes(
 ) -> None:
     """It brings newer rows by then, or finds them; but callers of others have read the end of the job already."""
     one, two, _ = gateways
-    hold, awake = sandbox.hold(), asyncio.Event()
+    hold = sandbox.hold()
     first = await begun(one)
     (execution,) = one.runtime.executions.flights.running
-    lease, fetch = execution.standing.lease, Runner._fetch_patiently
+    lease = execution.standing.lease
 
-    async def sleepy(runner: Runner, fetched: Execution, *more: Any) -> Any:
-        if fetched is execution:
-            await awake.wait()
-        return await fetch(runner, fetched, *more)
-
-    with mock.patch.object(Runner, "_fetch_patiently", sleepy):
+    with asleep_before_its_result(execution) as awake:
         with mock.patch.object(RedisLease, "renew", return_value=False):
             await take_lease(two, redis, first)
             hold.release()
@@ -86,17 +97,11 @@ async def test_who_comes_to_a_leader_that_has_just_woken_gets_rows_from_after_th
 ) -> None:
     """It does not know yet that another gateway has led its run to the end, and would give out one more job of it."""
     one, two, three = gateways
-    hold, awake = sandbox.hold(), asyncio.Event()
+    hold = sandbox.hold()
     first = await begun(one)
     (execution,) = one.runtime.executions.flights.running
-    fetch = Runner._fetch_patiently
 
-    async def sleepy(runner: Runner, fetched: Execution, *more: Any) -> Any:
-        if fetched is execution:
-            await awake.wait()
-        return await fetch(runner, fetched, *more)
-
-    with mock.patch.object(Runner, "_fetch_patiently", sleepy):
+    with asleep_before_its_result(execution) as awake:
         with mock.patch.object(RedisLease, "renew", return_value=False):
             await take_lease(two, redis, first)
             hold.release()
