@@ -200,6 +200,7 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     result_id: int | None = None
     purged: bool = False  # only waiting callers get its result; it is not stored
     fence: int = 0  # of the lease under which it was written; 0 where no other gateway can have one
+    abandoned: bool = False  # cancelled, or about to be, because no caller was known that had use for it
     unavailable: bool = False  # it failed because Redash was unavailable, so callers may use a stale result
     follow_up: str = ""  # the id of a later run, for callers whose bound its rows do not meet
     served: tuple[tuple[int, int], ...] = ()  # the numbers of the asks whose bounds they meet, as ranges, ends included

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.executions.execution import Execution, Phase
@@ -20,9 +18,6 @@ from gateway.upstream.protocol import Upstream
 
 log = logging.getLogger("gateway.executions")
 
-ALIVE_SECONDS: Final = 60.0
-"""While one job id was polled within this time, a DELETE of another does not cancel the shared job in Redash."""
-
 
 class Cancelling:
     """Only the gateway that leads a run ends it; others tell it that they have no use for it any more."""
@@ -32,32 +27,27 @@ class Cancelling:
         self._leases = leases
         self._upstream = upstream
         self._clock = clock
-        self._coming: Counter[Execution] = Counter()  # how many callers are about to get a job id
         self._again: dict[Execution, bool] = {}  # those that are being stopped, and whether to try once more
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_wanted(self, execution: Execution) -> bool:
         """Whether a caller of this gateway waits for it, polled one of its jobs lately, or is about to have one."""
-        horizon = self._clock.monotonic() - ALIVE_SECONDS
+        now = self._clock.monotonic()
         others = [one for one in self._executions.running if one is not execution]
         run = execution.plan.key, execution.plan.marker
         if any(one.standing.joins and (one.plan.key, one.plan.marker) == run for one in others):
             return True
         same = [execution, *(one for one in others if one.id == execution.id)]
-        return any(
-            one.is_awaited or one in self._coming or any(seen >= horizon for seen in one.seen.values()) for one in same
-        )
+        return any(one.has_callers(now) for one in same)
 
     @contextmanager
     def prevented(self, execution: Execution) -> Iterator[None]:
         """Keep it alive for a caller that has joined it and has no job id yet."""
-        self._coming[execution] += 1
+        execution.coming += 1
         try:
             yield
         finally:
-            self._coming[execution] -= 1
-            if not self._coming[execution]:
-                del self._coming[execution]
+            execution.coming -= 1
 
     def stop_soon(self, execution: Execution) -> None:
         """Do so in the background, because of what has happened on another gateway."""
@@ -94,10 +84,11 @@ class Cancelling:
             return
         if execution.phase is Phase.QUEUED and execution.task is not None:
             if await self._is_closed(execution):
-                execution.cancelling = True
+                execution.cancelling = execution.abandoned = True
                 execution.task.cancel()
             return
         if self._can_cancel(execution) and await self._is_closed(execution):
+            execution.abandoned = True
             await self._cancel(execution, sender)
 
     def _can_cancel(self, execution: Execution) -> bool:
@@ -129,6 +120,7 @@ class Cancelling:
             execution.cancelling = True
             execution.task.cancel()
             return True
+        execution.abandoned = False
         await self._cancel(execution, sender)
         return True
 
@@ -148,6 +140,8 @@ class Cancelling:
         request = calls.cancellation(execution.upstream_job)
         execution.cancelling = True  # no caller joins it from now on
         try:
+            if execution.standing.lease.number:  # whoever takes the run over has to know why it was cancelled
+                await self._executions.record(execution)
             await self._upstream.send(execution.plan.credential, request, sender)
         except BaseException:  # also of a caller that leaves: nobody knows whether Redash has cancelled it
             execution.cancelling = False

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Final
 
+import msgspec
+
 from gateway.concurrency.early_exits import EarlyExits
 from gateway.concurrency.events import Event
 from gateway.errors import GatewayError, UpstreamError
@@ -27,6 +29,9 @@ from gateway.results.cache import ArrivingResult, StoredResult
 
 OVERHEAD_BYTES: Final = 10_000
 """Of an execution without parameters: its task, its events, its caller's."""
+
+ALIVE_SECONDS: Final = 60.0
+"""While one job id was polled within this time, a DELETE of another does not cancel the shared job in Redash."""
 
 LIFE_SECONDS: Final = 12 * 3600.0
 """How long a job id is valid, and how long a run is followed. Redash keeps a job that succeeded, and the lock that lets
@@ -63,7 +68,10 @@ class Execution:
         self.callers = 1
         self.payers = {sender.client: -math.inf}  # the clients of its callers, and from when on each needs rows
         self.work = Work()
+        self.coming = 0  # how many callers are about to get a job id
         self.cancelling = False  # no caller may join it any more
+        self.abandoned = False  # it is cancelled because nobody is known to have use for it
+        self.serves_nobody = False  # that has ended it: whoever has use for it nevertheless needs another run
         self.recorded = False  # in the ledger
         self.is_known = False  # others know it by its id, so it cannot become part of another run
         self.resumed = False  # an earlier process began it
@@ -184,9 +192,18 @@ class Execution:
             return None
         return max(1, math.floor(now - (need if need > -math.inf else self.started)) + 1)
 
+    def later_plan(self, now: float) -> Plan:
+        """Return the plan of a later run, for the callers that this one does not serve.
+
+        Rows of this age at the POST are new enough: then Redash decides by its own clock whether to run the query.
+        """
+        age = now - self.latest_need
+        max_age = None if age == math.inf else float(max(0, math.floor(age)))
+        return msgspec.structs.replace(self.plan, max_age=max_age)
+
     def serves(self, not_before: float) -> bool:
         """Whether it is known that its rows are from that moment or later."""
-        return not_before <= self.rows_from
+        return not self.serves_nobody and not_before <= self.rows_from
 
     def serving(self, not_before: float) -> Execution:
         """Return the run that brings rows from that moment or later: this one, or a follow-up."""
@@ -229,6 +246,11 @@ class Execution:
     def is_awaited(self) -> bool:
         """Whether a caller waits for its result, or for the job id that it will be given."""
         return self.can_respond.waiting + self.showable.waiting + self.ended.waiting > 0
+
+    def has_callers(self, now: float) -> bool:
+        """Whether a caller waits for it, is about to get a job id, or has polled one lately."""
+        lately = now - ALIVE_SECONDS
+        return self.is_awaited or self.coming > 0 or any(seen >= lately for seen in self.seen.values())
 
     def release_waiters(self) -> None:
         """Wake the callers that wait for its result, a poll or one of its jobs, though it has not ended."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -240,15 +239,14 @@ class Executions:
                 act(execution)
 
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
-        """Run it once more for callers that joined after its end in Redash, or when its leader took no more of them."""
+        """Run it once more for callers that joined after its end in Redash, or though it was being cancelled."""
+        now = self._clock.monotonic()
         execution.rows_from = max(execution.rows_from, ending.made)
-        too_late = ending.result == "cancelled" and execution.standing.follows
-        if not (ending.stored or too_late) or self._closing or execution.serves(execution.latest_need):
+        execution.serves_nobody = ending.result == "cancelled" and execution.abandoned
+        needed = execution.has_callers(now) if execution.serves_nobody else ending.stored is not None
+        if not needed or self._closing or execution.serves(execution.latest_need):
             return
-        # Rows of this age at the POST are new enough: then Redash decides by its own clock whether to run the query.
-        max_age = max(0, math.floor(self._clock.monotonic() - execution.latest_need))
-        plan = msgspec.structs.replace(execution.plan, max_age=float(max_age))
-        execution.follow_up = follow_up = await self._begun_after(execution, plan)
+        execution.follow_up = follow_up = await self._begun_after(execution, execution.later_plan(now))
         follow_up.is_known = True
         if not follow_up.recorded:
             await self.record(follow_up)

@@ -8,6 +8,7 @@ import msgspec
 from cachetools import LRUCache
 
 from gateway.errors import GatewayError, NotFound, ServiceUnavailable
+from gateway.executions.ending import CANCELLED_TEXT
 from gateway.executions.execution import LIFE_SECONDS, Execution
 from gateway.executions.flights import Executions
 from gateway.executions.job_views import JobView, pending_view, recorded_view, view_of
@@ -79,15 +80,17 @@ class JobFinder:
     async def _run_of(self, job: JobRecord) -> Found:
         """Return what this process knows of the run of a job; where another gateway gave the job out, follow its run.
 
-        The record of a run that another gateway led says whether its rows serve the caller; if not, a later run does.
+        The record of a run that another gateway led says whether it serves the caller; if not, a later run does.
         """
         for _ in range(MOST_FOLLOW_UPS):
             if job.is_over:
                 return job, None
             execution = self._executions.by_id(job.execution_id) or await self._revival.adopt(job.execution_id)
-            record = await self._ledger.execution(job.execution_id) if execution is None and job.ask else None
-            if record is None or record.status != 3 or is_within(job.ask, record.served):
+            if execution is not None or not self._leases.shared:
                 return job, execution
+            record = await self._ledger.execution(job.execution_id)
+            if record is None or _serves(record, job):
+                return job, None if record is None else recorded_view(job, record)
             if not record.follow_up:
                 return await self._later_run(job, record)
             job = msgspec.structs.replace(job, execution_id=record.follow_up, ask=0)
@@ -141,6 +144,12 @@ class JobFinder:
         self.recent[job.id] = (job, view_of(job, None))
         if execution is not None:
             execution.release_job(job.id)
+
+
+def _serves(record: ExecutionRecord, job: JobRecord) -> bool:
+    if record.abandoned and record.error == CANCELLED_TEXT:
+        return False
+    return record.status != 3 or not job.ask or is_within(job.ask, record.served)
 
 
 def _size(recent: tuple[JobRecord, Execution | JobView]) -> int:

@@ -132,7 +132,7 @@ class Jobs:
     async def _is_final(self, job: JobRecord, execution: Execution) -> bool:
         """Whether another gateway has led the run to the end of this job, and all others say so by now."""
         standing = execution.standing
-        if not standing.follows or job.id not in standing.handed_over:
+        if execution.serves_nobody or not standing.follows or job.id not in standing.handed_over:
             return False
         recorded = await self._ledger.job(job.id)
         return recorded is not None and recorded.execution_id == execution.id

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.concurrency.events import wait_for
 from gateway.errors import GatewayError, UpstreamError
-from gateway.executions.ending import CANCELLED_TEXT, Ending
+from gateway.executions.ending import Ending
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.following import kind_of
 from gateway.executions.news import News
@@ -280,12 +280,10 @@ class Leading:
                 self._rename(execution, new_id())
                 return None
         mirror(execution, record)
+        standing.follow_up = record.follow_up
         if record.status == 4:
-            if record.error == CANCELLED_TEXT:  # whoever has come since its leader was asked last, has come too late
-                execution.rows_from = standing.covered
             failure = UpstreamError(record.error) if record.unavailable else None
             return Ending(kind_of(record.error), error=record.error, failure=failure)
-        standing.follow_up = record.follow_up
         execution.rows_from = served_from  # nothing else that is known here: all gateways are to agree on it
         return await self._result(execution, record)
 

@@ -62,6 +62,7 @@ def record_of(
         error="" if ending is None else ending.error,
         result_id=None if ending is None else ending.result_id,
         purged=execution.purged,
+        abandoned=execution.abandoned,
         fence=standing.written_under,
         unavailable=ending is not None and isinstance(ending.failure, UpstreamError),
         follow_up="" if ending is None or follow_up is None else follow_up.id,
@@ -82,7 +83,7 @@ def mirror(execution: Execution, record: ExecutionRecord) -> None:
     """Take over how far its leader has come."""
     execution.recorded = True
     execution.upstream_job, execution.upstream_status = record.upstream_job, min(record.status, 2)
-    execution.purged = execution.purged or record.purged
+    execution.purged, execution.abandoned = execution.purged or record.purged, record.abandoned
     execution.standing.fence = max(execution.standing.fence, record.fence)
     execution.can_respond.set()
 

@@ -109,6 +109,59 @@ async def test_who_comes_while_a_run_is_being_cancelled_gets_rows(
     assert sandbox.counters.started == 2
 
 
+@pytest.mark.parametrize("wait", [None, 30])
+async def test_who_accepts_rows_of_any_age_gets_rows_though_all_others_leave(
+    gateways: list[World], sandbox: Sandbox, wait: int | None
+) -> None:
+    """It asks the leader for nothing, and its gateway has said that it has no use for the run any more."""
+    one, two, _ = gateways
+    sandbox.hold()
+    first, second = await begun(one), await join(two)
+    await cancel(two, second)
+    (led,), (followed,) = (world.runtime.executions.flights.running for world in (one, two))
+    await led.standing.lease.renew()  # reads the ask of the job that is gone
+    callers = followed.callers
+    coming = asyncio.create_task(two.post("slow_seconds", max_age=-1, parameters=SECONDS, wait=wait))
+    await until(lambda: followed.callers > callers)
+    await cancel(one, first)
+    sandbox.release()
+    reply = await coming
+    if wait is None:
+        assert await ended(two, reply.job["id"])
+    assert reply.status == 200
+    assert await is_cancelled(one, first)
+    assert await is_cancelled(one, second)
+
+
+async def test_a_job_outlives_a_cancel_after_redis_was_emptied(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """Nobody knows any more which gateways have use for the run, until each has said so again."""
+    one, two, three = gateways
+    sandbox.hold()
+    first, second = await begun(one), await join(two)
+    await cancel_with_an_empty_redis(one, first, two, redis)
+    sandbox.release()
+    assert await ended(two, second)
+    await all_back(gateways)
+    for world in (three, one):
+        assert await ended(world, second)
+    assert await is_cancelled(one, first)
+
+
+async def cancel_with_an_empty_redis(one: World, job: str, other: World, redis: RedisServer) -> None:
+    """Cancel a job before the other gateway has heard that Redis was emptied."""
+    with mock.patch.object(other.runtime.executions.flights._leading.leases, "spread"):
+        await redis.ask("FLUSHALL")
+        await cancel(one, job)
+
+
+async def all_back(gateways: list[World]) -> None:
+    """Wait until all have noticed that Redis was emptied, and have written what they know."""
+    links = [world.runtime.store.link for world in gateways]
+    await until(lambda: all(link.losses and link.up for link in links))
+
+
 async def begun_and_followed(one: World, two: World) -> str:
     """A run that one gateway leads and another one follows, with one job."""
     one.sandbox.hold()
@@ -291,3 +344,74 @@ async def test_a_cancel_elsewhere_does_not_end_a_run_that_waits_for_an_earlier_o
     hold.release()
     await ended(one, earlier)
     await ended(three, second)
+
+
+async def test_a_run_that_waits_for_an_earlier_one_is_begun_again_for_callers_that_its_gateway_does_not_know(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    one, two, three = gateways
+    hold = sandbox.hold()
+    earlier = await begun(one)
+    sandbox.edit_query(one.named["slow_seconds"], query="select sleep({{ seconds }}) as slept, 1 as edited")
+    for world in (two, three):
+        world.runtime.results.definitions.drop(one.named["slow_seconds"])
+    first = await join(two)
+    await three.get(f"/api/jobs/{first}")
+    unknown = (await three.post("slow_seconds", max_age=-1, parameters=SECONDS)).job["id"]
+    (run,) = three.runtime.executions.flights.running
+    assert unknown in run.seen
+    await cancel(two, first)
+    hold.release()
+    await ended(one, earlier)
+    result = await ended(three, unknown)
+    for world in gateways:
+        assert await ended(world, unknown) == result
+        assert await is_cancelled(world, first)
+
+
+async def test_a_job_that_the_leader_does_not_know_is_not_shown_as_cancelled_meanwhile(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """Its gateway is yet to begin another run for it."""
+    one, two, _ = gateways
+    sandbox.hold()
+    first, second = await begun(one), await join(two)
+    flights = two.runtime.executions.flights
+    moving, go_on, move = asyncio.Event(), asyncio.Event(), flights.move_jobs
+    assert move is not None
+
+    async def slow(execution: Execution, follow_up: Execution) -> None:
+        moving.set()
+        await go_on.wait()
+        await move(execution, follow_up)
+
+    with mock.patch.object(flights, "move_jobs", slow):
+        await cancel_with_an_empty_redis(one, first, two, redis)
+        await moving.wait()
+        await all_back(gateways)
+        for world in gateways:
+            assert (await world.get(f"/api/jobs/{second}")).job["status"] in (1, 2)
+        go_on.set()
+        sandbox.release()
+        for world in gateways:
+            assert await ended(world, second)
+
+
+async def test_who_takes_a_run_over_knows_that_it_was_cancelled_for_want_of_callers(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer
+) -> None:
+    """Its leader dies before it can say so, and another gateway hears from Redash that "the user" has cancelled it."""
+    one, two, _ = gateways
+    sandbox.hold()
+    first, second = await begun(one), await join(two)
+    (led,) = one.runtime.executions.flights.running
+    sandbox.faults.add("latency", route="/api/jobs/<job_id>", method="DELETE", seconds=0.3)
+    with mock.patch.object(two.runtime.executions.flights._leading.leases, "spread"):
+        await redis.ask("FLUSHALL")
+        leaving = asyncio.create_task(cancel(one, first))
+        await until(lambda: led.cancelling)
+        await lose_lease(one, redis)
+    await leaving
+    sandbox.release()
+    assert await ended(two, second)
+    assert cancels(sandbox) == 1
