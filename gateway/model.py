@@ -204,6 +204,9 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     unavailable: bool = False  # it failed because Redash was unavailable, so callers may use a stale result
     follow_up: str = ""  # the id of a later run, for callers whose bound its rows do not meet
     served: tuple[tuple[int, int], ...] = ()  # the numbers of the asks whose bounds they meet, as ranges, ends included
+    heard: tuple[
+        tuple[int, int], ...
+    ] = ()  # of all asks that its leader knew of; the follow-up is for the others of these
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

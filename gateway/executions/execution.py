@@ -229,6 +229,7 @@ class Execution:
         self.ending = ending
         self.phase = Phase.ENDED
         self._drop_arriving()
+        self.standing.settle()
         for event in self._events:
             event.set()
 

@@ -91,7 +91,7 @@ class JobFinder:
             record = await self._ledger.execution(job.execution_id)
             if record is None or _serves(record, job):
                 return job, None if record is None else recorded_view(job, record)
-            if not record.follow_up:
+            if not record.follow_up or not (job.ask == 0 or is_within(job.ask, record.heard)):
                 return await self._later_run(job, record)
             job = msgspec.structs.replace(job, execution_id=record.follow_up, ask=0)
         return job, pending_view(job)

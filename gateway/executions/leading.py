@@ -280,7 +280,7 @@ class Leading:
                 self._rename(execution, new_id())
                 return None
         mirror(execution, record)
-        standing.follow_up = record.follow_up
+        standing.follow_up, standing.heard = record.follow_up, record.heard
         if record.status == 4:
             failure = UpstreamError(record.error) if record.unavailable else None
             return Ending(kind_of(record.error), error=record.error, failure=failure)

@@ -34,6 +34,8 @@ class Standing:
         """The lease of its key is another run's: what it brings is for its own callers only."""
         self.follow_up = ""
         """The id of the later run that its leader has begun."""
+        self.heard: Ranges = ()
+        """The asks that its leader knew of when it began that run."""
         self.changed = Event()  # wakes the follower: there is news, or a caller that needs newer rows
         self.has_news = False
         self.hears_of = ""
@@ -93,7 +95,7 @@ class Standing:
 
     def is_provided_for(self, need: float) -> bool:
         """Whether the leader has begun a follow-up, and knew of callers with this need."""
-        return bool(self.follow_up) and need <= self.covered
+        return bool(self.follow_up) and (need == -math.inf or is_within(self.ask_for(need), self.heard))
 
     def served_from(self, served: Ranges) -> float:
         """Return the latest moment that was asked for with an ask that is served."""
@@ -159,12 +161,13 @@ def is_within(number: int, ranges: Ranges) -> bool:
 
 def served_by(needs: Mapping[int, float], rows_from: float) -> Ranges:
     """Return the asks, by number, that rows from that moment on serve."""
-    return _ranges(number for number, need in sorted(needs.items()) if need <= rows_from)
+    return ranges_of(number for number, need in needs.items() if need <= rows_from)
 
 
-def _ranges(numbers: Iterable[int]) -> Ranges:
+def ranges_of(numbers: Iterable[int]) -> Ranges:
+    """Return numbers as ranges, ends included."""
     made: list[tuple[int, int]] = []
-    for number in numbers:
+    for number in sorted(numbers):
         if made and made[-1][1] == number - 1:
             made[-1] = (made[-1][0], number)
         else:

@@ -151,7 +151,7 @@ async def test_a_job_outlives_a_cancel_after_redis_was_emptied(
 
 async def cancel_with_an_empty_redis(one: World, job: str, other: World, redis: RedisServer) -> None:
     """Cancel a job before the other gateway has heard that Redis was emptied."""
-    with mock.patch.object(other.runtime.executions.flights._leading.leases, "spread"):
+    with mock.patch.object(other.runtime.leases, "spread"):
         await redis.ask("FLUSHALL")
         await cancel(one, job)
 
@@ -406,7 +406,7 @@ async def test_who_takes_a_run_over_knows_that_it_was_cancelled_for_want_of_call
     first, second = await begun(one), await join(two)
     (led,) = one.runtime.executions.flights.running
     sandbox.faults.add("latency", route="/api/jobs/<job_id>", method="DELETE", seconds=0.3)
-    with mock.patch.object(two.runtime.executions.flights._leading.leases, "spread"):
+    with mock.patch.object(two.runtime.leases, "spread"):
         await redis.ask("FLUSHALL")
         leaving = asyncio.create_task(cancel(one, first))
         await until(lambda: led.cancelling)

@@ -144,3 +144,24 @@ async def test_a_new_leader_does_not_count_the_time_without_one_against_the_asks
     proxy.clear()
     assert len({await ended(world, job) for world in (two, three) for job in (first, *jobs)}) == 1
     assert one.started == 1
+
+
+async def test_who_came_while_the_leader_was_cut_off_is_not_served_by_the_follow_up_of_its_own_callers(
+    gateways: list[World], proxy: FaultProxy
+) -> None:
+    """It has ended the run, and begun and ended a later one, and heard of no ask meanwhile."""
+    one, two, three = gateways
+    await ended_unseen(one, proxy)
+    second = (await one.post("now", max_age=0)).job["id"]
+    await two.get(f"/api/jobs/{second}")
+    link = one.runtime.store.link
+    await link.close()
+    proxy.clear()
+    old = await ended(one, second)
+    assert one.started == 2
+    late = (await two.post("now", max_age=0)).job["id"]
+    await link.open()
+    new = {await ended(world, late) for world in (three, two, one)}
+    assert len(new) == 1
+    assert old not in new
+    assert one.started == 3
