@@ -12,6 +12,7 @@ from gateway.executions.ending import CANCELLED_TEXT
 from gateway.executions.execution import LIFE_SECONDS, Execution
 from gateway.executions.flights import Executions
 from gateway.executions.job_views import JobView, pending_view, recorded_view, view_of
+from gateway.executions.needs import Needs
 from gateway.executions.revival import Revival
 from gateway.executions.standing import is_within
 from gateway.model import Clock, ExecutionRecord, JobRecord
@@ -36,9 +37,12 @@ Found = tuple[JobRecord, Execution | JobView | None]
 class JobFinder:
     """Remembers the newest jobs that this gateway has given out, with their runs or ends."""
 
-    def __init__(self, executions: Executions, revival: Revival, leases: Leases, ledger: Ledger, clock: Clock) -> None:
+    def __init__(
+        self, executions: Executions, revival: Revival, needs: Needs, leases: Leases, ledger: Ledger, clock: Clock
+    ) -> None:
         self._executions = executions
         self._revival = revival
+        self._needs = needs
         self._leases = leases
         self._ledger = ledger
         self._clock = clock
@@ -105,7 +109,7 @@ class JobFinder:
             execution = await self._revival.rerun(record)
         except GatewayError:
             return job, pending_view(job)
-        ask = execution.standing.ask_for(now)
+        ask = await self._needs.number(execution, now)
         job = msgspec.structs.replace(job, execution_id=execution.id, ask=ask)
         execution.seen[job.id], execution.not_before[job.id] = now, now
         await self._ledger.record_job(job)

@@ -16,9 +16,9 @@ from gateway.executions.execution import Execution, Phase
 from gateway.executions.flights import Executions
 from gateway.executions.job_search import UNKNOWN_TEXT, JobFinder
 from gateway.executions.job_views import JobView, view_of
+from gateway.executions.needs import Needs
 from gateway.executions.records import record_of
 from gateway.executions.revival import Revival
-from gateway.executions.standing import UNASKED
 from gateway.model import Clock, JobRecord, new_id
 from gateway.outcome import Sender
 from gateway.policy.access import Caller
@@ -28,9 +28,6 @@ from gateway.store import LeaseLostError, Leases, Ledger
 
 NEAR_SECONDS: Final = 0.1
 """How long a caller that polls may wait for a poll of Redash that is due, and for the result that it has shown."""
-
-ASK_SECONDS: Final = 2.0
-"""How long a job id waits until the leader of its run, on another gateway, has noted how new the rows must be."""
 
 _OTHER_SCOPE_TEXT: Final = "The client's credential for this job has changed; run the query again."
 
@@ -52,7 +49,8 @@ class Jobs:
         self._leases = leases
         self._ledger = ledger
         self._clock = clock
-        self._finder = JobFinder(executions, revival, leases, ledger, clock)
+        self._needs = Needs(leases, clock)
+        self._finder = JobFinder(executions, revival, self._needs, leases, ledger, clock)
         self._recent = self._finder.recent
         executions.on_end.append(self._ended)
         executions.move_jobs = self._move
@@ -82,11 +80,11 @@ class Jobs:
         execution.is_known = True
         if not execution.recorded:
             await self._executions.record(execution)
-        execution = await self._asked_to_serve(execution, not_before)
+        execution = await self._needs.told(execution, not_before)
         job = await self._new_record(execution, client, token_sha256, not_before, fallback)
         # It may have ended meanwhile, too early; or another gateway leads it by now, and knows nothing of this caller.
         while execution.serving(not_before) is not execution or not await _is_sure(execution):
-            execution = await self._asked_to_serve(execution, not_before)
+            execution = await self._needs.told(execution, not_before)
             kept.enter_context(self._cancelling.prevented(execution))
             job = await self._moved(job, execution, not_before)
         if self._leases.shared and execution.standing.lease.is_safe:
@@ -96,18 +94,6 @@ class Jobs:
         execution.seen[job.id] = self._clock.monotonic()
         execution.not_before[job.id] = not_before
         return view
-
-    async def _asked_to_serve(self, execution: Execution, not_before: float) -> Execution:
-        """Return the run that is to serve this caller, when its leader knows of it: others read that from the job."""
-        until = self._clock.monotonic() + ASK_SECONDS
-        while True:
-            execution = execution.serving(not_before)
-            standing, left = execution.standing, until - self._clock.monotonic()
-            asks = self._leases.shared and (standing.lacks(not_before) or standing.is_unsettled)
-            if left < 0 or execution.phase is Phase.ENDED or not asks:
-                return execution
-            execution.attach(not_before)
-            await wait_for(standing.noted, left)
 
     async def _move(self, execution: Execution, follow_up: Execution) -> None:
         """Let the jobs whose callers need newer rows be jobs of the follow-up."""
@@ -139,7 +125,7 @@ class Jobs:
 
     async def _moved(self, job: JobRecord, execution: Execution, not_before: float) -> JobRecord:
         """Record that a job is one of this execution now."""
-        ask = self._ask(execution, not_before)
+        ask = await self._needs.number(execution, not_before)
         job = msgspec.structs.replace(job, execution_id=execution.id, ask=ask)
         await self._ledger.record_job(job)
         return job
@@ -170,18 +156,11 @@ class Jobs:
             noted_at=self._clock.wall(),
             token_sha256=token_sha256,
             not_before=not_before + self._clock.wall() - self._clock.monotonic(),
-            ask=self._ask(execution, not_before),
+            ask=await self._needs.number(execution, not_before),
             fallback=fallback,
         )
         await self._ledger.record_job(job)
         return job
-
-    def _ask(self, execution: Execution, not_before: float) -> int:
-        """Return the number under which the leader of the run knows of a caller's need."""
-        standing = execution.standing
-        if self._leases.shared and standing.is_unsettled and not_before > -math.inf:
-            return UNASKED
-        return standing.ask_for(not_before)
 
     async def look_up(
         self,

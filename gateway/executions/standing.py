@@ -67,6 +67,12 @@ class Standing:
         return self.lease.is_lost or (self.inherits and not self.lease.number)
 
     @property
+    def is_unled(self) -> bool:
+        """Whether it has yet to ask for the lease, or waits for the end of another run; a caller of another gateway
+        may let that one lead it meanwhile."""
+        return self.lease is LOCAL and not (self.follows or self.inherits or self.is_apart)
+
+    @property
     def written_under(self) -> int:
         """Return the number of the lease under which its record is written now.
 
@@ -95,11 +101,12 @@ class Standing:
 
     def is_provided_for(self, need: float) -> bool:
         """Whether the leader has begun a follow-up, and knew of callers with this need."""
-        return bool(self.follow_up) and (need == -math.inf or is_within(self.ask_for(need), self.heard))
+        heard = (moment for number, moment in self.own.items() if is_within(number, self.heard))
+        return bool(self.follow_up) and need <= max(heard, default=-math.inf)
 
     def served_from(self, served: Ranges) -> float:
         """Return the latest moment that was asked for with an ask that is served."""
-        return max((need for need, number in self.asks if is_within(number, served)), default=-math.inf)
+        return max((need for number, need in self.own.items() if is_within(number, served)), default=-math.inf)
 
     def news(self) -> None:
         """Let a follower see how far the run is."""

@@ -59,6 +59,10 @@ class LocalLeases:
         """See the protocol."""
         return LOCAL
 
+    async def note_ask(self, _execution_id: str, _age: float) -> int:
+        """See the protocol."""
+        return 0
+
     async def is_free(self, _key: Key) -> bool:
         """See the protocol."""
         return True

@@ -290,6 +290,9 @@ class Leases(Protocol):
     async def claim(self, claim: Claim) -> Lease | Held:
         """Take the lease, or keep it, or learn who has it; then the ask is noted there, if the run takes callers."""
 
+    async def note_ask(self, execution_id: str, age: float) -> int:
+        """Note an ask of a run for whoever will lead it; return its number, 0 if that is not possible now."""
+
     async def is_free(self, key: Key) -> bool:
         """Whether nobody has it."""
 

@@ -6,6 +6,7 @@ No clocks are compared: a follower asks the leader for rows of some age, and the
 from __future__ import annotations
 
 import asyncio
+from unittest import mock
 
 import pytest
 from support.fault_proxy import FaultProxy
@@ -15,6 +16,7 @@ from support.waiting import until
 from support.world import World
 
 from gateway.sandbox import Sandbox
+from gateway.store import Claim, Held, Lease
 
 UNCERTAIN_SECONDS = 0.3
 """More than what a gateway may be wrong about Redis' clock when it goes on with the run of another one."""
@@ -165,3 +167,41 @@ async def test_who_came_while_the_leader_was_cut_off_is_not_served_by_the_follow
     assert len(new) == 1
     assert old not in new
     assert one.started == 3
+
+
+async def test_who_joins_a_run_that_another_gateway_has_taken_up_and_ended_gets_another_one(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """Its gateway waits for the end of an earlier run, and has not heard of it."""
+    one, two, three = gateways
+    hold = sandbox.hold()
+    earlier = await begun(one)
+    sandbox.edit_query(one.named["slow_seconds"], query="select sleep({{ seconds }}) as slept, 1 as edited")
+    for world in (two, three):
+        world.runtime.results.definitions.drop(one.named["slow_seconds"])
+    claiming, goes_on, claim = asyncio.Event(), asyncio.Event(), two.runtime.leases.claim
+
+    async def slow(wanted: Claim) -> Lease | Held:
+        claiming.set()
+        await goes_on.wait()
+        return await claim(wanted)
+
+    async def late() -> str:
+        job: str = (await two.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+        return job
+
+    first = await late()
+    with mock.patch.object(two.runtime.leases, "claim", slow):
+        await claiming.wait()
+        await three.get(f"/api/jobs/{first}")
+        hold.release()
+        await ended(one, earlier)
+        old = await ended(three, first)
+        second = await late()
+        assert (await three.get(f"/api/jobs/{second}")).job["status"] in (1, 2)
+        goes_on.set()
+        new = {await ended(world, second) for world in (two, three, one)}
+    assert len(new) == 1
+    assert old not in new
+    assert {await ended(world, first) for world in gateways} == {old}
+    assert sandbox.counters.started == 3

@@ -277,3 +277,27 @@ async def test_followers_in_the_leaders_own_gateway_are_heard_too(two: list[Redi
     lease = await led(one, "x")
     found = await held(one, "x", age=1.0)
     assert found.ask in lease.needs
+
+
+async def test_an_ask_of_a_run_that_nobody_leads_reaches_its_leader(two: list[RedisLeases]) -> None:
+    one, other = two
+    number = await one.note_ask("x", 5.0)
+    lease = await led(other, "x", age=None)
+    assert number in lease.needs
+    assert lease.needs[number] <= other.clock.monotonic() - 5.0
+
+
+async def test_an_ask_after_the_end_of_a_run_is_none_of_those_that_its_leader_knew(two: list[RedisLeases]) -> None:
+    one, other = two
+    lease = await led(other, "x")
+    before = await one.note_ask("x", 0.0)
+    await lease.close()
+    known = set(lease.needs)
+    await lease.end()
+    assert before in known
+    assert await one.note_ask("x", 0.0) not in known | {0}
+
+
+async def test_without_redis_an_ask_has_no_number(two: list[RedisLeases]) -> None:
+    await two[0]._link.close()
+    assert await two[0].note_ask("x", 0.0) == 0

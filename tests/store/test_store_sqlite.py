@@ -179,14 +179,14 @@ def test_entry_version_is_raised_when_fields_change() -> None:
     """When this fails, raise schema.VERSIONS["entry"] and scripts.FORMAT, and write the new fields here."""
     kinds = (Entry, JobRecord, ExecutionRecord)
     names = {kind.__name__: " ".join(field.name for field in msgspec.structs.fields(kind)) for kind in kinds}
-    assert (schema.VERSIONS["entry"], scripts.FORMAT) == ("5", 2)
+    assert (schema.VERSIONS["entry"], scripts.FORMAT) == ("6", 3)
     assert names == {
         "Entry": "body_id scope query_id result_id form marker query_hash data_source_id retrieved_at runtime"
         " born confirmed size",
         "JobRecord": "id execution_id client scope query_id noted_at cancelled token_sha256 not_before ask"
         " fallback fell_back",
         "ExecutionRecord": "id key scope credential query_id path body marker started_at upstream_job status error"
-        " result_id purged fence unavailable follow_up served",
+        " result_id purged fence abandoned unavailable follow_up served heard",
     }
 
 

@@ -31,6 +31,15 @@ local function unread(id, base, read)
   redis.call('PEXPIRE', list, KEPT)
   return first, redis.call('LRANGE', list, read + 1, -1)
 end
+local function note_ask(id, age)
+  local list = P..'la:'..id
+  if redis.call('LLEN', list) >= {MOST_ASKS} then return 0 end
+  if redis.call('EXISTS', list) == 0 then redis.call('RPUSH', list, following_number()) end
+  local ask = int(tonumber(redis.call('LINDEX', list, 0)) + redis.call('RPUSH', list, age..' '..int(now())) - 1)
+  redis.call('PEXPIRE', list, KEPT)
+  announce('run', 'asked '..id..' '..ask..' '..age)
+  return ask
+end
 """
 
 CLAIM: Final = Script(
@@ -70,13 +79,7 @@ if joinable then
     redis.call('HSET', P..'lu:'..lease[1], owner, int(now() - unused * 1000000))
     redis.call('PEXPIRE', P..'lu:'..lease[1], KEPT)
   end
-  local list = P..'la:'..lease[1]
-  if age ~= '' and redis.call('LLEN', list) < {MOST_ASKS} then
-    if redis.call('EXISTS', list) == 0 then redis.call('RPUSH', list, following_number()) end
-    ask = int(tonumber(redis.call('LINDEX', list, 0)) + redis.call('RPUSH', list, age..' '..int(now())) - 1)
-    redis.call('PEXPIRE', list, KEPT)
-    announce('run', 'asked '..lease[1]..' '..ask..' '..age)
-  end
+  if age ~= '' then ask = note_ask(lease[1], age) end
 end
 return {{'held', lease[1], joinable and 1 or 0, ask}}
 """,
@@ -87,6 +90,9 @@ KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM NUMBER OVER.
 
 `NUMBER` is that of the lease to keep, 0 for a new one. The ledger knows whether the run has ended (`xu`), and the
 number of the lease under which its record was written (`xf`). `OVER` is a run known to be over, whose lease is free."""
+
+ASK: Final = Script(_COMMON + "return note_ask(ARGV[1], ARGV[2])", makes_room=True)
+"""Notes an ask of a run, whoever leads it, and returns its number: ID AGE."""
 
 CLOSE: Final = Script(
     _COMMON

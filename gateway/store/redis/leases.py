@@ -36,7 +36,7 @@ from gateway.model import Clock, Key
 from gateway.store.protocols import Claim, Held, LeaseLostError
 from gateway.store.redis.asks import Asks
 from gateway.store.redis.failures import RefusedError, UnavailableError
-from gateway.store.redis.lease_scripts import CLAIM, CLOSE, END, IS_FREE, LIFE_MILLISECONDS, REOPEN, TELL
+from gateway.store.redis.lease_scripts import ASK, CLAIM, CLOSE, END, IS_FREE, LIFE_MILLISECONDS, REOPEN, TELL
 from gateway.store.redis.link import Link
 from gateway.store.redis.outbox import Outbox
 from gateway.store.redis.scripts import Argument, Script
@@ -218,6 +218,10 @@ class RedisLeases:
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew_forever())
         return lease
+
+    async def note_ask(self, execution_id: str, age: float) -> int:
+        """See the protocol."""
+        return int(await self.ask(ASK, execution_id, repr(age)) or 0)
 
     async def is_free(self, key: Key) -> bool:
         """See the protocol."""

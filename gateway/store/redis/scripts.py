@@ -7,7 +7,7 @@ from typing import Final
 
 Argument = bytes | str | int | float
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of everything in Redis, part of every key: old and new gateways never read each other's values."""
 
 _PRELUDE: Final = """

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.store.sqlite import ownership
 
-VERSIONS = {"schema": "2", "key": "1", "entry": "5"}
+VERSIONS = {"schema": "2", "key": "1", "entry": "6"}
 """Increase `key` if the encoding of cache keys changes, `entry` if fields of `Entry` or of a ledger record change."""
 
 TABLES = """

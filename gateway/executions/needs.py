@@ -1,0 +1,48 @@
+"""Tells whoever leads a run, on whichever gateway, from which moment on callers need rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from gateway.concurrency.events import wait_for
+from gateway.executions.execution import Execution, Phase
+from gateway.executions.standing import UNASKED
+from gateway.model import Clock
+from gateway.store import Leases
+
+ASK_SECONDS: Final = 2.0
+"""How long a job id waits until the leader of its run, on another gateway, has noted how new the rows must be."""
+
+
+class Needs:
+    """A job's record has the number of an ask, so that every gateway can tell which run serves it."""
+
+    def __init__(self, leases: Leases, clock: Clock) -> None:
+        self._leases = leases
+        self._clock = clock
+
+    async def told(self, execution: Execution, not_before: float) -> Execution:
+        """Return the run that is to serve this caller, when its leader knows of it."""
+        until = self._clock.monotonic() + ASK_SECONDS
+        while True:
+            execution = execution.serving(not_before)
+            standing, left = execution.standing, until - self._clock.monotonic()
+            asks = self._leases.shared and (standing.lacks(not_before) or standing.is_unsettled)
+            if left < 0 or execution.phase is Phase.ENDED or not asks:
+                return execution
+            execution.attach(not_before)
+            await wait_for(standing.noted, left)
+
+    async def number(self, execution: Execution, not_before: float) -> int:
+        """Return the number under which whoever leads the run knows of a caller's need: `Standing.ask_for`."""
+        standing = execution.standing
+        if not self._leases.shared or not_before == -math.inf:
+            return standing.ask_for(not_before)
+        if not standing.is_unled:
+            return UNASKED if standing.is_unsettled else standing.ask_for(not_before)
+        number = await self._leases.note_ask(execution.id, self._clock.monotonic() - not_before)
+        if not number:
+            return UNASKED
+        standing.own[number] = not_before
+        return number
