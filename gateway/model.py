@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -207,6 +207,11 @@ class ExecutionRecord(msgspec.Struct, frozen=True, kw_only=True):
     heard: tuple[
         tuple[int, int], ...
     ] = ()  # of all asks that its leader knew of; the follow-up is for the others of these
+
+
+UNASKED: Final = -1
+"""In place of the number of an ask: whoever leads the run may not know of the caller, so only an end that the caller's
+own gateway records, or a later run, serves it."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):

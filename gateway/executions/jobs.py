@@ -89,6 +89,8 @@ class Jobs:
             job = await self._moved(job, execution, not_before)
         if self._leases.shared and execution.standing.lease.is_safe:
             execution.standing.handed_over.add(job.id)
+        elif self._leases.for_many and not self._leases.shared:  # it may not be in the ledger when others look there
+            job = await self._moved(job, execution, not_before)
         view = view_of(job, execution)
         self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
         execution.seen[job.id] = self._clock.monotonic()

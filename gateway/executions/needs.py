@@ -7,8 +7,7 @@ from typing import Final
 
 from gateway.concurrency.events import wait_for
 from gateway.executions.execution import Execution, Phase
-from gateway.executions.standing import UNASKED
-from gateway.model import Clock
+from gateway.model import UNASKED, Clock
 from gateway.store import Leases
 
 ASK_SECONDS: Final = 2.0
@@ -35,12 +34,15 @@ class Needs:
             await wait_for(standing.noted, left)
 
     async def number(self, execution: Execution, not_before: float) -> int:
-        """Return the number under which whoever leads the run knows of a caller's need: `Standing.ask_for`."""
-        standing = execution.standing
-        if not self._leases.shared or not_before == -math.inf:
+        """Return the number under which whoever leads the run knows of a caller's need: see `Standing.ask_for`.
+
+        A lease that is safe needs none: whoever leads the run later reads from the ledger what was promised until then.
+        """
+        standing, ended = execution.standing, execution.phase is Phase.ENDED
+        if not self._leases.for_many or not_before == -math.inf or ended or standing.follows or standing.is_apart:
             return standing.ask_for(not_before)
         if not standing.is_unled:
-            return UNASKED if standing.is_unsettled else standing.ask_for(not_before)
+            return 0 if self._leases.shared and standing.lease.is_safe else UNASKED
         number = await self._leases.note_ask(execution.id, self._clock.monotonic() - not_before)
         if not number:
             return UNASKED

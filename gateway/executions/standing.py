@@ -5,14 +5,11 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterable, Mapping
-from typing import Final
 
 from gateway.concurrency.events import Event
+from gateway.model import UNASKED
 from gateway.store import Lease, LeaseLostError
 from gateway.store.local_leases import LOCAL
-
-UNASKED: Final = -1
-"""In place of the number of an ask: it serves nobody until a later run takes the caller over."""
 
 Ranges = tuple[tuple[int, int], ...]
 

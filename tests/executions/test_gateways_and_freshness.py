@@ -6,6 +6,7 @@ No clocks are compared: a follower asks the leader for rows of some age, and the
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -15,6 +16,8 @@ from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
+from gateway.executions.execution import Execution
+from gateway.executions.leading import Leading
 from gateway.sandbox import Sandbox
 from gateway.store import Claim, Held, Lease
 
@@ -169,8 +172,9 @@ async def test_who_came_while_the_leader_was_cut_off_is_not_served_by_the_follow
     assert one.started == 3
 
 
+@pytest.mark.parametrize("cut", [False, True])
 async def test_who_joins_a_run_that_another_gateway_has_taken_up_and_ended_gets_another_one(
-    gateways: list[World], sandbox: Sandbox
+    gateways: list[World], sandbox: Sandbox, cut: bool
 ) -> None:
     """Its gateway waits for the end of an earlier run, and has not heard of it."""
     one, two, three = gateways
@@ -197,7 +201,11 @@ async def test_who_joins_a_run_that_another_gateway_has_taken_up_and_ended_gets_
         hold.release()
         await ended(one, earlier)
         old = await ended(three, first)
+        if cut:
+            await two.runtime.store.link.close()
         second = await late()
+        if cut:
+            await two.runtime.store.link.open()
         assert (await three.get(f"/api/jobs/{second}")).job["status"] in (1, 2)
         goes_on.set()
         new = {await ended(world, second) for world in (two, three, one)}
@@ -205,3 +213,55 @@ async def test_who_joins_a_run_that_another_gateway_has_taken_up_and_ended_gets_
     assert old not in new
     assert {await ended(world, first) for world in gateways} == {old}
     assert sandbox.counters.started == 3
+
+
+async def test_a_job_that_its_gateway_could_tell_nobody_of_is_not_served_by_an_end_that_others_have_seen(
+    gateways: list[World], proxy: FaultProxy, redis: RedisServer
+) -> None:
+    """It was given out while the gateway, which led the run, was cut off; another one has led it to its end."""
+    one, two, three = gateways
+    first = await ended_unseen(one, proxy, UNCERTAIN_SECONDS)
+    await two.get(f"/api/jobs/{first}")
+    goes_on, send, follow = asyncio.Event(), one.runtime.upstream.send, Leading._follow
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        await goes_on.wait()
+        return await send(*arguments, **more)
+
+    async def late_to_follow(leading: Leading, execution: Execution, held: Held) -> Any:
+        if leading.leases is one.runtime.leases:
+            await goes_on.wait()
+        return await follow(leading, execution, held)
+
+    with (
+        mock.patch.object(one.runtime.upstream, "send", slow),
+        mock.patch.object(Leading, "_follow", late_to_follow),
+    ):
+        await lose_lease(one, redis)
+        late = (await one.post("now", max_age=0)).job["id"]
+        await until(lambda: two.runtime.leases.held == 1)
+        proxy.clear()
+        old = await ended(two, first)
+        await one.runtime.store.link.open()
+        assert (await three.get(f"/api/jobs/{late}")).job["status"] in (1, 2)
+        goes_on.set()
+        new = {await ended(world, late) for world in (one, two, three)}
+    assert len(new) == 1
+    assert old not in new
+    assert one.started == 2
+
+
+async def test_what_a_gateway_ran_while_it_was_cut_off_is_known_to_all_afterwards(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """Its jobs could be told to nobody, but the end of their run is one that this gateway has seen."""
+    one, two, three = gateways
+    hold = sandbox.hold()
+    link = one.runtime.store.link
+    await link.close()
+    jobs = [await begun(one), (await one.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]]
+    hold.release()
+    results = {await ended(one, job) for job in jobs}
+    await link.open()
+    assert {await ended(world, job) for world in (two, three) for job in jobs} == results
+    assert sandbox.counters.started == 1

@@ -14,15 +14,15 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gateway.model import Clock, ExecutionRecord, JobRecord
+from gateway.model import UNASKED, Clock, ExecutionRecord, JobRecord
 from gateway.store.memory_ledger import LIFETIME_SECONDS, MOST_SCOPES, MemoryLedger, select_unfinished, sort_by_age
 from gateway.store.redis import ledger_layout as layout
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
+from gateway.store.redis.packing import Packing, R
 from gateway.store.redis.scripts import Script
 from gateway.store.redis.times import monotonic
 
-R = TypeVar("R", ExecutionRecord, JobRecord)
 T = TypeVar("T")
 
 GIVEN_UP: Final = (UnavailableError, RefusedError)
@@ -45,6 +45,7 @@ class RedisLedger:
     def __init__(self, link: Link, clock: Clock, *, limit_bytes: int) -> None:
         self._link = link
         self._limit = limit_bytes
+        self._packing = Packing(link.time)
         self._results = min(MOST_RESULTS, max(1_000, limit_bytes // layout.RESULT_BYTES))
         self._recent = MemoryLedger(clock, limit_bytes=MEMORY_BYTES, results=MEMORY_RESULTS)
         self.purges, self.record_purges = self._recent.purges, self._recent.record_purges
@@ -76,14 +77,14 @@ class RedisLedger:
         """See the protocol."""
         recent, name = self._recent.get_job(job_id), f"{self._link.base}j:{job_id}"
         packed = await self._patiently(lambda: self._link.command("HGET", name, "v"), recent)
-        found = self._decoded(packed, JobRecord) or recent
+        found = self._packing.unpack(packed, JobRecord) or recent
         return found if found is not None and found.noted_at >= self._recent.oldest_time() else None
 
     async def execution(self, execution_id: str) -> ExecutionRecord | None:
         """See the protocol."""
         recent, name = self._recent.get_execution(execution_id), f"{self._link.base}x:{execution_id}"
         packed = await self._patiently(lambda: self._link.command("GET", name), recent)
-        found = self._decoded(packed, ExecutionRecord) or recent
+        found = self._packing.unpack(packed, ExecutionRecord) or recent
         return found if found is not None and found.started_at >= self._recent.oldest_time() else None
 
     async def unfinished(self) -> list[ExecutionRecord]:
@@ -157,6 +158,8 @@ class RedisLedger:
             if not await self._write(record):
                 await self._part([record])
                 await self._write_all(self._unwritten_jobs())
+            elif self._settle(record):
+                await self._write_all(self._unwritten_jobs())
         except GIVEN_UP:
             while len(self._unwritten) > MOST_UNWRITTEN:
                 del self._unwritten[next(iter(self._unwritten))]
@@ -165,12 +168,12 @@ class RedisLedger:
 
     async def _write(self, record: ExecutionRecord | JobRecord, *, only_missing: bool = False) -> bool:
         """Return whether it is what Redis has now."""
-        convert, missing = self._link.time.shared_from_wall, int(only_missing)
+        missing = int(only_missing)
         if isinstance(record, ExecutionRecord):
-            run = self._shifted(record, convert)
+            run = self._packing.shared(record)
             values = (run.id, msgspec.msgpack.encode(run), run.started_at, run.status, run.fence, missing)
             return bool(await self._link.call(layout.RECORD_EXECUTION, *values))
-        job = self._shifted(record, convert)
+        job = self._packing.shared(record)
         packed = msgspec.msgpack.encode(job)
         return bool(await self._link.call(layout.RECORD_JOB, job.id, packed, job.noted_at, job.execution_id, missing))
 
@@ -191,9 +194,13 @@ class RedisLedger:
         refused = await self._write_all(runs)
         if is_new:
             written = {run.id for run in runs}
-            others = [run for run in self._recent.executions() if run.id not in written]
-            refused += await self._write_all(others, only_missing=True)
+            rest = [run for run in self._recent.executions() if run.id not in written]
+            refused += await self._write_all(rest, only_missing=True)
         await self._part(refused)
+        others = {run.id for run in refused}
+        for run in runs:
+            if run.id not in others:
+                self._settle(run)
         self._note_written(runs)
         await self._write_all(self._unwritten_jobs())
         if is_new:
@@ -211,6 +218,16 @@ class RedisLedger:
                 if known is not None and known.execution_id == run.id and not known.is_over:
                     moved = self._unwritten[job.id] = msgspec.structs.replace(known, execution_id=own.id, ask=0)
                     self._recent.put_job(moved)
+
+    def _settle(self, record: ExecutionRecord | JobRecord) -> bool:
+        """Let an end that this gateway has recorded serve also jobs whose needs it could tell nobody; whether any."""
+        if isinstance(record, JobRecord) or record.status < 3:
+            return False
+        jobs = [job for job in self._recent.get_jobs_of(record.id) if job.ask == UNASKED]
+        for job in jobs:
+            settled = self._unwritten[job.id] = msgspec.structs.replace(job, ask=0)
+            self._recent.put_job(settled)
+        return bool(jobs)
 
     async def _with_other_ends(self, refused: Iterable[ExecutionRecord | JobRecord]) -> list[ExecutionRecord]:
         """Return the runs that have ended here with jobs, and of which Redis knows another end, or none."""
@@ -251,7 +268,7 @@ class RedisLedger:
         cursor, found = b"0", []
         while (reply := await self._read(self._link.call(script, *arguments, cursor))) is not None:
             cursor, some = reply
-            found += [record for packed in some if (record := self._decoded(packed, kind)) is not None]
+            found += [record for packed in some if (record := self._packing.unpack(packed, kind)) is not None]
             if cursor == b"0":
                 break
         return found
@@ -273,21 +290,6 @@ class RedisLedger:
             return await reply
         except GIVEN_UP:
             return None
-
-    def _decoded(self, packed: bytes | None, kind: type[R]) -> R | None:
-        if packed is None:
-            return None
-        try:
-            return self._shifted(msgspec.msgpack.decode(packed, type=kind), self._link.time.wall)
-        except msgspec.MsgspecError:
-            return None
-
-    def _shifted(self, record: R, convert: Callable[[float], float]) -> R:
-        """Convert the wall-clock times of a record; where that is uncertain, rows must be newer, not older."""
-        if isinstance(record, ExecutionRecord):
-            return msgspec.structs.replace(record, started_at=convert(record.started_at))
-        not_before = convert(record.not_before) + self._link.time.uncertainty
-        return msgspec.structs.replace(record, noted_at=convert(record.noted_at), not_before=not_before)
 
 
 def _end_of(run: ExecutionRecord) -> tuple[int, int | None, str]:
