@@ -84,19 +84,16 @@ class Executions:
         """Return the execution with that id, None if it has ended or never was in this process."""
         return self._by_id.get(execution_id)
 
-    def joinable(self, plan: Plan, *, stored: bool) -> Execution | None:
-        """Return the execution or check in progress whose end will satisfy `plan`, None if there is none.
-
-        `stored` says that the store holds a result of any age: callers that accept any age do not wait for a run.
-        """
-        execution = self.would_join(plan, stored=stored)
+    def joinable(self, plan: Plan, *, aside: bool) -> Execution | None:
+        """Return the execution in progress whose end will satisfy `plan`, None if there is none; `aside`: the check."""
+        execution = self.would_join(plan, aside=aside)
         if execution is not None:
             execution.max_age = stricter(execution.max_age, plan.max_age)
         return execution
 
-    def would_join(self, plan: Plan, *, stored: bool) -> Execution | None:
+    def would_join(self, plan: Plan, *, aside: bool) -> Execution | None:
         """Return the same as `joinable`, without changing it."""
-        if plan.max_age is None and stored:
+        if aside:
             return self._asides.get(plan.key)
         execution = self._by_key.get(plan.key)
         if execution is None or execution.cancelling or execution.purged or execution.plan.marker != plan.marker:
@@ -104,11 +101,9 @@ class Executions:
         open_to_all = execution.phase in (Phase.QUEUED, Phase.RUNNING)
         return execution if open_to_all or plan.at_least_as_lenient(execution.max_age) else None
 
-    def blocking(self, plan: Plan, *, stored: bool) -> Execution | None:
+    def blocking(self, plan: Plan, *, aside: bool) -> Execution | None:
         """Return the POST in progress that `plan` cannot join but must wait for, because it may start a run."""
-        if plan.max_age is None and stored:
-            return None
-        execution = self._by_key.get(plan.key)
+        execution = None if aside else self._by_key.get(plan.key)
         if execution is None or execution.phase is not Phase.POSTING or execution.plan.marker != plan.marker:
             return None
         return execution

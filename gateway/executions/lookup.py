@@ -70,8 +70,9 @@ class ResultLookup:
             elif -slack <= plan.bounds.stale_while_revalidate and plan.shown_lately(stored.entry, now) >= 0:
                 self._revalidate(plan, outcome.sender)
                 return use_stale(stored, slack, outcome, "stale-while-revalidate", self._clock.monotonic())
-            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, stored=stored is not None)
-            other = self._executions.blocking(plan, stored=stored is not None) if joinable is None else None
+            aside = stored is not None and self._results.needs_check(plan)
+            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, aside=aside)
+            other = self._executions.blocking(plan, aside=aside) if joinable is None else None
             if other is None:
                 return Miss(stored, slack, joinable, why)
             if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
@@ -107,7 +108,8 @@ class ResultLookup:
             return stored
         if (failed := self._executions.failures.get(plan)) is not None:
             return Pending(failed)
-        if self._executions.would_join(plan, stored=slack is not None) is None:
+        aside = slack is not None and self._results.needs_check(plan)
+        if self._executions.would_join(plan, aside=aside) is None:
             self._limits.check(plan, outcome.client)
             if (refusal := self._limits.refusal(plan, outcome.client)) is not None:
                 return self._limits.in_place_of_run(
@@ -155,7 +157,7 @@ class ResultLookup:
             check_size(plan)
         outcome.record_miss(miss.why, joined=execution is not None)
         if execution is None:
-            aside = plan.max_age is None and miss.stored is not None
+            aside = miss.stored is not None and self._results.needs_check(plan)
             execution = self._executions.begin(plan, outcome.sender, aside=aside)
         else:
             execution.callers += 1
@@ -180,8 +182,8 @@ class ResultLookup:
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:
         """Request the result from Redash in the background, unless that is in progress already."""
-        aside = plan.max_age is None
-        current = self._executions.joinable(plan, stored=True) or self._executions.blocking(plan, stored=aside)
+        aside = self._results.needs_check(plan)
+        current = self._executions.joinable(plan, aside=aside) or self._executions.blocking(plan, aside=aside)
         if current is None and self._limits.refusal(plan, sender.client) is None:
             self._executions.begin(plan, sender, aside=aside)
 

@@ -236,6 +236,10 @@ class ResultCache:
     def _offset(self) -> float:
         return self._clock.wall() - self._clock.monotonic()
 
+    def needs_check(self, plan: Plan) -> bool:
+        """Whether a stored result serves this plan if Redash says that it is still the newest; nothing needs to run."""
+        return plan.max_age is None and self.age_to_ask_for(plan, None) is None
+
     def age_to_ask_for(self, plan: Plan, max_age: int | None) -> int | None:
         """Return the age with which to ask Redash, which knows of no purge; newer rows that are stored, it has, too."""
         since, stored = self._purges.new_data(plan), self._store.peek(plan.key)

@@ -251,6 +251,26 @@ async def test_a_restart_brings_no_rows_of_a_run_back_that_the_load_has_overtake
     assert bare.started == 2
 
 
+async def test_who_accepts_any_age_joins_the_run_that_new_data_makes_necessary(bare: World) -> None:
+    # A run that the load has overtaken ends later, so the stored result of other values counts as out of date, too;
+    # Redash would run the query for a request of its own, not only say which result is the newest.
+    await bare.start(dashboard=LOADER, cache='any_age_confirm = "10s"')
+    query = bare.named["slow_seconds"]
+    overtaken = (await bare.post("slow_seconds", max_age=0, parameters={"seconds": 0.3})).job["id"]
+    await bare.sandbox.wait_executions(1)
+    await purged(bare, {"query": query})
+    await bare.post("slow_seconds", max_age=0, parameters={"seconds": 0}, wait=20)
+    await bare.finish(overtaken)
+    bare.clock.turn(11)
+    with bare.sandbox.hold():
+        running = (await bare.post("slow_seconds", max_age=0, parameters={"seconds": 0})).job["id"]
+        await bare.sandbox.wait_executions(3)
+        joined = (await bare.post("slow_seconds", max_age=-1, parameters={"seconds": 0})).job["id"]
+    ends = [await bare.finish(job) for job in (running, joined)]
+    assert ends[0]["query_result_id"] == ends[1]["query_result_id"]
+    assert bare.sandbox.counters.posts[query] == 3
+
+
 async def test_free_sql_of_a_source_is_purged_and_has_no_tags(bare: World) -> None:
     await bare.start()
     sql = {"query": "select 1 as one", "data_source_id": 1, "max_age": DAY}
