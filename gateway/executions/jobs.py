@@ -135,8 +135,9 @@ class Jobs:
     def _ended(self, execution: Execution) -> None:
         """Remember how it ended, and release its result, which may be large."""
         for job_id in execution.seen:
-            if (recent := self._recent.get(job_id)) is not None:
-                self._recent[job_id] = (recent[0], view_of(recent[0], execution))
+            job, known = self._recent.get(job_id, (None, None))
+            if job is not None and known is execution:  # else it was moved, and a poll that had begun before came after
+                self._recent[job_id] = (job, view_of(job, execution))
 
     async def finished(self, plan: Plan, result_id: int, sender: Sender, token_sha256: str) -> JobView:
         """Give a caller a job that has already succeeded: it requested a run, but a floor let a stored result serve."""

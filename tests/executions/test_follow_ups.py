@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 import pytest
 from support.fault_proxy import FaultProxy
@@ -15,6 +16,12 @@ from support.http import Reply
 from support.inside import retrying_every, waiters
 from support.waiting import until
 from support.world import World
+
+from gateway.executions.execution import Execution, Phase
+from gateway.executions.job_search import JobFinder
+from gateway.executions.job_views import JobView
+from gateway.executions.leading import Leading
+from gateway.model import JobRecord
 
 POLLS = "^/api/jobs/"
 
@@ -234,3 +241,37 @@ async def test_when_polls_work_again_callers_wait_again(behind: World, proxy: Fa
             waiting = asyncio.create_task(behind.post("now", max_age=60, wait=30, client="second"))
             await until(lambda: waiters(behind.runtime) == 1)
         assert "hit" not in (await waiting).cache
+
+
+async def test_a_poll_that_comes_while_a_job_is_moved_does_not_end_it_with_the_earlier_run(
+    made: World, proxy: FaultProxy
+) -> None:
+    await ended_unseen(made, proxy)
+    second = (await made.post("now", max_age=0, client="second")).job["id"]
+    (run,) = made.runtime.executions.flights.running
+    hold = made.sandbox.hold()
+    moved, shown, state = asyncio.Event(), asyncio.Event(), JobFinder.state
+    give_up = Leading.give_up
+
+    async def slow(finder: JobFinder, job: JobRecord, execution: Any) -> JobView:
+        view = await state(finder, job, execution)
+        if not moved.is_set():
+            await moved.wait()
+            asyncio.get_running_loop().call_soon(shown.set)
+        return view
+
+    async def late(leading: Leading, execution: Execution, *, stopping: bool) -> None:
+        if execution is run:
+            moved.set()
+            await shown.wait()
+        await give_up(leading, execution, stopping=stopping)
+
+    with mock.patch.object(JobFinder, "state", slow), mock.patch.object(Leading, "give_up", late):
+        polling = asyncio.create_task(made.get(f"/api/jobs/{second}", client="second"))
+        await until(lambda: run.seen)
+        proxy.clear()
+        assert (await polling).job["status"] in (1, 2)
+        await until(lambda: run.phase is Phase.ENDED)
+    assert (await made.get(f"/api/jobs/{second}", client="second")).job["status"] in (1, 2)
+    hold.release()
+    await result_of(made, second, "second")
