@@ -1,4 +1,15 @@
-"""Tells whoever leads a run, on whichever gateway, from which moment on callers need rows."""
+"""Tells whoever leads a run, on whichever gateway, from which moment on callers need rows.
+
+The record of a job has the number of an ask, and the record of a run that has ended has the numbers of the asks that it
+serves, and of all that its leader had heard. So each gateway can tell from the two whether the run serves the job, or
+its follow-up, or a run that is yet to begin:
+
+- A number above 0 is that of an ask in Redis; one below -1, of an ask in the leader's own gateway.
+- 0 needs none. The caller accepts rows of any age; or the lease was safe when the job was recorded, and whoever leads
+  the run later reads the job from the ledger first.
+- `UNASKED` is for a job of which nobody could be told, because Redis was away or the lease may have been lost. Another
+  gateway may end the run without knowing of it, so only an end that the job's own gateway has recorded serves it.
+"""
 
 from __future__ import annotations
 

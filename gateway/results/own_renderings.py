@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from mmap import mmap
 from typing import Final, Literal
 
@@ -12,17 +13,15 @@ import msgspec
 
 from gateway.body import Body
 from gateway.concurrency.spool import BeginSpool
-from gateway.errors import FileLost, ServiceUnavailable, UpstreamUnusable
+from gateway.errors import FileLost, UpstreamUnusable
 from gateway.redash.limits import NOT_SUCH
 from gateway.redash.renderings import DELIMITERS, DateFormats, render_pieces
-from gateway.redash.responses import PARSE_LIMIT
+from gateway.results.gathering import gathered
 
 LARGEST_ODD: Final = 4 * 1024 * 1024
 """JSON that only the standard parser takes may have this size: it needs 20 ms per MB in one go, and much memory."""
 
 _PIECE: Final = 256 * 1024
-_RETRY_SECONDS: Final = 5.0
-_NO_ROOM: Final = "The gateway has no room for this file now (cache.disk); request JSON, or try again later."
 _TOO_ODD: Final = "Redash's result is too large for what is wrong with its JSON (NaN, for example)."
 
 MOST_CELLS: Final = 10
@@ -53,24 +52,13 @@ async def render(body: Body, form: Literal["csv", "tsv"], formats: DateFormats, 
         FileLost: its file was removed or changed.
         ServiceUnavailable: there is no room for the rendering.
     """
-    pieces = _pieces(body, form, formats)
-    first = await asyncio.to_thread(_next, pieces, PARSE_LIMIT + 1)
-    if sum(map(len, first)) <= PARSE_LIMIT:
-        return Body.of(b"".join(first))
-    spool = await begin_spool(None)
-    try:
-        await spool.append(first)
-        while more := await asyncio.to_thread(_next, pieces, _PIECE):
-            await spool.append(more)
-            if not spool.is_whole:
-                raise ServiceUnavailable(_NO_ROOM, retry_after=_RETRY_SECONDS)
-        rendered = await spool.body()
-    except BaseException:
-        spool.fail()
-        raise
-    if not rendered.is_kept:
-        raise ServiceUnavailable(_NO_ROOM, retry_after=_RETRY_SECONDS)
-    return rendered
+    async with aclosing(_in_thread(_pieces(body, form, formats))) as made:
+        return await gathered(made, begin_spool)
+
+
+async def _in_thread(pieces: Iterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+    while some := await asyncio.to_thread(_next, pieces, _PIECE):
+        yield some
 
 
 def _pieces(body: Body, form: Literal["csv", "tsv"], formats: DateFormats) -> Iterator[bytes]:

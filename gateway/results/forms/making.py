@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import Final
@@ -26,13 +26,12 @@ from gateway.redash.responses import PARSE_LIMIT
 from gateway.results.cache import AnyResult, ResultCache, StoredResult
 from gateway.results.forms.job import COLUMNAR, Job, reader_in
 from gateway.results.forms.process import PIECE_BYTES, pieces_of
+from gateway.results.gathering import RETRY_SECONDS, gathered
 from gateway.results.organisation import OrganisationReader
 
 VERSION: Final = "3"
 """Increase it if the bytes of a form change: forms that were stored before are then made again."""
 
-_RETRY_SECONDS: Final = 5.0
-_NO_ROOM: Final = "The gateway has no room for this form now (cache.disk); request JSON, or try again later."
 _NOT_KEPT: Final = "This result is larger than the gateway can keep now (cache.max_entry, cache.disk); request JSON."
 _NOT_YET: Final = "The gateway is still making this form of the result; request the same URL again."
 _NO_PYARROW: Final = f"This gateway cannot make .{{form}}: that {needs_extra('arrow')}."
@@ -86,7 +85,7 @@ class ResultForms:
             async with asyncio.timeout(until - self._clock.monotonic()):
                 made, _ = await self._flights.share(key, lambda: self._in_turn(key, of.entry, content, job, sender))
         except TimeoutError:
-            raise ServiceUnavailable(_NOT_YET, retry_after=_RETRY_SECONDS) from None
+            raise ServiceUnavailable(_NOT_YET, retry_after=RETRY_SECONDS) from None
         return made, key
 
     async def aclose(self) -> None:
@@ -106,39 +105,19 @@ class ResultForms:
 
     async def _make(self, key: Key, of: Entry, content: Body, job: Job) -> StoredResult:
         begun = self._clock.monotonic()
-        async with aclosing(_pieces(job, content)) as pieces:
-            body, hashed = await self._collected(pieces)
+        hashed = hashlib.sha256()
+        async with aclosing(_pieces(job, content)) as pieces, aclosing(_hashed(pieces, hashed)) as made:
+            body = await gathered(made, self._results.begin_spool)
         form: Form = of.form if job.form == "json" else job.form
         # Equal tags mean equal bytes, as ranges need it; another version of a library may make others.
-        entry = msgspec.structs.replace(of, body_id=digest(b"body", key, hashed), form=form, size=body.size)
+        entry = msgspec.structs.replace(of, body_id=digest(b"body", key, hashed.digest()), form=form, size=body.size)
         return await self._results.put_as([key], entry, body, begun)
 
-    async def _collected(self, pieces: AsyncGenerator[bytes, None]) -> tuple[Body, bytes]:
-        """Gather a form, in a file if it is large; return it with the digest of its bytes."""
-        hashed, first, size = hashlib.sha256(), [], 0
-        async for piece in pieces:
-            hashed.update(piece)
-            first.append(piece)
-            size += len(piece)
-            if size > PARSE_LIMIT:
-                break
-        else:
-            return Body.of(b"".join(first)), hashed.digest()
-        spool = await self._results.begin_spool(None)
-        try:
-            await spool.append(first)
-            async for piece in pieces:
-                hashed.update(piece)
-                await spool.append([piece])
-                if not spool.is_whole:
-                    raise ServiceUnavailable(_NO_ROOM, retry_after=_RETRY_SECONDS)
-            body = await spool.body()
-        except BaseException:
-            spool.fail()
-            raise
-        if not body.is_kept:
-            raise ServiceUnavailable(_NO_ROOM, retry_after=_RETRY_SECONDS)
-        return body, hashed.digest()
+
+async def _hashed(pieces: AsyncIterator[bytes], hashed: hashlib._Hash) -> AsyncGenerator[list[bytes], None]:
+    async for piece in pieces:
+        hashed.update(piece)
+        yield [piece]
 
 
 def _variant(reading: Reading, formats: DateFormats) -> str:
