@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from support.calls import TOKENS
 from support.inside import connections
+from support.slow_reader import requested, rest_of
 from support.waiting import until, within
 from support.world import World
 
@@ -90,27 +91,13 @@ async def large_response(world: World) -> tuple[socket.socket, bytes, bytes]:
     await world.rows(query, max_age=86400)
     whole = (await world.post(query, max_age=86400)).body
     assert len(whole) > 10_000_000
-    slow = socket.socket()
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    slow.setblocking(False)
-    loop, parts = asyncio.get_running_loop(), urlsplit(world.url)
-    await loop.sock_connect(slow, (parts.hostname, parts.port))
     body = b'{"max_age": 86400}'
     head = (
         f"POST /api/queries/{query}/results HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         f"Authorization: Key {TOKENS['dashboard']}\r\n\r\n"
     )
-    await loop.sock_sendall(slow, head.encode() + body)
-    return slow, await loop.sock_recv(slow, 1000), whole
-
-
-async def rest_of(slow: socket.socket) -> bytes:
-    """Read on, and no longer slowly, until the other side closes."""
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    received = b""
-    while data := await asyncio.get_running_loop().sock_recv(slow, 1 << 20):
-        received += data
-    return received
+    slow = await requested(world.url, head.encode() + body)
+    return slow, await asyncio.get_running_loop().sock_recv(slow, 1000), whole
 
 
 def is_free(store: Path) -> bool:

@@ -9,10 +9,10 @@ import asyncio
 import json
 import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from support.calls import TOKENS
+from support.slow_reader import requested, rest_of
 from support.waiting import until
 from support.world import World
 
@@ -289,23 +289,10 @@ async def huge_and_small(world: World, small: int) -> int:
 
 async def slow_reader(world: World, board: int) -> socket.socket:
     """Request a dashboard, and read only the beginning of the response."""
-    slow = socket.socket()
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    slow.setblocking(False)
-    loop, at = asyncio.get_running_loop(), urlsplit(world.url)
-    await loop.sock_connect(slow, (at.hostname, at.port))
     head = f"GET /api/dashboards/{board}/results?max_age=86400 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-    await loop.sock_sendall(slow, f"{head}Authorization: Key {TOKENS['dashboard']}\r\n\r\n".encode())
-    assert b" 200 " in await loop.sock_recv(slow, 20)
+    slow = await requested(world.url, f"{head}Authorization: Key {TOKENS['dashboard']}\r\n\r\n".encode())
+    assert b" 200 " in await asyncio.get_running_loop().sock_recv(slow, 20)
     return slow
-
-
-async def rest_of(slow: socket.socket) -> bytes:
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    received = b""
-    while data := await asyncio.get_running_loop().sock_recv(slow, 1 << 20):
-        received += data
-    return received
 
 
 async def test_a_slow_reader_gets_no_rows_for_which_it_has_lost_the_right(bare: World) -> None:
