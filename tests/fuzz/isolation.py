@@ -174,7 +174,7 @@ class Fuzz:
         batch = [in_form(draw.request("get"), "json") for _ in range(6)]
         await self._send_all(batch)
         await self._event(rng, {"set back"})
-        await self._send_all([in_form(sent, rng.choice(["csv", "tsv", "xlsx"])) for sent in batch])
+        await self._send_all([in_form(sent, rng.choice(["csv", "tsv", "xlsx", "ndjson", "html"])) for sent in batch])
 
     async def _repeated(self, batch: list[Sent], rng: Random) -> None:
         """Responses that are prepared for repeated requests end with the right to them."""

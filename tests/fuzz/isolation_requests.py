@@ -17,7 +17,7 @@ from .isolation_setup import ANONYMOUS, PEOPLE, Setup
 
 MAX_AGES: tuple[Any, ...] = (None, "absent", 0, 1, 60, 600, 600, 3600, 3600, 36_000, -1)
 _FAVOURITES = ("plain", "enum", "enum", "left", "twin left", "twin right", "spaced", "closed", "right", "number")
-FORMS = ("json", "json", "json", "csv", "tsv", "xlsx")
+FORMS = ("json", "json", "json", "csv", "tsv", "xlsx", "ndjson", "html")
 ADHOC_TEXTS = 3
 
 _AGAIN = 0.4
