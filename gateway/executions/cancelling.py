@@ -83,9 +83,14 @@ class Cancelling:
         if over or elsewhere or self.is_wanted(execution):
             return
         if execution.phase is Phase.QUEUED and execution.task is not None:
-            if await self._is_closed(execution):
+            if not await self._is_closed(execution):
+                return
+            if execution.phase is Phase.QUEUED:
                 execution.cancelling = execution.abandoned = True
                 execution.task.cancel()
+            else:  # its POST has left meanwhile
+                await standing.lease.reopen()
+                self._again[execution] = True
             return
         if self._can_cancel(execution) and await self._is_closed(execution):
             execution.abandoned = True
@@ -116,11 +121,11 @@ class Cancelling:
                 return False
         except LeaseLostError:
             return False
+        execution.abandoned = False
         if is_queued and execution.phase is Phase.QUEUED and execution.task is not None:
             execution.cancelling = True
             execution.task.cancel()
             return True
-        execution.abandoned = False
         await self._cancel(execution, sender)
         return True
 
@@ -144,7 +149,7 @@ class Cancelling:
                 await self._executions.record(execution)
             await self._upstream.send(execution.plan.credential, request, sender)
         except BaseException:  # also of a caller that leaves: nobody knows whether Redash has cancelled it
-            execution.cancelling = False
+            execution.cancelling = False  # it stays abandoned: if it has, who has come meanwhile needs another run
             await execution.standing.lease.reopen()
             raise
         execution.stopping.set()

@@ -86,6 +86,7 @@ class Execution:
         self.polled = Event()  # wakes at each poll that finds it running; set when it has ended
         self.showable = Event()  # a large result begins to arrive, or the execution has ended
         self.ended = Event()
+        self.over = Event()  # the same, for runs that wait for the end of this one: they have no use for it
         self.stopping = Event()  # cancelled in Redash: the runner need not wait for its next poll
         self.job_events: dict[str, Event] = {}  # by job id: wakes the callers that wait for that job
         self.task: asyncio.Task[None] | None = None
@@ -113,7 +114,7 @@ class Execution:
     def begin_anew(self) -> None:
         """It is another run from now on; nobody knows of it yet."""
         self.standing.begin_anew()
-        self.phase, self.rows_from, self.purged = Phase.QUEUED, -math.inf, False
+        self.phase, self.rows_from, self.purged, self.abandoned = Phase.QUEUED, -math.inf, False, False
         self.upstream_job, self.upstream_status, self.recorded = "", 1, False
 
     def note_recording(self) -> None:
@@ -230,7 +231,7 @@ class Execution:
         self.phase = Phase.ENDED
         self._drop_arriving()
         self.standing.settle()
-        for event in self._events:
+        for event in (*self._events, self.over):
             event.set()
 
     def _drop_arriving(self) -> None:

@@ -21,6 +21,7 @@ from gateway.executions.execution import Execution, Phase
 from gateway.executions.failures import Failures
 from gateway.executions.leading import LOOK_SECONDS, Leading
 from gateway.executions.records import end_of, record_of
+from gateway.executions.standing import ranges_of
 from gateway.executions.waits import Waits
 from gateway.model import Clock, Key
 from gateway.outcome import Observer, Sender
@@ -63,6 +64,8 @@ class Executions:
         self.on_end: list[Callable[[Execution], None]] = []
         self.move_jobs: Callable[[Execution, Execution], Awaitable[None]] | None = None
         """Called with a run that ends and its follow-up, before anybody learns of the end."""
+        self.settle_jobs: Callable[[Execution], Awaitable[None]] | None = None
+        """Called next with a run that another gateway has led."""
         self._by_key: dict[Key, Execution] = {}
         self._asides: dict[Key, Execution] = {}
         self._running: dict[Execution, None] = {}  # in the order of their start
@@ -221,6 +224,8 @@ class Executions:
             if ending.result == "failure" and ending.failure is None:
                 self.failures.put(execution)
             await self._follow_up(execution, ending)
+            if standing.follows and self.settle_jobs is not None:
+                await self.settle_jobs(execution)
             if (execution.recorded or standing.lease.number) and not self._closing and not standing.follows:
                 await self.record(execution, ending)
             await self._leading.give_up(execution, stopping=self._closing)
@@ -235,7 +240,9 @@ class Executions:
 
     async def _follow_up(self, execution: Execution, ending: Ending) -> None:
         """Run it once more for callers that joined after its end in Redash, or though it was being cancelled."""
-        now = self._clock.monotonic()
+        now, standing = self._clock.monotonic(), execution.standing
+        if not standing.follows:
+            standing.heard = ranges_of(standing.needs)
         execution.rows_from = max(execution.rows_from, ending.made)
         execution.serves_nobody = ending.result == "cancelled" and execution.abandoned
         needed = execution.has_callers(now) if execution.serves_nobody else ending.stored is not None

@@ -83,7 +83,7 @@ class Follower:
             execution.updated_at = job.updated_at
             pause = AGAIN_SECONDS if polled_again else polls.pause(self._clock.monotonic())
             await wait_for(execution.stopping, pause)
-            if execution.cancelling:
+            if execution.stopping.is_set:
                 return CANCELLED
             try:
                 found = await self._poll(execution, doubt, ask)

@@ -90,10 +90,10 @@ class JobFinder:
             if job.is_over:
                 return job, None
             execution = self._executions.by_id(job.execution_id) or await self._revival.adopt(job.execution_id)
-            if execution is not None or not self._leases.shared:
+            if execution is not None or not self._leases.for_many:
                 return job, execution
             record = await self._ledger.execution(job.execution_id)
-            if record is None or _serves(record, job):
+            if record is None or _serves(record, job, is_known_to_all=self._leases.shared):
                 return job, None if record is None else recorded_view(job, record)
             if not record.follow_up or not (job.ask == 0 or is_within(job.ask, record.heard)):
                 return await self._later_run(job, record)
@@ -150,10 +150,10 @@ class JobFinder:
             execution.release_job(job.id)
 
 
-def _serves(record: ExecutionRecord, job: JobRecord) -> bool:
+def _serves(record: ExecutionRecord, job: JobRecord, *, is_known_to_all: bool) -> bool:
     if record.abandoned and record.error == CANCELLED_TEXT:
         return False
-    return record.status != 3 or not job.ask or is_within(job.ask, record.served)
+    return record.status != 3 or not job.ask or not is_known_to_all or is_within(job.ask, record.served)
 
 
 def _size(recent: tuple[JobRecord, Execution | JobView]) -> int:

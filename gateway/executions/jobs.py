@@ -19,7 +19,7 @@ from gateway.executions.job_views import JobView, view_of
 from gateway.executions.needs import Needs
 from gateway.executions.records import record_of
 from gateway.executions.revival import Revival
-from gateway.model import Clock, JobRecord, new_id
+from gateway.model import UNASKED, Clock, JobRecord, new_id
 from gateway.outcome import Sender
 from gateway.policy.access import Caller
 from gateway.policy.plan import Plan
@@ -53,7 +53,7 @@ class Jobs:
         self._finder = JobFinder(executions, revival, self._needs, leases, ledger, clock)
         self._recent = self._finder.recent
         executions.on_end.append(self._ended)
-        executions.move_jobs = self._move
+        executions.move_jobs, executions.settle_jobs = self._move, self._settle
         leases.on_news.append(self._news)
 
     async def new(
@@ -81,16 +81,18 @@ class Jobs:
         if not execution.recorded:
             await self._executions.record(execution)
         execution = await self._needs.told(execution, not_before)
+        kept.enter_context(self._cancelling.prevented(execution))
         job = await self._new_record(execution, client, token_sha256, not_before, fallback)
-        # It may have ended meanwhile, too early; or another gateway leads it by now, and knows nothing of this caller.
-        while execution.serving(not_before) is not execution or not await _is_sure(execution):
+        # It may have ended meanwhile, too early; or another gateway leads it by now, and knows nothing of this caller;
+        # or Redis was lost, and the job may not be there when others look for it.
+        cut_off = self._leases.for_many and not self._leases.shared and job.ask != UNASKED
+        while cut_off or execution.serving(not_before) is not execution or not await _is_sure(execution):
+            cut_off = False
             execution = await self._needs.told(execution, not_before)
             kept.enter_context(self._cancelling.prevented(execution))
             job = await self._moved(job, execution, not_before)
         if self._leases.shared and execution.standing.lease.is_safe:
             execution.standing.handed_over.add(job.id)
-        elif self._leases.for_many and not self._leases.shared:  # it may not be in the ledger when others look there
-            job = await self._moved(job, execution, not_before)
         view = view_of(job, execution)
         self._recent[job.id] = (job, view if execution.phase is Phase.ENDED else execution)
         execution.seen[job.id] = self._clock.monotonic()
@@ -104,7 +106,9 @@ class Jobs:
             job = recent[0] if recent is not None else await self._ledger.job(job_id)
             if job is None or job.is_over or await self._is_final(job, execution):
                 continue
-            not_before = execution.not_before.pop(job_id)
+            not_before = execution.not_before.pop(job_id, None)
+            if not_before is None:  # it was cancelled meanwhile
+                continue
             serving = follow_up.serving(not_before)  # it may have ended by now, too early as well
             serving.not_before[job_id] = not_before
             serving.seen[job_id] = execution.seen.pop(job_id, self._clock.monotonic())
@@ -132,11 +136,24 @@ class Jobs:
         await self._ledger.record_job(job)
         return job
 
+    async def _settle(self, execution: Execution) -> None:
+        """Let the end of a run that another gateway has led serve the jobs here that had no ask, where it does."""
+        for job_id in list(execution.seen):
+            job, known = self._recent.get(job_id, (None, None))
+            if job is not None and known is execution and job.ask == UNASKED:
+                job = msgspec.structs.replace(job, ask=0)
+                self._recent[job_id] = (job, execution)
+                await self._ledger.record_job(job)
+
     def _ended(self, execution: Execution) -> None:
         """Remember how it ended, and release its result, which may be large."""
         for job_id in execution.seen:
             job, known = self._recent.get(job_id, (None, None))
-            if job is not None and known is execution:  # else it was moved, and a poll that had begun before came after
+            if job is None or known is not execution:  # it was moved, and a poll that had begun before came after
+                continue
+            if execution.serves_nobody and self._leases.for_many:  # it runs again if its caller comes again, anywhere
+                del self._recent[job_id]
+            else:
                 self._recent[job_id] = (job, view_of(job, execution))
 
     async def finished(self, plan: Plan, result_id: int, sender: Sender, token_sha256: str) -> JobView:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from gateway.errors import UpstreamError
 from gateway.executions.ending import Ending
 from gateway.executions.execution import Execution
-from gateway.executions.standing import ranges_of, served_by
+from gateway.executions.standing import served_by
 from gateway.model import ExecutionRecord, JobRecord
 from gateway.outcome import ExecutionEnd, Sender
 from gateway.policy.plan import Plan
@@ -67,7 +67,7 @@ def record_of(
         unavailable=ending is not None and isinstance(ending.failure, UpstreamError),
         follow_up="" if ending is None or follow_up is None else follow_up.id,
         served=() if ending is None else served_by(standing.needs, execution.rows_from),
-        heard=() if ending is None else ranges_of(standing.needs),
+        heard=() if ending is None else standing.heard,
     )
 
 

@@ -49,7 +49,7 @@ class Waits:
         execution.can_respond.set()
         self._behind_earlier += 1
         try:
-            await wait_for(before.ended, self.slots.timeout)
+            await wait_for(before.over, self.slots.timeout)
         finally:
             self._behind_earlier -= 1
 

@@ -257,6 +257,8 @@ class Judge:
                 self._excuse("the gateway or the sandbox was paused")
             elif a.status == 422 and self._met_a_cancel(a):
                 self._excuse(_JOINED_CANCEL)
+            elif a.status == 422 and self._cancelled.get(a.job, NEVER) < a.answered:
+                self._excuse("its job was cancelled while it waited")
             else:
                 yield str(a)
 

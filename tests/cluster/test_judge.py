@@ -285,6 +285,14 @@ def test_a_cancelled_run_is_excused_only_where_its_job_in_redash_was_just_being_
     assert found(failed).keys() == {"every job id is known, and gives a result"}, "the other one has joined it"
 
 
+def test_a_caller_that_waits_for_a_job_which_its_client_cancels_is_excused() -> None:
+    failed = good()
+    failed.asked.append(replace(POLL, kind="hop", status=422, result=None, asked=104.0, answered=106.0))
+    assert found(failed).keys() == {"no request fails"}
+    failed.asked.append(replace(POLL, kind="cancel", asked=105.0, answered=105.1, result=None, job_status=0))
+    assert excuses(failed) == {"its job was cancelled while it waited"}
+
+
 def polled(*troubles: Trouble, asked: float = 151.0, **changes: object) -> History:
     """The good history with one more poll, after all is calm."""
     made = good()

@@ -13,8 +13,9 @@ from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
 
+from gateway.executions import job_search
 from gateway.executions.cancelling import Cancelling
-from gateway.executions.execution import Execution
+from gateway.executions.execution import ALIVE_SECONDS, Execution
 from gateway.model import ExecutionRecord, JobRecord
 from gateway.outcome import Sender
 from gateway.sandbox import Sandbox
@@ -415,3 +416,45 @@ async def test_who_takes_a_run_over_knows_that_it_was_cancelled_for_want_of_call
     sandbox.release()
     assert await ended(two, second)
     assert cancels(sandbox) == 1
+
+
+async def test_a_run_that_is_begun_while_an_earlier_one_is_being_cancelled_is_the_only_one(
+    gateways: list[World], sandbox: Sandbox
+) -> None:
+    """It waits for the end of the earlier one, but has no use for it."""
+    one, *_ = gateways
+    sandbox.hold()
+    first = await begun(one)
+    (led,) = one.runtime.executions.flights.running
+    slow = sandbox.faults.add("latency", route="/api/jobs/<job_id>", method="DELETE", seconds=0.3)
+    leaving = asyncio.create_task(cancel(one, first))
+    await until(lambda: led.cancelling)
+    second = await join(one)
+    await leaving
+    slow.clear()
+    sandbox.release()
+    assert await ended(one, second)
+    await until(lambda: not one.runtime.executions.flights.running)
+    assert led.follow_up is None
+    assert sandbox.counters.started == 2
+
+
+async def test_a_job_whose_caller_was_silent_runs_again_when_it_comes_back_wherever_that_is(
+    gateways: list[World], sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run was cancelled with the last job that was polled, and it shows the same on all gateways."""
+    monkeypatch.setattr(job_search, "LATE_SECONDS", 0.2)
+    one, two, _ = gateways
+    sandbox.hold()
+    silent, last = await begun(one), await join(one)
+    (led,) = one.runtime.executions.flights.running
+    led.seen[silent] -= ALIVE_SECONDS + 1
+    await cancel(one, last)
+    await until(lambda: not one.runtime.executions.flights.running)
+    assert led.follow_up is None
+    sandbox.release()
+    for world in (one, two):
+        assert (await world.get(f"/api/jobs/{silent}")).job["status"] in (1, 2)
+    await asyncio.sleep(0.2)
+    assert len({await ended(world, silent) for world in gateways}) == 1
+    assert await is_cancelled(two, last)

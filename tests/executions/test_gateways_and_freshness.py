@@ -265,3 +265,28 @@ async def test_what_a_gateway_ran_while_it_was_cut_off_is_known_to_all_afterward
     await link.open()
     assert {await ended(world, job) for world in (two, three) for job in jobs} == results
     assert sandbox.counters.started == 1
+
+
+@pytest.mark.parametrize("back", ["before the end", "after the end"])
+async def test_a_job_that_its_gateway_could_tell_nobody_of_ends_as_that_gateway_has_seen_it(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer, back: str
+) -> None:
+    """Another gateway has the lease, and records the end. The rows of this very run serve the job, too."""
+    one, two, _ = gateways
+    sandbox.hold()
+    first = await begun(one)
+    await two.get(f"/api/jobs/{first}")
+    await lose_lease(one, redis)
+    (run,) = one.runtime.executions.flights.running
+    late = (await one.post("slow_seconds", max_age=0, parameters=SECONDS)).job["id"]
+    await until(lambda: two.runtime.leases.held == 1)
+    if back == "before the end":
+        await one.runtime.store.link.open()
+        await until(lambda: run.standing.follows and not run.standing.lacks(run.latest_need))
+    sandbox.release()
+    results = {await ended(one, late), await ended(two, first)}
+    if back == "after the end":
+        await one.runtime.store.link.open()
+    assert {await ended(world, late) for world in gateways} == results
+    assert len(results) == 1
+    assert sandbox.counters.started == 1

@@ -622,3 +622,20 @@ async def test_a_run_that_a_stop_leaves_to_the_next_process_is_counted_there(bar
     assert await bare.metric("redash_gateway_executions_total", outcome="success") == 1
     assert await bare.metric("redash_gateway_executions_total", outcome="cancelled") == 0
     assert await bare.metric("redash_gateway_execution_duration_seconds_count") == 0
+
+
+async def test_a_run_that_follows_a_cancelled_one_is_not_cancelled_with_it(world: World) -> None:
+    """Redash gives both the same job until it has heard of the DELETE, so the later run waits for that."""
+    world.sandbox.hold()
+    first = (await world.post("now", max_age=0)).job["id"]
+    await world.sandbox.wait_executions(1)
+    (run,) = world.runtime.executions.flights.running
+    slow = world.sandbox.faults.add("latency", route="/api/jobs/<job_id>", method="DELETE", seconds=0.5)
+    leaving = asyncio.create_task(world.call("DELETE", f"/api/jobs/{first}"))
+    await until(lambda: run.cancelling)
+    second = (await world.post("now", max_age=0)).job["id"]
+    await leaving
+    slow.clear()
+    world.sandbox.release()
+    assert (await world.finish(second))["status"] == 3
+    assert world.started == 2

@@ -64,8 +64,10 @@ class RedisLedger:
         return self._link.up
 
     async def record_execution(self, record: ExecutionRecord) -> None:
-        """See the protocol. A record under a newer lease stays."""
-        self._recent.put_execution(record)
+        """See the protocol. A record under a newer lease stays, as does an end."""
+        known = self._recent.get_execution(record.id)
+        if known is None or known.status < 3 or record.status >= 3:
+            self._recent.put_execution(record)
         await self._record(record)
 
     async def record_job(self, job: JobRecord) -> None:
@@ -155,10 +157,8 @@ class RedisLedger:
         self._unwritten[record.id] = record
         try:
             await self._write_results()
-            if not await self._write(record):
-                await self._part([record])
-                await self._write_all(self._unwritten_jobs())
-            elif self._settle(record):
+            written = await self._write(record)
+            if isinstance(record, ExecutionRecord) and await self._conclude([record], [] if written else [record]):
                 await self._write_all(self._unwritten_jobs())
         except GIVEN_UP:
             while len(self._unwritten) > MOST_UNWRITTEN:
@@ -196,43 +196,41 @@ class RedisLedger:
             written = {run.id for run in runs}
             rest = [run for run in self._recent.executions() if run.id not in written]
             refused += await self._write_all(rest, only_missing=True)
-        await self._part(refused)
-        others = {run.id for run in refused}
-        for run in runs:
-            if run.id not in others:
-                self._settle(run)
+        await self._conclude([*runs, *refused], refused)
         self._note_written(runs)
         await self._write_all(self._unwritten_jobs())
         if is_new:
             await self._write_all(self._recent.jobs(), only_missing=True)
         self._epoch = self._link.seen.epoch
 
-    async def _part(self, refused: Sequence[ExecutionRecord | JobRecord]) -> None:
-        """Let runs whose other end Redis has be runs of their own; their jobs are yet to be written."""
-        for run in await self._with_other_ends(refused):
+    async def _conclude(self, runs: Iterable[ExecutionRecord], refused: Sequence[ExecutionRecord]) -> bool:
+        """Give jobs the ends that were seen here; return whether any of them are yet to be written.
+
+        Where Redis has another end, the run becomes one of its own. Elsewhere its end serves also the jobs whose needs
+        this gateway could tell nobody.
+        """
+        parted = {run.id: run for run in await self._with_other_ends(refused)}
+        for run in parted.values():
             own = msgspec.structs.replace(run, id=str(uuid.uuid4()))
             await self._write(own)
             self._recent.put_execution(own)
             for job in self._recent.get_jobs_of(run.id):
                 known = job if job.id in self._unwritten else await self.job(job.id)
                 if known is not None and known.execution_id == run.id and not known.is_over:
-                    moved = self._unwritten[job.id] = msgspec.structs.replace(known, execution_id=own.id, ask=0)
-                    self._recent.put_job(moved)
+                    self._change(known, execution_id=own.id)
+        ended = [run for run in runs if run.status >= 3 and run.id not in parted]
+        unasked = [job for run in ended for job in self._recent.get_jobs_of(run.id) if job.ask == UNASKED]
+        for job in unasked:
+            self._change(job)
+        return bool(parted or unasked)
 
-    def _settle(self, record: ExecutionRecord | JobRecord) -> bool:
-        """Let an end that this gateway has recorded serve also jobs whose needs it could tell nobody; whether any."""
-        if isinstance(record, JobRecord) or record.status < 3:
-            return False
-        jobs = [job for job in self._recent.get_jobs_of(record.id) if job.ask == UNASKED]
-        for job in jobs:
-            settled = self._unwritten[job.id] = msgspec.structs.replace(job, ask=0)
-            self._recent.put_job(settled)
-        return bool(jobs)
+    def _change(self, job: JobRecord, **fields: str) -> None:
+        changed = self._unwritten[job.id] = msgspec.structs.replace(job, ask=0, **fields)
+        self._recent.put_job(changed)
 
-    async def _with_other_ends(self, refused: Iterable[ExecutionRecord | JobRecord]) -> list[ExecutionRecord]:
+    async def _with_other_ends(self, refused: Iterable[ExecutionRecord]) -> list[ExecutionRecord]:
         """Return the runs that have ended here with jobs, and of which Redis knows another end, or none."""
-        runs = [run for run in refused if isinstance(run, ExecutionRecord) and run.status >= 3]
-        runs = [run for run in runs if self._recent.get_jobs_of(run.id)]
+        runs = [run for run in refused if run.status >= 3 and self._recent.get_jobs_of(run.id)]
         found: list[ExecutionRecord] = []
         for first in range(0, len(runs), AT_ONCE):
             some = runs[first : first + AT_ONCE]
