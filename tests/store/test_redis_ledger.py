@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from store_helpers import MB, FakeClock, execution, job, make_link, opened
 from support.waiting import until
 
+from gateway.model import UNASKED
 from gateway.store.redis.leases import RedisLeases
-from gateway.store.redis.ledger import RedisLedger
+from gateway.store.redis.ledger import AT_ONCE, RedisLedger
+from gateway.store.redis.ledger_layout import RECORD_JOB
 from gateway.store.redis.link import Link
+from gateway.store.redis.scripts import Script
 
 pytestmark = pytest.mark.usefixtures("patience")
 
@@ -182,10 +187,44 @@ async def test_who_leads_alone_does_not_end_the_run_of_who_has_its_lease(
 async def test_the_same_end_that_two_gateways_saw_is_one_end(apart: tuple[Link, RedisLedger, RedisLedger]) -> None:
     link, one, two = apart
     await one.record_execution(execution(status=3, fence=5, result_id=7))
-    await two.record_job(job("ours"))
+    await two.record_job(job("ours", ask=UNASKED))
     await two.record_execution(execution(status=3, result_id=7, started_at=1_800_000_000.5))
     await link.open()
-    assert (await one.job("ours")).execution_id == "e1"
+    ours = await one.job("ours")
+    assert (ours.execution_id, ours.ask) == ("e1", 0), "it serves the job, of which nobody could be told"
+
+
+async def test_an_end_that_this_gateway_records_serves_jobs_of_which_nobody_could_be_told(
+    link: Link, clock: FakeClock
+) -> None:
+    one, other = ledger(link, clock), ledger(link, clock)
+    await one.record_job(job("ours", ask=UNASKED))
+    await other.record_job(job("theirs", ask=UNASKED))
+    await one.record_execution(execution(status=2))
+    assert (await other.job("ours")).ask == UNASKED
+    await one.record_execution(execution(status=3))
+    assert (await other.job("ours")).ask == 0
+    assert (await other.job("theirs")).ask == UNASKED
+
+
+async def test_a_cancel_that_comes_while_an_outage_is_made_up_for_stays(link: Link, clock: FakeClock) -> None:
+    one = ledger(link, clock)
+    await link.close()
+    for number in range(AT_ONCE + 1):
+        await one.record_job(job(f"j{number}"))
+    last, call = f"j{AT_ONCE}", link.call
+    asked = []
+
+    async def cancelled_meanwhile(script: Script, *arguments: Any) -> Any:
+        if script is RECORD_JOB and not asked:
+            asked.append(arguments)
+            await one.record_job(job(last, cancelled=True))
+        return await call(script, *arguments)
+
+    with mock.patch.object(link, "call", cancelled_meanwhile):
+        await link.open()
+    assert asked
+    assert (await one.job(last)).cancelled
 
 
 async def test_a_job_that_was_cancelled_elsewhere_stays_so_when_redis_is_emptied(

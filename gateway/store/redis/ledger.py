@@ -173,7 +173,8 @@ class RedisLedger:
             run = self._packing.shared(record)
             values = (run.id, msgspec.msgpack.encode(run), run.started_at, run.status, run.fence, missing)
             return bool(await self._link.call(layout.RECORD_EXECUTION, *values))
-        job = self._packing.shared(record)
+        newest = self._recent.get_job(record.id)  # it may have been cancelled while others were written
+        job = self._packing.shared(newest or record)
         packed = msgspec.msgpack.encode(job)
         return bool(await self._link.call(layout.RECORD_JOB, job.id, packed, job.noted_at, job.execution_id, missing))
 
