@@ -74,9 +74,9 @@ class ResultLookup:
             joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, aside=aside)
             other = self._executions.blocking(plan, aside=aside) if joinable is None else None
             if other is None:
-                return Miss(stored, slack, joinable, why)
+                return Miss(stored, slack, joinable, why, aside)
             if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
-                return Miss(stored, slack, None, why)
+                return Miss(stored, slack, None, why, aside)
 
     async def _is_posted(self, other: Execution, fallback: StoredResult | None, until: float, outcome: Outcome) -> bool:
         """Wait for the response to a POST; returns whether it is worth it: else the stored result is used instead.
@@ -157,8 +157,7 @@ class ResultLookup:
             check_size(plan)
         outcome.record_miss(miss.why, joined=execution is not None)
         if execution is None:
-            aside = miss.stored is not None and self._results.needs_check(plan)
-            execution = self._executions.begin(plan, outcome.sender, aside=aside)
+            execution = self._executions.begin(plan, outcome.sender, aside=miss.aside)
         else:
             execution.callers += 1
         outcome.execution_id = execution.id

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from unittest import mock
 
 import pytest
 from support.fault_proxy import FaultProxy
-from support.gateways import SECONDS, awaited, begun, ended, ended_unseen, lose_lease
+from support.gateways import SECONDS, awaited, begun, edit, ended, ended_unseen, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
@@ -141,7 +143,8 @@ async def test_a_job_outlives_a_cancel_after_redis_was_emptied(
     one, two, three = gateways
     sandbox.hold()
     first, second = await begun(one), await join(two)
-    await cancel_with_an_empty_redis(one, first, two, redis)
+    async with emptied_unheard(redis, two):
+        await cancel(one, first)
     sandbox.release()
     assert await ended(two, second)
     await all_back(gateways)
@@ -150,11 +153,12 @@ async def test_a_job_outlives_a_cancel_after_redis_was_emptied(
     assert await is_cancelled(one, first)
 
 
-async def cancel_with_an_empty_redis(one: World, job: str, other: World, redis: RedisServer) -> None:
-    """Cancel a job before the other gateway has heard that Redis was emptied."""
-    with mock.patch.object(other.runtime.leases, "spread"):
+@asynccontextmanager
+async def emptied_unheard(redis: RedisServer, world: World) -> AsyncIterator[None]:
+    """Empty Redis; until this ends, the gateway does not hear of it."""
+    with mock.patch.object(world.runtime.leases, "spread"):
         await redis.ask("FLUSHALL")
-        await cancel(one, job)
+        yield
 
 
 async def all_back(gateways: list[World]) -> None:
@@ -336,8 +340,7 @@ async def test_a_cancel_elsewhere_does_not_end_a_run_that_waits_for_an_earlier_o
     one, two, three = gateways
     hold = sandbox.hold()
     earlier = await begun(one)
-    sandbox.edit_query(one.named["slow_seconds"], query="select sleep({{ seconds }}) as slept, 1 as edited")
-    two.runtime.results.definitions.drop(one.named["slow_seconds"])
+    edit(sandbox, two)
     first, second = await join(two), await join(two)
     await cancel(three, first)
     for world in gateways:
@@ -353,9 +356,7 @@ async def test_a_run_that_waits_for_an_earlier_one_is_begun_again_for_callers_th
     one, two, three = gateways
     hold = sandbox.hold()
     earlier = await begun(one)
-    sandbox.edit_query(one.named["slow_seconds"], query="select sleep({{ seconds }}) as slept, 1 as edited")
-    for world in (two, three):
-        world.runtime.results.definitions.drop(one.named["slow_seconds"])
+    edit(sandbox, two, three)
     first = await join(two)
     await three.get(f"/api/jobs/{first}")
     unknown = (await three.post("slow_seconds", max_age=-1, parameters=SECONDS)).job["id"]
@@ -387,7 +388,8 @@ async def test_a_job_that_the_leader_does_not_know_is_not_shown_as_cancelled_mea
         await move(execution, follow_up)
 
     with mock.patch.object(flights, "move_jobs", slow):
-        await cancel_with_an_empty_redis(one, first, two, redis)
+        async with emptied_unheard(redis, two):
+            await cancel(one, first)
         await moving.wait()
         await all_back(gateways)
         for world in gateways:
@@ -407,8 +409,7 @@ async def test_who_takes_a_run_over_knows_that_it_was_cancelled_for_want_of_call
     first, second = await begun(one), await join(two)
     (led,) = one.runtime.executions.flights.running
     sandbox.faults.add("latency", route="/api/jobs/<job_id>", method="DELETE", seconds=0.3)
-    with mock.patch.object(two.runtime.leases, "spread"):
-        await redis.ask("FLUSHALL")
+    async with emptied_unheard(redis, two):
         leaving = asyncio.create_task(cancel(one, first))
         await until(lambda: led.cancelling)
         await lose_lease(one, redis)

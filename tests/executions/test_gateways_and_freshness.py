@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 from support.fault_proxy import FaultProxy
-from support.gateways import POLLS, SECONDS, begun, ended, ended_unseen, lose_lease
+from support.gateways import POLLS, SECONDS, begun, edit, ended, ended_unseen, lose_lease
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
@@ -180,9 +180,7 @@ async def test_who_joins_a_run_that_another_gateway_has_taken_up_and_ended_gets_
     one, two, three = gateways
     hold = sandbox.hold()
     earlier = await begun(one)
-    sandbox.edit_query(one.named["slow_seconds"], query="select sleep({{ seconds }}) as slept, 1 as edited")
-    for world in (two, three):
-        world.runtime.results.definitions.drop(one.named["slow_seconds"])
+    edit(sandbox, two, three)
     claiming, goes_on, claim = asyncio.Event(), asyncio.Event(), two.runtime.leases.claim
 
     async def slow(wanted: Claim) -> Lease | Held:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from gateway.sandbox import Sandbox
 from support.fault_proxy import FaultProxy
 from support.redis_server import RedisServer
 from support.waiting import until
@@ -21,6 +22,14 @@ async def begun(world: World, query: str = "slow_seconds", **body: Any) -> str:
     job: str = (await world.post(query, **asked)).job["id"]
     await world.sandbox.wait_executions(before + 1)
     return job
+
+
+def edit(sandbox: Sandbox, *worlds: World) -> None:
+    """Edit the query behind Redash's back, and let these gateways see it at once: they join no run of before."""
+    query = worlds[0].named["slow_seconds"]
+    sandbox.edit_query(query, query="select sleep({{ seconds }}) as slept, 1 as edited")
+    for world in worlds:
+        world.runtime.results.definitions.drop(query)
 
 
 async def ended(world: World, job: str) -> int:
