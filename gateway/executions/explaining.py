@@ -144,7 +144,7 @@ class Explainer:
         if usable and late <= plan.bounds.stale_while_revalidate:  # saved queries only: free SQL needs more
             explained.decide("stale", "what is stored is not fresh; it is used (stale_while_revalidate) and renewed")
             return
-        aside = usable and self._results.cache.needs_check(plan)
+        check = usable and self._results.cache.needs_check(plan)
         reason = self._results.cache.why(plan, stored, now)
         because = WHY[reason]
         if self._upstream.is_unavailable:
@@ -154,9 +154,9 @@ class Explainer:
                 "collapsed",
                 f"{because}; the same run failed a moment ago (cache.failure_ttl)",
             )
-        elif self._flights.would_join(plan, aside=aside) is not None:
+        elif self._flights.would_join(plan, check=check) is not None:
             explained.decide("collapsed", f"{because}; the request joins a run that is in progress")
-        elif self._flights.blocking(plan, aside=aside) is not None:
+        elif self._flights.blocking(plan, check=check) is not None:
             explained.decide(
                 "unknown",
                 f"{because}; another run is just being sent to Redash, and it waits",

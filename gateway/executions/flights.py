@@ -67,7 +67,7 @@ class Executions:
         self.settle_jobs: Callable[[Execution], Awaitable[None]] | None = None
         """Called next with a run that another gateway has led."""
         self._by_key: dict[Key, Execution] = {}
-        self._asides: dict[Key, Execution] = {}
+        self._checks: dict[Key, Execution] = {}
         self._running: dict[Execution, None] = {}  # in the order of their start
         self._by_id: dict[str, Execution] = {}
         self.weight = 0  # of all of them
@@ -87,26 +87,24 @@ class Executions:
         """Return the execution with that id, None if it has ended or never was in this process."""
         return self._by_id.get(execution_id)
 
-    def joinable(self, plan: Plan, *, aside: bool) -> Execution | None:
-        """Return the execution in progress whose end will satisfy `plan`, None if there is none; `aside`: the check."""
-        execution = self.would_join(plan, aside=aside)
+    def joinable(self, plan: Plan, *, check: bool) -> Execution | None:
+        """Return the one in progress whose end will satisfy `plan`, None if there is none; `check`: if a check will."""
+        execution = self.would_join(plan, check=check)
         if execution is not None:
             execution.max_age = stricter(execution.max_age, plan.max_age)
         return execution
 
-    def would_join(self, plan: Plan, *, aside: bool) -> Execution | None:
+    def would_join(self, plan: Plan, *, check: bool) -> Execution | None:
         """Return the same as `joinable`, without changing it."""
-        if aside:
-            return self._asides.get(plan.key)
-        execution = self._by_key.get(plan.key)
+        execution = (self._checks if check else self._by_key).get(plan.key)
         if execution is None or execution.cancelling or execution.purged or execution.plan.marker != plan.marker:
             return None
-        open_to_all = execution.phase in (Phase.QUEUED, Phase.RUNNING)
+        open_to_all = check or execution.phase in (Phase.QUEUED, Phase.RUNNING)
         return execution if open_to_all or plan.at_least_as_lenient(execution.max_age) else None
 
-    def blocking(self, plan: Plan, *, aside: bool) -> Execution | None:
+    def blocking(self, plan: Plan, *, check: bool) -> Execution | None:
         """Return the POST in progress that `plan` cannot join but must wait for, because it may start a run."""
-        execution = None if aside else self._by_key.get(plan.key)
+        execution = None if check else self._by_key.get(plan.key)
         if execution is None or execution.phase is not Phase.POSTING or execution.plan.marker != plan.marker:
             return None
         return execution
@@ -121,11 +119,11 @@ class Executions:
         plan: Plan,
         sender: Sender,
         *,
-        aside: bool = False,
+        check: bool = False,
         after: Execution | None = None,
         execution_id: str = "",
     ) -> Execution:
-        """Start one. `aside`: only a check whether a stored result is still the newest; a run may be in progress.
+        """Start one. `check`: only ask whether a stored result is still the newest; a run may be in progress.
 
         `after`: when this one has ended. `execution_id`: another gateway has begun this very run.
         """
@@ -133,12 +131,12 @@ class Executions:
         execution = Execution(plan, sender, self._clock.monotonic(), execution_id)
         execution.recorded = execution.is_known = execution.standing.inherits = bool(execution_id)
         before = None
-        if aside:
-            self._asides[plan.key] = execution
+        if check:
+            self._checks[plan.key] = execution
         else:
             before = after or self._by_key.get(plan.key)
             self._by_key[plan.key] = execution
-        self._spawn(execution, partial(self._run, execution, before, aside=aside))
+        self._spawn(execution, partial(self._run, execution, before, check=check))
         return execution
 
     def take_up(self, execution: Execution) -> None:
@@ -146,7 +144,7 @@ class Executions:
         current = self._by_key.get(execution.plan.key)
         if current is None or current.resumed:
             self._by_key[execution.plan.key] = execution
-        self._spawn(execution, partial(self._run, execution, None, aside=False))
+        self._spawn(execution, partial(self._run, execution, None, check=False))
 
     def _spawn(self, execution: Execution, work: Work) -> None:
         self._running[execution] = None
@@ -171,17 +169,21 @@ class Executions:
         finally:
             await self._end(execution, ending)
 
-    async def _run(self, execution: Execution, before: Execution | None, *, aside: bool) -> Ending:
+    async def _run(self, execution: Execution, before: Execution | None, *, check: bool) -> Ending:
+        if check:
+            async with self._budgets.paying(execution), self.waits.apart(execution):
+                ending = await self._leading.runner.check(execution)
+            if ending is not None:
+                return ending
+            execution.phase = Phase.QUEUED
+            before, self._by_key[execution.plan.key] = self._by_key.get(execution.plan.key), execution
         if before is not None:  # a run of the same key with an older definition, or one that is being cancelled
             await self.waits.after(before, execution)
-        if aside:  # needs no lease: where rows are stored, Redash has them mostly, and runs nothing
-            async with self._budgets.paying(execution), self.waits.apart(execution):
-                return await self._leading.runner.run(execution, self._followed)
         return await self._leading.carry(execution, partial(self._lead, execution))
 
     async def _lead(self, execution: Execution) -> Ending:
         runner = self._leading.runner
-        await runner.prepare(execution)
+        await runner.acceptance.prepare(execution)
         async with self._budgets.paying(execution), self.waits.apart(execution):
             if not self.slots.free():
                 execution.can_respond.set()
@@ -194,8 +196,6 @@ class Executions:
 
     async def _followed(self, execution: Execution) -> None:
         """Record it, as Redash has made a job for it: after a kill, the next process follows that job."""
-        if self._asides.get(execution.plan.key) is execution and execution.plan.key not in self._by_key:
-            self._by_key[execution.plan.key] = execution
         await self.record(execution)
         await execution.standing.lease.renew()
         await self._leading.announce("posted", execution)
@@ -213,7 +213,7 @@ class Executions:
 
     async def _end(self, execution: Execution, ending: Ending) -> None:
         plan, standing = execution.plan, execution.standing
-        for flights in (self._by_key, self._asides):
+        for flights in (self._by_key, self._checks):
             if flights.get(plan.key) is execution:
                 del flights[plan.key]
         try:

@@ -23,7 +23,7 @@ class Miss(msgspec.Struct, frozen=True):
     joinable: Execution | None
     """An execution in progress, or a recent failure, that serves this plan, too."""
     why: MissReason
-    aside: bool
+    check: bool
     """Redash would only be asked whether the stored result is still the newest; nothing needs to run."""
 
 

@@ -70,13 +70,13 @@ class ResultLookup:
             elif -slack <= plan.bounds.stale_while_revalidate and plan.shown_lately(stored.entry, now) >= 0:
                 self._revalidate(plan, outcome.sender)
                 return use_stale(stored, slack, outcome, "stale-while-revalidate", self._clock.monotonic())
-            aside = stored is not None and self._results.needs_check(plan)
-            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, aside=aside)
-            other = self._executions.blocking(plan, aside=aside) if joinable is None else None
+            check = stored is not None and self._results.needs_check(plan)
+            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, check=check)
+            other = self._executions.blocking(plan, check=check) if joinable is None else None
             if other is None:
-                return Miss(stored, slack, joinable, why, aside)
+                return Miss(stored, slack, joinable, why, check)
             if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
-                return Miss(stored, slack, None, why, aside)
+                return Miss(stored, slack, None, why, check)
 
     async def _is_posted(self, other: Execution, fallback: StoredResult | None, until: float, outcome: Outcome) -> bool:
         """Wait for the response to a POST; returns whether it is worth it: else the stored result is used instead.
@@ -108,8 +108,8 @@ class ResultLookup:
             return stored
         if (failed := self._executions.failures.get(plan)) is not None:
             return Pending(failed)
-        aside = slack is not None and self._results.needs_check(plan)
-        if self._executions.would_join(plan, aside=aside) is None:
+        check = slack is not None and self._results.needs_check(plan)
+        if self._executions.would_join(plan, check=check) is None:
             self._limits.check(plan, outcome.client)
             if (refusal := self._limits.refusal(plan, outcome.client)) is not None:
                 return self._limits.in_place_of_run(
@@ -157,7 +157,7 @@ class ResultLookup:
             check_size(plan)
         outcome.record_miss(miss.why, joined=execution is not None)
         if execution is None:
-            execution = self._executions.begin(plan, outcome.sender, aside=miss.aside)
+            execution = self._executions.begin(plan, outcome.sender, check=miss.check)
         else:
             execution.callers += 1
         outcome.execution_id = execution.id
@@ -181,10 +181,10 @@ class ResultLookup:
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:
         """Request the result from Redash in the background, unless that is in progress already."""
-        aside = self._results.needs_check(plan)
-        current = self._executions.joinable(plan, aside=aside) or self._executions.blocking(plan, aside=aside)
+        check = self._results.needs_check(plan)
+        current = self._executions.joinable(plan, check=check) or self._executions.blocking(plan, check=check)
         if current is None and self._limits.refusal(plan, sender.client) is None:
-            self._executions.begin(plan, sender, aside=aside)
+            self._executions.begin(plan, sender, check=check)
 
     async def pending(self, execution: Execution, job: JobRecord) -> Pending:
         """Return an execution as it is for the caller with this job."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.concurrency.shared_spending import SpendingSource
+from gateway.executions.acceptance import Acceptance
 from gateway.executions.board import BoardResults
 from gateway.executions.budgets import Budgets
 from gateway.executions.cancelling import Cancelling
@@ -46,7 +47,8 @@ class ExecutionParts:
         waits = Waits(live, guard, leases, upstream)
         last = Expectations(results.cache)
         self.budgets = Budgets(live, ledger, spending, last, clock)
-        runner = Runner(upstream, results.definitions, results.cache, results.fetcher, last, waits, guard, clock)
+        acceptance = Acceptance(results.definitions, results.cache, last, guard)
+        runner = Runner(upstream, acceptance, results.cache, results.fetcher, last, waits, clock)
         leading = Leading(leases, ledger, results.cache, runner, waits, clock)
         self.flights = Executions(
             leading, waits, self.budgets, ledger, clock, observer, live, changed=results.query_changed

@@ -91,7 +91,7 @@ class Revival:
         if not record.body:
             raise NotFound("The values of this run are not known any more; run the query again.")
         plan = plan_of(record, self._credential(record), 0.0)
-        execution = self._executions.joinable(plan, aside=False)
+        execution = self._executions.joinable(plan, check=False)
         if execution is None:
             execution = self._executions.begin(plan, Sender("gateway", record.id))
         execution.attach(now)
