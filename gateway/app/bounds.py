@@ -36,6 +36,6 @@ def memory(
         "popular": Bound(*warmer.memory),
         "request_bodies": Bound(api.api.bytes_of_bodies, cache_memory),
         "responses": Bound(*api.cache.memory),
-        "runs": Bound(executions.flights.weight, cache_memory),
+        "runs": Bound(executions.flights.current.weight, cache_memory),
         "transit": Bound(upstream.objects.taken, upstream.objects.limit),
     }

@@ -93,7 +93,7 @@ class RuntimeOperations:
 
     def run(self, execution_id: str) -> Running | None:
         """Return a run in progress, None if it has ended."""
-        execution = self._runtime.executions.flights.by_id(execution_id)
+        execution = self._runtime.executions.flights.current.by_id(execution_id)
         return self.rows().running(execution) if execution is not None else None
 
     async def explain(self, question: Question) -> Explanation:
@@ -186,7 +186,7 @@ class RuntimeOperations:
         Raises:
             NotFound: it has ended, or never was.
         """
-        execution = self._runtime.executions.flights.by_id(execution_id)
+        execution = self._runtime.executions.flights.current.by_id(execution_id)
         if execution is None:
             raise NotFound("this run has ended.")
         events.info("an operator cancels a run", extra={"fields": {"execution": execution.id}})

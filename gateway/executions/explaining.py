@@ -154,9 +154,9 @@ class Explainer:
                 "collapsed",
                 f"{because}; the same run failed a moment ago (cache.failure_ttl)",
             )
-        elif self._flights.would_join(plan, check=check) is not None:
+        elif self._flights.current.would_join(plan, check=check) is not None:
             explained.decide("collapsed", f"{because}; the request joins a run that is in progress")
-        elif self._flights.blocking(plan, check=check) is not None:
+        elif self._flights.current.blocking(plan, check=check) is not None:
             explained.decide(
                 "unknown",
                 f"{because}; another run is just being sent to Redash, and it waits",

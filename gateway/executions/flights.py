@@ -13,20 +13,21 @@ from typing import Final
 
 import msgspec
 
-from gateway.concurrency.events import wait_for
+from gateway.concurrency.events import Event, wait_for
 from gateway.errors import GatewayError
 from gateway.executions.budgets import Budgets
 from gateway.executions.ending import CANCELLED, Ending
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.failures import Failures
+from gateway.executions.in_progress import InProgress
 from gateway.executions.leading import LOOK_SECONDS, Leading
 from gateway.executions.records import end_of, record_of
 from gateway.executions.standing import ranges_of
 from gateway.executions.waits import Waits
-from gateway.model import Clock, Key
+from gateway.model import Clock
 from gateway.outcome import Observer, Sender
 from gateway.policy.configured import Live
-from gateway.policy.plan import Plan, stricter
+from gateway.policy.plan import Plan
 from gateway.store import Ledger
 
 log = logging.getLogger("gateway.executions")
@@ -57,7 +58,6 @@ class Executions:
         self._ledger = ledger
         self._clock = clock
         self._observer = observer
-        self._live = live
         self._changed = changed
         self.waits = waits
         self.slots = self.waits.slots
@@ -66,13 +66,9 @@ class Executions:
         """Called with a run that ends and its follow-up, before anybody learns of the end."""
         self.settle_jobs: Callable[[Execution], Awaitable[None]] | None = None
         """Called next with a run that another gateway has led."""
-        self._by_key: dict[Key, Execution] = {}
-        self._checks: dict[Key, Execution] = {}
-        self._running: dict[Execution, None] = {}  # in the order of their start
-        self._by_id: dict[str, Execution] = {}
-        self.weight = 0  # of all of them
+        self.current = InProgress(live)
         self.failures = Failures(live, clock)
-        leading.renamed = self._renamed
+        leading.renamed = self.current.rename
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.draining = False
@@ -81,38 +77,7 @@ class Executions:
     @property
     def running(self) -> list[Execution]:
         """All executions that have not ended."""
-        return list(self._running)
-
-    def by_id(self, execution_id: str) -> Execution | None:
-        """Return the execution with that id, None if it has ended or never was in this process."""
-        return self._by_id.get(execution_id)
-
-    def joinable(self, plan: Plan, *, check: bool) -> Execution | None:
-        """Return the one in progress whose end will satisfy `plan`, None if there is none; `check`: if a check will."""
-        execution = self.would_join(plan, check=check)
-        if execution is not None:
-            execution.max_age = stricter(execution.max_age, plan.max_age)
-        return execution
-
-    def would_join(self, plan: Plan, *, check: bool) -> Execution | None:
-        """Return the same as `joinable`, without changing it."""
-        execution = (self._checks if check else self._by_key).get(plan.key)
-        if execution is None or execution.cancelling or execution.purged or execution.plan.marker != plan.marker:
-            return None
-        open_to_all = check or execution.phase in (Phase.QUEUED, Phase.RUNNING)
-        return execution if open_to_all or plan.at_least_as_lenient(execution.max_age) else None
-
-    def blocking(self, plan: Plan, *, check: bool) -> Execution | None:
-        """Return the POST in progress that `plan` cannot join but must wait for, because it may start a run."""
-        execution = None if check else self._by_key.get(plan.key)
-        if execution is None or execution.phase is not Phase.POSTING or execution.plan.marker != plan.marker:
-            return None
-        return execution
-
-    @property
-    def is_full(self) -> bool:
-        """Whether all executions take as much memory as they may (`cache.memory`)."""
-        return self.weight > self._live.settings.cache.memory
+        return self.current.all
 
     def begin(
         self,
@@ -130,26 +95,26 @@ class Executions:
         sender = msgspec.structs.replace(sender, trace=self._observer.begin_span(sender.trace))
         execution = Execution(plan, sender, self._clock.monotonic(), execution_id)
         execution.recorded = execution.is_known = execution.standing.inherits = bool(execution_id)
-        before = None
         if check:
-            self._checks[plan.key] = execution
+            self.current.add_check(execution)
+            self._spawn(execution, partial(self._check, execution))
         else:
-            before = after or self._by_key.get(plan.key)
-            self._by_key[plan.key] = execution
-        self._spawn(execution, partial(self._run, execution, before, check=check))
+            self._spawn(execution, partial(self._run, execution, self._put(execution, after)))
         return execution
 
     def take_up(self, execution: Execution) -> None:
         """Go on with one that another process began; of several runs of a key, callers join the latest."""
-        current = self._by_key.get(execution.plan.key)
-        if current is None or current.resumed:
-            self._by_key[execution.plan.key] = execution
-        self._spawn(execution, partial(self._run, execution, None, check=False))
+        self.current.take_up(execution)
+        self._spawn(execution, partial(self._run, execution, None))
+
+    def _put(self, execution: Execution, after: Execution | None = None) -> Execution | None:
+        """Let callers join it from now on; return the run that it has to wait for, if there is one."""
+        before = after or self.current.earlier(execution.plan.key)
+        self.current.add_run(execution)
+        return before
 
     def _spawn(self, execution: Execution, work: Work) -> None:
-        self._running[execution] = None
-        self._by_id[execution.id] = execution
-        self.weight += execution.weight
+        self.current.add(execution)
         execution.task = asyncio.create_task(self._guarded(execution, work))
         self._tasks.add(execution.task)
         execution.task.add_done_callback(self._tasks.discard)
@@ -169,21 +134,43 @@ class Executions:
         finally:
             await self._end(execution, ending)
 
-    async def _run(self, execution: Execution, before: Execution | None, *, check: bool) -> Ending:
-        if check:
-            async with self._budgets.paying(execution), self.waits.apart(execution):
-                ending = await self._leading.runner.check(execution)
+    async def _check(self, execution: Execution) -> Ending:
+        """Ask Redash whether a stored result is still the newest; run the query if that takes a run."""
+        runner = self._leading.runner
+        async with self._budgets.paying(execution), self.waits.apart(execution):
+            ending = await runner.check(execution)
             if ending is not None:
                 return ending
-            execution.phase = Phase.QUEUED
-            before, self._by_key[execution.plan.key] = self._by_key.get(execution.plan.key), execution
+            if execution.upstream_job:  # Redash runs it already
+                if self.current.earlier(execution.plan.key) is None:
+                    self.current.add_run(execution)
+                with self.slots.exceed():
+                    return await self._leading.carry(execution, partial(self._in_redash, execution))
+        execution.phase = Phase.QUEUED
+        execution.over.set()  # a run that waits for this check may begin
+        if (ending := await self._end_of_other(execution)) is not None:
+            return ending
+        execution.purged, execution.over = False, Event()  # a run from now on: its POST is yet to come
+        return await self._run(execution, self._put(execution))
+
+    async def _end_of_other(self, execution: Execution) -> Ending | None:
+        """Wait for a run in progress that serves the callers of a check; None if there is none, or it is cancelled."""
+        while (other := self.current.would_join(execution.plan, check=False)) is not None:
+            execution.can_respond.set()
+            await other.over.wait()
+            ending = other.ending
+            if ending is not None and (ending.stored is not None or ending.cause == "query_failed"):
+                execution.rows_from = other.rows_from
+                return ending
+        return None
+
+    async def _run(self, execution: Execution, before: Execution | None) -> Ending:
         if before is not None:  # a run of the same key with an older definition, or one that is being cancelled
             await self.waits.after(before, execution)
         return await self._leading.carry(execution, partial(self._lead, execution))
 
     async def _lead(self, execution: Execution) -> Ending:
-        runner = self._leading.runner
-        await runner.acceptance.prepare(execution)
+        await self._leading.runner.acceptance.prepare(execution)
         async with self._budgets.paying(execution), self.waits.apart(execution):
             if not self.slots.free():
                 execution.can_respond.set()
@@ -191,19 +178,18 @@ class Executions:
             async with self.slots.hold(execution.sender.client):
                 if execution.resumed or execution.standing.inherits:
                     execution.phase = Phase.RUNNING if execution.upstream_job else Phase.POSTING
-                work = runner.resume if execution.upstream_job else runner.run
-                return await work(execution, self._followed)
+                return await self._in_redash(execution)
+
+    async def _in_redash(self, execution: Execution) -> Ending:
+        runner = self._leading.runner
+        work = runner.resume if execution.upstream_job else runner.run
+        return await work(execution, self._followed)
 
     async def _followed(self, execution: Execution) -> None:
         """Record it, as Redash has made a job for it: after a kill, the next process follows that job."""
         await self.record(execution)
         await execution.standing.lease.renew()
         await self._leading.announce("posted", execution)
-
-    def _renamed(self, execution: Execution, old: str) -> None:
-        if self._by_id.get(old) is execution:
-            del self._by_id[old]
-        self._by_id.setdefault(execution.id, execution)
 
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
         """Record in the ledger how far it is, or how it is about to end."""
@@ -213,9 +199,7 @@ class Executions:
 
     async def _end(self, execution: Execution, ending: Ending) -> None:
         plan, standing = execution.plan, execution.standing
-        for flights in (self._by_key, self._checks):
-            if flights.get(plan.key) is execution:
-                del flights[plan.key]
+        self.current.close(execution)
         try:
             if execution.upstream_job:
                 self._changed(plan.query_id)
@@ -230,10 +214,7 @@ class Executions:
                 await self.record(execution, ending)
             await self._leading.give_up(execution, stopping=self._closing)
         finally:  # it may be cancelled meanwhile, and nobody may wait for it any more
-            self._running.pop(execution, None)
-            self.weight -= execution.weight
-            if self._by_id.get(execution.id) is execution:
-                del self._by_id[execution.id]
+            self.current.remove(execution)
             execution.end(ending)
             for act in self.on_end:
                 act(execution)
@@ -259,7 +240,7 @@ class Executions:
         """Begin the follow-up of a run, or join the one that another gateway has begun."""
         standing = execution.standing
         after = execution if standing.lease.number else None  # it gets the lease of this one
-        follow_up = self.by_id(standing.follow_up) or self.begin(
+        follow_up = self.current.by_id(standing.follow_up) or self.begin(
             plan, execution.sender, after=after, execution_id=standing.follow_up
         )
         needy = {client: need for client, need in execution.payers.items() if not execution.serves(need)}

@@ -89,7 +89,7 @@ class JobFinder:
         for _ in range(MOST_FOLLOW_UPS):
             if job.is_over:
                 return job, None
-            execution = self._executions.by_id(job.execution_id) or await self._revival.adopt(job.execution_id)
+            execution = self._executions.current.by_id(job.execution_id) or await self._revival.adopt(job.execution_id)
             if execution is not None or not self._leases.for_many:
                 return job, execution
             record = await self._ledger.execution(job.execution_id)

@@ -262,7 +262,7 @@ class Jobs:
         """Hear of jobs that were cancelled on other gateways, and of gateways that have no use for a run any more."""
         if what not in ("cancelled", "left"):
             return
-        execution = self._executions.by_id(execution_id)
+        execution = self._executions.current.by_id(execution_id)
         known = execution is not None and job_id in execution.seen
         if what == "cancelled":
             self._finder.drop(job_id, execution)

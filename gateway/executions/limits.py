@@ -40,7 +40,7 @@ class Limits:
                 f"Client '{client}' has {running} executions running, its limit; wait for one to end.",
                 retry_after=1,
             )
-        if self._executions.is_full:
+        if self._executions.current.is_full:
             raise ServiceUnavailable(
                 "The runs in progress use all the memory that they may take (cache.memory); try again soon.",
                 retry_after=5,

@@ -71,8 +71,8 @@ class ResultLookup:
                 self._revalidate(plan, outcome.sender)
                 return use_stale(stored, slack, outcome, "stale-while-revalidate", self._clock.monotonic())
             check = stored is not None and self._results.needs_check(plan)
-            joinable = self._executions.failures.get(plan) or self._executions.joinable(plan, check=check)
-            other = self._executions.blocking(plan, check=check) if joinable is None else None
+            joinable = self._executions.failures.get(plan) or self._executions.current.joinable(plan, check=check)
+            other = self._executions.current.blocking(plan, check=check) if joinable is None else None
             if other is None:
                 return Miss(stored, slack, joinable, why, check)
             if not await self._is_posted(other, _fallback(stored, slack, plan), until, outcome):
@@ -109,7 +109,7 @@ class ResultLookup:
         if (failed := self._executions.failures.get(plan)) is not None:
             return Pending(failed)
         check = slack is not None and self._results.needs_check(plan)
-        if self._executions.would_join(plan, check=check) is None:
+        if self._executions.current.would_join(plan, check=check) is None:
             self._limits.check(plan, outcome.client)
             if (refusal := self._limits.refusal(plan, outcome.client)) is not None:
                 return self._limits.in_place_of_run(
@@ -181,9 +181,9 @@ class ResultLookup:
 
     def _revalidate(self, plan: Plan, sender: Sender) -> None:
         """Request the result from Redash in the background, unless that is in progress already."""
-        check = self._results.needs_check(plan)
-        current = self._executions.joinable(plan, check=check) or self._executions.blocking(plan, check=check)
-        if current is None and self._limits.refusal(plan, sender.client) is None:
+        check, current = self._results.needs_check(plan), self._executions.current
+        other = current.joinable(plan, check=check) or current.blocking(plan, check=check)
+        if other is None and self._limits.refusal(plan, sender.client) is None:
             self._executions.begin(plan, sender, check=check)
 
     async def pending(self, execution: Execution, job: JobRecord) -> Pending:

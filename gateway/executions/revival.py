@@ -57,7 +57,7 @@ class Revival:
         """
         resumed = Resumed([], [])
         for record in await self._ledger.unfinished():
-            if self._executions.by_id(record.id) is None and await self._leases.is_free(record.key):
+            if self._executions.current.by_id(record.id) is None and await self._leases.is_free(record.key):
                 await self._resume(record, resumed)
         return resumed
 
@@ -77,7 +77,7 @@ class Revival:
         if record is None or record.status >= 3:
             return None
         try:
-            return self._executions.by_id(execution_id) or await self._revive(record)
+            return self._executions.current.by_id(execution_id) or await self._revive(record)
         except GatewayError:
             return None
 
@@ -91,7 +91,7 @@ class Revival:
         if not record.body:
             raise NotFound("The values of this run are not known any more; run the query again.")
         plan = plan_of(record, self._credential(record), 0.0)
-        execution = self._executions.joinable(plan, check=False)
+        execution = self._executions.current.joinable(plan, check=False)
         if execution is None:
             execution = self._executions.begin(plan, Sender("gateway", record.id))
         execution.attach(now)

@@ -53,18 +53,22 @@ class Runner:
         self._waits, self._clock = waits, clock
 
     async def check(self, execution: Execution) -> Ending | None:
-        """Ask Redash whether a stored result is still the newest; None if Redash has to run the query for the response.
+        """Ask Redash whether a stored result is still the newest; None if a run is needed.
 
-        No lease is held, because Redash runs nothing for this request where it has rows. Raises as `run`.
+        No lease is held, because Redash runs nothing for this request where it has rows. Where it has none, it has
+        begun a run, which is to be resumed. Raises as `run`.
         """
         marker = execution.plan.marker
-        execution.sent, execution.phase = self._clock.monotonic(), Phase.POSTING
+        execution.phase = Phase.POSTING
         await self.acceptance.check_definition(execution)
         if execution.plan.marker != marker or await self.acceptance.oldest(execution, None) is not None:
             return None
         begun = self._clock.monotonic()
         posted = await self._post(execution, None)
         if isinstance(posted, Job):  # Redash has lost the rows, or the query was edited just now
+            execution.rows_from = begun
+            execution.is_known = True  # this very run is to be followed, not another one
+            _note_job(execution, posted)
             return None
         if await self.acceptance.are_requested(execution, posted):
             return await self.acceptance.store(execution, posted, begun, marker)
@@ -121,7 +125,9 @@ class Runner:
         return await self.acceptance.store(execution, fetched, execution.started, "")
 
     async def resume(self, execution: Execution, followed: Followed) -> Ending:
-        """Continue a run that an earlier process began: follow its job, then as in `run`."""
+        """Continue a run that an earlier process or a check began: follow its job, then as in `run`."""
+        if not execution.recorded:
+            await _announce(execution, followed)
         begun = execution.started
         job = Job(id=execution.upstream_job, status=execution.upstream_status)
         fetched = await self._follow(execution, job, partial(self._ask, execution, followed, again=False))
@@ -136,12 +142,8 @@ class Runner:
         posted = await self._run_or_read(execution, again=again)
         if isinstance(posted, Fetched):
             return posted
-        execution.upstream_job = posted.id
-        execution.upstream_status = posted.status if posted.status in (1, 2) else 2
-        execution.phase = Phase.RUNNING
-        await followed(execution)
-        execution.posted.set()
-        execution.can_respond.set()
+        _note_job(execution, posted)
+        await _announce(execution, followed)
         expected = self._expectations.seconds(execution.plan)
         return await self._follow(execution, posted, partial(self._ask, execution, followed, again=again), expected)
 
@@ -234,6 +236,19 @@ class Runner:
         early = partial(self.acceptance.show_early, execution)
         response = await self._fetcher.download(credential, job.result_id, "json", execution.sender, early)
         return Fetched(response, await load_result(response.body))
+
+
+def _note_job(execution: Execution, job: Job) -> None:
+    execution.upstream_job = job.id
+    execution.upstream_status = job.status if job.status in (1, 2) else 2
+    execution.phase = Phase.RUNNING
+
+
+async def _announce(execution: Execution, followed: Followed) -> None:
+    """Let everybody know that Redash has made a job for it."""
+    await followed(execution)
+    execution.posted.set()
+    execution.can_respond.set()
 
 
 async def _unfollowed(_execution: Execution) -> None:

@@ -124,7 +124,7 @@ async def test_runs_count_with_more_than_their_parameters(bare: World) -> None:
         for execution in running:
             execution.task.cancel()  # type: ignore[union-attr]
     await until(lambda: not bare.runtime.executions.flights.running)
-    assert bare.runtime.executions.flights.weight == 0
+    assert bare.runtime.executions.flights.current.weight == 0
     assert (await run_sql(bare, "select 1")).status == 200
 
 
