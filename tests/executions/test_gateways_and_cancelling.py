@@ -65,6 +65,22 @@ async def test_the_last_of_all_gateways_callers_cancels_the_run(gateways: list[W
     assert cancels(sandbox) == 1
 
 
+@pytest.mark.parametrize("by", [(1, 0), (0, 1), (2, 2), (1, 2), (2, 0)])
+@pytest.mark.parametrize("order", [(1, 0), (0, 1)])
+async def test_the_run_is_cancelled_in_whichever_order_and_wherever_its_callers_cancel(
+    gateways: list[World], sandbox: Sandbox, by: tuple[int, int], order: tuple[int, int]
+) -> None:
+    # Until its leader keeps the lease again, it has not read the ask of who joined it: that one may have left meanwhile.
+    one, two, _ = gateways
+    async with sandbox.hold():
+        jobs = [await begun(one), await join(two)]
+        for number, place in zip(order, by, strict=True):
+            await cancel(gateways[place], jobs[number])
+        await sandbox.wait_until(lambda: cancels(sandbox) == 1)
+    await until(lambda: not any(world.runtime.executions.flights.running for world in gateways))
+    assert cancels(sandbox) == 1
+
+
 async def test_a_job_is_cancelled_on_a_gateway_that_did_not_give_it_out(
     gateways: list[World], sandbox: Sandbox
 ) -> None:

@@ -40,6 +40,10 @@ local function note_ask(id, age)
   announce('run', 'asked '..id..' '..ask..' '..age)
   return ask
 end
+local function note_use(id, owner, unused)
+  redis.call('HSET', P..'lu:'..id, owner, int(now() - unused * 1000000))
+  redis.call('PEXPIRE', P..'lu:'..id, KEPT)
+end
 """
 
 CLAIM: Final = Script(
@@ -75,10 +79,7 @@ end
 local joinable = not lease[5] and (lease[4] == marker or lease[1] == id)
 local ask = 0
 if joinable then
-  if unused < {USED_SECONDS} then
-    redis.call('HSET', P..'lu:'..lease[1], owner, int(now() - unused * 1000000))
-    redis.call('PEXPIRE', P..'lu:'..lease[1], KEPT)
-  end
+  if unused < {USED_SECONDS} then note_use(lease[1], owner, unused) end
   if age ~= '' then ask = note_ask(lease[1], age) end
 end
 return {{'held', lease[1], joinable and 1 or 0, ask}}
@@ -91,8 +92,15 @@ KEY ID OWNER MARKER AGE UNUSED FORCE BASE READ UPSTREAM NUMBER OVER.
 `NUMBER` is that of the lease to keep, 0 for a new one. The ledger knows whether the run has ended (`xu`), and the
 number of the lease under which its record was written (`xf`). `OVER` is a run known to be over, whose lease is free."""
 
-ASK: Final = Script(_COMMON + "return note_ask(ARGV[1], ARGV[2])", makes_room=True)
-"""Notes an ask of a run, whoever leads it, and returns its number: ID AGE."""
+ASK: Final = Script(
+    _COMMON
+    + """
+note_use(ARGV[1], ARGV[3], 0)
+return note_ask(ARGV[1], ARGV[2])
+""",
+    makes_room=True,
+)
+"""Notes an ask of a run, whoever leads it, and returns its number: ID AGE OWNER."""
 
 CLOSE: Final = Script(
     _COMMON
@@ -103,7 +111,7 @@ local l = P..'l:'..key
 if redis.call('HGET', l, 'n') ~= n then return {{'lost'}} end
 local first, asks = unread(id, base, read)
 if unless_used then
-  local used = #asks > 0
+  local used = false
   for _, at in ipairs(redis.call('HVALS', P..'lu:'..id)) do
     used = used or now() - tonumber(at) < {USED_SECONDS} * 1000000
   end
@@ -120,6 +128,7 @@ return {{'closed', n, first, asks, now()}}
 )
 """Lets a run take no more asks, and returns those that are left: KEY ID NUMBER BASE READ UNLESS_USED UPSTREAM.
 
+Whether it is used shows in `lu`, not in the asks: who has asked may have left since.
 The ledger knows which of the runs with the same job in Redash have not ended (`xu`)."""
 
 REOPEN: Final = Script(

@@ -221,7 +221,7 @@ class RedisLeases:
 
     async def note_ask(self, execution_id: str, age: float) -> int:
         """See the protocol."""
-        return int(await self.ask(ASK, execution_id, repr(age)) or 0)
+        return int(await self.ask(ASK, execution_id, repr(age), self.owner) or 0)
 
     async def is_free(self, key: Key) -> bool:
         """See the protocol."""
