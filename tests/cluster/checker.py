@@ -37,7 +37,7 @@ CALLERS: Final = 12
 _SETTINGS: Final = {
     "server": 'max_wait = "10s"',
     "upstream": "max_executions = 16",
-    "cache": 'definition_check = "2s"\nstale_if_error = "0s"',
+    "cache": 'definition_check = "2s"\nany_age_confirm = "1s"\nstale_if_error = "0s"',
 }
 _ENDS: Final = 60.0
 """Seconds in which every job has to have ended when all troubles are over."""
