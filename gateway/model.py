@@ -252,7 +252,10 @@ class SharingStats(msgspec.Struct, frozen=True, kw_only=True):
     """Who shares the store, and how the server is that they share; for metrics and console."""
 
     gateways: tuple[tuple[str, float], ...]
-    """Names, this one included, and how many seconds ago each was seen; none while the server is unavailable."""
+    """Names of those that are there, this one included, and how many seconds ago each was seen; none while the server
+    is unavailable."""
+    silent: tuple[tuple[str, float], ...] = ()
+    """The same of those that have not left, but are not there: killed, hung or cut off, within the last minute."""
     up: bool
     reason: str
     """Why it is not up."""

@@ -81,6 +81,10 @@ def sharing(stats: SharingStats) -> Health:
     if stats.limit_bytes and stats.used_bytes > NEARLY_FULL * stats.limit_bytes:
         full = percent(stats.used_bytes / stats.limit_bytes)
         return Health("Gateways", "warn", f"{shared}; Redis is {full} full", f"the memory of Redis is {full} full")
+    if stats.silent:
+        names = ", ".join(name for name, _ in stats.silent)
+        span = duration(min(age for _, age in stats.silent))
+        return Health("Gateways", "warn", f"{shared}; silent: {names}", f"Redis has not heard of {names} for {span}")
     return Health("Gateways", "good", f"{shared}; Redis answers in {duration(stats.round_trip)}")
 
 

@@ -175,8 +175,11 @@ def _slots(name: str, slots: FairSlots) -> report.Slots:
 
 
 def _gateways(levels: Levels) -> list[report.Gateway]:
-    known = levels.sharing.gateways if levels.sharing is not None else ()
-    return [report.Gateway(name, "this one" if name == levels.name else "", round(age, 1)) for name, age in known]
+    if (sharing := levels.sharing) is None:
+        return []
+    here = [(name, "this one" if name == levels.name else "", age) for name, age in sharing.gateways]
+    away = [(name, "silent", age) for name, age in sharing.silent]
+    return [report.Gateway(name, note, round(age, 1)) for name, note, age in sorted(here + away)]
 
 
 def _warm(entry: WarmState) -> report.Warm:

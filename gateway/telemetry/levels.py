@@ -157,7 +157,7 @@ def _collect_sharing(levels: Levels) -> Iterator[Metric]:
     yield gauge("leases", "Runs that this gateway leads.", (), {(): levels.leases})
     yield counter("lease_losses", "Leases lost to other gateways.", (), {(): levels.lease_losses})
     peers = len(sharing.gateways) if sharing is not None else 0
-    yield gauge("peers", "Gateways that share the store now, this one included.", (), {(): max(1, peers)})
+    yield gauge("peers", "Gateways that share results now, this one included.", (), {(): max(1, peers)})
     found = dict.fromkeys(("losses", "round_trip", "used_bytes", "limit_bytes"), 0.0)
     found |= {name: getattr(sharing, name) for name in found if sharing is not None}
     yield counter("redis_losses", "Times that Redis was lost.", (), {(): found["losses"]})

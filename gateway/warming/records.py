@@ -76,8 +76,10 @@ class Records:
         ahead.merge({name: found for name, found in others.items() if found is not None})
 
     def _others(self) -> Iterable[str]:
-        gateways = self._sharing.stats().gateways if self._sharing is not None else ()
-        return [name for name, _ in gateways if name != self._name]
+        if self._sharing is None:
+            return []
+        stats = self._sharing.stats()  # one that is silent for a moment has still said what it was asked for
+        return [name for name, _ in (*stats.gateways, *stats.silent) if name != self._name]
 
     async def _put(self, key: Key, ahead: RefreshAhead, saved: Saved) -> None:
         data, now = msgspec.msgpack.encode(saved), self._clock.monotonic()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gateway.admin import health
 from gateway.admin.health import Health
+from gateway.model import SharingStats
 from gateway.telemetry.history import Counts
 
 
@@ -76,3 +78,22 @@ def test_one_missing_response_is_a_warning() -> None:
 
 def test_a_gateway_that_does_not_serve_says_so() -> None:
     assert health.verdict(GOOD, hour(hit=5), 7200, ready=False)[1].startswith("Not serving")
+
+
+def test_a_gateway_that_does_not_renew_is_named() -> None:
+    stats = SharingStats(
+        gateways=(("one", 0.1), ("two", 0.2)),
+        silent=(("three", 12.0),),
+        up=True,
+        reason="",
+        trouble="",
+        losses=0,
+        round_trip=0.001,
+        used_bytes=0,
+        limit_bytes=0,
+        evicts=False,
+    )
+    found = health.sharing(stats)
+    assert (found.state, found.text) == ("warn", "2 share the store; silent: three")
+    assert found.trouble == "Redis has not heard of three for 12 s"
+    assert health.sharing(msgspec.structs.replace(stats, silent=())).state == "good"

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import hypothesis.strategies as st
 import pytest
@@ -22,10 +21,9 @@ from gateway.config import RedisAddress
 from gateway.errors import StoreError
 from gateway.model import SystemClock
 from gateway.secret import Secret
-from gateway.store.redis import neighbours, silence
+from gateway.store.redis import silence
 from gateway.store.redis.failures import RefusedError, UnavailableError
 from gateway.store.redis.link import Link
-from gateway.store.redis.neighbours import Neighbours
 from gateway.store.redis.scripts import Script
 from gateway.store.redis.sequence import Sequence, parse
 from gateway.store.redis.server import RedisOptions
@@ -247,30 +245,6 @@ async def test_user_password_and_database(stack: AsyncExitStack, tmp_path: Path,
         await link.command("SET", link.base + "x", 1)
         await until(lambda: bool(link.peers()))
     assert "db3:keys=" in str(await redis.ask("INFO", "keyspace"))
-
-
-async def test_gateways_that_do_not_belong_together_are_noticed(
-    path: Path, clock: FakeClock, patience: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Each Redash needs a prefix of its own; two gateways of one name would overwrite each other."""
-    links = [make_link(path, clock, name) for name in ("a", "b", "b")]
-    links[0].neighbours = Neighbours("a", "https://one.example")
-    with mock.patch.object(neighbours, "TWIN_LOOKS", 2):
-        for made in links:
-            await made.open()
-        await until(lambda: "b in the same Redis: another upstream.url" in links[0].neighbours.trouble)
-        await until(lambda: "a in the same Redis" in links[1].neighbours.trouble)
-        await links[0].close()
-        text = "another gateway is also called b; give each a redis.name of its own"
-        for _ in range(100):  # their own heartbeats come between
-            for made in links[1:]:
-                await made.neighbours.update(made.call)
-            if links[1].neighbours.trouble == text:
-                break
-        assert links[1].neighbours.trouble == text
-        for made in links[1:]:
-            await made.close()
-    assert len([line for line in caplog.messages if "upstream.url" in line]) <= 3
 
 
 @pytest.mark.parametrize(

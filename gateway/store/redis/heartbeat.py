@@ -3,7 +3,7 @@
 epoch   a new one begins when Redis may have lost something: announcements of two epochs have nothing in common
 seq     number of the last announcement;  news: the channel of announcements
 run     which server this was;  time: what its clock said last
-peers   sorted set: names of the gateways by the time when they were here last
+peers   who is here (`neighbours`)
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ redis.call('ZADD', P..'peers', int(time), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', P..'peers', '-inf', int(time - tonumber(ARGV[2]) * 1000000))
 local reply = state()
 reply[4] = redis.call('ZCARD', P..'peers')
+reply[5] = redis.call('ZCOUNT', P..'peers', int(time - tonumber(ARGV[3]) * 1000000), '+inf')
 return reply
 """,
     makes_room=True,

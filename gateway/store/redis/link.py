@@ -21,7 +21,7 @@ from gateway.model import Clock
 from gateway.store.background import run_forever
 from gateway.store.redis.failures import DeniedError, NoScriptError, RefusedError, UnavailableError
 from gateway.store.redis.heartbeat import BEAT, JOIN
-from gateway.store.redis.neighbours import Neighbours
+from gateway.store.redis.neighbours import LATE_SECONDS, LISTED_SECONDS, Neighbours
 from gateway.store.redis.rights import COMMANDS, RIGHTS, foreign, without
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
@@ -47,8 +47,6 @@ JOIN_SECONDS: Final = 10.0
 
 BEHIND_BEATS: Final = 4
 HEALTH_BEATS: Final = 8
-MOST_PEERS: Final = 100
-PEER_SECONDS: Final = 60.0
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -73,7 +71,7 @@ class Link:
         self.origin = secrets.token_hex(8)
         """This process, in announcements."""
         self.name = options.name or self.origin
-        self.neighbours = Neighbours(self.name, options.upstream_url)
+        self.neighbours = Neighbours(self.name, options.upstream_url, self.origin)
         self.base = f"{options.prefix}:{FORMAT}:"
         self.time = SharedTime(clock)
         self.seen = Seen()
@@ -89,14 +87,14 @@ class Link:
         self._server = Server(options)
         self.use = self._server.use
         self._subscribers: dict[str, list[Callable[[bytes], None]]] = {}
-        self.gateways = 1  # this one included, as last known, also while Redis is down
+        self.gateways = 1  # all that take from the same rates and budgets, as last known, also while Redis is down
         self.losses = 0  # how often Redis was lost since the start
         self._session: Session | None = None
         self._wake = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._health = Health(up=False, reason="not opened")
-        self._peers: list[tuple[str, float]] = []
+        self._counts = (0, 0)  # how many were listed, and there, at the last look
         self._beats = self._behind = 0
         self._logged = ""  # the last reason of this outage that the log has; one line, and one that names rights
 
@@ -136,8 +134,8 @@ class Link:
         self._subscribers.setdefault(kind, []).append(callback)
 
     def peers(self) -> list[tuple[str, float]]:
-        """Return the names of the gateways, this one included, and how many seconds ago each was seen."""
-        return self._peers if self.up else []
+        """Return the names of those that share results, this one included, and how many seconds ago each was seen."""
+        return self.neighbours.present if self.up else []
 
     def health(self) -> Health:
         """Return how Redis is, as of the last seconds."""
@@ -169,7 +167,7 @@ class Link:
         self.usable.clear()
         if session is not None:
             with contextlib.suppress(UnavailableError, RefusedError):
-                await session.ask(("ZREM", self.base + "peers", self.name))
+                await session.ask(("ZREM", self.base + "peers", self.neighbours.member))
             self._close_later(session)
         if self._closing:
             await asyncio.wait(self._closing)
@@ -205,7 +203,7 @@ class Link:
                 await session.subscribe()
             async with asyncio.timeout(JOIN_SECONDS):
                 sent = monotonic()
-                epoch, number, now, gateways = await self.call(JOIN, facts.run_id, self.name)
+                epoch, number, now, gateways = await self.call(JOIN, facts.run_id, self.neighbours.member)
                 self.gateways = max(self.gateways, gateways)  # a Redis that was emptied knows nobody yet
                 self.time.measure(now / 1e6, sent, monotonic())
                 session.epoch = epoch.decode()
@@ -231,7 +229,8 @@ class Link:
 
     async def _beat(self, session: Session) -> None:
         sent = monotonic()
-        epoch, number, now, self.gateways = await self.call(BEAT, self.name, PEER_SECONDS)
+        reply = await self.call(BEAT, self.neighbours.member, LISTED_SECONDS, LATE_SECONDS)
+        epoch, number, now, self.gateways, present = reply
         received = monotonic()
         self.time.measure(now / 1e6, sent, received)
         if epoch.decode() != session.epoch:
@@ -243,7 +242,8 @@ class Link:
             if self._behind > BEHIND_BEATS:
                 session.end("its announcements do not arrive")
         self._health = msgspec.structs.replace(self._health, round_trip=received - sent)
-        if self._beats % HEALTH_BEATS == 0 or min(self.gateways, MOST_PEERS) != len(self._peers):
+        if self._beats % HEALTH_BEATS == 0 or self._counts != (self.gateways, present):
+            self._counts = self.gateways, present
             await self._look_around(now)
         self._beats += 1
 
@@ -252,13 +252,8 @@ class Link:
         self._health = msgspec.structs.replace(
             self._health, used_bytes=info.used_bytes, limit_bytes=info.limit_bytes, policy=info.policy
         )
-        await self.neighbours.update(self.call)
+        await self.neighbours.read(self.command, self.base + "peers", now / 1e6)
         await self.transfer([("PING",)])  # servers close connections that are idle
-        found = await self.command("ZREVRANGE", self.base + "peers", 0, MOST_PEERS - 1, "WITHSCORES")
-        names, scores = found[::2], found[1::2]
-        self._peers = [
-            (name.decode(), max(0.0, (now - float(at)) / 1e6)) for name, at in zip(names, scores, strict=True)
-        ]
 
     def _heard(self, message: bytes) -> None:
         announcement = parse(message)

@@ -23,7 +23,16 @@ COMMANDS: Final = (
     ),
     *("STRLEN K", "UNLINK K", "HDEL K 1", "HGET K 1", "HGETALL K", "HLEN K", "HMGET K 1", "HSET K 1 1", "HVALS K"),
     *("LINDEX K 0", "LLEN K", "LRANGE K 0 1", "RPUSH K 1", "SADD K 1", "SMEMBERS K", "SREM K 1", "SSCAN K 0"),
-    *("ZADD K 1 1", "ZCARD K", "ZPOPMIN K", "ZRANGE K 0 1", "ZREM K 1", "ZREMRANGEBYSCORE K 0 1", "ZREVRANGE K 0 1"),
+    *(
+        "ZADD K 1 1",
+        "ZCARD K",
+        "ZCOUNT K 0 1",
+        "ZPOPMIN K",
+        "ZRANGE K 0 1",
+        "ZREM K 1",
+        "ZREMRANGEBYSCORE K 0 1",
+        "ZREVRANGE K 0 1",
+    ),
     *("ZSCAN K 0", "ZSCORE K 1", "EVALSHA 1 1 K", "PUBLISH C 1", "SUBSCRIBE C", "TIME"),
 )
 """What a gateway sends, and what its scripts call; K stands for a key, C for a channel."""

@@ -54,6 +54,7 @@ class RedisSharing:
             gateways=tuple(sorted(self._link.peers())),
             up=health.up,
             reason=health.reason,
+            silent=tuple(sorted(self._link.neighbours.silent)) if health.up else (),
             trouble=self._link.neighbours.trouble,
             losses=self._link.losses,
             round_trip=health.round_trip,
