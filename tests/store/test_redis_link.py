@@ -232,16 +232,18 @@ async def server(stack: AsyncExitStack, directory: Path, needs: Callable[[str], 
     return made
 
 
-def link_to(server: RedisServer, **address: Any) -> Link:
+def link_to(server: RedisServer, prefix: str = "redash-gateway", **address: Any) -> Link:
     values = {"hosts": (("127.0.0.1", server.port),), "tls": False, **address}
-    return Link(RedisOptions(address=RedisAddress(**values)), SystemClock())
+    return Link(RedisOptions(address=RedisAddress(**values), prefix=prefix), SystemClock())
 
 
-async def test_user_password_and_database(stack: AsyncExitStack, tmp_path: Path, needs: Any) -> None:
+@pytest.mark.parametrize("prefix", ["redash-gateway", "redash-gateway:sales"])
+async def test_user_password_and_database(stack: AsyncExitStack, tmp_path: Path, needs: Any, prefix: str) -> None:
     redis = await server(stack, tmp_path, needs)
     rights = ["+@all", "-@dangerous", "+info", "~redash-gateway:*", "&redash-gateway:*"]
     await redis.ask("ACL", "SETUSER", "gateways", "on", ">a-long-password", *rights)
-    async with opened(link_to(redis, username="gateways", password=Secret("a-long-password"), database=3)) as link:
+    login = {"username": "gateways", "password": Secret("a-long-password"), "database": 3}
+    async with opened(link_to(redis, prefix, **login)) as link:
         await link.command("SET", link.base + "x", 1)
         await until(lambda: bool(link.peers()))
     assert "db3:keys=" in str(await redis.ask("INFO", "keyspace"))

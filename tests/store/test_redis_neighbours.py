@@ -101,6 +101,7 @@ async def test_gateways_of_another_redash_are_noticed_steadily_and_do_not_count(
         for link, others in zip(links, ("b", "a, b", "b"), strict=True):
             text = f"{others} in the same Redis: another upstream.url; give each Redash a redis.prefix of its own"
             await until(lambda link=link, text=text: link.neighbours.trouble.startswith(text))
+            assert "begins with redash-gateway:" in link.neighbours.trouble  # else the rights of the docs do not fit
     assert [names(link) for link in links] == [["a", "b"], ["b"], ["a", "b"]]
     assert [link.gateways for link in links] == [3, 3, 3]  # a client of all has one rate and one budget
     assert len([line for line in caplog.messages if "upstream.url" in line]) <= 5

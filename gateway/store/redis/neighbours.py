@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from gateway.model import digest
+from gateway.store.redis.rights import FITTING
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def _parsed(member: str, age: float) -> _Process:
 
 def _about_strangers(names: Iterable[str]) -> Iterable[str]:
     if some := ", ".join(sorted(names)):
-        yield f"{some} in the same Redis: another upstream.url; give each Redash a redis.prefix of its own"
+        yield f"{some} in the same Redis: another upstream.url; give each Redash a redis.prefix of its own {FITTING}"
 
 
 def _about_twins(names: Iterable[str]) -> Iterable[str]:

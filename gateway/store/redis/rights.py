@@ -37,6 +37,9 @@ COMMANDS: Final = (
 )
 """What a gateway sends, and what its scripts call; K stands for a key, C for a channel."""
 
+FITTING: Final = "(one that begins with redash-gateway: fits the ACL of docs/several-machines.md)"
+"""Which prefix needs no other rights than the documented ones."""
+
 RIGHTS: Final = Script(
     """
 local missing = {}
@@ -63,7 +66,7 @@ def without(missing: Sequence[bytes], options: RedisOptions) -> str:
 def foreign(options: RedisOptions) -> str:
     """Say what to do where keys hold what scripts cannot work with."""
     name = f"{options.prefix}:{FORMAT}"
-    return f"keys {name}:* hold what no gateway has written: delete them all, or choose another redis.prefix"
+    return f"keys {name}:* hold what no gateway has written: delete them all, or choose another redis.prefix {FITTING}"
 
 
 def remedy(options: RedisOptions) -> str:
