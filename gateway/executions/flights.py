@@ -69,6 +69,7 @@ class Executions:
         self.current = InProgress(live)
         self.failures = Failures(live, clock)
         leading.renamed = self.current.rename
+        leading.runner.follower.on_start = self._started
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.draining = False
@@ -190,6 +191,12 @@ class Executions:
         await self.record(execution)
         await execution.standing.lease.renew()
         await self._leading.announce("posted", execution)
+
+    async def _started(self, execution: Execution) -> None:
+        """Let the gateways that follow it know: the record says that it is queued."""
+        if self._leading.leases.for_many and execution.standing.lease.number:
+            await self.record(execution)
+            await self._leading.announce("posted", execution)
 
     async def record(self, execution: Execution, ending: Ending | None = None) -> None:
         """Record in the ledger how far it is, or how it is about to end."""

@@ -60,6 +60,8 @@ class Follower:
     def __init__(self, upstream: Upstream, clock: Clock) -> None:
         self._upstream = upstream
         self._clock = clock
+        self.on_start: Callable[[Execution], Awaitable[None]] | None = None
+        """Called when Redash is first seen to have started a job that was queued."""
 
     async def follow(self, execution: Execution, job: Job, polls: Polls, ask: Ask) -> Fetched | Job | Ending:
         """Poll until the job has ended; return it if it succeeded, or the result that `ask` has brought.
@@ -79,7 +81,7 @@ class Follower:
                 return Ending("lost", error=TOO_LONG_TEXT)
             polled_again = job.status in _NO_MORE
             if job.status in (1, 2):
-                execution.upstream_status = job.status
+                await self._note(execution, job.status)
             execution.updated_at = job.updated_at
             pause = AGAIN_SECONDS if polled_again else polls.pause(self._clock.monotonic())
             await wait_for(execution.stopping, pause)
@@ -105,6 +107,12 @@ class Follower:
             if job.status in (1, 2):
                 execution.polled.wake()
         return job
+
+    async def _note(self, execution: Execution, status: int) -> None:
+        """Take note of where the job stands. The next pause is reckoned afterwards, so no poll is late for it."""
+        starts, execution.upstream_status = execution.upstream_status < status, status
+        if starts and self.on_start is not None:
+            await self.on_start(execution)
 
     async def _poll(self, execution: Execution, doubt: _Doubt, ask: Ask) -> Fetched | Job:
         """Return how the job stands; once it may have been lost for long enough, by sending the POST again."""

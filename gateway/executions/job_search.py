@@ -132,7 +132,9 @@ class JobFinder:
 
     def _unknown(self) -> GatewayError:
         if not self._ledger.ready:
-            return ServiceUnavailable("The store, which has the records of jobs, cannot be read now; try again soon.", retry_after=1)
+            return ServiceUnavailable(
+                "The store, which has the records of jobs, cannot be read now; try again soon.", retry_after=1
+            )
         return NotFound(UNKNOWN_TEXT)
 
     def drop(self, job_id: str, execution: Execution | None) -> None:

@@ -49,7 +49,7 @@ class Runner:
     ) -> None:
         self.acceptance = acceptance
         self._upstream, self._results, self._fetcher = upstream, results, fetcher
-        self._follower, self._expectations = Follower(upstream, clock), expectations
+        self.follower, self._expectations = Follower(upstream, clock), expectations
         self._waits, self._clock = waits, clock
 
     async def check(self, execution: Execution) -> Ending | None:
@@ -183,7 +183,7 @@ class Runner:
     async def _follow(self, execution: Execution, job: Job, ask: Ask, expected: float = 0.0) -> Fetched | Ending:
         """Follow the job to its end, then fetch its result. `expected`: its length in seconds, 0 if unknown."""
         execution.polls = Polls(self._clock.monotonic(), expected)
-        found = await self._follower.follow(execution, job, execution.polls, ask)
+        found = await self.follower.follow(execution, job, execution.polls, ask)
         if isinstance(found, Job):
             found = await self._fetch_patiently(execution, found, ask)
         execution.work.end(self._clock.monotonic(), found.runtime if isinstance(found, Fetched) else None)

@@ -178,3 +178,24 @@ async def until_not_shown(world: World, board: int, query: int) -> None:
             if query not in results | named:
                 return
             await asyncio.sleep(TICK_SECONDS)
+
+
+async def test_every_gateway_shows_that_redash_has_started_a_run(gateways: list[World], sandbox: Sandbox) -> None:
+    """A caller behind a load balancer would see 2, 1, 1, 2: Redash has only queued it when its record is written."""
+    sandbox.hold_queue()
+    hold = sandbox.hold()
+    query = {"max_age": 0, "parameters": SECONDS}
+    job = (await gateways[0].post("slow_seconds", **query)).job["id"]
+    for world in gateways[1:]:
+        await world.post("slow_seconds", **query)
+
+    async def shown() -> list[int]:
+        return [(await world.get(f"/api/jobs/{job}")).job["status"] for world in gateways]
+
+    assert await shown() == [1, 1, 1]
+    sandbox.jobs.queue_gate.release()
+    async with within(5):
+        while await shown() != [2, 2, 2]:  # noqa: ASYNC110 - the leader polls Redash
+            await asyncio.sleep(TICK_SECONDS)
+    hold.release()
+    await ended(gateways[1], job)
