@@ -182,7 +182,7 @@ class Tier(msgspec.Struct, frozen=True):
 
 
 class Gateway(msgspec.Struct, frozen=True):
-    """A gateway that shares the store; `here`: whether it is the one that reports, or one that is silent."""
+    """A gateway that shares the store; `here`: the one that reports, one of several with a name, or silent."""
 
     name: str
     here: str

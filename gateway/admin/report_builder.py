@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, NamedTuple
 
 from gateway import __version__, config
@@ -177,7 +178,9 @@ def _slots(name: str, slots: FairSlots) -> report.Slots:
 def _gateways(levels: Levels) -> list[report.Gateway]:
     if (sharing := levels.sharing) is None:
         return []
-    here = [(name, "this one" if name == levels.name else "", age) for name, age in sharing.gateways]
+    processes = Counter(name for name, _ in sharing.gateways)
+    note = {levels.name: "this one"} | {name: "same name" for name, count in processes.items() if count > 1}
+    here = [(name, note.get(name, ""), age) for name, age in sharing.gateways]
     away = [(name, "silent", age) for name, age in sharing.silent]
     return [report.Gateway(name, note, round(age, 1)) for name, note, age in sorted(here + away)]
 

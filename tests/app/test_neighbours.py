@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from support.calls import AS_OPERATOR
 from support.clocks import TurnableClock
 from support.fault_proxy import FaultProxy
+from support.http import send
 from support.redis_server import RedisServer
 from support.waiting import until
 from support.world import World
@@ -54,6 +56,11 @@ async def test_gateways_of_one_name_all_count_and_all_say_so(start: Start, monke
     await until(lambda: all(part(world).trouble == text for world in worlds))
     assert [part(world).state for world in worlds] == ["warn"] * 3
     assert [await world.metric("redash_gateway_peers") for world in worlds] == [3, 3, 3]
+    shown = (await send(worlds[0].session, "GET", f"{worlds[0].admin}/api/status", headers=AS_OPERATOR)).json[
+        "gateways"
+    ]
+    notes = [(one["name"], one["here"]) for one in shown]
+    assert notes == [("one", "this one"), ("same", "same name"), ("same", "same name")]
 
 
 async def test_a_gateway_of_another_redash_does_not_count(start: Start) -> None:
