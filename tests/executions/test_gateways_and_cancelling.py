@@ -70,7 +70,7 @@ async def test_the_last_of_all_gateways_callers_cancels_the_run(gateways: list[W
 async def test_the_run_is_cancelled_in_whichever_order_and_wherever_its_callers_cancel(
     gateways: list[World], sandbox: Sandbox, by: tuple[int, int], order: tuple[int, int]
 ) -> None:
-    # Until its leader keeps the lease again, it has not read the ask of who joined it: that one may have left meanwhile.
+    # Its leader reads asks when it keeps the lease, every 2 s. Who has asked since may have left meanwhile.
     one, two, _ = gateways
     async with sandbox.hold():
         jobs = [await begun(one), await join(two)]
