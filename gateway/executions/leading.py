@@ -16,7 +16,7 @@ from gateway.executions.ending import Ending
 from gateway.executions.execution import Execution, Phase
 from gateway.executions.following import kind_of
 from gateway.executions.news import News
-from gateway.executions.records import inherit, mirror, record_of
+from gateway.executions.records import inherit, log_takeover, mirror, record_of
 from gateway.executions.runner import Runner
 from gateway.executions.waits import Waits
 from gateway.model import Clock, ExecutionRecord, new_id
@@ -146,6 +146,7 @@ class Leading:
             async with lease.until_lost():
                 if execution.standing.inherits and (ending := await self._inherit(execution)) is not None:
                     return ending
+                execution.standing.led = True
                 try:
                     ending = await work()
                 except GatewayError as error:
@@ -180,6 +181,7 @@ class Leading:
         now, wall = self._clock.monotonic(), self._clock.wall()
         inherit(execution, record, jobs, now, wall)
         if standing.lease.number:
+            log_takeover(execution)
             execution.note_recording()
             await self._ledger.record_execution(record_of(execution, wall, now))
         return None

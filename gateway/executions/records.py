@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 
@@ -13,6 +14,8 @@ from gateway.model import ExecutionRecord, JobRecord
 from gateway.outcome import ExecutionEnd, Sender
 from gateway.policy.plan import Plan
 from gateway.redash import calls
+
+log = logging.getLogger("gateway.executions")
 
 
 def end_of(execution: Execution, ending: Ending, now: float) -> ExecutionEnd:
@@ -96,6 +99,14 @@ def inherit(execution: Execution, record: ExecutionRecord, jobs: Iterable[JobRec
     mirror(execution, record)
     _note_start(execution)
     adopt_jobs(execution, jobs, now, wall)
+
+
+def log_takeover(execution: Execution) -> None:
+    """Log that this gateway goes on with a run, unless it has led that itself before."""
+    if execution.upstream_job and not execution.standing.led:
+        fields = {"execution": execution.id, "query": execution.plan.query_id, "upstream_job": execution.upstream_job}
+        text = "taking a run over that another gateway or process led, with the same job in Redash"
+        log.info(text, extra={"fields": fields})
 
 
 def adopt_jobs(execution: Execution, jobs: Iterable[JobRecord], now: float, wall: float) -> None:

@@ -27,6 +27,8 @@ class Standing:
         """It has asked for the lease, and may be about to follow a run that it does not know yet."""
         self.inherits = False
         """Another process has led it before, or leads it."""
+        self.led = False
+        """This gateway has led it, and no other since, as far as it knows."""
         self.is_apart = False
         """The lease of its key is another run's: what it brings is for its own callers only."""
         self.follow_up = ""
@@ -138,6 +140,7 @@ class Standing:
     def follow(self) -> None:
         """Another gateway leads."""
         self.lease, self.follows, self.inherits, self.is_apart = LOCAL, True, True, False
+        self.led = False
         self.asks.clear()
 
     def be_follower(self) -> None:
@@ -151,7 +154,7 @@ class Standing:
 
     def begin_anew(self) -> None:
         """There is nothing to follow any more."""
-        self.follows = self.inherits = self.has_news = False
+        self.follows = self.inherits = self.led = self.has_news = False
         self.fence = 0
         self.asks.clear()
         self.own.clear()

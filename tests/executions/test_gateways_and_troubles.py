@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,46 @@ async def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
         while await redis.ask("KEYS", "*:l:*") != []:
             pass
     assert sandbox.counters.started == 1
+
+
+async def test_the_log_says_which_run_a_gateway_has_taken_over(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.executions")
+    one, two, _ = gateways
+    hold = sandbox.hold()
+    first = await begun(one)
+    (execution,) = one.runtime.executions.flights.running
+    with mock.patch.object(RedisLease, "renew", return_value=False):
+        await take_lease(two, redis, first)
+        hold.release()
+        await ended(two, first)
+    lines = [record for record in caplog.records if "taking a run over" in record.getMessage()]
+    assert [record.__dict__["fields"] for record in lines] == [
+        {
+            "execution": execution.id,
+            "query": one.named["slow_seconds"],
+            "upstream_job": execution.upstream_job,
+        }
+    ]
+
+
+async def test_a_gateway_that_leads_its_own_run_again_says_nothing(
+    gateways: list[World], sandbox: Sandbox, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.executions")
+    one = gateways[0]
+    hold = sandbox.hold()
+    first = await begun(one)
+    (execution,) = one.runtime.executions.flights.running
+    lease = execution.standing.lease
+    for key in await redis.ask("KEYS", "*:l:*"):  # type: ignore[union-attr]
+        await redis.ask("DEL", str(key))
+    execution.standing.lease.lose()  # type: ignore[attr-defined]
+    await until(lambda: execution.standing.lease is not lease and bool(execution.standing.lease.number))
+    hold.release()
+    await ended(one, first)
+    assert [record for record in caplog.records if "taking a run over" in record.getMessage()] == []
 
 
 async def test_a_job_keeps_the_end_that_was_reported_when_its_leader_wakes(
