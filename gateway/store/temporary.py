@@ -94,7 +94,7 @@ class TemporaryFiles:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.files.probe)
                 self.up = True
-                log.warning("the temporary directory %s is usable again", self.files.directory)
+                log.info("the temporary directory %s is usable again", self.files.directory)
 
     async def _make_room(self, count: int) -> None:
         while self.files is not None and not self._space.fits(count):

@@ -23,7 +23,7 @@ SETTLE_SECONDS: Final = 10.0
 """A state that flaps is logged at most once in this time."""
 
 MOST_REPEATS: Final = 50
-"""Warnings and errors of one kind logged within `SETTLE_SECONDS`; the rest is only counted."""
+"""Lines of one kind logged within `SETTLE_SECONDS`; the rest is only counted."""
 
 _MOST_KINDS: Final = 10_000
 
@@ -92,14 +92,14 @@ class Formatter(logging.Formatter):
 
 
 class _RepeatFilter(logging.Filter):
-    """Limits warnings of one kind; when they have become rare again, the next one says how many were not logged."""
+    """Limits lines of one kind, but events; when they are rare again, the next one says how many were not logged."""
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}  # first seen, number
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
+        if record.levelno < logging.WARNING and record.name == events.name:
             return True
         kind = (record.name, str(record.msg))
         since, number = self._seen.get(kind, (record.created, 0))

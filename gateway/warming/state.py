@@ -29,5 +29,5 @@ class WarmState(msgspec.Struct):
         if error and error != self.last_error:
             log.error("%s: %s", self.name, error)
         elif self.last_error and not error:
-            log.warning("%s: works again", self.name)
+            log.info("%s: works again", self.name)
         self.last_error = error

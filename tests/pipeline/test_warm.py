@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from typing import Any
 
@@ -287,6 +288,7 @@ async def test_a_caller_joins_a_warming_run(bare: World, naps: Naps) -> None:
 
 
 async def test_failures_are_counted_and_visible(bare: World, naps: Naps, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     query_id = bare.sandbox.add_query("broken", "select * from not_there")
     await bare.start(entry(query=query_id))
     for _ in range(3):

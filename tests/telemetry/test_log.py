@@ -215,6 +215,17 @@ def test_a_storm_of_one_kind_is_limited_and_counted(written: io.StringIO, monkey
     assert flushed(written)[-1].endswith(f"trouble 1000 not_logged={1000 - log.MOST_REPEATS}")
 
 
+def test_a_storm_of_recoveries_is_limited_but_events_are_not(written: io.StringIO) -> None:
+    """What fails and works again many times in a second has two lines each time."""
+    log.set_up("text")
+    for number in range(1000):
+        logging.getLogger("gateway.storm").info("works again: %d", number)
+    assert len(flushed(written)) == log.MOST_REPEATS
+    for number in range(100):
+        log.events.info("event %d", number)
+    assert len(flushed(written)) == log.MOST_REPEATS + 100
+
+
 def call(status: int = 200, *, accepted: bool = True, failure: str = "") -> UpstreamCall:
     return UpstreamCall("/api/x", status, 0.1, "reporting", accepted, "GET", failure)
 

@@ -232,7 +232,7 @@ class Database:
                     log.error("the store %s: %s", self.path, again)
                 error = again.with_traceback(None)
             else:
-                log.warning("the store %s is usable again", self.path)
+                log.info("the store %s is usable again", self.path)
                 return
 
     async def _wait(self, error: Exception) -> None:
