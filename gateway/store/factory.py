@@ -105,7 +105,18 @@ def _redis_options(options: StoreOptions) -> RedisOptions:
         ca_file=options.redis.ca_file,
         name=options.name,
         upstream_url=options.upstream_url,
+        login_keys=_login_keys(options.address, options.redis),
     )
+
+
+def _login_keys(address: RedisAddress, table: Redis) -> str:
+    """Return where user and password of Redis are written, or where to write them."""
+    user = "cache.store" if address.username and table.username is None else "redis.username"
+    if table.password_env is not None or (table.password_file is None and not address.password.reveal()):
+        return f"{user} and redis.password_env"
+    if table.password_file is not None:
+        return f"{user} and redis.password_file"
+    return "cache.store"
 
 
 OPENERS: Final[Mapping[str, Callable[[str, StoreOptions], Opened]]] = {

@@ -382,6 +382,7 @@ async def test_keys_that_no_gateway_has_written_fill_no_log(
 async def test_one_line_in_the_log_for_each_change(
     redis: RedisServer, stack: AsyncExitStack, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     store = await gateway(stack, redis, clock)
     await redis.kill()
     await until(lambda: not store.ready)
@@ -390,7 +391,7 @@ async def test_one_line_in_the_log_for_each_change(
         await asyncio.sleep(0)
     await redis.start()
     await back(store)
-    lines = [record.getMessage() for record in caplog.records if record.name == "gateway.store.redis.link"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "gateway.store.redis.reports"]
     assert len(lines) == 2, lines
     assert "is not usable, this gateway works alone: " in lines[0]
     assert lines[1].endswith("is usable again")

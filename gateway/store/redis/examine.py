@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from gateway.errors import StoreError
-from gateway.store.redis.failures import DeniedError, RefusedError, UnavailableError
-from gateway.store.redis.rights import COMMANDS, RIGHTS, remedy, without
+from gateway.store.redis.causes import ADVICE
+from gateway.store.redis.failures import DeniedError, RefusedError, UnavailableError, UnreachableError
+from gateway.store.redis.rights import COMMANDS, RIGHTS, explained, without
 from gateway.store.redis.scripts import FORMAT
 from gateway.store.redis.server import RedisOptions, Server, parse_info
 from gateway.store.redis.session import Session
 
 SECONDS: Final = 5.0
 SLOW_SECONDS: Final = 0.01
+
+ITS_OWN_BYTES: Final = 10**6
+"""What Redis takes for connections and scripts, beside what it took when it started."""
 
 
 async def examine(options: RedisOptions, disk_bytes: int) -> tuple[list[str], list[str]]:
@@ -34,13 +38,16 @@ async def examine(options: RedisOptions, disk_bytes: int) -> tuple[list[str], li
                 await session.subscribe()
                 await session.ask(("PUBLISH", _channel(options), "check"))
                 await heard.wait()
+            saves = await _saves(session, info)
     except (StoreError, RefusedError, DeniedError) as error:
         told = str(error) if isinstance(error, StoreError) else f"{options.address} refuses: {error}"
-        return [], [f"{told}{remedy(options) if 'no permissions' in told else ''}"]
-    except (UnavailableError, TimeoutError) as error:
-        return [], [f"{options.address} cannot be used: {str(error) or f'no answer within {SECONDS:g} s'}"]
+        return [], [explained(told, options)]
+    except (UnreachableError, TimeoutError) as error:
+        return [], [f"{options.address} cannot be used: {str(error) or f'no answer within {SECONDS:g} s'}; {ADVICE}"]
+    except UnavailableError as error:
+        return [], [f"{options.address} cannot be used: {error}"]
     rights = [without(missing, options)] if missing else []
-    return _notes(info, options, passed), [*rights, *_limits(info, disk_bytes)]
+    return [*_notes(info, options, passed), *saves], [*rights, *_limits(info, disk_bytes)]
 
 
 @asynccontextmanager
@@ -56,6 +63,16 @@ async def _session(options: RedisOptions) -> AsyncIterator[tuple[Session, asynci
 
 def _channel(options: RedisOptions) -> str:
     return f"{options.prefix}:{FORMAT}:check"
+
+
+async def _saves(session: Session, info: Mapping[str, str]) -> list[str]:
+    """Ask last whether it writes a file: a user with the rights of the docs may not ask, and loses the connection."""
+    writes = info.get("aof_enabled") == "1"
+    with suppress(UnavailableError, RefusedError):
+        _, found = await session.ask(("CONFIG", "GET", "save"))
+        writes = writes or bool(found)
+    text = 'it writes a file on its disk, which gateways do not need, and is slow meanwhile; CONFIG SET save ""'
+    return [f"{text}, CONFIG SET appendonly no"] if writes else []
 
 
 def _notes(info: Mapping[str, str], options: RedisOptions, passed: float) -> list[str]:
@@ -75,7 +92,10 @@ def _limits(info: Mapping[str, str], disk_bytes: int) -> list[str]:
     if policy != "noeviction":
         text = f"its maxmemory-policy is {policy}: it would remove jobs and leases, and not know which results matter"
         mistakes.append(f"{text}; CONFIG SET maxmemory-policy noeviction")
-    if limit and limit * 4 < disk_bytes * 5:
+    room = limit - int(info.get("used_memory_startup", 0)) - ITS_OWN_BYTES
+    if limit and room * 4 < disk_bytes * 5:
         text = f"its maxmemory is {limit / 1e6:.0f} MB, too little for cache.disk = {disk_bytes / 1e6:.0f} MB"
-        mistakes.append(f"{text} and a quarter more; raise it, or set cache.disk to {limit * 4 // 5 // 10**6}MB")
+        fits = room * 4 // 5 // 10**6
+        lower = f", or set cache.disk to {fits}MB" if fits > 0 else ""
+        mistakes.append(f"{text}, a quarter more, and {(limit - room) / 1e6:.0f} MB for Redis itself; raise it{lower}")
     return mistakes

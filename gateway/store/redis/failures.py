@@ -9,6 +9,10 @@ class UnavailableError(Exception):
     """Redis cannot be asked now, or did not answer in time. What was sent may have been executed."""
 
 
+class UnreachableError(UnavailableError):
+    """There is no connection to the server, or nobody answers there."""
+
+
 class DeniedError(UnavailableError):
     """The user lacks a right, so gateways cannot share this Redis until an administrator has given it back."""
 
@@ -25,6 +29,8 @@ class NoScriptError(RefusedError):
     """Redis does not know a script by its hash yet."""
 
 
+LACKS = "its user lacks a right"
+
 _DENIALS = ("The user executing the script can't", "ACL failure in script")
 """What Redis says of a command in a script: such an error has no code of its own in 7.0."""
 
@@ -37,7 +43,7 @@ def translated(reply: object) -> object:
     if not isinstance(reply, Exception):
         return reply
     if isinstance(reply, exceptions.NoPermissionError) or any(words in str(reply) for words in _DENIALS):
-        return DeniedError(f"its user lacks a right: {reply}")
+        return DeniedError(f"{LACKS}: {reply}")
     if isinstance(reply, exceptions.NoScriptError):
         return NoScriptError(str(reply))
     if isinstance(reply, exceptions.OutOfMemoryError):

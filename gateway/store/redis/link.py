@@ -22,11 +22,12 @@ from gateway.store.background import run_forever
 from gateway.store.redis.failures import DeniedError, NoScriptError, RefusedError, UnavailableError
 from gateway.store.redis.heartbeat import BEAT, JOIN
 from gateway.store.redis.neighbours import LATE_SECONDS, LISTED_SECONDS, Neighbours
-from gateway.store.redis.rights import COMMANDS, RIGHTS, foreign, without
+from gateway.store.redis.reports import Health, Reports
+from gateway.store.redis.rights import COMMANDS, RIGHTS, explained, foreign, without
 from gateway.store.redis.scripts import FORMAT, Argument, Script
 from gateway.store.redis.sequence import Sequence as Seen
 from gateway.store.redis.sequence import parse
-from gateway.store.redis.server import CONNECT_SECONDS, RedisOptions, Server, facts_of, parse_info
+from gateway.store.redis.server import CONNECT_SECONDS, Facts, RedisOptions, Server, facts_of, parse_info
 from gateway.store.redis.session import Session
 from gateway.store.redis.times import SharedTime, monotonic
 from gateway.store.redis.wire import Command
@@ -47,17 +48,7 @@ JOIN_SECONDS: Final = 10.0
 
 BEHIND_BEATS: Final = 4
 HEALTH_BEATS: Final = 8
-
-
-class Health(msgspec.Struct, frozen=True):
-    """How Redis is: `round_trip` in seconds, `limit_bytes` 0 for none; `reason` says why it is down."""
-
-    up: bool
-    round_trip: float = 0.0
-    used_bytes: int = 0
-    limit_bytes: int = 0
-    policy: str = ""
-    reason: str = ""
+RIGHTS_BEATS: Final = 15 * HEALTH_BEATS  # else the loss of a right that is not in use would not be noticed
 
 
 class Link:
@@ -96,7 +87,7 @@ class Link:
         self._health = Health(up=False, reason="not opened")
         self._counts = (0, 0)  # how many were listed, and there, at the last look
         self._beats = self._behind = 0
-        self._logged = ""  # the last reason of this outage that the log has; one line, and one that names rights
+        self._reports = Reports(str(options.address))
 
     # -- for those who use it
 
@@ -151,8 +142,10 @@ class Link:
         """
         try:
             await self._join(self.seen.begin)
+        except StoreError as error:
+            raise StoreError(explained(str(error), self._options)) from None
         except (DeniedError, RefusedError) as error:
-            raise StoreError(f"{self._server.address} cannot be used: {error}") from None
+            raise StoreError(f"{self._server.address} cannot be used: {explained(str(error), self._options)}") from None
         except UnavailableError as error:
             self._down(str(error))
         self._keeper = asyncio.create_task(run_forever(self._maintain))
@@ -180,8 +173,7 @@ class Link:
         try:
             if session is None:
                 await self._join(self.seen.reset)
-                self._logged = ""
-                log.warning("%s is usable again", self._server.address)
+                self._reports.back()
             else:
                 await self._beat(session)
         except (UnavailableError, RefusedError, StoreError, ValueError, TypeError, AttributeError) as error:
@@ -189,7 +181,7 @@ class Link:
                 error = RefusedError(f"{error}; {foreign(self._options)}")
             if session is not None:
                 session.end(str(error))
-            self._down(str(error), denied=isinstance(error, DeniedError))
+            self._down(str(error), is_cause=isinstance(error, (DeniedError, StoreError)))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BEAT_SECONDS):
                 await self._wake.wait()
@@ -215,7 +207,7 @@ class Link:
             if isinstance(error, TimeoutError):
                 raise UnavailableError("it is too slow") from None
             raise
-        self._health = Health(True, 0.0, facts.used_bytes, facts.limit_bytes, facts.policy)
+        self._looked(facts)
         self._beats = self._behind = 0
         self.good_until = sent + GOOD_SECONDS
         if self._session is session:
@@ -248,12 +240,15 @@ class Link:
         self._beats += 1
 
     async def _look_around(self, now: int) -> None:
-        info = facts_of(parse_info(await self.command("INFO", "memory")))
-        self._health = msgspec.structs.replace(
-            self._health, used_bytes=info.used_bytes, limit_bytes=info.limit_bytes, policy=info.policy
-        )
+        self._looked(facts_of(parse_info(await self.command("INFO", "memory"))))
+        if self._beats % RIGHTS_BEATS == RIGHTS_BEATS - HEALTH_BEATS:
+            await self._check_rights()
         await self.neighbours.read(self.command, self.base + "peers", now / 1e6)
         await self.transfer([("PING",)])  # servers close connections that are idle
+
+    def _looked(self, facts: Facts) -> None:
+        self._health = Health(True, self._health.round_trip, facts.used_bytes, facts.limit_bytes, facts.policy)
+        self._reports.looked(facts)
 
     def _heard(self, message: bytes) -> None:
         announcement = parse(message)
@@ -272,13 +267,13 @@ class Link:
             self._session = None
             self._down(reason)
 
-    def _down(self, reason: str, *, denied: bool = False) -> None:
+    def _down(self, reason: str, *, is_cause: bool = False) -> None:
+        """`is_cause`: somebody has to act."""
+        reason = explained(reason.removeprefix(f"{self._server.address} cannot be used: "), self._options)
         self.good_until = math.inf
         was_up = self.up
         self.usable.clear()
-        if not self._logged or (denied and reason != self._logged):
-            self._logged = reason
-            log.warning("%s is not usable, this gateway works alone: %s", self._server.address, reason)
+        self._reports.lost(reason, is_cause=is_cause)
         self._health = Health(up=False, reason=reason)
         if was_up:
             self.losses += 1

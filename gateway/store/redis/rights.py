@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.store.redis.failures import LACKS
 from gateway.store.redis.scripts import FORMAT, Script
 from gateway.store.redis.server import RedisOptions
 
@@ -33,7 +35,7 @@ COMMANDS: Final = (
         "ZREMRANGEBYSCORE K 0 1",
         "ZREVRANGE K 0 1",
     ),
-    *("ZSCAN K 0", "ZSCORE K 1", "EVALSHA 1 1 K", "PUBLISH C 1", "SUBSCRIBE C", "TIME"),
+    *("ZSCAN K 0", "ZSCORE K 1", "EVAL 1 1 K", "EVALSHA 1 1 K", "PUBLISH C 1", "SUBSCRIBE C", "TIME"),
 )
 """What a gateway sends, and what its scripts call; K stands for a key, C for a channel."""
 
@@ -56,6 +58,8 @@ return missing
 )
 """Returns the commands that this user may not use, each as its first word."""
 
+_SET_USER: Final = "ACL SETUSER"
+
 
 def without(missing: Sequence[bytes], options: RedisOptions) -> str:
     """Say what a user may not do, and how to change it."""
@@ -69,7 +73,17 @@ def foreign(options: RedisOptions) -> str:
     return f"keys {name}:* hold what no gateway has written: delete them all, or choose another redis.prefix {FITTING}"
 
 
+def explained(text: str, options: RedisOptions) -> str:
+    """Add how to give the rights to what Redis says of a missing one."""
+    is_denial = LACKS in text or "no permissions" in text
+    return f"{text}{remedy(options)}" if is_denial and _SET_USER not in text else text
+
+
 def remedy(options: RedisOptions) -> str:
-    """Return the end of a sentence: the command that gives the rights."""
+    """Return the end of a sentence: the command that gives the rights.
+
+    Its rules are quoted so that they mean the same to the prompt of redis-cli and to a shell.
+    """
     name, prefix = options.address.username or "default", options.prefix
-    return f"; as an administrator: ACL SETUSER {name} ~{prefix}:* &{prefix}:* +@all -@dangerous +info"
+    rules = (f"~{prefix}:*", f"&{prefix}:*", "+@all", "-@dangerous", "+info")
+    return f"; as an administrator: {_SET_USER} {shlex.quote(name)} " + " ".join(f"'{rule}'" for rule in rules)

@@ -13,7 +13,8 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 
 from gateway.config import RedisAddress
 from gateway.errors import StoreError
-from gateway.store.redis.failures import RefusedError, UnavailableError, translated
+from gateway.store.redis.causes import no_connection, no_login
+from gateway.store.redis.failures import RefusedError, UnavailableError, UnreachableError, translated
 
 CONNECT_SECONDS: Final = 1.0
 OLDEST: Final = 7
@@ -30,6 +31,8 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Path | None = None
     name: str = ""
     upstream_url: str = ""
+    login_keys: str = "redis.username and redis.password_file"
+    """Of the configuration: where user and password are written."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -48,8 +51,7 @@ class Server:
 
     def __init__(self, options: RedisOptions) -> None:
         self.address = options.address
-        self._ca_file = options.ca_file
-        self._prefix = options.prefix
+        self._options = options
 
     def use(self, address: RedisAddress) -> None:
         """Take the password over, from the next connection on; that of another address is not meant for this one."""
@@ -81,9 +83,9 @@ class Server:
         reply = translated(error)
         if isinstance(error, _FATAL) or isinstance(reply, RefusedError):
             is_login = isinstance(error, exceptions.AuthenticationError)
-            keys = "; see redis.username and redis.password_file" if is_login else ""
-            return StoreError(f"{self.address} cannot be used: {error}{keys}")
-        return UnavailableError(str(error) or "no answer in time")
+            why = no_login(error, self._options.login_keys) if is_login else str(error)
+            return StoreError(f"{self.address} cannot be used: {why}")
+        return UnavailableError(str(error)) if str(error) else UnreachableError("no answer in time")
 
     def _judged(self, info: Mapping[str, str]) -> Facts:
         if info.get("cluster_enabled") == "1":
@@ -103,7 +105,7 @@ class Server:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS / (len(self.address.hosts) + 1)):
                     return await self._asked(host, port)
-            except (exceptions.RedisError, OSError) as error:
+            except (exceptions.RedisError, OSError, UnreachableError) as error:
                 reason = str(error) or "no answer in time"
         raise UnavailableError(f"no Sentinel knows the master; the last one: {reason}")
 
@@ -128,14 +130,17 @@ class Server:
         options.update(socket_timeout=None, socket_connect_timeout=CONNECT_SECONDS)
         if logged_in:
             options.update(username=self.address.username or None, password=self.address.password.reveal() or None)
-            options.update(client_name=self._prefix)
+            options.update(client_name=self._options.prefix)
         if self.address.tls:
-            options.update(ssl_ca_certs=str(self._ca_file) if self._ca_file is not None else None)
+            authorities = self._options.ca_file
+            options.update(ssl_ca_certs=str(authorities) if authorities is not None else None)
         connection = SSLConnection(**options) if self.address.tls else Connection(**options)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-        except BaseException:
+        except BaseException as error:
             await connection.disconnect(nowait=True)
+            if isinstance(error, exceptions.RedisError) and (why := no_connection(error, host, port)) is not None:
+                raise UnreachableError(why) from None
             raise
         return connection
 
