@@ -203,6 +203,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_survived_and_used_again(
     disk: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "gateway.store")
     path = disk / "gateway.db"
     async with opened(make_layered(path, clock, disk_bytes=10**9)) as store:
         ledger = SqliteLedger(store.backing.database, store.backing.writer, clock)
@@ -221,7 +222,7 @@ async def test_a_full_disk_is_survived_and_used_again(
         await store.backing.flush()
         assert await bytes_of(store, 2) == b"s" * MB
         await until(lambda: not [file for file in files(store.backing) if file.suffix == ".tmp"])
-    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("gateway.store")]
     assert len([line for line in lines if "is not usable" in line]) == 1, lines
     assert len([line for line in lines if "usable again" in line]) == 1, lines
     async with opened(make_layered(path, clock, disk_bytes=10**9)) as store:
@@ -287,6 +288,7 @@ async def test_a_start_on_a_full_disk(disk: Path, clock: FakeClock) -> None:
 async def test_a_disk_that_is_full_for_files(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "gateway.store")
     """As above, where no file system can be mounted."""
     async with opened(make_layered(path, clock)) as store:
         with full_for_files(monkeypatch, after=300_000):
@@ -298,13 +300,14 @@ async def test_a_disk_that_is_full_for_files(
             del body
             await until(lambda: not files(store.backing))
         await store.backing.usable()
-    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("gateway.store")]
     assert [line.split(" is ")[1][:10] for line in lines] == ["not usable", "usable aga"], lines
 
 
 async def test_temporary_files_have_a_bound_and_recover(
     path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "gateway.store")
     monkeypatch.setattr("tempfile.tempdir", str(path.parent))
     async with opened(make_memory(path, clock, memory_bytes=4 * MB)) as store:
         for number in range(30):
@@ -319,7 +322,7 @@ async def test_temporary_files_have_a_bound_and_recover(
         await store.sweep()
         assert [tier.up for tier in store.stats()] == [True]
     assert list(path.parent.iterdir()) == []
-    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("gateway.store")]
     assert len(lines) == 2, lines
 
 
