@@ -11,9 +11,9 @@ from support.schema_keys import keys
 
 SOURCE: Final = Path(__file__).parents[2] / "gateway"
 
-READ_WHILE_LOADING: Final = {"credentials.key_env", "redis.username", "redis.password_env"}
-"""They say where a key or password is; the rest of the gateway sees the key, or the address of Redis, only. `check`
-looks at the modes of a `key_file` and of `password_file`, too.
+READ_WHILE_LOADING: Final = {"credentials.key_env"}
+"""It says where a key is; the rest of the gateway sees the key only. `check` looks at the modes of a `key_file` and of
+`password_file`, too, and what says that Redis refuses a login names the keys that say where user and password are.
 """
 
 
