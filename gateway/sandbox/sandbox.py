@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from aiohttp import web
-
 from . import (
     api_account,
     api_dashboards,
@@ -29,6 +27,7 @@ from .database import Database
 from .dispatcher import Dispatcher
 from .faults import Faults
 from .jobs import Hold, Jobs
+from .listener import Listener
 from .objects import Query
 from .results import Result
 from .schedules import Scheduler
@@ -83,7 +82,7 @@ class Sandbox:
         self.named: dict[str, int] = {}
         self._fill = fill or sample_tables.filler(orders, seed)
         self._samples = samples
-        self._runner: web.ServerRunner | None = None
+        self.listener = Listener(self.dispatcher.handle)
         self._prepared = False
         if samples:
             self._make_samples()
@@ -104,16 +103,7 @@ class Sandbox:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listens and sets `url`; port 0 means any free port."""
         await asyncio.to_thread(self.prepare)
-        await self._listen(host, port)
-
-    async def _listen(self, host: str, port: int) -> None:
-        server = web.Server(self.dispatcher.handle, access_log=None, auto_decompress=False)
-        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, backlog=4096)
-        await site.start()
-        bound = self._runner.addresses[0]
-        self.url = f"http://{host}:{bound[1]}"
+        self.url = await self.listener.open(host, port)
 
     async def stop(self) -> None:
         """Ends faults and holds, interrupts runs, closes the port."""
@@ -126,14 +116,12 @@ class Sandbox:
 
     async def disconnect(self) -> None:
         """Closes the port, like a Redash that is down: connections are refused. All objects stay."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self.listener.close()
 
     async def reconnect(self) -> None:
         """Listens again on the same port."""
         host, _, port = self.url.removeprefix("http://").rpartition(":")
-        await self._listen(host, int(port))
+        self.url = await self.listener.open(host, int(port))
 
     async def __aenter__(self) -> Sandbox:
         await self.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -181,3 +183,18 @@ async def test_serving_reports_when_it_listens_and_stops_when_cancelled() -> Non
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("ticks", range(6))
+async def test_a_connection_that_comes_at_the_last_moment_is_closed(sandbox: Sandbox, ticks: int) -> None:
+    # asyncio would lose it, and whoever has opened it would wait for ever.
+    with socket.socket() as late:
+        late.setblocking(False)
+        with suppress(BlockingIOError):
+            late.connect(("127.0.0.1", int(sandbox.url.rpartition(":")[2])))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await sandbox.disconnect()
+        with suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                assert await asyncio.get_running_loop().sock_recv(late, 1) == b""

@@ -127,7 +127,7 @@ def redash_jobs(sandbox: Sandbox) -> list[Any]:
 
 def is_connected(sandbox: Sandbox) -> bool:
     """Whether the sandbox listens."""
-    return sandbox._runner is not None
+    return sandbox.listener.is_open
 
 
 def no_levels() -> Levels:
