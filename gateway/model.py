@@ -248,6 +248,10 @@ class TierStats(msgspec.Struct, frozen=True):
     up: bool
 
 
+NEARLY_FULL: Final = 0.95
+"""From this part of its memory on, a server that gateways share is about to refuse what is to be stored."""
+
+
 class SharingStats(msgspec.Struct, frozen=True, kw_only=True):
     """Who shares the store, and how the server is that they share; for metrics and console."""
 

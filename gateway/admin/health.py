@@ -8,14 +8,12 @@ from typing import Final, Literal
 import msgspec
 
 from gateway.admin.formats import ago, count, duration, percent
-from gateway.model import SharingStats
+from gateway.model import NEARLY_FULL, SharingStats
 from gateway.telemetry.history import Counts, lookups, without_run
 
 RUN_SECONDS: Final = 300
 MANY_FAILURES: Final = 5
 """Fewer failed runs may be one person's typing errors."""
-
-NEARLY_FULL: Final = 0.95
 
 State = Literal["good", "warn", "bad", "idle"]
 

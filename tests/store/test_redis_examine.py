@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from store_helpers import MB, FakeClock, job, make_memory, opened
-from support.redis_server import RedisServer, Sentinel, free_port
+from support.redis_server import Sentinel, free_port, server
 from support.waiting import until
 
 from gateway.config.redis_url import redis_address
@@ -31,16 +31,6 @@ DISK = 80 * 10**6
 @pytest.fixture(autouse=True)
 def _redis(needs: Callable[[str], None]) -> None:
     needs("redis-server")
-
-
-@asynccontextmanager
-async def server(directory: Path, *settings: str) -> AsyncIterator[RedisServer]:
-    made = RedisServer(directory / "redis", *settings)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.kill()
 
 
 async def examined(url: str) -> tuple[list[str], list[str]]:

@@ -54,11 +54,6 @@ async def held(leases: RedisLeases, run: str, **more: Any) -> Held:
     return found
 
 
-async def run_out(redis: RedisServer) -> None:
-    for name in await redis.ask("KEYS", "*:l:*"):  # type: ignore[union-attr]
-        await redis.ask("DEL", str(name))
-
-
 async def test_one_gateway_leads_and_the_other_learns_which_run(two: list[RedisLeases]) -> None:
     one, other = two
     await led(one, "x")
@@ -94,7 +89,7 @@ async def test_an_owner_whose_lease_was_taken_finds_out_before_a_post(
 ) -> None:
     one, other = two
     lease = await led(one, "x")
-    await run_out(redis)
+    await redis.let_leases_run_out()
     await led(other, "x")
     lease._kept = -1e9  # it was paused for long
     with pytest.raises(LeaseLostError):
@@ -116,7 +111,7 @@ async def test_what_an_owner_awaits_ends_when_the_lease_is_lost(two: list[RedisL
 
     task = asyncio.create_task(work())
     await began.wait()
-    await run_out(redis)
+    await redis.let_leases_run_out()
     await led(other, "x")
     await lease.renew()
     with pytest.raises(LeaseLostError):
@@ -128,7 +123,7 @@ async def test_a_lease_that_ran_out_while_nobody_took_it_is_taken_again(
 ) -> None:
     lease = await led(two[0], "x")
     before = lease.number
-    await run_out(redis)
+    await redis.let_leases_run_out()
     assert await lease.close()
     assert lease.number > before
 
@@ -159,9 +154,9 @@ async def test_a_lease_that_another_gateway_had_meanwhile_is_lost_though_it_is_f
     one, other = two
     lease = await led(one, "x")
     await recorded(one, lease.number, 1)
-    await run_out(redis)
+    await redis.let_leases_run_out()
     await recorded(other, (await led(other, "x")).number, status)
-    await run_out(redis)
+    await redis.let_leases_run_out()
     lease._kept = -1e9
     with pytest.raises(LeaseLostError):
         await lease.confirm()
@@ -222,7 +217,7 @@ async def test_the_asks_of_a_leader_that_died_are_read_by_the_next_one(
     asked_at = clock.monotonic()
     number = (await held(other, "y", age=0.0)).ask
     await asyncio.sleep(0.3)
-    await run_out(redis)
+    await redis.let_leases_run_out()
     lease = await led(other, "x")
     assert asked_at <= lease.needs[number] < asked_at + 0.3
 

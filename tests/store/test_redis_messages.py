@@ -7,13 +7,12 @@ import logging
 import re
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from store_helpers import FakeClock, opened
-from support.redis_server import RedisServer, free_port
+from support.redis_server import RedisServer, free_port, server
 from support.waiting import until
 
 from gateway.config import Redis, RedisAddress
@@ -46,16 +45,6 @@ RIGHTS = {
 def _redis(needs: Callable[[str], None], patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("redis-server")
     monkeypatch.setattr(link_module, "BEAT_SECONDS", 0.01)
-
-
-@asynccontextmanager
-async def server(directory: Path, *settings: str) -> AsyncIterator[RedisServer]:
-    made = RedisServer(directory / "redis", *settings)
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.kill()
 
 
 def link_as(user: str, redis: RedisServer, clock: FakeClock) -> Link:

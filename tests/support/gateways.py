@@ -49,10 +49,7 @@ async def lose_lease(world: World, redis: RedisServer) -> None:
     """Cut a gateway off from Redis, so that it neither renews nor hears anything, and let its lease run out."""
     store: Any = world.runtime.store
     await store.link.close()
-    keys = await redis.ask("KEYS", "*:l:*")
-    assert isinstance(keys, list)
-    for key in keys:
-        await redis.ask("DEL", str(key))
+    await redis.let_leases_run_out()
 
 
 async def ended_unseen(world: World, proxy: FaultProxy, seconds: float = 0.0) -> str:

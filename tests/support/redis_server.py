@@ -9,6 +9,7 @@ import contextlib
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,10 +105,26 @@ class RedisServer(Child):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    async def let_leases_run_out(self) -> None:
+        """Remove them, as when their time is over."""
+        for key in await self.ask("KEYS", "*:l:*"):  # type: ignore[union-attr]
+            await self.ask("DEL", str(key))
+
     def command(self) -> list[str]:
         fixed = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
         fixed += ["--repl-diskless-sync-delay", "0", "--dir", str(self.directory)]
         return ["redis-server", "--port", str(self.port), *fixed, *self._settings]
+
+
+@contextlib.asynccontextmanager
+async def server(directory: Path, *settings: str) -> AsyncIterator[RedisServer]:
+    """One that runs until the block ends."""
+    made = RedisServer(directory / "redis", *settings)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.kill()
 
 
 class Sentinel(Child):

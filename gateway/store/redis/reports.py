@@ -7,15 +7,13 @@ from typing import Final
 
 import msgspec
 
+from gateway.model import NEARLY_FULL
 from gateway.store.redis.server import Facts
 
 log = logging.getLogger(__name__)
 
 MOST_CAUSES: Final = 5
 """So many causes of one outage are logged."""
-
-FULL: Final = 0.95
-"""From this part of its maxmemory on, Redis is about to refuse what is to be stored. The console says so from there."""
 
 ROOM_AGAIN: Final = 0.9
 
@@ -64,7 +62,7 @@ class Reports:
 
     def _fullness(self, facts: Facts) -> None:
         part = facts.used_bytes / facts.limit_bytes if facts.limit_bytes else 0.0
-        if part > FULL and not self._is_full:
+        if part > NEARLY_FULL and not self._is_full:
             self._is_full = True
             text = "%s is full (%.1f of %.1f MB): what finds no room there is not stored; %s"
             remedy = "raise its maxmemory, or set cache.disk to four fifths of it at most"
